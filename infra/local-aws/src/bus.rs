@@ -1,0 +1,199 @@
+//! The event bus: takes PutEvents, and delivers what its rule matches to the queue.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tollgate_domain::id::random_base62;
+use tollgate_runtime::{Clock, Entropy};
+
+use crate::{Answer, Queue};
+
+/// EventBridge's bound on the entries of one PutEvents call.
+const MAX_ENTRIES: usize = 10;
+/// EventBridge's bound on their size together.
+const MAX_BYTES: usize = 1024 * 1024;
+
+/// An event pattern: lists of the values a field may have, nested like the event.
+#[derive(Debug, Clone)]
+pub struct Rule(Value);
+
+/// A pattern that this bus cannot apply.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("an event pattern here consists of lists of strings in objects")]
+pub struct InvalidPattern;
+
+impl Rule {
+    /// A rule with this pattern, in the JSON form that EventBridge takes; of its operators, the
+    /// exact match of strings alone.
+    ///
+    /// # Errors
+    /// When the pattern uses another operator.
+    pub fn new(pattern: Value) -> Result<Self, InvalidPattern> {
+        fn supported(pattern: &Value) -> bool {
+            match pattern {
+                Value::Array(values) => values.iter().all(Value::is_string),
+                Value::Object(fields) => fields.values().all(supported),
+                _ => false,
+            }
+        }
+        if pattern.is_object() && supported(&pattern) {
+            Ok(Self(pattern))
+        } else {
+            Err(InvalidPattern)
+        }
+    }
+
+    fn matches(&self, event: &Value) -> bool {
+        fn matches(pattern: &Value, value: &Value) -> bool {
+            match pattern {
+                Value::Array(allowed) => allowed.contains(value),
+                Value::Object(fields) => fields
+                    .iter()
+                    .all(|(name, pattern)| matches(pattern, &value[name])),
+                _ => false,
+            }
+        }
+        matches(&self.0, event)
+    }
+}
+
+pub(crate) struct Bus {
+    rule: Rule,
+    queue: Arc<Queue>,
+    clock: Clock,
+    entropy: Entropy,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct PutEvents {
+    entries: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Entry {
+    source: Option<String>,
+    detail_type: Option<String>,
+    detail: Option<String>,
+    #[serde(default)]
+    resources: Vec<String>,
+    /// Unix seconds, as the JSON protocol has times.
+    time: Option<f64>,
+}
+
+impl Bus {
+    pub(crate) fn new(rule: Rule, queue: Arc<Queue>, clock: Clock, entropy: Entropy) -> Self {
+        Self {
+            rule,
+            queue,
+            clock,
+            entropy,
+        }
+    }
+
+    pub(crate) fn put_events(&self, body: &str) -> Answer {
+        let refused = |message: &str| Answer {
+            status: 400,
+            body: json!({ "__type": "ValidationException", "message": message }).to_string(),
+        };
+        let request: PutEvents = match serde_json::from_str(body) {
+            Ok(request) => request,
+            Err(error) => return refused(&error.to_string()),
+        };
+        if request.entries.is_empty() || request.entries.len() > MAX_ENTRIES {
+            return refused("Entries must have 1 to 10 members");
+        }
+        if body.len() > MAX_BYTES {
+            return refused("Total size of the entries in the request is over the limit");
+        }
+        let mut results = Vec::new();
+        let mut matched = Vec::new();
+        for entry in &request.entries {
+            match self.event(entry) {
+                Ok(event) => {
+                    results.push(json!({ "EventId": event["id"] }));
+                    if self.rule.matches(&event) {
+                        matched.push(event.to_string());
+                    }
+                }
+                Err((code, message)) => {
+                    results.push(json!({ "ErrorCode": code, "ErrorMessage": message }));
+                }
+            }
+        }
+        if let Err(error) = self.queue.send(&matched) {
+            return Answer {
+                status: 500,
+                body: json!({ "__type": "InternalException", "message": error.to_string() })
+                    .to_string(),
+            };
+        }
+        let failed = results
+            .iter()
+            .filter(|result| result.get("ErrorCode").is_some())
+            .count();
+        Answer {
+            status: 200,
+            body: json!({ "FailedEntryCount": failed, "Entries": results }).to_string(),
+        }
+    }
+
+    /// The event that EventBridge makes of an entry.
+    fn event(&self, entry: &Entry) -> Result<Value, (&'static str, &'static str)> {
+        let required = |field: &Option<String>| field.clone().filter(|text| !text.is_empty());
+        let (Some(source), Some(detail_type), Some(detail)) = (
+            required(&entry.source),
+            required(&entry.detail_type),
+            required(&entry.detail),
+        ) else {
+            return Err((
+                "InvalidArgument",
+                "Parameter Source, DetailType or Detail is not valid. Reason: it is required.",
+            ));
+        };
+        let detail: Value = serde_json::from_str(&detail)
+            .ok()
+            .filter(Value::is_object)
+            .ok_or(("MalformedDetail", "Detail is malformed."))?;
+        let given = entry.time.and_then(|seconds| {
+            // A clock's reading, not a sum: whole seconds are all that EventBridge passes on.
+            #[expect(clippy::cast_possible_truncation)]
+            Timestamp::from_second(seconds as i64).ok()
+        });
+        let time = given.unwrap_or_else(|| self.clock.now());
+        Ok(json!({
+            "version": "0",
+            "id": self.entropy.with(|rng| random_base62(rng, 32)),
+            "detail-type": detail_type,
+            "source": source,
+            "account": "000000000000",
+            "time": format!("{time:.0}"),
+            "region": "us-east-1",
+            "resources": entry.resources,
+            "detail": detail,
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_matches_the_fields_it_lists() {
+        let rule = Rule::new(json!({ "detail-type": ["a", "b"], "detail": { "x": ["1"] } }));
+        let rule = rule.unwrap();
+        let check = |event: Value, expected| assert_eq!(rule.matches(&event), expected, "{event}");
+        check(
+            json!({ "detail-type": "a", "detail": { "x": "1", "y": 2 } }),
+            true,
+        );
+        check(json!({ "detail-type": "c", "detail": { "x": "1" } }), false);
+        check(json!({ "detail-type": "b", "detail": { "x": 1 } }), false);
+        check(json!({ "detail-type": "b" }), false);
+        assert!(Rule::new(json!({ "source": [{ "prefix": "x" }] })).is_err());
+    }
+}

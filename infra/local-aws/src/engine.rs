@@ -1,0 +1,109 @@
+//! The embedded DynamoDB engine, called by operation name and JSON body.
+
+use std::path::Path;
+
+use dynoxide::{Database, DynoxideError};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tollgate_store::schema::{Projection, Table};
+
+use crate::{Answer, LocalAwsError};
+
+pub(crate) struct Engine(Database);
+
+impl Engine {
+    pub(crate) fn in_memory() -> Result<Self, DynoxideError> {
+        Database::memory().map(Self)
+    }
+
+    pub(crate) fn open(path: &Path) -> Result<Self, DynoxideError> {
+        Database::new(&path.to_string_lossy()).map(Self)
+    }
+
+    pub(crate) fn create_table(&self, prefix: &str, table: &Table) -> Result<(), LocalAwsError> {
+        let name = format!("{prefix}-{}", table.name);
+        let created = self.answer("CreateTable", &definition(&name, table).to_string());
+        if created.status == 200 || created.body.contains("ResourceInUseException") {
+            Ok(())
+        } else {
+            Err(LocalAwsError::Table(name, created.body))
+        }
+    }
+
+    pub(crate) fn answer(&self, operation: &str, body: &str) -> Answer {
+        let db = &self.0;
+        let outcome = match operation {
+            "BatchGetItem" => run(body, |request| db.batch_get_item(request)),
+            "BatchWriteItem" => run(body, |request| db.batch_write_item(request)),
+            "CreateTable" => run(body, |request| db.create_table(request)),
+            "DeleteItem" => run(body, |request| db.delete_item(request)),
+            "DescribeTable" => run(body, |request| db.describe_table(request)),
+            "GetItem" => run(body, |request| db.get_item(request)),
+            "ListTables" => run(body, |request| db.list_tables(request)),
+            "PutItem" => run(body, |request| db.put_item(request)),
+            "Query" => run(body, |request| db.query(request)),
+            "Scan" => run(body, |request| db.scan(request)),
+            "TransactGetItems" => run(body, |request| db.transact_get_items(request)),
+            "TransactWriteItems" => run(body, |request| db.transact_write_items(request)),
+            "UpdateItem" => run(body, |request| db.update_item(request)),
+            other => Err(DynoxideError::UnsupportedCapability(other.to_owned())),
+        };
+        match outcome {
+            Ok(body) => Answer { status: 200, body },
+            Err(error) => Answer {
+                status: error.status_code(),
+                body: error.to_json(),
+            },
+        }
+    }
+}
+
+fn run<I: DeserializeOwned, O: Serialize>(
+    body: &str,
+    operation: impl FnOnce(I) -> Result<O, DynoxideError>,
+) -> Result<String, DynoxideError> {
+    let request = serde_json::from_str(body)
+        .map_err(|error| DynoxideError::SerializationException(error.to_string()))?;
+    serde_json::to_string(&operation(request)?)
+        .map_err(|error| DynoxideError::InternalServerError(error.to_string()))
+}
+
+fn definition(name: &str, table: &Table) -> Value {
+    let schema = |hash: &str, range: Option<&str>| {
+        let mut keys = vec![json!({ "AttributeName": hash, "KeyType": "HASH" })];
+        keys.extend(range.map(|range| json!({ "AttributeName": range, "KeyType": "RANGE" })));
+        Value::from(keys)
+    };
+    let mut attributes = vec![table.hash];
+    attributes.extend(table.range);
+    let mut indexes = Vec::new();
+    for index in table.indexes {
+        attributes.extend([index.hash, index.range]);
+        let projection = match index.projection {
+            Projection::All => "ALL",
+            Projection::KeysOnly => "KEYS_ONLY",
+        };
+        indexes.push(json!({
+            "IndexName": index.name,
+            "KeySchema": schema(index.hash, Some(index.range)),
+            "Projection": { "ProjectionType": projection },
+        }));
+    }
+    attributes.sort_unstable();
+    attributes.dedup();
+    let attributes: Vec<Value> = attributes
+        .into_iter()
+        .map(|name| json!({ "AttributeName": name, "AttributeType": "S" }))
+        .collect();
+    let mut definition = json!({
+        "TableName": name,
+        "BillingMode": "PAY_PER_REQUEST",
+        "AttributeDefinitions": attributes,
+        "KeySchema": schema(table.hash, table.range),
+    });
+    if !indexes.is_empty() {
+        definition["GlobalSecondaryIndexes"] = indexes.into();
+    }
+    definition
+}

@@ -1,0 +1,221 @@
+//! The AWS services that Tollgate uses, on one machine and in one process.
+//!
+//! [`LocalAws`] is an HTTP client for the AWS SDK: the real clients serialise their requests, and
+//! instead of a network it is an embedded DynamoDB engine, an event bus and a queue that answer.
+//! So there is one implementation of everything above the wire. Faults are injected here too.
+
+mod bus;
+mod engine;
+mod fault;
+pub mod fixture;
+mod queue;
+
+pub use bus::{InvalidPattern, Rule};
+pub use fault::{Call, Fault};
+pub use queue::{Counts, DeadLetter, MAX_RECEIVES, Message, Queue};
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_smithy_runtime_api::client::http::{
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::body::SdkBody;
+use aws_types::SdkConfig;
+use aws_types::region::Region;
+use tollgate_runtime::{Clock, Entropy};
+use tollgate_store::schema;
+
+/// What a request is answered with.
+struct Answer {
+    status: u16,
+    body: String,
+}
+
+/// Why the services could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum LocalAwsError {
+    /// The embedded DynamoDB engine.
+    #[error("the embedded DynamoDB engine")]
+    Engine(#[from] dynoxide::DynoxideError),
+    /// The queue's database.
+    #[error("the queue's database")]
+    Queue(#[from] rusqlite::Error),
+    /// A table could not be created.
+    #[error("creating table {0}: {1}")]
+    Table(String, String),
+}
+
+/// The services. Cheap to clone; all clones are the same services.
+#[derive(Clone)]
+pub struct LocalAws(Arc<Inner>);
+
+struct Inner {
+    engine: engine::Engine,
+    bus: bus::Bus,
+    queue: Arc<Queue>,
+    faults: Mutex<Option<fault::Injector>>,
+}
+
+impl LocalAws {
+    /// Services that forget everything when they are dropped. `rule` routes events to the queue.
+    ///
+    /// # Errors
+    /// When SQLite cannot be used.
+    pub fn in_memory(rule: Rule, clock: Clock, entropy: Entropy) -> Result<Self, LocalAwsError> {
+        let engine = engine::Engine::in_memory()?;
+        Ok(Self::of(engine, Queue::in_memory()?, rule, clock, entropy))
+    }
+
+    /// Services that keep their state in files under `dir`. What they acknowledge survives the end
+    /// of the process, however it ends.
+    ///
+    /// # Errors
+    /// When the files cannot be opened or created.
+    pub fn open(
+        dir: &Path,
+        rule: Rule,
+        clock: Clock,
+        entropy: Entropy,
+    ) -> Result<Self, LocalAwsError> {
+        let engine = engine::Engine::open(&dir.join("dynamodb.sqlite"))?;
+        let queue = Queue::open(&dir.join("queue.sqlite"))?;
+        Ok(Self::of(engine, queue, rule, clock, entropy))
+    }
+
+    fn of(
+        engine: engine::Engine,
+        queue: Queue,
+        rule: Rule,
+        clock: Clock,
+        entropy: Entropy,
+    ) -> Self {
+        let queue = Arc::new(queue);
+        Self(Arc::new(Inner {
+            engine,
+            bus: bus::Bus::new(rule, Arc::clone(&queue), clock, entropy),
+            queue,
+            faults: Mutex::new(None),
+        }))
+    }
+
+    /// Creates Tollgate's tables under `prefix`; those that exist stay.
+    ///
+    /// # Errors
+    /// When the engine refuses one.
+    pub fn create_tables(&self, prefix: &str) -> Result<(), LocalAwsError> {
+        for table in schema::TABLES {
+            self.0.engine.create_table(prefix, table)?;
+        }
+        Ok(())
+    }
+
+    /// The queue that the rule delivers to.
+    #[must_use]
+    pub fn queue(&self) -> &Queue {
+        &self.0.queue
+    }
+
+    /// Lets `injector` decide the fate of every call from now on.
+    pub fn inject(&self, injector: impl FnMut(&Call) -> Fault + Send + 'static) {
+        *self.faults() = Some(Box::new(injector));
+    }
+
+    /// Ends the injection of faults.
+    pub fn heal(&self) {
+        *self.faults() = None;
+    }
+
+    fn faults(&self) -> std::sync::MutexGuard<'_, Option<fault::Injector>> {
+        self.0.faults.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Answers one API call given as its `X-Amz-Target` and JSON body, as the wire would.
+    #[must_use]
+    pub fn answer(&self, target: &str, body: &str) -> (u16, String) {
+        let answer = match target.split_once('.') {
+            Some(("DynamoDB_20120810", operation)) => self.0.engine.answer(operation, body),
+            Some(("AWSEvents", "PutEvents")) => self.0.bus.put_events(body),
+            _ => Answer {
+                status: 400,
+                body: r#"{"__type":"UnknownOperationException"}"#.to_owned(),
+            },
+        };
+        (answer.status, answer.body)
+    }
+
+    /// What the SDK's clients need to reach these services.
+    #[must_use]
+    pub fn sdk_config(&self) -> SdkConfig {
+        let credentials = Credentials::new("local", "local", None, None, "local");
+        SdkConfig::builder()
+            .behavior_version(
+                aws_smithy_runtime_api::client::behavior_version::BehaviorVersion::latest(),
+            )
+            .region(Region::from_static("us-east-1"))
+            .endpoint_url("http://aws.local")
+            .credentials_provider(SharedCredentialsProvider::new(credentials))
+            .http_client(self.clone())
+            .build()
+    }
+}
+
+impl std::fmt::Debug for LocalAws {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LocalAws")
+    }
+}
+
+impl HttpClient for LocalAws {
+    fn http_connector(
+        &self,
+        _: &HttpConnectorSettings,
+        _: &RuntimeComponents,
+    ) -> SharedHttpConnector {
+        SharedHttpConnector::new(self.clone())
+    }
+}
+
+impl HttpConnector for LocalAws {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let this = self.clone();
+        HttpConnectorFuture::new(async move {
+            let target = request.headers().get("x-amz-target").unwrap_or_default();
+            let body = request.body().bytes().unwrap_or_default();
+            let body = String::from_utf8_lossy(body).into_owned();
+            let call = Call::new(target, body);
+            let fault = match this.faults().as_mut() {
+                Some(injector) => injector(&call),
+                None => Fault::None,
+            };
+            // A network would let other tasks run before and after the call took effect.
+            tokio::task::yield_now().await;
+            let answer = match fault {
+                Fault::None => Some(this.answer(&call.target, &call.body)),
+                Fault::RequestLost => None,
+                Fault::AnswerLost => {
+                    let _ = this.answer(&call.target, &call.body);
+                    None
+                }
+                Fault::Throttled => Some(call.throttled()),
+                Fault::Conflict => Some(call.conflict()),
+            };
+            tokio::task::yield_now().await;
+            let Some((status, body)) = answer else {
+                return Err(ConnectorError::io("the connection was lost".into()));
+            };
+            let response = http::Response::builder()
+                .status(status)
+                .header("content-type", "application/x-amz-json-1.0")
+                .body(SdkBody::from(body))
+                .map_err(|error| ConnectorError::other(error.into(), None))?;
+            HttpResponse::try_from(response)
+                .map_err(|error| ConnectorError::other(error.into(), None))
+        })
+    }
+}

@@ -1,0 +1,224 @@
+//! The queue: what SQS is to the usage-writer. Messages are on disk before they are acknowledged.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rusqlite::{Connection, params};
+
+/// Deliveries of a message before it becomes a dead letter: the template's `maxReceiveCount`.
+pub const MAX_RECEIVES: u32 = 5;
+
+/// A message, out for delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Names the message and this delivery of it.
+    pub id: i64,
+    /// What was sent.
+    pub body: String,
+    /// How often it was delivered, this time included.
+    pub receives: u32,
+}
+
+/// A message that was delivered too often.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Names the message.
+    pub id: i64,
+    /// What was sent.
+    pub body: String,
+}
+
+/// How many messages there are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Waiting or out for delivery.
+    pub queued: u64,
+    /// Dead letters.
+    pub dead: u64,
+}
+
+/// A queue with a dead-letter queue behind it.
+pub struct Queue(Mutex<State>);
+
+struct State {
+    db: Connection,
+    /// Messages out for delivery, which no one else gets. Not kept on disk: a process that ends
+    /// gives them back.
+    out: HashSet<i64>,
+}
+
+impl Queue {
+    pub(crate) fn in_memory() -> rusqlite::Result<Self> {
+        Self::of(Connection::open_in_memory()?)
+    }
+
+    pub(crate) fn open(path: &Path) -> rusqlite::Result<Self> {
+        let db = Connection::open(path)?;
+        db.pragma_update(None, "journal_mode", "WAL")?;
+        Self::of(db)
+    }
+
+    fn of(db: Connection) -> rusqlite::Result<Self> {
+        db.execute_batch(
+            "CREATE TABLE IF NOT EXISTS messages (
+                 id INTEGER PRIMARY KEY AUTOINCREMENT,
+                 body TEXT NOT NULL,
+                 receives INTEGER NOT NULL DEFAULT 0,
+                 dead INTEGER NOT NULL DEFAULT 0
+             );
+             CREATE INDEX IF NOT EXISTS by_state ON messages (dead, id);",
+        )?;
+        Ok(Self(Mutex::new(State {
+            db,
+            out: HashSet::new(),
+        })))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stores the messages, all or none.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn send(&self, bodies: &[String]) -> rusqlite::Result<()> {
+        let mut state = self.state();
+        let transaction = state.db.transaction()?;
+        for body in bodies {
+            transaction.execute("INSERT INTO messages (body) VALUES (?1)", [body])?;
+        }
+        transaction.commit()
+    }
+
+    /// Takes up to `max` messages, oldest first. Whoever takes them deletes them or puts them back.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn receive(&self, max: usize) -> rusqlite::Result<Vec<Message>> {
+        let mut state = self.state();
+        let State { db, out } = &mut *state;
+        let mut messages = Vec::new();
+        {
+            let mut query = db.prepare_cached(
+                "SELECT id, body, receives FROM messages WHERE dead = 0 ORDER BY id",
+            )?;
+            let mut rows = query.query([])?;
+            while messages.len() < max {
+                let Some(row) = rows.next()? else { break };
+                let message = Message {
+                    id: row.get(0)?,
+                    body: row.get(1)?,
+                    receives: row.get::<_, u32>(2)? + 1,
+                };
+                if !out.contains(&message.id) {
+                    messages.push(message);
+                }
+            }
+        }
+        let transaction = db.transaction()?;
+        for message in &messages {
+            transaction.execute(
+                "UPDATE messages SET receives = ?2 WHERE id = ?1",
+                params![message.id, message.receives],
+            )?;
+            out.insert(message.id);
+        }
+        transaction.commit()?;
+        Ok(messages)
+    }
+
+    /// Removes messages that were dealt with.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn delete(&self, ids: &[i64]) -> rusqlite::Result<()> {
+        let mut state = self.state();
+        let State { db, out } = &mut *state;
+        let transaction = db.transaction()?;
+        for id in ids {
+            transaction.execute("DELETE FROM messages WHERE id = ?1", [id])?;
+            out.remove(id);
+        }
+        transaction.commit()
+    }
+
+    /// Puts back messages that could not be dealt with, to be delivered again; those delivered [`MAX_RECEIVES`] times become dead letters. Returns how many did.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn put_back(&self, ids: &[i64]) -> rusqlite::Result<usize> {
+        let mut state = self.state();
+        let State { db, out } = &mut *state;
+        let mut died = 0;
+        for id in ids {
+            died += db.execute(
+                "UPDATE messages SET dead = 1 WHERE id = ?1 AND receives >= ?2",
+                params![id, MAX_RECEIVES],
+            )?;
+            out.remove(id);
+        }
+        Ok(died)
+    }
+
+    /// How many messages there are.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn counts(&self) -> rusqlite::Result<Counts> {
+        self.state().db.query_row(
+            "SELECT COUNT(*) FILTER (WHERE dead = 0), COUNT(*) FILTER (WHERE dead = 1) FROM messages",
+            [],
+            |row| {
+                Ok(Counts {
+                    queued: row.get(0)?,
+                    dead: row.get(1)?,
+                })
+            },
+        )
+    }
+
+    /// The oldest `max` dead letters.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn dead_letters(&self, max: u32) -> rusqlite::Result<Vec<DeadLetter>> {
+        let state = self.state();
+        let mut query = state
+            .db
+            .prepare_cached("SELECT id, body FROM messages WHERE dead = 1 ORDER BY id LIMIT ?1")?;
+        let letters = query.query_map([max], |row| {
+            Ok(DeadLetter {
+                id: row.get(0)?,
+                body: row.get(1)?,
+            })
+        })?;
+        letters.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_delivered_until_it_is_deleted_or_dies() {
+        let queue = Queue::in_memory().unwrap();
+        queue.send(&["a".into(), "b".into()]).unwrap();
+        let first = queue.receive(10).unwrap();
+        assert_eq!(first.len(), 2);
+        assert!(queue.receive(10).unwrap().is_empty(), "out for delivery");
+        queue.delete(&[first[0].id]).unwrap();
+        let bad = first[1].id;
+        for receives in 2..=MAX_RECEIVES {
+            assert_eq!(queue.put_back(&[bad]).unwrap(), 0);
+            let again = queue.receive(10).unwrap();
+            assert_eq!((again.len(), again[0].receives), (1, receives));
+        }
+        assert_eq!(queue.put_back(&[bad]).unwrap(), 1);
+        assert!(queue.receive(10).unwrap().is_empty());
+        assert_eq!(queue.counts().unwrap(), Counts { queued: 0, dead: 1 });
+        assert_eq!(queue.dead_letters(10).unwrap()[0].body, "b");
+    }
+}

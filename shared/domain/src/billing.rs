@@ -1,0 +1,303 @@
+//! Overage: what a month's calls cost beyond the included ones, and what of it is due now.
+//!
+//! The amount of a month is always computed afresh from all of its days and rounded once. What is
+//! due is that amount less what has been charged already, so neither the number of nights nor the
+//! order of late records changes what a customer pays in the end.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::id::{CustomerId, PlanId};
+use crate::key::hex;
+use crate::money::{Cents, MicroUsd};
+use crate::plan::{Catalog, MonthPolicy, OveragePrice};
+use crate::window::{Day, Month};
+
+/// How long after its end a month stays open for late usage.
+pub const OPEN_AFTER_END: SignedDuration = SignedDuration::from_hours(3 * 24);
+
+/// Billable calls of a customer's month, by day and by the plan they were made on.
+pub type BillableDays = BTreeMap<Day, BTreeMap<PlanId, u64>>;
+
+/// The overage of one plan in one month.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OverageLine {
+    /// The plan the calls were made on.
+    pub plan: PlanId,
+    /// Billable calls on it.
+    pub calls: u64,
+    /// Those that the plan includes.
+    pub included: u64,
+    /// Those charged for.
+    pub over: u64,
+    /// What they cost.
+    pub micro_usd: MicroUsd,
+}
+
+/// The overage of a month: a line for each plan that charges any.
+///
+/// Calls are taken in the order of their days; those after the included ones are priced as of the
+/// day they were made on. Plans that do not charge, or are no longer in the catalogue, have no
+/// line.
+#[must_use]
+pub fn overage(plans: &Catalog, days: &BillableDays) -> Vec<OverageLine> {
+    let mut lines = Vec::new();
+    for plan in plans {
+        let MonthPolicy::Overage { included, prices } = &plan.month else {
+            continue;
+        };
+        let mut calls = 0_u64;
+        let mut amount = MicroUsd(0);
+        for (day, by_plan) in days {
+            let before = calls;
+            calls = calls.saturating_add(by_plan.get(&plan.id).copied().unwrap_or(0));
+            let over = calls.saturating_sub(*included) - before.saturating_sub(*included);
+            amount = amount + price_on(prices, *day).times(over);
+        }
+        if calls > 0 {
+            lines.push(OverageLine {
+                plan: plan.id.clone(),
+                calls,
+                included: *included,
+                over: calls.saturating_sub(*included),
+                micro_usd: amount,
+            });
+        }
+    }
+    lines
+}
+
+/// The price that holds on `day`: the last one that has begun, or the first of all.
+fn price_on(prices: &[OveragePrice], day: Day) -> MicroUsd {
+    prices
+        .iter()
+        .rev()
+        .find(|price| price.from <= day)
+        .or(prices.first())
+        .map_or(MicroUsd(0), |price| price.micro_usd_per_call)
+}
+
+/// What a customer's month has been charged so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Charged {
+    /// The number of charges.
+    pub charges: u64,
+    /// Their sum.
+    pub cents: Cents,
+    /// The overage calls that they cover.
+    pub over_calls: u64,
+}
+
+/// A charge that is due: the amount is frozen when it is written down, before anyone is asked to
+/// pay it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChargeIntent {
+    /// The same whoever computes it: customer, month and number.
+    pub id: String,
+    /// Who pays.
+    pub customer: CustomerId,
+    /// For which month.
+    pub month: Month,
+    /// The charge's number within the month, from 1.
+    pub number: u64,
+    /// How much.
+    pub cents: Cents,
+    /// The month's cumulative overage when it was computed, before rounding.
+    pub cumulative: MicroUsd,
+    /// The first overage call it covers, from 1.
+    pub from_call: u64,
+    /// The last one.
+    pub to_call: u64,
+    /// [`usage_digest`] of the days it was computed from.
+    pub usage_digest: String,
+    /// When it was computed.
+    pub created_at: Timestamp,
+}
+
+/// The charge now due for a month, if any: its overage rounded once, less what was charged before.
+///
+/// Nothing is due when late corrections made the month cheaper than what was charged.
+#[must_use]
+pub fn charge_due(
+    customer: &CustomerId,
+    month: Month,
+    plans: &Catalog,
+    days: &BillableDays,
+    charged: Charged,
+    now: Timestamp,
+) -> Option<ChargeIntent> {
+    let lines = overage(plans, days);
+    let cumulative: MicroUsd = lines.iter().map(|line| line.micro_usd).sum();
+    let due = cumulative.to_cents().0.saturating_sub(charged.cents.0);
+    if due == 0 {
+        return None;
+    }
+    let number = charged.charges + 1;
+    let to_call: u64 = lines.iter().map(|line| line.over).sum();
+    Some(ChargeIntent {
+        id: format!("ci_{customer}_{month}_{number:04}"),
+        customer: customer.clone(),
+        month,
+        number,
+        cents: Cents(due),
+        cumulative,
+        from_call: charged.over_calls.min(to_call) + 1,
+        to_call,
+        usage_digest: usage_digest(days),
+        created_at: now,
+    })
+}
+
+/// SHA-256, in hexadecimal, of one line `<day> <plan> <calls>` for each day and plan, in order.
+/// Anyone with the usage records can compute it.
+#[must_use]
+pub fn usage_digest(days: &BillableDays) -> String {
+    let mut hash = Sha256::new();
+    for (day, by_plan) in days {
+        for (plan, calls) in by_plan {
+            hash.update(format!("{day} {plan} {calls}\n"));
+        }
+    }
+    hex(&hash.finalize())
+}
+
+/// The months that a billing run at `now` looks at, oldest first: the current one, and the two
+/// before it. The store leaves out those that are closed.
+#[must_use]
+pub fn months_to_bill(now: Timestamp) -> [Month; 3] {
+    let current = Month::containing(now);
+    [current.previous().previous(), current.previous(), current]
+}
+
+/// Whether late usage of `month` is no longer waited for at `now`.
+#[must_use]
+pub fn may_close(month: Month, now: Timestamp) -> bool {
+    now.as_duration() - month.end().as_duration() >= OPEN_AFTER_END
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn days(calls: &[(&str, &str, u64)]) -> BillableDays {
+        let mut days = BillableDays::new();
+        for (day, plan, calls) in calls {
+            let by_plan = days.entry(day.parse().unwrap()).or_default();
+            by_plan.insert(plan.parse().unwrap(), *calls);
+        }
+        days
+    }
+
+    fn due(days: &BillableDays, charged: Charged) -> Option<ChargeIntent> {
+        charge_due(
+            &"acme".parse().unwrap(),
+            "2026-11".parse().unwrap(),
+            &Catalog::shipped().unwrap(),
+            days,
+            charged,
+            "2026-11-23T02:00:00Z".parse().unwrap(),
+        )
+    }
+
+    #[test]
+    fn calls_beyond_the_included_ones_are_charged_once() {
+        let month = days(&[("2026-11-01", "pro", 100_000), ("2026-11-02", "pro", 234)]);
+        let intent = due(&month, Charged::default()).unwrap();
+        assert_eq!(intent.id, "ci_acme_2026-11_0001");
+        assert_eq!(
+            (intent.cents, intent.cumulative),
+            (Cents(23), MicroUsd(234_000))
+        );
+        assert_eq!((intent.from_call, intent.to_call), (1, 234));
+        let charged = Charged {
+            charges: 1,
+            cents: Cents(23),
+            over_calls: 234,
+        };
+        assert_eq!(due(&month, charged), None);
+    }
+
+    #[test]
+    fn each_plan_is_held_against_its_own_calls() {
+        let month = days(&[
+            ("2026-11-01", "free", 900),
+            ("2026-11-02", "pro", 100_010),
+            ("2026-11-03", "enterprise", 5_000_000),
+        ]);
+        let intent = due(&month, Charged::default()).unwrap();
+        assert_eq!((intent.cents, intent.to_call), (Cents(1), 10));
+    }
+
+    #[test]
+    fn a_call_costs_what_its_day_says() {
+        let plans = Catalog::from_json(
+            r#"[{"id":"pro","name":"Pro","requests_per_hour":1,"when_store_is_down":"open",
+                "month":{"kind":"overage","included":10,"prices":[
+                    {"from":"2026-01-01","micro_usd_per_call":1000},
+                    {"from":"2026-11-10","micro_usd_per_call":5000}]}}]"#,
+        )
+        .unwrap();
+        let month = days(&[("2026-11-09", "pro", 12), ("2026-11-10", "pro", 3)]);
+        let lines = overage(&plans, &month);
+        assert_eq!(
+            (lines[0].over, lines[0].micro_usd),
+            (5, MicroUsd(2 * 1_000 + 3 * 5_000))
+        );
+    }
+
+    #[test]
+    fn the_digest_can_be_computed_elsewhere() {
+        let month = days(&[("2026-11-01", "pro", 2), ("2026-11-02", "free", 1)]);
+        // printf '2026-11-01 pro 2\n2026-11-02 free 1\n' | sha256sum
+        assert_eq!(
+            usage_digest(&month),
+            "9fa57b35663a33e2427859ddced83276daa5a111f229945bba709e458ddc2827"
+        );
+    }
+
+    #[test]
+    fn a_month_stays_open_for_three_days() {
+        let check = |now: &str, closes| {
+            let month = "2026-11".parse().unwrap();
+            assert_eq!(may_close(month, now.parse().unwrap()), closes, "{now}");
+        };
+        check("2026-12-03T23:59:59Z", false);
+        check("2026-12-04T00:00:00Z", true);
+        let months = months_to_bill("2027-01-05T02:00:00Z".parse().unwrap());
+        assert_eq!(
+            months.map(|m| m.to_string()),
+            ["2026-11", "2026-12", "2027-01"]
+        );
+    }
+
+    proptest! {
+        /// However usage arrives and however often it is billed, the sum of the charges is the
+        /// month's overage rounded once.
+        #[test]
+        fn the_charges_of_a_month_add_up_to_its_overage(
+            nightly in prop::collection::vec((1_u32..=28, 0_u64..40_000), 1..40),
+        ) {
+            let mut month = BillableDays::new();
+            let mut charged = Charged::default();
+            for (day, calls) in nightly {
+                let day = format!("2026-11-{day:02}").parse().unwrap();
+                let plan = "pro".parse().unwrap();
+                *month.entry(day).or_default().entry(plan).or_default() += calls;
+                if let Some(intent) = due(&month, charged) {
+                    prop_assert!(intent.from_call <= intent.to_call);
+                    charged.charges += 1;
+                    charged.cents.0 += intent.cents.0;
+                    charged.over_calls = intent.to_call;
+                }
+            }
+            let total: u64 = month.values().flat_map(BTreeMap::values).sum();
+            let over = MicroUsd(1_000).times(total.saturating_sub(100_000));
+            prop_assert_eq!(charged.cents, over.to_cents());
+        }
+    }
+}

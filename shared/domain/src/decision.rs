@@ -1,0 +1,190 @@
+//! The decision on a call whose key is good: admitted, or refused by one of two limits.
+//!
+//! Two counters bound the calls: one of the key in a UTC hour, one of its customer in a UTC month.
+//! The counting itself is the store's; here stands what the counts mean.
+
+use jiff::Timestamp;
+
+use crate::plan::Limits;
+use crate::window::{Hour, Month};
+
+/// What became of the attempt to count a call in both windows: in both, or in neither.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counted {
+    /// Counted in both.
+    Both {
+        /// Calls of the key in this hour, this one included.
+        in_hour: u64,
+        /// Calls of the customer in this month, this one included.
+        in_month: u64,
+    },
+    /// The key's hour was full.
+    HourFull,
+    /// The customer's month was full.
+    MonthFull,
+}
+
+/// Which of the two limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Window {
+    /// The key's UTC hour.
+    Hour,
+    /// The customer's UTC month.
+    Month,
+}
+
+impl Window {
+    /// The name it has in headers and problems.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Window::Hour => "hour",
+            Window::Month => "month",
+        }
+    }
+}
+
+/// How a call stands against one limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Which limit.
+    pub window: Window,
+    /// Calls allowed in the window.
+    pub limit: u64,
+    /// Calls left in it after this one.
+    pub remaining: u64,
+    /// Whole seconds in the window.
+    pub window_s: u64,
+    /// When the count starts again.
+    pub resets_at: Timestamp,
+}
+
+impl Standing {
+    /// Whole seconds until the count starts again, rounded up so that a client that waits them
+    /// is not early; at least one.
+    #[must_use]
+    pub fn resets_in_s(&self, now: Timestamp) -> u64 {
+        let left = self.resets_at.as_duration() - now.as_duration();
+        let whole = u64::try_from(left.as_secs()).unwrap_or(0);
+        (whole + u64::from(left.subsec_nanos() > 0)).max(1)
+    }
+}
+
+/// The outcome of counting a call with a good key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// The call goes on.
+    Admit {
+        /// How the key's hour stands.
+        hour: Standing,
+        /// How the customer's month stands, if anything limits it.
+        month: Option<Standing>,
+    },
+    /// The call ends here, and has been counted in neither window.
+    Refuse {
+        /// The limit that was reached.
+        by: Standing,
+    },
+}
+
+/// Decides a call made at `now`, given what became of counting it.
+#[must_use]
+pub fn decide(now: Timestamp, limits: Limits, counted: Counted) -> Decision {
+    let this_hour = Hour::containing(now);
+    let this_month = Month::containing(now);
+    let hour_standing = |used: u64| Standing {
+        window: Window::Hour,
+        limit: limits.per_hour,
+        remaining: limits.per_hour.saturating_sub(used),
+        window_s: 3_600,
+        resets_at: this_hour.end(),
+    };
+    let month_standing = |limit: u64, used: u64| Standing {
+        window: Window::Month,
+        limit,
+        remaining: limit.saturating_sub(used),
+        window_s: seconds_between(this_month.start(), this_month.end()),
+        resets_at: this_month.end(),
+    };
+    match counted {
+        Counted::Both { in_hour, in_month } => Decision::Admit {
+            hour: hour_standing(in_hour),
+            month: limits
+                .per_month
+                .map(|limit| month_standing(limit, in_month)),
+        },
+        Counted::HourFull => Decision::Refuse {
+            by: hour_standing(limits.per_hour),
+        },
+        Counted::MonthFull => {
+            let limit = limits.per_month.unwrap_or(0);
+            Decision::Refuse {
+                by: month_standing(limit, limit),
+            }
+        }
+    }
+}
+
+fn seconds_between(start: Timestamp, end: Timestamp) -> u64 {
+    u64::try_from(end.as_second() - start.as_second()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        per_hour: 100,
+        per_month: Some(1_000),
+    };
+
+    fn now() -> Timestamp {
+        "2026-11-30T23:59:59.5Z".parse().unwrap()
+    }
+
+    #[test]
+    fn an_admitted_call_shows_what_is_left() {
+        let counted = Counted::Both {
+            in_hour: 3,
+            in_month: 1_000,
+        };
+        let Decision::Admit { hour, month } = decide(now(), LIMITS, counted) else {
+            panic!("refused");
+        };
+        assert_eq!(
+            (hour.limit, hour.remaining, hour.window_s),
+            (100, 97, 3_600)
+        );
+        let month = month.unwrap();
+        assert_eq!((month.limit, month.remaining), (1_000, 0));
+        assert_eq!(month.window_s, 30 * 86_400);
+        assert_eq!(month.resets_at.to_string(), "2026-12-01T00:00:00Z");
+        assert_eq!(month.resets_in_s(now()), 1);
+    }
+
+    #[test]
+    fn a_refusal_names_the_limit_that_was_reached() {
+        let check = |counted, window, limit| {
+            let Decision::Refuse { by } = decide(now(), LIMITS, counted) else {
+                panic!("admitted");
+            };
+            assert_eq!((by.window, by.limit, by.remaining), (window, limit, 0));
+        };
+        check(Counted::HourFull, Window::Hour, 100);
+        check(Counted::MonthFull, Window::Month, 1_000);
+    }
+
+    #[test]
+    fn an_unlimited_month_has_no_standing() {
+        let limits = Limits {
+            per_hour: 1,
+            per_month: None,
+        };
+        let counted = Counted::Both {
+            in_hour: 1,
+            in_month: 5_000_000,
+        };
+        let decision = decide(now(), limits, counted);
+        assert!(matches!(decision, Decision::Admit { month: None, .. }));
+    }
+}

@@ -1,0 +1,156 @@
+//! Identifiers: short strings, checked once where they enter.
+
+use std::fmt;
+
+use rand::Rng;
+use serde::{Deserialize, Serialize};
+
+/// Why a text is not an identifier.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what} must be 1 to {max} characters of {alphabet}")]
+pub struct InvalidId {
+    what: &'static str,
+    max: usize,
+    alphabet: &'static str,
+}
+
+macro_rules! identifier {
+    ($(#[$doc:meta])* $name:ident, $what:literal, max $max:literal, $alphabet:literal, $allowed:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// The identifier as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = InvalidId;
+
+            fn from_str(text: &str) -> Result<Self, InvalidId> {
+                Self::try_from(text.to_owned())
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = InvalidId;
+
+            fn try_from(text: String) -> Result<Self, InvalidId> {
+                let allowed: fn(char) -> bool = $allowed;
+                if (1..=$max).contains(&text.len()) && text.chars().all(allowed) {
+                    Ok(Self(text))
+                } else {
+                    Err(InvalidId { what: $what, max: $max, alphabet: $alphabet })
+                }
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> String {
+                id.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+identifier! {
+    /// Names a customer: chosen by the admin, or `cus_` and 20 base62 characters.
+    CustomerId, "a customer id", max 64, "A-Z, a-z, 0-9, '_', '-' and '.'",
+    |c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.')
+}
+identifier! {
+    /// Names a key without revealing anything of it: `key_` and 20 base62 characters.
+    KeyId, "a key id", max 64, "A-Z, a-z, 0-9, '_' and '-'",
+    |c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-')
+}
+identifier! {
+    /// Names a plan of the [catalogue](crate::plan::Catalog).
+    PlanId, "a plan id", max 32, "a-z, 0-9 and '-'",
+    |c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'
+}
+
+const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+
+/// `len` base62 characters, each uniformly distributed (5.95 bits).
+pub fn random_base62(rng: &mut impl Rng, len: usize) -> String {
+    let mut text = String::with_capacity(len);
+    while text.len() < len {
+        let mut bytes = [0; 32];
+        rng.fill_bytes(&mut bytes);
+        // 248 is the largest multiple of 62 in a byte; what is above would favour the first digits.
+        let digits = bytes.iter().filter(|byte| **byte < 248);
+        text.extend(
+            digits
+                .take(len - text.len())
+                .map(|byte| char::from(BASE62[usize::from(byte % 62)])),
+        );
+    }
+    text
+}
+
+/// `value` as exactly six base62 digits, most significant first.
+pub(crate) fn base62_of_u32(mut value: u32) -> [u8; 6] {
+    let mut digits = [b'0'; 6];
+    for digit in digits.iter_mut().rev() {
+        *digit = BASE62[(value % 62) as usize];
+        value /= 62;
+    }
+    digits
+}
+
+impl CustomerId {
+    /// A fresh id of 119 random bits.
+    pub fn random(rng: &mut impl Rng) -> Self {
+        Self(format!("cus_{}", random_base62(rng, 20)))
+    }
+}
+
+impl KeyId {
+    /// A fresh id of 119 random bits, independent of the key it names.
+    pub fn random(rng: &mut impl Rng) -> Self {
+        Self(format!("key_{}", random_base62(rng, 20)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identifiers_refuse_what_is_empty_long_or_foreign() {
+        let check = |text: &str, good: bool| {
+            assert_eq!(text.parse::<CustomerId>().is_ok(), good, "{text:?}");
+        };
+        check("acme", true);
+        check("cus_Ab-1.eu", true);
+        check(&"x".repeat(64), true);
+        check("", false);
+        check(&"x".repeat(65), false);
+        check("a#b", false);
+        check("a b", false);
+        check("é", false);
+        let error = "".parse::<PlanId>().unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "a plan id must be 1 to 32 characters of a-z, 0-9 and '-'"
+        );
+    }
+
+    #[test]
+    fn base62_is_padded_and_covers_the_range() {
+        assert_eq!(&base62_of_u32(0), b"000000");
+        assert_eq!(&base62_of_u32(61), b"00000z");
+        assert_eq!(&base62_of_u32(u32::MAX), b"4gfFC3");
+    }
+}

@@ -1,0 +1,420 @@
+//! API keys: `<brand>_<env>_<secret><checksum>`.
+//!
+//! ```text
+//! tg_live_4fJ9…(32 base62 characters, 190 bits)…0aZ3Qp
+//! ────────────────                              ──────
+//! visible prefix: first 8 of the secret         CRC-32 of all before it, base62
+//! ```
+//!
+//! Underscores let a double click select the whole key; the checksum turns typing errors and junk
+//! away before any I/O. What is stored of a key is its SHA-256 digest and its visible prefix.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use rand::Rng;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
+use crate::id::{self, CustomerId, KeyId};
+use crate::plan::Overrides;
+
+/// Base62 characters in the secret part of a new key: 190.5 bits.
+const SECRET_LEN: usize = 32;
+const CHECKSUM_LEN: usize = 6;
+/// Characters of the secret shown in the visible prefix; 142 bits stay unknown.
+const VISIBLE_LEN: usize = 8;
+/// Bounds the work done for junk.
+const MAX_KEY_LEN: usize = 128;
+/// The `env` segment of keys with the admin role.
+const ADMIN_ENV: &str = "admin";
+
+/// What new keys look like: `<brand>_<env>_…`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyFormat {
+    brand: String,
+    env: String,
+}
+
+/// Why a brand or environment cannot stand in a key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a key's brand and env must each be 1 to 12 of a-z and 0-9, and the env not \"admin\"")]
+pub struct InvalidKeyFormat;
+
+impl KeyFormat {
+    /// Checks the two visible segments of new keys.
+    ///
+    /// # Errors
+    /// When either is empty, longer than 12, or has a character besides a-z and 0-9, or when `env`
+    /// is the one kept for admin keys.
+    pub fn new(brand: &str, env: &str) -> Result<Self, InvalidKeyFormat> {
+        if is_segment(brand) && is_segment(env) && env != ADMIN_ENV {
+            Ok(Self {
+                brand: brand.to_owned(),
+                env: env.to_owned(),
+            })
+        } else {
+            Err(InvalidKeyFormat)
+        }
+    }
+
+    /// A new key, with the env segment of its role.
+    pub fn generate(&self, role: Role, rng: &mut impl Rng) -> ApiKey {
+        let env = match role {
+            Role::Customer => self.env.as_str(),
+            Role::Admin => ADMIN_ENV,
+        };
+        let secret = Zeroizing::new(id::random_base62(rng, SECRET_LEN));
+        let mut text = Zeroizing::new(String::with_capacity(MAX_KEY_LEN));
+        text.push_str(&self.brand);
+        text.push('_');
+        text.push_str(env);
+        text.push('_');
+        text.push_str(&secret);
+        let checksum = checksum(text.as_bytes());
+        text.extend(checksum.iter().copied().map(char::from));
+        ApiKey(text)
+    }
+}
+
+fn is_segment(text: &str) -> bool {
+    (1..=12).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+}
+
+fn checksum(body: &[u8]) -> [u8; CHECKSUM_LEN] {
+    id::base62_of_u32(crc32fast::hash(body))
+}
+
+/// A whole key: a secret. It can be compared by digest and shown once, never printed.
+pub struct ApiKey(Zeroizing<String>);
+
+/// The text is not a key: wrong shape or checksum. It says no more, on purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not an API key")]
+pub struct MalformedKey;
+
+impl ApiKey {
+    /// Reads a key of any brand and env, so that keys issued before a change of brand still work.
+    ///
+    /// # Errors
+    /// When the shape or the checksum is wrong.
+    pub fn parse(text: &str) -> Result<Self, MalformedKey> {
+        if text.len() > MAX_KEY_LEN {
+            return Err(MalformedKey);
+        }
+        let mut segments = text.splitn(3, '_');
+        let (Some(brand), Some(env), Some(rest)) =
+            (segments.next(), segments.next(), segments.next())
+        else {
+            return Err(MalformedKey);
+        };
+        let base62 = rest.bytes().all(|b| b.is_ascii_alphanumeric());
+        if !is_segment(brand)
+            || !is_segment(env)
+            || !base62
+            || rest.len() < SECRET_LEN + CHECKSUM_LEN
+        {
+            return Err(MalformedKey);
+        }
+        let (body, sum) = text.as_bytes().split_at(text.len() - CHECKSUM_LEN);
+        if checksum(body) != sum {
+            return Err(MalformedKey);
+        }
+        Ok(Self(Zeroizing::new(text.to_owned())))
+    }
+
+    /// SHA-256 of the whole key. The key has 190 random bits, so a plain hash is enough: there is
+    /// no dictionary to try.
+    #[must_use]
+    pub fn digest(&self) -> KeyDigest {
+        KeyDigest(Sha256::digest(self.0.as_bytes()).into())
+    }
+
+    /// The part that may be shown, stored and logged.
+    #[must_use]
+    pub fn prefix(&self) -> KeyPrefix {
+        let secret_at = self.0.rfind('_').map_or(0, |at| at + 1);
+        KeyPrefix(self.0[..secret_at + VISIBLE_LEN].to_owned())
+    }
+
+    /// The key itself, for the one response that hands it out.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ApiKey({}…)", self.prefix())
+    }
+}
+
+/// SHA-256 of a key: what is stored in its place.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct KeyDigest([u8; 32]);
+
+impl KeyDigest {
+    /// Lower-case hexadecimal, for the store alone.
+    #[must_use]
+    pub fn expose_hex(&self) -> String {
+        hex(&self.0)
+    }
+}
+
+impl fmt::Debug for KeyDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyDigest(…)")
+    }
+}
+
+/// Lower-case hexadecimal of any bytes.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    bytes
+        .iter()
+        .flat_map(|byte| [byte >> 4, byte & 15])
+        .map(|nibble| char::from(DIGITS[usize::from(nibble)]))
+        .collect()
+}
+
+/// The visible part of a key, such as `tg_live_4fJ9aQ2c`: unique, and safe to show.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct KeyPrefix(String);
+
+/// The text is not a visible prefix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a key prefix looks like tg_live_ and 8 letters or digits")]
+pub struct MalformedPrefix;
+
+impl KeyPrefix {
+    /// The prefix as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::str::FromStr for KeyPrefix {
+    type Err = MalformedPrefix;
+
+    fn from_str(text: &str) -> Result<Self, MalformedPrefix> {
+        let segments: Vec<&str> = text.splitn(3, '_').collect();
+        match segments[..] {
+            [brand, env, visible]
+                if is_segment(brand)
+                    && is_segment(env)
+                    && visible.len() == VISIBLE_LEN
+                    && visible.bytes().all(|b| b.is_ascii_alphanumeric()) =>
+            {
+                Ok(Self(text.to_owned()))
+            }
+            _ => Err(MalformedPrefix),
+        }
+    }
+}
+
+impl TryFrom<String> for KeyPrefix {
+    type Error = MalformedPrefix;
+
+    fn try_from(text: String) -> Result<Self, MalformedPrefix> {
+        text.parse()
+    }
+}
+
+impl From<KeyPrefix> for String {
+    fn from(prefix: KeyPrefix) -> String {
+        prefix.0
+    }
+}
+
+impl fmt::Display for KeyPrefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a key may be used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Calls the API on behalf of one customer.
+    Customer,
+    /// Calls `/admin`; belongs to no customer, is neither limited nor metered.
+    Admin,
+}
+
+/// Everything known of a key but the key itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyRecord {
+    /// Names the key in URLs and records.
+    pub id: KeyId,
+    /// Its visible part.
+    pub prefix: KeyPrefix,
+    /// The holder's name for it.
+    pub name: String,
+    /// Whose calls it makes.
+    pub owner: Owner,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// From this instant on it no longer works.
+    pub expires_at: Option<Timestamp>,
+    /// Since when it has been revoked.
+    pub revoked_at: Option<Timestamp>,
+    /// Limits that replace the plan's.
+    pub overrides: Overrides,
+    /// The key that a rotation made to take this one's place.
+    pub rotated_to: Option<KeyId>,
+}
+
+/// On whose behalf a key acts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Owner {
+    /// One customer, whose plan decides the limits.
+    Customer(CustomerId),
+    /// The operator of the API.
+    Admin,
+}
+
+impl Owner {
+    /// The role that goes with the owner.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        match self {
+            Owner::Customer(_) => Role::Customer,
+            Owner::Admin => Role::Admin,
+        }
+    }
+
+    /// The customer, unless it is an admin key.
+    #[must_use]
+    pub fn customer(&self) -> Option<&CustomerId> {
+        match self {
+            Owner::Customer(id) => Some(id),
+            Owner::Admin => None,
+        }
+    }
+}
+
+/// A key's state at one instant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeyStatus {
+    /// It works.
+    Active,
+    /// Its expiry has passed.
+    Expired,
+    /// It was revoked; this outweighs an expiry.
+    Revoked,
+}
+
+impl KeyRecord {
+    /// The state at `now`. A key works until, and not at, the instant of its expiry.
+    #[must_use]
+    pub fn status(&self, now: Timestamp) -> KeyStatus {
+        if self.revoked_at.is_some() {
+            KeyStatus::Revoked
+        } else if self.expires_at.is_some_and(|at| at <= now) {
+            KeyStatus::Expired
+        } else {
+            KeyStatus::Active
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    use super::*;
+
+    fn key(seed: u64) -> ApiKey {
+        let format = KeyFormat::new("tg", "live").unwrap();
+        format.generate(Role::Customer, &mut StdRng::seed_from_u64(seed))
+    }
+
+    #[test]
+    fn a_generated_key_has_the_documented_shape() {
+        let key = key(1);
+        let text = key.expose();
+        assert_eq!(text.len(), "tg_live_".len() + 32 + 6);
+        assert_eq!(key.prefix().as_str(), &text[..16]);
+        let parsed = ApiKey::parse(text).unwrap();
+        assert!(parsed.digest() == key.digest());
+        assert_eq!(key.digest().expose_hex().len(), 64);
+    }
+
+    #[test]
+    fn admin_keys_are_recognisable() {
+        let format = KeyFormat::new("acme", "test").unwrap();
+        let key = format.generate(Role::Admin, &mut StdRng::seed_from_u64(7));
+        assert!(key.expose().starts_with("acme_admin_"));
+    }
+
+    #[test]
+    fn brands_and_envs_are_checked() {
+        for (brand, env) in [
+            ("", "live"),
+            ("tg", ""),
+            ("TG", "live"),
+            ("tg", "admin"),
+            ("t_g", "x"),
+        ] {
+            assert_eq!(
+                KeyFormat::new(brand, env),
+                Err(InvalidKeyFormat),
+                "{brand} {env}"
+            );
+        }
+    }
+
+    #[test]
+    fn junk_is_not_a_key() {
+        let good = key(2);
+        let good = good.expose();
+        let check = |text: &str| assert!(ApiKey::parse(text).is_err(), "{text}");
+        check("");
+        check("tg");
+        check("tg_live_");
+        check("sk_live_abc");
+        check(&good[..good.len() - 1]);
+        check(&format!("{good}0"));
+        check(&good.replace("tg_", "tg-"));
+        check(&format!("{good} "));
+        check(&"é".repeat(40));
+        check(&"x".repeat(10_000));
+    }
+
+    #[test]
+    fn neither_key_nor_digest_prints() {
+        let key = key(3);
+        let shown = format!("{key:?} {:?}", key.digest());
+        assert!(!shown.contains(&key.expose()[16..]));
+        assert!(!shown.contains(&key.digest().expose_hex()));
+    }
+
+    proptest! {
+        #[test]
+        fn one_wrong_character_is_noticed(seed: u64, at in 0usize..46, to in "[0-9A-Za-z]") {
+            let key = key(seed);
+            let mut text = key.expose().to_owned();
+            prop_assume!(text[at..=at] != to);
+            text.replace_range(at..=at, &to);
+            prop_assert!(ApiKey::parse(&text).is_err());
+        }
+
+        #[test]
+        fn parsing_never_panics(text in ".{0,200}") {
+            let _ = ApiKey::parse(&text);
+            let _ = text.parse::<KeyPrefix>();
+        }
+    }
+}

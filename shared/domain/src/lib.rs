@@ -1,0 +1,16 @@
+//! What Tollgate decides, as pure functions and plain data.
+//!
+//! Nothing here performs I/O, reads a clock or an environment variable, or knows of AWS or HTTP:
+//! time, randomness and configuration come in as arguments. Counts are whole calls, money is whole
+//! micro-US-dollars, and time is UTC.
+
+pub mod billing;
+pub mod customer;
+pub mod decision;
+pub mod id;
+pub mod key;
+pub mod llm;
+pub mod money;
+pub mod plan;
+pub mod usage;
+pub mod window;

@@ -1,0 +1,97 @@
+//! Money as integers: micro-US-dollars for what things cost, cents for what is charged.
+
+use std::fmt;
+use std::iter::Sum;
+use std::ops::Add;
+
+use serde::{Deserialize, Serialize};
+
+/// Millionths of a US dollar. The price of one overage call is 1,000 of them.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct MicroUsd(pub u64);
+
+/// US cents: the unit Stripe charges in.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct Cents(pub u64);
+
+/// Micro-dollars in a cent.
+const MICRO_USD_PER_CENT: u64 = 10_000;
+
+impl MicroUsd {
+    /// To the nearest cent, half a cent up. Only the cumulative amount of a month is ever rounded.
+    #[must_use]
+    pub fn to_cents(self) -> Cents {
+        let rest = self.0 % MICRO_USD_PER_CENT;
+        Cents(self.0 / MICRO_USD_PER_CENT + u64::from(rest >= MICRO_USD_PER_CENT / 2))
+    }
+
+    /// `calls` at this price each, or the largest amount there is.
+    #[must_use]
+    pub fn times(self, calls: u64) -> Self {
+        Self(self.0.saturating_mul(calls))
+    }
+}
+
+impl Add for MicroUsd {
+    type Output = Self;
+
+    /// Saturates: a bill of $18 trillion is wrong whatever its last digits.
+    fn add(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
+}
+
+impl Sum for MicroUsd {
+    fn sum<I: Iterator<Item = Self>>(amounts: I) -> Self {
+        amounts.fold(Self(0), Self::add)
+    }
+}
+
+impl fmt::Display for MicroUsd {
+    /// `$0.234`: at least two decimals, at most six.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let micros = format!("{:06}", self.0 % 1_000_000);
+        let shown = micros.trim_end_matches('0').len().max(2);
+        write!(f, "${}.{}", self.0 / 1_000_000, &micros[..shown])
+    }
+}
+
+impl fmt::Display for Cents {
+    /// `$0.23`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "${}.{:02}", self.0 / 100, self.0 % 100)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cents_round_half_up() {
+        let check = |micro, cents| assert_eq!(MicroUsd(micro).to_cents(), Cents(cents), "{micro}");
+        check(0, 0);
+        check(4_999, 0);
+        check(5_000, 1);
+        check(234_000, 23);
+        check(235_000, 24);
+        check(u64::MAX, 1_844_674_407_370_955);
+    }
+
+    #[test]
+    fn amounts_display_in_dollars() {
+        let check = |micro, shown: &str| assert_eq!(MicroUsd(micro).to_string(), shown);
+        check(0, "$0.00");
+        check(1, "$0.000001");
+        check(234_000, "$0.234");
+        check(1_500_000, "$1.50");
+        assert_eq!(Cents(23).to_string(), "$0.23");
+        assert_eq!(Cents(1_205).to_string(), "$12.05");
+    }
+}

@@ -1,0 +1,259 @@
+//! The windows that calls are counted in: UTC hours, days and months.
+//!
+//! Each prints as the prefix of an RFC 3339 time that all its instants share, which also sorts.
+
+use std::fmt;
+use std::str::FromStr;
+
+use jiff::civil::Date;
+use jiff::tz::Offset;
+use jiff::{SignedDuration, Span, Timestamp, ToSpan};
+use serde::{Deserialize, Serialize};
+
+/// The text does not name a window of the kind asked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not {expected}")]
+pub struct InvalidWindow {
+    text: String,
+    expected: &'static str,
+}
+
+/// The first instant of `date` in UTC. Dates at the very edge of the calendar are clamped.
+fn midnight(date: Date) -> Timestamp {
+    Offset::UTC
+        .to_timestamp(date.at(0, 0, 0, 0))
+        .unwrap_or(Timestamp::MAX)
+}
+
+fn date_of(instant: Timestamp) -> Date {
+    Offset::UTC.to_datetime(instant).date()
+}
+
+/// A UTC hour, such as `2026-11-22T09`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Hour {
+    since_epoch: i64,
+}
+
+impl Hour {
+    /// The hour that `instant` lies in.
+    #[must_use]
+    pub fn containing(instant: Timestamp) -> Self {
+        Self {
+            since_epoch: instant.as_second().div_euclid(3_600),
+        }
+    }
+
+    /// Its first instant.
+    #[must_use]
+    pub fn start(self) -> Timestamp {
+        Timestamp::from_second(self.since_epoch * 3_600).unwrap_or(Timestamp::MAX)
+    }
+
+    /// The first instant after it.
+    #[must_use]
+    pub fn end(self) -> Timestamp {
+        self.start()
+            .saturating_add(SignedDuration::from_hours(1))
+            .unwrap_or(Timestamp::MAX)
+    }
+}
+
+impl fmt::Display for Hour {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let start = Offset::UTC.to_datetime(self.start());
+        write!(f, "{}T{:02}", start.date(), start.hour())
+    }
+}
+
+/// A UTC day, such as `2026-11-22`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Day(Date);
+
+impl Day {
+    /// The day that `instant` lies in.
+    #[must_use]
+    pub fn containing(instant: Timestamp) -> Self {
+        Self(date_of(instant))
+    }
+
+    /// The month it belongs to.
+    #[must_use]
+    pub fn month(self) -> Month {
+        Month(self.0.first_of_month())
+    }
+
+    /// Its first instant.
+    #[must_use]
+    pub fn start(self) -> Timestamp {
+        midnight(self.0)
+    }
+}
+
+impl fmt::Display for Day {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for Day {
+    type Err = InvalidWindow;
+
+    fn from_str(text: &str) -> Result<Self, InvalidWindow> {
+        let invalid = || InvalidWindow {
+            text: text.to_owned(),
+            expected: "a day such as 2026-11-22",
+        };
+        let date: Date = text.parse().map_err(|_| invalid())?;
+        // jiff also reads times after the date, and signed years; only one spelling names a day.
+        let day = Self(date);
+        if day.to_string() == text {
+            Ok(day)
+        } else {
+            Err(invalid())
+        }
+    }
+}
+
+impl TryFrom<String> for Day {
+    type Error = InvalidWindow;
+
+    fn try_from(text: String) -> Result<Self, InvalidWindow> {
+        text.parse()
+    }
+}
+
+impl From<Day> for String {
+    fn from(day: Day) -> String {
+        day.to_string()
+    }
+}
+
+/// A UTC month, such as `2026-11`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Month(Date);
+
+impl Month {
+    /// The month that `instant` lies in.
+    #[must_use]
+    pub fn containing(instant: Timestamp) -> Self {
+        Day::containing(instant).month()
+    }
+
+    /// Its first instant.
+    #[must_use]
+    pub fn start(self) -> Timestamp {
+        midnight(self.0)
+    }
+
+    /// The first instant after it.
+    #[must_use]
+    pub fn end(self) -> Timestamp {
+        midnight(self.shift(1.month()))
+    }
+
+    /// The month before it.
+    #[must_use]
+    pub fn previous(self) -> Self {
+        Self(self.shift((-1).month()))
+    }
+
+    fn shift(self, by: Span) -> Date {
+        self.0.saturating_add(by)
+    }
+}
+
+impl fmt::Display for Month {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04}-{:02}", self.0.year(), self.0.month())
+    }
+}
+
+impl FromStr for Month {
+    type Err = InvalidWindow;
+
+    fn from_str(text: &str) -> Result<Self, InvalidWindow> {
+        let day: Result<Day, _> = format!("{text}-01").parse();
+        day.map(Day::month).map_err(|_| InvalidWindow {
+            text: text.to_owned(),
+            expected: "a month such as 2026-11",
+        })
+    }
+}
+
+impl TryFrom<String> for Month {
+    type Error = InvalidWindow;
+
+    fn try_from(text: String) -> Result<Self, InvalidWindow> {
+        text.parse()
+    }
+}
+
+impl From<Month> for String {
+    fn from(month: Month) -> String {
+        month.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn windows_begin_and_end_on_the_utc_boundary() {
+        let last = at("2026-12-31T23:59:59.999Z");
+        let next = at("2027-01-01T00:00:00Z");
+        assert_eq!(Hour::containing(last).to_string(), "2026-12-31T23");
+        assert_eq!(Hour::containing(last).end(), next);
+        assert_eq!(Hour::containing(next).to_string(), "2027-01-01T00");
+        assert_eq!(Day::containing(last).to_string(), "2026-12-31");
+        assert_eq!(Month::containing(last).to_string(), "2026-12");
+        assert_eq!(Month::containing(last).end(), next);
+        assert_eq!(Month::containing(next).previous(), Month::containing(last));
+        assert_eq!(Month::containing(next).start(), next);
+    }
+
+    #[test]
+    fn february_ends_where_it_should() {
+        let check = |month: &str, end: &str| {
+            assert_eq!(month.parse::<Month>().unwrap().end(), at(end));
+        };
+        check("2028-02", "2028-03-01T00:00:00Z");
+        check("2026-02", "2026-03-01T00:00:00Z");
+    }
+
+    #[test]
+    fn only_the_one_spelling_is_read() {
+        for text in [
+            "",
+            "2026",
+            "2026-13",
+            "2026-1",
+            "2026-11-22T10",
+            "+2026-11",
+            "2026-11-",
+        ] {
+            assert!(text.parse::<Month>().is_err(), "{text:?}");
+        }
+        for text in [
+            "",
+            "2026-11",
+            "2026-11-31",
+            "20261122",
+            "2026-11-22T10:00",
+            " 2026-11-22",
+        ] {
+            assert!(text.parse::<Day>().is_err(), "{text:?}");
+        }
+        assert_eq!(
+            "2026-11-22".parse::<Day>().unwrap().month().to_string(),
+            "2026-11"
+        );
+    }
+}

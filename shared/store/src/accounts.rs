@@ -1,0 +1,795 @@
+//! Keys and customers.
+
+use std::collections::{BTreeSet, HashMap};
+use std::str::FromStr;
+
+use aws_sdk_dynamodb::types::{
+    AttributeValue, KeysAndAttributes, ReturnValue, ReturnValuesOnConditionCheckFailure,
+};
+use jiff::{SignedDuration, Timestamp};
+use tollgate_domain::customer::Customer;
+use tollgate_domain::id::{CustomerId, InvalidId, KeyId, PlanId};
+use tollgate_domain::key::{ApiKey, KeyDigest, KeyPrefix, KeyRecord, Owner};
+use tollgate_domain::plan::Overrides;
+
+use crate::Store;
+use crate::error::StoreError;
+use crate::item::{Item, Reader, n, s, t, ttl};
+use crate::schema::{ACCOUNTS, LISTING, attr};
+use crate::transaction::{Action, Refusal, Transacted};
+
+/// How long a creating request can be repeated under its idempotency key.
+const IDEMPOTENCY_KEPT: SignedDuration = SignedDuration::from_hours(24);
+/// DynamoDB's bound on one BatchGetItem.
+const BATCH_GET: usize = 100;
+
+const KEYS: &str = "keys";
+const CUSTOMERS: &str = "customers";
+
+/// Names a key in a URL: by its id or by its visible prefix.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyRef {
+    /// `key_…`
+    Id(KeyId),
+    /// `tg_live_…`
+    Prefix(KeyPrefix),
+}
+
+impl FromStr for KeyRef {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        match text.parse() {
+            Ok(prefix) => Ok(Self::Prefix(prefix)),
+            Err(_) => text.parse().map(Self::Id),
+        }
+    }
+}
+
+/// A key about to be stored: the secret goes no further than its digest.
+#[derive(Debug)]
+pub struct NewKey<'a> {
+    /// The key itself.
+    pub secret: &'a ApiKey,
+    /// What is known of it.
+    pub record: &'a KeyRecord,
+}
+
+/// Marks a creating request, so that its repetition creates nothing.
+#[derive(Debug, Clone)]
+pub struct Idempotency {
+    /// Whose request of which kind: keys of two callers do not meet.
+    pub scope: String,
+    /// The `Idempotency-Key` header.
+    pub key: String,
+    /// A digest of the request; another one under the same key is refused.
+    pub request: String,
+}
+
+/// What became of a creating request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Created<T> {
+    /// It was created now.
+    New,
+    /// An earlier request under the same idempotency key created this.
+    Replayed(T),
+    /// The idempotency key was used for another request.
+    KeyReused,
+    /// The customer it was for does not exist.
+    NoCustomer,
+    /// One that is named the same exists.
+    Taken,
+}
+
+/// What became of a rotation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rotated {
+    /// The successor was created now.
+    New,
+    /// An earlier request under the same idempotency key created this successor.
+    Replayed(Box<KeyRecord>),
+    /// The idempotency key was used for another request.
+    KeyReused,
+    /// The old key was revoked, rotated or given another expiry since it was read.
+    Changed,
+    /// The successor's name is taken; another must be drawn.
+    Taken,
+}
+
+/// A change to a key. Outer `None`: leave it; inner `None`: remove it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeyChange {
+    /// The holder's name for it.
+    pub name: Option<String>,
+    /// When it stops working.
+    pub expires_at: Option<Option<Timestamp>>,
+    /// Its own hourly rate.
+    pub requests_per_hour: Option<Option<u64>>,
+    /// Its own monthly quota.
+    pub monthly_quota: Option<Option<u64>>,
+}
+
+/// A change to a customer. Outer `None`: leave it; inner `None`: remove it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CustomerChange {
+    /// Name.
+    pub name: Option<String>,
+    /// E-mail address.
+    pub email: Option<Option<String>>,
+    /// Plan.
+    pub plan: Option<PlanId>,
+}
+
+/// What became of a change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Updated<T> {
+    /// Made; this is the result.
+    Done(T),
+    /// There is no such thing.
+    Unknown,
+    /// It is revoked, and stays as it is.
+    Revoked,
+    /// It has been rotated; its expiry is the end of the grace period.
+    Rotated,
+}
+
+/// Part of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page<T> {
+    /// In the list's order.
+    pub items: Vec<T>,
+    /// Where the next page begins; `None` at the end.
+    pub next: Option<String>,
+}
+
+fn pk(pk: impl Into<String>) -> Item {
+    HashMap::from([(attr::PK.to_owned(), s(pk))])
+}
+
+fn key_pk(digest: KeyDigest) -> String {
+    format!("KEY#{}", digest.expose_hex())
+}
+
+fn alias_pk(key: &KeyRef) -> String {
+    match key {
+        KeyRef::Id(id) => format!("KEYID#{id}"),
+        KeyRef::Prefix(prefix) => format!("PREFIX#{prefix}"),
+    }
+}
+
+fn customer_pk(id: &CustomerId) -> String {
+    format!("CUSTOMER#{id}")
+}
+
+fn put_if_absent(item: Item) -> Action {
+    // The first of two that share a name is the one there is.
+    Action::put(ACCOUNTS, item).when("attribute_not_exists(pk)")
+}
+
+impl Idempotency {
+    fn pk(&self) -> String {
+        format!("IDEMPOTENCY#{}#{}", self.scope, self.key)
+    }
+
+    fn put(&self, made: &str, now: Timestamp) -> Action {
+        let expires = now.saturating_add(IDEMPOTENCY_KEPT).unwrap_or(now);
+        let mut item = pk(self.pk());
+        item.insert("request".into(), s(&self.request));
+        item.insert("made".into(), s(made));
+        item.insert(attr::EXPIRES.into(), ttl(expires));
+        Action::put(ACCOUNTS, item)
+            // Absent: the first request under this key. Or expired, which counts as absent: TTL
+            // deletes days late.
+            .when("attribute_not_exists(pk) OR expires <= :now")
+            .value(":now", ttl(now))
+    }
+}
+
+/// What the idempotency item in the way of a request says.
+enum Replay {
+    /// The same request made this.
+    Of(String),
+    /// Another request holds the key.
+    Reused,
+}
+
+fn replay(request: &Idempotency, refusal: &Refusal) -> Result<Option<Replay>, StoreError> {
+    let Some(item) = refusal.item() else {
+        return Ok(None);
+    };
+    let item = Reader::new("idempotency", item);
+    if item.text("request")? == request.request {
+        Ok(Some(Replay::Of(item.text("made")?.to_owned())))
+    } else {
+        Ok(Some(Replay::Reused))
+    }
+}
+
+fn key_items(key: &NewKey<'_>) -> [Item; 3] {
+    let record = key.record;
+    let digest = key.secret.digest();
+    let mut item = pk(key_pk(digest));
+    item.insert("id".into(), s(record.id.as_str()));
+    item.insert("prefix".into(), s(record.prefix.as_str()));
+    item.insert("name".into(), s(&record.name));
+    item.insert("created_at".into(), t(record.created_at));
+    let customer = record.owner.customer();
+    if let Some(customer) = customer {
+        item.insert("customer".into(), s(customer.as_str()));
+    }
+    if let Some(expires_at) = record.expires_at {
+        item.insert("expires_at".into(), t(expires_at));
+    }
+    if let Some(rate) = record.overrides.requests_per_hour {
+        item.insert("requests_per_hour".into(), n(rate));
+    }
+    if let Some(quota) = record.overrides.monthly_quota {
+        item.insert("monthly_quota".into(), n(quota));
+    }
+    let order = format!(
+        "{}#{:.3}#{}",
+        customer.map_or("", CustomerId::as_str),
+        record.created_at,
+        record.id
+    );
+    item.insert(attr::LISTING.into(), s(KEYS));
+    item.insert(attr::LISTING_ORDER.into(), s(order));
+    let alias = |key: KeyRef| {
+        let mut item = pk(alias_pk(&key));
+        item.insert("digest".into(), s(digest.expose_hex()));
+        item
+    };
+    [
+        item,
+        alias(KeyRef::Prefix(record.prefix.clone())),
+        alias(KeyRef::Id(record.id.clone())),
+    ]
+}
+
+fn read_key(item: &Item) -> Result<KeyRecord, StoreError> {
+    let item = Reader::new("key", item);
+    Ok(KeyRecord {
+        id: item.parsed("id")?,
+        prefix: item.parsed("prefix")?,
+        name: item.text("name")?.to_owned(),
+        owner: match item.opt_parsed("customer")? {
+            Some(customer) => Owner::Customer(customer),
+            None => Owner::Admin,
+        },
+        created_at: item.parsed("created_at")?,
+        expires_at: item.opt_parsed("expires_at")?,
+        revoked_at: item.opt_parsed("revoked_at")?,
+        overrides: Overrides {
+            requests_per_hour: item.opt_number("requests_per_hour")?,
+            monthly_quota: item.opt_number("monthly_quota")?,
+        },
+        rotated_to: item.opt_parsed("rotated_to")?,
+    })
+}
+
+fn customer_item(customer: &Customer) -> Item {
+    let mut item = pk(customer_pk(&customer.id));
+    item.insert("id".into(), s(customer.id.as_str()));
+    item.insert("name".into(), s(&customer.name));
+    if let Some(email) = &customer.email {
+        item.insert("email".into(), s(email));
+    }
+    item.insert("plan".into(), s(customer.plan.as_str()));
+    item.insert("created_at".into(), t(customer.created_at));
+    item.insert("version".into(), n(customer.version));
+    item.insert(attr::LISTING.into(), s(CUSTOMERS));
+    item.insert(attr::LISTING_ORDER.into(), s(customer.id.as_str()));
+    item
+}
+
+fn read_customer(item: &Item) -> Result<Customer, StoreError> {
+    let item = Reader::new("customer", item);
+    Ok(Customer {
+        id: item.parsed("id")?,
+        name: item.text("name")?.to_owned(),
+        email: item.opt_text("email")?.map(str::to_owned),
+        plan: item.parsed("plan")?,
+        created_at: item.parsed("created_at")?,
+        version: item.number("version")?,
+    })
+}
+
+/// Collects the clauses of an update expression.
+#[derive(Default)]
+struct Changes {
+    set: Vec<String>,
+    remove: Vec<String>,
+    names: HashMap<String, String>,
+    values: HashMap<String, AttributeValue>,
+}
+
+impl Changes {
+    fn apply(&mut self, attribute: &str, value: Option<AttributeValue>) {
+        self.names
+            .insert(format!("#{attribute}"), attribute.to_owned());
+        match value {
+            Some(value) => {
+                self.set.push(format!("#{attribute} = :{attribute}"));
+                self.values.insert(format!(":{attribute}"), value);
+            }
+            None => self.remove.push(format!("#{attribute}")),
+        }
+    }
+
+    fn expression(&self) -> String {
+        let clause = |verb: &str, parts: &[String]| match parts {
+            [] => String::new(),
+            parts => format!("{verb} {} ", parts.join(", ")),
+        };
+        clause("SET", &self.set) + &clause("REMOVE", &self.remove)
+    }
+}
+
+impl Store {
+    /// The key with this digest. Read consistently: a revocation acknowledged before is seen.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn key_by_digest(&self, digest: KeyDigest) -> Result<Option<KeyRecord>, StoreError> {
+        let item = self.account(key_pk(digest), "reading a key").await?;
+        item.as_ref().map(read_key).transpose()
+    }
+
+    /// The key of that name.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn key(&self, key: &KeyRef) -> Result<Option<KeyRecord>, StoreError> {
+        let Some(pk) = self.pk_of(key).await? else {
+            return Ok(None);
+        };
+        let item = self.account(pk, "reading a key").await?;
+        item.as_ref().map(read_key).transpose()
+    }
+
+    /// The partition key under which the key of that name is stored.
+    async fn pk_of(&self, key: &KeyRef) -> Result<Option<String>, StoreError> {
+        let alias = self.account(alias_pk(key), "finding a key").await?;
+        alias
+            .as_ref()
+            .map(|item| {
+                Ok(format!(
+                    "KEY#{}",
+                    Reader::new("key alias", item).text("digest")?
+                ))
+            })
+            .transpose()
+    }
+
+    async fn account(
+        &self,
+        key: String,
+        operation: &'static str,
+    ) -> Result<Option<Item>, StoreError> {
+        let found = self
+            .client
+            .get_item()
+            .table_name(self.table(ACCOUNTS))
+            .set_key(Some(pk(key)))
+            .consistent_read(true)
+            .send()
+            .await
+            .map_err(|error| StoreError::service(operation, error))?;
+        Ok(found.item)
+    }
+
+    /// Stores a new key, its prefix and its id, each unique.
+    ///
+    /// # Errors
+    /// When the store does not answer; the key may then have been stored.
+    pub async fn create_key(
+        &self,
+        key: &NewKey<'_>,
+        idempotency: Option<&Idempotency>,
+    ) -> Result<Created<KeyRecord>, StoreError> {
+        let made = key.record.id.as_str();
+        let mut actions: Vec<Action> = key_items(key).into_iter().map(put_if_absent).collect();
+        if let Some(customer) = key.record.owner.customer() {
+            // A key always belongs to someone who can be billed.
+            let check = Action::check(ACCOUNTS, pk(customer_pk(customer)));
+            actions.push(check.when("attribute_exists(pk)"));
+        }
+        let has_customer = actions.len() == 4;
+        actions.extend(idempotency.map(|request| request.put(made, self.clock.now())));
+        let refusals = match self.transact("creating a key", actions).await? {
+            Transacted::Done => return Ok(Created::New),
+            Transacted::Refused(refusals) => refusals,
+        };
+        if let (Some(request), Some(refusal)) = (idempotency, refusals.last()) {
+            match replay(request, refusal)? {
+                // This very call, whose first answer was lost for longer than the token lasts.
+                Some(Replay::Of(id)) if id == made => return Ok(Created::New),
+                Some(Replay::Of(id)) => return self.replayed_key(&id).await,
+                Some(Replay::Reused) => return Ok(Created::KeyReused),
+                None => {}
+            }
+        }
+        if has_customer && refusals[3].is_condition() {
+            return Ok(Created::NoCustomer);
+        }
+        match refusals[0].item().map(read_key).transpose()? {
+            Some(stored) if stored.id == key.record.id => Ok(Created::New),
+            _ => Ok(Created::Taken),
+        }
+    }
+
+    async fn replayed_key(&self, id: &str) -> Result<Created<KeyRecord>, StoreError> {
+        let corrupt = || StoreError::corrupt("idempotency", "made");
+        let id = id.parse().map_err(|_| corrupt())?;
+        let key = self.key(&KeyRef::Id(id)).await?.ok_or_else(corrupt)?;
+        Ok(Created::Replayed(key))
+    }
+
+    /// Stores `successor` and lets `old`, as it was read, end at `old_ends_at`.
+    ///
+    /// # Errors
+    /// When the store does not answer; the rotation may then have happened.
+    pub async fn rotate_key(
+        &self,
+        old: &KeyRecord,
+        old_ends_at: Timestamp,
+        successor: &NewKey<'_>,
+        idempotency: Option<&Idempotency>,
+    ) -> Result<Rotated, StoreError> {
+        let made = successor.record.id.as_str();
+        let Some(old_pk) = self.pk_of(&KeyRef::Id(old.id.clone())).await? else {
+            return Ok(Rotated::Changed);
+        };
+        let update = Action::update(
+            ACCOUNTS,
+            pk(old_pk),
+            "SET rotated_to = :successor, expires_at = :ends",
+        )
+        .value(":successor", s(made))
+        .value(":ends", t(old_ends_at));
+        // Not revoked: a revoked key has no successor. Not rotated: it has one at most. The expiry
+        // is the one that `old_ends_at` was computed from, so that it never moves later.
+        let update = match old.expires_at {
+            None => update.when(
+                "attribute_exists(pk) AND attribute_not_exists(revoked_at) \
+                 AND attribute_not_exists(rotated_to) AND attribute_not_exists(expires_at)",
+            ),
+            Some(seen) => update
+                .when(
+                    "attribute_not_exists(revoked_at) AND attribute_not_exists(rotated_to) \
+                     AND expires_at = :seen",
+                )
+                .value(":seen", t(seen)),
+        };
+        let mut actions = vec![update];
+        actions.extend(key_items(successor).into_iter().map(put_if_absent));
+        actions.extend(idempotency.map(|request| request.put(made, self.clock.now())));
+        let refusals = match self.transact("rotating a key", actions).await? {
+            Transacted::Done => return Ok(Rotated::New),
+            Transacted::Refused(refusals) => refusals,
+        };
+        if let (Some(request), Some(refusal)) = (idempotency, refusals.last()) {
+            match replay(request, refusal)? {
+                Some(Replay::Of(id)) if id == made => return Ok(Rotated::New),
+                Some(Replay::Of(id)) => {
+                    return match self.replayed_key(&id).await? {
+                        Created::Replayed(key) => Ok(Rotated::Replayed(Box::new(key))),
+                        _ => Ok(Rotated::Changed),
+                    };
+                }
+                Some(Replay::Reused) => return Ok(Rotated::KeyReused),
+                None => {}
+            }
+        }
+        match refusals[0].item().map(read_key).transpose()? {
+            // This very call: its first try took effect.
+            Some(stored) if stored.rotated_to.as_ref() == Some(&successor.record.id) => {
+                Ok(Rotated::New)
+            }
+            Some(_) => Ok(Rotated::Changed),
+            None => Ok(Rotated::Taken),
+        }
+    }
+
+    /// Revokes the key of that name at `now`; one already revoked stays as it was. False if there
+    /// is no such key.
+    ///
+    /// # Errors
+    /// When the store does not answer; the key may then have been revoked.
+    pub async fn revoke_key(&self, key: &KeyRef, now: Timestamp) -> Result<bool, StoreError> {
+        let Some(key_pk) = self.pk_of(key).await? else {
+            return Ok(false);
+        };
+        let outcome = self
+            .client
+            .update_item()
+            .table_name(self.table(ACCOUNTS))
+            .set_key(Some(pk(key_pk)))
+            .update_expression("SET revoked_at = :now")
+            // Exists: an update must not make half a key. Not revoked: the first revocation is the
+            // one on record, and a repeat of this write changes nothing.
+            .condition_expression("attribute_exists(pk) AND attribute_not_exists(revoked_at)")
+            .expression_attribute_values(":now", t(now))
+            .send()
+            .await;
+        match outcome {
+            Ok(_) => Ok(true),
+            Err(error)
+                if error
+                    .as_service_error()
+                    .is_some_and(|e| e.is_conditional_check_failed_exception()) =>
+            {
+                Ok(true)
+            }
+            Err(error) => Err(StoreError::service("revoking a key", error)),
+        }
+    }
+
+    /// Changes the key of that name.
+    ///
+    /// # Errors
+    /// When the store does not answer; the change may then have been made.
+    pub async fn update_key(
+        &self,
+        key: &KeyRef,
+        change: &KeyChange,
+    ) -> Result<Updated<KeyRecord>, StoreError> {
+        let Some(key_pk) = self.pk_of(key).await? else {
+            return Ok(Updated::Unknown);
+        };
+        let mut changes = Changes::default();
+        if let Some(name) = &change.name {
+            changes.apply("name", Some(s(name)));
+        }
+        if let Some(expires_at) = change.expires_at {
+            changes.apply("expires_at", expires_at.map(t));
+        }
+        if let Some(rate) = change.requests_per_hour {
+            changes.apply("requests_per_hour", rate.map(n));
+        }
+        if let Some(quota) = change.monthly_quota {
+            changes.apply("monthly_quota", quota.map(n));
+        }
+        // Exists: an update must not make half a key. Not revoked: what is over stays as it was.
+        let mut condition = "attribute_exists(pk) AND attribute_not_exists(revoked_at)".to_owned();
+        if change.expires_at.is_some() {
+            // Not rotated: the grace period that the rotation promised is not prolonged.
+            condition.push_str(" AND attribute_not_exists(rotated_to)");
+        }
+        match self.change_account(key_pk, changes, condition).await? {
+            Ok(item) => Ok(Updated::Done(read_key(&item)?)),
+            Err(None) => Ok(Updated::Unknown),
+            Err(Some(item)) => match read_key(&item)?.revoked_at {
+                Some(_) => Ok(Updated::Revoked),
+                None => Ok(Updated::Rotated),
+            },
+        }
+    }
+
+    /// Applies the changes: the item after them, or the item whose state refused them.
+    async fn change_account(
+        &self,
+        key: String,
+        changes: Changes,
+        condition: String,
+    ) -> Result<Result<Item, Option<Item>>, StoreError> {
+        let outcome = self
+            .client
+            .update_item()
+            .table_name(self.table(ACCOUNTS))
+            .set_key(Some(pk(key)))
+            .update_expression(changes.expression())
+            .condition_expression(condition)
+            .set_expression_attribute_names(Some(changes.names))
+            .set_expression_attribute_values((!changes.values.is_empty()).then_some(changes.values))
+            .return_values(ReturnValue::AllNew)
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .send()
+            .await;
+        match outcome {
+            Ok(updated) => Ok(Ok(updated.attributes.unwrap_or_default())),
+            Err(error) => match error.as_service_error() {
+                Some(aws_sdk_dynamodb::operation::update_item::UpdateItemError::ConditionalCheckFailedException(failed)) => {
+                    Ok(Err(failed.item().cloned().filter(|item| !item.is_empty())))
+                }
+                _ => Err(StoreError::service("changing an account", error)),
+            },
+        }
+    }
+
+    /// Stores a new customer.
+    ///
+    /// # Errors
+    /// When the store does not answer; the customer may then have been stored.
+    pub async fn create_customer(
+        &self,
+        customer: &Customer,
+        idempotency: Option<&Idempotency>,
+    ) -> Result<Created<Customer>, StoreError> {
+        let made = customer.id.as_str();
+        let mut actions = vec![put_if_absent(customer_item(customer))];
+        actions.extend(idempotency.map(|request| request.put(made, self.clock.now())));
+        let refusals = match self.transact("creating a customer", actions).await? {
+            Transacted::Done => return Ok(Created::New),
+            Transacted::Refused(refusals) => refusals,
+        };
+        if let (Some(request), Some(refusal)) = (idempotency, refusals.get(1)) {
+            match replay(request, refusal)? {
+                Some(Replay::Of(id)) => {
+                    let corrupt = || StoreError::corrupt("idempotency", "made");
+                    let id = id.parse().map_err(|_| corrupt())?;
+                    let stored = self.customer(&id).await?.ok_or_else(corrupt)?;
+                    return Ok(Created::Replayed(stored));
+                }
+                Some(Replay::Reused) => return Ok(Created::KeyReused),
+                None => {}
+            }
+        }
+        Ok(Created::Taken)
+    }
+
+    /// The customer of that id, read consistently.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn customer(&self, id: &CustomerId) -> Result<Option<Customer>, StoreError> {
+        let item = self.account(customer_pk(id), "reading a customer").await?;
+        item.as_ref().map(read_customer).transpose()
+    }
+
+    /// Changes the customer of that id.
+    ///
+    /// # Errors
+    /// When the store does not answer; the change may then have been made.
+    pub async fn update_customer(
+        &self,
+        id: &CustomerId,
+        change: &CustomerChange,
+    ) -> Result<Updated<Customer>, StoreError> {
+        let mut changes = Changes::default();
+        if let Some(name) = &change.name {
+            changes.apply("name", Some(s(name)));
+        }
+        if let Some(email) = &change.email {
+            changes.apply("email", email.as_ref().map(s));
+        }
+        if let Some(plan) = &change.plan {
+            changes.apply("plan", Some(s(plan.as_str())));
+        }
+        changes.names.insert("#version".into(), "version".into());
+        changes.values.insert(":one".into(), n(1));
+        changes.set.push("#version = #version + :one".into());
+        // Exists: an update must not make half a customer.
+        let condition = "attribute_exists(pk)".to_owned();
+        match self
+            .change_account(customer_pk(id), changes, condition)
+            .await?
+        {
+            Ok(item) => Ok(Updated::Done(read_customer(&item)?)),
+            Err(_) => Ok(Updated::Unknown),
+        }
+    }
+
+    /// Keys by customer and age, from `after` on, at most `limit` of them; those of one customer
+    /// if it is named. Each with its place in the list.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn list_keys(
+        &self,
+        customer: Option<&CustomerId>,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<(String, KeyRecord)>, StoreError> {
+        let prefix = customer.map(|id| format!("{id}#"));
+        self.list(KEYS, prefix, after, limit, read_key).await
+    }
+
+    /// Customers by id, from `after` on, at most `limit` of them. Each with its place in the list.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn list_customers(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<(String, Customer)>, StoreError> {
+        self.list(CUSTOMERS, None, after, limit, read_customer)
+            .await
+    }
+
+    async fn list<T>(
+        &self,
+        listing: &str,
+        prefix: Option<String>,
+        after: Option<&str>,
+        limit: usize,
+        read: fn(&Item) -> Result<T, StoreError>,
+    ) -> Result<Page<(String, T)>, StoreError> {
+        let mut query = self
+            .client
+            .query()
+            .table_name(self.table(ACCOUNTS))
+            .index_name(LISTING.name)
+            .expression_attribute_values(":listing", s(listing))
+            .limit(i32::try_from(limit).unwrap_or(i32::MAX));
+        // One condition on the sort key is all that a query takes, so a list that begins in the
+        // middle of a prefix is bounded by the prefix's end instead.
+        query = match (prefix, after) {
+            (None, None) => query.key_condition_expression("listing = :listing"),
+            (None, Some(after)) => query
+                .key_condition_expression("listing = :listing AND listing_order > :after")
+                .expression_attribute_values(":after", s(after)),
+            (Some(prefix), None) => query
+                .key_condition_expression(
+                    "listing = :listing AND begins_with(listing_order, :prefix)",
+                )
+                .expression_attribute_values(":prefix", s(prefix)),
+            (Some(prefix), Some(after)) if after.starts_with(&prefix) => query
+                .key_condition_expression(
+                    "listing = :listing AND listing_order BETWEEN :after AND :end",
+                )
+                // BETWEEN includes its ends: NUL makes the first text after `after`, and nothing
+                // in a listing order sorts behind `~`.
+                .expression_attribute_values(":after", s(format!("{after}\0")))
+                .expression_attribute_values(":end", s(format!("{prefix}~"))),
+            (Some(_), Some(_)) => {
+                return Ok(Page {
+                    items: Vec::new(),
+                    next: None,
+                });
+            }
+        };
+        let found = query
+            .send()
+            .await
+            .map_err(|error| StoreError::service("listing accounts", error))?;
+        let place = |item: &Item| {
+            let order = Reader::new("listed account", item).text(attr::LISTING_ORDER)?;
+            Ok(order.to_owned())
+        };
+        let next = found.last_evaluated_key.as_ref().map(place).transpose()?;
+        let items = found.items.unwrap_or_default();
+        let items = items
+            .iter()
+            .map(|item| Ok((place(item)?, read(item)?)))
+            .collect::<Result<_, StoreError>>()?;
+        Ok(Page { items, next })
+    }
+
+    /// The plans of these customers; one that does not exist has none.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn plans_of(
+        &self,
+        customers: &BTreeSet<CustomerId>,
+    ) -> Result<HashMap<CustomerId, PlanId>, StoreError> {
+        let mut plans = HashMap::new();
+        let mut keys: Vec<Item> = customers.iter().map(|id| pk(customer_pk(id))).collect();
+        while !keys.is_empty() {
+            let rest = keys.split_off(keys.len().min(BATCH_GET));
+            let wanted = KeysAndAttributes::builder()
+                .set_keys(Some(keys))
+                .build()
+                .map_err(|error| StoreError::request("reading customers", error))?;
+            let mut found = self
+                .client
+                .batch_get_item()
+                .request_items(self.table(ACCOUNTS), wanted)
+                .send()
+                .await
+                .map_err(|error| StoreError::service("reading customers", error))?;
+            let responses = found.responses.take().unwrap_or_default();
+            for item in responses.values().flatten() {
+                let customer = read_customer(item)?;
+                plans.insert(customer.id, customer.plan);
+            }
+            keys = rest;
+            // What a busy table left unread is asked for again.
+            let unread = found.unprocessed_keys.take().unwrap_or_default();
+            keys.extend(unread.into_values().flat_map(|left| left.keys));
+        }
+        Ok(plans)
+    }
+}

@@ -1,0 +1,104 @@
+//! Items as DynamoDB has them, read and written by attribute.
+
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::primitives::Blob;
+use aws_sdk_dynamodb::types::AttributeValue;
+use jiff::Timestamp;
+
+use crate::error::StoreError;
+
+/// An item, or the values of an expression.
+pub(crate) type Item = HashMap<String, AttributeValue>;
+
+pub(crate) fn s(text: impl Into<String>) -> AttributeValue {
+    AttributeValue::S(text.into())
+}
+
+pub(crate) fn n(number: u64) -> AttributeValue {
+    AttributeValue::N(number.to_string())
+}
+
+pub(crate) fn b(bytes: Vec<u8>) -> AttributeValue {
+    AttributeValue::B(Blob::new(bytes))
+}
+
+/// An instant in RFC 3339, always with three decimals, so that texts sort as instants do.
+pub(crate) fn t(instant: Timestamp) -> AttributeValue {
+    s(format!("{instant:.3}"))
+}
+
+/// The Unix second of an instant, as TTL attributes hold it.
+pub(crate) fn ttl(instant: Timestamp) -> AttributeValue {
+    AttributeValue::N(instant.as_second().to_string())
+}
+
+/// Reads the attributes of an item, naming it and them where they are not what they should be.
+pub(crate) struct Reader<'a> {
+    kind: &'static str,
+    item: &'a Item,
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(kind: &'static str, item: &'a Item) -> Self {
+        Self { kind, item }
+    }
+
+    pub(crate) fn corrupt(&self, attribute: &'static str) -> StoreError {
+        StoreError::corrupt(self.kind, attribute)
+    }
+
+    pub(crate) fn opt_text(&self, attribute: &'static str) -> Result<Option<&'a str>, StoreError> {
+        match self.item.get(attribute) {
+            None => Ok(None),
+            Some(AttributeValue::S(text)) => Ok(Some(text)),
+            Some(_) => Err(self.corrupt(attribute)),
+        }
+    }
+
+    pub(crate) fn text(&self, attribute: &'static str) -> Result<&'a str, StoreError> {
+        self.opt_text(attribute)?
+            .ok_or_else(|| self.corrupt(attribute))
+    }
+
+    /// A text attribute of a type that can be read from text.
+    pub(crate) fn parsed<T: std::str::FromStr>(
+        &self,
+        attribute: &'static str,
+    ) -> Result<T, StoreError> {
+        self.opt_parsed(attribute)?
+            .ok_or_else(|| self.corrupt(attribute))
+    }
+
+    pub(crate) fn opt_parsed<T: std::str::FromStr>(
+        &self,
+        attribute: &'static str,
+    ) -> Result<Option<T>, StoreError> {
+        self.opt_text(attribute)?
+            .map(|text| text.parse().map_err(|_| self.corrupt(attribute)))
+            .transpose()
+    }
+
+    pub(crate) fn opt_number(&self, attribute: &'static str) -> Result<Option<u64>, StoreError> {
+        match self.item.get(attribute) {
+            None => Ok(None),
+            Some(AttributeValue::N(number)) => number
+                .parse()
+                .map(Some)
+                .map_err(|_| self.corrupt(attribute)),
+            Some(_) => Err(self.corrupt(attribute)),
+        }
+    }
+
+    pub(crate) fn number(&self, attribute: &'static str) -> Result<u64, StoreError> {
+        self.opt_number(attribute)?
+            .ok_or_else(|| self.corrupt(attribute))
+    }
+
+    pub(crate) fn bytes(&self, attribute: &'static str) -> Result<&'a [u8], StoreError> {
+        match self.item.get(attribute) {
+            Some(AttributeValue::B(blob)) => Ok(blob.as_ref()),
+            _ => Err(self.corrupt(attribute)),
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! The tables, and every operation on them.
+//!
+//! There is one implementation, over `aws-sdk-dynamodb`; tests and the local product point the
+//! same client at an embedded engine. Every effect is made idempotent by a condition, and every
+//! conditional write says what each clause of its condition guards.
+
+mod accounts;
+mod billing;
+mod counters;
+mod error;
+mod item;
+pub mod schema;
+mod transaction;
+mod usage;
+
+pub use accounts::{
+    Created, CustomerChange, Idempotency, KeyChange, KeyRef, NewKey, Page, Rotated, Updated,
+};
+pub use billing::{BillableCursor, LedgerEntry, Recorded};
+pub use error::StoreError;
+pub use usage::{EntryPart, Quarantined, RefusedRecord, Written};
+
+use aws_sdk_dynamodb::Client;
+use aws_types::SdkConfig;
+use tollgate_runtime::{Clock, Entropy};
+
+/// The tables of one stack.
+#[derive(Debug, Clone)]
+pub struct Store {
+    client: Client,
+    prefix: String,
+    clock: Clock,
+    entropy: Entropy,
+}
+
+impl Store {
+    /// The tables whose names begin with `prefix`, reached as `sdk` says. `clock` dates what is
+    /// written, `entropy` spreads retries.
+    #[must_use]
+    pub fn new(sdk: &SdkConfig, prefix: &str, clock: Clock, entropy: Entropy) -> Self {
+        Self {
+            client: Client::new(sdk),
+            prefix: prefix.to_owned(),
+            clock,
+            entropy,
+        }
+    }
+
+    fn table(&self, table: schema::Table) -> String {
+        format!("{}-{}", self.prefix, table.name)
+    }
+}

@@ -1,0 +1,174 @@
+//! Every table, key, attribute and index, by name. Nothing outside this crate knows one.
+//!
+//! The template declares the same tables for AWS; a test compares the two.
+
+/// A table.
+#[derive(Debug, Clone, Copy)]
+pub struct Table {
+    /// Its name after the prefix and a hyphen.
+    pub name: &'static str,
+    /// The partition key; all keys are strings.
+    pub hash: &'static str,
+    /// The sort key.
+    pub range: Option<&'static str>,
+    /// The attribute that holds the second after which an item may be deleted.
+    pub ttl: Option<&'static str>,
+    /// Its global secondary indexes.
+    pub indexes: &'static [Index],
+}
+
+/// A global secondary index.
+#[derive(Debug, Clone, Copy)]
+pub struct Index {
+    /// Its name.
+    pub name: &'static str,
+    /// The partition key.
+    pub hash: &'static str,
+    /// The sort key.
+    pub range: &'static str,
+    /// Whether items are copied whole, or their keys alone.
+    pub projection: Projection,
+}
+
+/// What an index holds of an item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Projection {
+    /// All attributes.
+    All,
+    /// The keys of the table and of the index.
+    KeysOnly,
+}
+
+/// Keys, customers, and what makes their creation unique.
+///
+/// | `pk` | item |
+/// |---|---|
+/// | `KEY#<digest>` | a key |
+/// | `PREFIX#<prefix>` | the digest of the key with that prefix |
+/// | `KEYID#<id>` | the digest of the key with that id |
+/// | `CUSTOMER#<id>` | a customer |
+/// | `IDEMPOTENCY#<scope>#<key>` | what a creating request made; expires |
+pub const ACCOUNTS: Table = Table {
+    name: "accounts",
+    hash: "pk",
+    range: None,
+    ttl: Some(attr::EXPIRES),
+    indexes: &[LISTING],
+};
+
+/// Keys and customers in the order they are listed.
+///
+/// | `listing` | `listing_order` |
+/// |---|---|
+/// | `keys` | `<customer>#<created_at>#<id>`; the customer is empty for admin keys |
+/// | `customers` | `<id>` |
+///
+/// One partition each: it takes 1,000 keys created a second to make it hot.
+pub const LISTING: Index = Index {
+    name: "listing",
+    hash: attr::LISTING,
+    range: attr::LISTING_ORDER,
+    projection: Projection::All,
+};
+
+/// Calls counted in a window.
+///
+/// | `pk` | counts |
+/// |---|---|
+/// | `HOUR#<key id>#<hour>` | calls with a key in a UTC hour |
+/// | `MONTH#<customer>#<month>` | calls of a customer in a UTC month |
+pub const COUNTERS: Table = Table {
+    name: "counters",
+    hash: "pk",
+    range: None,
+    ttl: Some(attr::EXPIRES),
+    indexes: &[],
+};
+
+/// What usage adds up to.
+///
+/// | `pk` | `sk` | tally of |
+/// |---|---|---|
+/// | `<customer>` | `DAY#<day>` | a UTC day |
+/// | `<customer>` | `ENDPOINT#<day>#<method> <route>` | an endpoint in a UTC day |
+/// | `<customer>` | `MONTH#<month>` | a UTC month |
+pub const USAGE: Table = Table {
+    name: "usage",
+    hash: "pk",
+    range: Some("sk"),
+    ttl: None,
+    indexes: &[BILLABLE],
+};
+
+/// Customers with calls in a month on a plan that charges overage: the month items that carry
+/// `billable_month` = `<month>#<shard>`.
+pub const BILLABLE: Index = Index {
+    name: "billable",
+    hash: attr::BILLABLE_MONTH,
+    range: "pk",
+    projection: Projection::KeysOnly,
+};
+
+/// Every entry that was counted: the claim that keeps it from being counted again, and the raw
+/// record. `pk` = `<source>#<id>`, `sk` = number of the part.
+pub const USAGE_LOG: Table = Table {
+    name: "usage-log",
+    hash: "pk",
+    range: Some("sk"),
+    ttl: Some(attr::EXPIRES),
+    indexes: &[],
+};
+
+/// What could not be counted, whole, with the reason.
+///
+/// | `pk` | `sk` | holds |
+/// |---|---|---|
+/// | `<source>#<id>` | number of the part | an entry some of whose records were refused |
+/// | `<source>#<id>` | `CONFLICT#<digest>` | an entry whose identity was taken |
+/// | `BODY#<digest>` | `00` | a message that is no entry at all |
+pub const QUARANTINE: Table = Table {
+    name: "quarantine",
+    hash: "pk",
+    range: Some("sk"),
+    ttl: None,
+    indexes: &[],
+};
+
+/// The ledger.
+///
+/// | `pk` | `sk` | holds |
+/// |---|---|---|
+/// | `<customer>#<month>` | `ACCOUNT` | what the month was charged so far |
+/// | `<customer>#<month>` | `INTENT#<number>` | one charge |
+/// | `MONTH#<month>` | `CLOSED` | that the month is no longer billed |
+pub const BILLING: Table = Table {
+    name: "billing",
+    hash: "pk",
+    range: Some("sk"),
+    ttl: None,
+    indexes: &[],
+};
+
+/// All tables.
+pub const TABLES: &[Table] = &[ACCOUNTS, COUNTERS, USAGE, USAGE_LOG, QUARANTINE, BILLING];
+
+/// Attribute names. Those of a tally stand in [`crate::usage`], beside their reader and writer.
+pub mod attr {
+    /// Partition key of every table.
+    pub const PK: &str = "pk";
+    /// Sort key of those that have one.
+    pub const SK: &str = "sk";
+    /// Unix second after which the item may be deleted.
+    pub const EXPIRES: &str = "expires";
+    /// Partition of [`super::LISTING`].
+    pub const LISTING: &str = "listing";
+    /// Order within it.
+    pub const LISTING_ORDER: &str = "listing_order";
+    /// Partition of [`super::BILLABLE`].
+    pub const BILLABLE_MONTH: &str = "billable_month";
+    /// Calls counted in a window.
+    pub const USED: &str = "used";
+}
+
+/// Partitions of [`BILLABLE`] in a month; the planner reads them one after another.
+pub const BILLABLE_SHARDS: u32 = 8;
