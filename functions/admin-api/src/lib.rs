@@ -1,0 +1,46 @@
+//! Customers and billing, for admins.
+
+mod billing;
+mod customers;
+
+use axum::Router;
+use tollgate_domain::plan::Catalog;
+use tollgate_runtime::{Clock, Entropy, Env, aws, config};
+use tollgate_store::Store;
+
+/// What the function works with.
+#[derive(Debug, Clone)]
+pub struct App {
+    /// Customers, usage and ledger.
+    pub store: Store,
+    /// Which plans there are.
+    pub plans: Catalog,
+    /// Dates what is done.
+    pub clock: Clock,
+    /// Where the ids of customers come from.
+    pub entropy: Entropy,
+}
+
+impl App {
+    /// As the environment says.
+    ///
+    /// # Errors
+    /// When it does not say enough.
+    pub async fn from_env() -> Result<Self, lambda_http::Error> {
+        let env = Env::of_process();
+        let sdk = aws::sdk_config(aws::PATIENT).await;
+        let clock = Clock::system();
+        let entropy = Entropy::system()?;
+        Ok(Self {
+            store: Store::from_env(&env, &sdk, clock.clone(), entropy.clone())?,
+            plans: config::plans(&env)?,
+            clock,
+            entropy,
+        })
+    }
+}
+
+/// The routes.
+pub fn routes(app: App) -> Router {
+    customers::routes(app.clone()).merge(billing::routes(app))
+}

@@ -1,0 +1,80 @@
+//! `POST /api/analyze`: a metered endpoint that costs money. It stands for one that asks two
+//! language models; the analysis is canned, the tokens follow from the text, and their cost is
+//! reported as a real one would be.
+
+use axum::routing::post;
+use axum::{Extension, Json, Router};
+use serde::{Deserialize, Serialize};
+use tollgate_domain::money::MicroUsd;
+use tollgate_metering::RequestCost;
+use tollgate_web::{Amount, CustomerCaller, JsonBody, Problem};
+
+/// The longest text, in bytes.
+const MAX_TEXT: usize = 100_000;
+
+/// The route.
+pub fn routes() -> Router {
+    Router::new().route("/api/analyze", post(analyze))
+}
+
+/// The body.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Question {
+    /// What to analyse: 1 to 100,000 bytes.
+    text: String,
+}
+
+/// The answer.
+#[derive(Debug, Serialize)]
+struct Analysis {
+    analysis: &'static str,
+    usage: Vec<ModelUsage>,
+    cost: Amount,
+}
+
+/// What one provider did for the answer.
+#[derive(Debug, Serialize)]
+struct ModelUsage {
+    provider: &'static str,
+    tokens: u64,
+    cost: Amount,
+}
+
+async fn analyze(
+    _: CustomerCaller,
+    cost: Option<Extension<RequestCost>>,
+    JsonBody(question): JsonBody<Question>,
+) -> Result<Json<Analysis>, Problem> {
+    if question.text.is_empty() || question.text.len() > MAX_TEXT {
+        let detail = "The text must have 1 to 100,000 bytes.";
+        return Err(Problem::unprocessable(detail).with("field", "text"));
+    }
+    // One model reads the text and drafts, another reads the text and the draft. Four bytes to a
+    // token is the usual rule of thumb.
+    let text_tokens = (question.text.len() as u64).div_ceil(4);
+    let calls = [
+        ("deepseek", text_tokens + 500),
+        ("anthropic", text_tokens + 750),
+    ];
+    let mut total = MicroUsd(0);
+    let usage = calls
+        .map(|(provider, tokens)| {
+            let spent = match &cost {
+                Some(Extension(cost)) => cost.add_tokens(provider, tokens),
+                None => MicroUsd(0),
+            };
+            total = total + spent;
+            ModelUsage {
+                provider,
+                tokens,
+                cost: spent.into(),
+            }
+        })
+        .into();
+    Ok(Json(Analysis {
+        analysis: "Both sides have a point; the second has more of them.",
+        usage,
+        cost: total.into(),
+    }))
+}

@@ -1,0 +1,179 @@
+//! The authorizer: API Gateway asks it on every call whose key it is, and whether its limits allow
+//! it.
+//!
+//! Input and output are those of a REST API's REQUEST authorizer
+//! (<https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-use-lambda-authorizer.html>):
+//! an event with the request's header fields in, a policy with a context out. An `Unauthorized`
+//! error makes the gateway answer 401, a denying policy 429 by way of the template's gateway
+//! responses, any other error 503.
+
+mod event;
+
+use std::fmt;
+
+use tollgate_domain::caller::{self, Caller, Context, Identity};
+use tollgate_domain::customer::Customer;
+use tollgate_domain::decision::{Decision, decide};
+use tollgate_domain::key::{ApiKey, KeyRecord, KeyStatus, Owner};
+use tollgate_domain::plan::{Catalog, Plan, StoreDown};
+use tollgate_runtime::{Chain, Clock};
+use tollgate_store::{Store, StoreError};
+
+pub use event::{Answer, Request};
+
+/// What a decision is made with.
+#[derive(Debug, Clone)]
+pub struct App {
+    /// Keys, customers and counters.
+    pub store: Store,
+    /// The limits of each plan.
+    pub plans: Catalog,
+    /// Beginnings of route templates that need a good key, and count towards no limit.
+    pub uncounted: Vec<String>,
+    /// Decides what has expired, and in which window a call counts.
+    pub clock: Clock,
+}
+
+/// No policy: the call is refused before any limit matters, or cannot be decided.
+#[derive(Debug)]
+pub enum Refused {
+    /// There is no good key. The gateway knows this by its text, `Unauthorized`, and answers 401.
+    Unauthorized,
+    /// The store does not answer, and the plan says to refuse then.
+    Unavailable,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Refused::Unauthorized => "Unauthorized",
+            Refused::Unavailable => "Unavailable",
+        })
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// Why a key is no good: for the log alone. The holder learns no more than that.
+#[derive(Debug, Clone, Copy)]
+enum NoGoodKey {
+    Missing,
+    Malformed,
+    Unknown,
+    Expired,
+    Revoked,
+}
+
+/// Decides one call.
+///
+/// # Errors
+/// When there is no good key, or nothing can be decided.
+pub async fn handle(app: &App, request: &Request) -> Result<Answer, Refused> {
+    let now = app.clock.now();
+    let unavailable = |error: StoreError| {
+        let request_id = request.request_id();
+        tracing::error!(request_id, error = %Chain(&error), "no decision");
+        Refused::Unavailable
+    };
+    let unauthorized = |reason: NoGoodKey, prefix: Option<&str>| {
+        let request_id = request.request_id();
+        tracing::info!(request_id, ?reason, key_prefix = prefix, "unauthorized");
+        Refused::Unauthorized
+    };
+
+    let text = request
+        .key()
+        .ok_or_else(|| unauthorized(NoGoodKey::Missing, None))?;
+    let key = ApiKey::parse(text).map_err(|_| unauthorized(NoGoodKey::Malformed, None))?;
+    let digest = key.digest();
+    let prefix = key.prefix();
+    let record = app.store.key_by_digest(digest).await.map_err(unavailable)?;
+    let bad_key = |reason| unauthorized(reason, Some(prefix.as_str()));
+    let record = record.ok_or_else(|| bad_key(NoGoodKey::Unknown))?;
+    match record.status(now) {
+        KeyStatus::Active => {}
+        KeyStatus::Expired => return Err(bad_key(NoGoodKey::Expired)),
+        KeyStatus::Revoked => return Err(bad_key(NoGoodKey::Revoked)),
+    }
+
+    let customer = match &record.owner {
+        Owner::Admin => {
+            let context = context_of(&record, Identity::Admin);
+            return Ok(Answer::allow(&record.id, request, context));
+        }
+        Owner::Customer(id) => app.store.customer(id).await.map_err(unavailable)?,
+    };
+    let Some((customer, plan)) = customer.and_then(|customer| app.with_plan(customer)) else {
+        tracing::error!(key_id = %record.id, "the key's customer or its plan does not exist");
+        return Err(Refused::Unavailable);
+    };
+    let identity = Identity::Customer {
+        id: customer.id.clone(),
+        plan: plan.id.clone(),
+    };
+    let mut context = context_of(&record, identity);
+    if app.is_uncounted(request) {
+        return Ok(Answer::allow(&record.id, request, context));
+    }
+
+    let limits = plan.limits(&record.overrides);
+    let counted = app
+        .store
+        .count_call(&record.id, &customer.id, limits, now)
+        .await;
+    let counted = match counted {
+        Ok(counted) => counted,
+        Err(error) => {
+            let fail_open = plan.when_store_is_down == StoreDown::Open;
+            tracing::error!(
+                request_id = request.request_id(),
+                error = %Chain(&error),
+                plan = %plan.id,
+                fail_open,
+                "the call could not be counted"
+            );
+            return if fail_open {
+                Ok(Answer::allow(&record.id, request, context))
+            } else {
+                Err(Refused::Unavailable)
+            };
+        }
+    };
+    match decide(now, limits, counted) {
+        Decision::Admit { hour, month } => {
+            caller::add_standing(&mut context, now, hour, month);
+            Ok(Answer::allow(&record.id, request, context))
+        }
+        Decision::Refuse { by } => {
+            tracing::info!(
+                request_id = request.request_id(),
+                key_prefix = prefix.as_str(),
+                window = by.window.as_str(),
+                "over the limit"
+            );
+            context.extend(caller::refusal_context(now, by));
+            Ok(Answer::deny(&record.id, request, context))
+        }
+    }
+}
+
+fn context_of(record: &KeyRecord, identity: Identity) -> Context {
+    let caller = Caller {
+        identity,
+        key_id: record.id.clone(),
+        key_prefix: record.prefix.clone(),
+    };
+    caller.to_context()
+}
+
+impl App {
+    fn with_plan(&self, customer: Customer) -> Option<(Customer, &Plan)> {
+        let plan = self.plans.get(&customer.plan)?;
+        Some((customer, plan))
+    }
+
+    fn is_uncounted(&self, request: &Request) -> bool {
+        let mut prefixes = self.uncounted.iter();
+        prefixes.any(|prefix| request.resource.starts_with(prefix))
+    }
+}

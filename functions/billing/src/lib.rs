@@ -1,0 +1,277 @@
+//! Billing: charges what every customer owes for overage, each cent once, however often it runs.
+//!
+//! A run reads the months that are still open, computes for each customer what is due, and writes
+//! a charge into the ledger. No payment provider is configured in this release, so charges stay in
+//! the ledger, marked `ledger_only`.
+
+use serde::Serialize;
+use tokio::task::JoinSet;
+use tollgate_domain::billing::{ChargeIntent, charge_due, may_close, months_to_bill};
+use tollgate_domain::id::CustomerId;
+use tollgate_domain::money::Cents;
+use tollgate_domain::plan::Catalog;
+use tollgate_domain::window::Month;
+use tollgate_runtime::{Chain, Clock};
+use tollgate_store::{Recorded, Store, StoreError};
+
+/// What billing works with.
+#[derive(Debug, Clone)]
+pub struct App {
+    /// Usage and ledger.
+    pub store: Store,
+    /// What calls cost.
+    pub plans: Catalog,
+    /// Decides which months are open.
+    pub clock: Clock,
+}
+
+/// Customers billed at a time.
+const CONCURRENCY: usize = 16;
+/// How often a customer's charge is computed afresh when another run charged them meanwhile. Each
+/// time another run has made progress, so that one more computation is nearly always the last.
+const MAX_RACES: usize = 10;
+/// Charges and failures that a report names; it counts them all.
+const MAX_NAMED: usize = 100;
+
+/// Whether a run charges, or only says what it would charge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Writes charges into the ledger.
+    Charge,
+    /// Writes nothing.
+    DryRun,
+}
+
+/// What a run did.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// True if nothing was written.
+    pub dry_run: bool,
+    /// The months that were open.
+    pub months: Vec<Month>,
+    /// The months that this run closed.
+    pub closed: Vec<Month>,
+    /// Customers with billable usage, once for each month.
+    pub accounts: u64,
+    /// Charges made, or that would be.
+    pub charged: u64,
+    /// Their sum.
+    pub cents: Cents,
+    /// Customers who could not be billed, once for each month. The next run tries again.
+    pub failed: u64,
+    /// Where the charges go: `ledger_only` while no payment provider is configured.
+    pub destination: &'static str,
+    /// The charges, or the first hundred.
+    pub charges: Vec<Charge>,
+    /// The failures, or the first hundred.
+    pub failures: Vec<Failure>,
+}
+
+/// A charge in a report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Charge {
+    /// The same for the same charge, whoever makes it.
+    pub id: String,
+    /// Who pays.
+    pub customer_id: CustomerId,
+    /// For which month.
+    pub month: Month,
+    /// How much.
+    pub cents: Cents,
+    /// The first overage call it covers, from 1.
+    pub from_call: u64,
+    /// The last one.
+    pub to_call: u64,
+}
+
+/// A failure in a report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Failure {
+    /// Who could not be billed.
+    pub customer_id: CustomerId,
+    /// For which month.
+    pub month: Month,
+    /// Why, in general words; the log has the details.
+    pub reason: &'static str,
+}
+
+/// Some customers could not be billed; all others were.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} accounts could not be billed; the next run tries again")]
+pub struct Incomplete(u64);
+
+/// Why one customer could not be billed.
+#[derive(Debug, thiserror::Error)]
+enum NotBilled {
+    #[error("the store did not answer")]
+    Store(#[from] StoreError),
+    #[error("other runs kept charging the same customer")]
+    Raced,
+}
+
+impl NotBilled {
+    fn reason(&self) -> &'static str {
+        match self {
+            NotBilled::Store(_) => "the store did not answer",
+            NotBilled::Raced => "other runs kept charging the same customer",
+        }
+    }
+}
+
+/// Why a run, or one by the schedule, fails as a whole.
+#[derive(Debug, thiserror::Error)]
+pub enum NightError {
+    /// The list of customers could not be read.
+    #[error("the run could not be finished")]
+    Store(#[from] StoreError),
+    /// Some customers could not be billed.
+    #[error(transparent)]
+    Incomplete(#[from] Incomplete),
+}
+
+/// A run by the schedule. It fails when anyone could not be billed, so that Lambda runs it again
+/// and an alarm can see it.
+///
+/// # Errors
+/// When the run could not be finished, or not for everyone.
+pub async fn handle(app: &App) -> Result<Report, NightError> {
+    let report = run(app, Mode::Charge).await?;
+    tracing::info!(
+        accounts = report.accounts,
+        charged = report.charged,
+        cents = report.cents.0,
+        failed = report.failed,
+        "billing ran"
+    );
+    if report.failed > 0 {
+        return Err(Incomplete(report.failed).into());
+    }
+    Ok(report)
+}
+
+/// Bills everyone for every month that is open. One customer's failure is reported, and stops
+/// nobody else's bill.
+///
+/// # Errors
+/// When the list of customers cannot be read to its end; charges made before that stand.
+pub async fn run(app: &App, mode: Mode) -> Result<Report, StoreError> {
+    let now = app.clock.now();
+    let mut report = Report {
+        dry_run: mode == Mode::DryRun,
+        destination: "ledger_only",
+        ..Report::default()
+    };
+    for month in months_to_bill(now) {
+        if app.store.is_closed(month).await? {
+            continue;
+        }
+        report.months.push(month);
+        let failed_before = report.failed;
+        bill_month(app, mode, month, &mut report).await?;
+        let complete = report.failed == failed_before;
+        if may_close(month, now) && complete && mode == Mode::Charge {
+            app.store.close(month).await?;
+            report.closed.push(month);
+        }
+    }
+    Ok(report)
+}
+
+async fn bill_month(
+    app: &App,
+    mode: Mode,
+    month: Month,
+    report: &mut Report,
+) -> Result<(), StoreError> {
+    let mut after = None;
+    loop {
+        let (customers, next) = app.store.billable_customers(month, after).await?;
+        let mut customers = customers.into_iter();
+        let mut running = JoinSet::new();
+        loop {
+            while running.len() < CONCURRENCY {
+                let Some(customer) = customers.next() else {
+                    break;
+                };
+                let app = app.clone();
+                running.spawn(async move {
+                    let outcome = bill(&app, mode, &customer, month).await;
+                    (customer, outcome)
+                });
+            }
+            match running.join_next().await {
+                None => break,
+                Some(Ok((customer, outcome))) => report.add(customer, month, outcome),
+                Some(Err(panic)) => std::panic::resume_unwind(panic.into_panic()),
+            }
+        }
+        after = next;
+        if after.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+/// Bills one customer for one month: the charge, if one was due.
+async fn bill(
+    app: &App,
+    mode: Mode,
+    customer: &CustomerId,
+    month: Month,
+) -> Result<Option<ChargeIntent>, NotBilled> {
+    for _ in 0..MAX_RACES {
+        let charged = app.store.charged(customer, month).await?;
+        let days = app.store.billable_days(customer, month).await?;
+        let now = app.clock.now();
+        let Some(intent) = charge_due(customer, month, &app.plans, &days, charged, now) else {
+            return Ok(None);
+        };
+        if mode == Mode::DryRun {
+            return Ok(Some(intent));
+        }
+        match app.store.record_charge(&intent, charged).await? {
+            Recorded::Written => return Ok(Some(intent)),
+            Recorded::Raced => {}
+        }
+    }
+    Err(NotBilled::Raced)
+}
+
+impl Report {
+    fn add(
+        &mut self,
+        customer_id: CustomerId,
+        month: Month,
+        outcome: Result<Option<ChargeIntent>, NotBilled>,
+    ) {
+        self.accounts += 1;
+        match outcome {
+            Ok(None) => {}
+            Ok(Some(intent)) => {
+                self.charged += 1;
+                self.cents.0 += intent.cents.0;
+                if self.charges.len() < MAX_NAMED {
+                    self.charges.push(Charge {
+                        id: intent.id,
+                        customer_id,
+                        month,
+                        cents: intent.cents,
+                        from_call: intent.from_call,
+                        to_call: intent.to_call,
+                    });
+                }
+            }
+            Err(error) => {
+                tracing::error!(%customer_id, %month, error = %Chain(&error), "not billed");
+                self.failed += 1;
+                if self.failures.len() < MAX_NAMED {
+                    self.failures.push(Failure {
+                        customer_id,
+                        month,
+                        reason: error.reason(),
+                    });
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! API keys, for admins: create, list, get, update, rotate, revoke, and statistics.
+//!
+//! Each operation is a Lambda function of its own, which may touch in the tables only what it
+//! needs to.
+
+pub mod create;
+pub mod get;
+pub mod list;
+pub mod revoke;
+pub mod rotate;
+pub mod stats;
+pub mod update;
+mod view;
+
+use tollgate_domain::key::KeyFormat;
+use tollgate_runtime::{Clock, Entropy, Env, aws, config};
+use tollgate_store::Store;
+
+/// What the operations work with.
+#[derive(Debug, Clone)]
+pub struct App {
+    /// The tables.
+    pub store: Store,
+    /// Tells which keys have expired, and dates what is done.
+    pub clock: Clock,
+}
+
+/// What the operations that make keys work with besides.
+#[derive(Debug, Clone)]
+pub struct Issuer {
+    /// Tables and time.
+    pub app: App,
+    /// Where the secrets come from.
+    pub entropy: Entropy,
+    /// What new keys look like.
+    pub format: KeyFormat,
+}
+
+impl App {
+    /// As the environment says.
+    ///
+    /// # Errors
+    /// When it does not say enough.
+    pub async fn from_env() -> Result<Self, lambda_http::Error> {
+        let sdk = aws::sdk_config(aws::PATIENT).await;
+        let clock = Clock::system();
+        let env = Env::of_process();
+        let store = Store::from_env(&env, &sdk, clock.clone(), Entropy::system()?)?;
+        Ok(Self { store, clock })
+    }
+}
+
+impl Issuer {
+    /// As the environment says.
+    ///
+    /// # Errors
+    /// When it does not say enough, or the machine has no randomness to give.
+    pub async fn from_env() -> Result<Self, lambda_http::Error> {
+        Ok(Self {
+            app: App::from_env().await?,
+            entropy: Entropy::system()?,
+            format: config::key_format(&Env::of_process())?,
+        })
+    }
+}
+
+/// How often a key is drawn again when its name is taken. Prefixes have 47 bits: with a million
+/// keys, one draw in 200 million meets one.
+const MAX_DRAWS: usize = 3;

@@ -1,0 +1,27 @@
+//! `GET /api/secure/ping`: the smallest metered endpoint. It shows whom the authorizer let in.
+
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Serialize;
+use tollgate_web::{CustomerCaller, Problem};
+
+/// The answer.
+#[derive(Debug, Serialize)]
+struct Pong {
+    message: &'static str,
+    customer_id: String,
+    plan: String,
+}
+
+/// The route.
+pub fn routes() -> Router {
+    Router::new().route("/api/secure/ping", get(ping))
+}
+
+async fn ping(caller: CustomerCaller) -> Result<Json<Pong>, Problem> {
+    Ok(Json(Pong {
+        message: "pong",
+        customer_id: caller.id.into(),
+        plan: caller.plan.into(),
+    }))
+}

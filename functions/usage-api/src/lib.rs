@@ -1,0 +1,149 @@
+//! Usage, for the customer whose it is.
+
+use axum::extract::State;
+use axum::routing::get;
+use axum::{Json, Router};
+use jiff::Timestamp;
+use serde::Serialize;
+use tollgate_domain::billing::overage;
+use tollgate_domain::id::{CustomerId, PlanId};
+use tollgate_domain::money::MicroUsd;
+use tollgate_domain::plan::Catalog;
+use tollgate_domain::window::Month;
+use tollgate_runtime::{Clock, Entropy, Env, aws, config};
+use tollgate_store::Store;
+use tollgate_web::{Amount, CustomerCaller, Problem};
+
+/// What the function works with.
+#[derive(Debug, Clone)]
+pub struct App {
+    /// Counters and tallies.
+    pub store: Store,
+    /// What each plan includes.
+    pub plans: Catalog,
+    /// Decides which month is the current one.
+    pub clock: Clock,
+}
+
+impl App {
+    /// As the environment says.
+    ///
+    /// # Errors
+    /// When it does not say enough.
+    pub async fn from_env() -> Result<Self, lambda_http::Error> {
+        let env = Env::of_process();
+        let sdk = aws::sdk_config(aws::PATIENT).await;
+        let clock = Clock::system();
+        Ok(Self {
+            store: Store::from_env(&env, &sdk, clock.clone(), Entropy::system()?)?,
+            plans: config::plans(&env)?,
+            clock,
+        })
+    }
+}
+
+/// The routes.
+pub fn routes(app: App) -> Router {
+    Router::new()
+        .route("/api/usage/current", get(current))
+        .with_state(app)
+}
+
+/// The current UTC month of one customer.
+#[derive(Debug, Serialize)]
+struct Current {
+    customer_id: CustomerId,
+    plan: PlanId,
+    period: Period,
+    /// Calls that the authorizer let in: what limits are held against.
+    admitted: Admitted,
+    /// Calls that were answered and counted: what bills are made of. A few seconds behind.
+    metered: Metered,
+    overage: Overage,
+}
+
+#[derive(Debug, Serialize)]
+struct Period {
+    month: Month,
+    starts_at: Timestamp,
+    ends_at: Timestamp,
+}
+
+#[derive(Debug, Serialize)]
+struct Admitted {
+    calls: u64,
+    /// Calls that the plan includes; `null` if there is no such number.
+    included: Option<u64>,
+    /// What is left of them.
+    remaining: Option<u64>,
+    /// Whether calls beyond them are refused, charged or free.
+    beyond: Beyond,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Beyond {
+    Refused,
+    Charged,
+    Unlimited,
+}
+
+#[derive(Debug, Serialize)]
+struct Metered {
+    calls: u64,
+    billable_calls: u64,
+    client_errors: u64,
+    server_errors: u64,
+    average_latency_ms: u64,
+    tokens: u64,
+    cost: Amount,
+}
+
+#[derive(Debug, Serialize)]
+struct Overage {
+    calls: u64,
+    cost: Amount,
+}
+
+async fn current(State(app): State<App>, caller: CustomerCaller) -> Result<Json<Current>, Problem> {
+    let month = Month::containing(app.clock.now());
+    let plan = app.plans.get(&caller.plan);
+    let included = plan.and_then(|plan| plan.included());
+    let admitted = app.store.admitted(&caller.id, month).await?;
+    let tally = app.store.month_usage(&caller.id, month).await?;
+    let days = app.store.billable_days(&caller.id, month).await?;
+    let lines = overage(&app.plans, &days);
+    let over_cost: MicroUsd = lines.iter().map(|line| line.micro_usd).sum();
+    Ok(Json(Current {
+        customer_id: caller.id,
+        plan: caller.plan,
+        period: Period {
+            month,
+            starts_at: month.start(),
+            ends_at: month.end(),
+        },
+        admitted: Admitted {
+            calls: admitted,
+            included,
+            remaining: included.map(|included| included.saturating_sub(admitted)),
+            beyond: match (included, plan) {
+                (None, _) => Beyond::Unlimited,
+                (_, Some(plan)) if plan.charges_overage() => Beyond::Charged,
+                _ => Beyond::Refused,
+            },
+        },
+        metered: Metered {
+            calls: tally.calls,
+            billable_calls: tally.billable_calls(),
+            client_errors: tally.client_errors,
+            server_errors: tally.server_errors,
+            average_latency_ms: tally.latency_ms.checked_div(tally.calls).unwrap_or(0),
+            tokens: tally.tokens,
+            cost: tally.cost.into(),
+        },
+        overage: Overage {
+            calls: lines.iter().map(|line| line.over).sum(),
+            cost: over_cost.into(),
+        },
+    }))
+}

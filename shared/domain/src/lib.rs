@@ -5,6 +5,7 @@
 //! micro-US-dollars, and time is UTC.
 
 pub mod billing;
+pub mod caller;
 pub mod customer;
 pub mod decision;
 pub mod id;

@@ -40,3 +40,13 @@ pub fn key_format(env: &Env) -> Result<KeyFormat, InvalidConfig> {
         env.get(env::KEY_ENV)?,
     )?)
 }
+
+/// The beginnings of route templates that count towards no limit.
+///
+/// # Errors
+/// Never today: the variable has a default.
+pub fn uncounted_routes(env: &Env) -> Result<Vec<String>, InvalidConfig> {
+    let routes = env.get(env::UNCOUNTED_ROUTES)?.split(',').map(str::trim);
+    let routes = routes.filter(|route| !route.is_empty());
+    Ok(routes.map(str::to_owned).collect())
+}

@@ -54,6 +54,13 @@ pub const UNCOUNTED_ROUTES: Var = Var {
     default: Some("/admin/,/api/usage/"),
 };
 
+/// Set by Lambda: part of the source of the usage that a function emits.
+pub const FUNCTION_NAME: Var = Var {
+    name: "AWS_LAMBDA_FUNCTION_NAME",
+    doc: "The function's name; Lambda sets it.",
+    default: Some("function"),
+};
+
 /// All of them, in the order they are documented.
 pub const ALL: &[Var] = &[
     TABLE_PREFIX,
@@ -62,6 +69,7 @@ pub const ALL: &[Var] = &[
     KEY_ENV,
     PLANS,
     UNCOUNTED_ROUTES,
+    FUNCTION_NAME,
 ];
 
 /// A variable that must be set is not.

@@ -22,7 +22,8 @@ pub use usage::{EntryPart, Quarantined, RefusedRecord, Written};
 
 use aws_sdk_dynamodb::Client;
 use aws_types::SdkConfig;
-use tollgate_runtime::{Clock, Entropy};
+use tollgate_runtime::env::MissingVar;
+use tollgate_runtime::{Clock, Entropy, Env, env};
 
 /// The tables of one stack.
 #[derive(Debug, Clone)]
@@ -44,6 +45,19 @@ impl Store {
             clock,
             entropy,
         }
+    }
+
+    /// The tables of the stack that the environment names.
+    ///
+    /// # Errors
+    /// When it names none.
+    pub fn from_env(
+        env: &Env,
+        sdk: &SdkConfig,
+        clock: Clock,
+        entropy: Entropy,
+    ) -> Result<Self, MissingVar> {
+        Ok(Self::new(sdk, env.get(env::TABLE_PREFIX)?, clock, entropy))
     }
 
     fn table(&self, table: schema::Table) -> String {

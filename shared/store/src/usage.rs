@@ -224,8 +224,13 @@ impl EntryPart<'_> {
         format!("{}#{}", self.source, self.id)
     }
 
+    /// What tells this entry from another of the same identity: a digest of its JSON, whatever
+    /// its spacing and order of members, which differ between deliveries.
     fn digest(&self) -> String {
-        hex(&Sha256::digest(self.body))
+        match serde_json::from_slice::<serde_json::Value>(self.body) {
+            Ok(json) => hex(&Sha256::digest(json.to_string())),
+            Err(_) => hex(&Sha256::digest(self.body)),
+        }
     }
 
     /// How many actions the transaction takes that counts this part.

@@ -1,0 +1,17 @@
+//! What the HTTP functions share, so that all of them read and answer alike.
+
+mod body;
+mod caller;
+mod cursor;
+mod idempotency;
+mod money;
+mod problem;
+mod serve;
+
+pub use body::{JsonBody, MAX_BODY, PathParam, QueryParams, nullable};
+pub use caller::{AdminCaller, CustomerCaller};
+pub use cursor::{Cursor, InvalidCursor, PageParams};
+pub use idempotency::IdempotencyKey;
+pub use money::Amount;
+pub use problem::Problem;
+pub use serve::{Service, run, serve};

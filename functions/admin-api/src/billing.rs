@@ -1,0 +1,124 @@
+//! Billing by hand, and the ledger.
+
+use axum::extract::State;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use billing::{Mode, Report};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tollgate_domain::id::CustomerId;
+use tollgate_domain::window::Month;
+use tollgate_store::LedgerEntry;
+use tollgate_web::{
+    AdminCaller, Amount, Cursor, InvalidCursor, JsonBody, PathParam, Problem, QueryParams,
+};
+
+use crate::App;
+
+/// The routes.
+pub(crate) fn routes(app: App) -> Router {
+    Router::new()
+        .route("/admin/billing/run", post(run))
+        .route("/admin/customers/{customer}/charges", get(charges))
+        .with_state(app)
+}
+
+/// The body of a run.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RunBody {
+    /// Writes nothing, and says what would be charged.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+async fn run(
+    State(app): State<App>,
+    _: AdminCaller,
+    JsonBody(body): JsonBody<RunBody>,
+) -> Result<Json<Report>, Problem> {
+    let mode = if body.dry_run {
+        Mode::DryRun
+    } else {
+        Mode::Charge
+    };
+    let app = billing::App {
+        store: app.store,
+        plans: app.plans,
+        clock: app.clock,
+    };
+    Ok(Json(billing::run(&app, mode).await?))
+}
+
+/// The query of the ledger.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ChargesQuery {
+    /// The current month if left out.
+    month: Option<Month>,
+    cursor: Option<Cursor>,
+}
+
+/// The charges of a customer's month, oldest first.
+#[derive(Debug, Serialize)]
+struct ChargeList {
+    data: Vec<ChargeView>,
+    next_cursor: Option<Cursor>,
+}
+
+/// A charge as the ledger has it.
+#[derive(Debug, Serialize)]
+struct ChargeView {
+    id: String,
+    month: Month,
+    number: u64,
+    status: String,
+    amount: Amount,
+    /// The month's overage when the charge was computed, not rounded.
+    cumulative: Amount,
+    from_call: u64,
+    to_call: u64,
+    usage_digest: String,
+    created_at: Timestamp,
+}
+
+impl From<LedgerEntry> for ChargeView {
+    fn from(entry: LedgerEntry) -> Self {
+        let intent = entry.intent;
+        Self {
+            id: intent.id,
+            month: intent.month,
+            number: intent.number,
+            status: entry.status,
+            amount: intent.cents.into(),
+            cumulative: intent.cumulative.into(),
+            from_call: intent.from_call,
+            to_call: intent.to_call,
+            usage_digest: intent.usage_digest,
+            created_at: intent.created_at,
+        }
+    }
+}
+
+async fn charges(
+    State(app): State<App>,
+    _: AdminCaller,
+    PathParam(customer): PathParam<CustomerId>,
+    QueryParams(query): QueryParams<ChargesQuery>,
+) -> Result<Json<ChargeList>, Problem> {
+    let month = query
+        .month
+        .unwrap_or_else(|| Month::containing(app.clock.now()));
+    let from = match &query.cursor {
+        None => 1,
+        Some(cursor) => cursor
+            .place()
+            .parse()
+            .map_err(|_| Problem::bad_request(format!("In the query: {InvalidCursor}.")))?,
+    };
+    let page = app.store.charges(&customer, month, from).await?;
+    Ok(Json(ChargeList {
+        data: page.items.into_iter().map(ChargeView::from).collect(),
+        next_cursor: page.next.map(Cursor::new),
+    }))
+}

@@ -1,0 +1,212 @@
+//! `/admin/customers`: who pays, and on which plan.
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use jiff::Timestamp;
+use lambda_http::http::{StatusCode, header};
+use serde::{Deserialize, Serialize};
+use tollgate_domain::customer::Customer;
+use tollgate_domain::id::{CustomerId, PlanId};
+use tollgate_store::{Created, CustomerChange, Updated};
+use tollgate_web::{
+    AdminCaller, Cursor, IdempotencyKey, JsonBody, PageParams, PathParam, Problem, QueryParams,
+    nullable,
+};
+
+use crate::App;
+
+/// The longest name, in characters.
+const MAX_NAME: usize = 100;
+/// The longest address (RFC 5321, section 4.5.3.1.3), in characters.
+const MAX_EMAIL: usize = 254;
+
+/// The routes.
+pub(crate) fn routes(app: App) -> Router {
+    Router::new()
+        .route("/admin/customers", get(list).post(create))
+        .route("/admin/customers/{customer}", get(show).patch(update))
+        .with_state(app)
+}
+
+/// A customer as callers see it.
+#[derive(Debug, Serialize)]
+struct CustomerView {
+    id: CustomerId,
+    name: String,
+    email: Option<String>,
+    plan: PlanId,
+    created_at: Timestamp,
+}
+
+impl From<Customer> for CustomerView {
+    fn from(customer: Customer) -> Self {
+        Self {
+            id: customer.id,
+            name: customer.name,
+            email: customer.email,
+            plan: customer.plan,
+            created_at: customer.created_at,
+        }
+    }
+}
+
+/// The body of a `POST`.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct NewCustomer {
+    /// Drawn if left out.
+    id: Option<CustomerId>,
+    #[serde(default)]
+    name: String,
+    email: Option<String>,
+    plan: PlanId,
+}
+
+/// The body of a `PATCH`: a merge patch (RFC 7396).
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CustomerPatch {
+    name: Option<String>,
+    #[serde(default, deserialize_with = "nullable")]
+    email: Option<Option<String>>,
+    plan: Option<PlanId>,
+}
+
+/// The answer to a `GET` of all.
+#[derive(Debug, Serialize)]
+struct CustomerList {
+    data: Vec<CustomerView>,
+    next_cursor: Option<Cursor>,
+}
+
+fn no_such_customer() -> Problem {
+    Problem::not_found("There is no customer of that id.")
+}
+
+fn check_name(name: &str) -> Result<(), Problem> {
+    if name.chars().count() <= MAX_NAME && !name.chars().any(char::is_control) {
+        return Ok(());
+    }
+    let detail = "A customer's name has at most 100 characters, and no control characters.";
+    Err(Problem::unprocessable(detail).with("field", "name"))
+}
+
+/// Catches slips, not lies: only a message to an address shows that it exists.
+fn check_email(email: Option<&str>) -> Result<(), Problem> {
+    let plausible = |email: &str| {
+        email.len() <= MAX_EMAIL
+            && !email.chars().any(|c| c.is_whitespace() || c.is_control())
+            && email
+                .rsplit_once('@')
+                .is_some_and(|(local, domain)| !local.is_empty() && !domain.is_empty())
+    };
+    if email.is_none_or(plausible) {
+        return Ok(());
+    }
+    let detail = "That is not an e-mail address.";
+    Err(Problem::unprocessable(detail).with("field", "email"))
+}
+
+impl App {
+    fn check_plan(&self, plan: &PlanId) -> Result<(), Problem> {
+        if self.plans.get(plan).is_some() {
+            return Ok(());
+        }
+        let plans: Vec<&str> = self.plans.iter().map(|plan| plan.id.as_str()).collect();
+        let detail = format!("There is no plan {plan}.");
+        Err(Problem::unprocessable(detail)
+            .with("field", "plan")
+            .with("plans", plans))
+    }
+}
+
+async fn create(
+    State(app): State<App>,
+    caller: AdminCaller,
+    idempotency: IdempotencyKey,
+    JsonBody(body): JsonBody<NewCustomer>,
+) -> Result<Response, Problem> {
+    check_name(&body.name)?;
+    check_email(body.email.as_deref())?;
+    app.check_plan(&body.plan)?;
+    let request = serde_json::to_string(&body).map_err(Problem::internal)?;
+    let mark = idempotency.mark("create-customer", &caller.key_id, &request);
+    let customer = Customer {
+        id: body
+            .id
+            .unwrap_or_else(|| app.entropy.with(CustomerId::random)),
+        name: body.name,
+        email: body.email,
+        plan: body.plan,
+        created_at: app.clock.now(),
+        version: 1,
+    };
+    let (status, customer) = match app.store.create_customer(&customer, mark.as_ref()).await? {
+        Created::New => (StatusCode::CREATED, customer),
+        Created::Replayed(stored) => (StatusCode::OK, stored),
+        Created::KeyReused => {
+            let detail = "This Idempotency-Key was used for another request.";
+            return Err(Problem::unprocessable(detail));
+        }
+        Created::Taken | Created::NoCustomer => {
+            let detail = "There is a customer of that id already.";
+            return Err(Problem::conflict(detail).with("field", "id"));
+        }
+    };
+    let location = format!("/admin/customers/{}", customer.id);
+    let view = CustomerView::from(customer);
+    Ok((status, [(header::LOCATION, location)], Json(view)).into_response())
+}
+
+async fn list(
+    State(app): State<App>,
+    _: AdminCaller,
+    QueryParams(page): QueryParams<PageParams>,
+) -> Result<Json<CustomerList>, Problem> {
+    let limit = PageParams::limit(page.limit)?;
+    let after = page.cursor.as_ref().map(Cursor::place);
+    let found = app.store.list_customers(after, limit).await?;
+    let customers = found.items.into_iter().map(|(_, customer)| customer.into());
+    Ok(Json(CustomerList {
+        data: customers.collect(),
+        next_cursor: found.next.map(Cursor::new),
+    }))
+}
+
+async fn show(
+    State(app): State<App>,
+    _: AdminCaller,
+    PathParam(id): PathParam<CustomerId>,
+) -> Result<Json<CustomerView>, Problem> {
+    let customer = app.store.customer(&id).await?;
+    Ok(Json(customer.ok_or_else(no_such_customer)?.into()))
+}
+
+async fn update(
+    State(app): State<App>,
+    _: AdminCaller,
+    PathParam(id): PathParam<CustomerId>,
+    JsonBody(patch): JsonBody<CustomerPatch>,
+) -> Result<Json<CustomerView>, Problem> {
+    let change = CustomerChange {
+        name: patch.name,
+        email: patch.email,
+        plan: patch.plan,
+    };
+    if change == CustomerChange::default() {
+        return Err(Problem::unprocessable("The patch changes nothing."));
+    }
+    if let Some(name) = &change.name {
+        check_name(name)?;
+    }
+    check_email(change.email.as_ref().and_then(Option::as_deref))?;
+    if let Some(plan) = &change.plan {
+        app.check_plan(plan)?;
+    }
+    match app.store.update_customer(&id, &change).await? {
+        Updated::Done(customer) => Ok(Json(customer.into())),
+        Updated::Unknown | Updated::Revoked | Updated::Rotated => Err(no_such_customer()),
+    }
+}

@@ -1,0 +1,25 @@
+//! The nightly billing function.
+
+use billing::App;
+use lambda_runtime::{Error, LambdaEvent, service_fn, tracing};
+use serde_json::Value;
+use tollgate_runtime::{Clock, Entropy, Env, aws, config};
+use tollgate_store::Store;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Error> {
+    tracing::init_default_subscriber();
+    let env = Env::of_process();
+    let sdk = aws::sdk_config(aws::PATIENT).await;
+    let clock = Clock::system();
+    let app = App {
+        store: Store::from_env(&env, &sdk, clock.clone(), Entropy::system()?)?,
+        plans: config::plans(&env)?,
+        clock,
+    };
+    let app = &app;
+    lambda_runtime::run(service_fn(async move |_: LambdaEvent<Value>| {
+        Ok::<_, Error>(billing::handle(app).await?)
+    }))
+    .await
+}

@@ -1,0 +1,8 @@
+//! Creates API keys, behind the gateway.
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), lambda_http::Error> {
+    lambda_http::tracing::init_default_subscriber();
+    let issuer = keys::Issuer::from_env().await?;
+    tollgate_web::run(keys::create::routes(issuer)).await
+}

@@ -1,0 +1,133 @@
+//! `POST /admin/api-keys`: makes a key, and shows it this once.
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Json, Router};
+use jiff::Timestamp;
+use lambda_http::http::{StatusCode, header};
+use serde::{Deserialize, Serialize};
+use tollgate_domain::id::{CustomerId, KeyId};
+use tollgate_domain::key::{ApiKey, KeyRecord, Owner, Role};
+use tollgate_domain::plan::Overrides;
+use tollgate_store::{Created, NewKey};
+use tollgate_web::{AdminCaller, IdempotencyKey, JsonBody, Problem};
+
+use crate::view::{
+    IssuedKey, KeyView, check_expiry, check_limit, check_name, idempotency_key_reused,
+};
+use crate::{Issuer, MAX_DRAWS};
+
+/// The route.
+pub fn routes(issuer: Issuer) -> Router {
+    Router::new()
+        .route("/admin/api-keys", post(create))
+        .with_state(issuer)
+}
+
+/// The body.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct NewKeyBody {
+    /// `customer` if left out.
+    role: Option<Role>,
+    /// Whose key it is; for admin keys, nobody's.
+    customer_id: Option<CustomerId>,
+    #[serde(default)]
+    name: String,
+    expires_at: Option<Timestamp>,
+    #[serde(default)]
+    overrides: Overrides,
+}
+
+async fn create(
+    State(issuer): State<Issuer>,
+    caller: AdminCaller,
+    idempotency: IdempotencyKey,
+    JsonBody(body): JsonBody<NewKeyBody>,
+) -> Result<Response, Problem> {
+    let now = issuer.app.clock.now();
+    check_name(&body.name)?;
+    check_limit(
+        "overrides.requests_per_hour",
+        body.overrides.requests_per_hour,
+    )?;
+    check_limit("overrides.monthly_quota", body.overrides.monthly_quota)?;
+    check_expiry(body.expires_at, now)?;
+    // The same request says the same, and so serialises to the same text.
+    let request = serde_json::to_string(&body).map_err(Problem::internal)?;
+    let mark = idempotency.mark("create-key", &caller.key_id, &request);
+    let owner = match (body.role.unwrap_or(Role::Customer), body.customer_id) {
+        (Role::Customer, Some(customer)) => Owner::Customer(customer),
+        (Role::Admin, None) => Owner::Admin,
+        (Role::Customer, None) => {
+            let detail = "A customer's key needs the customer_id.";
+            return Err(Problem::unprocessable(detail).with("field", "customer_id"));
+        }
+        (Role::Admin, Some(_)) => {
+            let detail = "An admin key belongs to no customer.";
+            return Err(Problem::unprocessable(detail).with("field", "customer_id"));
+        }
+    };
+    for _ in 0..MAX_DRAWS {
+        let secret = issuer.draw(owner.role());
+        let record = KeyRecord {
+            id: issuer.entropy.with(KeyId::random),
+            prefix: secret.prefix(),
+            name: body.name.clone(),
+            owner: owner.clone(),
+            created_at: now,
+            expires_at: body.expires_at,
+            revoked_at: None,
+            overrides: body.overrides,
+            rotated_to: None,
+        };
+        let key = NewKey {
+            secret: &secret,
+            record: &record,
+        };
+        match issuer.app.store.create_key(&key, mark.as_ref()).await? {
+            Created::New => return Ok(issued(Some(&secret), record, now)),
+            Created::Replayed(record) => return Ok(issued(None, record, now)),
+            Created::KeyReused => return Err(idempotency_key_reused()),
+            Created::NoCustomer => {
+                let detail = "There is no customer of that id.";
+                return Err(Problem::unprocessable(detail).with("field", "customer_id"));
+            }
+            Created::Taken => {}
+        }
+    }
+    Err(Problem::internal(NamesTaken))
+}
+
+impl Issuer {
+    pub(crate) fn draw(&self, role: Role) -> ApiKey {
+        self.entropy.with(|rng| self.format.generate(role, rng))
+    }
+}
+
+/// 201 with the key, or, for a repeated request, 200 without it: it was shown once.
+pub(crate) fn issued(secret: Option<&ApiKey>, record: KeyRecord, now: Timestamp) -> Response {
+    let status = match secret {
+        Some(_) => StatusCode::CREATED,
+        None => StatusCode::OK,
+    };
+    let location = format!("/admin/api-keys/{}", record.id);
+    let body = IssuedKey {
+        key: secret.map(|secret| secret.expose().to_owned()),
+        view: KeyView::new(record, now),
+    };
+    (status, [(header::LOCATION, location)], Json(body)).into_response()
+}
+
+/// Every name drawn was taken: the randomness is not random.
+#[derive(Debug)]
+pub(crate) struct NamesTaken;
+
+impl std::fmt::Display for NamesTaken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("all names drawn for a new key were taken")
+    }
+}
+
+impl std::error::Error for NamesTaken {}

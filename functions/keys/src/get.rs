@@ -1,0 +1,26 @@
+//! `GET /admin/api-keys/{key}`: one key, by prefix or id.
+
+use axum::extract::State;
+use axum::routing::get;
+use axum::{Json, Router};
+use tollgate_store::KeyRef;
+use tollgate_web::{AdminCaller, PathParam, Problem};
+
+use crate::App;
+use crate::view::{KeyView, no_such_key};
+
+/// The route.
+pub fn routes(app: App) -> Router {
+    Router::new()
+        .route("/admin/api-keys/{key}", get(show))
+        .with_state(app)
+}
+
+async fn show(
+    State(app): State<App>,
+    _: AdminCaller,
+    PathParam(key): PathParam<KeyRef>,
+) -> Result<Json<KeyView>, Problem> {
+    let key = app.store.key(&key).await?.ok_or_else(no_such_key)?;
+    Ok(Json(KeyView::new(key, app.clock.now())))
+}

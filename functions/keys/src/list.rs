@@ -1,0 +1,91 @@
+//! `GET /admin/api-keys`: keys by customer and age.
+
+use std::collections::BTreeSet;
+
+use axum::extract::State;
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+use tollgate_domain::id::{CustomerId, PlanId};
+use tollgate_domain::key::KeyStatus;
+use tollgate_web::{AdminCaller, Cursor, PageParams, Problem, QueryParams};
+
+use crate::App;
+use crate::view::{KeyView, ListedKey};
+
+/// Keys read in one go, and in one request: a page of a filtered list may be short, and the list
+/// goes on behind it.
+const READ_AT_ONCE: usize = 100;
+const MAX_READ: usize = 1_000;
+
+/// The route.
+pub fn routes(app: App) -> Router {
+    Router::new()
+        .route("/admin/api-keys", get(list))
+        .with_state(app)
+}
+
+/// The query.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Filter {
+    customer_id: Option<CustomerId>,
+    plan: Option<PlanId>,
+    status: Option<KeyStatus>,
+    limit: Option<usize>,
+    cursor: Option<Cursor>,
+}
+
+/// The answer.
+#[derive(Debug, Serialize)]
+struct KeyList {
+    data: Vec<ListedKey>,
+    next_cursor: Option<Cursor>,
+}
+
+async fn list(
+    State(app): State<App>,
+    _: AdminCaller,
+    QueryParams(filter): QueryParams<Filter>,
+) -> Result<Json<KeyList>, Problem> {
+    let limit = PageParams::limit(filter.limit)?;
+    let now = app.clock.now();
+    let mut data = Vec::new();
+    let mut after = filter.cursor.map(|cursor| cursor.place().to_owned());
+    for _ in 0..MAX_READ / READ_AT_ONCE {
+        let customer = filter.customer_id.as_ref();
+        let page = app
+            .store
+            .list_keys(customer, after.as_deref(), READ_AT_ONCE)
+            .await?;
+        let customers: BTreeSet<CustomerId> = page
+            .items
+            .iter()
+            .filter_map(|(_, key)| key.owner.customer().cloned())
+            .collect();
+        let plans = app.store.plans_of(&customers).await?;
+        let more = page.next.is_some();
+        let last = page.items.len();
+        for (at, (place, key)) in page.items.into_iter().enumerate() {
+            let plan = key.owner.customer().and_then(|id| plans.get(id)).cloned();
+            let wanted = filter.status.is_none_or(|status| status == key.status(now))
+                && (filter.plan.is_none() || filter.plan == plan);
+            if wanted {
+                let key = KeyView::new(key, now);
+                data.push(ListedKey { key, plan });
+            }
+            if data.len() == limit {
+                let ended = !more && at + 1 == last;
+                let next_cursor = (!ended).then(|| Cursor::new(place));
+                return Ok(Json(KeyList { data, next_cursor }));
+            }
+            after = Some(place);
+        }
+        if !more {
+            let next_cursor = None;
+            return Ok(Json(KeyList { data, next_cursor }));
+        }
+    }
+    let next_cursor = after.map(Cursor::new);
+    Ok(Json(KeyList { data, next_cursor }))
+}

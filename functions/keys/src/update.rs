@@ -1,0 +1,74 @@
+//! `PATCH /admin/api-keys/{key}`: changes a key's name, expiry or own limits.
+
+use axum::extract::State;
+use axum::routing::patch;
+use axum::{Json, Router};
+use jiff::Timestamp;
+use serde::Deserialize;
+use tollgate_store::{KeyChange, KeyRef, Updated};
+use tollgate_web::{AdminCaller, JsonBody, PathParam, Problem, nullable};
+
+use crate::App;
+use crate::view::{KeyView, check_expiry, check_limit, check_name, no_such_key};
+
+/// The route.
+pub fn routes(app: App) -> Router {
+    Router::new()
+        .route("/admin/api-keys/{key}", patch(update))
+        .with_state(app)
+}
+
+/// A merge patch (RFC 7396): what is left out stays, what is `null` goes.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeyPatch {
+    name: Option<String>,
+    #[serde(default, deserialize_with = "nullable")]
+    expires_at: Option<Option<Timestamp>>,
+    #[serde(default)]
+    overrides: OverridesPatch,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OverridesPatch {
+    #[serde(default, deserialize_with = "nullable")]
+    requests_per_hour: Option<Option<u64>>,
+    #[serde(default, deserialize_with = "nullable")]
+    monthly_quota: Option<Option<u64>>,
+}
+
+async fn update(
+    State(app): State<App>,
+    _: AdminCaller,
+    PathParam(key): PathParam<KeyRef>,
+    JsonBody(patch): JsonBody<KeyPatch>,
+) -> Result<Json<KeyView>, Problem> {
+    let now = app.clock.now();
+    let change = KeyChange {
+        name: patch.name,
+        expires_at: patch.expires_at,
+        requests_per_hour: patch.overrides.requests_per_hour,
+        monthly_quota: patch.overrides.monthly_quota,
+    };
+    if change == KeyChange::default() {
+        return Err(Problem::unprocessable("The patch changes nothing."));
+    }
+    if let Some(name) = &change.name {
+        check_name(name)?;
+    }
+    check_expiry(change.expires_at.flatten(), now)?;
+    check_limit(
+        "overrides.requests_per_hour",
+        change.requests_per_hour.flatten(),
+    )?;
+    check_limit("overrides.monthly_quota", change.monthly_quota.flatten())?;
+    match app.store.update_key(&key, &change).await? {
+        Updated::Done(key) => Ok(Json(KeyView::new(key, now))),
+        Updated::Unknown => Err(no_such_key()),
+        Updated::Revoked => Err(Problem::conflict("The key is revoked, and stays as it is.")),
+        Updated::Rotated => Err(Problem::conflict(
+            "The key has been rotated; it ends with its grace period.",
+        )),
+    }
+}

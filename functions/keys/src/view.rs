@@ -1,0 +1,101 @@
+//! A key as callers see it.
+
+use jiff::Timestamp;
+use serde::Serialize;
+use tollgate_domain::id::{CustomerId, KeyId, PlanId};
+use tollgate_domain::key::{KeyPrefix, KeyRecord, KeyStatus, Role};
+use tollgate_domain::plan::Overrides;
+use tollgate_web::Problem;
+
+/// Everything about a key but the key.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct KeyView {
+    id: KeyId,
+    prefix: KeyPrefix,
+    name: String,
+    role: Role,
+    customer_id: Option<CustomerId>,
+    status: KeyStatus,
+    created_at: Timestamp,
+    expires_at: Option<Timestamp>,
+    revoked_at: Option<Timestamp>,
+    overrides: Overrides,
+    rotated_to: Option<KeyId>,
+}
+
+impl KeyView {
+    pub(crate) fn new(key: KeyRecord, now: Timestamp) -> Self {
+        Self {
+            status: key.status(now),
+            role: key.owner.role(),
+            customer_id: key.owner.customer().cloned(),
+            id: key.id,
+            prefix: key.prefix,
+            name: key.name,
+            created_at: key.created_at,
+            expires_at: key.expires_at,
+            revoked_at: key.revoked_at,
+            overrides: key.overrides,
+            rotated_to: key.rotated_to,
+        }
+    }
+}
+
+/// A key in a list, with its customer's plan.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct ListedKey {
+    #[serde(flatten)]
+    pub(crate) key: KeyView,
+    pub(crate) plan: Option<PlanId>,
+}
+
+/// A key in the one answer that shows it.
+#[derive(Debug, Serialize)]
+pub(crate) struct IssuedKey {
+    /// The key itself; `null` when a repeated request is answered.
+    pub(crate) key: Option<String>,
+    #[serde(flatten)]
+    pub(crate) view: KeyView,
+}
+
+/// The longest name of a key, in characters.
+const MAX_NAME: usize = 100;
+/// A bound on limits, so that sums of them stay exact everywhere.
+const MAX_LIMIT: u64 = 1_000_000_000_000;
+
+pub(crate) fn check_name(name: &str) -> Result<(), Problem> {
+    if name.chars().count() <= MAX_NAME && !name.chars().any(char::is_control) {
+        Ok(())
+    } else {
+        let detail = "A key's name has at most 100 characters, and no control characters.";
+        Err(Problem::unprocessable(detail).with("field", "name"))
+    }
+}
+
+pub(crate) fn check_limit(field: &'static str, limit: Option<u64>) -> Result<(), Problem> {
+    match limit {
+        Some(limit) if limit > MAX_LIMIT => {
+            let detail = "A limit is at most 1,000,000,000,000.";
+            Err(Problem::unprocessable(detail).with("field", field))
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(crate) fn check_expiry(expires_at: Option<Timestamp>, now: Timestamp) -> Result<(), Problem> {
+    match expires_at {
+        Some(at) if at <= now => {
+            let detail = "A key cannot expire in the past; to end it now, revoke it.";
+            Err(Problem::unprocessable(detail).with("field", "expires_at"))
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(crate) fn no_such_key() -> Problem {
+    Problem::not_found("There is no key of that prefix or id.")
+}
+
+pub(crate) fn idempotency_key_reused() -> Problem {
+    Problem::unprocessable("This Idempotency-Key was used for another request.")
+}

@@ -1,0 +1,183 @@
+//! The tower layer around a metered function.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
+
+use http::{HeaderName, HeaderValue, Request, Response};
+use lambda_http::request::RequestContext;
+use serde_json::Value;
+use tokio::time::Instant;
+use tollgate_domain::caller::{Caller, Identity, LIMIT_HEADERS};
+use tollgate_domain::id::CustomerId;
+use tollgate_domain::llm::LlmPrices;
+use tollgate_domain::usage::UsageRecord;
+use tower::{Layer, Service};
+
+use crate::{Emitter, RequestCost};
+
+/// Meters the services it is put around.
+#[derive(Debug, Clone)]
+pub struct MeteringLayer {
+    emitter: Emitter,
+    prices: Arc<LlmPrices>,
+}
+
+impl MeteringLayer {
+    /// A layer that records through `emitter`, and prices tokens by `prices`.
+    #[must_use]
+    pub fn new(emitter: Emitter, prices: LlmPrices) -> Self {
+        Self {
+            emitter,
+            prices: Arc::new(prices),
+        }
+    }
+}
+
+impl<S> Layer<S> for MeteringLayer {
+    type Service = MeteringService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        MeteringService {
+            inner,
+            layer: self.clone(),
+        }
+    }
+}
+
+/// A metered service.
+#[derive(Debug, Clone)]
+pub struct MeteringService<S> {
+    inner: S,
+    layer: MeteringLayer,
+}
+
+/// What of a request its record and its answer's header fields are made of.
+struct Call {
+    customer: CustomerId,
+    /// The record, but for what only the answer tells.
+    record: UsageRecord,
+    cost: RequestCost,
+    started: Instant,
+}
+
+impl<S, B, R> Service<Request<B>> for MeteringService<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    S::Future: Send + 'static,
+    S::Error: Send,
+    R: Send,
+{
+    type Response = Response<R>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<R>, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, task: &mut TaskContext<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(task)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let headers = limit_headers(&request);
+        let call = self.layer.begin(&mut request);
+        let emitter = self.layer.emitter.clone();
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            let outcome = answer.await;
+            if let Some(call) = call {
+                // An error becomes a 502 at the gateway.
+                let status = outcome
+                    .as_ref()
+                    .map_or(502, |answer| answer.status().as_u16());
+                let (customer, record) = call.end(status);
+                emitter.record(customer, record);
+            }
+            outcome.map(|mut answer| {
+                answer.headers_mut().extend(headers);
+                answer
+            })
+        })
+    }
+}
+
+impl MeteringLayer {
+    /// Begins the record of a call, unless it is none of a customer's.
+    fn begin<B>(&self, request: &mut Request<B>) -> Option<Call> {
+        let context = gateway_context(request)?;
+        let fields = &context.authorizer.fields;
+        let caller = Caller::from_context(|name| fields.get(name).and_then(Value::as_str));
+        let caller = match caller {
+            Ok(caller) => caller,
+            Err(error) => {
+                tracing::warn!(%error, "a call that did not come through the authorizer is not metered");
+                return None;
+            }
+        };
+        let Identity::Customer { id, plan } = caller.identity else {
+            return None;
+        };
+        let record = UsageRecord {
+            time: self.emitter.now(),
+            request_id: context.request_id.clone().unwrap_or_default(),
+            key_id: caller.key_id,
+            plan,
+            method: request.method().to_string(),
+            endpoint: context.resource_path.clone().unwrap_or_default(),
+            status: 0,
+            latency_ms: 0,
+            billable: None,
+            costs: Vec::new(),
+        };
+        let cost = RequestCost::new(Arc::clone(&self.prices));
+        request.extensions_mut().insert(cost.clone());
+        Some(Call {
+            customer: id,
+            record,
+            cost,
+            started: Instant::now(),
+        })
+    }
+}
+
+impl Call {
+    fn end(mut self, status: u16) -> (CustomerId, UsageRecord) {
+        let elapsed = self.started.elapsed();
+        self.record.status = status;
+        self.record.latency_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+        self.record.costs = self.cost.take();
+        self.record.billable = Some(self.record.is_billable());
+        (self.customer, self.record)
+    }
+}
+
+fn gateway_context<B>(
+    request: &Request<B>,
+) -> Option<&lambda_http::aws_lambda_events::apigw::ApiGatewayProxyRequestContext> {
+    match request.extensions().get::<RequestContext>()? {
+        RequestContext::ApiGatewayV1(context) => Some(context),
+        #[allow(
+            unreachable_patterns,
+            reason = "the variants depend on lambda_http's features"
+        )]
+        _ => None,
+    }
+}
+
+/// The limits that the authorizer found, as header fields: the gateway cannot add them to an answer
+/// that it passes through.
+fn limit_headers<B>(request: &Request<B>) -> Vec<(HeaderName, HeaderValue)> {
+    let Some(context) = gateway_context(request) else {
+        return Vec::new();
+    };
+    let fields = &context.authorizer.fields;
+    LIMIT_HEADERS
+        .iter()
+        .filter_map(|(header, name)| {
+            let value = fields.get(*name)?.as_str()?;
+            Some((
+                HeaderName::from_static(header),
+                HeaderValue::from_str(value).ok()?,
+            ))
+        })
+        .collect()
+}

@@ -1,0 +1,117 @@
+//! A metered function as a Lambda function.
+
+use std::sync::Arc;
+
+use lambda_extension::{Extension, service_fn};
+use lambda_http::{Error, IntoResponse, Request};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Mutex, mpsc};
+use tollgate_domain::llm::LlmPrices;
+use tollgate_runtime::{Clock, Entropy, Env, aws, env};
+use tower::{Service, ServiceExt};
+
+use crate::{Emitter, MeteringLayer};
+
+/// Metering of one function.
+#[derive(Debug, Clone)]
+pub struct Metering {
+    emitter: Emitter,
+    prices: LlmPrices,
+}
+
+impl Metering {
+    /// Metering through this emitter, with the default prices of tokens.
+    #[must_use]
+    pub fn new(emitter: Emitter) -> Self {
+        Self {
+            emitter,
+            prices: LlmPrices::default(),
+        }
+    }
+
+    /// Metering as the template configures it: to the bus named by `TOLLGATE_EVENT_BUS`.
+    ///
+    /// # Errors
+    /// When the variable is not set, or the machine has no randomness to give.
+    pub async fn from_env() -> Result<Self, Error> {
+        let env = Env::of_process();
+        let sdk = aws::sdk_config(aws::PATIENT).await;
+        let emitter = Emitter::new(
+            &sdk,
+            env.get(env::EVENT_BUS)?,
+            env.get(env::FUNCTION_NAME)?,
+            Clock::system(),
+            Entropy::system()?,
+        );
+        Ok(Self::new(emitter))
+    }
+
+    /// The same, with other prices of tokens.
+    #[must_use]
+    pub fn with_prices(mut self, prices: LlmPrices) -> Self {
+        self.prices = prices;
+        self
+    }
+
+    /// The layer to put around the function.
+    #[must_use]
+    pub fn layer(&self) -> MeteringLayer {
+        MeteringLayer::new(self.emitter.clone(), self.prices.clone())
+    }
+
+    /// Where the records wait.
+    #[must_use]
+    pub fn emitter(&self) -> &Emitter {
+        &self.emitter
+    }
+
+    /// Runs the function for ever. An internal extension flushes the records after each answer:
+    /// Lambda hands the answer to the caller, and the next call to this instance, without waiting
+    /// for one another.
+    ///
+    /// # Errors
+    /// When the Lambda Runtime API or Extensions API cannot be reached.
+    pub async fn run<S, R>(self, service: S) -> Result<(), Error>
+    where
+        S: Service<Request, Response = R> + Clone + Send + 'static,
+        S::Future: Send + 'static,
+        S::Error: Into<Error> + Send + 'static,
+        R: IntoResponse + Send + 'static,
+    {
+        let (answered, answers) = mpsc::unbounded_channel();
+        let answers = Arc::new(Mutex::new(answers));
+        let emitter = self.emitter.clone();
+        // An internal extension may ask for INVOKE alone; the end is signalled below.
+        let extension = Extension::new()
+            .with_extension_name("tollgate-metering")
+            .with_events(&["INVOKE"])
+            .with_events_processor(service_fn(move |_| {
+                let (answers, emitter) = (Arc::clone(&answers), emitter.clone());
+                async move {
+                    answers.lock().await.recv().await;
+                    emitter.flush().await;
+                    Ok::<(), Error>(())
+                }
+            }))
+            .register()
+            .await?;
+
+        // With an extension registered, Lambda announces the end of an instance by SIGTERM, and
+        // leaves it about half a second.
+        let mut end = signal(SignalKind::terminate())?;
+        let emitter = self.emitter.clone();
+        tokio::spawn(async move {
+            end.recv().await;
+            emitter.close().await;
+            std::process::exit(0);
+        });
+
+        let service = service.map_err(Into::into).map_result(move |outcome| {
+            // The receiver lives as long as the extension, and that as long as this.
+            let _ = answered.send(());
+            outcome
+        });
+        tokio::try_join!(lambda_http::run::<_, _, Error>(service), extension.run())?;
+        Ok(())
+    }
+}

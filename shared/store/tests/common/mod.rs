@@ -1,0 +1,362 @@
+//! What the tests of the store begin with, and raw access to what it has stored.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot begin, or cannot look, has failed"
+)]
+#![allow(dead_code, reason = "each test binary uses a part of this")]
+
+use std::fmt::Debug;
+use std::str::FromStr;
+
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+use tollgate_domain::billing::{ChargeIntent, Charged};
+use tollgate_domain::customer::Customer;
+use tollgate_domain::decision::Counted;
+use tollgate_domain::id::CustomerId;
+use tollgate_domain::key::{ApiKey, KeyFormat, KeyRecord, Owner};
+use tollgate_domain::money::{Cents, MicroUsd};
+use tollgate_domain::plan::{Catalog, Limits, Overrides};
+use tollgate_domain::usage::{Aggregates, UsageRecord};
+use tollgate_domain::window::Month;
+use tollgate_local_aws::fixture::Fixture;
+use tollgate_runtime::Entropy;
+use tollgate_store::schema::{TABLES, Table};
+use tollgate_store::{
+    BillableCursor, Created, CustomerChange, EntryPart, Idempotency, KeyChange, KeyRef, NewKey,
+    Recorded, RefusedRecord, Rotated, Store, Updated, Written,
+};
+
+/// The instant at which all fixtures stand.
+pub(crate) const NOW: &str = "2026-11-22T10:00:00Z";
+
+pub(crate) fn fixture() -> Fixture {
+    Fixture::at(NOW)
+}
+
+/// Reads an id, an instant, a month: whatever a literal stands for.
+pub(crate) fn p<T: FromStr<Err: Debug>>(text: &str) -> T {
+    text.parse().unwrap()
+}
+
+pub(crate) fn plans() -> Catalog {
+    Catalog::shipped().unwrap()
+}
+
+/// A key with what is known of it.
+pub(crate) struct Key {
+    pub(crate) secret: ApiKey,
+    pub(crate) record: KeyRecord,
+}
+
+impl Key {
+    pub(crate) fn of(owner: Owner, seed: u64) -> Self {
+        let format = KeyFormat::new("tg", "live").unwrap();
+        let secret = Entropy::seeded(seed).with(|rng| format.generate(owner.role(), rng));
+        let record = KeyRecord {
+            id: p(&format!("key_{seed:04}")),
+            prefix: secret.prefix(),
+            name: format!("Key {seed}"),
+            owner,
+            created_at: p("2026-11-20T09:00:00.25Z"),
+            expires_at: None,
+            revoked_at: None,
+            overrides: Overrides::default(),
+            rotated_to: None,
+        };
+        Self { secret, record }
+    }
+
+    /// A key of the customer `acme`.
+    pub(crate) fn of_acme(seed: u64) -> Self {
+        Self::of(Owner::Customer(p("acme")), seed)
+    }
+
+    pub(crate) fn as_new(&self) -> NewKey<'_> {
+        NewKey {
+            secret: &self.secret,
+            record: &self.record,
+        }
+    }
+
+    /// Stores it.
+    pub(crate) async fn create(&self, at: &Fixture) {
+        assert_eq!(create_key(at, self, None).await, Created::New);
+    }
+
+    pub(crate) fn by_id(&self) -> KeyRef {
+        KeyRef::Id(self.record.id.clone())
+    }
+
+    pub(crate) fn by_prefix(&self) -> KeyRef {
+        KeyRef::Prefix(self.record.prefix.clone())
+    }
+}
+
+pub(crate) fn customer(id: &str) -> Customer {
+    Customer {
+        id: p(id),
+        name: format!("{id} Ltd"),
+        email: Some(format!("bills@{id}.example")),
+        plan: p("pro"),
+        created_at: p("2026-11-01T08:30:00.125Z"),
+        version: 1,
+    }
+}
+
+pub(crate) async fn create_customer(at: &Fixture, id: &str) {
+    let created = at.store.create_customer(&customer(id), None).await.unwrap();
+    assert_eq!(created, Created::New);
+}
+
+pub(crate) async fn create_key(
+    at: &Fixture,
+    key: &Key,
+    request: Option<&Idempotency>,
+) -> Created<KeyRecord> {
+    at.store.create_key(&key.as_new(), request).await.unwrap()
+}
+
+/// Rotates `old`, as it was when it was created, to end a day from now.
+pub(crate) async fn rotate_key(
+    at: &Fixture,
+    old: &Key,
+    successor: &Key,
+    request: Option<&Idempotency>,
+) -> Rotated {
+    let (store, ends) = (&at.store, p("2026-11-23T10:00:00Z"));
+    let successor = successor.as_new();
+    let rotated = store.rotate_key(&old.record, ends, &successor, request);
+    rotated.await.unwrap()
+}
+
+pub(crate) async fn update_key(at: &Fixture, key: &Key, change: &KeyChange) -> Updated<KeyRecord> {
+    let updated = at.store.update_key(&key.by_prefix(), change).await;
+    updated.unwrap()
+}
+
+pub(crate) async fn update_customer(
+    at: &Fixture,
+    id: &str,
+    change: &CustomerChange,
+) -> Updated<Customer> {
+    at.store.update_customer(&p(id), change).await.unwrap()
+}
+
+/// Counts a call with `key_0001` of `acme`.
+pub(crate) async fn count(at: &Fixture, per_hour: u64, per_month: Option<u64>) -> Counted {
+    let (key, acme) = (p("key_0001"), p("acme"));
+    let limits = Limits {
+        per_hour,
+        per_month,
+    };
+    let counted = at.store.count_call(&key, &acme, limits, p(NOW)).await;
+    counted.unwrap()
+}
+
+pub(crate) async fn record(at: &Fixture, charge: &ChargeIntent, before: Charged) -> Recorded {
+    at.store.record_charge(charge, before).await.unwrap()
+}
+
+pub(crate) async fn write_usage(at: &Fixture, entry: &Entry) -> Written {
+    let written = at.store.write_usage(&entry.part(), &plans()).await;
+    written.unwrap()
+}
+
+/// A fixture with the customer `acme` and these keys.
+pub(crate) async fn with_keys(keys: &[&Key]) -> Fixture {
+    let at = fixture();
+    create_customer(&at, "acme").await;
+    for key in keys {
+        key.create(&at).await;
+    }
+    at
+}
+
+/// The idempotency key `once`, for the request of this digest.
+pub(crate) fn once(request: &str) -> Idempotency {
+    Idempotency {
+        scope: "tests".into(),
+        key: "once".into(),
+        request: request.into(),
+    }
+}
+
+/// A call on a plan: GET of an endpoint in 5 ms.
+pub(crate) fn call(time: &str, plan: &str, endpoint: &str, status: u16) -> UsageRecord {
+    UsageRecord {
+        time: p(time),
+        request_id: "r-1".into(),
+        key_id: p("key_0001"),
+        plan: p(plan),
+        method: "GET".into(),
+        endpoint: endpoint.into(),
+        status,
+        latency_ms: 5,
+        billable: None,
+        costs: Vec::new(),
+    }
+}
+
+/// Owns what an [`EntryPart`] borrows.
+pub(crate) struct Entry {
+    pub(crate) source: String,
+    pub(crate) id: String,
+    pub(crate) part: usize,
+    pub(crate) customer: CustomerId,
+    pub(crate) aggregates: Aggregates,
+    pub(crate) records: usize,
+    pub(crate) refused: Vec<RefusedRecord>,
+    pub(crate) body: Vec<u8>,
+    pub(crate) received_at: Timestamp,
+}
+
+impl Entry {
+    /// The entry `tollgate:ping` / `id` of these records.
+    pub(crate) fn new(customer: &str, id: &str, records: &[UsageRecord]) -> Self {
+        Self {
+            source: "tollgate:ping".into(),
+            id: id.into(),
+            part: 0,
+            customer: p(customer),
+            aggregates: records.iter().collect(),
+            records: records.len(),
+            refused: Vec::new(),
+            body: json!({ "id": id, "subject": customer })
+                .to_string()
+                .into_bytes(),
+            received_at: p(NOW),
+        }
+    }
+
+    pub(crate) fn part(&self) -> EntryPart<'_> {
+        EntryPart {
+            source: &self.source,
+            id: &self.id,
+            part: self.part,
+            customer: &self.customer,
+            aggregates: &self.aggregates,
+            records: self.records,
+            refused: &self.refused,
+            body: &self.body,
+            received_at: self.received_at,
+        }
+    }
+}
+
+/// The charge of that number for November, of 23 cents for 230 calls.
+pub(crate) fn charge(number: u64) -> ChargeIntent {
+    ChargeIntent {
+        id: format!("ci_acme_2026-11_{number:04}"),
+        customer: p("acme"),
+        month: p("2026-11"),
+        number,
+        cents: Cents(23),
+        cumulative: MicroUsd(230_000 * number),
+        from_call: 230 * (number - 1) + 1,
+        to_call: 230 * number,
+        usage_digest: format!("digest {number}"),
+        created_at: p("2026-11-22T02:00:00.5Z"),
+    }
+}
+
+/// All pages of a month's billable customers, one after another.
+pub(crate) async fn all_billable(store: &Store, month: Month) -> Vec<CustomerId> {
+    let mut all = Vec::new();
+    let mut after: Option<BillableCursor> = None;
+    loop {
+        let (customers, next) = store.billable_customers(month, after).await.unwrap();
+        all.extend(customers);
+        after = next;
+        if after.is_none() {
+            return all;
+        }
+    }
+}
+
+/// Calls DynamoDB past the store.
+pub(crate) fn raw(at: &Fixture, operation: &str, table: Table, mut request: Value) -> Value {
+    request["TableName"] = table_name(table).into();
+    let target = format!("DynamoDB_20120810.{operation}");
+    let (status, answer) = at.aws.answer(&target, &request.to_string());
+    assert_eq!(status, 200, "{operation}: {answer}");
+    serde_json::from_str(&answer).unwrap()
+}
+
+pub(crate) fn table_name(table: Table) -> String {
+    format!("test-{}", table.name)
+}
+
+/// The items of a table as DynamoDB JSON, in the order of their keys.
+pub(crate) fn items(at: &Fixture, table: Table) -> Vec<Value> {
+    let mut items = Vec::new();
+    let mut request = json!({});
+    loop {
+        let mut page = raw(at, "Scan", table, request);
+        items.append(page["Items"].as_array_mut().unwrap());
+        match page.get("LastEvaluatedKey") {
+            Some(last) => request = json!({ "ExclusiveStartKey": last }),
+            None => break,
+        }
+    }
+    let key = |item: &Value| [table.hash, table.range.unwrap_or("")].map(|k| text(item, k));
+    items.sort_by_key(key);
+    items
+}
+
+/// A text attribute of an item; empty if it has none of that name.
+pub(crate) fn text(item: &Value, attribute: &str) -> String {
+    item[attribute]["S"].as_str().unwrap_or_default().to_owned()
+}
+
+/// Everything there is: the items of each table that has any, by its name.
+pub(crate) fn everything(at: &Fixture) -> Value {
+    let mut tables = Map::new();
+    for table in TABLES {
+        let items = items(at, *table);
+        if !items.is_empty() {
+            tables.insert(table.name.to_owned(), items.into());
+        }
+    }
+    tables.into()
+}
+
+/// Puts an item as it is.
+pub(crate) fn put(at: &Fixture, table: Table, item: &Value) {
+    raw(at, "PutItem", table, json!({ "Item": item }));
+}
+
+/// Changes the one item of the table whose partition key begins with `pk`.
+pub(crate) fn edit(at: &Fixture, table: Table, pk: &str, change: impl FnOnce(&mut Value)) {
+    let mut item = the_one(at, table, pk);
+    change(&mut item);
+    put(at, table, &item);
+}
+
+/// Deletes the one item of the table whose partition key begins with `pk`.
+pub(crate) fn delete(at: &Fixture, table: Table, pk: &str) {
+    let item = the_one(at, table, pk);
+    let mut key = Map::new();
+    for name in [Some(table.hash), table.range].into_iter().flatten() {
+        key.insert(name.to_owned(), item[name].clone());
+    }
+    raw(at, "DeleteItem", table, json!({ "Key": key }));
+}
+
+fn the_one(at: &Fixture, table: Table, pk: &str) -> Value {
+    let found = items(at, table).into_iter();
+    let mut found = found.filter(|item| text(item, table.hash).starts_with(pk));
+    let one = found.next().unwrap();
+    assert!(found.next().is_none(), "several items begin with {pk}");
+    one
+}
+
+/// The count in the one counter whose key begins with `pk`; none if there is no such counter.
+pub(crate) fn used(at: &Fixture, pk: &str) -> Option<u64> {
+    let counters = items(at, tollgate_store::schema::COUNTERS).into_iter();
+    let mut found = counters.filter(|item| text(item, "pk").starts_with(pk));
+    let one = found.next()?;
+    assert!(found.next().is_none(), "several counters begin with {pk}");
+    Some(p(one["used"]["N"].as_str().unwrap()))
+}

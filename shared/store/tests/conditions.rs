@@ -1,0 +1,767 @@
+//! Every conditional write, with each clause of its condition failing in turn: what the caller is
+//! told, and that nothing has changed.
+
+use std::fmt::Debug;
+
+use serde_json::json;
+use tollgate_domain::billing::{ChargeIntent, Charged};
+use tollgate_domain::customer::Customer;
+use tollgate_domain::decision::Counted;
+use tollgate_domain::id::CustomerId;
+use tollgate_domain::key::KeyRecord;
+use tollgate_domain::money::Cents;
+use tollgate_local_aws::Fault;
+use tollgate_local_aws::fixture::Fixture;
+use tollgate_store::schema::{ACCOUNTS, BILLING, COUNTERS, QUARANTINE};
+use tollgate_store::{
+    Created, CustomerChange, KeyChange, KeyRef, Recorded, Rotated, Updated, Written,
+};
+
+mod common;
+
+use common::{
+    Entry, Key, NOW, call, charge, count, create_customer, create_key, customer, delete, edit,
+    everything, fixture, once, p, put, record, rotate_key, update_customer, update_key, used,
+    with_keys, write_usage,
+};
+
+/// The operation comes to this outcome, and the tables stay as they are.
+async fn refused<T: Debug + PartialEq>(
+    at: &Fixture,
+    operation: impl Future<Output = T>,
+    expected: T,
+) {
+    let before = everything(at);
+    assert_eq!(operation.await, expected);
+    let after = everything(at);
+    assert!(
+        after == before,
+        "{expected:?}, and yet what was {before:#} is {after:#}"
+    );
+}
+
+/// Keys that would take a place that the key of seed 1 has: the digest, the prefix, or the id.
+fn rivals_of_the_first() -> [Key; 3] {
+    let first = Key::of_acme(1);
+    let mut digest = Key::of_acme(2);
+    digest.secret = Key::of_acme(1).secret;
+    let mut prefix = Key::of_acme(2);
+    prefix.record.prefix = first.record.prefix;
+    let mut id = Key::of_acme(2);
+    id.record.id = first.record.id;
+    [digest, prefix, id]
+}
+
+#[tokio::test]
+async fn a_key_with_a_taken_digest_prefix_or_id_is_not_created() {
+    let at = with_keys(&[&Key::of_acme(1)]).await;
+    let request = once("request");
+    for rival in rivals_of_the_first() {
+        refused(&at, create_key(&at, &rival, None), Created::Taken).await;
+        let marked = create_key(&at, &rival, Some(&request));
+        refused(&at, marked, Created::Taken).await;
+    }
+}
+
+#[tokio::test]
+async fn a_key_of_no_customer_is_not_created() {
+    let at = fixture();
+    let (key, request) = (Key::of_acme(1), once("request"));
+    refused(&at, create_key(&at, &key, None), Created::NoCustomer).await;
+    let marked = create_key(&at, &key, Some(&request));
+    refused(&at, marked, Created::NoCustomer).await;
+}
+
+#[tokio::test]
+async fn a_key_created_twice_is_there_once() {
+    let (first, second) = (Key::of_acme(1), Key::of_acme(2));
+    let at = with_keys(&[&first]).await;
+    refused(&at, create_key(&at, &first, None), Created::New).await;
+
+    let request = once("request");
+    let created = create_key(&at, &second, Some(&request)).await;
+    assert_eq!(created, Created::New);
+    let again = create_key(&at, &second, Some(&request));
+    refused(&at, again, Created::New).await;
+}
+
+#[tokio::test]
+async fn a_repeated_request_creates_no_second_key() {
+    let (first, second) = (Key::of_acme(1), Key::of_acme(2));
+    let at = with_keys(&[]).await;
+    let request = once("request");
+    create_key(&at, &first, Some(&request)).await;
+
+    let replayed = Created::Replayed(first.record);
+    let repeat = create_key(&at, &second, Some(&request));
+    refused(&at, repeat, replayed.clone()).await;
+    let other = once("another request");
+    let reuse = create_key(&at, &second, Some(&other));
+    refused(&at, reuse, Created::KeyReused).await;
+
+    at.time.set(p("2026-11-23T09:59:59Z"));
+    let late = create_key(&at, &second, Some(&request));
+    refused(&at, late, replayed).await;
+    at.time.set(p("2026-11-23T10:00:00Z"));
+    let after_a_day = create_key(&at, &second, Some(&other)).await;
+    assert_eq!(after_a_day, Created::New);
+}
+
+#[tokio::test]
+async fn the_same_idempotency_key_in_another_scope_is_another() {
+    let at = with_keys(&[]).await;
+    let (ours, mut theirs) = (once("request"), once("request"));
+    theirs.scope = "others".into();
+    let created = create_key(&at, &Key::of_acme(1), Some(&ours)).await;
+    assert_eq!(created, Created::New);
+    let created = create_key(&at, &Key::of_acme(2), Some(&theirs)).await;
+    assert_eq!(created, Created::New);
+}
+
+/// A rotation of the key, as it was created, to the key of seed 2.
+async fn rotation_of_changed_key(old: Key, change: impl AsyncFn(&Fixture)) {
+    let at = with_keys(&[&old]).await;
+    change(&at).await;
+    let (successor, request) = (Key::of_acme(2), once("request"));
+    let plain = rotate_key(&at, &old, &successor, None);
+    refused(&at, plain, Rotated::Changed).await;
+    let marked = rotate_key(&at, &old, &successor, Some(&request));
+    refused(&at, marked, Rotated::Changed).await;
+}
+
+/// The end of the grace period in all rotations of these tests.
+const GRACE_ENDS: &str = "2026-11-23T10:00:00Z";
+
+/// A key that ends when the grace period of its rotation does, so that the rotation leaves its
+/// expiry as it is.
+fn expiring() -> Key {
+    let mut key = Key::of_acme(1);
+    key.record.expires_at = Some(p(GRACE_ENDS));
+    key
+}
+
+#[tokio::test]
+async fn a_revoked_key_is_not_rotated() {
+    for old in [Key::of_acme(1), expiring()] {
+        rotation_of_changed_key(old, async |at| {
+            let revoked = at.store.revoke_key(&Key::of_acme(1).by_id(), p(NOW)).await;
+            assert!(revoked.unwrap());
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_rotated_key_is_not_rotated_again() {
+    let rotate = async |at: &Fixture, old: &Key| {
+        let rotated = rotate_key(at, old, &Key::of_acme(3), None).await;
+        assert_eq!(rotated, Rotated::New);
+    };
+    rotation_of_changed_key(expiring(), async |at| rotate(at, &expiring()).await).await;
+    rotation_of_changed_key(Key::of_acme(1), async |at| {
+        rotate(at, &Key::of_acme(1)).await;
+        // With the expiry gone, the successor alone stands in the way.
+        edit(at, ACCOUNTS, &pk_of(&Key::of_acme(1)), |item| {
+            item.as_object_mut().unwrap().remove("expires_at").unwrap();
+        });
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_key_whose_expiry_has_changed_is_not_rotated() {
+    let expire = async |at: &Fixture, expires_at: Option<&str>| {
+        let change = KeyChange {
+            expires_at: Some(expires_at.map(p)),
+            ..KeyChange::default()
+        };
+        let updated = at.store.update_key(&Key::of_acme(1).by_id(), &change).await;
+        assert!(matches!(updated.unwrap(), Updated::Done(_)));
+    };
+    let sooner = Some("2026-11-22T11:00:00Z");
+    rotation_of_changed_key(Key::of_acme(1), async |at| expire(at, sooner).await).await;
+    rotation_of_changed_key(expiring(), async |at| expire(at, sooner).await).await;
+    rotation_of_changed_key(expiring(), async |at| expire(at, None).await).await;
+}
+
+fn pk_of(key: &Key) -> String {
+    format!("KEY#{}", key.secret.digest().expose_hex())
+}
+
+#[tokio::test]
+async fn a_key_that_has_gone_is_not_rotated() {
+    for old in [Key::of_acme(1), expiring()] {
+        rotation_of_changed_key(old, async |at| {
+            delete(at, ACCOUNTS, &pk_of(&Key::of_acme(1)));
+        })
+        .await;
+    }
+    let (stranger, successor) = (Key::of_acme(1), Key::of_acme(2));
+    let at = with_keys(&[]).await;
+    let rotation = rotate_key(&at, &stranger, &successor, None);
+    refused(&at, rotation, Rotated::Changed).await;
+}
+
+#[tokio::test]
+async fn a_successor_with_a_taken_digest_prefix_or_id_is_not_created() {
+    let old = Key::of_acme(4);
+    let at = with_keys(&[&Key::of_acme(1), &old]).await;
+    let request = once("request");
+    for rival in rivals_of_the_first() {
+        refused(&at, rotate_key(&at, &old, &rival, None), Rotated::Taken).await;
+        let marked = rotate_key(&at, &old, &rival, Some(&request));
+        refused(&at, marked, Rotated::Taken).await;
+    }
+}
+
+#[tokio::test]
+async fn a_rotation_made_twice_happens_once() {
+    for (old, request) in [
+        (Key::of_acme(1), None),
+        (Key::of_acme(1), Some(once("request"))),
+        (expiring(), None),
+        (expiring(), Some(once("request"))),
+    ] {
+        let (at, successor) = (with_keys(&[&old]).await, Key::of_acme(2));
+        let rotated = rotate_key(&at, &old, &successor, request.as_ref()).await;
+        assert_eq!(rotated, Rotated::New);
+        let again = rotate_key(&at, &old, &successor, request.as_ref());
+        refused(&at, again, Rotated::New).await;
+    }
+}
+
+#[tokio::test]
+async fn a_repeated_request_makes_no_second_successor() {
+    let (old, first, second) = (Key::of_acme(1), Key::of_acme(2), Key::of_acme(3));
+    let at = with_keys(&[&old]).await;
+    let request = once("request");
+    rotate_key(&at, &old, &first, Some(&request)).await;
+
+    let replayed = Rotated::Replayed(Box::new(first.record));
+    let repeat = rotate_key(&at, &old, &second, Some(&request));
+    refused(&at, repeat, replayed).await;
+    let other = once("another request");
+    let reuse = rotate_key(&at, &old, &second, Some(&other));
+    refused(&at, reuse, Rotated::KeyReused).await;
+}
+
+#[tokio::test]
+async fn a_revoked_key_stays_revoked_as_it_was() {
+    let key = Key::of_acme(1);
+    let at = with_keys(&[&key]).await;
+    let revoke = async |name: KeyRef, now: &str| {
+        let revoked = at.store.revoke_key(&name, p(now)).await;
+        revoked.unwrap()
+    };
+    assert!(revoke(key.by_id(), NOW).await);
+    refused(&at, revoke(key.by_id(), "2026-11-22T11:00:00Z"), true).await;
+    refused(&at, revoke(key.by_prefix(), "2026-11-22T09:00:00Z"), true).await;
+    let stored = at.store.key(&key.by_id()).await.unwrap().unwrap();
+    assert_eq!(stored.revoked_at, Some(p(NOW)));
+}
+
+#[tokio::test]
+async fn an_unknown_key_is_not_revoked() {
+    let key = Key::of_acme(1);
+    let at = with_keys(&[&key]).await;
+    let revoke = async |key: &Key| {
+        let revoked = at.store.revoke_key(&key.by_id(), p(NOW)).await;
+        revoked.unwrap()
+    };
+    refused(&at, revoke(&Key::of_acme(2)), false).await;
+    delete(&at, ACCOUNTS, &pk_of(&key));
+    refused(&at, revoke(&key), false).await;
+}
+
+/// One change for each attribute of a key that can be changed.
+fn key_changes() -> [KeyChange; 4] {
+    let none = KeyChange::default;
+    [
+        KeyChange {
+            name: Some("Other".into()),
+            ..none()
+        },
+        KeyChange {
+            expires_at: Some(Some(p("2027-06-01T00:00:00Z"))),
+            ..none()
+        },
+        KeyChange {
+            requests_per_hour: Some(Some(7)),
+            ..none()
+        },
+        KeyChange {
+            monthly_quota: Some(None),
+            ..none()
+        },
+    ]
+}
+
+#[tokio::test]
+async fn an_unknown_key_is_not_changed() {
+    let key = Key::of_acme(1);
+    let at = with_keys(&[&key]).await;
+    delete(&at, ACCOUNTS, &pk_of(&key));
+    for change in key_changes() {
+        let stranger = Key::of_acme(2);
+        refused(&at, update_key(&at, &stranger, &change), Updated::Unknown).await;
+        refused(&at, update_key(&at, &key, &change), Updated::Unknown).await;
+    }
+}
+
+#[tokio::test]
+async fn a_revoked_key_is_not_changed() {
+    let (key, rotated) = (Key::of_acme(1), Key::of_acme(2));
+    let at = with_keys(&[&key, &rotated]).await;
+    rotate_key(&at, &rotated, &Key::of_acme(3), None).await;
+    for key in [key, rotated] {
+        at.store.revoke_key(&key.by_id(), p(NOW)).await.unwrap();
+        for change in key_changes() {
+            refused(&at, update_key(&at, &key, &change), Updated::Revoked).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_expiry_of_a_rotated_key_is_not_changed() {
+    let key = Key::of_acme(1);
+    let at = with_keys(&[&key]).await;
+    rotate_key(&at, &key, &Key::of_acme(2), None).await;
+    for expires_at in [None, Some(p("2027-06-01T00:00:00Z"))] {
+        let change = KeyChange {
+            name: Some("Other".into()),
+            expires_at: Some(expires_at),
+            ..KeyChange::default()
+        };
+        refused(&at, update_key(&at, &key, &change), Updated::Rotated).await;
+    }
+    let change = KeyChange {
+        name: Some("Old".into()),
+        ..KeyChange::default()
+    };
+    let expected = KeyRecord {
+        name: "Old".into(),
+        expires_at: Some(p(GRACE_ENDS)),
+        rotated_to: Some(Key::of_acme(2).record.id),
+        ..key.record.clone()
+    };
+    let updated = update_key(&at, &key, &change).await;
+    assert_eq!(updated, Updated::Done(expected));
+}
+
+#[tokio::test]
+async fn each_attribute_of_a_key_changes_alone_and_can_be_removed() {
+    let key = Key::of_acme(1);
+    let at = with_keys(&[&key]).await;
+    let mut expected = key.record.clone();
+    let mut check = async |change: KeyChange, apply: fn(&mut KeyRecord)| {
+        apply(&mut expected);
+        let updated = update_key(&at, &key, &change).await;
+        assert_eq!(updated, Updated::Done(expected.clone()));
+        let stored = at.store.key(&key.by_id()).await.unwrap();
+        assert_eq!(stored.as_ref(), Some(&expected));
+    };
+    let [name, expiry, rate, no_quota] = key_changes();
+    let none = KeyChange::default;
+    check(name, |key| key.name = "Other".into()).await;
+    check(expiry, |key| {
+        key.expires_at = Some(p("2027-06-01T00:00:00Z"));
+    })
+    .await;
+    check(rate, |key| key.overrides.requests_per_hour = Some(7)).await;
+    let quota = KeyChange {
+        monthly_quota: Some(Some(0)),
+        ..none()
+    };
+    check(quota, |key| key.overrides.monthly_quota = Some(0)).await;
+    let no_rate_nor_expiry = KeyChange {
+        expires_at: Some(None),
+        requests_per_hour: Some(None),
+        ..none()
+    };
+    check(no_rate_nor_expiry, |key| {
+        key.expires_at = None;
+        key.overrides.requests_per_hour = None;
+    })
+    .await;
+    check(no_quota, |key| key.overrides.monthly_quota = None).await;
+    check(none(), |_| ()).await;
+}
+
+#[tokio::test]
+async fn an_unknown_customer_is_not_changed() {
+    let at = fixture();
+    create_customer(&at, "acme").await;
+    let change = CustomerChange {
+        plan: Some(p("free")),
+        ..CustomerChange::default()
+    };
+    let update = update_customer(&at, "acme-2", &change);
+    refused(&at, update, Updated::Unknown).await;
+}
+
+#[tokio::test]
+async fn each_attribute_of_a_customer_changes_alone_and_each_change_is_a_version() {
+    let at = fixture();
+    create_customer(&at, "acme").await;
+    let mut expected = customer("acme");
+    let mut check = async |change: CustomerChange, apply: fn(&mut Customer)| {
+        apply(&mut expected);
+        expected.version += 1;
+        let updated = update_customer(&at, "acme", &change).await;
+        assert_eq!(updated, Updated::Done(expected.clone()));
+        let stored = at.store.customer(&expected.id).await.unwrap();
+        assert_eq!(stored.as_ref(), Some(&expected));
+    };
+    let none = CustomerChange::default;
+    let name = CustomerChange {
+        name: Some("Acme Inc".into()),
+        ..none()
+    };
+    check(name, |customer| customer.name = "Acme Inc".into()).await;
+    let no_email = CustomerChange {
+        email: Some(None),
+        ..none()
+    };
+    check(no_email, |customer| customer.email = None).await;
+    let email = CustomerChange {
+        email: Some(Some("a@b.example".into())),
+        ..none()
+    };
+    check(email, |customer| {
+        customer.email = Some("a@b.example".into())
+    })
+    .await;
+    let plan = CustomerChange {
+        plan: Some(p("free")),
+        ..none()
+    };
+    check(plan, |customer| customer.plan = p("free")).await;
+}
+
+#[tokio::test]
+async fn a_customer_with_a_taken_id_is_not_created() {
+    let at = fixture();
+    create_customer(&at, "acme").await;
+    let rival = Customer {
+        name: "Another Acme".into(),
+        ..customer("acme")
+    };
+    let create = async |request| {
+        let created = at.store.create_customer(&rival, request).await;
+        created.unwrap()
+    };
+    refused(&at, create(None), Created::Taken).await;
+    refused(&at, create(Some(&once("request"))), Created::Taken).await;
+}
+
+#[tokio::test]
+async fn a_repeated_request_creates_no_second_customer() {
+    let at = fixture();
+    let create = async |id: &str, request: &str| {
+        let (customer, request) = (customer(id), once(request));
+        let created = at.store.create_customer(&customer, Some(&request)).await;
+        created.unwrap()
+    };
+    assert_eq!(create("acme", "request").await, Created::New);
+    for id in ["acme", "acme-2"] {
+        let replayed = Created::Replayed(customer("acme"));
+        refused(&at, create(id, "request"), replayed).await;
+        refused(&at, create(id, "another request"), Created::KeyReused).await;
+    }
+    at.time.set(p("2026-11-23T10:00:00Z"));
+    assert_eq!(create("acme-2", "another request").await, Created::New);
+}
+
+#[tokio::test]
+async fn a_full_hour_counts_nothing() {
+    let at = fixture();
+    refused(&at, count(&at, 0, None), Counted::HourFull).await;
+    for n in 1..=2 {
+        let both = Counted::Both {
+            in_hour: n,
+            in_month: n,
+        };
+        assert_eq!(count(&at, 2, Some(2)).await, both);
+    }
+    refused(&at, count(&at, 2, None), Counted::HourFull).await;
+    refused(&at, count(&at, 2, Some(9)), Counted::HourFull).await;
+    // Two limits lowered below what they have let through.
+    refused(&at, count(&at, 1, None), Counted::HourFull).await;
+    refused(&at, count(&at, 0, Some(0)), Counted::HourFull).await;
+}
+
+#[tokio::test]
+async fn a_full_month_counts_nothing() {
+    let at = fixture();
+    assert_eq!(count(&at, 9, Some(0)).await, Counted::MonthFull);
+    assert_eq!((used(&at, "HOUR#"), used(&at, "MONTH#")), (Some(0), None));
+    for n in 1..=2 {
+        let both = Counted::Both {
+            in_hour: n,
+            in_month: n,
+        };
+        assert_eq!(count(&at, 9, Some(2)).await, both);
+    }
+    refused(&at, count(&at, 9, Some(2)), Counted::MonthFull).await;
+    refused(&at, count(&at, 9, Some(1)), Counted::MonthFull).await;
+    refused(&at, count(&at, 9, Some(0)), Counted::MonthFull).await;
+    assert_eq!(
+        count(&at, 9, None).await,
+        Counted::Both {
+            in_hour: 3,
+            in_month: 3
+        }
+    );
+}
+
+/// A month that is full, while `meddle` has its way with the hour's counter before the call that
+/// the month refused is taken back out of it.
+async fn hour_after_refusal(meddle: fn(&Fixture)) -> Option<u64> {
+    let at = fixture();
+    let meddled = at.clone();
+    at.aws.inject(move |call| {
+        if call.body.contains("used - :one") {
+            meddle(&meddled);
+        }
+        Fault::None
+    });
+    assert_eq!(count(&at, 9, Some(0)).await, Counted::MonthFull);
+    at.aws.heal();
+    used(&at, "HOUR#")
+}
+
+#[tokio::test]
+async fn nothing_is_taken_back_from_a_counter_that_is_empty_or_gone() {
+    let emptied = hour_after_refusal(|at| {
+        edit(at, COUNTERS, "HOUR#", |item| {
+            item["used"] = json!({ "N": "0" });
+        });
+    });
+    assert_eq!(emptied.await, Some(0));
+    let gone = hour_after_refusal(|at| delete(at, COUNTERS, "HOUR#"));
+    assert_eq!(gone.await, None);
+    let undisturbed = hour_after_refusal(|_| ());
+    assert_eq!(undisturbed.await, Some(0));
+    let others = hour_after_refusal(|at| {
+        edit(at, COUNTERS, "HOUR#", |item| {
+            item["used"] = json!({ "N": "5" });
+        });
+    });
+    assert_eq!(others.await, Some(4));
+}
+
+fn entry() -> Entry {
+    let mut entry = Entry::new("acme", "e-1", &[call(NOW, "pro", "/ping", 200)]);
+    entry.refused.push(tollgate_store::RefusedRecord {
+        index: 1,
+        reason: "too late".into(),
+    });
+    entry
+}
+
+#[tokio::test]
+async fn an_entry_delivered_again_is_not_counted_again() {
+    let at = fixture();
+    assert_eq!(write_usage(&at, &entry()).await, Written::Counted);
+    refused(&at, write_usage(&at, &entry()), Written::Duplicate).await;
+    // The log keeps it for 400 days, whatever the clock says.
+    at.time.set(p("2027-11-22T10:00:00Z"));
+    let mut later = entry();
+    later.received_at = p("2027-11-22T10:00:00Z");
+    later.body = br#"{ "subject": "acme", "id": "e-1" }"#.to_vec();
+    refused(&at, write_usage(&at, &later), Written::Duplicate).await;
+}
+
+#[tokio::test]
+async fn another_entry_of_the_same_identity_is_not_counted() {
+    let at = fixture();
+    assert_eq!(write_usage(&at, &entry()).await, Written::Counted);
+    for customer in ["acme", "acme-2"] {
+        let mut other = entry();
+        other.customer = p(customer);
+        other.body = br#"{"id":"e-1","subject":"acme-2"}"#.to_vec();
+        refused(&at, write_usage(&at, &other), Written::Conflict).await;
+        other.body = b"not JSON".to_vec();
+        refused(&at, write_usage(&at, &other), Written::Conflict).await;
+    }
+}
+
+#[tokio::test]
+async fn parts_and_entries_of_other_identity_are_counted_each() {
+    let at = fixture();
+    let mut entries = [entry(), entry(), entry(), entry()];
+    entries[1].part = 1;
+    entries[2].id = "e-2".into();
+    entries[3].source = "tollgate:analyze".into();
+    for entry in &entries {
+        assert_eq!(write_usage(&at, entry).await, Written::Counted);
+    }
+    let month = at.store.month_usage(&p("acme"), p("2026-11")).await;
+    assert_eq!(month.unwrap().calls, 4);
+}
+
+#[tokio::test]
+async fn a_source_and_an_id_do_not_run_into_each_other() {
+    let at = fixture();
+    let (mut one, mut two) = (entry(), entry());
+    (one.source, one.id) = ("a#b".into(), "c".into());
+    (two.source, two.id) = ("a".into(), "b#c".into());
+    for entry in [&one, &two] {
+        assert_eq!(write_usage(&at, entry).await, Written::Counted);
+    }
+    for entry in [&one, &two] {
+        let set_aside = at.store.quarantined_of_entry(&entry.source, &entry.id);
+        assert_eq!(set_aside.await.unwrap().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn what_is_in_quarantine_is_not_put_there_again() {
+    let at = fixture();
+    let (first, later) = (p(NOW), p("2026-11-22T11:00:00Z"));
+    let message = async |received_at| {
+        let done = at
+            .store
+            .quarantine_message(b"junk", "not JSON", received_at);
+        done.await.unwrap();
+    };
+    message(first).await;
+    refused(&at, message(later), ()).await;
+
+    let conflict = async |received_at| {
+        let mut entry = entry();
+        entry.received_at = received_at;
+        at.store.quarantine_conflict(&entry.part()).await.unwrap();
+    };
+    conflict(first).await;
+    // What an operator has noted on it stays.
+    edit(&at, QUARANTINE, "tollgate:ping#e-1", |item| {
+        item["seen_by"] = json!({ "S": "operator" });
+    });
+    refused(&at, conflict(later), ()).await;
+    let stored = at.store.quarantined_of_entry("tollgate:ping", "e-1");
+    assert_eq!(stored.await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn each_entry_that_conflicts_is_in_quarantine_beside_the_first() {
+    let at = fixture();
+    write_usage(&at, &entry()).await;
+    for body in ["one", "two", "two"] {
+        let mut other = entry();
+        other.body = body.into();
+        at.store.quarantine_conflict(&other.part()).await.unwrap();
+    }
+    let stored = at.store.quarantined_of_entry("tollgate:ping", "e-1").await;
+    let bodies: Vec<Vec<u8>> = stored.unwrap().into_iter().map(|q| q.body).collect();
+    assert_eq!(bodies.len(), 3);
+    for body in [&entry().body[..], b"one", b"two"] {
+        assert!(bodies.iter().any(|stored| stored == body));
+    }
+}
+
+/// What `n` charges of these tests come to.
+fn charged(n: u64) -> Charged {
+    Charged {
+        charges: n,
+        cents: Cents(23 * n),
+        over_calls: 230 * n,
+    }
+}
+
+/// A ledger with that many charges for November.
+async fn with_charges(n: u64) -> Fixture {
+    let at = fixture();
+    for number in 1..=n {
+        let recorded = record(&at, &charge(number), charged(number - 1)).await;
+        assert_eq!(recorded, Recorded::Written);
+    }
+    at
+}
+
+#[tokio::test]
+async fn the_first_charge_of_a_month_is_written_only_on_an_empty_account() {
+    let at = with_charges(1).await;
+    let rival = ChargeIntent {
+        cents: Cents(24),
+        ..charge(1)
+    };
+    refused(&at, record(&at, &rival, charged(0)), Recorded::Raced).await;
+    // Its own place is free, but the account is not empty.
+    refused(&at, record(&at, &charge(7), charged(0)), Recorded::Raced).await;
+}
+
+#[tokio::test]
+async fn a_charge_is_written_only_on_the_account_it_was_computed_from() {
+    let at = with_charges(2).await;
+    let check = async |number: u64, before: Charged| {
+        let charge = charge(number);
+        refused(&at, record(&at, &charge, before), Recorded::Raced).await;
+    };
+    check(3, charged(1)).await;
+    let fewer = Charged {
+        charges: 1,
+        ..charged(2)
+    };
+    check(3, fewer).await;
+    let cheaper = Charged {
+        cents: Cents(45),
+        ..charged(2)
+    };
+    check(3, cheaper).await;
+    let december = ChargeIntent {
+        month: p("2026-12"),
+        ..charge(3)
+    };
+    refused(&at, record(&at, &december, charged(2)), Recorded::Raced).await;
+    let recorded = record(&at, &charge(3), charged(2)).await;
+    assert_eq!(recorded, Recorded::Written);
+}
+
+#[tokio::test]
+async fn a_written_charge_is_not_written_over() {
+    let at = with_charges(1).await;
+    delete_account(&at);
+    let rival = ChargeIntent {
+        cents: Cents(1),
+        ..charge(1)
+    };
+    refused(&at, record(&at, &rival, charged(0)), Recorded::Raced).await;
+
+    let at = with_charges(2).await;
+    put_account(&at, charged(1));
+    let rival = ChargeIntent {
+        cents: Cents(1),
+        ..charge(2)
+    };
+    refused(&at, record(&at, &rival, charged(1)), Recorded::Raced).await;
+}
+
+fn delete_account(at: &Fixture) {
+    let key = json!({ "pk": { "S": "acme#2026-11" }, "sk": { "S": "ACCOUNT" } });
+    common::raw(at, "DeleteItem", BILLING, json!({ "Key": key }));
+}
+
+fn put_account(at: &Fixture, charged: Charged) {
+    let n = |number: u64| json!({ "N": number.to_string() });
+    let account = json!({
+        "pk": { "S": "acme#2026-11" },
+        "sk": { "S": "ACCOUNT" },
+        "charges": n(charged.charges),
+        "cents": n(charged.cents.0),
+        "over_calls": n(charged.over_calls),
+    });
+    put(at, BILLING, &account);
+}
+
+#[tokio::test]
+async fn a_charge_recorded_twice_is_in_the_ledger_once() {
+    for number in 1..=2 {
+        let at = with_charges(number).await;
+        let (charge, before) = (charge(number), charged(number - 1));
+        refused(&at, record(&at, &charge, before), Recorded::Written).await;
+        let acme: CustomerId = p("acme");
+        let account = at.store.charged(&acme, p("2026-11")).await.unwrap();
+        assert_eq!(account, charged(number));
+    }
+}

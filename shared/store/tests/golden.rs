@@ -1,0 +1,486 @@
+//! What each operation stores, held against the copies in `golden/`, and those copies read back.
+//!
+//! A golden file is a whole stack: the items of each table, in DynamoDB JSON. The tables of a
+//! running product hold items of every release before, so what a file says must stay readable:
+//! when the form of an item changes, its old file stays under another name, with a test that reads
+//! it.
+
+use std::path::Path;
+use std::{env, fs};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use flate2::read::GzDecoder;
+use serde_json::{Value, json};
+use tollgate_domain::billing::Charged;
+use tollgate_domain::customer::Customer;
+use tollgate_domain::decision::Counted;
+use tollgate_domain::id::CustomerId;
+use tollgate_domain::key::{KeyRecord, Owner};
+use tollgate_domain::money::{Cents, MicroUsd};
+use tollgate_domain::plan::{Limits, Overrides};
+use tollgate_domain::usage::{Cost, Tally, UsageRecord};
+use tollgate_domain::window::Month;
+use tollgate_local_aws::fixture::Fixture;
+use tollgate_store::schema::TABLES;
+use tollgate_store::{
+    Created, CustomerChange, LedgerEntry, Quarantined, Recorded, RefusedRecord, Rotated, Updated,
+    Written,
+};
+
+mod common;
+
+use common::{
+    Entry, Key, NOW, all_billable, call, charge, create_customer, create_key, customer, everything,
+    fixture, once, p, put, rotate_key, write_usage,
+};
+
+/// What `write` stores into an empty stack is what the golden file of that name holds, and `read`
+/// finds in the golden file what it expects.
+#[expect(
+    clippy::unwrap_used,
+    reason = "a golden file that cannot be read fails"
+)]
+async fn check(name: &str, write: impl AsyncFn(&Fixture), read: impl AsyncFn(&Fixture)) {
+    let new = fixture();
+    write(&new).await;
+    let stored = everything(&new);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("golden/{name}.json"));
+    if env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::write(&path, format!("{stored:#}\n")).unwrap();
+    }
+    let golden = fs::read_to_string(&path).unwrap_or_else(|_| "{}".to_owned());
+    let golden: Value = serde_json::from_str(&golden).unwrap();
+
+    assert!(
+        unpacked(&stored) == unpacked(&golden),
+        "shared/store/golden/{name}.json is not what is stored now. Rows of that form are in use: \
+         if the change is meant, keep the file under another name, with a test that reads it, then \
+         run `UPDATE_GOLDEN=1 cargo test -p tollgate-store --test golden`. Stored now: {stored:#}",
+    );
+    let old = fixture();
+    for table in TABLES {
+        for item in golden[table.name].as_array().into_iter().flatten() {
+            put(&old, *table, item);
+        }
+    }
+    read(&old).await;
+}
+
+/// The same with binary attributes, which all are gzip, as their text: the bytes differ between
+/// releases of the compressor.
+#[expect(clippy::unwrap_used, reason = "an attribute that is not gzip fails")]
+fn unpacked(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => match map.get("B") {
+            Some(Value::String(packed)) => {
+                let gzip = STANDARD.decode(packed).unwrap();
+                json!({ "gzip": std::io::read_to_string(GzDecoder::new(&gzip[..])).unwrap() })
+            }
+            _ => map.iter().map(|(k, v)| (k.clone(), unpacked(v))).collect(),
+        },
+        Value::Array(list) => list.iter().map(unpacked).collect(),
+        other => other.clone(),
+    }
+}
+
+/// Each name of the key leads to this record.
+#[expect(clippy::unwrap_used, reason = "a read that fails fails the test")]
+async fn finds(at: &Fixture, key: &Key, record: &KeyRecord) {
+    let digest = key.secret.digest();
+    let found = at.store.key_by_digest(digest).await.unwrap();
+    assert_eq!(found.as_ref(), Some(record));
+    for name in [key.by_id(), key.by_prefix()] {
+        let found = at.store.key(&name).await.unwrap();
+        assert_eq!(found.as_ref(), Some(record), "{name:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_customer() {
+    let create = async |at: &Fixture, id: &str, request: &str| {
+        let (customer, request) = (customer(id), once(request));
+        let created = at.store.create_customer(&customer, Some(&request)).await;
+        created.unwrap()
+    };
+    check(
+        "customer",
+        async |at| {
+            assert_eq!(create(at, "acme", "this request").await, Created::New);
+        },
+        async |at| {
+            let acme = customer("acme");
+            let stored = at.store.customer(&acme.id).await.unwrap();
+            assert_eq!(stored.as_ref(), Some(&acme));
+            let page = at.store.list_customers(None, 10).await.unwrap();
+            assert_eq!(page.items, [("acme".to_owned(), acme.clone())]);
+            let again = create(at, "acme-2", "this request").await;
+            assert_eq!(again, Created::Replayed(acme));
+            let other = create(at, "acme-2", "another request").await;
+            assert_eq!(other, Created::KeyReused);
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_customer_without_an_address() {
+    let changed = Customer {
+        name: "Acme Inc".into(),
+        email: None,
+        plan: p("enterprise"),
+        version: 2,
+        ..customer("acme")
+    };
+    check(
+        "customer_changed",
+        async |at| {
+            create_customer(at, "acme").await;
+            let change = CustomerChange {
+                name: Some("Acme Inc".into()),
+                email: Some(None),
+                plan: Some(p("enterprise")),
+            };
+            let updated = at.store.update_customer(&changed.id, &change).await;
+            assert_eq!(updated.unwrap(), Updated::Done(changed.clone()));
+        },
+        async |at| {
+            let stored = at.store.customer(&changed.id).await.unwrap();
+            assert_eq!(stored.as_ref(), Some(&changed));
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_key_with_every_attribute() {
+    let mut key = Key::of_acme(1);
+    key.record.expires_at = Some(p("2027-01-01T00:00:00Z"));
+    key.record.overrides = Overrides {
+        requests_per_hour: Some(500),
+        monthly_quota: Some(20_000),
+    };
+    let request = once("digest of the request");
+    check(
+        "key",
+        async |at| {
+            create_customer(at, "acme").await;
+            let created = create_key(at, &key, Some(&request)).await;
+            assert_eq!(created, Created::New);
+        },
+        async |at| {
+            finds(at, &key, &key.record).await;
+            let (acme, place) = (p("acme"), "acme#2026-11-20T09:00:00.250Z#key_0001");
+            let page = at.store.list_keys(Some(&acme), None, 10).await.unwrap();
+            assert_eq!(page.items, [(place.to_owned(), key.record.clone())]);
+            let again = create_key(at, &Key::of_acme(2), Some(&request)).await;
+            assert_eq!(again, Created::Replayed(key.record.clone()));
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn an_admin_key() {
+    let key = Key::of(Owner::Admin, 3);
+    check(
+        "key_admin",
+        async |at| key.create(at).await,
+        async |at| finds(at, &key, &key.record).await,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_rotated_key_and_its_successor() {
+    let (old, new) = (Key::of_acme(4), Key::of_acme(5));
+    let request = once("digest of the request");
+    check(
+        "key_rotated",
+        async |at| {
+            create_customer(at, "acme").await;
+            old.create(at).await;
+            let rotated = rotate_key(at, &old, &new, Some(&request)).await;
+            assert_eq!(rotated, Rotated::New);
+        },
+        async |at| {
+            let ending = KeyRecord {
+                expires_at: Some(p("2026-11-23T10:00:00Z")),
+                rotated_to: Some(new.record.id.clone()),
+                ..old.record.clone()
+            };
+            finds(at, &old, &ending).await;
+            finds(at, &new, &new.record).await;
+            let replayed = Rotated::Replayed(Box::new(new.record.clone()));
+            let again = rotate_key(at, &old, &Key::of_acme(6), Some(&request)).await;
+            assert_eq!(again, replayed);
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_revoked_key() {
+    let key = Key::of_acme(7);
+    check(
+        "key_revoked",
+        async |at| {
+            create_customer(at, "acme").await;
+            key.create(at).await;
+            let revoked = at.store.revoke_key(&key.by_prefix(), p(NOW)).await;
+            assert!(revoked.unwrap());
+        },
+        async |at| {
+            let revoked = KeyRecord {
+                revoked_at: Some(p(NOW)),
+                ..key.record.clone()
+            };
+            finds(at, &key, &revoked).await;
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn the_counters_of_an_hour_and_a_month() {
+    let count = async |at: &Fixture| {
+        let limits = Limits {
+            per_hour: 100,
+            per_month: Some(1_000),
+        };
+        let (key, acme) = (p("key_0001"), p("acme"));
+        let counted = at.store.count_call(&key, &acme, limits, p(NOW)).await;
+        counted.unwrap()
+    };
+    let both = |n| Counted::Both {
+        in_hour: n,
+        in_month: n,
+    };
+    check(
+        "counters",
+        async |at| {
+            assert_eq!(count(at).await, both(1));
+            assert_eq!(count(at).await, both(2));
+        },
+        async |at| {
+            let admitted = at.store.admitted(&p("acme"), p("2026-11")).await.unwrap();
+            assert_eq!(admitted, 2);
+            assert_eq!(count(at).await, both(3));
+        },
+    )
+    .await;
+}
+
+/// Calls with everything that a tally adds up.
+fn calls() -> Vec<UsageRecord> {
+    let tokens = |provider: &str, tokens, micro_usd, unpriced| Cost {
+        provider: Some(provider.into()),
+        tokens,
+        micro_usd: MicroUsd(micro_usd),
+        unpriced,
+    };
+    let analysed = UsageRecord {
+        method: "POST".into(),
+        latency_ms: 1_200,
+        costs: vec![
+            tokens("anthropic", 1_000, 3_000, false),
+            tokens("nobody", 40, 0, true),
+        ],
+        ..call("2026-11-21T23:59:59.999Z", "pro", "/api/analyze", 200)
+    };
+    vec![
+        analysed,
+        call("2026-11-22T09:00:00Z", "pro", "/ping", 200),
+        call("2026-11-22T09:00:01Z", "free", "/ping", 404),
+        call("2026-11-22T09:00:02Z", "pro", "/ping", 503),
+    ]
+}
+
+#[tokio::test]
+async fn the_tallies_of_an_entry_and_its_claim() {
+    let entry = Entry::new("acme", "e-1", &calls());
+    check(
+        "usage",
+        async |at| {
+            assert_eq!(write_usage(at, &entry).await, Written::Counted);
+        },
+        async |at| {
+            let (acme, november): (CustomerId, Month) = (p("acme"), p("2026-11"));
+            let store = &at.store;
+            let month = Tally {
+                calls: 4,
+                billable: [(p("free"), 1), (p("pro"), 2)].into(),
+                client_errors: 1,
+                server_errors: 1,
+                latency_ms: 1_215,
+                tokens: 1_040,
+                unpriced_tokens: 40,
+                cost: MicroUsd(3_000),
+            };
+            assert_eq!(store.month_usage(&acme, november).await.unwrap(), month);
+            let days = store.day_usage(&acme, november).await.unwrap();
+            assert_eq!(days, entry.aggregates.days);
+            let billable = [
+                (p("2026-11-21"), [(p("pro"), 1)].into()),
+                (p("2026-11-22"), [(p("free"), 1), (p("pro"), 1)].into()),
+            ];
+            let stored = store.billable_days(&acme, november).await.unwrap();
+            assert_eq!(stored, billable.into());
+            for ((day, endpoint), tally) in &entry.aggregates.endpoints {
+                let stored = store.endpoint_usage(&acme, *day).await.unwrap();
+                assert_eq!(stored, [(endpoint.clone(), tally.clone())].into());
+            }
+            assert_eq!(all_billable(store, november).await, [acme]);
+            assert_eq!(write_usage(at, &entry).await, Written::Duplicate);
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn the_month_of_a_plan_without_overage() {
+    let entry = Entry::new("acme", "e-2", &[call(NOW, "free", "/ping", 200)]);
+    check(
+        "usage_without_overage",
+        async |at| {
+            assert_eq!(write_usage(at, &entry).await, Written::Counted);
+        },
+        async |at| {
+            let month = at
+                .store
+                .month_usage(&p("acme"), p("2026-11"))
+                .await
+                .unwrap();
+            assert_eq!(month.billable, [(p("free"), 1)].into());
+            assert_eq!(all_billable(&at.store, p("2026-11")).await, []);
+        },
+    )
+    .await;
+}
+
+fn refused(index: usize, reason: &str) -> RefusedRecord {
+    RefusedRecord {
+        index,
+        reason: reason.into(),
+    }
+}
+
+#[tokio::test]
+async fn refused_records_in_quarantine() {
+    let mut entry = Entry::new("acme", "e-3", &[call(NOW, "pro", "/ping", 200)]);
+    entry.part = 1;
+    entry.refused = vec![
+        refused(1, "there is no plan platinum"),
+        refused(12, "status is out of bounds"),
+    ];
+    check(
+        "quarantined_records",
+        async |at| {
+            assert_eq!(write_usage(at, &entry).await, Written::Counted);
+        },
+        async |at| {
+            let stored = at.store.quarantined_of_entry("tollgate:ping", "e-3").await;
+            let expected = Quarantined {
+                refused: entry.refused.clone(),
+                body: entry.body.clone(),
+                received_at: p(NOW),
+            };
+            assert_eq!(stored.unwrap(), [expected]);
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_conflicting_entry_in_quarantine() {
+    let mut entry = Entry::new("acme", "e-4", &[]);
+    entry.refused = vec![refused(0, "another entry has its identity")];
+    check(
+        "quarantined_conflict",
+        async |at| at.store.quarantine_conflict(&entry.part()).await.unwrap(),
+        async |at| {
+            let stored = at.store.quarantined_of_entry("tollgate:ping", "e-4").await;
+            let expected = Quarantined {
+                refused: entry.refused.clone(),
+                body: entry.body.clone(),
+                received_at: p(NOW),
+            };
+            assert_eq!(stored.unwrap(), [expected]);
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_message_in_quarantine() {
+    let (body, reason) = (b"not an entry", "not of the documented shape");
+    check(
+        "quarantined_message",
+        async |at| {
+            let store = &at.store;
+            store
+                .quarantine_message(body, reason, p(NOW))
+                .await
+                .unwrap();
+        },
+        async |at| {
+            let stored = at.store.quarantined_message(body).await.unwrap();
+            let expected = Quarantined {
+                refused: vec![refused(0, reason)],
+                body: body.to_vec(),
+                received_at: p(NOW),
+            };
+            assert_eq!(stored, [expected]);
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn the_account_and_the_charges_of_a_month() {
+    let once = Charged {
+        charges: 1,
+        cents: Cents(23),
+        over_calls: 230,
+    };
+    check(
+        "charges",
+        async |at| {
+            for (number, before) in [(1, Charged::default()), (2, once)] {
+                let recorded = at.store.record_charge(&charge(number), before).await;
+                assert_eq!(recorded.unwrap(), Recorded::Written);
+            }
+        },
+        async |at| {
+            let (acme, november) = (p("acme"), p("2026-11"));
+            let twice = Charged {
+                charges: 2,
+                cents: Cents(46),
+                over_calls: 460,
+            };
+            assert_eq!(at.store.charged(&acme, november).await.unwrap(), twice);
+            let page = at.store.charges(&acme, november, 1).await.unwrap();
+            let in_ledger = |number| LedgerEntry {
+                intent: charge(number),
+                status: "ledger_only".into(),
+            };
+            assert_eq!(page.items, [in_ledger(1), in_ledger(2)]);
+            let page = at.store.charges(&acme, november, 2).await.unwrap();
+            assert_eq!(page.items, [in_ledger(2)]);
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_closed_month() {
+    check(
+        "month_closed",
+        async |at| at.store.close(p("2026-08")).await.unwrap(),
+        async |at| {
+            assert!(at.store.is_closed(p("2026-08")).await.unwrap());
+            assert!(!at.store.is_closed(p("2026-09")).await.unwrap());
+        },
+    )
+    .await;
+}

@@ -1,0 +1,95 @@
+//! Reading requests, and naming what cannot be read.
+
+use axum::body::Body;
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use http::request::Parts;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+
+use crate::Problem;
+
+/// The most bytes a body may have.
+pub const MAX_BODY: usize = 1024 * 1024;
+
+/// A JSON body. Anything else is a 400 that names the field, or a 413.
+#[derive(Debug, Clone)]
+pub struct JsonBody<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let body: Body = request.into_body();
+        let bytes = match Limited::new(body, MAX_BODY).collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(error) if error.is::<LengthLimitError>() => return Err(Problem::body_too_large()),
+            Err(_) => return Err(Problem::bad_request("The body ended early.")),
+        };
+        let text = std::str::from_utf8(&bytes)
+            .map_err(|_| Problem::bad_request("The body is not UTF-8 text."))?;
+        let mut json = serde_json::Deserializer::from_str(text);
+        let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+            let path = error.path().to_string();
+            let inner = error.into_inner();
+            let problem = Problem::bad_request(format!("In the JSON body: {inner}."));
+            match path.as_str() {
+                "." => problem,
+                path => problem.with("field", path),
+            }
+        })?;
+        json.end()
+            .map_err(|error| Problem::bad_request(format!("After the JSON body: {error}.")))?;
+        Ok(Self(value))
+    }
+}
+
+/// The query's parameters. A wrong or unknown one is a 400 that says so.
+#[derive(Debug, Clone)]
+pub struct QueryParams<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for QueryParams<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match Query::from_request_parts(parts, state).await {
+            Ok(Query(params)) => Ok(Self(params)),
+            Err(rejection) => {
+                let text = rejection.body_text();
+                let reason = text
+                    .strip_prefix("Failed to deserialize query string: ")
+                    .unwrap_or(&text);
+                Err(Problem::bad_request(format!("In the query: {reason}.")))
+            }
+        }
+    }
+}
+
+/// The one parameter of the path. One that names nothing of its kind is a 404, for there can be no
+/// such thing.
+#[derive(Debug, Clone)]
+pub struct PathParam<T>(pub T);
+
+impl<S: Send + Sync, T: std::str::FromStr + Send> FromRequestParts<S> for PathParam<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let not_found = || Problem::not_found("There is nothing of that name.");
+        let Path(text) = Path::<String>::from_request_parts(parts, state)
+            .await
+            .map_err(|_| not_found())?;
+        text.parse().map(Self).map_err(|_| not_found())
+    }
+}
+
+/// For fields of a merge patch (RFC 7396): absent leaves, `null` removes, a value sets.
+///
+/// # Errors
+/// When the value is none of `T`.
+pub fn nullable<'de, D, T>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    Option::deserialize(deserializer).map(Some)
+}

@@ -1,0 +1,46 @@
+//! The `Idempotency-Key` header of requests that create something.
+
+use axum::extract::FromRequestParts;
+use http::request::Parts;
+use sha2::{Digest, Sha256};
+use tollgate_domain::id::KeyId;
+use tollgate_domain::key::hex;
+use tollgate_store::Idempotency;
+
+use crate::Problem;
+
+/// The header's value, if the request has one: 1 to 255 visible ASCII characters.
+#[derive(Debug, Clone)]
+pub struct IdempotencyKey(Option<String>);
+
+impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let Some(value) = parts.headers.get("idempotency-key") else {
+            return Ok(Self(None));
+        };
+        let visible = |text: &&str| {
+            (1..=255).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
+        };
+        match value.to_str().ok().filter(visible) {
+            Some(key) => Ok(Self(Some(key.to_owned()))),
+            None => Err(Problem::bad_request(
+                "The Idempotency-Key header must be 1 to 255 visible ASCII characters.",
+            )),
+        }
+    }
+}
+
+impl IdempotencyKey {
+    /// The mark of a request to do `operation`, by the holder of `caller`. `request` is all that
+    /// makes it this request and no other.
+    #[must_use]
+    pub fn mark(&self, operation: &str, caller: &KeyId, request: &str) -> Option<Idempotency> {
+        self.0.as_ref().map(|key| Idempotency {
+            scope: format!("{operation}#{caller}"),
+            key: key.clone(),
+            request: hex(&Sha256::digest(request)),
+        })
+    }
+}

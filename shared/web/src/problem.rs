@@ -1,0 +1,164 @@
+//! Problems: what a caller is told when a request is not met (RFC 9457).
+
+use std::error::Error;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use http::{HeaderMap, StatusCode};
+use serde_json::{Map, Value};
+use tollgate_domain::caller::problem_type;
+use tollgate_runtime::Chain;
+use tollgate_store::StoreError;
+
+/// A request that is not met, and why: one text for the caller, another for the log.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    status: StatusCode,
+    slug: &'static str,
+    title: &'static str,
+    detail: String,
+    members: Map<String, Value>,
+    headers: HeaderMap,
+    cause: Option<Arc<dyn Error + Send + Sync>>,
+}
+
+impl Problem {
+    fn new(status: StatusCode, slug: &'static str, title: &'static str, detail: String) -> Self {
+        Self {
+            status,
+            slug,
+            title,
+            detail,
+            members: Map::new(),
+            headers: HeaderMap::new(),
+            cause: None,
+        }
+    }
+
+    /// 400: the request cannot be read. `detail` names the part that cannot.
+    pub fn bad_request(detail: impl Into<String>) -> Self {
+        let title = "The request cannot be read";
+        Self::new(StatusCode::BAD_REQUEST, "bad-request", title, detail.into())
+    }
+
+    /// 403: the key is good, and not for this.
+    pub fn forbidden(detail: impl Into<String>) -> Self {
+        let title = "The key does not allow this";
+        Self::new(StatusCode::FORBIDDEN, "forbidden", title, detail.into())
+    }
+
+    /// 404: there is no such thing.
+    pub fn not_found(detail: impl Into<String>) -> Self {
+        let title = "Not found";
+        Self::new(StatusCode::NOT_FOUND, "not-found", title, detail.into())
+    }
+
+    /// 405: the route has other methods.
+    #[must_use]
+    pub fn method_not_allowed() -> Self {
+        let title = "Method not allowed";
+        let detail = "This route does not have that method.".to_owned();
+        let status = StatusCode::METHOD_NOT_ALLOWED;
+        Self::new(status, "method-not-allowed", title, detail)
+    }
+
+    /// 409: the thing is in a state that forbids this.
+    pub fn conflict(detail: impl Into<String>) -> Self {
+        let title = "Not possible in this state";
+        Self::new(StatusCode::CONFLICT, "conflict", title, detail.into())
+    }
+
+    /// 413: the body is too large.
+    #[must_use]
+    pub fn body_too_large() -> Self {
+        let title = "The body is too large";
+        let detail = "A body may have at most 1 MB (1,048,576 bytes).".to_owned();
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "body-too-large",
+            title,
+            detail,
+        )
+    }
+
+    /// 422: the request can be read, and asks for what cannot be.
+    pub fn unprocessable(detail: impl Into<String>) -> Self {
+        let title = "The request asks for what cannot be";
+        let status = StatusCode::UNPROCESSABLE_ENTITY;
+        Self::new(status, "unprocessable", title, detail.into())
+    }
+
+    /// 500: it is not the caller's fault, and the log says what it is.
+    pub fn internal(cause: impl Error + Send + Sync + 'static) -> Self {
+        let title = "Something went wrong here";
+        let detail = "The request was not met, and this has been noted.".to_owned();
+        let mut problem = Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", title, detail);
+        problem.cause = Some(Arc::new(cause));
+        problem
+    }
+
+    /// 503: the same request may succeed a moment later.
+    pub fn unavailable(cause: impl Error + Send + Sync + 'static) -> Self {
+        let title = "Temporarily unavailable";
+        let detail = "Try again in a moment.".to_owned();
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        let mut problem = Self::new(status, "temporarily-unavailable", title, detail);
+        problem.cause = Some(Arc::new(cause));
+        problem.with_header(http::header::RETRY_AFTER, HeaderValue::from_static("1"))
+    }
+
+    /// Adds an extension member.
+    #[must_use]
+    pub fn with(mut self, member: &str, value: impl Into<Value>) -> Self {
+        self.members.insert(member.to_owned(), value.into());
+        self
+    }
+
+    /// Adds a header field.
+    #[must_use]
+    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.insert(name, value);
+        self
+    }
+
+    /// The response, and a line in the log for what is not the caller's fault.
+    pub(crate) fn render(&self, request_id: &str) -> Response {
+        if let Some(cause) = &self.cause {
+            tracing::error!(request_id, error = %Chain(cause.as_ref()), "request failed");
+        }
+        let mut body = Map::new();
+        body.insert("type".into(), problem_type(self.slug).into());
+        body.insert("title".into(), self.title.into());
+        body.insert("status".into(), self.status.as_u16().into());
+        body.insert("detail".into(), self.detail.clone().into());
+        body.extend(self.members.clone());
+        body.insert("request_id".into(), request_id.into());
+        let mut response = Response::new(Body::from(Value::from(body).to_string()));
+        *response.status_mut() = self.status;
+        *response.headers_mut() = self.headers.clone();
+        let problem_json = HeaderValue::from_static("application/problem+json");
+        response.headers_mut().insert(CONTENT_TYPE, problem_json);
+        response
+    }
+}
+
+impl IntoResponse for Problem {
+    /// Leaves the rendering to [`serve`](crate::serve), which knows the request's id.
+    fn into_response(self) -> Response {
+        let mut response = self.status.into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        if error.is_transient() {
+            Self::unavailable(error)
+        } else {
+            Self::internal(error)
+        }
+    }
+}

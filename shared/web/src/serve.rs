@@ -1,0 +1,75 @@
+//! From routes to a function behind the gateway.
+
+use axum::Router;
+use axum::extract::Request;
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use http::header::{CACHE_CONTROL, HeaderValue};
+use http::uri::{PathAndQuery, Uri};
+use lambda_http::RequestExt;
+use lambda_http::request::RequestContext;
+
+use crate::Problem;
+
+/// A function behind the gateway: takes the gateway's requests, answers, and never fails.
+pub type Service = Router;
+
+/// Makes a function of some routes. Unknown routes and methods, and every [`Problem`], are answered
+/// with problem+json and the gateway's request id.
+pub fn serve(routes: Router) -> Service {
+    let routes = routes
+        .fallback(async || Problem::not_found("There is no such route."))
+        .method_not_allowed_fallback(async || Problem::method_not_allowed())
+        .layer(middleware::from_fn(finish));
+    // The path is changed before routing, and a layer of a router runs after it.
+    Router::new().fallback_service(
+        tower::ServiceBuilder::new()
+            .map_request(without_stage)
+            .service(routes),
+    )
+}
+
+/// Runs these routes as a Lambda function behind the gateway, for ever.
+///
+/// # Errors
+/// When the Lambda Runtime API cannot be reached.
+pub async fn run(routes: Router) -> Result<(), lambda_http::Error> {
+    lambda_http::run(serve(routes)).await
+}
+
+/// Gives the request the path that its route has in the API, without the name of the stage.
+fn without_stage(mut request: Request) -> Request {
+    let path = request.raw_http_path();
+    if path.is_empty() {
+        return request;
+    }
+    let whole = match request.uri().query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    };
+    if let Ok(path) = PathAndQuery::try_from(whole) {
+        *request.uri_mut() = Uri::from(path);
+    }
+    request
+}
+
+async fn finish(request: Request, next: Next) -> Response {
+    let request_id = match request.extensions().get::<RequestContext>() {
+        Some(RequestContext::ApiGatewayV1(context)) => {
+            context.request_id.clone().unwrap_or_default()
+        }
+        _ => String::new(),
+    };
+    let mut response = next.run(request).await;
+    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        let allow = response.headers_mut().remove(http::header::ALLOW);
+        response = problem.render(&request_id);
+        if let Some(allow) = allow {
+            response.headers_mut().insert(http::header::ALLOW, allow);
+        }
+    }
+    // Answers speak of one caller at one moment; some hold a secret.
+    let no_store = HeaderValue::from_static("no-store");
+    response.headers_mut().insert(CACHE_CONTROL, no_store);
+    response
+}
