@@ -12,6 +12,7 @@ mod queue;
 
 pub use bus::{InvalidPattern, Rule};
 pub use fault::{Call, Fault};
+pub use rusqlite::Error as QueueError;
 pub use queue::{Counts, DeadLetter, MAX_RECEIVES, Message, Queue};
 
 use std::path::Path;

@@ -1,1 +1,15 @@
+//! Tollgate on one machine and in one process, without an account, a container or a service.
+//!
+//! The gateway reads its routes, responses and rules from the template that is deployed to AWS, and
+//! hands real API Gateway events to the handlers that run in Lambda. Underneath are the real AWS
+//! SDK clients, answered by the embedded services of `tollgate-local-aws`.
 
+pub mod client;
+mod consumer;
+pub mod demo;
+mod functions;
+mod gateway;
+mod local_api;
+mod local_clock;
+pub mod product;
+pub mod template;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::str::FromStr;
 
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{
     AttributeValue, KeysAndAttributes, ReturnValue, ReturnValuesOnConditionCheckFailure,
 };
@@ -481,13 +482,15 @@ impl Store {
                 None => {}
             }
         }
+        if !refusals[0].is_condition() {
+            return Ok(Rotated::Taken);
+        }
         match refusals[0].item().map(read_key).transpose()? {
             // This very call: its first try took effect.
             Some(stored) if stored.rotated_to.as_ref() == Some(&successor.record.id) => {
                 Ok(Rotated::New)
             }
-            Some(_) => Ok(Rotated::Changed),
-            None => Ok(Rotated::Taken),
+            _ => Ok(Rotated::Changed),
         }
     }
 
@@ -510,18 +513,17 @@ impl Store {
             // one on record, and a repeat of this write changes nothing.
             .condition_expression("attribute_exists(pk) AND attribute_not_exists(revoked_at)")
             .expression_attribute_values(":now", t(now))
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .send()
             .await;
         match outcome {
             Ok(_) => Ok(true),
-            Err(error)
-                if error
-                    .as_service_error()
-                    .is_some_and(|e| e.is_conditional_check_failed_exception()) =>
-            {
-                Ok(true)
-            }
-            Err(error) => Err(StoreError::service("revoking a key", error)),
+            Err(error) => match error.as_service_error() {
+                Some(UpdateItemError::ConditionalCheckFailedException(failed)) => {
+                    Ok(failed.item().is_some_and(|item| !item.is_empty()))
+                }
+                _ => Err(StoreError::service("revoking a key", error)),
+            },
         }
     }
 
@@ -578,9 +580,10 @@ impl Store {
             .update_item()
             .table_name(self.table(ACCOUNTS))
             .set_key(Some(pk(key)))
-            .update_expression(changes.expression())
+            // None for a change of nothing: DynamoDB refuses empty ones, and checks the condition.
+            .set_update_expression(Some(changes.expression()).filter(|text| !text.is_empty()))
             .condition_expression(condition)
-            .set_expression_attribute_names(Some(changes.names))
+            .set_expression_attribute_names((!changes.names.is_empty()).then_some(changes.names))
             .set_expression_attribute_values((!changes.values.is_empty()).then_some(changes.values))
             .return_values(ReturnValue::AllNew)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
@@ -589,7 +592,7 @@ impl Store {
         match outcome {
             Ok(updated) => Ok(Ok(updated.attributes.unwrap_or_default())),
             Err(error) => match error.as_service_error() {
-                Some(aws_sdk_dynamodb::operation::update_item::UpdateItemError::ConditionalCheckFailedException(failed)) => {
+                Some(UpdateItemError::ConditionalCheckFailedException(failed)) => {
                     Ok(Err(failed.item().cloned().filter(|item| !item.is_empty())))
                 }
                 _ => Err(StoreError::service("changing an account", error)),

@@ -110,7 +110,8 @@ pub const BILLABLE: Index = Index {
 };
 
 /// Every entry that was counted: the claim that keeps it from being counted again, and the raw
-/// record. `pk` = `<source>#<id>`, `sk` = number of the part.
+/// record. `pk` = `<source>#<id>`, `#` and `%` in the source percent-encoded; `sk` = number of the
+/// part.
 pub const USAGE_LOG: Table = Table {
     name: "usage-log",
     hash: "pk",

@@ -88,6 +88,12 @@ fn keys(pk: impl Into<String>, sk: impl Into<String>) -> Item {
     HashMap::from([(attr::PK.to_owned(), s(pk)), (attr::SK.to_owned(), s(sk))])
 }
 
+/// `<source>#<id>`, with what separates them encoded where it stands in the source: two identities
+/// never share a key.
+fn entry_pk(source: &str, id: &str) -> String {
+    format!("{}#{id}", source.replace('%', "%25").replace('#', "%23"))
+}
+
 fn day_sk(day: Day) -> String {
     format!("DAY#{day}")
 }
@@ -221,7 +227,7 @@ fn read_reasons(item: &Item) -> Result<Vec<RefusedRecord>, StoreError> {
 
 impl EntryPart<'_> {
     fn pk(&self) -> String {
-        format!("{}#{}", self.source, self.id)
+        entry_pk(self.source, self.id)
     }
 
     /// What tells this entry from another of the same identity: a digest of its JSON, whatever
@@ -385,7 +391,7 @@ impl Store {
         source: &str,
         id: &str,
     ) -> Result<Vec<Quarantined>, StoreError> {
-        self.quarantined(format!("{source}#{id}")).await
+        self.quarantined(entry_pk(source, id)).await
     }
 
     /// What was set aside of this message.

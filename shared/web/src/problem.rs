@@ -124,7 +124,8 @@ impl Problem {
     }
 
     /// The response, and a line in the log for what is not the caller's fault.
-    pub(crate) fn render(&self, request_id: &str) -> Response {
+    #[must_use]
+    pub fn render(&self, request_id: &str) -> Response {
         if let Some(cause) = &self.cause {
             tracing::error!(request_id, error = %Chain(cause.as_ref()), "request failed");
         }

@@ -1,0 +1,137 @@
+//! A client of the product, as any other HTTP client would be: for the demo and the end-to-end
+//! tests.
+
+use axum::body::Body;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, Method, StatusCode};
+use http_body_util::BodyExt;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde_json::Value;
+
+/// Calls one product with one key.
+#[derive(Clone)]
+pub struct Client {
+    http: hyper_util::client::legacy::Client<HttpConnector, Body>,
+    url: String,
+    key: Option<String>,
+}
+
+/// An answer.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// Status.
+    pub status: StatusCode,
+    /// Header fields.
+    pub headers: HeaderMap,
+    /// The body as text.
+    pub text: String,
+}
+
+/// No answer came.
+#[derive(Debug, thiserror::Error)]
+#[error("{method} {path} was not answered")]
+pub struct NoAnswer {
+    method: Method,
+    path: String,
+    #[source]
+    source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl Answer {
+    /// The body as JSON; null if it is none.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_default()
+    }
+
+    /// A header field as text; empty if there is none.
+    #[must_use]
+    pub fn header(&self, name: &str) -> &str {
+        let value = self.headers.get(name);
+        value.and_then(|value| value.to_str().ok()).unwrap_or("")
+    }
+}
+
+impl Client {
+    /// A client of the product at `url`, without a key.
+    #[must_use]
+    pub fn new(url: &str) -> Self {
+        Self {
+            http: hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build_http(),
+            url: url.to_owned(),
+            key: None,
+        }
+    }
+
+    /// The same client with this key.
+    #[must_use]
+    pub fn with_key(&self, key: &str) -> Self {
+        Self {
+            key: Some(key.to_owned()),
+            ..self.clone()
+        }
+    }
+
+    /// A `GET`.
+    ///
+    /// # Errors
+    /// When no answer comes.
+    pub async fn get(&self, path: &str) -> Result<Answer, NoAnswer> {
+        self.send(Method::GET, path, &[], Body::empty()).await
+    }
+
+    /// A request with a JSON body.
+    ///
+    /// # Errors
+    /// When no answer comes.
+    pub async fn json(&self, method: Method, path: &str, body: Value) -> Result<Answer, NoAnswer> {
+        let headers = [(CONTENT_TYPE.as_str(), "application/json")];
+        self.send(method, path, &headers, body.to_string().into())
+            .await
+    }
+
+    /// A `POST` with a JSON body.
+    ///
+    /// # Errors
+    /// When no answer comes.
+    pub async fn post(&self, path: &str, body: Value) -> Result<Answer, NoAnswer> {
+        self.json(Method::POST, path, body).await
+    }
+
+    /// Any request.
+    ///
+    /// # Errors
+    /// When no answer comes.
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Body,
+    ) -> Result<Answer, NoAnswer> {
+        let failed = |source: Box<dyn std::error::Error + Send + Sync>| NoAnswer {
+            method: method.clone(),
+            path: path.to_owned(),
+            source,
+        };
+        let mut request = http::Request::builder()
+            .method(method.clone())
+            .uri(format!("{}{path}", self.url));
+        if let Some(key) = &self.key {
+            request = request.header("x-api-key", key);
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(body).map_err(|error| failed(error.into()))?;
+        let answer = self.http.request(request).await;
+        let (parts, body) = answer.map_err(|error| failed(error.into()))?.into_parts();
+        let body = body.collect().await.map_err(|error| failed(error.into()))?;
+        Ok(Answer {
+            status: parts.status,
+            headers: parts.headers,
+            text: String::from_utf8_lossy(&body.to_bytes()).into_owned(),
+        })
+    }
+}

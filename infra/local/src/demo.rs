@@ -1,0 +1,468 @@
+//! The story: one command gates, meters and bills. Each step is told, and checked.
+
+#![allow(clippy::print_stdout, reason = "the story is told on standard output")]
+
+use std::io::IsTerminal;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use http::{Method, StatusCode};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tollgate_domain::key::{KeyFormat, Role};
+use tollgate_domain::llm::LlmPrices;
+use tollgate_domain::usage::EVENT_TYPE;
+use tollgate_runtime::Entropy;
+
+use crate::client::{Answer, Client, NoAnswer};
+use crate::product::{self, Options};
+
+/// Calls on their way at a time.
+const CONCURRENCY: usize = 16;
+/// Calls reported in bulk, so that the month is over its included 100,000 by 234.
+const IN_BULK: u64 = 100_000;
+const ONE_BY_ONE: u64 = 234;
+/// When the story is set.
+const BEGINNING: &str = "2026-11-10T09:00:00Z";
+
+/// A step that did not go as it should.
+#[derive(Debug, thiserror::Error)]
+#[error("step {number}, \"{step}\": {reason}")]
+pub struct Failed {
+    number: usize,
+    step: &'static str,
+    reason: String,
+}
+
+/// What went wrong within a step.
+struct Wrong(String);
+
+impl From<NoAnswer> for Wrong {
+    fn from(error: NoAnswer) -> Self {
+        Self(tollgate_runtime::Chain(&error).to_string())
+    }
+}
+
+/// The story so far.
+struct Story {
+    anyone: Client,
+    admin: Client,
+    colour: bool,
+    free: Client,
+    pro: Client,
+}
+
+/// Plays the story.
+///
+/// # Errors
+/// When a step does not go as it should; the error names it.
+pub async fn run() -> Result<(), Failed> {
+    let begin = |reason: String| Failed {
+        number: 0,
+        step: "start the product",
+        reason,
+    };
+    let running = product::start(Options::default())
+        .await
+        .map_err(|error| begin(tollgate_runtime::Chain(&error).to_string()))?;
+    let anyone = Client::new(&running.url);
+    let admin_key = running.admin.expose().unwrap_or_default();
+    let mut story = Story {
+        admin: anyone.with_key(admin_key),
+        free: anyone.clone(),
+        pro: anyone.clone(),
+        anyone,
+        colour: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+    };
+    println!(
+        "The product runs on {}, with nothing in its store.",
+        running.url
+    );
+    let outcome = story.play().await;
+    let stopped = running.stop().await;
+    outcome?;
+    stopped.map_err(|error| begin(error.to_string()))?;
+    println!("\n{}", story.bold("All of it went as it should."));
+    Ok(())
+}
+
+impl Story {
+    async fn play(&mut self) -> Result<(), Failed> {
+        let mut number = 0;
+        macro_rules! step {
+            ($title:literal, $step:ident) => {
+                number += 1;
+                println!(
+                    "\n{} {}",
+                    self.bold(&format!("{number}.")),
+                    self.bold($title)
+                );
+                self.$step().await.map_err(|Wrong(reason)| Failed {
+                    number,
+                    step: $title,
+                    reason,
+                })?;
+            };
+        }
+        step!("Two customers get a key each", keys);
+        step!("A free customer's month ends after 1,000 calls", quota);
+        step!("Keys that are no good", bad_keys);
+        step!("Usage adds up to what was served", usage);
+        step!("An analysis costs what its tokens say", analysis);
+        step!("A pro customer makes 100,234 calls", overage);
+        step!(
+            "A night charges the overage, and a second night nothing",
+            nights
+        );
+        Ok(())
+    }
+
+    async fn keys(&mut self) -> Result<(), Wrong> {
+        let clock = self
+            .anyone
+            .post("/_local/clock", json!({ "now": BEGINNING }));
+        expect(&clock.await?, StatusCode::OK)?;
+        for (id, plan) in [("frida", "free"), ("petra", "pro")] {
+            let customer = json!({ "id": id, "name": id, "plan": plan });
+            let created = self.admin.post("/admin/customers", customer).await?;
+            expect(&created, StatusCode::CREATED)?;
+        }
+        self.free = self
+            .key_for("frida", json!({ "requests_per_hour": 5_000 }))
+            .await?;
+        self.pro = self.key_for("petra", json!({})).await?;
+        self.tell("frida is on the free plan, petra on pro; their keys were shown once");
+        self.tell(
+            "frida's key has its hourly limit raised to 5,000, so that the month is what ends",
+        );
+        Ok(())
+    }
+
+    async fn key_for(&self, customer: &str, overrides: Value) -> Result<Client, Wrong> {
+        let body = json!({ "customer_id": customer, "overrides": overrides });
+        let created = self.admin.post("/admin/api-keys", body).await?;
+        expect(&created, StatusCode::CREATED)?;
+        let created = created.json();
+        Ok(self.anyone.with_key(text(&created, "key")?))
+    }
+
+    async fn quota(&mut self) -> Result<(), Wrong> {
+        let served = self.ping(self.free.clone(), 1_000).await?;
+        check(served == 1_000, || {
+            format!("{served} of 1,000 calls were served")
+        })?;
+        self.tell("1,000 calls: 200");
+        let refused = self.free.get("/api/secure/ping").await?;
+        expect(&refused, StatusCode::TOO_MANY_REQUESTS)?;
+        let headers = [
+            ("x-ratelimit-limit", "1000"),
+            ("x-ratelimit-remaining", "0"),
+            // 1 December 2026, 00:00 UTC.
+            ("x-ratelimit-reset", "1796083200"),
+            ("content-type", "application/problem+json"),
+        ];
+        for (name, value) in headers {
+            let found = refused.header(name);
+            check(found == value, || {
+                format!("{name} is {found:?}, not {value:?}")
+            })?;
+        }
+        let retry: u64 = refused.header("retry-after").parse().unwrap_or(0);
+        let days = retry / 86_400;
+        check(days == 20, || {
+            format!("Retry-After is {retry} s, not 20 days and some hours")
+        })?;
+        self.tell(&format!(
+            "call 1,001: 429, Retry-After {retry} s, until 1 December"
+        ));
+        self.tell(text(&refused.json(), "detail")?);
+        Ok(())
+    }
+
+    async fn bad_keys(&mut self) -> Result<(), Wrong> {
+        let format = KeyFormat::new("tg", "live").map_err(|error| Wrong(error.to_string()))?;
+        let entropy = Entropy::system().map_err(|error| Wrong(error.to_string()))?;
+        let stranger = entropy.with(|rng| format.generate(Role::Customer, rng));
+        let unknown = self.anyone.with_key(stranger.expose());
+
+        let revoked = self
+            .admin
+            .post("/admin/api-keys", json!({ "customer_id": "petra" }));
+        let created = revoked.await?.json();
+        let revoked = self.anyone.with_key(text(&created, "key")?);
+        let path = format!("/admin/api-keys/{}", text(&created, "prefix")?);
+        let gone = self
+            .admin
+            .send(Method::DELETE, &path, &[], Body::empty())
+            .await?;
+        expect(&gone, StatusCode::NO_CONTENT)?;
+
+        let body = json!({ "customer_id": "petra", "expires_at": "2026-11-10T10:00:00Z" });
+        let created = self.admin.post("/admin/api-keys", body).await?.json();
+        let expired = self.anyone.with_key(text(&created, "key")?);
+        expect(&expired.get("/api/secure/ping").await?, StatusCode::OK)?;
+        let later = self
+            .anyone
+            .post("/_local/clock", json!({ "advance_s": 3_600 }));
+        expect(&later.await?, StatusCode::OK)?;
+
+        let cases = [
+            ("no key", self.anyone.clone()),
+            ("an unknown key", unknown),
+            ("an expired key", expired),
+            ("a revoked key", revoked),
+        ];
+        for (what, client) in cases {
+            expect(
+                &client.get("/api/secure/ping").await?,
+                StatusCode::UNAUTHORIZED,
+            )?;
+            self.tell(&format!("{what}: 401"));
+        }
+        Ok(())
+    }
+
+    async fn usage(&mut self) -> Result<(), Wrong> {
+        let drained = self.anyone.post("/_local/drain", json!({})).await?;
+        expect(&drained, StatusCode::OK)?;
+        let usage = self.free.get("/api/usage/current").await?;
+        expect(&usage, StatusCode::OK)?;
+        let usage = usage.json();
+        for (which, calls) in [
+            ("admitted", &usage["admitted"]["calls"]),
+            ("metered", &usage["metered"]["calls"]),
+        ] {
+            check(*calls == 1_000, || {
+                format!("{calls} calls {which}, not 1,000")
+            })?;
+        }
+        self.tell("frida: 1,000 calls admitted, 1,000 metered; the refused one is in neither");
+        Ok(())
+    }
+
+    async fn analysis(&mut self) -> Result<(), Wrong> {
+        let question =
+            json!({ "text": "Is a hard quota kinder than a surprising bill? ".repeat(20) });
+        let answer = self.pro.post("/api/analyze", question).await?;
+        expect(&answer, StatusCode::OK)?;
+        let answer = answer.json();
+        let prices = LlmPrices::default();
+        let mut expected = 0;
+        for usage in answer["usage"].as_array().into_iter().flatten() {
+            let provider = text(usage, "provider")?;
+            let tokens = usage["tokens"].as_u64().unwrap_or(0);
+            let cost = prices.cost(provider, tokens).unwrap_or_default();
+            self.tell(&format!("{provider}: {tokens} tokens, {cost}"));
+            expected += cost.0;
+        }
+        let told = &answer["cost"]["micro_usd"];
+        check(expected > 0 && *told == expected, || {
+            format!("the answer says {told} micro-dollars, not {expected}")
+        })?;
+        expect(
+            &self.anyone.post("/_local/drain", json!({})).await?,
+            StatusCode::OK,
+        )?;
+        let usage = self.pro.get("/api/usage/current").await?.json();
+        let metered = &usage["metered"]["cost"]["micro_usd"];
+        check(*metered == expected, || {
+            format!("{metered} micro-dollars were metered, not {expected}")
+        })?;
+        self.tell(&format!(
+            "{} were metered",
+            text(&answer["cost"], "display")?
+        ));
+        Ok(())
+    }
+
+    async fn overage(&mut self) -> Result<(), Wrong> {
+        // Two calls of petra's stand already: the analysis, and the one before her key expired.
+        let served = self.ping(self.pro.clone(), ONE_BY_ONE - 2).await?;
+        check(served == ONE_BY_ONE - 2, || {
+            format!("{served} calls were served")
+        })?;
+        self.report(IN_BULK).await?;
+        let progress = spinner("counting");
+        let drained = self.anyone.post("/_local/drain", json!({})).await?;
+        progress.finish_and_clear();
+        expect(&drained, StatusCode::OK)?;
+        let dead = &drained.json()["dead_letters"];
+        check(*dead == 0, || {
+            format!("{dead} messages could not be counted")
+        })?;
+        let usage = self.pro.get("/api/usage/current").await?.json();
+        let calls = &usage["metered"]["billable_calls"];
+        check(*calls == IN_BULK + ONE_BY_ONE, || {
+            format!("{calls} calls were metered")
+        })?;
+        self.tell("234 made one by one, 100,000 reported in bulk by another producer on the bus");
+        self.tell(&format!(
+            "overage so far: {}",
+            text(&usage["overage"]["cost"], "display")?
+        ));
+        Ok(())
+    }
+
+    async fn nights(&mut self) -> Result<(), Wrong> {
+        let preview = self
+            .admin
+            .post("/admin/billing/run", json!({ "dry_run": true }))
+            .await?;
+        expect(&preview, StatusCode::OK)?;
+        let cents = &preview.json()["cents"];
+        check(*cents == 23, || {
+            format!("a dry run would charge {cents} cents, not 23")
+        })?;
+        for (night, expected) in [("the first", 23), ("the second", 0)] {
+            let report = self.anyone.post("/_local/night", json!({})).await?;
+            expect(&report, StatusCode::OK)?;
+            let report = report.json();
+            let cents = &report["cents"];
+            check(*cents == expected, || {
+                format!("{night} night charged {cents} cents, not {expected}")
+            })?;
+            check(report["failed"] == 0, || {
+                format!("{night} night failed for someone")
+            })?;
+            self.tell(&format!("{night} night: {expected} cents"));
+        }
+        let ledger = self
+            .admin
+            .get("/admin/customers/petra/charges")
+            .await?
+            .json();
+        let charges = ledger["data"].as_array().map_or(0, Vec::len);
+        check(charges == 1, || {
+            format!("the ledger has {charges} charges, not 1")
+        })?;
+        let charge = &ledger["data"][0];
+        self.tell(&format!(
+            "the ledger: {} for calls {} to {} beyond the included ones, {}",
+            text(&charge["amount"], "display")?,
+            charge["from_call"],
+            charge["to_call"],
+            text(charge, "status")?,
+        ));
+        Ok(())
+    }
+
+    /// Calls ping so often, and returns how many calls were served.
+    async fn ping(&self, client: Client, times: u64) -> Result<u64, Wrong> {
+        let progress = bar(times, "calls");
+        let permits = Arc::new(Semaphore::new(CONCURRENCY));
+        let mut calls = JoinSet::new();
+        for _ in 0..times {
+            let permit = Arc::clone(&permits).acquire_owned().await;
+            let client = client.clone();
+            calls.spawn(async move {
+                let _permit = permit;
+                client.get("/api/secure/ping").await
+            });
+            progress.inc(1);
+        }
+        let mut served = 0;
+        while let Some(answer) = calls.join_next().await {
+            let answer = answer.map_err(|error| Wrong(error.to_string()))??;
+            served += u64::from(answer.status == StatusCode::OK);
+        }
+        progress.finish_and_clear();
+        Ok(served)
+    }
+
+    /// Puts records of petra's on the bus, as any producer may.
+    async fn report(&self, calls: u64) -> Result<(), Wrong> {
+        let progress = bar(calls, "records");
+        let record = json!({
+            "time": "2026-11-10T09:30:00Z",
+            "request_id": "batch",
+            "key_id": "key_bulk",
+            "plan": "pro",
+            "method": "GET",
+            "endpoint": "/api/bulk",
+            "status": 200,
+            "latency_ms": 5,
+        });
+        for batch in 0..calls / 1_000 {
+            let entries: Vec<Value> = (0..10)
+                .map(|entry| {
+                    let detail = json!({
+                        "specversion": "1.0",
+                        "id": format!("{batch}-{entry}"),
+                        "source": "demo",
+                        "type": EVENT_TYPE,
+                        "time": "2026-11-10T09:30:00Z",
+                        "subject": "petra",
+                        "data": { "records": vec![record.clone(); 100] },
+                    });
+                    json!({
+                        "EventBusName": "usage",
+                        "Source": "demo",
+                        "DetailType": EVENT_TYPE,
+                        "Detail": detail.to_string(),
+                    })
+                })
+                .collect();
+            let headers = [
+                ("x-amz-target", "AWSEvents.PutEvents"),
+                ("content-type", "application/x-amz-json-1.1"),
+            ];
+            let body = json!({ "Entries": entries }).to_string();
+            let answer = self
+                .anyone
+                .send(Method::POST, "/", &headers, body.into())
+                .await?;
+            expect(&answer, StatusCode::OK)?;
+            let failed = &answer.json()["FailedEntryCount"];
+            check(*failed == 0, || format!("the bus refused {failed} entries"))?;
+            progress.inc(1_000);
+        }
+        progress.finish_and_clear();
+        Ok(())
+    }
+
+    fn tell(&self, line: &str) {
+        match self.colour {
+            true => println!("   \x1b[32m✓\x1b[0m {line}"),
+            false => println!("   - {line}"),
+        }
+    }
+
+    fn bold(&self, text: &str) -> String {
+        match self.colour {
+            true => format!("\x1b[1m{text}\x1b[0m"),
+            false => text.to_owned(),
+        }
+    }
+}
+
+fn check(holds: bool, reason: impl FnOnce() -> String) -> Result<(), Wrong> {
+    if holds { Ok(()) } else { Err(Wrong(reason())) }
+}
+
+fn expect(answer: &Answer, status: StatusCode) -> Result<(), Wrong> {
+    check(answer.status == status, || {
+        format!("answered {}, not {status}: {}", answer.status, answer.text)
+    })
+}
+
+fn text<'a>(value: &'a Value, member: &str) -> Result<&'a str, Wrong> {
+    let text = value[member].as_str();
+    text.ok_or_else(|| Wrong(format!("an answer has no {member}")))
+}
+
+/// A progress bar on standard error; nothing where that is not a terminal.
+fn bar(length: u64, unit: &str) -> ProgressBar {
+    let bar = ProgressBar::new(length);
+    let style = ProgressStyle::with_template("   {bar:30} {pos}/{len} {msg}");
+    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+        .with_message(unit.to_owned())
+}
+
+fn spinner(what: &'static str) -> ProgressBar {
+    let spinner = ProgressBar::new_spinner().with_message(what);
+    spinner.enable_steady_tick(Duration::from_millis(100));
+    spinner
+}

@@ -1,0 +1,156 @@
+//! `cargo run`: the whole product on this machine. `cargo run -- demo`: its story, told and checked.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command line speaks on its standard streams"
+)]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+use tollgate_local::product::{self, AdminKey, Options, Running};
+use tollgate_local::{demo, product::StartError};
+use tollgate_runtime::Chain;
+
+/// Tollgate on one machine: gates, meters and bills an HTTP API, with no account, container or
+/// service.
+#[derive(Parser)]
+#[command(
+    name = "tollgate-local",
+    version,
+    args_conflicts_with_subcommands = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Starts the product and serves until it is told to stop (the default).
+    Serve(ServeArgs),
+    /// Plays the whole story over HTTP on a free port and an empty store, and checks each step.
+    Demo,
+}
+
+#[derive(Args)]
+struct ServeArgs {
+    /// Port on 127.0.0.1; 0 picks a free one.
+    #[arg(long, env = "TOLLGATE_PORT", default_value_t = 9000)]
+    port: u16,
+    /// Directory that keeps the state.
+    #[arg(long, value_name = "DIR", default_value = ".tollgate")]
+    data: PathBuf,
+    /// Keeps the state in memory: the end of the process is the end of it.
+    #[arg(long, conflicts_with = "data")]
+    in_memory: bool,
+    /// The admin key; without one, a key is made at the first start and shown once.
+    #[arg(long, env = "TOLLGATE_ADMIN_KEY", hide_env_values = true)]
+    admin_key: Option<String>,
+}
+
+/// Why serving ended badly.
+#[derive(Debug, thiserror::Error)]
+enum ServeError {
+    #[error("the product did not start")]
+    Start(#[from] StartError),
+    #[error("the signals that stop it cannot be watched")]
+    Signals(#[source] std::io::Error),
+    #[error("the server failed")]
+    Server(#[source] std::io::Error),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter.unwrap_or_else(|_| "warn".into()))
+        .with_writer(std::io::stderr)
+        .init();
+    match cli.command {
+        Some(Command::Demo) => match demo::run().await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failed) => fail(&failed),
+        },
+        Some(Command::Serve(args)) => serve(args).await,
+        None => serve(cli.serve).await,
+    }
+}
+
+async fn serve(args: ServeArgs) -> ExitCode {
+    match try_serve(args).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("tollgate: {}", Chain(error));
+    ExitCode::FAILURE
+}
+
+async fn try_serve(args: ServeArgs) -> Result<(), ServeError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Signals)?;
+    let data = (!args.in_memory).then_some(args.data);
+    let place = match &data {
+        Some(dir) => format!("state in {}", dir.display()),
+        None => "state in memory".to_owned(),
+    };
+    let running = product::start(Options {
+        port: args.port,
+        data,
+        admin_key: args.admin_key,
+    })
+    .await?;
+    greet(&running, &place);
+    tokio::select! {
+        outcome = tokio::signal::ctrl_c() => outcome.map_err(ServeError::Signals)?,
+        _ = terminate.recv() => {}
+    }
+    println!("stopping");
+    running.stop().await.map_err(ServeError::Server)
+}
+
+/// Says where everything is, with commands that work when pasted.
+fn greet(running: &Running, place: &str) {
+    let url = &running.url;
+    println!("Tollgate listens on {url} ({place})");
+    let key = match &running.admin {
+        AdminKey::Made(key) => {
+            println!("admin key, shown this once: {key}");
+            key.as_str()
+        }
+        AdminKey::Given(_) => {
+            println!("admin key: the one in TOLLGATE_ADMIN_KEY");
+            "$TOLLGATE_ADMIN_KEY"
+        }
+        AdminKey::Earlier(prefix) => {
+            println!("admin key: {prefix}…, shown at the first start");
+            println!("for the commands below: export TOLLGATE_ADMIN_KEY=<that key>");
+            "$TOLLGATE_ADMIN_KEY"
+        }
+    };
+    println!();
+    println!(
+        "# a customer, then a key for them and a call with it, then what a night would charge"
+    );
+    println!(
+        "curl -s {url}/admin/customers -H \"x-api-key: {key}\" -d '{{\"id\":\"acme\",\"plan\":\"free\"}}'"
+    );
+    println!(
+        "curl -si {url}/api/secure/ping -H \"x-api-key: $(curl -s {url}/admin/api-keys \
+         -H \"x-api-key: {key}\" -d '{{\"customer_id\":\"acme\"}}' \
+         | sed 's/.*\"key\":\"\\([^\"]*\\)\".*/\\1/')\""
+    );
+    println!("curl -s {url}/admin/billing/run -H \"x-api-key: {key}\" -d '{{\"dry_run\":true}}'");
+    println!();
+    println!(
+        "POST {url}/_local/clock, /_local/drain and /_local/night move time, deliver usage and bill"
+    );
+}

@@ -1,0 +1,337 @@
+//! The whole product, started and stopped.
+
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::any;
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use sha2::{Digest, Sha256};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tollgate_domain::id::KeyId;
+use tollgate_domain::key::{ApiKey, KeyPrefix, KeyRecord, KeyStatus, Owner, Role};
+use tollgate_domain::plan::Overrides;
+use tollgate_local_aws::{LocalAws, LocalAwsError};
+use tollgate_runtime::config::InvalidConfig;
+use tollgate_runtime::{Entropy, Env, config};
+use tollgate_store::{Created, NewKey, Store, StoreError};
+
+use crate::consumer::Consumer;
+use crate::functions::{self, Function, Parts};
+use crate::gateway::{self, Gateway, KeyAlias};
+use crate::local_api;
+use crate::local_clock::{ClockError, LocalClock};
+use crate::template::{InvalidTemplate, Template};
+
+/// What the local product's table names begin with.
+const TABLE_PREFIX: &str = "local";
+
+/// How to start.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Port on 127.0.0.1; 0 picks a free one.
+    pub port: u16,
+    /// Where to keep state; in memory if left out.
+    pub data: Option<PathBuf>,
+    /// The admin key. A text that is no key of Tollgate's stands for one that is made of it.
+    pub admin_key: Option<String>,
+}
+
+/// Why it did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The port.
+    #[error("cannot listen on 127.0.0.1:{0}; choose another port with --port, or 0 for any")]
+    Port(u16, #[source] std::io::Error),
+    /// The data directory.
+    #[error("cannot use {0} for data; choose another directory with --data")]
+    Data(PathBuf, #[source] std::io::Error),
+    /// Another process uses it.
+    #[error("{0} is in use by another process; choose another directory with --data")]
+    InUse(PathBuf),
+    /// The admin key.
+    #[error("the admin key must be 1 to 128 visible ASCII characters")]
+    AdminKey,
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] InvalidConfig),
+    /// The template.
+    #[error(transparent)]
+    Template(#[from] InvalidTemplate),
+    /// The embedded services.
+    #[error("the embedded AWS services do not start")]
+    Aws(#[from] LocalAwsError),
+    /// The tables.
+    #[error("the tables cannot be used")]
+    Store(#[from] StoreError),
+    /// The remembered time.
+    #[error("the clock cannot be restored")]
+    Clock(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Randomness.
+    #[error("the operating system has no randomness to give")]
+    Entropy(#[from] rand::rngs::SysError),
+}
+
+/// The admin key of a running product.
+#[derive(Clone)]
+pub enum AdminKey {
+    /// Made at this start: shown now, and never again.
+    Made(String),
+    /// The user's own.
+    Given(String),
+    /// Made at an earlier start; only its prefix is known.
+    Earlier(KeyPrefix),
+}
+
+impl AdminKey {
+    /// The key, where it is known.
+    #[must_use]
+    pub fn expose(&self) -> Option<&str> {
+        match self {
+            AdminKey::Made(key) | AdminKey::Given(key) => Some(key),
+            AdminKey::Earlier(_) => None,
+        }
+    }
+}
+
+/// A running product.
+pub struct Running {
+    /// Where it listens, such as `http://127.0.0.1:9000`.
+    pub url: String,
+    /// Its admin key.
+    pub admin: AdminKey,
+    /// The services underneath, for tests that look behind the API.
+    pub aws: LocalAws,
+    /// Its tables, likewise.
+    pub store: Store,
+    stop: oneshot::Sender<()>,
+    server: JoinHandle<std::io::Result<()>>,
+    deliveries: JoinHandle<()>,
+    consumer: Arc<Consumer>,
+    _lock: Option<File>,
+}
+
+#[derive(Clone)]
+struct Doors {
+    gateway: Arc<Gateway>,
+    local: Function,
+    aws: LocalAws,
+}
+
+/// Starts the product.
+///
+/// # Errors
+/// When it cannot start; nothing is left running then.
+pub async fn start(options: Options) -> Result<Running, StartError> {
+    let env = Env::of_process();
+    let template = Template::built_in()?;
+    let entropy = Entropy::system()?;
+    let lock = options.data.as_deref().map(lock).transpose()?;
+    let clock_file = options.data.as_ref().map(|dir| dir.join("clock"));
+    let local_clock = LocalClock::new(clock_file)
+        .map_err(|error: ClockError| StartError::Clock(Box::new(error)))?;
+    let clock = local_clock.clock();
+    let rule = template.rule.clone();
+    let aws = match &options.data {
+        Some(dir) => LocalAws::open(dir, rule, clock.clone(), entropy.clone())?,
+        None => LocalAws::in_memory(rule, clock.clone(), entropy.clone())?,
+    };
+    aws.create_tables(TABLE_PREFIX)?;
+    let sdk = aws.sdk_config();
+    let uncounted = Env::of([(
+        tollgate_runtime::env::UNCOUNTED_ROUTES,
+        template.uncounted_routes.as_str(),
+    )]);
+    let parts = Parts {
+        aws: aws.clone(),
+        store: Store::new(&sdk, TABLE_PREFIX, clock.clone(), entropy.clone()),
+        plans: config::plans(&env)?,
+        clock,
+        entropy,
+        format: config::key_format(&env)?,
+        uncounted: config::uncounted_routes(&uncounted)?,
+    };
+    let (admin, alias) = admin_key(&parts, options.admin_key).await?;
+
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, options.port)).await;
+    let listener = listener.map_err(|error| StartError::Port(options.port, error))?;
+    let address: SocketAddr = listener
+        .local_addr()
+        .map_err(|error| StartError::Port(options.port, error))?;
+
+    let consumer = Arc::new(Consumer::new(
+        aws.clone(),
+        parts.usage_writer(),
+        template.batch_size,
+        Duration::from_secs(template.batch_window_s),
+    ));
+    let local = local_api::routes(local_api::App {
+        local_clock,
+        clock: parts.clock.clone(),
+        aws: aws.clone(),
+        consumer: Arc::clone(&consumer),
+        billing: parts.billing(),
+    });
+    let doors = Doors {
+        gateway: Arc::new(Gateway::new(&template, &parts, alias)?),
+        local: functions::plain(tollgate_web::serve(local)),
+        aws: aws.clone(),
+    };
+    let routes = Router::new()
+        .route("/_local/{*rest}", any(local_door))
+        .route("/", axum::routing::post(aws_door).fallback(gateway_door))
+        .fallback(gateway_door)
+        .with_state(doors);
+
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server = tokio::spawn(async move {
+        axum::serve(listener, routes)
+            .with_graceful_shutdown(async move {
+                // A sender that is dropped stops the server as well.
+                let _ = stopped.await;
+            })
+            .await
+    });
+    let running = Arc::clone(&consumer);
+    let deliveries = tokio::spawn(async move { running.run().await });
+    Ok(Running {
+        url: format!("http://{address}"),
+        admin,
+        aws,
+        store: parts.store,
+        stop,
+        server,
+        deliveries,
+        consumer,
+        _lock: lock,
+    })
+}
+
+impl Running {
+    /// Stops it: no new calls, those under way are answered, the batch that is out is finished.
+    /// What is queued stays queued, and is on disk where there is a data directory.
+    ///
+    /// # Errors
+    /// When the server had failed.
+    pub async fn stop(self) -> std::io::Result<()> {
+        let _ = self.stop.send(());
+        let served = self.server.await;
+        self.consumer.stop();
+        let _ = self.deliveries.await;
+        served.unwrap_or_else(|error| Err(std::io::Error::other(error)))
+    }
+}
+
+/// Claims a data directory for this process.
+fn lock(dir: &Path) -> Result<File, StartError> {
+    let unusable = |error| StartError::Data(dir.to_owned(), error);
+    std::fs::create_dir_all(dir).map_err(unusable)?;
+    let file = File::create(dir.join("lock")).map_err(unusable)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(StartError::InUse(dir.to_owned())),
+        Err(std::fs::TryLockError::Error(error)) => Err(unusable(error)),
+    }
+}
+
+/// Sees to it that there is an admin key.
+async fn admin_key(
+    parts: &Parts,
+    given: Option<String>,
+) -> Result<(AdminKey, Option<KeyAlias>), StartError> {
+    if let Some(text) = given {
+        let visible = text.bytes().all(|byte| byte.is_ascii_graphic());
+        if !visible || text.is_empty() || text.len() > 128 {
+            return Err(StartError::AdminKey);
+        }
+        if let Ok(key) = ApiKey::parse(&text) {
+            store_admin_key(parts, &key).await?;
+            return Ok((AdminKey::Given(text), None));
+        }
+        // The same text stands for the same key at every start.
+        let seed = Sha256::digest(&text).into();
+        let key = parts
+            .format
+            .generate(Role::Admin, &mut StdRng::from_seed(seed));
+        store_admin_key(parts, &key).await?;
+        let alias = KeyAlias {
+            text: text.clone(),
+            key: key.expose().to_owned(),
+        };
+        return Ok((AdminKey::Given(text), Some(alias)));
+    }
+    // Admin keys come first in the list of keys.
+    let first = parts.store.list_keys(None, None, 100).await?;
+    let now = parts.clock.now();
+    let earlier = first
+        .items
+        .into_iter()
+        .find(|(_, key)| key.owner == Owner::Admin && key.status(now) == KeyStatus::Active);
+    if let Some((_, key)) = earlier {
+        return Ok((AdminKey::Earlier(key.prefix), None));
+    }
+    let key = parts
+        .entropy
+        .with(|rng| parts.format.generate(Role::Admin, rng));
+    store_admin_key(parts, &key).await?;
+    Ok((AdminKey::Made(key.expose().to_owned()), None))
+}
+
+/// Stores an admin key, unless it is stored already.
+async fn store_admin_key(parts: &Parts, key: &ApiKey) -> Result<(), StartError> {
+    let record = KeyRecord {
+        id: parts.entropy.with(KeyId::random),
+        prefix: key.prefix(),
+        name: "local admin".to_owned(),
+        owner: Owner::Admin,
+        created_at: parts.clock.now(),
+        expires_at: None,
+        revoked_at: None,
+        overrides: Overrides::default(),
+        rotated_to: None,
+    };
+    let new = NewKey {
+        secret: key,
+        record: &record,
+    };
+    match parts.store.create_key(&new, None).await? {
+        Created::New | Created::Taken => Ok(()),
+        Created::Replayed(_) | Created::KeyReused | Created::NoCustomer => {
+            Err(StartError::AdminKey)
+        }
+    }
+}
+
+async fn gateway_door(State(doors): State<Doors>, request: Request) -> Response {
+    doors.gateway.handle(request).await
+}
+
+async fn local_door(State(doors): State<Doors>, request: Request) -> Response {
+    gateway::invoke_local(&doors.local, request).await
+}
+
+/// The bus, for producers of usage that speak the AWS protocol:
+/// `aws events put-events --endpoint-url http://127.0.0.1:9000 …`.
+async fn aws_door(State(doors): State<Doors>, headers: http::HeaderMap, body: Bytes) -> Response {
+    let target = headers.get("x-amz-target");
+    let target = target.and_then(|target| target.to_str().ok());
+    if target != Some("AWSEvents.PutEvents") {
+        return StatusCode::NOT_FOUND.into_response();
+    }
+    let body = String::from_utf8_lossy(&body);
+    let (status, answer) = doors.aws.answer("AWSEvents.PutEvents", &body);
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let json = [(CONTENT_TYPE, "application/x-amz-json-1.1")];
+    (status, json, answer).into_response()
+}
