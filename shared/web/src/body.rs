@@ -28,14 +28,20 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
         };
         let text = std::str::from_utf8(&bytes)
             .map_err(|_| Problem::bad_request("The body is not UTF-8 text."))?;
+        // serde would take a list for the fields of an object, in their order.
+        if text.trim_ascii_start().starts_with('[') {
+            let detail = "In the JSON body: a list, where an object is expected.";
+            return Err(Problem::bad_request(detail));
+        }
         let mut json = serde_json::Deserializer::from_str(text);
         let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
             let path = error.path().to_string();
             let inner = error.into_inner();
             let problem = Problem::bad_request(format!("In the JSON body: {inner}."));
             match path.as_str() {
-                "." => problem,
-                path => problem.with("field", path),
+                // What is not JSON has no fields.
+                path if inner.is_data() && path != "." => problem.with("field", path),
+                _ => problem,
             }
         })?;
         json.end()

@@ -7,6 +7,7 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
+use serde::Serialize;
 use serde_json::{Map, Value};
 use tollgate_domain::caller::problem_type;
 use tollgate_runtime::Chain;
@@ -22,6 +23,18 @@ pub struct Problem {
     members: Map<String, Value>,
     headers: HeaderMap,
     cause: Option<Arc<dyn Error + Send + Sync>>,
+}
+
+/// The members of a problem, in the order they are read.
+#[derive(Serialize)]
+struct Members<'a> {
+    r#type: String,
+    title: &'static str,
+    status: u16,
+    detail: &'a str,
+    #[serde(flatten)]
+    members: &'a Map<String, Value>,
+    request_id: &'a str,
 }
 
 impl Problem {
@@ -129,14 +142,16 @@ impl Problem {
         if let Some(cause) = &self.cause {
             tracing::error!(request_id, error = %Chain(cause.as_ref()), "request failed");
         }
-        let mut body = Map::new();
-        body.insert("type".into(), problem_type(self.slug).into());
-        body.insert("title".into(), self.title.into());
-        body.insert("status".into(), self.status.as_u16().into());
-        body.insert("detail".into(), self.detail.clone().into());
-        body.extend(self.members.clone());
-        body.insert("request_id".into(), request_id.into());
-        let mut response = Response::new(Body::from(Value::from(body).to_string()));
+        let body = Members {
+            r#type: problem_type(self.slug),
+            title: self.title,
+            status: self.status.as_u16(),
+            detail: &self.detail,
+            members: &self.members,
+            request_id,
+        };
+        let body = serde_json::to_string(&body).unwrap_or_default();
+        let mut response = Response::new(Body::from(body));
         *response.status_mut() = self.status;
         *response.headers_mut() = self.headers.clone();
         let problem_json = HeaderValue::from_static("application/problem+json");

@@ -1,0 +1,355 @@
+//! The program as its users run it: started, stopped, killed and started again.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "helpers of tests fail the test they are called from"
+)]
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use http::StatusCode;
+use serde_json::{Value, json};
+use tollgate_domain::key::ApiKey;
+use tollgate_local::client::Client;
+
+/// A directory of one test's own, removed at its end.
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new(name: &str) -> Self {
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir_all(&dir).unwrap();
+        Self(dir)
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate-local"));
+    for variable in ["TOLLGATE_PORT", "TOLLGATE_ADMIN_KEY", "RUST_LOG"] {
+        command.env_remove(variable);
+    }
+    command
+}
+
+/// A running program; killed when it is dropped.
+struct Process {
+    child: Child,
+    url: String,
+    /// All that it has printed on either stream.
+    printed: Arc<Mutex<String>>,
+    readers: Vec<JoinHandle<()>>,
+}
+
+impl Process {
+    fn start(command: &mut Command) -> Self {
+        let mut child = command
+            .args(["--port", "0"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let printed = Arc::new(Mutex::new(String::new()));
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut greeting = String::new();
+        stdout.read_line(&mut greeting).unwrap();
+        let url = greeting
+            .split_whitespace()
+            .find(|word| word.starts_with("http://"));
+        let url = url
+            .unwrap_or_else(|| panic!("it printed {greeting:?}"))
+            .to_owned();
+        printed.lock().unwrap().push_str(&greeting);
+        let stderr = child.stderr.take().unwrap();
+        let readers = vec![
+            collect(stdout, Arc::clone(&printed)),
+            collect(stderr, Arc::clone(&printed)),
+        ];
+        Self {
+            child,
+            url,
+            printed,
+            readers,
+        }
+    }
+
+    fn client(&self) -> Client {
+        Client::new(&self.url)
+    }
+
+    /// Asks it to end, and waits until it has; returns its exit code and all that it printed.
+    fn terminate(mut self) -> (Option<i32>, String) {
+        let id = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-TERM", &id]).status().unwrap();
+        assert!(sent.success());
+        let status = self.child.wait().unwrap();
+        for reader in self.readers.drain(..) {
+            reader.join().unwrap();
+        }
+        let printed = self.printed.lock().unwrap().clone();
+        (status.code(), printed)
+    }
+
+    /// Ends it as a crash would.
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn collect(mut stream: impl Read + Send + 'static, into: Arc<Mutex<String>>) -> JoinHandle<()> {
+    std::thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(read @ 1..) = stream.read(&mut buffer) {
+            let text = String::from_utf8_lossy(&buffer[..read]);
+            into.lock().unwrap().push_str(&text);
+        }
+    })
+}
+
+async fn create(admin: &Client, path: &str, body: Value) -> Value {
+    let answer = admin.post(path, body).await.unwrap();
+    assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text);
+    answer.json()
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_survives_a_kill() {
+    let dir = Dir::new("kill");
+    let start = || {
+        let mut command = program();
+        command
+            .arg("--data")
+            .arg(&dir.0)
+            .env("TOLLGATE_ADMIN_KEY", "an-admin-key-of-mine");
+        Process::start(&mut command)
+    };
+    let first = start();
+    let admin = first.client().with_key("an-admin-key-of-mine");
+    create(
+        &admin,
+        "/admin/customers",
+        json!({ "id": "acme", "plan": "pro" }),
+    )
+    .await;
+    let key = create(&admin, "/admin/api-keys", json!({ "customer_id": "acme" })).await;
+    let secret = key["key"].as_str().unwrap().to_owned();
+    let client = first.client().with_key(&secret);
+    for _ in 0..20 {
+        let pong = client.get("/api/secure/ping").await.unwrap();
+        assert_eq!(pong.status, StatusCode::OK);
+    }
+    let moved = admin.post("/_local/clock", json!({ "advance_s": 60 }));
+    let before: jiff::Timestamp = moved.await.unwrap().json()["now"]
+        .as_str()
+        .unwrap()
+        .parse()
+        .unwrap();
+    first.kill();
+
+    let second = start();
+    let now = second.client().get("/_local/clock").await.unwrap().json();
+    let now: jiff::Timestamp = now["now"].as_str().unwrap().parse().unwrap();
+    assert!(now >= before, "the clock fell back from {before} to {now}");
+    let drained = second
+        .client()
+        .post("/_local/drain", json!({}))
+        .await
+        .unwrap()
+        .json();
+    assert_eq!(
+        (&drained["failed"], &drained["dead_letters"]),
+        (&json!(0), &json!(0))
+    );
+    let client = second.client().with_key(&secret);
+    let usage = client.get("/api/usage/current").await.unwrap().json();
+    assert_eq!(usage["admitted"]["calls"], 20);
+    assert_eq!(usage["metered"]["calls"], 20);
+    let (code, printed) = second.terminate();
+    assert_eq!(code, Some(0), "{printed}");
+    assert!(printed.ends_with("stopping\n"), "{printed}");
+}
+
+#[tokio::test]
+async fn the_admin_key_is_made_once_and_shown_once() {
+    let dir = Dir::new("admin-key");
+    let start = || Process::start(program().arg("--data").arg(&dir.0));
+    let first = start();
+    let url = first.url.clone();
+    let (_, printed) = first.terminate();
+    let key = printed
+        .lines()
+        .find_map(|line| line.strip_prefix("admin key, shown this once: "))
+        .unwrap()
+        .to_owned();
+    assert!(ApiKey::parse(&key).is_ok());
+    let curls = printed.lines().filter(|line| line.starts_with("curl "));
+    assert_eq!(curls.filter(|line| line.contains(&url)).count(), 3);
+
+    let second = start();
+    let admin = second.client().with_key(&key);
+    assert_eq!(
+        admin.get("/admin/customers").await.unwrap().status,
+        StatusCode::OK
+    );
+    let (_, printed) = second.terminate();
+    assert!(!printed.contains(&key[20..]), "it is shown again");
+    assert!(printed.contains(&key[..17]), "its prefix names it");
+}
+
+#[test]
+fn what_cannot_start_says_why() {
+    let check = |command: &mut Command, reason: &str| {
+        let Output { status, stderr, .. } = command.output().unwrap();
+        let stderr = String::from_utf8_lossy(&stderr);
+        assert!(!status.success());
+        assert!(stderr.contains(reason), "{stderr}");
+    };
+    let dir = Dir::new("start");
+    let running = Process::start(program().arg("--data").arg(&dir.0));
+    let port = running.url.rsplit(':').next().unwrap();
+    check(
+        program().args(["--in-memory", "--port", port]),
+        "choose another port with --port",
+    );
+    check(
+        program().arg("--data").arg(&dir.0),
+        "in use by another process",
+    );
+    check(
+        program().args(["--data", "/dev/null/x", "--port", "0"]),
+        "choose another directory",
+    );
+    let spaced = program()
+        .args(["--in-memory", "--port", "0", "--admin-key", "a b"])
+        .output();
+    assert!(String::from_utf8_lossy(&spaced.unwrap().stderr).contains("visible ASCII"));
+    check(program().args(["--port", "ninety"]), "ninety");
+    check(program().args(["play"]), "play");
+    check(
+        program()
+            .args(["--in-memory", "--port", "0"])
+            .env("TOLLGATE_PLANS", "[]"),
+        "TOLLGATE_PLANS",
+    );
+}
+
+#[test]
+fn the_demo_tells_its_story_and_succeeds() {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = program().arg("demo").output().unwrap();
+    let stdout = String::from_utf8_lossy(&stdout);
+    let stderr = String::from_utf8_lossy(&stderr);
+    assert!(status.success(), "{stdout}\n{stderr}");
+    for line in [
+        "call 1,001: 429",
+        "a revoked key: 401",
+        "the first night: 23 cents",
+        "the second night: 0 cents",
+        "All of it went as it should.",
+    ] {
+        assert!(stdout.contains(line), "{stdout}");
+    }
+    assert!(!stdout.contains('\x1b'), "colour without a terminal");
+}
+
+/// Runs keys through everything, at the most talkative log level, and looks for them in all that
+/// the program printed.
+#[tokio::test]
+async fn no_output_holds_a_key_or_a_digest() {
+    let process = Process::start(program().arg("--in-memory").env("RUST_LOG", "trace"));
+    let anyone = process.client();
+    // The one time that the admin key is shown is its creation.
+    let admin_key = loop {
+        let printed = process.printed.lock().unwrap().clone();
+        let mut lines = printed.lines();
+        let shown = lines.find_map(|line| line.strip_prefix("admin key, shown this once: "));
+        match shown.filter(|key| ApiKey::parse(key).is_ok()) {
+            Some(key) => break key.to_owned(),
+            None => tokio::task::yield_now().await,
+        }
+    };
+    let admin = anyone.with_key(&admin_key);
+    create(
+        &admin,
+        "/admin/customers",
+        json!({ "id": "acme", "plan": "pro" }),
+    )
+    .await;
+    let key = create(&admin, "/admin/api-keys", json!({ "customer_id": "acme" })).await;
+    let first = key["key"].as_str().unwrap().to_owned();
+    let path = format!("/admin/api-keys/{}/rotate", key["prefix"].as_str().unwrap());
+    let rotated = create(&admin, &path, json!({})).await;
+    let second = rotated["key"].as_str().unwrap().to_owned();
+    for secret in [&first, &second] {
+        anyone
+            .with_key(secret)
+            .get("/api/secure/ping")
+            .await
+            .unwrap();
+        let bearer = format!("Bearer {secret}");
+        let headers = [("authorization", bearer.as_str())];
+        let get = http::Method::GET;
+        let answer = anyone.send(
+            get,
+            "/api/usage/current",
+            &headers,
+            axum::body::Body::empty(),
+        );
+        assert_eq!(answer.await.unwrap().status, StatusCode::OK);
+    }
+    let holder = anyone.with_key(&second);
+    let asked = holder.post("/api/analyze", json!({ "text": "hello" }));
+    assert_eq!(asked.await.unwrap().status, StatusCode::OK);
+    let stranger = anyone.with_key(&format!("{second}x"));
+    let wrong = stranger.get("/api/secure/ping").await.unwrap();
+    assert_eq!(wrong.status, StatusCode::UNAUTHORIZED);
+    let path = format!("/admin/api-keys/{}", key["id"].as_str().unwrap());
+    let delete = http::Method::DELETE;
+    let gone = admin.send(delete, &path, &[], axum::body::Body::empty());
+    assert_eq!(gone.await.unwrap().status, StatusCode::NO_CONTENT);
+    anyone
+        .with_key(&first)
+        .get("/api/secure/ping")
+        .await
+        .unwrap();
+    admin.get("/admin/api-keys").await.unwrap();
+    anyone.post("/_local/drain", json!({})).await.unwrap();
+    anyone.post("/_local/night", json!({})).await.unwrap();
+    let (_, printed) = process.terminate();
+    assert!(printed.contains("DEBUG"), "nothing was logged: {printed}");
+
+    for secret in [&first, &second] {
+        assert!(!printed.contains(&secret[16..]), "a key was printed");
+    }
+    // Its creation is four lines: where it is shown, and the commands to paste.
+    let shown = printed
+        .lines()
+        .filter(|line| line.contains(&admin_key[17..]));
+    let logged = shown.filter(|line| !line.starts_with("curl ") && !line.starts_with("admin key"));
+    assert_eq!(logged.count(), 0, "the admin key was logged");
+    for secret in [&first, &second, &admin_key] {
+        let digest = ApiKey::parse(secret).unwrap().digest().expose_hex();
+        assert!(!printed.contains(&digest), "a digest was printed");
+    }
+}

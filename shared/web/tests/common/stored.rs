@@ -1,0 +1,95 @@
+//! What a function has stored, and what it finds there.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot look at what is stored has failed"
+)]
+#![allow(dead_code, reason = "each test binary uses a part of this")]
+
+use std::fmt::Debug;
+use std::str::FromStr;
+
+use serde_json::{Map, Value, json};
+use tollgate_domain::customer::Customer;
+use tollgate_domain::plan::Catalog;
+use tollgate_domain::usage::{Aggregates, Tally};
+use tollgate_domain::window::Day;
+use tollgate_local_aws::fixture::Fixture;
+use tollgate_store::schema::TABLES;
+use tollgate_store::{Created, EntryPart, Written};
+
+/// Reads an id, an instant, a month: whatever a literal stands for.
+pub(crate) fn p<T: FromStr<Err: Debug>>(text: &str) -> T {
+    text.parse().unwrap()
+}
+
+pub(crate) fn plans() -> Catalog {
+    Catalog::shipped().unwrap()
+}
+
+/// Everything there is: the items of each table, in the order of their keys.
+pub(crate) fn stored(at: &Fixture) -> Value {
+    let mut tables = Map::new();
+    for table in TABLES {
+        let mut items = Vec::new();
+        let mut request = json!({ "TableName": format!("test-{}", table.name) });
+        loop {
+            let scan = at
+                .aws
+                .answer("DynamoDB_20120810.Scan", &request.to_string());
+            let mut page: Value = serde_json::from_str(&scan.1).unwrap();
+            items.append(page["Items"].as_array_mut().unwrap());
+            match page.get("LastEvaluatedKey") {
+                Some(last) => request["ExclusiveStartKey"] = last.clone(),
+                None => break,
+            }
+        }
+        items.sort_by_key(|item| [item["pk"].to_string(), item["sk"].to_string()]);
+        tables.insert(table.name.to_owned(), items.into());
+    }
+    tables.into()
+}
+
+pub(crate) async fn add_customer(at: &Fixture, id: &str, plan: &str) {
+    let customer = Customer {
+        id: p(id),
+        name: format!("{id} Ltd"),
+        email: None,
+        plan: p(plan),
+        created_at: p("2026-11-01T08:30:00Z"),
+        version: 1,
+    };
+    let created = at.store.create_customer(&customer, None).await.unwrap();
+    assert_eq!(created, Created::New);
+}
+
+/// Counts a day's calls of a customer, as the usage writer does.
+pub(crate) async fn add_usage(at: &Fixture, customer: &str, day: &str, tally: Tally) {
+    let day: Day = p(day);
+    let mut aggregates = Aggregates::default();
+    aggregates.months.insert(day.month(), tally.clone());
+    aggregates.days.insert(day, tally);
+    let (customer, id) = (p(customer), format!("entry-{}", at.entropy.below(u64::MAX)));
+    let entry = EntryPart {
+        source: "tollgate:tests",
+        id: &id,
+        part: 0,
+        customer: &customer,
+        aggregates: &aggregates,
+        records: 1,
+        refused: &[],
+        body: b"{}",
+        received_at: at.clock().now(),
+    };
+    let written = at.store.write_usage(&entry, &plans()).await.unwrap();
+    assert_eq!(written, Written::Counted);
+}
+
+/// So many billable calls on a plan.
+pub(crate) fn calls(plan: &str, calls: u64) -> Tally {
+    Tally {
+        calls,
+        billable: [(p(plan), calls)].into(),
+        ..Tally::default()
+    }
+}
