@@ -133,6 +133,12 @@ pub enum Defect {
     /// A text is empty, too long, or has control characters.
     #[error("{0} must be 1 to {1} printable characters")]
     Text(&'static str, usize),
+    /// The source holds the character that separates it from the id where entries are stored.
+    #[error("source must not contain '#'")]
+    Source,
+    /// The method holds the character that separates it from the endpoint where tallies are stored.
+    #[error("method must not contain a space")]
+    Method,
     /// A number is out of bounds.
     #[error("{0} is out of bounds")]
     Bounds(&'static str),
@@ -167,6 +173,9 @@ pub fn read_entry(detail: Value) -> Result<UsageEntry<Value>, Defect> {
     }
     text("id", &entry.id, 128)?;
     text("source", &entry.source, 128)?;
+    if entry.source.contains('#') {
+        return Err(Defect::Source);
+    }
     let count = entry.data.records.len();
     if count == 0 || count > MAX_RECORDS {
         return Err(Defect::RecordCount(count));
@@ -183,6 +192,9 @@ pub fn read_record(record: &Value, plans: &Catalog, now: Timestamp) -> Result<Us
         UsageRecord::deserialize(record).map_err(|error| Defect::Shape(error.to_string()))?;
     text("request_id", &record.request_id, 128)?;
     text("method", &record.method, 16)?;
+    if record.method.contains(' ') {
+        return Err(Defect::Method);
+    }
     text("endpoint", &record.endpoint, 256)?;
     if plans.get(&record.plan).is_none() {
         return Err(Defect::Plan(record.plan));
@@ -406,6 +418,7 @@ mod tests {
         check(with("endpoint", json!("")), "endpoint must be");
         check(with("endpoint", json!("x".repeat(257))), "endpoint must be");
         check(with("method", json!("G\nET")), "method must be");
+        check(with("method", json!("GET /a")), "must not contain a space");
         check(with("extra", json!(1)), "unknown field `extra`");
         check(
             with("time", json!("yesterday")),
@@ -452,6 +465,7 @@ mod tests {
         check("specversion", json!("0.3"), "specversion");
         check("id", json!(""), "id must be");
         check("source", json!("x".repeat(129)), "source must be");
+        check("source", json!("a#b"), "must not contain '#'");
         check("subject", json!("a#b"), "customer id");
         check("data", json!({ "records": [] }), "0 records");
         check("data", json!({ "records": vec![0; 101] }), "101 records");

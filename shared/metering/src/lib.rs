@@ -5,29 +5,7 @@
 //! runs the function and puts the records on the event bus after each answer has gone, so that the
 //! caller never waits for it.
 //!
-//! ```no_run
-//! use lambda_http::{Body, Error, Request, Response};
-//! use tollgate_metering::{Metering, RequestCost};
-//! use tower::ServiceBuilder;
-//!
-//! async fn summarise(request: Request) -> Result<Response<Body>, Error> {
-//!     // … call the model, and say what it cost.
-//!     if let Some(cost) = request.extensions().get::<RequestCost>() {
-//!         cost.add_tokens("anthropic", 812);
-//!     }
-//!     Ok(Response::new(Body::from("a summary")))
-//! }
-//!
-//! #[tokio::main(flavor = "current_thread")]
-//! async fn main() -> Result<(), Error> {
-//!     lambda_http::tracing::init_default_subscriber();
-//!     let metering = Metering::from_env().await?;
-//!     let service = ServiceBuilder::new()
-//!         .layer(metering.layer())
-//!         .service_fn(summarise);
-//!     metering.run(service).await
-//! }
-//! ```
+//! The README shows a whole function.
 //!
 //! # What is lost when
 //! Records are flushed after every call, so a crash loses those of the call it happens in, and
@@ -43,3 +21,8 @@ pub use cost::RequestCost;
 pub use emitter::Emitter;
 pub use layer::{MeteringLayer, MeteringService};
 pub use run::Metering;
+
+/// Compiles the example in the README.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

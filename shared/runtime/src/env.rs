@@ -116,6 +116,38 @@ impl Env {
 mod tests {
     use super::*;
 
+    /// `docs/configuration.md`, made from the declarations.
+    fn page() -> String {
+        let mut page = "# Configuration\n\n\
+            The environment variables that the functions read. The template sets them. This page is\n\
+            made from `shared/runtime/src/env.rs`.\n\n\
+            | variable | meaning | if not set |\n|---|---|---|\n"
+            .to_owned();
+        for var in ALL {
+            let default = match var.default {
+                None => "the function does not start".to_owned(),
+                Some("") => "empty".to_owned(),
+                Some(value) => format!("`{value}`"),
+            };
+            page.push_str(&format!("| `{}` | {} | {default} |\n", var.name, var.doc));
+        }
+        page
+    }
+
+    #[test]
+    fn the_configuration_page_is_up_to_date() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/configuration.md");
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(path, page()).unwrap();
+        }
+        let found = std::fs::read_to_string(path).unwrap_or_default();
+        let mend = "UPDATE_DOCS=1 cargo test -p tollgate-runtime";
+        assert!(
+            found == page(),
+            "docs/configuration.md is stale; to mend it: {mend}"
+        );
+    }
+
     #[test]
     fn a_missing_variable_is_named_and_explained() {
         let env = Env::of([(KEY_ENV, "test")]);

@@ -716,6 +716,8 @@ impl Store {
             .index_name(LISTING.name)
             .expression_attribute_values(":listing", s(listing))
             .limit(i32::try_from(limit).unwrap_or(i32::MAX));
+        // DynamoDB takes neither an empty text for a key nor a range that ends before it begins.
+        let after = after.filter(|after| !after.is_empty());
         // One condition on the sort key is all that a query takes, so a list that begins in the
         // middle of a prefix is bounded by the prefix's end instead.
         query = match (prefix, after) {
@@ -728,14 +730,18 @@ impl Store {
                     "listing = :listing AND begins_with(listing_order, :prefix)",
                 )
                 .expression_attribute_values(":prefix", s(prefix)),
-            (Some(prefix), Some(after)) if after.starts_with(&prefix) => query
-                .key_condition_expression(
-                    "listing = :listing AND listing_order BETWEEN :after AND :end",
-                )
-                // BETWEEN includes its ends: NUL makes the first text after `after`, and nothing
-                // in a listing order sorts behind `~`.
-                .expression_attribute_values(":after", s(format!("{after}\0")))
-                .expression_attribute_values(":end", s(format!("{prefix}~"))),
+            (Some(prefix), Some(after))
+                if after.starts_with(&prefix) && *after < *format!("{prefix}~") =>
+            {
+                query
+                    .key_condition_expression(
+                        "listing = :listing AND listing_order BETWEEN :after AND :end",
+                    )
+                    // BETWEEN includes its ends: NUL makes the first text after `after`, and
+                    // nothing in a listing order sorts behind `~`.
+                    .expression_attribute_values(":after", s(format!("{after}\0")))
+                    .expression_attribute_values(":end", s(format!("{prefix}~")))
+            }
             (Some(_), Some(_)) => {
                 return Ok(Page {
                     items: Vec::new(),

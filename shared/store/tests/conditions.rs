@@ -181,6 +181,8 @@ async fn a_key_whose_expiry_has_changed_is_not_rotated() {
     let sooner = Some("2026-11-22T11:00:00Z");
     rotation_of_changed_key(Key::of_acme(1), async |at| expire(at, sooner).await).await;
     rotation_of_changed_key(expiring(), async |at| expire(at, sooner).await).await;
+    let later = Some("2027-01-01T00:00:00Z");
+    rotation_of_changed_key(expiring(), async |at| expire(at, later).await).await;
     rotation_of_changed_key(expiring(), async |at| expire(at, None).await).await;
 }
 
@@ -428,7 +430,7 @@ async fn each_attribute_of_a_customer_changes_alone_and_each_change_is_a_version
         ..none()
     };
     check(email, |customer| {
-        customer.email = Some("a@b.example".into())
+        customer.email = Some("a@b.example".into());
     })
     .await;
     let plan = CustomerChange {

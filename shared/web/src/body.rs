@@ -39,9 +39,9 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
             let inner = error.into_inner();
             let problem = Problem::bad_request(format!("In the JSON body: {inner}."));
             match path.as_str() {
-                // What is not JSON has no fields.
-                path if inner.is_data() && path != "." => problem.with("field", path),
-                _ => problem,
+                // What is not JSON has a place of no name.
+                path if path == "." || path.ends_with('?') => problem,
+                path => problem.with("field", path),
             }
         })?;
         json.end()

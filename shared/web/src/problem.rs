@@ -21,7 +21,8 @@ pub struct Problem {
     title: &'static str,
     detail: String,
     members: Map<String, Value>,
-    headers: HeaderMap,
+    /// Boxed, because every handler's result has room for a problem.
+    headers: Box<HeaderMap>,
     cause: Option<Arc<dyn Error + Send + Sync>>,
 }
 
@@ -45,7 +46,7 @@ impl Problem {
             title,
             detail,
             members: Map::new(),
-            headers: HeaderMap::new(),
+            headers: Box::default(),
             cause: None,
         }
     }
@@ -153,7 +154,7 @@ impl Problem {
         let body = serde_json::to_string(&body).unwrap_or_default();
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = self.status;
-        *response.headers_mut() = self.headers.clone();
+        *response.headers_mut() = HeaderMap::clone(&self.headers);
         let problem_json = HeaderValue::from_static("application/problem+json");
         response.headers_mut().insert(CONTENT_TYPE, problem_json);
         response

@@ -268,6 +268,19 @@ impl Answer {
     }
 }
 
+/// A text member of an answer.
+#[track_caller]
+pub(crate) fn text<'a>(body: &'a Value, member: &str) -> &'a str {
+    let text = body[member].as_str();
+    text.unwrap_or_else(|| panic!("{body} has no text {member}"))
+}
+
+/// The items of a page.
+#[track_caller]
+pub(crate) fn data(page: &Value) -> &Vec<Value> {
+    page["data"].as_array().unwrap()
+}
+
 /// Only an admin may make this call.
 pub(crate) async fn needs_an_admin(routes: &Router, event: &Event) {
     let route = event.route();

@@ -1,0 +1,462 @@
+//! Lists: every item once, in order, whatever the size of the pages and wherever they begin.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::json;
+use tollgate_domain::customer::Customer;
+use tollgate_domain::id::{CustomerId, PlanId};
+use tollgate_domain::key::{KeyRecord, Owner};
+use tollgate_domain::usage::{Endpoint, Tally};
+use tollgate_local_aws::fixture::Fixture;
+use tollgate_store::schema::{ACCOUNTS, BILLABLE_SHARDS, USAGE};
+use tollgate_store::{LedgerEntry, Page};
+
+mod common;
+
+use common::{
+    Entry, Key, NOW, all_billable, call, charge, create_customer, customer, fixture, items, p, put,
+    record, table_name, text, write_usage,
+};
+
+/// Turns the pages that `page` gives from a place on: all their items, with their places. No page
+/// is longer than `limit`.
+async fn turn_pages<T>(
+    limit: usize,
+    mut after: Option<String>,
+    page: impl AsyncFn(Option<&str>) -> Page<(String, T)>,
+) -> Vec<(String, T)> {
+    let mut all = Vec::new();
+    loop {
+        let Page { items, next } = page(after.as_deref()).await;
+        assert!(items.len() <= limit, "{} in a page", items.len());
+        all.extend(items);
+        if next.is_none() {
+            return all;
+        }
+        assert_ne!(next, after, "a page that leads to itself");
+        after = next;
+    }
+}
+
+/// Pages of every size hold these items in this order, from the beginning on and from every item
+/// on. Returns their places.
+async fn check<T: Clone + PartialEq + std::fmt::Debug>(
+    expected: &[T],
+    page: impl AsyncFn(Option<&str>, usize) -> Page<(String, T)>,
+) -> Vec<String> {
+    let mut places = Vec::new();
+    for limit in [1, 2, 3, 100] {
+        let all = turn_pages(limit, None, async |after| page(after, limit).await).await;
+        let items: Vec<T>;
+        (places, items) = all.into_iter().unzip();
+        assert_eq!(items, expected, "pages of {limit}");
+    }
+    for (at, place) in places.iter().enumerate() {
+        for limit in [2, 100] {
+            let after = Some(place.clone());
+            let rest = turn_pages(limit, after, async |after| page(after, limit).await).await;
+            let rest: Vec<T> = rest.into_iter().map(|(_, item)| item).collect();
+            assert_eq!(rest, expected[at + 1..], "pages of {limit} after {place}");
+        }
+    }
+    places
+}
+
+/// Customers whose ids are beginnings of each other, or differ after one.
+const NEIGHBOURS: [&str; 8] = [
+    "ACME", "acm", "acme", "acme-2", "acme.x", "acme0", "acme_", "acmee",
+];
+
+/// Keys of an admin and of all neighbours, in the order of the list. The ids run against it.
+async fn with_keys_of_neighbours() -> (Fixture, Vec<KeyRecord>) {
+    let at = fixture();
+    let mut keys = Vec::new();
+    let mut seed = 1_000;
+    let mut add = async |owner: Owner| {
+        for created_at in [
+            "2025-12-31T23:59:59.999Z",
+            "2026-01-01T00:00:00Z",
+            "2026-01-01T00:00:00.001Z",
+            "2026-11-20T09:00:00.25Z",
+        ] {
+            seed -= 1;
+            let mut key = Key::of(owner.clone(), seed);
+            key.record.created_at = p(created_at);
+            key.create(&at).await;
+            keys.push(key.record);
+        }
+    };
+    add(Owner::Admin).await;
+    for id in NEIGHBOURS {
+        create_customer(&at, id).await;
+        add(Owner::Customer(p(id))).await;
+    }
+    // A hyphen sorts behind `#`, but `acme-2#…` before `acme.x#…`; a shorter id comes first.
+    keys.sort_by_key(|key| {
+        let customer = key.owner.customer().map_or("", CustomerId::as_str);
+        (format!("{customer}#"), key.created_at)
+    });
+    (at, keys)
+}
+
+#[tokio::test]
+async fn all_keys_are_listed_by_customer_and_age() {
+    let (at, keys) = with_keys_of_neighbours().await;
+    check(&keys, async |after, limit| {
+        at.store.list_keys(None, after, limit).await.unwrap()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_keys_of_a_customer_are_listed_without_its_neighbours() {
+    let (at, keys) = with_keys_of_neighbours().await;
+    let mut listed = 0;
+    for id in NEIGHBOURS {
+        let id: CustomerId = p(id);
+        let of_id = keys.iter().filter(|key| key.owner.customer() == Some(&id));
+        let of_id: Vec<KeyRecord> = of_id.cloned().collect();
+        let places = check(&of_id, async |after, limit| {
+            at.store.list_keys(Some(&id), after, limit).await.unwrap()
+        })
+        .await;
+        listed += places.len();
+        for other in NEIGHBOURS.iter().map(|other| p(other)) {
+            if other != id {
+                let page = at.store.list_keys(Some(&other), Some(&places[0]), 100);
+                let page = page.await.unwrap();
+                assert_eq!(
+                    (page.items, page.next),
+                    (vec![], None),
+                    "{other} after {id}"
+                );
+            }
+        }
+    }
+    assert_eq!(listed, 4 * NEIGHBOURS.len());
+}
+
+#[tokio::test]
+async fn keys_made_at_the_same_instant_are_listed_each() {
+    let at = fixture();
+    create_customer(&at, "acme").await;
+    let mut keys = Vec::new();
+    for seed in 1..=5 {
+        let key = Key::of_acme(seed);
+        key.create(&at).await;
+        keys.push(key.record);
+    }
+    check(&keys, async |after, limit| {
+        at.store
+            .list_keys(Some(&p("acme")), after, limit)
+            .await
+            .unwrap()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_customer_without_keys_has_an_empty_list() {
+    let (at, _) = with_keys_of_neighbours().await;
+    let page = at.store.list_keys(Some(&p("ac")), None, 100).await.unwrap();
+    assert_eq!((page.items, page.next), (vec![], None));
+}
+
+#[tokio::test]
+async fn all_customers_are_listed_by_id() {
+    let at = fixture();
+    for id in NEIGHBOURS.iter().rev() {
+        create_customer(&at, id).await;
+    }
+    // A key is no customer.
+    Key::of_acme(1).create(&at).await;
+    let customers = NEIGHBOURS.map(customer);
+    let places = check(&customers, async |after, limit| {
+        at.store.list_customers(after, limit).await.unwrap()
+    })
+    .await;
+    assert_eq!(places, NEIGHBOURS);
+}
+
+#[tokio::test]
+async fn more_customers_than_a_page_holds_are_listed_each() {
+    let at = fixture();
+    let ids: Vec<String> = (0..205).map(|n| format!("cus-{n:03}")).collect();
+    for id in &ids {
+        create_customer(&at, id).await;
+    }
+    for limit in [1, 100] {
+        let all = turn_pages(limit, None, async |after| {
+            at.store.list_customers(after, limit).await.unwrap()
+        });
+        let places: Vec<String> = all.await.into_iter().map(|(place, _)| place).collect();
+        assert_eq!(places, ids, "pages of {limit}");
+    }
+}
+
+#[tokio::test]
+async fn the_plans_of_any_number_of_customers_are_found() {
+    let at = fixture();
+    let mut known: Vec<Customer> = (0..230).map(|n| customer(&format!("c-{n}"))).collect();
+    let plans: [PlanId; 3] = [p("free"), p("pro"), p("enterprise")];
+    for (n, customer) in known.iter_mut().enumerate() {
+        customer.plan = plans[n % 3].clone();
+        at.store.create_customer(customer, None).await.unwrap();
+    }
+    for wanted in [0, 1, 99, 100, 101, 200, 230] {
+        let known = &known[..wanted];
+        let unknown = (0..3).map(|n| p(&format!("unknown-{n}")));
+        let ids = known.iter().map(|customer| customer.id.clone());
+        let ids: BTreeSet<CustomerId> = ids.chain(unknown).collect();
+        let found = at.store.plans_of(&ids).await.unwrap();
+        let known = known.iter().map(|c| (c.id.clone(), c.plan.clone()));
+        assert_eq!(found, known.collect(), "{wanted}");
+    }
+    assert!(
+        at.store
+            .plans_of(&BTreeSet::new())
+            .await
+            .unwrap()
+            .is_empty()
+    );
+}
+
+/// One answer holds 16 MB: the rest is left unread, as it would be by a busy table.
+#[tokio::test]
+async fn customers_left_unread_by_a_full_answer_are_asked_for_again() {
+    let at = fixture();
+    create_customer(&at, "acme").await;
+    let mut item = items(&at, ACCOUNTS).remove(0);
+    item["name"] = json!({ "S": "x".repeat(390_000) });
+    let ids: Vec<String> = (0..50).map(|n| format!("large-{n}")).collect();
+    for id in &ids {
+        item["pk"] = json!({ "S": format!("CUSTOMER#{id}") });
+        item["id"] = json!({ "S": id });
+        put(&at, ACCOUNTS, &item);
+    }
+    let ids: BTreeSet<CustomerId> = ids.iter().map(|id| p(id)).collect();
+    let found = at.store.plans_of(&ids).await.unwrap();
+    assert_eq!(found.into_keys().collect::<BTreeSet<_>>(), ids);
+}
+
+#[tokio::test]
+async fn each_customer_with_chargeable_calls_in_a_month_is_listed_once() {
+    let at = fixture();
+    let (mut charged, mut id) = (BTreeSet::new(), 0);
+    let mut use_by = async |calls: &[(&str, &str, u16)], is_charged: bool| {
+        for _ in 0..40 {
+            id += 1;
+            let customer = format!("cus-{id}");
+            let calls = calls.iter();
+            let calls: Vec<_> = calls
+                .map(|(t, plan, s)| call(t, plan, "/ping", *s))
+                .collect();
+            for n in 0..2 {
+                let entry = Entry::new(&customer, &format!("e-{id}-{n}"), &calls);
+                write_usage(&at, &entry).await;
+            }
+            if is_charged {
+                charged.insert(p(&customer));
+            }
+        }
+    };
+    let october = "2026-10-31T23:59:59.999Z";
+    use_by(&[(NOW, "pro", 200)], true).await;
+    use_by(
+        &[(NOW, "free", 200), (NOW, "pro", 404), (october, "pro", 200)],
+        true,
+    )
+    .await;
+    use_by(&[(NOW, "free", 200)], false).await;
+    use_by(&[(NOW, "enterprise", 200)], false).await;
+    use_by(&[(NOW, "pro", 500)], false).await;
+    use_by(&[(NOW, "free", 200), (october, "pro", 200)], false).await;
+
+    let listed = all_billable(&at.store, p("2026-11")).await;
+    assert_eq!(listed.len(), charged.len());
+    assert_eq!(BTreeSet::from_iter(listed), charged);
+    assert_eq!(all_billable(&at.store, p("2026-10")).await.len(), 80);
+    assert_eq!(all_billable(&at.store, p("2026-12")).await, []);
+
+    let months = items(&at, USAGE).into_iter();
+    let shards: BTreeSet<String> = months
+        .map(|item| text(&item, "billable_month"))
+        .filter(|month| month.starts_with("2026-11#"))
+        .collect();
+    assert_eq!(shards.len(), BILLABLE_SHARDS as usize, "{shards:?}");
+}
+
+#[tokio::test]
+async fn a_customer_that_moves_to_a_charging_plan_is_listed_from_then_on() {
+    let at = fixture();
+    let calls = ["free", "pro", "free"].map(|plan| call(NOW, plan, "/ping", 200));
+    let listed = async || all_billable(&at.store, p("2026-11")).await;
+    write_usage(&at, &Entry::new("acme", "e-1", &calls[..1])).await;
+    assert_eq!(listed().await, []);
+    for (id, call) in [("e-2", &calls[1..2]), ("e-3", &calls[2..])] {
+        write_usage(&at, &Entry::new("acme", id, call)).await;
+        assert_eq!(listed().await, [p("acme")]);
+    }
+}
+
+/// Puts items, 25 at a time.
+fn put_all(at: &Fixture, items: impl Iterator<Item = serde_json::Value>) {
+    let puts: Vec<_> = items
+        .map(|item| json!({ "PutRequest": { "Item": item } }))
+        .collect();
+    for puts in puts.chunks(25) {
+        let request = json!({ "RequestItems": { table_name(USAGE): puts } });
+        let target = "DynamoDB_20120810.BatchWriteItem";
+        let (status, answer) = at.aws.answer(target, &request.to_string());
+        assert_eq!(status, 200, "{answer}");
+    }
+}
+
+/// One answer to a query holds 1 MB.
+#[tokio::test]
+async fn more_billable_customers_than_an_answer_holds_are_listed_each() {
+    let at = fixture();
+    let ids: BTreeSet<String> = (0..11_000).map(|n| format!("{n:064}")).collect();
+    let item = |id: &String| {
+        json!({
+            "pk": { "S": id },
+            "sk": { "S": "MONTH#2026-11" },
+            "billable_month": { "S": "2026-11#3" },
+        })
+    };
+    put_all(&at, ids.iter().map(item));
+    let (first, next) = at
+        .store
+        .billable_customers(p("2026-11"), None)
+        .await
+        .unwrap();
+    assert_eq!(first, []);
+    assert!(next.is_some());
+    let mut pages = 0;
+    let mut listed = Vec::new();
+    let mut after = None;
+    loop {
+        let (page, next) = at
+            .store
+            .billable_customers(p("2026-11"), after)
+            .await
+            .unwrap();
+        pages += 1;
+        listed.extend(page.into_iter().map(String::from));
+        after = next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(listed.len(), ids.len());
+    assert_eq!(BTreeSet::from_iter(listed), ids);
+    assert!(pages > BILLABLE_SHARDS, "one shard filled no page");
+}
+
+#[tokio::test]
+async fn more_endpoints_than_an_answer_holds_are_read_each() {
+    let at = fixture();
+    let route = |n: usize| format!("/{n:0255}");
+    let item = |n: usize| {
+        json!({
+            "pk": { "S": "acme" },
+            "sk": { "S": format!("ENDPOINT#2026-11-22#GET {}", route(n)) },
+            "calls": { "N": n.to_string() },
+        })
+    };
+    put_all(&at, (0..4_000).map(item));
+    let mut of_neighbour = item(0);
+    of_neighbour["pk"] = json!({ "S": "acme-2" });
+    let mut of_other_day = item(0);
+    of_other_day["sk"] = json!({ "S": "ENDPOINT#2026-11-23#GET /" });
+    put_all(&at, [of_neighbour, of_other_day].into_iter());
+
+    let stored = at.store.endpoint_usage(&p("acme"), p("2026-11-22")).await;
+    let expected = (0..4_000).map(|n| {
+        let endpoint = Endpoint {
+            method: "GET".into(),
+            route: route(n),
+        };
+        let tally = Tally {
+            calls: n as u64,
+            ..Tally::default()
+        };
+        (endpoint, tally)
+    });
+    assert!(stored.unwrap() == expected.collect::<BTreeMap<_, _>>());
+}
+
+#[tokio::test]
+async fn the_days_of_a_month_are_those_of_no_other_month_or_customer() {
+    let at = fixture();
+    let times = [
+        "2026-10-31T23:59:59.999Z",
+        "2026-11-01T00:00:00Z",
+        "2026-11-30T23:59:59.999Z",
+        "2026-12-01T00:00:00Z",
+    ];
+    for customer in ["acme", "acme-2"] {
+        let calls = times.map(|time| call(time, "pro", "/ping", 200));
+        write_usage(&at, &Entry::new(customer, customer, &calls)).await;
+    }
+    let days = at.store.day_usage(&p("acme"), p("2026-11")).await.unwrap();
+    let one = Tally {
+        calls: 1,
+        billable: [(p("pro"), 1)].into(),
+        latency_ms: 5,
+        ..Tally::default()
+    };
+    let expected = [(p("2026-11-01"), one.clone()), (p("2026-11-30"), one)];
+    assert_eq!(days, expected.into());
+}
+
+#[tokio::test]
+async fn more_charges_than_an_answer_holds_are_listed_each() {
+    let at = fixture();
+    let mut before = tollgate_domain::billing::Charged::default();
+    for number in 1..=3 {
+        // Three of them are more than an answer holds.
+        let mut charge = charge(number);
+        charge.usage_digest = "x".repeat(390_000);
+        record(&at, &charge, before).await;
+        before.charges += 1;
+        before.cents.0 += charge.cents.0;
+        before.over_calls = charge.to_call;
+    }
+    let (mut numbers, mut from, mut pages) = (Vec::new(), 1, 0);
+    loop {
+        let page = at
+            .store
+            .charges(&p("acme"), p("2026-11"), from)
+            .await
+            .unwrap();
+        pages += 1;
+        let number = |entry: LedgerEntry| entry.intent.number;
+        numbers.extend(page.items.into_iter().map(number));
+        match page.next {
+            Some(next) => from = p(&next),
+            None => break,
+        }
+    }
+    assert_eq!(numbers, [1, 2, 3]);
+    assert!(pages > 1, "they fit in an answer");
+}
+
+#[tokio::test]
+async fn a_place_that_no_page_named_is_a_place_all_the_same() {
+    let (at, keys) = with_keys_of_neighbours().await;
+    let acme: CustomerId = p("acme");
+    let list = async |customer: Option<&CustomerId>, after: &str| {
+        let page = at.store.list_keys(customer, Some(after), 100).await;
+        page.unwrap().items.len()
+    };
+    assert_eq!(list(None, "").await, keys.len());
+    assert_eq!(list(None, "~").await, 0);
+    assert_eq!(list(Some(&acme), "").await, 4);
+    assert_eq!(list(Some(&acme), "acme#").await, 4);
+    assert_eq!(list(Some(&acme), "acme#2026-01-01").await, 3);
+    assert_eq!(list(Some(&acme), "acme#~").await, 0);
+    assert_eq!(list(Some(&acme), "acme#~~").await, 0);
+    assert_eq!(list(Some(&acme), "acm").await, 0);
+    assert_eq!(list(Some(&acme), "acme#é").await, 0);
+}

@@ -1,0 +1,643 @@
+//! Writes over a network that loses requests and answers, and to tables that are busy: each takes
+//! effect once, as if nothing had happened, or ends in an error that says it may be tried again.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use aws_types::region::Region;
+use serde_json::Value;
+use tollgate_domain::billing::Charged;
+use tollgate_domain::decision::Counted;
+use tollgate_domain::id::CustomerId;
+use tollgate_domain::money::Cents;
+use tollgate_domain::plan::Limits;
+use tollgate_domain::window::Month;
+use tollgate_local_aws::Fault;
+use tollgate_local_aws::fixture::Fixture;
+use tollgate_runtime::{Chain, Entropy};
+use tollgate_store::schema::ACCOUNTS;
+use tollgate_store::{
+    Created, CustomerChange, Idempotency, KeyChange, Recorded, Rotated, Store, StoreError, Updated,
+    Written,
+};
+
+mod common;
+
+use common::{
+    Entry, Key, NOW, call, charge, count, create_customer, create_key, customer, edit, everything,
+    fixture, once, p, plans, record, rotate_key, update_customer, update_key, used, with_keys,
+    write_usage,
+};
+
+const TRANSACTION: &str = "TransactWriteItems";
+const WRITES: [&str; 3] = ["PutItem", "UpdateItem", TRANSACTION];
+
+/// What goes wrong with the first call of an operation.
+#[derive(Debug, Clone, Copy)]
+enum Mishap {
+    /// Nothing.
+    None,
+    /// This.
+    Fault(Fault),
+    /// Its answer is lost, and when it is repeated its token has been forgotten, as it is ten
+    /// minutes later.
+    Forgotten,
+}
+
+/// From now on the first call of `operation` meets the mishap. Counts all its calls.
+fn afflict(at: &Fixture, operation: &'static str, mishap: Mishap) -> Arc<AtomicUsize> {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let (counter, aws) = (Arc::clone(&calls), at.aws.clone());
+    at.aws.inject(move |call| {
+        if call.operation() != operation || counter.fetch_add(1, Ordering::Relaxed) > 0 {
+            return Fault::None;
+        }
+        match mishap {
+            Mishap::None => Fault::None,
+            Mishap::Fault(fault) => fault,
+            Mishap::Forgotten => {
+                let body: Result<Value, _> = serde_json::from_str(&call.body);
+                let mut body = body.unwrap_or_default();
+                body["ClientRequestToken"] = "forgotten".into();
+                let (status, answer) = aws.answer(&call.target, &body.to_string());
+                assert_eq!(status, 200, "{answer}");
+                Fault::RequestLost
+            }
+        }
+    });
+    calls
+}
+
+/// However the first call of `operation` in `act` goes wrong, it is made again, the outcome is the
+/// one without a mishap, and so is all that is stored.
+async fn check<T: Debug + PartialEq>(
+    operation: &'static str,
+    prepare: impl AsyncFn(&Fixture),
+    act: impl AsyncFn(&Fixture) -> T,
+) {
+    let expected = suffer(Mishap::None, operation, &prepare, &act).await;
+    assert!(expected.calls > 0, "{operation} is not called");
+    let mut faults = vec![Fault::RequestLost, Fault::AnswerLost, Fault::Throttled];
+    if operation == TRANSACTION {
+        faults.push(Fault::Conflict);
+    }
+    for fault in faults {
+        let suffered = suffer(Mishap::Fault(fault), operation, &prepare, &act).await;
+        assert_eq!(suffered.outcome, expected.outcome, "{fault:?}");
+        assert_eq!(suffered.stored, expected.stored, "{fault:?}");
+        assert_eq!(suffered.calls, expected.calls + 1, "{fault:?}");
+    }
+}
+
+/// The same for a transaction; and when its token is forgotten, it is stored no differently, but
+/// its outcome may be another one.
+async fn check_transaction<T: Debug + PartialEq>(
+    prepare: impl AsyncFn(&Fixture),
+    act: impl AsyncFn(&Fixture) -> T,
+    when_forgotten: T,
+) {
+    check(TRANSACTION, &prepare, &act).await;
+    let expected = suffer(Mishap::None, TRANSACTION, &prepare, &act).await;
+    let suffered = suffer(Mishap::Forgotten, TRANSACTION, &prepare, &act).await;
+    assert_eq!(suffered.outcome, when_forgotten);
+    assert_eq!(suffered.stored, expected.stored);
+}
+
+struct Suffered<T> {
+    outcome: T,
+    stored: Value,
+    calls: usize,
+}
+
+async fn suffer<T>(
+    mishap: Mishap,
+    operation: &'static str,
+    prepare: impl AsyncFn(&Fixture),
+    act: impl AsyncFn(&Fixture) -> T,
+) -> Suffered<T> {
+    let at = fixture();
+    prepare(&at).await;
+    let calls = afflict(&at, operation, mishap);
+    let outcome = act(&at).await;
+    at.aws.heal();
+    Suffered {
+        outcome,
+        stored: everything(&at),
+        calls: calls.load(Ordering::Relaxed),
+    }
+}
+
+/// Without an idempotency key, and with one.
+fn requests() -> [Option<Idempotency>; 2] {
+    [None, Some(once("request"))]
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_is_created_once() {
+    for request in requests() {
+        check_transaction(
+            async |at| create_customer(at, "acme").await,
+            async |at| create_key(at, &Key::of_acme(1), request.as_ref()).await,
+            Created::New,
+        )
+        .await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_customer_is_created_once() {
+    let when_forgotten = [Created::Taken, Created::Replayed(customer("acme"))];
+    for (request, when_forgotten) in requests().into_iter().zip(when_forgotten) {
+        check_transaction(
+            async |_| (),
+            async |at| {
+                let acme = customer("acme");
+                let created = at.store.create_customer(&acme, request.as_ref()).await;
+                created.unwrap()
+            },
+            when_forgotten,
+        )
+        .await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_is_rotated_once() {
+    let mut expiring = Key::of_acme(1);
+    expiring.record.expires_at = Some(p("2027-01-01T00:00:00Z"));
+    for old in [Key::of_acme(1), expiring] {
+        for request in requests() {
+            check_transaction(
+                async |at| {
+                    create_customer(at, "acme").await;
+                    old.create(at).await;
+                },
+                async |at| rotate_key(at, &old, &Key::of_acme(2), request.as_ref()).await,
+                Rotated::New,
+            )
+            .await;
+        }
+    }
+}
+
+fn entry() -> Entry {
+    let mut entry = Entry::new("acme", "e-1", &[call(NOW, "pro", "/ping", 200)]);
+    entry.refused.push(tollgate_store::RefusedRecord {
+        index: 1,
+        reason: "too late".into(),
+    });
+    entry
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_entry_is_counted_once() {
+    check_transaction(
+        async |at| {
+            let earlier = Entry::new("acme", "e-0", &[call(NOW, "pro", "/ping", 200)]);
+            write_usage(at, &earlier).await;
+        },
+        async |at| write_usage(at, &entry()).await,
+        Written::Duplicate,
+    )
+    .await;
+}
+
+/// What one charge of these tests comes to.
+fn charged_once() -> Charged {
+    Charged {
+        charges: 1,
+        cents: Cents(23),
+        over_calls: 230,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_charge_is_recorded_once() {
+    check_transaction(
+        async |_| (),
+        async |at| record(at, &charge(1), Charged::default()).await,
+        Recorded::Written,
+    )
+    .await;
+    check_transaction(
+        async |at| {
+            record(at, &charge(1), Charged::default()).await;
+        },
+        async |at| record(at, &charge(2), charged_once()).await,
+        Recorded::Written,
+    )
+    .await;
+}
+
+async fn store_first_key(at: &Fixture) {
+    create_customer(at, "acme").await;
+    Key::of_acme(1).create(at).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_is_revoked_once() {
+    check("UpdateItem", store_first_key, async |at| {
+        let revoked = at.store.revoke_key(&Key::of_acme(1).by_id(), p(NOW)).await;
+        revoked.unwrap()
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_to_a_key_is_made() {
+    let change = KeyChange {
+        name: Some("Other".into()),
+        expires_at: Some(Some(p("2027-01-01T00:00:00Z"))),
+        requests_per_hour: Some(Some(7)),
+        monthly_quota: Some(None),
+    };
+    check("UpdateItem", store_first_key, async |at| {
+        update_key(at, &Key::of_acme(1), &change).await
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_to_a_customer_is_made_and_may_count_as_two_versions() {
+    let change = CustomerChange {
+        name: Some("Acme Inc".into()),
+        email: Some(None),
+        plan: Some(p("free")),
+    };
+    for (fault, version) in [
+        (Fault::RequestLost, 2),
+        (Fault::AnswerLost, 3),
+        (Fault::Throttled, 2),
+    ] {
+        let at = fixture();
+        create_customer(&at, "acme").await;
+        afflict(&at, "UpdateItem", Mishap::Fault(fault));
+        let mut expected = customer("acme");
+        expected.name = "Acme Inc".into();
+        expected.email = None;
+        expected.plan = p("free");
+        expected.version = version;
+        let updated = update_customer(&at, "acme", &change).await;
+        assert_eq!(updated, Updated::Done(expected.clone()), "{fault:?}");
+        let stored = at.store.customer(&expected.id).await.unwrap();
+        assert_eq!(stored, Some(expected), "{fault:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_set_aside_is_in_quarantine_once() {
+    check(
+        "PutItem",
+        async |_| (),
+        async |at| {
+            let done = at.store.quarantine_message(b"junk", "not JSON", p(NOW));
+            done.await.unwrap();
+        },
+    )
+    .await;
+    check(
+        "PutItem",
+        async |at| {
+            write_usage(at, &entry()).await;
+        },
+        async |at| at.store.quarantine_conflict(&entry().part()).await.unwrap(),
+    )
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_month_is_closed() {
+    check(
+        "PutItem",
+        async |_| (),
+        async |at| {
+            at.store.close(p("2026-08")).await.unwrap();
+            at.store.is_closed(p("2026-08")).await.unwrap()
+        },
+    )
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_is_repeated() {
+    check("GetItem", store_first_key, async |at| {
+        at.store.key(&Key::of_acme(1).by_id()).await.unwrap()
+    })
+    .await;
+    check("Query", store_first_key, async |at| {
+        at.store.list_keys(None, None, 10).await.unwrap()
+    })
+    .await;
+    check("BatchGetItem", store_first_key, async |at| {
+        at.store.plans_of(&[p("acme")].into()).await.unwrap()
+    })
+    .await;
+}
+
+/// A counter after a call whose first write of it went wrong is right or one too high.
+#[tokio::test(start_paused = true)]
+async fn a_call_is_counted_at_least_once_and_at_most_twice() {
+    // The first count is of the hour, the second of the month.
+    for (nth, in_hour, in_month) in [(0, 2, 1), (1, 1, 2)] {
+        let at = fixture();
+        lose_answer_to_nth_count(&at, nth);
+        let counted = count(&at, 10, Some(10)).await;
+        assert_eq!(counted, Counted::Both { in_hour, in_month });
+        assert_eq!(used(&at, "HOUR#"), Some(in_hour));
+        assert_eq!(used(&at, "MONTH#"), Some(in_month));
+    }
+    for fault in [Fault::RequestLost, Fault::Throttled] {
+        let at = fixture();
+        afflict(&at, "UpdateItem", Mishap::Fault(fault));
+        let both = Counted::Both {
+            in_hour: 1,
+            in_month: 1,
+        };
+        assert_eq!(count(&at, 10, Some(10)).await, both, "{fault:?}");
+    }
+}
+
+fn lose_answer_to_nth_count(at: &Fixture, nth: usize) {
+    let mut counts = 0..;
+    at.aws.inject(move |call| {
+        if call.operation() == "UpdateItem" && counts.next() == Some(nth) {
+            Fault::AnswerLost
+        } else {
+            Fault::None
+        }
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_call_of_a_window_is_not_counted_beyond_the_limit() {
+    let at = fixture();
+    lose_answer_to_nth_count(&at, 0);
+    assert_eq!(count(&at, 1, Some(9)).await, Counted::HourFull);
+    assert_eq!((used(&at, "HOUR#"), used(&at, "MONTH#")), (Some(1), None));
+
+    let at = fixture();
+    lose_answer_to_nth_count(&at, 1);
+    assert_eq!(count(&at, 9, Some(1)).await, Counted::MonthFull);
+    assert_eq!(
+        (used(&at, "HOUR#"), used(&at, "MONTH#")),
+        (Some(0), Some(1))
+    );
+}
+
+/// A store with a retry quota of its own, for tests that use up much of it. The SDK keeps one quota
+/// for each service and region of the process.
+fn with_own_retry_quota(at: Fixture, region: &'static str) -> Fixture {
+    let sdk = at.aws.sdk_config().into_builder();
+    let sdk = sdk.region(Region::from_static(region)).build();
+    let store = Store::new(&sdk, "test", at.clock(), at.entropy.clone());
+    Fixture { store, ..at }
+}
+
+#[tokio::test(start_paused = true)]
+async fn counters_hold_what_was_admitted_and_never_more_than_the_limit() {
+    const PER_HOUR: u64 = 40;
+    const PER_MONTH: u64 = 30;
+    for seed in 0..8 {
+        let at = with_own_retry_quota(fixture(), "counters-hold");
+        let fate = Entropy::seeded(seed);
+        at.aws.inject(move |_| match fate.below(10) {
+            0 => Fault::RequestLost,
+            1 => Fault::AnswerLost,
+            2 => Fault::Throttled,
+            _ => Fault::None,
+        });
+        let limits = Limits {
+            per_hour: PER_HOUR,
+            per_month: Some(PER_MONTH),
+        };
+        let (mut admitted, mut refused) = (0, 0);
+        for _ in 0..60 {
+            let (key, acme) = (p("key_0001"), p("acme"));
+            match at.store.count_call(&key, &acme, limits, p(NOW)).await {
+                Ok(Counted::Both { in_hour, in_month }) => {
+                    admitted += 1;
+                    assert!(in_hour <= PER_HOUR && in_month <= PER_MONTH, "seed {seed}");
+                }
+                Ok(_) => refused += 1,
+                Err(error) => assert!(error.is_transient(), "seed {seed}: {error:?}"),
+            }
+            let in_hour = used(&at, "HOUR#").unwrap_or(0);
+            let in_month = used(&at, "MONTH#").unwrap_or(0);
+            assert!(admitted <= in_hour && in_hour <= PER_HOUR, "seed {seed}");
+            assert!(admitted <= in_month && in_month <= PER_MONTH, "seed {seed}");
+        }
+        assert!(
+            admitted > 10 && refused > 10,
+            "seed {seed}: {admitted}, {refused}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn giving_back_a_call_is_tried_once() {
+    for (fault, in_hour) in [
+        (Fault::AnswerLost, 2),
+        (Fault::RequestLost, 3),
+        (Fault::Throttled, 3),
+    ] {
+        let at = fixture();
+        count(&at, 9, Some(2)).await;
+        count(&at, 9, Some(2)).await;
+        let updates = Arc::new(AtomicUsize::new(0));
+        let seen = Arc::clone(&updates);
+        at.aws.inject(move |call| {
+            seen.fetch_add(1, Ordering::Relaxed);
+            if call.body.contains("used - :one") {
+                fault
+            } else {
+                Fault::None
+            }
+        });
+        assert_eq!(count(&at, 9, Some(2)).await, Counted::MonthFull);
+        // One for the hour, one refused by the month, one to give the hour back.
+        assert_eq!(updates.load(Ordering::Relaxed), 3, "{fault:?}");
+        assert_eq!(used(&at, "HOUR#"), Some(in_hour), "{fault:?}");
+        assert_eq!(used(&at, "MONTH#"), Some(2), "{fault:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transaction_outlasts_a_series_of_conflicts_and_throttles() {
+    for fault in [Fault::Conflict, Fault::Throttled, Fault::AnswerLost] {
+        let at = with_own_retry_quota(with_keys(&[]).await, "outlasts");
+        let mut left = 7;
+        at.aws.inject(move |_| {
+            if left == 0 {
+                return Fault::None;
+            }
+            left -= 1;
+            fault
+        });
+        let created = create_key(&at, &Key::of_acme(1), None).await;
+        assert_eq!(created, Created::New, "{fault:?}");
+        at.aws.heal();
+        let stored = at.store.key(&Key::of_acme(1).by_id()).await.unwrap();
+        assert_eq!(stored, Some(Key::of_acme(1).record), "{fault:?}");
+    }
+}
+
+/// Every writing operation of the store, as an outsider would call it. The key of seed 1 is there.
+async fn each_write(at: &Fixture, mut verdict: impl FnMut(&str, Result<(), StoreError>)) {
+    let store = &at.store;
+    let (old, new) = (Key::of_acme(1), Key::of_acme(2));
+    let created = store.create_key(&new.as_new(), None).await;
+    verdict("create_key", created.map(drop));
+    let created = store.create_customer(&customer("acme-2"), None).await;
+    verdict("create_customer", created.map(drop));
+    let (successor, ends) = (Key::of_acme(3), p("2026-11-23T10:00:00Z"));
+    let successor = successor.as_new();
+    let rotated = store.rotate_key(&old.record, ends, &successor, None).await;
+    verdict("rotate_key", rotated.map(drop));
+    let change = KeyChange {
+        name: Some("Other".into()),
+        ..KeyChange::default()
+    };
+    let updated = store.update_key(&old.by_id(), &change).await;
+    verdict("update_key", updated.map(drop));
+    let revoked = store.revoke_key(&old.by_id(), p(NOW)).await;
+    verdict("revoke_key", revoked.map(drop));
+    let change = CustomerChange::default();
+    let updated = store.update_customer(&p("acme"), &change).await;
+    verdict("update_customer", updated.map(drop));
+    let written = store.write_usage(&entry().part(), &plans()).await;
+    verdict("write_usage", written.map(drop));
+    let done = store.quarantine_conflict(&entry().part()).await;
+    verdict("quarantine_conflict", done);
+    let done = store.quarantine_message(b"junk", "not JSON", p(NOW)).await;
+    verdict("quarantine_message", done);
+    let recorded = store.record_charge(&charge(1), Charged::default()).await;
+    verdict("record_charge", recorded.map(drop));
+    verdict("close", store.close(p("2026-08")).await);
+    let (key, acme) = (old.record.id, p("acme"));
+    let limits = Limits {
+        per_hour: 9,
+        per_month: None,
+    };
+    let counted = store.count_call(&key, &acme, limits, p(NOW)).await;
+    verdict("count_call", counted.map(drop));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_never_gets_through_changes_nothing_and_may_be_tried_again() {
+    for fault in [Fault::Throttled, Fault::Conflict, Fault::RequestLost] {
+        let at = with_keys(&[&Key::of_acme(1)]).await;
+        let at = with_own_retry_quota(at, "never-gets-through");
+        let before = everything(&at);
+        at.aws.inject(move |call| {
+            if WRITES.contains(&call.operation()) {
+                fault
+            } else {
+                Fault::None
+            }
+        });
+        each_write(&at, |what, outcome| match outcome {
+            Ok(()) => panic!("{what} under {fault:?} succeeded"),
+            Err(error) => assert!(error.is_transient(), "{what} {fault:?}: {error:?}"),
+        })
+        .await;
+        assert_eq!(everything(&at), before, "{fault:?}");
+
+        at.aws.heal();
+        each_write(&at, |what, outcome| {
+            assert!(outcome.is_ok(), "{what} after {fault:?}: {outcome:?}");
+        })
+        .await;
+        assert_ne!(everything(&at), before);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn repeating_a_write_that_took_effect_behind_an_error_changes_nothing() {
+    let at = with_own_retry_quota(with_keys(&[&Key::of_acme(1)]).await, "behind-an-error");
+    at.aws.inject(|call| {
+        if WRITES.contains(&call.operation()) {
+            Fault::AnswerLost
+        } else {
+            Fault::None
+        }
+    });
+    each_write(&at, |what, outcome| {
+        assert!(outcome.is_err(), "{what} succeeded");
+    })
+    .await;
+    at.aws.heal();
+    let month: Month = p("2026-11");
+    let acme: CustomerId = p("acme");
+    let tally = at.store.month_usage(&acme, month).await.unwrap();
+    assert_eq!(tally.calls, 1);
+
+    let unversioned = || {
+        let mut stored = everything(&at);
+        let accounts = stored["accounts"].as_array_mut().into_iter().flatten();
+        for account in accounts {
+            // Each try of a change counts as a version, and each try of a call as a call.
+            account["version"] = Value::Null;
+        }
+        stored["counters"] = Value::Null;
+        stored
+    };
+    let before = unversioned();
+    each_write(&at, |what, outcome| {
+        assert!(outcome.is_ok(), "{what}: {outcome:?}");
+    })
+    .await;
+    assert_eq!(unversioned(), before);
+    assert_eq!(
+        at.store.charged(&acme, month).await.unwrap(),
+        charged_once()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_that_stays_is_not_called_transient() {
+    let at = with_keys(&[&Key::of_acme(1)]).await;
+    let elsewhere = Store::new(
+        &at.aws.sdk_config(),
+        "elsewhere",
+        at.clock(),
+        at.entropy.clone(),
+    );
+    let missing = Fixture {
+        store: elsewhere,
+        ..at.clone()
+    };
+    each_write(&missing, |what, outcome| match outcome {
+        Ok(()) => panic!("{what} succeeded without tables"),
+        Err(error) => assert!(!error.is_transient(), "{what}: {error:?}"),
+    })
+    .await;
+
+    edit(&at, ACCOUNTS, "KEY#", |key| {
+        key["created_at"]["S"] = "some day".into();
+    });
+    let read = at.store.key(&Key::of_acme(1).by_id()).await;
+    let error = read.unwrap_err();
+    assert!(!error.is_transient());
+    assert_eq!(
+        Chain(&error).to_string(),
+        "reading failed: item key lacks a readable created_at"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_says_nothing_of_a_keys_digest() {
+    let key = Key::of_acme(1);
+    let digest = key.secret.digest().expose_hex();
+    for fault in [Fault::Throttled, Fault::Conflict, Fault::AnswerLost] {
+        let at = with_keys(&[]).await;
+        let at = with_own_retry_quota(at, "says-nothing");
+        at.aws.inject(move |_| fault);
+        let created = at.store.create_key(&key.as_new(), None).await;
+        let read = at.store.key_by_digest(key.secret.digest()).await;
+        for error in [created.unwrap_err(), read.unwrap_err()] {
+            let shown = format!("{error:?} {}", Chain(&error));
+            assert!(!shown.contains(&digest), "{fault:?}");
+        }
+    }
+}
