@@ -9,7 +9,7 @@ use lambda_http::http::{StatusCode, header};
 use serde::{Deserialize, Serialize};
 use tollgate_domain::customer::Customer;
 use tollgate_domain::id::{CustomerId, PlanId};
-use tollgate_store::{Created, CustomerChange, Updated};
+use tollgate_store::{Created, CustomerChange};
 use tollgate_web::{
     AdminCaller, Cursor, IdempotencyKey, JsonBody, PageParams, PathParam, Problem, QueryParams,
     nullable,
@@ -68,10 +68,12 @@ struct NewCustomer {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct CustomerPatch {
-    name: Option<String>,
+    #[serde(default, deserialize_with = "nullable")]
+    name: Option<Option<String>>,
     #[serde(default, deserialize_with = "nullable")]
     email: Option<Option<String>>,
-    plan: Option<PlanId>,
+    #[serde(default, deserialize_with = "nullable")]
+    plan: Option<Option<PlanId>>,
 }
 
 /// The answer to a `GET` of all.
@@ -141,7 +143,6 @@ async fn create(
         email: body.email,
         plan: body.plan,
         created_at: app.clock.now(),
-        version: 1,
     };
     let (status, customer) = match app.store.create_customer(&customer, mark.as_ref()).await? {
         Created::New => (StatusCode::CREATED, customer),
@@ -190,10 +191,14 @@ async fn update(
     PathParam(id): PathParam<CustomerId>,
     JsonBody(patch): JsonBody<CustomerPatch>,
 ) -> Result<Json<CustomerView>, Problem> {
+    if patch.plan == Some(None) {
+        let detail = "A customer is always on a plan.";
+        return Err(Problem::unprocessable(detail).with("field", "plan"));
+    }
     let change = CustomerChange {
-        name: patch.name,
+        name: patch.name.map(Option::unwrap_or_default),
         email: patch.email,
-        plan: patch.plan,
+        plan: patch.plan.flatten(),
     };
     if change == CustomerChange::default() {
         return Err(Problem::unprocessable("The patch changes nothing."));
@@ -205,8 +210,6 @@ async fn update(
     if let Some(plan) = &change.plan {
         app.check_plan(plan)?;
     }
-    match app.store.update_customer(&id, &change).await? {
-        Updated::Done(customer) => Ok(Json(customer.into())),
-        Updated::Unknown | Updated::Revoked | Updated::Rotated => Err(no_such_customer()),
-    }
+    let updated = app.store.update_customer(&id, &change).await?;
+    Ok(Json(updated.ok_or_else(no_such_customer)?.into()))
 }

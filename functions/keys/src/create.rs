@@ -53,7 +53,7 @@ async fn create(
         body.overrides.requests_per_hour,
     )?;
     check_limit("overrides.monthly_quota", body.overrides.monthly_quota)?;
-    check_expiry(body.expires_at, now)?;
+    let expires_at = check_expiry(body.expires_at, now)?;
     // The same request says the same, and so serialises to the same text.
     let request = serde_json::to_string(&body).map_err(Problem::internal)?;
     let mark = idempotency.mark("create-key", &caller.key_id, &request);
@@ -77,7 +77,7 @@ async fn create(
             name: body.name.clone(),
             owner: owner.clone(),
             created_at: now,
-            expires_at: body.expires_at,
+            expires_at,
             revoked_at: None,
             overrides: body.overrides,
             rotated_to: None,

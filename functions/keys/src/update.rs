@@ -22,11 +22,12 @@ pub fn routes(app: App) -> Router {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct KeyPatch {
-    name: Option<String>,
+    #[serde(default, deserialize_with = "nullable")]
+    name: Option<Option<String>>,
     #[serde(default, deserialize_with = "nullable")]
     expires_at: Option<Option<Timestamp>>,
-    #[serde(default)]
-    overrides: OverridesPatch,
+    #[serde(default, deserialize_with = "nullable")]
+    overrides: Option<Option<OverridesPatch>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -45,11 +46,20 @@ async fn update(
     JsonBody(patch): JsonBody<KeyPatch>,
 ) -> Result<Json<KeyView>, Problem> {
     let now = app.clock.now();
+    let no_overrides = || OverridesPatch {
+        requests_per_hour: Some(None),
+        monthly_quota: Some(None),
+    };
+    let overrides = patch
+        .overrides
+        .map(|overrides| overrides.unwrap_or_else(no_overrides))
+        .unwrap_or_default();
+    let expires_at = patch.expires_at.map(|at| check_expiry(at, now));
     let change = KeyChange {
-        name: patch.name,
-        expires_at: patch.expires_at,
-        requests_per_hour: patch.overrides.requests_per_hour,
-        monthly_quota: patch.overrides.monthly_quota,
+        name: patch.name.map(Option::unwrap_or_default),
+        expires_at: expires_at.transpose()?,
+        requests_per_hour: overrides.requests_per_hour,
+        monthly_quota: overrides.monthly_quota,
     };
     if change == KeyChange::default() {
         return Err(Problem::unprocessable("The patch changes nothing."));
@@ -57,7 +67,6 @@ async fn update(
     if let Some(name) = &change.name {
         check_name(name)?;
     }
-    check_expiry(change.expires_at.flatten(), now)?;
     check_limit(
         "overrides.requests_per_hour",
         change.requests_per_hour.flatten(),

@@ -82,13 +82,18 @@ pub(crate) fn check_limit(field: &'static str, limit: Option<u64>) -> Result<(),
     }
 }
 
-pub(crate) fn check_expiry(expires_at: Option<Timestamp>, now: Timestamp) -> Result<(), Problem> {
-    match expires_at {
+/// The expiry in whole milliseconds: the precision that is stored.
+pub(crate) fn check_expiry(
+    expires_at: Option<Timestamp>,
+    now: Timestamp,
+) -> Result<Option<Timestamp>, Problem> {
+    let in_ms = |at: Timestamp| Timestamp::from_millisecond(at.as_millisecond()).unwrap_or(at);
+    match expires_at.map(in_ms) {
         Some(at) if at <= now => {
             let detail = "A key cannot expire in the past; to end it now, revoke it.";
             Err(Problem::unprocessable(detail).with("field", "expires_at"))
         }
-        _ => Ok(()),
+        expires_at => Ok(expires_at),
     }
 }
 

@@ -17,6 +17,4 @@ pub struct Customer {
     pub plan: PlanId,
     /// When the customer was first known.
     pub created_at: Timestamp,
-    /// Counts changes; a change made on an older version is refused.
-    pub version: u64,
 }

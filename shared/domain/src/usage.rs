@@ -133,9 +133,6 @@ pub enum Defect {
     /// A text is empty, too long, or has control characters.
     #[error("{0} must be 1 to {1} printable characters")]
     Text(&'static str, usize),
-    /// The source holds the character that separates it from the id where entries are stored.
-    #[error("source must not contain '#'")]
-    Source,
     /// The method holds the character that separates it from the endpoint where tallies are stored.
     #[error("method must not contain a space")]
     Method,
@@ -173,9 +170,6 @@ pub fn read_entry(detail: Value) -> Result<UsageEntry<Value>, Defect> {
     }
     text("id", &entry.id, 128)?;
     text("source", &entry.source, 128)?;
-    if entry.source.contains('#') {
-        return Err(Defect::Source);
-    }
     let count = entry.data.records.len();
     if count == 0 || count > MAX_RECORDS {
         return Err(Defect::RecordCount(count));
@@ -465,7 +459,6 @@ mod tests {
         check("specversion", json!("0.3"), "specversion");
         check("id", json!(""), "id must be");
         check("source", json!("x".repeat(129)), "source must be");
-        check("source", json!("a#b"), "must not contain '#'");
         check("subject", json!("a#b"), "customer id");
         check("data", json!({ "records": [] }), "0 records");
         check("data", json!({ "records": vec![0; 101] }), "101 records");

@@ -44,9 +44,16 @@ impl RequestCost {
         });
     }
 
+    /// Keeps one part for each provider: a record with many is refused.
     fn add(&self, cost: Cost) {
         let mut costs = self.costs.lock().unwrap_or_else(PoisonError::into_inner);
-        costs.push(cost);
+        match costs.iter_mut().find(|part| part.provider == cost.provider) {
+            Some(part) => {
+                part.tokens = part.tokens.saturating_add(cost.tokens);
+                part.micro_usd = part.micro_usd + cost.micro_usd;
+            }
+            None => costs.push(cost),
+        }
     }
 
     pub(crate) fn take(&self) -> Vec<Cost> {

@@ -93,7 +93,9 @@ where
                 emitter.record(customer, record);
             }
             outcome.map(|mut answer| {
-                answer.headers_mut().extend(headers);
+                for (name, value) in headers {
+                    answer.headers_mut().insert(name, value);
+                }
                 answer
             })
         })

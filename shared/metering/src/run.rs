@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use lambda_extension::{Extension, service_fn};
-use lambda_http::{Error, IntoResponse, Request};
+use lambda_http::lambda_runtime::{Runtime, layers::TracingLayer};
+use lambda_http::{Adapter, Error, IntoResponse, Request};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, mpsc};
 use tollgate_domain::llm::LlmPrices;
 use tollgate_runtime::{Clock, Entropy, Env, aws, env};
+use tower::util::MapResultLayer;
 use tower::{Service, ServiceExt};
 
 use crate::{Emitter, MeteringLayer};
@@ -106,12 +108,16 @@ impl Metering {
             std::process::exit(0);
         });
 
-        let service = service.map_err(Into::into).map_result(move |outcome| {
-            // The receiver lives as long as the extension, and that as long as this.
-            let _ = answered.send(());
-            outcome
-        });
-        tokio::try_join!(lambda_http::run::<_, _, Error>(service), extension.run())?;
+        // This layer is the outermost, so that it sees the end of every invocation: of those whose
+        // event cannot be read, or whose handler panics, as well. By then the answer has gone.
+        let runtime = Runtime::new(Adapter::from(service.map_err(Into::<Error>::into)))
+            .layer(TracingLayer::new())
+            .layer(MapResultLayer::new(move |outcome| {
+                // The receiver lives as long as the extension, and that as long as this.
+                let _ = answered.send(());
+                outcome
+            }));
+        tokio::try_join!(runtime.run(), extension.run())?;
         Ok(())
     }
 }

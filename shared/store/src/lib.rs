@@ -9,6 +9,7 @@ mod billing;
 mod counters;
 mod error;
 mod item;
+mod retry;
 pub mod schema;
 mod transaction;
 mod usage;
@@ -39,8 +40,11 @@ impl Store {
     /// written, `entropy` spreads retries.
     #[must_use]
     pub fn new(sdk: &SdkConfig, prefix: &str, clock: Clock, entropy: Entropy) -> Self {
+        let config = aws_sdk_dynamodb::config::Builder::from(sdk)
+            .retry_classifier(retry::RetryConflicts)
+            .build();
         Self {
-            client: Client::new(sdk),
+            client: Client::from_conf(config),
             prefix: prefix.to_owned(),
             clock,
             entropy,

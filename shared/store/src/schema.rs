@@ -126,7 +126,7 @@ pub const USAGE_LOG: Table = Table {
 /// |---|---|---|
 /// | `<source>#<id>` | number of the part | an entry some of whose records were refused |
 /// | `<source>#<id>` | `CONFLICT#<digest>` | an entry whose identity was taken |
-/// | `BODY#<digest>` | `00` | a message that is no entry at all |
+/// | `#<digest>` | `00` | a message that is no entry at all |
 pub const QUARANTINE: Table = Table {
     name: "quarantine",
     hash: "pk",

@@ -347,7 +347,7 @@ impl Store {
         received_at: Timestamp,
     ) -> Result<(), StoreError> {
         let digest = hex(&Sha256::digest(body));
-        let mut item = keys(format!("BODY#{digest}"), part_sk(0));
+        let mut item = keys(format!("#{digest}"), part_sk(0));
         let refused = RefusedRecord {
             index: 0,
             reason: reason.to_owned(),
@@ -399,7 +399,7 @@ impl Store {
     /// # Errors
     /// When the store does not answer.
     pub async fn quarantined_message(&self, body: &[u8]) -> Result<Vec<Quarantined>, StoreError> {
-        self.quarantined(format!("BODY#{}", hex(&Sha256::digest(body))))
+        self.quarantined(format!("#{}", hex(&Sha256::digest(body))))
             .await
     }
 

@@ -387,30 +387,6 @@ async fn more_endpoints_than_an_answer_holds_are_read_each() {
 }
 
 #[tokio::test]
-async fn the_days_of_a_month_are_those_of_no_other_month_or_customer() {
-    let at = fixture();
-    let times = [
-        "2026-10-31T23:59:59.999Z",
-        "2026-11-01T00:00:00Z",
-        "2026-11-30T23:59:59.999Z",
-        "2026-12-01T00:00:00Z",
-    ];
-    for customer in ["acme", "acme-2"] {
-        let calls = times.map(|time| call(time, "pro", "/ping", 200));
-        write_usage(&at, &Entry::new(customer, customer, &calls)).await;
-    }
-    let days = at.store.day_usage(&p("acme"), p("2026-11")).await.unwrap();
-    let one = Tally {
-        calls: 1,
-        billable: [(p("pro"), 1)].into(),
-        latency_ms: 5,
-        ..Tally::default()
-    };
-    let expected = [(p("2026-11-01"), one.clone()), (p("2026-11-30"), one)];
-    assert_eq!(days, expected.into());
-}
-
-#[tokio::test]
 async fn more_charges_than_an_answer_holds_are_listed_each() {
     let at = fixture();
     let mut before = tollgate_domain::billing::Charged::default();

@@ -101,7 +101,6 @@ pub(crate) fn customer(id: &str) -> Customer {
         email: Some(format!("bills@{id}.example")),
         plan: p("pro"),
         created_at: p("2026-11-01T08:30:00.125Z"),
-        version: 1,
     }
 }
 
@@ -131,7 +130,7 @@ pub(crate) async fn rotate_key(
     rotated.await.unwrap()
 }
 
-pub(crate) async fn update_key(at: &Fixture, key: &Key, change: &KeyChange) -> Updated<KeyRecord> {
+pub(crate) async fn update_key(at: &Fixture, key: &Key, change: &KeyChange) -> Updated {
     let updated = at.store.update_key(&key.by_prefix(), change).await;
     updated.unwrap()
 }
@@ -140,7 +139,7 @@ pub(crate) async fn update_customer(
     at: &Fixture,
     id: &str,
     change: &CustomerChange,
-) -> Updated<Customer> {
+) -> Option<Customer> {
     at.store.update_customer(&p(id), change).await.unwrap()
 }
 

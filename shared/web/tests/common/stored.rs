@@ -57,7 +57,6 @@ pub(crate) async fn add_customer(at: &Fixture, id: &str, plan: &str) {
         email: None,
         plan: p(plan),
         created_at: p("2026-11-01T08:30:00Z"),
-        version: 1,
     };
     let created = at.store.create_customer(&customer, None).await.unwrap();
     assert_eq!(created, Created::New);

@@ -1,0 +1,64 @@
+//! Metering over a bus of one test's own, and what has come out of the bus.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot begin, or cannot look, has failed"
+)]
+#![allow(dead_code, reason = "each test binary uses a part of this")]
+
+use serde_json::Value;
+use tollgate_domain::plan::Catalog;
+use tollgate_domain::usage::{EVENT_TYPE, UsageEntry, UsageRecord, read_entry, read_record};
+use tollgate_local_aws::fixture::Fixture;
+use tollgate_metering::Emitter;
+
+/// The instant at which all tests begin.
+pub(crate) const NOW: &str = "2026-11-22T10:00:00Z";
+
+/// An entry that has arrived, with its records read.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub(crate) envelope: UsageEntry<Value>,
+    pub(crate) records: Vec<UsageRecord>,
+}
+
+pub(crate) fn emitter(at: &Fixture, function: &str) -> Emitter {
+    let sdk = at.aws.sdk_config();
+    Emitter::new(&sdk, "usage", function, at.clock(), at.entropy.clone())
+}
+
+/// The EventBridge events that have come to the queue since the last look.
+pub(crate) fn delivered(at: &Fixture) -> Vec<Value> {
+    let messages = at.aws.queue().receive(usize::MAX).unwrap();
+    let event = |message: tollgate_local_aws::Message| serde_json::from_str(&message.body);
+    messages
+        .into_iter()
+        .map(|one| event(one).unwrap())
+        .collect()
+}
+
+/// The entries in them, each good for the usage writer.
+pub(crate) fn entries(at: &Fixture) -> Vec<Entry> {
+    let plans = Catalog::shipped().unwrap();
+    let entry = |mut event: Value| {
+        assert_eq!(event["source"], "tollgate.metering");
+        assert_eq!(event["detail-type"], EVENT_TYPE);
+        let envelope = read_entry(event["detail"].take()).unwrap();
+        assert_eq!(envelope.time, at.clock().now());
+        let records = envelope.data.records.iter();
+        let records = records.map(|record| read_record(record, &plans, at.clock().now()));
+        let records = records.collect::<Result<_, _>>().unwrap();
+        Entry { envelope, records }
+    };
+    delivered(at).into_iter().map(entry).collect()
+}
+
+/// The one record in the one entry that has arrived.
+#[track_caller]
+pub(crate) fn the_record(at: &Fixture) -> UsageRecord {
+    let mut entries = entries(at);
+    assert_eq!(entries.len(), 1);
+    let mut records = entries.remove(0).records;
+    assert_eq!(records.len(), 1);
+    records.remove(0)
+}

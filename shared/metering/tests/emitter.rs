@@ -1,0 +1,429 @@
+//! Records on their way to the bus: how they are put into entries, and what becomes of them when
+//! the bus fails.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use aws_smithy_runtime_api::client::http::{
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::body::SdkBody;
+use serde_json::{Value, json};
+use tollgate_domain::money::MicroUsd;
+use tollgate_domain::usage::{Cost, UsageRecord};
+use tollgate_local_aws::fixture::Fixture;
+use tollgate_local_aws::{Fault, LocalAws};
+use tollgate_metering::Emitter;
+use tracing::subscriber::DefaultGuard;
+
+#[path = "common/metered.rs"]
+mod metered;
+
+use metered::{Entry, NOW, delivered, emitter, entries};
+
+/// The most bytes of detail in a call, as documented.
+const MAX_CALL_BYTES: usize = 200_000;
+
+fn call(number: usize) -> UsageRecord {
+    UsageRecord {
+        time: NOW.parse().unwrap(),
+        request_id: format!("r-{number:05}"),
+        key_id: "key_1".parse().unwrap(),
+        plan: "pro".parse().unwrap(),
+        method: "GET".into(),
+        endpoint: "/api/things/{id}".into(),
+        status: 200,
+        latency_ms: 5,
+        billable: Some(true),
+        costs: Vec::new(),
+    }
+}
+
+/// A record as large as one may be: 16 parts of cost, and all texts at their longest.
+fn large_call(number: usize) -> UsageRecord {
+    let part = |n| Cost {
+        provider: Some(format!("{n:0>64}")),
+        tokens: 100_000_000,
+        micro_usd: MicroUsd(100_000_000_000),
+        unpriced: true,
+    };
+    UsageRecord {
+        endpoint: "x".repeat(256),
+        costs: (0..16).map(part).collect(),
+        ..call(number)
+    }
+}
+
+fn record(emitter: &Emitter, customer: &str, records: impl IntoIterator<Item = UsageRecord>) {
+    for record in records {
+        emitter.record(customer.parse().unwrap(), record);
+    }
+}
+
+fn numbers(entry: &Entry) -> Vec<String> {
+    let records = entry.records.iter();
+    records.map(|record| record.request_id.clone()).collect()
+}
+
+fn customers(entries: &[Entry]) -> Vec<&str> {
+    let all = entries.iter();
+    all.map(|entry| entry.envelope.subject.as_str()).collect()
+}
+
+fn ids(entries: &[Entry]) -> Vec<&str> {
+    entries
+        .iter()
+        .map(|entry| entry.envelope.id.as_str())
+        .collect()
+}
+
+/// The details of every PutEvents call from now on, whose fate `fate` decides by its number.
+fn watch(
+    at: &Fixture,
+    mut fate: impl FnMut(usize) -> Fault + Send + 'static,
+) -> Arc<Mutex<Vec<Vec<Value>>>> {
+    let calls = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&calls);
+    at.aws.inject(move |call| {
+        assert_eq!(call.target, "AWSEvents.PutEvents");
+        let body: Value = serde_json::from_str(&call.body).unwrap();
+        let entries = body["Entries"].as_array().unwrap().iter();
+        let detail = |entry: &Value| {
+            assert_eq!(entry["EventBusName"], "usage");
+            serde_json::from_str(entry["Detail"].as_str().unwrap()).unwrap()
+        };
+        let mut calls = seen.lock().unwrap();
+        calls.push(entries.map(detail).collect());
+        fate(calls.len() - 1)
+    });
+    calls
+}
+
+#[tokio::test]
+async fn a_flush_makes_one_entry_of_each_customers_records() {
+    let at = Fixture::at(NOW);
+    let emitter = emitter(&at, "ping");
+    record(&emitter, "bolt", [call(1)]);
+    record(&emitter, "acme", [call(2), call(3)]);
+    record(&emitter, "bolt", [call(4)]);
+    emitter.flush().await;
+    let entries = entries(&at);
+    assert_eq!(customers(&entries), ["acme", "bolt"]);
+    assert_eq!(numbers(&entries[0]), ["r-00002", "r-00003"]);
+    assert_eq!(numbers(&entries[1]), ["r-00001", "r-00004"]);
+    assert_ne!(ids(&entries)[0], ids(&entries)[1]);
+    for entry in &entries {
+        assert_eq!(entry.envelope.source, "tollgate:ping");
+    }
+}
+
+#[tokio::test]
+async fn a_record_arrives_as_it_was_given() {
+    let at = Fixture::at(NOW);
+    let emitter = emitter(&at, "ping");
+    record(&emitter, "acme", [large_call(1)]);
+    emitter.flush().await;
+    assert_eq!(entries(&at)[0].records, [large_call(1)]);
+}
+
+#[tokio::test]
+async fn what_is_sent_is_not_sent_again() {
+    let at = Fixture::at(NOW);
+    let emitter = emitter(&at, "ping");
+    let calls = watch(&at, |_| Fault::None);
+    emitter.flush().await;
+    assert_eq!(calls.lock().unwrap().len(), 0, "there was nothing to send");
+    record(&emitter, "acme", [call(1)]);
+    emitter.flush().await;
+    emitter.flush().await;
+    emitter.close().await;
+    assert_eq!(calls.lock().unwrap().len(), 1);
+    assert_eq!(entries(&at).len(), 1);
+}
+
+#[tokio::test]
+async fn an_entry_has_a_hundred_records_at_most() {
+    let at = Fixture::at(NOW);
+    let emitter = emitter(&at, "ping");
+    record(&emitter, "acme", (0..250).map(call));
+    emitter.flush().await;
+    let entries = entries(&at);
+    let sizes: Vec<usize> = entries.iter().map(|entry| entry.records.len()).collect();
+    assert_eq!(sizes, [100, 100, 50]);
+    let arrived: Vec<String> = entries.iter().flat_map(numbers).collect();
+    let expected: Vec<String> = (0..250).map(|number| call(number).request_id).collect();
+    assert_eq!(arrived, expected);
+}
+
+#[tokio::test]
+async fn large_records_are_split_among_entries_and_calls_of_bounded_size() {
+    let at = Fixture::at(NOW);
+    let emitter = emitter(&at, "ping");
+    let calls = watch(&at, |_| Fault::None);
+    record(&emitter, "acme", (0..250).map(large_call));
+    emitter.flush().await;
+    for call in calls.lock().unwrap().iter() {
+        let bytes: usize = call.iter().map(|detail| detail.to_string().len()).sum();
+        assert!(bytes <= MAX_CALL_BYTES, "{bytes} bytes in one call");
+    }
+    let arrived: Vec<String> = entries(&at).iter().flat_map(numbers).collect();
+    let expected: Vec<String> = (0..250).map(|number| call(number).request_id).collect();
+    assert_eq!(arrived, expected);
+}
+
+#[tokio::test]
+async fn a_call_has_ten_entries_at_most() {
+    let at = Fixture::at(NOW);
+    let emitter = emitter(&at, "ping");
+    let calls = watch(&at, |_| Fault::None);
+    for number in 0..25 {
+        record(&emitter, &format!("c-{number:02}"), [call(number)]);
+    }
+    emitter.flush().await;
+    let sizes: Vec<usize> = calls.lock().unwrap().iter().map(Vec::len).collect();
+    assert_eq!(sizes, [10, 10, 5]);
+    assert_eq!(entries(&at).len(), 25);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_entry_whose_answer_is_lost_is_sent_again_as_it_is() {
+    let at = Fixture::at(NOW);
+    let emitter = emitter(&at, "ping");
+    watch(&at, |number| match number {
+        0 => Fault::AnswerLost,
+        _ => Fault::None,
+    });
+    record(&emitter, "acme", [call(1)]);
+    emitter.flush().await;
+    let events = delivered(&at);
+    assert_eq!(events.len(), 2);
+    assert_eq!(events[0]["detail"], events[1]["detail"]);
+
+    emitter.flush().await;
+    assert_eq!(delivered(&at), [0; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_flush_cannot_send_is_sent_by_the_next_as_it_is() {
+    for fault in [Fault::Throttled, Fault::RequestLost, Fault::AnswerLost] {
+        let at = Fixture::at(NOW);
+        let emitter = emitter(&at, "ping");
+        let calls = watch(&at, move |_| fault);
+        record(&emitter, "acme", [call(1), call(2)]);
+        emitter.flush().await;
+        let tried = calls.lock().unwrap().concat();
+        assert!(tried.len() >= 3, "{} tries", tried.len());
+        assert!(tried.iter().all(|detail| *detail == tried[0]));
+        delivered(&at);
+
+        record(&emitter, "acme", [call(3)]);
+        at.aws.heal();
+        emitter.flush().await;
+        let entries = entries(&at);
+        assert_eq!(entries.len(), 2);
+        assert_eq!(entries[0].envelope.id, tried[0]["id"]);
+        assert_eq!(numbers(&entries[0]), ["r-00001", "r-00002"]);
+        assert_eq!(numbers(&entries[1]), ["r-00003"]);
+        assert_ne!(ids(&entries)[0], ids(&entries)[1]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_lost_call_of_several_is_sent_again_alone() {
+    let at = Fixture::at(NOW);
+    let emitter = emitter(&at, "ping");
+    let calls = watch(&at, |number| match number {
+        1 => Fault::RequestLost,
+        _ => Fault::None,
+    });
+    for number in 0..25 {
+        record(&emitter, &format!("c-{number:02}"), [call(number)]);
+    }
+    emitter.flush().await;
+    let sizes: Vec<usize> = calls.lock().unwrap().iter().map(Vec::len).collect();
+    assert_eq!(sizes, [10, 10, 10, 5]);
+    assert_eq!(entries(&at).len(), 25);
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_made_during_a_flush_wait_for_the_next() {
+    let at = Fixture::at(NOW);
+    let emitter = emitter(&at, "ping");
+    watch(&at, |number| match number {
+        0 => Fault::Throttled,
+        _ => Fault::None,
+    });
+    record(&emitter, "acme", [call(1)]);
+    tokio::join!(emitter.flush(), async {
+        tokio::task::yield_now().await;
+        record(&emitter, "acme", [call(2)]);
+    });
+    let first = entries(&at);
+    assert_eq!(first.len(), 1);
+    assert_eq!(numbers(&first[0]), ["r-00001"]);
+    emitter.flush().await;
+    let second = entries(&at);
+    assert_eq!(second.len(), 1);
+    assert_eq!(numbers(&second[0]), ["r-00002"]);
+}
+
+/// A bus that takes every entry but those of one customer, and says so entry by entry.
+#[derive(Debug, Clone)]
+struct Picky {
+    aws: LocalAws,
+    refused: Arc<Mutex<Option<&'static str>>>,
+}
+
+impl Picky {
+    fn answer(&self, body: &str) -> (u16, String) {
+        let refused = *self.refused.lock().unwrap();
+        let request: Value = serde_json::from_str(body).unwrap();
+        let mut results = Vec::new();
+        for entry in request["Entries"].as_array().unwrap() {
+            let detail: Value = serde_json::from_str(entry["Detail"].as_str().unwrap()).unwrap();
+            if detail["subject"].as_str() == refused {
+                let message = "Rate exceeded";
+                results
+                    .push(json!({ "ErrorCode": "ThrottlingException", "ErrorMessage": message }));
+            } else {
+                let one = json!({ "Entries": [entry] }).to_string();
+                let (_, answer) = self.aws.answer("AWSEvents.PutEvents", &one);
+                let mut answer: Value = serde_json::from_str(&answer).unwrap();
+                results.push(answer["Entries"][0].take());
+            }
+        }
+        let failed = results
+            .iter()
+            .filter(|one| one["ErrorCode"].is_string())
+            .count();
+        let answer = json!({ "FailedEntryCount": failed, "Entries": results });
+        (200, answer.to_string())
+    }
+}
+
+impl HttpClient for Picky {
+    fn http_connector(
+        &self,
+        _: &HttpConnectorSettings,
+        _: &RuntimeComponents,
+    ) -> SharedHttpConnector {
+        SharedHttpConnector::new(self.clone())
+    }
+}
+
+impl HttpConnector for Picky {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let body = request.body().bytes().unwrap_or_default();
+        let (status, body) = self.answer(&String::from_utf8_lossy(body));
+        let response = http::Response::builder().status(status);
+        let response = response.body(SdkBody::from(body)).unwrap();
+        HttpConnectorFuture::ready(Ok(HttpResponse::try_from(response).unwrap()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_entry_refused_on_its_own_is_sent_again_on_its_own() {
+    let at = Fixture::at(NOW);
+    let picky = Picky {
+        aws: at.aws.clone(),
+        refused: Arc::new(Mutex::new(Some("bolt"))),
+    };
+    let sdk = at.aws.sdk_config().into_builder();
+    let sdk = sdk.http_client(picky.clone()).build();
+    let emitter = Emitter::new(&sdk, "usage", "ping", at.clock(), at.entropy.clone());
+    for (number, customer) in ["acme", "bolt", "crow"].into_iter().enumerate() {
+        record(&emitter, customer, [call(number)]);
+    }
+    emitter.flush().await;
+    assert_eq!(customers(&entries(&at)), ["acme", "crow"]);
+
+    *picky.refused.lock().unwrap() = None;
+    emitter.flush().await;
+    let second = entries(&at);
+    assert_eq!(customers(&second), ["bolt"]);
+    assert_eq!(numbers(&second[0]), ["r-00001"]);
+    emitter.flush().await;
+    assert_eq!(delivered(&at), [0; 0]);
+}
+
+/// What is logged on this thread, line by line.
+#[derive(Debug, Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    fn capture() -> (Self, DefaultGuard) {
+        let log = Self::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt().json();
+        let subscriber = subscriber.with_writer(move || writer.clone()).finish();
+        (log, tracing::subscriber::set_default(subscriber))
+    }
+
+    /// The entries that were written to the log, from where they can be sent again.
+    fn unsent(&self) -> Vec<Value> {
+        let log = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        let lines = log
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let unsent = lines.filter(|line| line["fields"]["message"] == "unsent_usage");
+        let entry = |line: Value| {
+            assert_eq!(line["level"], "ERROR");
+            serde_json::from_str(line["fields"]["entry"].as_str().unwrap()).unwrap()
+        };
+        unsent.map(entry).collect()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_does_not_fit_the_buffer_goes_to_the_log_whole_oldest_first() {
+    let at = Fixture::at(NOW);
+    let emitter = emitter(&at, "ping");
+    let (log, _guard) = Log::capture();
+    let calls = watch(&at, |_| Fault::RequestLost);
+    record(&emitter, "early", [call(0)]);
+    emitter.flush().await;
+    for number in 1..=1_001 {
+        record(&emitter, &format!("c-{number:04}"), [call(number)]);
+    }
+    emitter.flush().await;
+    let spilled = log.unsent();
+    let subjects: Vec<_> = spilled.iter().map(|entry| &entry["subject"]).collect();
+    assert_eq!(subjects, ["early", "c-0001"]);
+    assert_eq!(spilled[0], calls.lock().unwrap()[0][0]);
+
+    at.aws.heal();
+    emitter.flush().await;
+    let sent = entries(&at);
+    assert_eq!(sent.len(), 1_000);
+    assert_eq!(customers(&sent)[0], "c-0002");
+    assert_eq!(log.unsent().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_last_flush_cannot_send_goes_to_the_log_whole() {
+    let at = Fixture::at(NOW);
+    let emitter = emitter(&at, "ping");
+    let (log, _guard) = Log::capture();
+    let calls = watch(&at, |_| Fault::Throttled);
+    record(&emitter, "acme", [large_call(1)]);
+    record(&emitter, "bolt", [call(2)]);
+    emitter.close().await;
+    assert_eq!(log.unsent(), calls.lock().unwrap()[0]);
+
+    at.aws.heal();
+    emitter.flush().await;
+    assert_eq!(delivered(&at), [0; 0]);
+}

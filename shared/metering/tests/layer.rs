@@ -1,0 +1,375 @@
+//! What the layer reports of a call, and what it leaves as it is.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use lambda_http::http::{Response, StatusCode};
+use lambda_http::{Body, Request, Service, service_fn};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+use tollgate_domain::llm::{LlmPrice, LlmPrices};
+use tollgate_domain::money::MicroUsd;
+use tollgate_domain::usage::{Cost, UsageRecord};
+use tollgate_local_aws::Fault;
+use tollgate_local_aws::fixture::Fixture;
+use tollgate_metering::{Metering, RequestCost};
+use tower::{Layer, ServiceExt};
+
+#[path = "../../web/tests/common/event.rs"]
+mod event;
+#[path = "common/metered.rs"]
+mod metered;
+
+use event::Event;
+use metered::{NOW, delivered, emitter, entries, the_record};
+
+fn event() -> Event {
+    Event::load("ping/ping")
+}
+
+fn metering(at: &Fixture) -> Metering {
+    Metering::new(emitter(at, "ping"))
+}
+
+fn answer(status: u16) -> Response<Body> {
+    let answer = Response::builder().status(status);
+    answer.body(Body::from("the answer")).unwrap()
+}
+
+/// A function that says what its calls cost, and succeeds.
+fn spending(
+    spend: impl Fn(&RequestCost) + Clone + Send + 'static,
+) -> impl Service<Request, Response = Response<Body>, Error = Infallible, Future: Send> {
+    service_fn(move |request: Request| {
+        let spend = spend.clone();
+        async move {
+            spend(request.extensions().get::<RequestCost>().unwrap());
+            Ok(answer(200))
+        }
+    })
+}
+
+/// The record of one call of a function, metered.
+async fn record_of<S, E>(service: S, event: &Event) -> UsageRecord
+where
+    S: Service<Request, Response = Response<Body>, Error = E, Future: Send + 'static>,
+    E: Send,
+{
+    let at = Fixture::at(NOW);
+    let metering = metering(&at);
+    let _ = metering
+        .layer()
+        .layer(service)
+        .oneshot(event.request())
+        .await;
+    metering.emitter().flush().await;
+    the_record(&at)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_is_recorded_by_its_route_and_latency() {
+    let slow = service_fn(async |_: Request| {
+        sleep(Duration::from_micros(40_900)).await;
+        Ok::<_, Infallible>(answer(201))
+    });
+    let mut event = Event::load("keys/rotate").param("key", "key_secret");
+    event = event
+        .customer("acme", "enterprise")
+        .query(&[("token", "secret")]);
+    let record = record_of(slow, &event).await;
+    let expected = UsageRecord {
+        time: NOW.parse().unwrap(),
+        request_id: event.request_id().to_owned(),
+        key_id: "key_c".parse().unwrap(),
+        plan: "enterprise".parse().unwrap(),
+        method: "POST".into(),
+        endpoint: "/admin/api-keys/{key}/rotate".into(),
+        status: 201,
+        latency_ms: record.latency_ms,
+        billable: Some(true),
+        costs: Vec::new(),
+    };
+    assert_eq!(record, expected);
+    // Timers have whole milliseconds.
+    assert!(
+        (40..=42).contains(&record.latency_ms),
+        "{}",
+        record.latency_ms
+    );
+}
+
+#[tokio::test]
+async fn a_call_is_billable_unless_the_function_failed() {
+    let check = async |status: u16, billable: bool| {
+        let service = service_fn(async move |_: Request| Ok::<_, Infallible>(answer(status)));
+        let record = record_of(service, &event()).await;
+        assert_eq!((record.status, record.billable), (status, Some(billable)));
+    };
+    check(200, true).await;
+    check(302, true).await;
+    check(422, true).await;
+    check(499, true).await;
+    check(500, false).await;
+    check(503, false).await;
+}
+
+#[tokio::test]
+async fn a_handlers_error_is_passed_on_and_not_billable() {
+    let at = Fixture::at(NOW);
+    let metering = metering(&at);
+    let failing = service_fn(async |request: Request| {
+        let cost = request.extensions().get::<RequestCost>().unwrap();
+        cost.add_tokens("openai", 100);
+        Err::<Response<Body>, _>("out of ideas")
+    });
+    let function = metering.layer().layer(failing);
+    let outcome = function.oneshot(event().request()).await;
+    assert_eq!(outcome.unwrap_err(), "out of ideas");
+    metering.emitter().flush().await;
+    let record = the_record(&at);
+    assert_eq!((record.status, record.billable), (502, Some(false)));
+    assert_eq!(record.costs[0].micro_usd, MicroUsd(1_000));
+}
+
+#[tokio::test]
+async fn what_is_no_customers_call_is_answered_and_not_recorded() {
+    let at = Fixture::at(NOW);
+    let metering = metering(&at);
+    let service = service_fn(async |request: Request| {
+        let metered = request.extensions().get::<RequestCost>().is_some();
+        Ok::<_, Infallible>(answer(if metered { 500 } else { 200 }))
+    });
+    let mut nameless = event();
+    nameless.0["requestContext"]["authorizer"]["keyId"] = Value::Null;
+    let from_elsewhere = Request::new(Body::Empty);
+    let requests = [
+        event().admin("key_a").request(),
+        event().authorizer(Value::Null).request(),
+        event()
+            .authorizer(json!({ "customerId": "acme" }))
+            .request(),
+        nameless.request(),
+        from_elsewhere,
+    ];
+    for request in requests {
+        let answer = metering.layer().layer(service.clone()).oneshot(request);
+        assert_eq!(answer.await.unwrap().status(), StatusCode::OK);
+    }
+    metering.emitter().flush().await;
+    assert_eq!(delivered(&at), [0; 0]);
+}
+
+#[tokio::test]
+async fn calls_of_several_customers_are_each_recorded_to_the_caller() {
+    let at = Fixture::at(NOW);
+    let metering = metering(&at);
+    let service = service_fn(async |_: Request| Ok::<_, Infallible>(answer(200)));
+    let function = metering.layer().layer(service);
+    for (customer, plan) in [("acme", "pro"), ("bolt", "free"), ("acme", "free")] {
+        let event = event().customer(customer, plan);
+        function.clone().oneshot(event.request()).await.unwrap();
+    }
+    metering.emitter().flush().await;
+    let shown = entries(&at).into_iter().map(|entry| {
+        let plans: Vec<String> = entry
+            .records
+            .into_iter()
+            .map(|one| one.plan.into())
+            .collect();
+        (entry.envelope.subject.to_string(), plans)
+    });
+    let expected = [("acme", vec!["pro", "free"]), ("bolt", vec!["free"])];
+    let expected = expected.map(|(customer, plans)| {
+        let plans: Vec<String> = plans.into_iter().map(str::to_owned).collect();
+        (customer.to_owned(), plans)
+    });
+    assert_eq!(shown.collect::<Vec<_>>(), expected);
+}
+
+fn tokens(provider: &str, tokens: u64, micro_usd: u64) -> Cost {
+    Cost {
+        provider: Some(provider.to_owned()),
+        tokens,
+        micro_usd: MicroUsd(micro_usd),
+        unpriced: false,
+    }
+}
+
+#[tokio::test]
+async fn a_call_costs_what_the_handler_says() {
+    let check = async |spend: fn(&RequestCost), expected: &[Cost]| {
+        let record = record_of(spending(spend), &event()).await;
+        assert_eq!(record.costs, expected);
+    };
+    check(|_| {}, &[]).await;
+    check(
+        |cost| {
+            assert_eq!(cost.add_tokens("deepseek", 1_000), MicroUsd(270));
+            assert_eq!(cost.add_tokens("Anthropic", 1_000), MicroUsd(3_000));
+            assert_eq!(cost.add_tokens("openai", 1_000), MicroUsd(10_000));
+        },
+        &[
+            tokens("deepseek", 1_000, 270),
+            tokens("anthropic", 1_000, 3_000),
+            tokens("openai", 1_000, 10_000),
+        ],
+    )
+    .await;
+    check(
+        |cost| assert_eq!(cost.add_tokens("nobody", 1_000), MicroUsd(0)),
+        &[Cost {
+            unpriced: true,
+            ..tokens("nobody", 1_000, 0)
+        }],
+    )
+    .await;
+    check(
+        |cost| {
+            cost.add_amount(MicroUsd(5));
+            cost.add_amount(MicroUsd(7));
+        },
+        &[Cost {
+            micro_usd: MicroUsd(12),
+            ..Cost::default()
+        }],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn however_often_a_handler_adds_to_the_cost_the_record_can_be_read() {
+    let spend = |cost: &RequestCost| {
+        for _ in 0..20 {
+            cost.add_tokens("anthropic", 10);
+            cost.add_tokens("nobody", 1);
+            cost.add_tokens("ANTHROPIC", 5);
+            cost.add_amount(MicroUsd(1));
+        }
+    };
+    let record = record_of(spending(spend), &event()).await;
+    let unknown = Cost {
+        unpriced: true,
+        ..tokens("nobody", 20, 0)
+    };
+    let amount = Cost {
+        micro_usd: MicroUsd(20),
+        ..Cost::default()
+    };
+    assert_eq!(
+        record.costs,
+        [tokens("anthropic", 300, 900), unknown, amount]
+    );
+}
+
+#[tokio::test]
+async fn prices_can_be_given() {
+    let at = Fixture::at(NOW);
+    let prices = LlmPrices::new(vec![LlmPrice {
+        provider: "mistral".into(),
+        micro_usd_per_million_tokens: 2_000_000,
+    }]);
+    let metering = metering(&at).with_prices(prices);
+    let spend = |cost: &RequestCost| {
+        cost.add_tokens("mistral", 500);
+        cost.add_tokens("openai", 500);
+    };
+    let function = metering.layer().layer(spending(spend));
+    function.oneshot(event().request()).await.unwrap();
+    metering.emitter().flush().await;
+    let costs = the_record(&at).costs;
+    assert_eq!(costs[0], tokens("mistral", 500, 1_000));
+    assert!(costs[1].unpriced);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_latency_has_no_part_of_a_flush() {
+    let at = Fixture::at(NOW);
+    let metering = metering(&at);
+    let slow = service_fn(async |_: Request| {
+        sleep(Duration::from_millis(40)).await;
+        Ok::<_, Infallible>(answer(200))
+    });
+    let function = metering.layer().layer(slow);
+    function.clone().oneshot(event().request()).await.unwrap();
+
+    at.aws.inject(|_| Fault::Throttled);
+    let began = Instant::now();
+    let second = async {
+        function.clone().oneshot(event().request()).await.unwrap();
+    };
+    tokio::join!(metering.emitter().flush(), second);
+    assert!(
+        began.elapsed() > Duration::from_millis(40),
+        "no backing off"
+    );
+    at.aws.heal();
+    metering.emitter().flush().await;
+    let records: Vec<UsageRecord> = entries(&at)
+        .into_iter()
+        .flat_map(|one| one.records)
+        .collect();
+    let latencies: Vec<u64> = records.iter().map(|record| record.latency_ms).collect();
+    assert_eq!(latencies, [40, 40]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_bus_is_down_answers_are_as_ever_and_at_once() {
+    let at = Fixture::at(NOW);
+    at.aws.inject(|_| Fault::RequestLost);
+    let metering = metering(&at);
+    let service = service_fn(async |_: Request| Ok::<_, Infallible>(answer(201)));
+    let function = metering.layer().layer(service);
+    let began = Instant::now();
+    for _ in 0..3 {
+        let answer = function.clone().oneshot(event().request()).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::CREATED);
+        assert_eq!(**answer.body(), *b"the answer");
+    }
+    assert_eq!(began.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test]
+async fn an_answer_says_how_the_caller_stands_whatever_its_status() {
+    let at = Fixture::at(NOW);
+    let layer = metering(&at).layer();
+    for status in [200, 404, 500] {
+        let service = service_fn(async move |_: Request| {
+            let mut answer = answer(status);
+            let headers = answer.headers_mut();
+            headers.insert("x-ratelimit-limit", "7".parse().unwrap());
+            headers.insert("x-own", "own".parse().unwrap());
+            Ok::<_, Infallible>(answer)
+        });
+        let answer = layer.layer(service).oneshot(event().request()).await;
+        let answer = answer.unwrap();
+        for (name, value) in [
+            ("x-ratelimit-limit", "10000"),
+            ("x-ratelimit-remaining", "9996"),
+            ("x-ratelimit-reset", "1795345200"),
+            ("ratelimit", r#""hour";r=9996;t=3600"#),
+            ("ratelimit-policy", r#""hour";q=10000;w=3600"#),
+            ("x-own", "own"),
+        ] {
+            let values: Vec<_> = answer.headers().get_all(name).iter().collect();
+            assert_eq!(values, [value], "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_the_authorizer_did_not_say_has_no_header() {
+    let at = Fixture::at(NOW);
+    let service = service_fn(async |_: Request| Ok::<_, Infallible>(answer(200)));
+    let function = metering(&at).layer().layer(service);
+    let mut event = event();
+    let context = &mut event.0["requestContext"]["authorizer"];
+    context["rateLimitLimit"] = Value::Null;
+    context["rateLimitRemaining"] = json!(9_996);
+    context["rateLimitReset"] = json!("a\nb");
+    let answer = function.oneshot(event.request()).await.unwrap();
+    for absent in ["limit", "remaining", "reset"] {
+        let name = format!("x-ratelimit-{absent}");
+        assert!(answer.headers().get(&name).is_none(), "{name}");
+    }
+    assert!(answer.headers().get("ratelimit").is_some());
+}

@@ -1,0 +1,82 @@
+//! Reads: which of them see what was written just before, and where one window ends.
+
+use std::sync::{Arc, Mutex};
+
+use serde_json::Value;
+use tollgate_domain::usage::Tally;
+use tollgate_local_aws::Fault;
+
+mod common;
+
+use common::{Entry, Key, call, fixture, p, with_keys, write_usage};
+
+/// The embedded engine answers every read consistently, so what is asked for is seen on the wire
+/// alone.
+#[tokio::test]
+async fn what_a_decision_or_a_charge_rests_on_is_read_consistently() {
+    let key = Key::of_acme(1);
+    let at = with_keys(&[&key]).await;
+    let inconsistent = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&inconsistent);
+    at.aws.inject(move |call| {
+        let request: Value = serde_json::from_str(&call.body).unwrap();
+        if request["ConsistentRead"] != true {
+            seen.lock().unwrap().push(call.body.clone());
+        }
+        Fault::None
+    });
+    let (store, acme, november) = (&at.store, p("acme"), p("2026-11"));
+    store.key_by_digest(key.secret.digest()).await.unwrap();
+    store.key(&key.by_id()).await.unwrap();
+    store.key(&key.by_prefix()).await.unwrap();
+    store.customer(&acme).await.unwrap();
+    store.admitted(&acme, november).await.unwrap();
+    store.month_usage(&acme, november).await.unwrap();
+    store.day_usage(&acme, november).await.unwrap();
+    store.billable_days(&acme, november).await.unwrap();
+    let today = p("2026-11-22");
+    store.endpoint_usage(&acme, today).await.unwrap();
+    store.charged(&acme, november).await.unwrap();
+    store.charges(&acme, november, 1).await.unwrap();
+    store.is_closed(november).await.unwrap();
+    store.quarantined_of_entry("a", "b").await.unwrap();
+    store.quarantined_message(b"junk").await.unwrap();
+    assert_eq!(*inconsistent.lock().unwrap(), [""; 0]);
+}
+
+#[tokio::test]
+async fn the_days_of_a_month_are_those_of_no_other_month_or_customer() {
+    let at = fixture();
+    let times = [
+        "2026-10-31T23:59:59.999Z",
+        "2026-11-01T00:00:00Z",
+        "2026-11-30T23:59:59.999Z",
+        "2026-12-01T00:00:00Z",
+    ];
+    for customer in ["acme", "acme-2"] {
+        let calls = times.map(|time| call(time, "pro", "/ping", 200));
+        write_usage(&at, &Entry::new(customer, customer, &calls)).await;
+    }
+    let days = at.store.day_usage(&p("acme"), p("2026-11")).await.unwrap();
+    let one = Tally {
+        calls: 1,
+        billable: [(p("pro"), 1)].into(),
+        latency_ms: 5,
+        ..Tally::default()
+    };
+    let expected = [(p("2026-11-01"), one.clone()), (p("2026-11-30"), one)];
+    assert_eq!(days, expected.into());
+}
+
+#[tokio::test]
+async fn a_day_without_billable_calls_is_not_billed() {
+    let at = fixture();
+    let calls = [
+        call("2026-11-01T12:00:00Z", "pro", "/ping", 500),
+        call("2026-11-02T12:00:00Z", "pro", "/ping", 200),
+    ];
+    write_usage(&at, &Entry::new("acme", "e-1", &calls)).await;
+    let billable = at.store.billable_days(&p("acme"), p("2026-11")).await;
+    let expected = [(p("2026-11-02"), [(p("pro"), 1)].into())];
+    assert_eq!(billable.unwrap(), expected.into());
+}

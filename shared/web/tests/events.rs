@@ -1,0 +1,70 @@
+//! The event files say everything twice, as the gateway does; both times they say the same.
+
+use serde_json::Value;
+use tollgate_domain::caller::{Caller, Identity};
+use tollgate_domain::key::ApiKey;
+
+#[path = "common/event.rs"]
+mod event;
+
+use event::{Event, deployed_routes, text};
+
+fn all() -> Vec<(String, Event)> {
+    let functions = ["keys", "admin-api", "usage-api", "ping", "analyze"];
+    let names = functions.into_iter().flat_map(|function| {
+        let names = Event::names(function).into_iter();
+        names.map(move |name| format!("{function}/{name}"))
+    });
+    names
+        .map(|name| (name.clone(), Event::load(&name)))
+        .collect()
+}
+
+#[test]
+fn every_event_is_of_a_deployed_route() {
+    let deployed = deployed_routes();
+    for (name, event) in all() {
+        assert!(deployed.contains(&event.route()), "{name}");
+    }
+}
+
+#[test]
+fn every_event_agrees_with_itself() {
+    for (name, event) in all() {
+        let event = &event.0;
+        let context = &event["requestContext"];
+        assert_eq!(context["resourcePath"], event["resource"], "{name}");
+        assert_eq!(context["httpMethod"], event["httpMethod"], "{name}");
+        let mut path = text(event, "resource").to_owned();
+        for (parameter, value) in event["pathParameters"].as_object().into_iter().flatten() {
+            let value = value.as_str().unwrap();
+            path = path.replace(&format!("{{{parameter}}}"), value);
+        }
+        assert_eq!(text(event, "path"), path, "{name}");
+        assert_eq!(text(context, "path"), format!("/v1{path}"), "{name}");
+        assert_eq!(context["stage"], "v1", "{name}");
+        for (single, multi) in [
+            ("headers", "multiValueHeaders"),
+            ("queryStringParameters", "multiValueQueryStringParameters"),
+        ] {
+            let mut listed = event[single].clone();
+            for (_, value) in listed.as_object_mut().into_iter().flatten() {
+                *value = Value::from(vec![value.take()]);
+            }
+            assert_eq!(event[multi], listed, "{name}");
+        }
+    }
+}
+
+#[test]
+fn every_event_names_the_holder_of_the_key_it_was_sent_with() {
+    for (name, event) in all() {
+        let context = &event.0["requestContext"]["authorizer"];
+        let caller = Caller::from_context(|name| context[name].as_str()).unwrap();
+        assert_eq!(context["principalId"], caller.key_id.as_str(), "{name}");
+        let key = ApiKey::parse(text(&event.0["headers"], "x-api-key")).unwrap();
+        assert_eq!(key.prefix(), caller.key_prefix, "{name}");
+        let is_admins = text(&event.0, "path").starts_with("/admin/");
+        assert_eq!(caller.identity == Identity::Admin, is_admins, "{name}");
+    }
+}
