@@ -6,6 +6,7 @@
 pub mod create;
 pub mod get;
 pub mod list;
+mod page;
 pub mod revoke;
 pub mod rotate;
 pub mod stats;

@@ -1,7 +1,5 @@
 //! `GET /admin/api-keys`: keys by customer and age.
 
-use std::collections::BTreeSet;
-
 use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
@@ -11,6 +9,7 @@ use tollgate_domain::key::KeyStatus;
 use tollgate_web::{AdminCaller, Cursor, PageParams, Problem, QueryParams};
 
 use crate::App;
+use crate::page::{self, Listed};
 use crate::view::{KeyView, ListedKey};
 
 /// Keys read in one go, and in one request: a page of a filtered list may be short, and the list
@@ -54,20 +53,12 @@ async fn list(
     let mut after = filter.cursor.map(|cursor| cursor.place().to_owned());
     for _ in 0..MAX_READ / READ_AT_ONCE {
         let customer = filter.customer_id.as_ref();
-        let page = app
-            .store
-            .list_keys(customer, after.as_deref(), READ_AT_ONCE)
-            .await?;
-        let customers: BTreeSet<CustomerId> = page
-            .items
-            .iter()
-            .filter_map(|(_, key)| key.owner.customer().cloned())
-            .collect();
-        let plans = app.store.plans_of(&customers).await?;
+        let after_place = after.as_deref();
+        let page = page::read(&app.store, customer, after_place, READ_AT_ONCE).await?;
         let more = page.next.is_some();
         let last = page.items.len();
-        for (at, (place, key)) in page.items.into_iter().enumerate() {
-            let plan = key.owner.customer().and_then(|id| plans.get(id)).cloned();
+        for (at, listed) in page.items.into_iter().enumerate() {
+            let Listed { place, key, plan } = listed;
             let wanted = filter.status.is_none_or(|status| status == key.status(now))
                 && (filter.plan.is_none() || filter.plan == plan);
             if wanted {

@@ -1,16 +1,16 @@
 //! `GET /admin/api-keys/stats`: how many keys there are, by status and plan.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
-use tollgate_domain::id::{CustomerId, PlanId};
-use tollgate_domain::key::KeyStatus;
+use tollgate_domain::id::PlanId;
+use tollgate_domain::key::{KeyStatus, Owner};
 use tollgate_web::{AdminCaller, Problem};
 
-use crate::App;
+use crate::{App, page};
 
 /// Keys read in one go.
 const READ_AT_ONCE: usize = 1_000;
@@ -58,26 +58,14 @@ async fn stats(State(app): State<App>, _: AdminCaller) -> Result<Json<Stats>, Pr
     let mut stats = Stats::default();
     let mut after = None;
     loop {
-        let page = app
-            .store
-            .list_keys(None, after.as_deref(), READ_AT_ONCE)
-            .await?;
-        let customers: BTreeSet<CustomerId> = page
-            .items
-            .iter()
-            .filter_map(|(_, key)| key.owner.customer().cloned())
-            .collect();
-        let plans = app.store.plans_of(&customers).await?;
-        for (_, key) in &page.items {
-            let status = key.status(now);
+        let page = page::read(&app.store, None, after.as_deref(), READ_AT_ONCE).await?;
+        for listed in &page.items {
+            let status = listed.key.status(now);
             stats.all.add(status);
-            match key.owner.customer() {
-                None => stats.admin.add(status),
-                Some(customer) => {
-                    if let Some(plan) = plans.get(customer) {
-                        stats.by_plan.entry(plan.clone()).or_default().add(status);
-                    }
-                }
+            match &listed.plan {
+                Some(plan) => stats.by_plan.entry(plan.clone()).or_default().add(status),
+                None if listed.key.owner == Owner::Admin => stats.admin.add(status),
+                None => {}
             }
         }
         after = page.next;

@@ -12,8 +12,8 @@ mod queue;
 
 pub use bus::{InvalidPattern, Rule};
 pub use fault::{Call, Fault};
-pub use rusqlite::Error as QueueError;
 pub use queue::{Counts, DeadLetter, MAX_RECEIVES, Message, Queue};
+pub use rusqlite::Error as QueueError;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};

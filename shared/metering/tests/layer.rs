@@ -1,5 +1,7 @@
 //! What the layer reports of a call, and what it leaves as it is.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot call has failed")]
+
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -101,7 +103,8 @@ async fn a_call_is_recorded_by_its_route_and_latency() {
 #[tokio::test]
 async fn a_call_is_billable_unless_the_function_failed() {
     let check = async |status: u16, billable: bool| {
-        let service = service_fn(async move |_: Request| Ok::<_, Infallible>(answer(status)));
+        let service =
+            service_fn(move |_: Request| async move { Ok::<_, Infallible>(answer(status)) });
         let record = record_of(service, &event()).await;
         assert_eq!((record.status, record.billable), (status, Some(billable)));
     };
@@ -152,7 +155,7 @@ async fn what_is_no_customers_call_is_answered_and_not_recorded() {
         from_elsewhere,
     ];
     for request in requests {
-        let answer = metering.layer().layer(service.clone()).oneshot(request);
+        let answer = metering.layer().layer(service).oneshot(request);
         assert_eq!(answer.await.unwrap().status(), StatusCode::OK);
     }
     metering.emitter().flush().await;
@@ -333,7 +336,7 @@ async fn an_answer_says_how_the_caller_stands_whatever_its_status() {
     let at = Fixture::at(NOW);
     let layer = metering(&at).layer();
     for status in [200, 404, 500] {
-        let service = service_fn(async move |_: Request| {
+        let service = service_fn(move |_: Request| async move {
             let mut answer = answer(status);
             let headers = answer.headers_mut();
             headers.insert("x-ratelimit-limit", "7".parse().unwrap());

@@ -123,6 +123,10 @@ pub struct CustomerChange {
 
 /// What became of a change to a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one for a request, moved once"
+)]
 pub enum Updated {
     /// Made; this is the result.
     Done(KeyRecord),

@@ -1,0 +1,62 @@
+//! Bodies that cannot be read.
+
+use serde_json::json;
+
+use crate::answer::{checks_bodies, names_fields};
+use crate::event::Event;
+use crate::stack::Stack;
+use crate::stored::add_customer;
+
+#[tokio::test]
+async fn create_refuses_what_it_cannot_read() {
+    let stack = Stack::new();
+    let event = Event::load("admin-api/create-customer");
+    checks_bodies(&stack.function, &event).await;
+    let wrong = [
+        ("id", json!("a b")),
+        ("id", json!("")),
+        ("id", json!(1)),
+        ("name", json!(["Acme"])),
+        ("name", json!(null)),
+        ("email", json!(1)),
+        ("plan", json!("Pro")),
+        ("plan", json!(null)),
+    ];
+    names_fields(&stack.function, &event, &wrong).await;
+}
+
+#[tokio::test]
+async fn create_names_the_member_that_is_missing() {
+    let answer = Stack::new().create(json!({ "id": "acme" })).await;
+    let detail = answer.bad_request(None);
+    assert!(detail.contains("missing field `plan`"), "{detail}");
+}
+
+#[tokio::test]
+async fn update_refuses_what_it_cannot_read() {
+    let stack = Stack::new();
+    add_customer(&stack.at, "acme", "pro").await;
+    let event = Event::load("admin-api/update-customer");
+    checks_bodies(&stack.function, &event).await;
+    let event = event.body(&json!({ "name": "", "email": null, "plan": "free" }));
+    let wrong = [
+        ("name", json!(1)),
+        ("email", json!({})),
+        ("plan", json!("Pro")),
+        ("plan", json!(1)),
+    ];
+    names_fields(&stack.function, &event, &wrong).await;
+}
+
+#[tokio::test]
+async fn a_billing_run_refuses_what_it_cannot_read() {
+    let stack = Stack::new();
+    let event = Event::load("admin-api/run-billing");
+    checks_bodies(&stack.function, &event).await;
+    let wrong = [
+        ("dry_run", json!("true")),
+        ("dry_run", json!(1)),
+        ("dry_run", json!(null)),
+    ];
+    names_fields(&stack.function, &event, &wrong).await;
+}

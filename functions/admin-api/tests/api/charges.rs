@@ -1,0 +1,118 @@
+//! `GET /admin/customers/{customer}/charges`.
+
+use serde_json::{Value, json};
+use tollgate_domain::billing::{ChargeIntent, Charged};
+use tollgate_domain::money::{Cents, MicroUsd};
+use tollgate_store::Recorded;
+use tollgate_web::Cursor;
+
+use crate::answer::data;
+use crate::event::text;
+use crate::stack::Stack;
+use crate::stored::{add_usage, calls, p};
+
+#[tokio::test]
+async fn the_ledger_shows_each_charge_with_its_amounts() {
+    let stack = Stack::new();
+    add_usage(&stack.at, "acme", "2026-11-20", calls("pro", 100_234)).await;
+    let report = stack.run(false).await;
+    let expected = json!({
+        "data": [{
+            "id": report["charges"][0]["id"],
+            "month": "2026-11",
+            "number": 1,
+            "status": "ledger_only",
+            "amount": { "micro_usd": 230_000, "display": "$0.23" },
+            "cumulative": { "micro_usd": 234_000, "display": "$0.234" },
+            "from_call": 1,
+            "to_call": 234,
+            "usage_digest": Value::Null,
+            "created_at": "2026-11-22T10:00:00Z",
+        }],
+        "next_cursor": null,
+    });
+    for query in [&[][..], &[("month", "2026-11")]] {
+        let mut ledger = stack.charges("acme", query).await.json(200);
+        let digest = ledger["data"][0]["usage_digest"].take();
+        assert_eq!(digest.as_str().unwrap().len(), 64);
+        assert_eq!(ledger, expected);
+    }
+}
+
+#[tokio::test]
+async fn another_month_and_another_customer_have_their_own_charges() {
+    let stack = Stack::new();
+    add_usage(&stack.at, "acme", "2026-10-31", calls("pro", 100_020)).await;
+    add_usage(&stack.at, "acme.eu", "2026-11-01", calls("pro", 100_030)).await;
+    stack.run(false).await;
+    let check = async |customer: &str, month: &str, amounts: &[&str]| {
+        let ledger = stack.charges(customer, &[("month", month)]).await.json(200);
+        let shown = data(&ledger)
+            .iter()
+            .map(|one| text(&one["amount"], "display"));
+        assert_eq!(shown.collect::<Vec<_>>(), amounts, "{customer} in {month}");
+    };
+    check("acme", "2026-10", &["$0.02"]).await;
+    check("acme", "2026-11", &[]).await;
+    check("acme.eu", "2026-10", &[]).await;
+    check("acme.eu", "2026-11", &["$0.03"]).await;
+    check("nobody", "2026-11", &[]).await;
+}
+
+#[tokio::test]
+async fn a_long_ledger_is_paged() {
+    let stack = Stack::new();
+    let mut before = Charged::default();
+    for number in 1..=5 {
+        // DynamoDB ends a page at a megabyte, which takes many charges or large ones.
+        let charge = ChargeIntent {
+            id: format!("charge-{number}"),
+            customer: p("acme"),
+            month: p("2026-11"),
+            number,
+            cents: Cents(1),
+            cumulative: MicroUsd(10_000 * number),
+            from_call: 10 * number - 9,
+            to_call: 10 * number,
+            usage_digest: "x".repeat(300_000),
+            created_at: stack.at.clock().now(),
+        };
+        let recorded = stack.at.store.record_charge(&charge, before).await;
+        assert_eq!(recorded.unwrap(), Recorded::Written);
+        before = Charged {
+            charges: number,
+            cents: Cents(number),
+            over_calls: charge.to_call,
+        };
+    }
+    let first = stack.charges("acme", &[]).await.json(200);
+    let cursor = text(&first, "next_cursor");
+    let rest = stack.charges("acme", &[("cursor", cursor)]).await.json(200);
+    assert_eq!(rest["next_cursor"], Value::Null);
+    let all = data(&first).iter().chain(data(&rest));
+    let ids: Vec<&str> = all.map(|charge| text(charge, "id")).collect();
+    let expected = ["charge-1", "charge-2", "charge-3", "charge-4", "charge-5"];
+    assert_eq!(ids, expected);
+}
+
+#[tokio::test]
+async fn a_query_that_cannot_be_read_is_refused() {
+    let stack = Stack::new();
+    let elsewhere = String::from(Cursor::new("acme".into()));
+    let check = async |name: &str, value: &str, reason: &str| {
+        let answer = stack.charges("acme", &[(name, value)]).await;
+        let detail = answer.bad_request(None);
+        assert!(detail.starts_with("In the query: "), "{detail}");
+        assert!(detail.contains(reason), "{detail}");
+    };
+    check("month", "2026-13", "month").await;
+    check("month", "November", "month").await;
+    check("cursor", "MTIzNDU2Nzg5", "cursor").await;
+    check("cursor", &elsewhere, "cursor").await;
+    check("limit", "10", "unknown field `limit`").await;
+}
+
+#[tokio::test]
+async fn a_name_that_no_customer_can_have_is_not_found() {
+    Stack::new().charges("a b", &[]).await.not_found();
+}

@@ -1,0 +1,233 @@
+//! `/admin/customers`.
+
+use serde_json::{Value, json};
+
+use crate::answer::{Answer, data};
+use crate::event::{Event, text};
+use crate::stack::Stack;
+use crate::stored::{add_customer, stored};
+
+fn acme() -> Value {
+    json!({ "id": "acme", "name": "Acme Ltd", "email": "bills@acme.example", "plan": "pro" })
+}
+
+#[tokio::test]
+async fn a_new_customer_is_shown_and_stored() {
+    let stack = Stack::new();
+    let answer = stack.create(acme()).await;
+    assert_eq!(answer.header("location"), Some("/admin/customers/acme"));
+    let mut expected = acme();
+    expected["created_at"] = "2026-11-22T10:00:00Z".into();
+    assert_eq!(answer.json(201), expected);
+    assert_eq!(stack.get("acme").await.json(200), expected);
+}
+
+#[tokio::test]
+async fn a_customer_without_an_id_is_given_one() {
+    let stack = Stack::new();
+    let first = stack.create(json!({ "plan": "free" })).await;
+    let location = first.header("location").unwrap().to_owned();
+    let first = first.json(201);
+    let id = text(&first, "id");
+    assert!(id.starts_with("cus_"));
+    assert_eq!(location, format!("/admin/customers/{id}"));
+    assert_eq!(first["name"], "");
+    assert_eq!(first["email"], Value::Null);
+    assert_eq!(stack.get(id).await.json(200), first);
+    let second = stack.create(json!({ "plan": "free" })).await.json(201);
+    assert_ne!(second["id"], first["id"]);
+}
+
+#[tokio::test]
+async fn a_taken_id_is_refused() {
+    let stack = Stack::new();
+    stack.create(acme()).await.json(201);
+    let before = stored(&stack.at);
+    let answer = stack.create(json!({ "id": "acme", "plan": "free" })).await;
+    answer.problem(409, "conflict", Some("id"));
+    assert_eq!(stored(&stack.at), before);
+}
+
+#[tokio::test]
+async fn a_customer_that_cannot_be_is_neither_made_nor_changed() {
+    let stack = Stack::new();
+    add_customer(&stack.at, "bolt", "free").await;
+    let before = stored(&stack.at);
+    let check = async |field: &str, value: Value| {
+        let mut body = acme();
+        body[field] = value.clone();
+        let created = stack.create(body).await;
+        created.unprocessable(Some(field));
+        let updated = stack.update("bolt", json!({ field: value })).await;
+        updated.unprocessable(Some(field));
+        assert_eq!(stored(&stack.at), before, "{value}");
+        created
+    };
+    check("name", json!("é".repeat(101))).await;
+    check("name", json!("two\nlines")).await;
+    let long = format!("{}@acme.example", "x".repeat(242));
+    for email in [
+        "",
+        "acme",
+        "@acme.example",
+        "bills@",
+        "a b@acme.example",
+        &long,
+    ] {
+        check("email", json!(email)).await;
+    }
+    let answer = check("plan", json!("platinum")).await;
+    let plans = json!(["free", "pro", "enterprise"]);
+    assert_eq!(answer.body["plans"], plans, "{}", answer.text);
+}
+
+#[tokio::test]
+async fn the_edges_of_what_can_be_are_accepted() {
+    let stack = Stack::new();
+    let email = format!("{}@acme.example", "x".repeat(241));
+    let body = json!({
+        "id": "x".repeat(64), "name": "é".repeat(100), "email": email, "plan": "enterprise",
+    });
+    let created = stack.create(body.clone()).await.json(201);
+    for member in ["id", "name", "email", "plan"] {
+        assert_eq!(created[member], body[member]);
+    }
+}
+
+async fn create_once(stack: &Stack, once: &str, body: &Value) -> Answer {
+    let change = |event: Event| event.body(body).header("Idempotency-Key", once);
+    stack.call("create-customer", change).await
+}
+
+#[tokio::test]
+async fn a_repeated_request_makes_no_second_customer() {
+    for body in [acme(), json!({ "name": "Unnamed", "plan": "free" })] {
+        let stack = Stack::new();
+        let first = create_once(&stack, "once", &body).await;
+        let location = first.headers["location"].clone();
+        let first = first.json(201);
+        let before = stored(&stack.at);
+        let again = create_once(&stack, "once", &body).await;
+        assert_eq!(again.headers["location"], location);
+        assert_eq!(again.json(200), first);
+        assert_eq!(stored(&stack.at), before);
+    }
+}
+
+#[tokio::test]
+async fn an_idempotency_key_is_good_for_one_request_of_one_caller() {
+    let stack = Stack::new();
+    create_once(&stack, "once", &acme()).await.json(201);
+    let before = stored(&stack.at);
+    let other = json!({ "id": "bolt", "plan": "free" });
+    let answer = create_once(&stack, "once", &other).await;
+    let detail = answer.unprocessable(None);
+    assert!(detail.contains("Idempotency-Key"), "{detail}");
+    create_once(&stack, "a b", &other).await.bad_request(None);
+    assert_eq!(stored(&stack.at), before);
+
+    let change = |event: Event| event.body(&other).header("Idempotency-Key", "once");
+    let another = stack.call("create-customer", |event| change(event).admin("key_2"));
+    another.await.json(201);
+}
+
+#[tokio::test]
+async fn what_names_no_customer_is_not_found() {
+    let stack = Stack::new();
+    let before = stored(&stack.at);
+    for name in ["nobody", "a b", "ü", "%", &"x".repeat(65)] {
+        stack.get(name).await.not_found();
+        stack
+            .update(name, json!({ "plan": "pro" }))
+            .await
+            .not_found();
+    }
+    assert_eq!(stored(&stack.at), before);
+}
+
+#[tokio::test]
+async fn a_patch_changes_what_it_names_and_nothing_else() {
+    let check = async |patch: Value, changed: Value| {
+        let stack = Stack::new();
+        let mut expected = stack.create(acme()).await.json(201);
+        let changed = changed.as_object().unwrap().clone();
+        expected.as_object_mut().unwrap().extend(changed);
+        let updated = stack.update("acme", patch.clone()).await.json(200);
+        assert_eq!(updated, expected, "{patch}");
+        assert_eq!(stack.get("acme").await.json(200), expected, "{patch}");
+    };
+    for patch in [
+        json!({ "name": "Acme Corp" }),
+        json!({ "name": "" }),
+        json!({ "email": "other@acme.example" }),
+        json!({ "email": null }),
+        json!({ "plan": "enterprise" }),
+        json!({ "name": "Acme Corp", "email": null, "plan": "free" }),
+    ] {
+        check(patch.clone(), patch).await;
+    }
+    check(json!({ "name": null }), json!({ "name": "" })).await;
+}
+
+#[tokio::test]
+async fn a_patch_that_changes_nothing_or_takes_the_plan_away_is_refused() {
+    let stack = Stack::new();
+    stack.create(acme()).await.json(201);
+    let before = stored(&stack.at);
+    stack.update("acme", json!({})).await.unprocessable(None);
+    let no_plan = json!({ "name": "Acme Corp", "plan": null });
+    let no_plan = stack.update("acme", no_plan).await;
+    no_plan.unprocessable(Some("plan"));
+    assert_eq!(stored(&stack.at), before);
+}
+
+#[tokio::test]
+async fn pages_of_any_size_make_up_the_whole_list() {
+    let stack = Stack::new();
+    for id in ["bolt", "acme", "crow", "Dune", "acme.eu"] {
+        stack
+            .create(json!({ "id": id, "plan": "free" }))
+            .await
+            .json(201);
+    }
+    let whole = stack.list(&[]).await.json(200);
+    let ids: Vec<&str> = data(&whole).iter().map(|one| text(one, "id")).collect();
+    assert_eq!(ids, ["Dune", "acme", "acme.eu", "bolt", "crow"]);
+    assert_eq!(whole["next_cursor"], Value::Null);
+    assert_eq!(whole["data"][1], stack.get("acme").await.json(200));
+
+    for limit in 1..=6 {
+        let size = limit.to_string();
+        let mut walked = Vec::new();
+        let mut cursor: Option<String> = None;
+        loop {
+            let mut query = vec![("limit", size.as_str())];
+            query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
+            let page = stack.list(&query).await.json(200);
+            assert!(data(&page).len() <= limit);
+            walked.extend(data(&page).clone());
+            match &page["next_cursor"] {
+                Value::Null => break,
+                next => cursor = next.as_str().map(str::to_owned),
+            }
+            assert!(walked.len() <= 5, "the walk does not end");
+        }
+        assert_eq!(Value::from(walked), whole["data"], "by {limit}");
+    }
+}
+
+#[tokio::test]
+async fn a_query_that_cannot_be_read_is_refused() {
+    let stack = Stack::new();
+    let check = async |name: &str, value: &str| {
+        let answer = stack.list(&[(name, value)]).await;
+        let detail = answer.bad_request(None);
+        assert!(detail.starts_with("In the query: "), "{detail}");
+        assert!(detail.contains(name), "{detail}");
+    };
+    for limit in ["0", "101", "-1", "ten"] {
+        check("limit", limit).await;
+    }
+    check("cursor", "MTIzNDU2Nzg5").await;
+    check("plan", "pro").await;
+}

@@ -1,0 +1,74 @@
+//! The function over tables of one test's own.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot begin has failed")]
+
+use admin_api::App;
+use axum::Router;
+use serde_json::{Value, json};
+use tollgate_local_aws::fixture::Fixture;
+
+use crate::answer::{Answer, call};
+use crate::event::Event;
+use crate::stored::plans;
+
+/// The instant at which all tests begin.
+pub(crate) const NOW: &str = "2026-11-22T10:00:00Z";
+
+pub(crate) struct Stack {
+    pub(crate) at: Fixture,
+    pub(crate) function: Router,
+}
+
+impl Stack {
+    pub(crate) fn new() -> Self {
+        let at = Fixture::at(NOW);
+        let function = admin_api::routes(App {
+            store: at.store.clone(),
+            plans: plans(),
+            clock: at.clock(),
+            entropy: at.entropy.clone(),
+        });
+        Self { at, function }
+    }
+
+    /// Calls an operation with its event, changed.
+    pub(crate) async fn call(
+        &self,
+        operation: &str,
+        change: impl FnOnce(Event) -> Event,
+    ) -> Answer {
+        let event = change(Event::load(&format!("admin-api/{operation}")));
+        call(&self.function, &event).await
+    }
+
+    pub(crate) async fn create(&self, body: Value) -> Answer {
+        self.call("create-customer", |event| event.body(&body))
+            .await
+    }
+
+    pub(crate) async fn list(&self, query: &[(&str, &str)]) -> Answer {
+        self.call("list-customers", |event| event.query(query))
+            .await
+    }
+
+    pub(crate) async fn get(&self, customer: &str) -> Answer {
+        self.call("get-customer", |event| event.param("customer", customer))
+            .await
+    }
+
+    pub(crate) async fn update(&self, customer: &str, patch: Value) -> Answer {
+        let change = |event: Event| event.param("customer", customer).body(&patch);
+        self.call("update-customer", change).await
+    }
+
+    pub(crate) async fn charges(&self, customer: &str, query: &[(&str, &str)]) -> Answer {
+        let change = |event: Event| event.param("customer", customer).query(query);
+        self.call("charges", change).await
+    }
+
+    pub(crate) async fn run(&self, dry_run: bool) -> Value {
+        let body = json!({ "dry_run": dry_run });
+        let answer = self.call("run-billing", |event| event.body(&body));
+        answer.await.json(200)
+    }
+}

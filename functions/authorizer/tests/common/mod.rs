@@ -1,0 +1,217 @@
+//! A stack with the authorizer on it, and the events that it is asked with.
+
+#![allow(dead_code, reason = "each test binary uses a part of this")]
+
+use std::fmt::Debug;
+use std::str::FromStr;
+
+use authorizer::{App, Request, handle};
+use serde_json::{Value, json};
+use tollgate_domain::customer::Customer;
+use tollgate_domain::key::{ApiKey, KeyRecord, Owner};
+use tollgate_domain::plan::{Catalog, Overrides};
+use tollgate_local_aws::fixture::Fixture;
+use tollgate_local_aws::{Call, Fault};
+use tollgate_runtime::{Env, config};
+use tollgate_store::{Created, NewKey};
+
+/// The instant at which all stacks stand, and at which the events were made.
+pub(crate) const NOW: &str = "2026-11-22T10:40:00Z";
+
+/// Reads an id, an instant, a month: whatever a literal stands for.
+pub(crate) fn p<T: FromStr<Err: Debug>>(text: &str) -> T {
+    text.parse().unwrap()
+}
+
+/// An event of `events/authorizer`.
+pub(crate) fn event(case: &str) -> Value {
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../events/authorizer");
+    let text = std::fs::read_to_string(format!("{dir}/{case}.json")).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+/// The key that an event carries.
+pub(crate) fn key_in(event: &Value) -> ApiKey {
+    let headers = &event["headers"];
+    let bearer = headers["Authorization"].as_str();
+    let bearer = bearer.and_then(|text| text.strip_prefix("Bearer "));
+    ApiKey::parse(headers["x-api-key"].as_str().or(bearer).unwrap()).unwrap()
+}
+
+/// An event with these header fields and no others.
+pub(crate) fn with_headers(mut event: Value, headers: &[(&str, &str)]) -> Value {
+    event["headers"] = headers.iter().copied().collect();
+    event["multiValueHeaders"] = headers.iter().map(|(n, v)| (*n, json!([v]))).collect();
+    event
+}
+
+pub(crate) struct Stack {
+    pub(crate) at: Fixture,
+    pub(crate) app: App,
+}
+
+impl Stack {
+    /// A stack without customers.
+    pub(crate) fn empty() -> Self {
+        let at = Fixture::at(NOW);
+        let app = App {
+            store: at.store.clone(),
+            plans: Catalog::shipped().unwrap(),
+            uncounted: config::uncounted_routes(&Env::of([])).unwrap(),
+            clock: at.clock(),
+        };
+        Self { at, app }
+    }
+
+    /// A stack with the customer `acme` on `plan`, who holds the key of the event `api-key-header`
+    /// under the id `key_1`.
+    pub(crate) async fn with_acme(plan: &str, overrides: Overrides) -> Self {
+        let stack = Self::empty();
+        stack.add_customer("acme", plan).await;
+        let key = key_in(&event("api-key-header"));
+        stack
+            .add_key(&key, "key_1", acme(), |key| key.overrides = overrides)
+            .await;
+        stack
+    }
+
+    pub(crate) async fn add_customer(&self, id: &str, plan: &str) {
+        let customer = Customer {
+            id: p(id),
+            name: id.into(),
+            email: None,
+            plan: p(plan),
+            created_at: p("2026-11-01T08:30:00Z"),
+        };
+        let created = self.at.store.create_customer(&customer, None).await;
+        assert_eq!(created.unwrap(), Created::New);
+    }
+
+    pub(crate) async fn add_key(
+        &self,
+        secret: &ApiKey,
+        id: &str,
+        owner: Owner,
+        change: impl FnOnce(&mut KeyRecord),
+    ) {
+        let mut record = KeyRecord {
+            id: p(id),
+            prefix: secret.prefix(),
+            name: "test".into(),
+            owner,
+            created_at: p("2026-11-20T09:00:00Z"),
+            expires_at: None,
+            revoked_at: None,
+            overrides: Overrides::default(),
+            rotated_to: None,
+        };
+        change(&mut record);
+        let new = NewKey {
+            secret,
+            record: &record,
+        };
+        let created = self.at.store.create_key(&new, None).await;
+        assert_eq!(created.unwrap(), Created::New);
+    }
+
+    /// The answer to an event as the gateway gets it: a policy, or the text of the error.
+    pub(crate) async fn ask(&self, event: &Value) -> Result<Value, String> {
+        let request: Request = serde_json::from_value(event.clone()).unwrap();
+        match handle(&self.app, &request).await {
+            Ok(answer) => Ok(serde_json::to_value(answer).unwrap()),
+            Err(refused) => Err(refused.to_string()),
+        }
+    }
+
+    /// The effect of the policy, or the text of the error, for a call with the key of `acme`.
+    pub(crate) async fn call(&self) -> Outcome {
+        Outcome::of(self.ask(&event("api-key-header")).await)
+    }
+
+    /// Lets this happen to every call of that operation from now on.
+    pub(crate) fn fail(&self, operation: &'static str, fault: Fault) {
+        let hit = move |call: &Call| call.operation() == operation;
+        self.at
+            .aws
+            .inject(move |call| if hit(call) { fault } else { Fault::None });
+    }
+
+    /// Calls DynamoDB past the store.
+    fn raw(&self, operation: &str, request: &Value) -> Value {
+        let target = format!("DynamoDB_20120810.{operation}");
+        let (status, answer) = self.at.aws.answer(&target, &request.to_string());
+        assert_eq!(status, 200, "{operation}: {answer}");
+        serde_json::from_str(&answer).unwrap()
+    }
+
+    /// All counters, as `(key, count)` in the order of their keys.
+    pub(crate) fn counters(&self) -> Vec<(String, u64)> {
+        let found = self.raw("Scan", &json!({ "TableName": "test-counters" }));
+        assert!(found.get("LastEvaluatedKey").is_none(), "one page is read");
+        let mut counters: Vec<(String, u64)> = found["Items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|item| {
+                let used = item["used"]["N"].as_str().unwrap();
+                (item["pk"]["S"].as_str().unwrap().to_owned(), p(used))
+            })
+            .collect();
+        counters.sort();
+        counters
+    }
+
+    /// The count of a key in an hour such as `2026-11-22T10`.
+    pub(crate) fn in_hour(&self, key: &str, hour: &str) -> u64 {
+        let key = json!({ "pk": { "S": format!("HOUR#{key}#{hour}") } });
+        let found = self.raw(
+            "GetItem",
+            &json!({ "TableName": "test-counters", "Key": key, "ConsistentRead": true }),
+        );
+        found["Item"]["used"]["N"].as_str().map_or(0, p)
+    }
+
+    /// The count of `acme` in a month such as `2026-11`.
+    pub(crate) async fn in_month(&self, month: &str) -> u64 {
+        let admitted = self.at.store.admitted(&p("acme"), p(month)).await;
+        admitted.unwrap()
+    }
+}
+
+pub(crate) fn acme() -> Owner {
+    Owner::Customer(p("acme"))
+}
+
+/// What became of a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Allowed,
+    /// Denied by the limit on this window.
+    Denied(String),
+    /// No policy, but this text.
+    Refused(String),
+}
+
+impl Outcome {
+    pub(crate) fn of(answer: Result<Value, String>) -> Self {
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(text) => return Self::Refused(text),
+        };
+        let effect = &answer["policyDocument"]["Statement"][0]["Effect"];
+        if effect == "Allow" {
+            Self::Allowed
+        } else {
+            assert_eq!(effect, "Deny");
+            Self::Denied(answer["context"]["window"].as_str().unwrap().to_owned())
+        }
+    }
+}
+
+pub(crate) fn denied_by(window: &str) -> Outcome {
+    Outcome::Denied(window.to_owned())
+}
+
+pub(crate) fn unavailable() -> Outcome {
+    Outcome::Refused("Unavailable".to_owned())
+}

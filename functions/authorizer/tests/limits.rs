@@ -1,0 +1,338 @@
+//! Limits: never exceeded, whoever calls at once and whatever is lost on the way to the store.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot begin, or cannot look, has failed"
+)]
+
+use std::sync::Arc;
+
+use jiff::SignedDuration;
+use serde_json::Value;
+use tokio::task::JoinSet;
+use tollgate_domain::plan::Overrides;
+use tollgate_local_aws::Fault;
+use tollgate_runtime::Entropy;
+
+mod common;
+
+use common::{NOW, Outcome::Allowed};
+use common::{Outcome, Stack, acme, denied_by, event, key_in, p, unavailable, with_headers};
+
+fn limits(requests_per_hour: Option<u64>, monthly_quota: Option<u64>) -> Overrides {
+    Overrides {
+        requests_per_hour,
+        monthly_quota,
+    }
+}
+
+/// `times` calls with the key of `acme`, all at once.
+async fn at_once(stack: &Arc<Stack>, times: usize) -> Vec<Outcome> {
+    let mut calls = JoinSet::new();
+    for _ in 0..times {
+        let stack = Arc::clone(stack);
+        calls.spawn(async move { stack.call().await });
+    }
+    calls.join_all().await
+}
+
+fn count(outcomes: &[Outcome], wanted: &Outcome) -> usize {
+    outcomes.iter().filter(|one| *one == wanted).count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_200_calls_at_once_on_a_key_with_50_left_exactly_50_pass() {
+    let stack = Arc::new(Stack::with_acme("free", Overrides::default()).await);
+    for _ in 0..50 {
+        assert_eq!(stack.call().await, Allowed);
+    }
+    let outcomes = at_once(&stack, 200).await;
+    assert_eq!(count(&outcomes, &Allowed), 50);
+    assert_eq!(count(&outcomes, &denied_by("hour")), 150);
+    assert_eq!(stack.in_hour("key_1", "2026-11-22T10"), 100);
+    assert_eq!(stack.in_month("2026-11").await, 100);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn calls_that_the_hour_refuses_spend_nothing_of_the_month() {
+    let stack = Stack::with_acme("free", limits(Some(50), Some(80))).await;
+    let stack = Arc::new(stack);
+    let outcomes = at_once(&stack, 200).await;
+    assert_eq!(count(&outcomes, &Allowed), 50);
+    assert_eq!(count(&outcomes, &denied_by("hour")), 150);
+    assert_eq!(stack.in_month("2026-11").await, 50);
+
+    stack.at.time.set(p("2026-11-22T11:00:00Z"));
+    let outcomes = at_once(&stack, 200).await;
+    assert_eq!(count(&outcomes, &Allowed), 30, "what is left of the month");
+    assert_eq!(stack.in_month("2026-11").await, 80);
+    assert_eq!(stack.in_hour("key_1", "2026-11-22T11"), 30);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn calls_that_the_month_refuses_spend_nothing_of_the_hour() {
+    let stack = Stack::with_acme("free", limits(Some(100), Some(70))).await;
+    let stack = Arc::new(stack);
+    let outcomes = at_once(&stack, 200).await;
+    assert_eq!(count(&outcomes, &Allowed), 70);
+    assert_eq!(stack.in_month("2026-11").await, 70);
+    assert_eq!(stack.in_hour("key_1", "2026-11-22T10"), 70);
+    // What is left of the hour is there for whoever has a month to spend.
+    assert_eq!(stack.call().await, denied_by("month"));
+    assert_eq!(stack.in_hour("key_1", "2026-11-22T10"), 70);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_keys_of_a_customer_share_the_month_and_not_the_hour() {
+    let stack = Stack::with_acme("free", limits(Some(40), Some(60))).await;
+    let second = key_in(&event("bearer"));
+    stack
+        .add_key(&second, "key_2", acme(), |key| {
+            key.overrides = limits(Some(40), Some(60));
+        })
+        .await;
+    let stack = Arc::new(stack);
+    let mut calls = JoinSet::new();
+    for case in ["api-key-header", "bearer"].repeat(100) {
+        let stack = Arc::clone(&stack);
+        calls.spawn(async move { Outcome::of(stack.ask(&event(case)).await) });
+    }
+    let outcomes = calls.join_all().await;
+    assert_eq!(count(&outcomes, &Allowed), 60);
+    assert_eq!(stack.in_month("2026-11").await, 60);
+    let hours = ["key_1", "key_2"].map(|key| stack.in_hour(key, "2026-11-22T10"));
+    assert!(hours.iter().all(|used| *used <= 40), "{hours:?}");
+    assert_eq!(hours.iter().sum::<u64>(), 60);
+}
+
+/// How many calls pass under these overrides of a plan's limits, and what stops the next.
+async fn check_overrides(plan: &str, overrides: Overrides, passing: usize, then: &str) {
+    let stack = Stack::with_acme(plan, overrides).await;
+    for n in 0..passing {
+        assert_eq!(stack.call().await, Allowed, "{plan} {overrides:?} {n}");
+    }
+    let next = stack.call().await;
+    assert_eq!(next, denied_by(then), "{plan} {overrides:?}");
+}
+
+#[tokio::test]
+async fn a_keys_own_limits_replace_those_of_the_plan() {
+    let none = limits(None, None);
+    check_overrides("free", none, 100, "hour").await;
+    check_overrides("free", limits(Some(103), None), 103, "hour").await;
+    check_overrides("free", limits(Some(3), None), 3, "hour").await;
+    check_overrides("free", limits(None, Some(2)), 2, "month").await;
+    check_overrides("pro", limits(Some(3), None), 3, "hour").await;
+    check_overrides("pro", limits(None, Some(2)), 2, "month").await;
+    check_overrides("enterprise", limits(Some(1), Some(9)), 1, "hour").await;
+    check_overrides("enterprise", limits(None, Some(0)), 0, "month").await;
+    check_overrides("enterprise", limits(Some(0), None), 0, "hour").await;
+}
+
+#[tokio::test]
+async fn a_keys_own_quota_may_be_more_than_the_plans() {
+    let stack = Stack::with_acme("free", limits(Some(2_000), Some(1_100))).await;
+    for _ in 0..1_100 {
+        assert_eq!(stack.call().await, Allowed);
+    }
+    assert_eq!(stack.call().await, denied_by("month"));
+}
+
+/// The context of the answer to a call of `acme`.
+async fn context(stack: &Stack) -> Value {
+    let answer = stack.ask(&event("api-key-header")).await;
+    answer.unwrap()["context"].clone()
+}
+
+/// Waits as long as the denial says, less a second, and then that second.
+async fn check_wait(stack: &Stack, window: &str) {
+    let denial = context(stack).await;
+    assert_eq!(denial["window"], window);
+    let wait = SignedDuration::from_secs(p(denial["retryAfter"].as_str().unwrap()));
+    let second = SignedDuration::from_secs(1);
+    stack.at.time.advance(wait - second);
+    assert_eq!(stack.call().await, denied_by(window));
+    stack.at.time.advance(second);
+    let fresh = context(stack).await;
+    assert!(fresh.get("window").is_none(), "still denied: {fresh}");
+}
+
+#[tokio::test]
+async fn a_new_hour_has_a_fresh_count() {
+    let stack = Stack::with_acme("free", limits(Some(2), None)).await;
+    for now in [NOW, "2026-11-22T10:59:59.999Z"] {
+        stack.at.time.set(p(now));
+        assert_eq!(stack.call().await, Allowed, "{now}");
+    }
+    assert_eq!(stack.call().await, denied_by("hour"));
+    stack.at.time.set(p("2026-11-22T11:00:00Z"));
+    assert_eq!(context(&stack).await["rateLimitRemaining"], "1");
+    assert_eq!(stack.in_hour("key_1", "2026-11-22T10"), 2);
+    assert_eq!(stack.in_hour("key_1", "2026-11-22T11"), 1);
+    assert_eq!(stack.in_month("2026-11").await, 3, "the month goes on");
+}
+
+#[tokio::test]
+async fn a_new_month_has_a_fresh_count() {
+    let stack = Stack::with_acme("free", limits(None, Some(2))).await;
+    for now in [NOW, "2026-11-30T23:59:59.999Z"] {
+        stack.at.time.set(p(now));
+        assert_eq!(stack.call().await, Allowed, "{now}");
+    }
+    assert_eq!(stack.call().await, denied_by("month"));
+    stack.at.time.set(p("2026-12-01T00:00:00Z"));
+    assert_eq!(context(&stack).await["rateLimitRemaining"], "1");
+    assert_eq!(stack.in_month("2026-11").await, 2);
+    assert_eq!(stack.in_month("2026-12").await, 1);
+}
+
+#[tokio::test]
+async fn who_waits_as_long_as_the_denial_says_is_let_in_and_not_before() {
+    for now in [NOW, "2026-11-22T10:59:59.5Z", "2026-12-31T23:00:00Z"] {
+        for (window, limits) in [
+            ("hour", limits(Some(1), None)),
+            ("month", limits(None, Some(1))),
+        ] {
+            let stack = Stack::with_acme("free", limits).await;
+            stack.at.time.set(p(now));
+            assert_eq!(stack.call().await, Allowed);
+            check_wait(&stack, window).await;
+        }
+    }
+}
+
+/// A call while every count meets this fault.
+async fn check_uncountable(plan: &str, fault: Fault, expected: Outcome) {
+    let stack = Stack::with_acme(plan, Overrides::default()).await;
+    stack.fail("UpdateItem", fault);
+    if expected == Allowed {
+        let mut context = context(&stack).await;
+        let names: Vec<String> = context.as_object_mut().unwrap().keys().cloned().collect();
+        let caller = ["customerId", "keyId", "keyPrefix", "plan", "role"];
+        assert_eq!(names, caller, "{plan} {fault:?}");
+    } else {
+        assert_eq!(stack.call().await, expected, "{plan} {fault:?}");
+    }
+    // Where no call can be counted, a customer can still see its usage.
+    let usage = with_resource("/api/usage/current");
+    assert_eq!(Outcome::of(stack.ask(&usage).await), Allowed);
+    stack.at.aws.heal();
+    assert_eq!(stack.call().await, Allowed, "{plan} {fault:?}");
+}
+
+fn with_resource(resource: &str) -> Value {
+    let mut event = event("api-key-header");
+    event["resource"] = resource.into();
+    event
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_no_call_can_be_counted_the_plan_decides() {
+    for fault in [
+        Fault::RequestLost,
+        Fault::AnswerLost,
+        Fault::Throttled,
+        Fault::Conflict,
+    ] {
+        check_uncountable("free", fault, unavailable()).await;
+        check_uncountable("pro", fault, Allowed).await;
+        check_uncountable("enterprise", fault, Allowed).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_no_key_can_be_read_nobody_is_let_in() {
+    for fault in [Fault::RequestLost, Fault::Throttled] {
+        for plan in ["free", "pro", "enterprise"] {
+            let stack = Stack::with_acme(plan, Overrides::default()).await;
+            stack.fail("GetItem", fault);
+            assert_eq!(stack.call().await, unavailable(), "{plan} {fault:?}");
+            assert_eq!(stack.counters(), [], "{plan} {fault:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_no_customer_can_be_read_nobody_is_let_in() {
+    let stack = Stack::with_acme("pro", Overrides::default()).await;
+    stack.at.aws.inject(|call| {
+        let customer = call.operation() == "GetItem" && call.body.contains("CUSTOMER#");
+        if customer {
+            Fault::RequestLost
+        } else {
+            Fault::None
+        }
+    });
+    assert_eq!(stack.call().await, unavailable());
+    let unknown = with_headers(
+        event("no-key"),
+        &[("x-api-key", key_in(&event("bearer")).expose())],
+    );
+    let refused = stack.ask(&unknown).await;
+    assert_eq!(refused, Err("Unauthorized".to_owned()));
+}
+
+/// Calls at random over three hours, a few at a time, while counts and answers are lost. What
+/// became of them.
+async fn lossy_day(seed: u64) -> Vec<Outcome> {
+    const PER_HOUR: u64 = 7;
+    const PER_MONTH: u64 = 16;
+    let entropy = Entropy::seeded(seed);
+    let stack = Stack::with_acme("free", limits(Some(PER_HOUR), Some(PER_MONTH))).await;
+    let faults = entropy.clone();
+    stack.at.aws.inject(move |call| {
+        if call.operation() != "UpdateItem" {
+            return Fault::None;
+        }
+        match faults.below(10) {
+            0 | 1 => Fault::AnswerLost,
+            2 => Fault::RequestLost,
+            3 => Fault::Throttled,
+            _ => Fault::None,
+        }
+    });
+    let stack = Arc::new(stack);
+    let mut all = Vec::new();
+    let mut in_month = 0;
+    for hour in ["2026-11-22T10", "2026-11-22T11", "2026-11-22T12"] {
+        stack.at.time.set(p(&format!("{hour}:30:00Z")));
+        let mut in_hour = 0;
+        for _ in 0..4 {
+            let times = 1 + entropy.below(8);
+            let outcomes = at_once(&stack, usize::try_from(times).unwrap()).await;
+            in_hour += u64::try_from(count(&outcomes, &Allowed)).unwrap();
+            all.extend(outcomes);
+        }
+        assert!(in_hour <= PER_HOUR, "seed {seed}: {in_hour} in {hour}");
+        let counted = stack.in_hour("key_1", hour);
+        assert!(
+            (in_hour..=PER_HOUR).contains(&counted),
+            "seed {seed}: {counted} counted, {in_hour} admitted"
+        );
+        in_month += in_hour;
+    }
+    assert!(in_month <= PER_MONTH, "seed {seed}: {in_month} in all");
+    let counted = stack.in_month("2026-11").await;
+    assert!(
+        (in_month..=PER_MONTH).contains(&counted),
+        "seed {seed}: {counted} counted, {in_month} admitted"
+    );
+    all
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_limit_is_exceeded_whatever_is_lost() {
+    let mut all = Vec::new();
+    for seed in 0..40 {
+        all.extend(lossy_day(seed).await);
+    }
+    // Otherwise no limit was put to the test, or nothing that matters was lost.
+    for seen in [
+        Allowed,
+        denied_by("hour"),
+        denied_by("month"),
+        unavailable(),
+    ] {
+        assert!(all.contains(&seen), "never {seen:?}");
+    }
+}

@@ -1,0 +1,39 @@
+//! Keys as they are listed, with the plans of their customers.
+
+use std::collections::BTreeSet;
+
+use tollgate_domain::id::{CustomerId, PlanId};
+use tollgate_domain::key::KeyRecord;
+use tollgate_store::{Page, Store, StoreError};
+
+/// A key, its place in the list, and the plan its customer is on now.
+pub(crate) struct Listed {
+    pub(crate) place: String,
+    pub(crate) key: KeyRecord,
+    /// None for admin keys.
+    pub(crate) plan: Option<PlanId>,
+}
+
+/// Reads a page of the list of all keys, or of one customer's.
+pub(crate) async fn read(
+    store: &Store,
+    customer: Option<&CustomerId>,
+    after: Option<&str>,
+    limit: usize,
+) -> Result<Page<Listed>, StoreError> {
+    let page = store.list_keys(customer, after, limit).await?;
+    let customers: BTreeSet<CustomerId> = page
+        .items
+        .iter()
+        .filter_map(|(_, key)| key.owner.customer().cloned())
+        .collect();
+    let plans = store.plans_of(&customers).await?;
+    let items = page.items.into_iter().map(|(place, key)| {
+        let plan = key.owner.customer().and_then(|id| plans.get(id)).cloned();
+        Listed { place, key, plan }
+    });
+    Ok(Page {
+        items: items.collect(),
+        next: page.next,
+    })
+}

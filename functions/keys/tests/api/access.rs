@@ -1,0 +1,55 @@
+//! Who may call, and what there is to call.
+
+use std::collections::BTreeSet;
+
+use crate::answer::{has_no_other_routes, ignores_the_stage, needs_an_admin};
+use crate::event::{Event, deployed_routes};
+use crate::stack::Stack;
+use crate::stored::stored;
+
+fn operations() -> Vec<(String, Event)> {
+    let names = Event::names("keys").into_iter();
+    let load = |name: String| (name.clone(), Event::load(&format!("keys/{name}")));
+    names.map(load).collect()
+}
+
+#[tokio::test]
+async fn every_operation_is_for_admins_alone() {
+    let walked: BTreeSet<_> = operations()
+        .iter()
+        .map(|(_, event)| event.route())
+        .collect();
+    let mut deployed = deployed_routes();
+    deployed.retain(|(_, path)| path.starts_with("/admin/api-keys"));
+    assert_eq!(walked, deployed);
+    for (operation, event) in operations() {
+        let stack = Stack::new().await;
+        needs_an_admin(&stack.function(&operation), &event).await;
+    }
+}
+
+#[tokio::test]
+async fn a_refused_caller_changes_nothing() {
+    let stack = Stack::new().await;
+    let key = stack.key("acme", "Production").await;
+    let id = key["id"].as_str().unwrap();
+    let before = stored(&stack.at);
+    for (operation, mut event) in operations() {
+        if !event.0["pathParameters"].is_null() {
+            event = event.param("key", id);
+        }
+        let answer = stack.call(&operation, |_| event.customer("acme", "pro"));
+        answer.await.forbidden();
+    }
+    assert_eq!(stored(&stack.at), before);
+}
+
+#[tokio::test]
+async fn a_function_has_its_route_alone_in_any_stage() {
+    let stack = Stack::new().await;
+    for (operation, event) in operations() {
+        let function = stack.function(&operation);
+        has_no_other_routes(&function, &event).await;
+        ignores_the_stage(&function, &event).await;
+    }
+}

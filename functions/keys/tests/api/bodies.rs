@@ -1,0 +1,80 @@
+//! Bodies that cannot be read.
+
+use serde_json::json;
+
+use crate::answer::{checks_bodies, names_fields};
+use crate::event::{Event, text};
+use crate::stack::Stack;
+
+#[tokio::test]
+async fn create_refuses_what_it_cannot_read() {
+    let stack = Stack::new().await;
+    let event = Event::load("keys/create");
+    checks_bodies(&stack.function("create"), &event).await;
+    let event = event.body(
+        &json!({ "role": "customer", "customer_id": "acme", "name": "",
+        "expires_at": null, "overrides": { "requests_per_hour": 1, "monthly_quota": 1 } }),
+    );
+    let wrong = [
+        ("role", json!("root")),
+        ("role", json!(1)),
+        ("customer_id", json!("a b")),
+        ("customer_id", json!(["acme"])),
+        ("name", json!(1)),
+        ("name", json!(null)),
+        ("expires_at", json!("tomorrow")),
+        ("expires_at", json!("2027-01-01T00:00:00")),
+        ("expires_at", json!(1_798_761_600)),
+        ("overrides", json!("none")),
+        ("overrides.requests_per_hour", json!(-1)),
+        ("overrides.monthly_quota", json!(1.5)),
+        ("overrides.monthly_quota", json!("1000")),
+    ];
+    names_fields(&stack.function("create"), &event, &wrong).await;
+}
+
+#[tokio::test]
+async fn update_refuses_what_it_cannot_read() {
+    let stack = Stack::new().await;
+    let key = stack.key("acme", "Production").await;
+    let event = Event::load("keys/update").param("key", text(&key, "id"));
+    checks_bodies(&stack.function("update"), &event).await;
+    let event = event.body(&json!({ "name": "", "expires_at": null,
+        "overrides": { "requests_per_hour": null, "monthly_quota": null } }));
+    let wrong = [
+        ("name", json!({})),
+        ("expires_at", json!("")),
+        ("overrides", json!(5)),
+        ("overrides.requests_per_hour", json!("1")),
+        ("overrides.monthly_quota", json!(-1)),
+    ];
+    names_fields(&stack.function("update"), &event, &wrong).await;
+}
+
+#[tokio::test]
+async fn rotate_refuses_what_it_cannot_read() {
+    let stack = Stack::new().await;
+    let key = stack.key("acme", "Production").await;
+    let event = Event::load("keys/rotate").param("key", text(&key, "id"));
+    checks_bodies(&stack.function("rotate"), &event).await;
+    let wrong = [
+        ("grace_period_s", json!(-1)),
+        ("grace_period_s", json!(0.5)),
+        ("grace_period_s", json!("3600")),
+        ("grace_period_s", json!(null)),
+        ("grace_period_s", json!(4_294_967_296_u64)),
+    ];
+    names_fields(&stack.function("rotate"), &event, &wrong).await;
+}
+
+#[tokio::test]
+async fn a_member_of_overrides_that_does_not_exist_is_named() {
+    let stack = Stack::new().await;
+    let body = json!({ "customer_id": "acme", "overrides": { "per_day": 1 } });
+    let answer = stack.create(body.clone()).await;
+    answer.bad_request(Some("overrides.per_day"));
+    let key = stack.key("acme", "Production").await;
+    let patch = json!({ "overrides": { "per_day": 1 } });
+    let answer = stack.update(text(&key, "id"), patch).await;
+    answer.bad_request(Some("overrides.per_day"));
+}

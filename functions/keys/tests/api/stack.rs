@@ -1,0 +1,110 @@
+//! The seven functions over tables of one test's own.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot begin has failed")]
+
+use axum::Router;
+use jiff::SignedDuration;
+use keys::{App, Issuer};
+use serde_json::{Value, json};
+use tollgate_domain::key::KeyFormat;
+use tollgate_local_aws::fixture::Fixture;
+
+use crate::answer::{Answer, call};
+use crate::event::Event;
+use crate::stored::add_customer;
+
+/// The instant at which all tests begin.
+pub(crate) const NOW: &str = "2026-11-22T10:00:00Z";
+
+pub(crate) struct Stack {
+    pub(crate) at: Fixture,
+    issuer: Issuer,
+}
+
+impl Stack {
+    /// With the customers `acme`, on pro, and `bolt`, on free.
+    pub(crate) async fn new() -> Self {
+        let at = Fixture::at(NOW);
+        let issuer = Issuer {
+            app: App {
+                store: at.store.clone(),
+                clock: at.clock(),
+            },
+            entropy: at.entropy.clone(),
+            format: KeyFormat::new("tg", "live").unwrap(),
+        };
+        add_customer(&at, "acme", "pro").await;
+        add_customer(&at, "bolt", "free").await;
+        Self { at, issuer }
+    }
+
+    /// The function behind an operation.
+    pub(crate) fn function(&self, operation: &str) -> Router {
+        let app = || self.issuer.app.clone();
+        match operation {
+            "create" => keys::create::routes(self.issuer.clone()),
+            "list" => keys::list::routes(app()),
+            "get" => keys::get::routes(app()),
+            "update" => keys::update::routes(app()),
+            "rotate" => keys::rotate::routes(self.issuer.clone()),
+            "revoke" => keys::revoke::routes(app()),
+            "stats" => keys::stats::routes(app()),
+            other => panic!("no function handles {other}"),
+        }
+    }
+
+    /// Calls an operation with its event, changed.
+    pub(crate) async fn call(
+        &self,
+        operation: &str,
+        change: impl FnOnce(Event) -> Event,
+    ) -> Answer {
+        let event = change(Event::load(&format!("keys/{operation}")));
+        call(&self.function(operation), &event).await
+    }
+
+    pub(crate) async fn create(&self, body: Value) -> Answer {
+        self.call("create", |event| event.body(&body)).await
+    }
+
+    /// A new key of a customer: what the one answer shows that has the key.
+    pub(crate) async fn key(&self, customer: &str, name: &str) -> Value {
+        let body = json!({ "customer_id": customer, "name": name });
+        self.create(body).await.json(201)
+    }
+
+    pub(crate) async fn get(&self, key: &str) -> Value {
+        let answer = self.call("get", |event| event.param("key", key)).await;
+        answer.json(200)
+    }
+
+    pub(crate) async fn list(&self, query: &[(&str, &str)]) -> Answer {
+        self.call("list", |event| event.query(query)).await
+    }
+
+    pub(crate) async fn update(&self, key: &str, patch: Value) -> Answer {
+        self.call("update", |event| event.param("key", key).body(&patch))
+            .await
+    }
+
+    pub(crate) async fn rotate(&self, key: &str, grace_period_s: u64) -> Answer {
+        let body = json!({ "grace_period_s": grace_period_s });
+        self.call("rotate", |event| event.param("key", key).body(&body))
+            .await
+    }
+
+    pub(crate) async fn revoke(&self, key: &str) -> Answer {
+        self.call("revoke", |event| event.param("key", key)).await
+    }
+
+    pub(crate) fn advance_s(&self, seconds: i64) {
+        self.at.time.advance(SignedDuration::from_secs(seconds));
+    }
+}
+
+/// What all other answers show of the key that this one hands out.
+pub(crate) fn view(issued: &Value) -> Value {
+    let mut view = issued.clone();
+    view.as_object_mut().unwrap().remove("key").unwrap();
+    view
+}

@@ -1,0 +1,109 @@
+//! `GET /api/secure/ping`, called as the gateway calls it, with metering around it.
+
+use std::time::Duration;
+
+use axum::extract::Request;
+use axum::middleware::{self, Next};
+use serde_json::{Value, json};
+use tollgate_local_aws::fixture::Fixture;
+use tollgate_metering::Metering;
+use tower::Layer;
+
+#[path = "../../../shared/web/tests/common/answer.rs"]
+mod answer;
+#[path = "../../../shared/web/tests/common/event.rs"]
+mod event;
+#[path = "../../../shared/metering/tests/common/metered.rs"]
+mod metered;
+
+use answer::{Answer, call_service, has_no_other_routes, ignores_the_stage, needs_a_customer};
+use event::Event;
+use metered::{NOW, delivered, emitter};
+
+fn event() -> Event {
+    Event::load("ping/ping")
+}
+
+/// The function as its `main` puts it together, and what it reports of one call that takes 12 ms.
+async fn metered_call(at: &Fixture, event: &Event) -> Answer {
+    let slow = async |request: Request, next: Next| {
+        tokio::time::sleep(Duration::from_millis(12)).await;
+        next.run(request).await
+    };
+    let routes = ping::routes().layer(middleware::from_fn(slow));
+    let metering = Metering::new(emitter(at, "ping"));
+    let function = metering.layer().layer(tollgate_web::serve(routes));
+    let answer = call_service(function, event).await;
+    metering.emitter().flush().await;
+    answer
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ping_is_answered_with_who_called_and_how_it_stands() {
+    let answer = metered_call(&Fixture::at(NOW), &event()).await;
+    for (name, value) in [
+        ("x-ratelimit-limit", "10000"),
+        ("x-ratelimit-remaining", "9996"),
+        ("x-ratelimit-reset", "1795345200"),
+        ("ratelimit", r#""hour";r=9996;t=3600"#),
+        ("ratelimit-policy", r#""hour";q=10000;w=3600"#),
+    ] {
+        assert_eq!(answer.header(name), Some(value));
+    }
+    let expected = json!({ "message": "pong", "customer_id": "acme", "plan": "pro" });
+    assert_eq!(answer.json(200), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ping_is_reported_once_as_a_usage_event() {
+    let (at, event) = (Fixture::at(NOW), event());
+    metered_call(&at, &event).await;
+    let mut events = delivered(&at);
+    assert_eq!(events.len(), 1);
+    let event_bridge = events.remove(0);
+    assert_eq!(event_bridge["detail-type"], "tollgate.usage.v1");
+    assert_eq!(event_bridge["source"], "tollgate.metering");
+    let mut detail = event_bridge["detail"].clone();
+    let id = detail["id"].take();
+    assert_eq!(id.as_str().map(str::len), Some(24));
+    let expected = json!({
+        "specversion": "1.0",
+        "id": Value::Null,
+        "source": "tollgate:ping",
+        "type": "tollgate.usage.v1",
+        "time": NOW,
+        "subject": "acme",
+        "datacontenttype": "application/json",
+        "data": { "records": [{
+            "time": NOW,
+            "request_id": event.request_id(),
+            "key_id": "key_7pQ2vX9bTzR4cYdLw5Ha",
+            "plan": "pro",
+            "method": "GET",
+            "endpoint": "/api/secure/ping",
+            "status": 200,
+            "latency_ms": 12,
+            "billable": true,
+        }] },
+    });
+    assert_eq!(detail, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_customers_call_is_refused_and_not_reported() {
+    let at = Fixture::at(NOW);
+    for event in [event().admin("key_a"), event().authorizer(Value::Null)] {
+        let answer = metered_call(&at, &event).await;
+        answer.forbidden();
+        assert_eq!(answer.header("x-ratelimit-limit"), None);
+    }
+    assert_eq!(delivered(&at), [0; 0]);
+}
+
+#[tokio::test]
+async fn the_function_has_one_route_for_customers_alone() {
+    let routes = ping::routes();
+    needs_a_customer(&routes, &event()).await;
+    has_no_other_routes(&routes, &event()).await;
+    ignores_the_stage(&routes, &event()).await;
+}

@@ -1,0 +1,206 @@
+//! `GET /api/usage/current`, called as the gateway calls it.
+
+use axum::Router;
+use serde_json::{Value, json};
+use tollgate_domain::decision::Counted;
+use tollgate_domain::money::MicroUsd;
+use tollgate_domain::plan::Limits;
+use tollgate_domain::usage::Tally;
+use tollgate_local_aws::Fault;
+use tollgate_local_aws::fixture::Fixture;
+use usage_api::App;
+
+#[path = "../../../shared/web/tests/common/answer.rs"]
+mod answer;
+#[path = "../../../shared/web/tests/common/event.rs"]
+mod event;
+#[path = "../../../shared/web/tests/common/stored.rs"]
+mod stored;
+
+use answer::{call, has_no_other_routes, ignores_the_stage, needs_a_customer};
+use event::Event;
+use stored::{add_usage, calls, p, plans, stored};
+
+const NOW: &str = "2026-11-22T10:00:00Z";
+
+fn function(at: &Fixture) -> Router {
+    usage_api::routes(App {
+        store: at.store.clone(),
+        plans: plans(),
+        clock: at.clock(),
+    })
+}
+
+fn event() -> Event {
+    Event::load("usage-api/current")
+}
+
+async fn current(at: &Fixture, customer: &str, plan: &str) -> Value {
+    let event = event().customer(customer, plan);
+    call(&function(at), &event).await.json(200)
+}
+
+/// Lets calls with a key of `customer` in, as the authorizer does.
+#[allow(clippy::unwrap_used, reason = "a test that cannot begin has failed")]
+async fn admit(at: &Fixture, key: &str, customer: &str, calls: u64) {
+    let limits = Limits {
+        per_hour: 1_000,
+        per_month: None,
+    };
+    let (key, customer, now) = (p(key), p(customer), at.clock().now());
+    for _ in 0..calls {
+        let counted = at.store.count_call(&key, &customer, limits, now);
+        assert!(matches!(counted.await.unwrap(), Counted::Both { .. }));
+    }
+}
+
+#[tokio::test]
+async fn a_month_without_calls_is_all_zeros() {
+    let zero = json!({ "micro_usd": 0, "display": "$0.00" });
+    let expected = json!({
+        "customer_id": "acme",
+        "plan": "pro",
+        "period": {
+            "month": "2026-11",
+            "starts_at": "2026-11-01T00:00:00Z",
+            "ends_at": "2026-12-01T00:00:00Z",
+        },
+        "admitted": {
+            "calls": 0, "included": 100_000, "remaining": 100_000, "beyond": "charged",
+        },
+        "metered": {
+            "calls": 0, "billable_calls": 0, "client_errors": 0, "server_errors": 0,
+            "average_latency_ms": 0, "tokens": 0, "cost": zero,
+        },
+        "overage": { "calls": 0, "cost": zero },
+    });
+    let at = Fixture::at(NOW);
+    assert_eq!(call(&function(&at), &event()).await.json(200), expected);
+}
+
+#[tokio::test]
+async fn calls_let_in_and_calls_answered_are_counted_apart() {
+    let at = Fixture::at(NOW);
+    admit(&at, "key_1", "acme", 3).await;
+    admit(&at, "key_2", "acme", 2).await;
+    admit(&at, "key_3", "bolt", 7).await;
+    let tally = Tally {
+        calls: 4,
+        billable: [(p("pro"), 3)].into(),
+        client_errors: 2,
+        server_errors: 1,
+        latency_ms: 43,
+        tokens: 1_500,
+        unpriced_tokens: 500,
+        cost: MicroUsd(1_234_567),
+    };
+    add_usage(&at, "acme", "2026-11-21", tally).await;
+    add_usage(&at, "bolt", "2026-11-21", calls("free", 9)).await;
+
+    let shown = current(&at, "acme", "pro").await;
+    assert_eq!(shown["admitted"]["calls"], 5);
+    assert_eq!(shown["admitted"]["remaining"], 99_995);
+    let expected = json!({
+        "calls": 4,
+        "billable_calls": 3,
+        "client_errors": 2,
+        "server_errors": 1,
+        "average_latency_ms": 10,
+        "tokens": 1_500,
+        "cost": { "micro_usd": 1_234_567, "display": "$1.234567" },
+    });
+    assert_eq!(shown["metered"], expected);
+    let other = current(&at, "bolt", "free").await;
+    assert_eq!(other["admitted"]["calls"], 7);
+    assert_eq!(other["metered"]["calls"], 9);
+}
+
+#[tokio::test]
+async fn what_comes_after_the_included_calls_depends_on_the_plan() {
+    let at = Fixture::at(NOW);
+    admit(&at, "key_1", "acme", 2).await;
+    let check = async |plan: &str, included: Value, remaining: Value, beyond: &str| {
+        let shown = current(&at, "acme", plan).await;
+        assert_eq!(shown["plan"], plan);
+        let expected = json!({
+            "calls": 2, "included": included, "remaining": remaining, "beyond": beyond,
+        });
+        assert_eq!(shown["admitted"], expected);
+    };
+    check("free", json!(1_000), json!(998), "refused").await;
+    check("pro", json!(100_000), json!(99_998), "charged").await;
+    check("enterprise", json!(null), json!(null), "unlimited").await;
+}
+
+#[tokio::test]
+async fn remaining_calls_end_at_zero() {
+    let at = Fixture::at(NOW);
+    admit(&at, "key_1", "acme", 1_000).await;
+    assert_eq!(
+        current(&at, "acme", "free").await["admitted"]["remaining"],
+        0
+    );
+    at.time.set(p("2026-11-22T11:00:00Z"));
+    admit(&at, "key_1", "acme", 1).await;
+    let shown = current(&at, "acme", "free").await;
+    assert_eq!(shown["admitted"]["calls"], 1_001);
+    assert_eq!(shown["admitted"]["remaining"], 0);
+}
+
+#[tokio::test]
+async fn overage_is_priced_call_by_call_whatever_plan_the_customer_is_on_now() {
+    let at = Fixture::at(NOW);
+    add_usage(&at, "acme", "2026-11-10", calls("pro", 99_000)).await;
+    assert_eq!(current(&at, "acme", "pro").await["overage"]["calls"], 0);
+    add_usage(&at, "acme", "2026-11-20", calls("pro", 1_234)).await;
+    add_usage(&at, "acme", "2026-11-21", calls("enterprise", 500)).await;
+    let expected = json!({
+        "calls": 234,
+        "cost": { "micro_usd": 234_000, "display": "$0.234" },
+    });
+    for plan in ["pro", "enterprise"] {
+        assert_eq!(current(&at, "acme", plan).await["overage"], expected);
+    }
+}
+
+#[tokio::test]
+async fn a_month_begins_and_ends_at_midnight_utc() {
+    let at = Fixture::at("2026-10-31T23:59:59.999Z");
+    admit(&at, "key_1", "acme", 2).await;
+    add_usage(&at, "acme", "2026-10-31", calls("pro", 100_001)).await;
+    let october = current(&at, "acme", "pro").await;
+    assert_eq!(october["period"]["month"], "2026-10");
+    assert_eq!(october["admitted"]["calls"], 2);
+    assert_eq!(october["overage"]["calls"], 1);
+
+    at.time.set(p("2026-11-01T00:00:00Z"));
+    let november = current(&at, "acme", "pro").await;
+    assert_eq!(november["period"]["month"], "2026-11");
+    assert_eq!(november["admitted"]["calls"], 0);
+    assert_eq!(november["metered"]["calls"], 0);
+    assert_eq!(november["overage"]["calls"], 0);
+}
+
+#[tokio::test]
+async fn it_is_for_customers_alone_and_changes_nothing() {
+    let at = Fixture::at(NOW);
+    let before = stored(&at);
+    needs_a_customer(&function(&at), &event()).await;
+    assert_eq!(stored(&at), before);
+}
+
+#[tokio::test]
+async fn the_function_has_this_route_alone_in_any_stage() {
+    let at = Fixture::at(NOW);
+    has_no_other_routes(&function(&at), &event()).await;
+    ignores_the_stage(&function(&at), &event()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_store_is_down_it_says_to_try_again() {
+    let at = Fixture::at(NOW);
+    at.aws.inject(|_| Fault::Throttled);
+    let answer = call(&function(&at), &event()).await;
+    answer.problem(503, "temporarily-unavailable", None);
+    assert_eq!(answer.header("retry-after"), Some("1"));
+}

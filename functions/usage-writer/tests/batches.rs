@@ -1,0 +1,497 @@
+//! Batches as the queue delivers them: what is counted of them, what is set aside, and which
+//! messages are to come again.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot begin, or cannot look, has failed"
+)]
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use tollgate_domain::money::MicroUsd;
+use tollgate_domain::usage::Tally;
+use tollgate_local_aws::Fault;
+use tollgate_store::{Quarantined, RefusedRecord};
+
+mod common;
+
+use common::{
+    NOW, SOURCE, Stack, around, batch, body, deliver, entry, event, p, record, reordered, tally,
+    with,
+};
+
+const NONE: [&str; 0] = [];
+
+/// Has a whole event counted. The response as Lambda gets it.
+async fn respond(stack: &Stack, event: &Value) -> Value {
+    let event = serde_json::from_value(event.clone()).unwrap();
+    let response = usage_writer::handle(&stack.app, event).await;
+    serde_json::to_value(response).unwrap()
+}
+
+/// The body of one message of an event.
+fn body_of(event: &Value, message: usize) -> &str {
+    event["Records"][message]["body"].as_str().unwrap()
+}
+
+/// The detail in a message of an event, byte for byte.
+fn detail_of(event: &Value, message: usize) -> &str {
+    let body = body_of(event, message);
+    let from = body.find(r#""detail":"#).unwrap() + r#""detail":"#.len();
+    &body[from..body.len() - 1]
+}
+
+fn refused(index: usize, reason: &str) -> RefusedRecord {
+    RefusedRecord {
+        index,
+        reason: reason.to_owned(),
+    }
+}
+
+#[tokio::test]
+async fn an_entry_is_added_to_its_day_its_endpoints_and_its_month() {
+    let stack = Stack::new();
+    let response = respond(&stack, &event("one-entry")).await;
+    assert_eq!(response, json!({ "batchItemFailures": [] }));
+    let ping = Tally {
+        calls: 1,
+        billable: BTreeMap::from([(p("pro"), 1)]),
+        latency_ms: 3,
+        ..Tally::default()
+    };
+    let analyze = Tally {
+        calls: 1,
+        billable: BTreeMap::from([(p("pro"), 1)]),
+        latency_ms: 842,
+        tokens: 1_200,
+        cost: MicroUsd(3_600),
+        ..Tally::default()
+    };
+    let both = Tally {
+        calls: 2,
+        billable: BTreeMap::from([(p("pro"), 2)]),
+        latency_ms: 845,
+        ..analyze.clone()
+    };
+    let expected = [
+        ("acme 2026-11", both.clone()),
+        ("acme 2026-11-22", both),
+        ("acme 2026-11-22 GET /api/secure/ping", ping),
+        ("acme 2026-11-22 POST /api/analyze", analyze),
+    ];
+    let expected = expected.map(|(key, tally)| (key.to_owned(), tally));
+    let tallies = stack.tallies(&["acme"], &["2026-11"]).await;
+    assert_eq!(tallies, BTreeMap::from(expected));
+    assert!(stack.items("quarantine").is_empty());
+}
+
+#[tokio::test]
+async fn bad_records_are_set_aside_and_the_good_ones_beside_them_counted() {
+    let stack = Stack::new();
+    let event = event("bad-and-good");
+    let response = respond(&stack, &event).await;
+    assert_eq!(response, json!({ "batchItemFailures": [] }));
+    let acme = Tally {
+        calls: 2,
+        billable: BTreeMap::from([(p("pro"), 1)]),
+        server_errors: 1,
+        latency_ms: 64,
+        ..Tally::default()
+    };
+    let globex = Tally {
+        calls: 1,
+        billable: BTreeMap::from([(p("free"), 1)]),
+        latency_ms: 4,
+        ..Tally::default()
+    };
+    let tallies = stack.tallies(&["acme", "globex"], &["2026-11"]).await;
+    assert_eq!(tallies.len(), 6);
+    assert_eq!(tallies["acme 2026-11-22 GET /api/secure/ping"], acme);
+    assert_eq!(tallies["acme 2026-11"], acme);
+    assert_eq!(tallies["globex 2026-11"], globex);
+    let set_aside = Quarantined {
+        refused: vec![
+            refused(2, "dated more than 5 minutes in the future"),
+            refused(
+                3,
+                "not of the documented shape: invalid type: string \"3 ms\", expected u64",
+            ),
+            refused(4, "there is no plan platinum"),
+        ],
+        body: detail_of(&event, 0).into(),
+        received_at: p(NOW),
+    };
+    let found = stack.quarantined("d3FgH5jK7lZ9xC1vB2nM4qWe").await;
+    assert_eq!(found, [set_aside]);
+    assert_eq!(stack.items("quarantine").len(), 1);
+}
+
+#[tokio::test]
+async fn a_message_without_an_entry_is_set_aside_whole_and_not_returned() {
+    let stack = Stack::new();
+    let event = event("not-an-entry");
+    let response = respond(&stack, &event).await;
+    assert_eq!(response, json!({ "batchItemFailures": [] }));
+    let body = body_of(&event, 0).as_bytes();
+    let found = stack.at.store.quarantined_message(body).await.unwrap();
+    let reason = "not of the documented shape: unknown field `calls`, expected one of \
+                  `specversion`, `id`, `source`, `type`, `time`, `subject`, `datacontenttype`, \
+                  `data`";
+    let set_aside = Quarantined {
+        refused: vec![refused(0, reason)],
+        body: body.into(),
+        received_at: p(NOW),
+    };
+    assert_eq!(found, [set_aside]);
+    assert!(stack.items("usage").is_empty());
+}
+
+/// A message that can never be counted is set aside for this reason, once however often it comes,
+/// and does not come again.
+async fn check_hopeless(message: &str, reason: &str) {
+    let stack = Stack::new();
+    for _ in 0..2 {
+        stack.count(message).await;
+    }
+    let found = stack.at.store.quarantined_message(message.as_bytes()).await;
+    let found = found.unwrap();
+    assert_eq!(found.len(), 1, "{message}");
+    assert_eq!(found[0].body, message.as_bytes());
+    let [only] = &found[0].refused[..] else {
+        panic!("{message}: {found:?}");
+    };
+    assert_eq!(only.index, 0, "{message}");
+    assert!(only.reason.contains(reason), "{message}: {}", only.reason);
+    assert_eq!(stack.items("quarantine").len(), 1, "{message}");
+    for table in ["usage", "usage-log"] {
+        assert!(stack.items(table).is_empty(), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn what_can_never_be_counted_does_not_come_again() {
+    let good = entry("e-1", "acme", [record(NOW, "/a")]);
+    let check_entry = async |field: &str, value: Value, reason: &str| {
+        check_hopeless(&body(&with(good.clone(), field, value)), reason).await;
+    };
+    check_hopeless("", "EOF while parsing").await;
+    check_hopeless("usage", "expected value").await;
+    check_hopeless("[]", "invalid length 0").await;
+    check_hopeless("{}", "missing field `detail`").await;
+    check_hopeless(&good.to_string(), "missing field `detail`").await;
+    check_hopeless(&around("e-1", "\"text\""), "invalid type").await;
+    check_hopeless(&around("e-1", "null"), "invalid type").await;
+    check_hopeless(&around("e-1", "{}"), "missing field").await;
+    check_hopeless(&around("e-1", r#"{"id":"\ud800"}"#), "hex escape").await;
+    let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
+    check_hopeless(&around("e-1", &deep), "recursion limit").await;
+    check_entry("type", json!("tollgate.usage.v2"), "tollgate.usage.v2").await;
+    check_entry("specversion", json!("0.3"), "specversion").await;
+    check_entry("subject", json!("acme#2"), "customer id").await;
+    check_entry("id", json!("e\n1"), "id must be").await;
+    check_entry("data", json!({ "records": [] }), "0 records").await;
+    let many = vec![record(NOW, "/a"); 101];
+    check_entry("data", json!({ "records": many }), "101 records").await;
+}
+
+/// This record is set aside for this reason, and the good one after it counted.
+async fn check_bad_record(bad: Value, reason: &str) {
+    let stack = Stack::new();
+    stack
+        .count(&body(&entry(
+            "e-1",
+            "acme",
+            [bad.clone(), record(NOW, "/a")],
+        )))
+        .await;
+    let found = stack.quarantined("e-1").await;
+    assert_eq!(found.len(), 1, "{bad}");
+    let [only] = &found[0].refused[..] else {
+        panic!("{bad}: {found:?}");
+    };
+    assert_eq!(only.index, 0, "{bad}");
+    assert!(only.reason.contains(reason), "{bad}: {}", only.reason);
+    let month = stack.at.store.month_usage(&p("acme"), p("2026-11")).await;
+    assert_eq!(month.unwrap(), tally(1), "{bad}");
+}
+
+#[tokio::test]
+async fn each_bad_record_says_why_it_was_not_counted() {
+    let good = || record(NOW, "/a");
+    check_bad_record(json!(null), "invalid type: null").await;
+    check_bad_record(json!("call"), "invalid type").await;
+    check_bad_record(json!({}), "missing field").await;
+    check_bad_record(with(good(), "surprise", 1), "unknown field `surprise`").await;
+    check_bad_record(with(good(), "plan", "platinum"), "no plan platinum").await;
+    check_bad_record(with(good(), "status", 600), "status is out of bounds").await;
+    check_bad_record(with(good(), "latency_ms", -1), "invalid value").await;
+    check_bad_record(with(good(), "latency_ms", 1.5), "invalid type").await;
+    check_bad_record(with(good(), "endpoint", ""), "endpoint must be").await;
+    check_bad_record(with(good(), "key_id", "a b"), "key id").await;
+    let at = |time: &str| with(good(), "time", time);
+    check_bad_record(at("yesterday"), "not of the documented shape").await;
+    check_bad_record(at("2026-11-22T10:05:00.001Z"), "in the future").await;
+    check_bad_record(at("9999-12-30T22:00:00Z"), "in the future").await;
+    check_bad_record(at("2026-10-18T09:59:59.999Z"), "older than 35 days").await;
+    check_bad_record(at("-009999-01-02T02:00:00Z"), "older than 35 days").await;
+}
+
+#[tokio::test]
+async fn no_method_and_endpoint_pass_for_another() {
+    // Written one after the other, both name the same text: `GET /a /b`.
+    let ambiguous = with(record(NOW, "/b"), "method", "GET /a");
+    check_bad_record(ambiguous.clone(), "method must not contain a space").await;
+
+    let stack = Stack::new();
+    let records = [record(NOW, "/a /b"), ambiguous];
+    stack.count(&body(&entry("e-1", "acme", records))).await;
+    let tallies = stack.tallies(&["acme"], &["2026-11"]).await;
+    assert_eq!(tallies["acme 2026-11-22 GET /a /b"], tally(1));
+}
+
+#[tokio::test]
+async fn records_at_the_edge_of_the_accepted_times_count() {
+    let stack = Stack::new();
+    let records = ["2026-11-22T10:05:00Z", "2026-10-18T10:00:00Z"].map(|t| record(t, "/a"));
+    stack.count(&body(&entry("e-1", "acme", records))).await;
+    let tallies = stack.tallies(&["acme"], &["2026-10", "2026-11"]).await;
+    assert_eq!(tallies["acme 2026-10-18"], tally(1));
+    assert_eq!(tallies["acme 2026-11-22"], tally(1));
+}
+
+#[tokio::test]
+async fn an_entry_without_a_good_record_counts_nothing() {
+    let stack = Stack::new();
+    let bad = with(record(NOW, "/a"), "plan", "platinum");
+    stack
+        .count(&body(&entry("e-1", "acme", [json!(1), bad])))
+        .await;
+    assert!(stack.items("usage").is_empty());
+    let found = stack.quarantined("e-1").await;
+    let indexes: Vec<usize> = found[0].refused.iter().map(|r| r.index).collect();
+    assert_eq!((found.len(), indexes), (1, vec![0, 1]));
+}
+
+#[tokio::test]
+async fn records_count_in_the_utc_day_and_month_of_their_own_time() {
+    let stack = Stack::at("2027-01-01T00:30:00Z");
+    let records = [
+        "2026-11-30T23:59:59.999Z",
+        "2026-12-01T00:00:00Z",
+        "2026-12-31T23:59:59.999999999Z",
+        "2027-01-01T01:00:00+01:00",
+        "2027-01-01T01:29:59+01:30",
+    ]
+    .map(|time| record(time, "/a"));
+    stack.count(&body(&entry("e-1", "acme", records))).await;
+    let expected = [
+        ("acme 2026-11", 1),
+        ("acme 2026-11-30", 1),
+        ("acme 2026-11-30 GET /a", 1),
+        ("acme 2026-12", 3),
+        ("acme 2026-12-01", 1),
+        ("acme 2026-12-01 GET /a", 1),
+        ("acme 2026-12-31", 2),
+        ("acme 2026-12-31 GET /a", 2),
+        ("acme 2027-01", 1),
+        ("acme 2027-01-01", 1),
+        ("acme 2027-01-01 GET /a", 1),
+    ];
+    let expected = expected.map(|(key, calls)| (key.to_owned(), tally(calls)));
+    let months = ["2026-11", "2026-12", "2027-01"];
+    let tallies = stack.tallies(&["acme"], &months).await;
+    assert_eq!(tallies, BTreeMap::from(expected));
+}
+
+#[tokio::test]
+async fn those_with_chargeable_calls_are_listed_for_billing_in_the_calls_month() {
+    let stack = Stack::new();
+    let failed = || with(record(NOW, "/a"), "status", 500);
+    let october = "2026-10-31T23:59:59Z";
+    let entries = [
+        entry("e-1", "acme", [record(NOW, "/a")]),
+        entry("e-2", "late", [record(october, "/a")]),
+        entry("e-3", "free", [with(record(NOW, "/a"), "plan", "free")]),
+        entry("e-4", "failed", [failed()]),
+        entry("e-5", "paying", [with(failed(), "billable", true)]),
+    ];
+    for entry in &entries {
+        stack.count(&body(entry)).await;
+    }
+    let check = async |month: &str, expected: &[&str]| {
+        let mut listed = Vec::new();
+        let mut after = None;
+        loop {
+            let page = stack.at.store.billable_customers(p(month), after).await;
+            let (customers, next) = page.unwrap();
+            listed.extend(customers.into_iter().map(String::from));
+            after = next;
+            if after.is_none() {
+                break;
+            }
+        }
+        listed.sort();
+        assert_eq!(listed, expected, "{month}");
+    };
+    check("2026-11", &["acme", "paying"]).await;
+    check("2026-10", &["late"]).await;
+}
+
+#[tokio::test]
+async fn an_empty_batch_has_no_failures() {
+    let response = respond(&Stack::new(), &json!({ "Records": [] })).await;
+    assert_eq!(response, json!({ "batchItemFailures": [] }));
+}
+
+/// Messages of entries `e-0`, `e-1`, … of customers of the same names, under ids of their own.
+fn messages(count: usize) -> Vec<(String, String)> {
+    let message = |n: usize| {
+        let id = format!("e-{n}");
+        let entry = entry(&id, &id, [record(NOW, "/a")]);
+        (format!("message of {id}"), body(&entry))
+    };
+    (0..count).map(message).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_store_is_down_every_message_comes_again() {
+    let stack = Stack::new();
+    let mut sent = messages(20);
+    sent.push(("message of nobody".into(), "no entry".into()));
+    let mut ids: Vec<String> = sent.iter().map(|(id, _)| id.clone()).collect();
+    ids.sort();
+    for fault in [Fault::RequestLost, Fault::Throttled] {
+        stack.fail("", fault);
+        assert_eq!(deliver(&stack.app, batch(&sent)).await, ids, "{fault:?}");
+    }
+    stack.at.aws.heal();
+    for table in ["usage", "usage-log", "quarantine"] {
+        assert!(stack.items(table).is_empty(), "{table}");
+    }
+    assert_eq!(deliver(&stack.app, batch(&sent)).await, NONE);
+    assert_eq!(stack.items("usage-log").len(), 20);
+    assert_eq!(stack.items("quarantine").len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_the_message_that_could_not_be_counted_comes_again() {
+    let stack = Stack::new();
+    let sent = messages(20);
+    stack.fail("e-7", Fault::RequestLost);
+    let failed = deliver(&stack.app, batch(&sent)).await;
+    assert_eq!(failed, ["message of e-7"]);
+    stack.at.aws.heal();
+    let log: Vec<String> = (0..20)
+        .filter(|n| *n != 7)
+        .map(|n| format!("e-{n}"))
+        .collect();
+    for customer in &log {
+        let month = stack.at.store.month_usage(&p(customer), p("2026-11")).await;
+        assert_eq!(month.unwrap(), tally(1), "{customer}");
+    }
+    assert_eq!(stack.items("usage-log").len(), 19);
+    assert_eq!(deliver(&stack.app, batch(&sent[7..8])).await, NONE);
+    assert_eq!(stack.items("usage-log").len(), 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_that_passes_is_nobodys_concern() {
+    for fault in [
+        Fault::RequestLost,
+        Fault::AnswerLost,
+        Fault::Throttled,
+        Fault::Conflict,
+    ] {
+        let stack = Stack::new();
+        let mut left = 5;
+        stack.at.aws.inject(move |_| {
+            if left == 0 {
+                return Fault::None;
+            }
+            left -= 1;
+            fault
+        });
+        stack
+            .count(&body(&entry("e-1", "acme", [record(NOW, "/a")])))
+            .await;
+        let month = stack.at.store.month_usage(&p("acme"), p("2026-11")).await;
+        assert_eq!(month.unwrap(), tally(1), "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn another_entry_of_the_same_identity_is_set_aside_and_the_first_stands() {
+    let stack = Stack::new();
+    let first = entry("e-1", "acme", [record(NOW, "/a")]);
+    stack.count(&body(&first)).await;
+    let counted = stack.items("usage");
+    let rivals = [
+        entry("e-1", "acme", [record(NOW, "/b")]),
+        entry("e-1", "globex", [record(NOW, "/a")]),
+    ];
+    for rival in &rivals {
+        for _ in 0..2 {
+            stack.count(&body(rival)).await;
+        }
+    }
+    assert_eq!(stack.items("usage"), counted);
+    let found = stack.quarantined("e-1").await;
+    assert_eq!(found.len(), rivals.len());
+    for rival in &rivals {
+        let reason = "an entry of the same source and id but other content was counted before";
+        let set_aside = Quarantined {
+            refused: vec![refused(0, reason)],
+            body: rival.to_string().into_bytes(),
+            received_at: p(NOW),
+        };
+        assert!(found.contains(&set_aside), "{found:?}");
+    }
+}
+
+#[tokio::test]
+async fn of_two_rivals_in_a_batch_one_counts_and_the_other_is_set_aside() {
+    let stack = Stack::new();
+    let rivals = ["/a", "/b"].map(|endpoint| {
+        let entry = entry("e-1", "acme", [record(NOW, endpoint)]);
+        (endpoint, body(&entry))
+    });
+    assert_eq!(deliver(&stack.app, batch(&rivals)).await, NONE);
+    let month = stack.at.store.month_usage(&p("acme"), p("2026-11")).await;
+    assert_eq!(month.unwrap(), tally(1));
+    assert_eq!(stack.quarantined("e-1").await.len(), 1);
+}
+
+#[tokio::test]
+async fn the_same_id_from_another_source_is_another_entry() {
+    let stack = Stack::new();
+    for source in [SOURCE, "tollgate:analyze"] {
+        let entry = entry("e-1", "acme", [record(NOW, "/a")]);
+        stack.count(&body(&with(entry, "source", source))).await;
+    }
+    let month = stack.at.store.month_usage(&p("acme"), p("2026-11")).await;
+    assert_eq!(month.unwrap(), tally(2));
+}
+
+#[tokio::test]
+async fn an_entry_is_the_same_in_another_envelope_and_another_order() {
+    let stack = Stack::new();
+    let costly = json!([{ "provider": "anthropic", "tokens": 10, "micro_usd": 30 }]);
+    let records = [
+        with(record(NOW, "/a"), "costs", costly),
+        json!({ "b": 1, "a": 2 }),
+    ];
+    let entry = entry("e-1", "acme", records);
+    stack.count(&body(&entry)).await;
+    let usage = stack.items("usage");
+    let quarantine = stack.items("quarantine");
+    assert!(reordered(&entry).starts_with("{ \"type\""));
+    stack.count(&around("e-2", &reordered(&entry))).await;
+    let other = json!({ "detail": entry, "replay-name": "again", "id": "e-3" });
+    stack.count(&other.to_string()).await;
+    stack.at.time.set(p("2027-11-22T10:00:00Z"));
+    stack.count(&body(&entry)).await;
+    assert_eq!(stack.items("usage"), usage);
+    assert_eq!(stack.items("quarantine"), quarantine);
+    assert_eq!(stack.items("usage-log").len(), 1);
+}
