@@ -110,6 +110,7 @@ async fn mortal_run(stack: Arc<Stack>, steps: Option<u64>) -> Option<Report> {
         }
     };
     tokio::select! {
+        biased;
         outcome = run(&stack.app, Mode::Charge) => outcome.ok(),
         () = end => None,
     }

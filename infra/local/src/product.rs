@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
@@ -39,6 +38,11 @@ const TABLE_PREFIX: &str = "local";
 
 /// How long calls under way may take to be answered when the product stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The one call that the bus takes, as the AWS protocol names it.
+const PUT_EVENTS: &str = "AWSEvents.PutEvents";
+/// Bytes read of such a call: the bus's own bound, and some more to tell that it is exceeded.
+const MAX_PUT_EVENTS: usize = 2 * 1024 * 1024;
 
 /// How to start.
 #[derive(Debug, Clone, Default)]
@@ -331,14 +335,17 @@ async fn local_door(State(doors): State<Doors>, request: Request) -> Response {
 
 /// The bus, for producers of usage that speak the AWS protocol:
 /// `aws events put-events --endpoint-url http://127.0.0.1:9000 …`.
-async fn aws_door(State(doors): State<Doors>, headers: http::HeaderMap, body: Bytes) -> Response {
-    let target = headers.get("x-amz-target");
-    let target = target.and_then(|target| target.to_str().ok());
-    if target != Some("AWSEvents.PutEvents") {
-        return StatusCode::NOT_FOUND.into_response();
+async fn aws_door(State(doors): State<Doors>, request: Request) -> Response {
+    let target = request.headers().get("x-amz-target");
+    if target.is_none_or(|target| target != PUT_EVENTS) {
+        return doors.gateway.handle(request).await;
     }
-    let body = String::from_utf8_lossy(&body);
-    let (status, answer) = doors.aws.answer("AWSEvents.PutEvents", &body);
+    let Ok(body) = axum::body::to_bytes(request.into_body(), MAX_PUT_EVENTS).await else {
+        return StatusCode::PAYLOAD_TOO_LARGE.into_response();
+    };
+    let (status, answer) = doors
+        .aws
+        .answer(PUT_EVENTS, &String::from_utf8_lossy(&body));
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let json = [(CONTENT_TYPE, "application/x-amz-json-1.1")];
     (status, json, answer).into_response()

@@ -310,6 +310,8 @@ async fn what_the_gateway_cannot_route_is_404_or_405() {
         let answer = target.admin.get(path).await.unwrap();
         assert_problem(&answer, StatusCode::NOT_FOUND, "not-found");
     }
+    let answer = send(&target.admin, Method::POST, "/").await;
+    assert_problem(&answer, StatusCode::NOT_FOUND, "not-found");
     let answer = send(&target.admin, Method::PUT, "/admin/customers").await;
     assert_problem(
         &answer,

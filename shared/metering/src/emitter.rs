@@ -21,6 +21,8 @@ const MAX_CALL_BYTES: usize = 200_000;
 /// Tries of one flush; what is still unsent then waits for the next.
 const TRIES: u32 = 3;
 const LONGEST_WAIT: Duration = Duration::from_millis(100);
+/// An instance that ends has about half a second.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(350);
 /// Entries that wait while the bus is down. More go to the log.
 const MAX_WAITING: usize = 1_000;
 
@@ -94,11 +96,12 @@ impl Emitter {
         spill(spilled);
     }
 
-    /// Flushes for the last time: what cannot be sent now goes to the log.
+    /// Flushes for the last time: one try, in the third of a second that there is; what may not
+    /// have been sent by then goes to the log. An entry that is in both counts once.
     pub async fn close(&self) {
-        self.flush().await;
-        let left: Vec<String> = self.buffer().unsent.drain(..).collect();
-        spill(left);
+        let entries = self.take();
+        let sent = tokio::time::timeout(CLOSE_TIMEOUT, self.send(entries.clone())).await;
+        spill(sent.unwrap_or(entries));
     }
 
     fn buffer(&self) -> MutexGuard<'_, Buffer> {

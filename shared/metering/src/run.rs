@@ -37,7 +37,9 @@ impl Metering {
     /// When the variable is not set, or the machine has no randomness to give.
     pub async fn from_env() -> Result<Self, Error> {
         let env = Env::of_process();
-        let sdk = aws::sdk_config(aws::PATIENT).await;
+        // The instance takes no call before the flush of the last one has ended, so that a bus that
+        // is down must not hold it for long.
+        let sdk = aws::sdk_config(aws::PROMPT).await;
         let emitter = Emitter::new(
             &sdk,
             env.get(env::EVENT_BUS)?,

@@ -50,8 +50,7 @@ impl Stack {
     /// Counts billable calls of a customer, as one entry.
     ///
     /// # Errors
-    /// When the store does not answer; [`calls_of`](Self::calls_of) the same id counts no second
-    /// time.
+    /// When the store does not answer. The same id, tried again, counts nothing twice.
     pub(crate) async fn try_calls_of(
         &self,
         id: &str,
