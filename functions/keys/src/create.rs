@@ -11,7 +11,7 @@ use tollgate_domain::id::{CustomerId, KeyId};
 use tollgate_domain::key::{ApiKey, KeyRecord, Owner, Role};
 use tollgate_domain::plan::Overrides;
 use tollgate_store::{Created, NewKey};
-use tollgate_web::{AdminCaller, IdempotencyKey, JsonBody, Problem};
+use tollgate_web::{AdminCaller, IdempotencyKey, JsonBody, Object, Problem};
 
 use crate::view::{
     IssuedKey, KeyView, check_expiry, check_limit, check_name, idempotency_key_reused,
@@ -37,7 +37,7 @@ struct NewKeyBody {
     name: String,
     expires_at: Option<Timestamp>,
     #[serde(default)]
-    overrides: Overrides,
+    overrides: Object<Overrides>,
 }
 
 async fn create(
@@ -47,12 +47,10 @@ async fn create(
     JsonBody(body): JsonBody<NewKeyBody>,
 ) -> Result<Response, Problem> {
     let now = issuer.app.clock.now();
+    let Object(overrides) = body.overrides;
     check_name(&body.name)?;
-    check_limit(
-        "overrides.requests_per_hour",
-        body.overrides.requests_per_hour,
-    )?;
-    check_limit("overrides.monthly_quota", body.overrides.monthly_quota)?;
+    check_limit("overrides.requests_per_hour", overrides.requests_per_hour)?;
+    check_limit("overrides.monthly_quota", overrides.monthly_quota)?;
     let expires_at = check_expiry(body.expires_at, now)?;
     // The same request says the same, and so serialises to the same text.
     let request = serde_json::to_string(&body).map_err(Problem::internal)?;
@@ -79,7 +77,7 @@ async fn create(
             created_at: now,
             expires_at,
             revoked_at: None,
-            overrides: body.overrides,
+            overrides,
             rotated_to: None,
         };
         let key = NewKey {

@@ -6,7 +6,7 @@ use axum::{Json, Router};
 use jiff::Timestamp;
 use serde::Deserialize;
 use tollgate_store::{KeyChange, KeyRef, Updated};
-use tollgate_web::{AdminCaller, JsonBody, PathParam, Problem, nullable};
+use tollgate_web::{AdminCaller, JsonBody, Object, PathParam, Problem, nullable};
 
 use crate::App;
 use crate::view::{KeyView, check_expiry, check_limit, check_name, no_such_key};
@@ -27,7 +27,7 @@ struct KeyPatch {
     #[serde(default, deserialize_with = "nullable")]
     expires_at: Option<Option<Timestamp>>,
     #[serde(default, deserialize_with = "nullable")]
-    overrides: Option<Option<OverridesPatch>>,
+    overrides: Option<Option<Object<OverridesPatch>>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -52,7 +52,7 @@ async fn update(
     };
     let overrides = patch
         .overrides
-        .map(|overrides| overrides.unwrap_or_else(no_overrides))
+        .map(|overrides| overrides.map_or_else(no_overrides, |Object(overrides)| overrides))
         .unwrap_or_default();
     let expires_at = patch.expires_at.map(|at| check_expiry(at, now));
     let change = KeyChange {

@@ -23,6 +23,8 @@ pub enum Fault {
     RequestLost,
     /// It takes effect, and its answer never arrives.
     AnswerLost,
+    /// It takes effect, and the connection stays open and silent.
+    NoAnswer,
     /// The service has no capacity: no effect, and an answer that says so.
     Throttled,
     /// Another transaction is under way on one of the items: no effect, and an answer that says

@@ -203,6 +203,10 @@ impl HttpConnector for LocalAws {
                     let _ = this.answer(&call.target, &call.body);
                     None
                 }
+                Fault::NoAnswer => {
+                    let _ = this.answer(&call.target, &call.body);
+                    std::future::pending().await
+                }
                 Fault::Throttled => Some(call.throttled()),
                 Fault::Conflict => Some(call.conflict()),
             };

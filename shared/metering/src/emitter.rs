@@ -21,6 +21,9 @@ const MAX_CALL_BYTES: usize = 200_000;
 /// Tries of one flush; what is still unsent then waits for the next.
 const TRIES: u32 = 3;
 const LONGEST_WAIT: Duration = Duration::from_millis(100);
+/// How long one flush may take: well within the time that a function has for a call, because the
+/// flush is part of it.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 /// An instance that ends has about half a second.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(350);
 /// Entries that wait while the bus is down. More go to the log.
@@ -74,11 +77,27 @@ impl Emitter {
     /// Puts all that is buffered on the bus. Never fails: what cannot be sent waits for the next
     /// flush, up to a bound, and then goes to the log.
     pub async fn flush(&self) {
-        let mut entries = self.take();
+        let entries = self.take();
+        let sent = tokio::time::timeout(FLUSH_TIMEOUT, self.try_to_send(entries.clone())).await;
+        let unsent = sent.unwrap_or(entries);
+        if unsent.is_empty() {
+            return;
+        }
+        tracing::warn!(entries = unsent.len(), "usage waits for the event bus");
+        let mut buffer = self.buffer();
+        buffer.unsent.extend(unsent);
+        let too_many = buffer.unsent.len().saturating_sub(MAX_WAITING);
+        let spilled: Vec<String> = buffer.unsent.drain(..too_many).collect();
+        drop(buffer);
+        spill(spilled);
+    }
+
+    /// Sends the entries, some more often than once, and returns those that may not have arrived.
+    async fn try_to_send(&self, mut entries: Vec<String>) -> Vec<String> {
         for attempt in 1..=TRIES {
             entries = self.send(entries).await;
             if entries.is_empty() {
-                return;
+                break;
             }
             if attempt < TRIES {
                 let longest = u64::try_from(LONGEST_WAIT.as_millis()).unwrap_or(u64::MAX);
@@ -87,13 +106,7 @@ impl Emitter {
                 tokio::time::sleep(wait).await;
             }
         }
-        tracing::warn!(entries = entries.len(), "usage waits for the event bus");
-        let mut buffer = self.buffer();
-        buffer.unsent.extend(entries);
-        let too_many = buffer.unsent.len().saturating_sub(MAX_WAITING);
-        let spilled: Vec<String> = buffer.unsent.drain(..too_many).collect();
-        drop(buffer);
-        spill(spilled);
+        entries
     }
 
     /// Flushes for the last time: one try, in the third of a second that there is; what may not

@@ -437,3 +437,33 @@ async fn what_a_last_flush_cannot_send_goes_to_the_log_whole() {
     emitter.flush().await;
     assert_eq!(delivered(&at), [0; 0]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_bus_holds_a_flush_for_three_seconds_and_loses_nothing() {
+    let at = Fixture::at(NOW);
+    let emitter = emitter(&at, "ping");
+    record(&emitter, "acme", [call(1)]);
+    watch(&at, |_| Fault::NoAnswer);
+    let began = tokio::time::Instant::now();
+    emitter.flush().await;
+    assert_eq!(began.elapsed().as_secs(), 3);
+    at.aws.heal();
+    emitter.flush().await;
+    // The silent bus had taken the entry; the second time it is the same one, and counts once.
+    let entries = entries(&at);
+    assert_eq!(entries.len(), 2);
+    assert_eq!(ids(&entries)[0], ids(&entries)[1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_ends_writes_what_a_silent_bus_may_not_have_taken_to_the_log() {
+    let at = Fixture::at(NOW);
+    let emitter = emitter(&at, "ping");
+    record(&emitter, "acme", [call(1)]);
+    watch(&at, |_| Fault::NoAnswer);
+    let (log, _guard) = Log::capture();
+    let began = tokio::time::Instant::now();
+    emitter.close().await;
+    assert_eq!(began.elapsed().as_millis(), 350);
+    assert_eq!(log.unsent().len(), 1);
+}

@@ -1,11 +1,15 @@
 //! Reading requests, and naming what cannot be read.
 
+use std::fmt;
+use std::marker::PhantomData;
+
 use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use http::request::Parts;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::Problem;
 
@@ -28,13 +32,9 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
         };
         let text = std::str::from_utf8(&bytes)
             .map_err(|_| Problem::bad_request("The body is not UTF-8 text."))?;
-        // serde would take a list for the fields of an object, in their order.
-        if text.trim_ascii_start().starts_with('[') {
-            let detail = "In the JSON body: a list, where an object is expected.";
-            return Err(Problem::bad_request(detail));
-        }
         let mut json = serde_json::Deserializer::from_str(text);
-        let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let body = serde_path_to_error::deserialize(&mut json);
+        let Object(value) = body.map_err(|error| {
             let path = error.path().to_string();
             let inner = error.into_inner();
             let problem = Problem::bad_request(format!("In the JSON body: {inner}."));
@@ -85,6 +85,32 @@ impl<S: Send + Sync, T: std::str::FromStr + Send> FromRequestParts<S> for PathPa
             .await
             .map_err(|_| not_found())?;
         text.parse().map(Self).map_err(|_| not_found())
+    }
+}
+
+/// A JSON object, and nothing else: for a struct alone, serde would also take a list of its fields
+/// in their order.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(members)).map(Object)
+            }
+        }
+
+        deserializer.deserialize_map(Members(PhantomData))
     }
 }
 

@@ -8,7 +8,7 @@ mod money;
 mod problem;
 mod serve;
 
-pub use body::{JsonBody, MAX_BODY, PathParam, QueryParams, nullable};
+pub use body::{JsonBody, MAX_BODY, Object, PathParam, QueryParams, nullable};
 pub use caller::{AdminCaller, CustomerCaller};
 pub use cursor::{Cursor, InvalidCursor, PageParams};
 pub use idempotency::IdempotencyKey;

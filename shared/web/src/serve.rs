@@ -62,11 +62,7 @@ async fn finish(request: Request, next: Next) -> Response {
     };
     let mut response = next.run(request).await;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
-        let allow = response.headers_mut().remove(http::header::ALLOW);
         response = problem.render(&request_id);
-        if let Some(allow) = allow {
-            response.headers_mut().insert(http::header::ALLOW, allow);
-        }
     }
     // Answers speak of one caller at one moment; some hold a secret.
     let no_store = HeaderValue::from_static("no-store");

@@ -26,6 +26,7 @@ async fn create_refuses_what_it_cannot_read() {
         ("expires_at", json!("2027-01-01T00:00:00")),
         ("expires_at", json!(1_798_761_600)),
         ("overrides", json!("none")),
+        ("overrides", json!([5, 6])),
         ("overrides.requests_per_hour", json!(-1)),
         ("overrides.monthly_quota", json!(1.5)),
         ("overrides.monthly_quota", json!("1000")),
@@ -45,6 +46,7 @@ async fn update_refuses_what_it_cannot_read() {
         ("name", json!({})),
         ("expires_at", json!("")),
         ("overrides", json!(5)),
+        ("overrides", json!([5, 6])),
         ("overrides.requests_per_hour", json!("1")),
         ("overrides.monthly_quota", json!(-1)),
     ];
