@@ -8,10 +8,12 @@ mod bus;
 mod engine;
 mod fault;
 pub mod fixture;
+mod lambda;
 mod queue;
 
 pub use bus::{InvalidPattern, Rule};
 pub use fault::{Call, Fault};
+pub use lambda::{FunctionProcess, LambdaHost, Outcome, Step};
 pub use queue::{Counts, DeadLetter, MAX_RECEIVES, Message, Queue};
 pub use rusqlite::Error as QueueError;
 

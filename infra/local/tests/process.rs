@@ -46,8 +46,9 @@ fn program() -> Command {
 struct Process {
     child: Child,
     url: String,
-    /// All that it has printed on either stream.
-    printed: Arc<Mutex<String>>,
+    /// All that it has printed so far.
+    stdout: Arc<Mutex<String>>,
+    stderr: Arc<Mutex<String>>,
     readers: Vec<JoinHandle<()>>,
 }
 
@@ -59,7 +60,6 @@ impl Process {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let printed = Arc::new(Mutex::new(String::new()));
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut greeting = String::new();
         stdout.read_line(&mut greeting).unwrap();
@@ -69,16 +69,18 @@ impl Process {
         let url = url
             .unwrap_or_else(|| panic!("it printed {greeting:?}"))
             .to_owned();
-        printed.lock().unwrap().push_str(&greeting);
+        let printed = Arc::new(Mutex::new(greeting));
+        let logged = Arc::new(Mutex::new(String::new()));
         let stderr = child.stderr.take().unwrap();
         let readers = vec![
             collect(stdout, Arc::clone(&printed)),
-            collect(stderr, Arc::clone(&printed)),
+            collect(stderr, Arc::clone(&logged)),
         ];
         Self {
             child,
             url,
-            printed,
+            stdout: printed,
+            stderr: logged,
             readers,
         }
     }
@@ -96,8 +98,9 @@ impl Process {
         for reader in self.readers.drain(..) {
             reader.join().unwrap();
         }
-        let printed = self.printed.lock().unwrap().clone();
-        (status.code(), printed)
+        let logged = self.stderr.lock().unwrap().clone();
+        let printed = self.stdout.lock().unwrap().clone();
+        (status.code(), logged + &printed)
     }
 
     /// Ends it as a crash would.
@@ -277,16 +280,20 @@ fn the_demo_tells_its_story_and_succeeds() {
 /// the program printed.
 #[tokio::test]
 async fn no_output_holds_a_key_or_a_digest() {
-    let process = Process::start(program().arg("--in-memory").env("RUST_LOG", "trace"));
+    let mut process = Process::start(program().arg("--in-memory").env("RUST_LOG", "trace"));
     let anyone = process.client();
     // The one time that the admin key is shown is its creation.
     let admin_key = loop {
-        let printed = process.printed.lock().unwrap().clone();
+        let printed = process.stdout.lock().unwrap().clone();
         let mut lines = printed.lines();
         let shown = lines.find_map(|line| line.strip_prefix("admin key, shown this once: "));
         match shown.filter(|key| ApiKey::parse(key).is_ok()) {
             Some(key) => break key.to_owned(),
-            None => tokio::task::yield_now().await,
+            None => {
+                let ended = process.child.try_wait().unwrap();
+                assert!(ended.is_none(), "it ended: {printed}");
+                tokio::task::yield_now().await;
+            }
         }
     };
     let admin = anyone.with_key(&admin_key);

@@ -1,0 +1,47 @@
+//! The function's binary, run as Lambda runs it.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot begin, or cannot look, has failed"
+)]
+
+use serde_json::{Value, json};
+use tollgate_local_aws::fixture::Fixture;
+use tollgate_local_aws::{LambdaHost, Outcome};
+use tollgate_runtime::env;
+
+/// The gateway compares the message with `Unauthorized` to the letter.
+#[tokio::test]
+async fn a_refusal_reaches_the_gateway_as_the_error_it_knows() {
+    let at = Fixture::at("2026-11-22T10:00:00Z");
+    let host = LambdaHost::start(at.aws.clone()).await.unwrap();
+    let binary = env!("CARGO_BIN_EXE_authorizer");
+    let process = host.run(binary, &[(env::TABLE_PREFIX, "test")]).unwrap();
+    let files = [
+        include_str!("../../../events/authorizer/no-key.json"),
+        include_str!("../../../events/authorizer/bearer.json"),
+    ];
+    for file in files {
+        let event: Value = serde_json::from_str(file).unwrap();
+        let Some(Outcome::Error(error)) = host.invoke(event).await else {
+            panic!("a stranger was let in");
+        };
+        assert_eq!(error["errorMessage"], "Unauthorized");
+    }
+    // An error that is not that one becomes a 503.
+    let outcome = host.invoke(json!({ "type": "REQUEST" })).await;
+    let Some(Outcome::Error(error)) = outcome else {
+        panic!("{outcome:?}");
+    };
+    assert_ne!(error["errorMessage"], "Unauthorized");
+    drop(process);
+}
+
+#[tokio::test]
+async fn a_missing_variable_is_named_at_the_start() {
+    let at = Fixture::at("2026-11-22T10:00:00Z");
+    let host = LambdaHost::start(at.aws.clone()).await.unwrap();
+    let process = host.run(env!("CARGO_BIN_EXE_authorizer"), &[]).unwrap();
+    let said = process.failure().unwrap();
+    assert!(said.contains("TOLLGATE_TABLE_PREFIX"), "{said}");
+}

@@ -1,0 +1,27 @@
+//! The function's binary, run as Lambda runs it.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot begin, or cannot look, has failed"
+)]
+
+use serde_json::Value;
+use tollgate_local_aws::fixture::Fixture;
+use tollgate_local_aws::{LambdaHost, Outcome};
+use tollgate_runtime::env;
+
+#[tokio::test]
+async fn the_schedules_event_runs_a_night() {
+    let at = Fixture::at("2026-11-22T10:00:00Z");
+    let host = LambdaHost::start(at.aws.clone()).await.unwrap();
+    let binary = env!("CARGO_BIN_EXE_billing");
+    let process = host.run(binary, &[(env::TABLE_PREFIX, "test")]).unwrap();
+    let event: Value =
+        serde_json::from_str(include_str!("../../../events/billing/schedule.json")).unwrap();
+    let Some(Outcome::Answer(report)) = host.invoke(event).await else {
+        panic!("no report");
+    };
+    assert_eq!(report["failed"], 0);
+    assert_eq!(report["destination"], "ledger_only");
+    drop(process);
+}
