@@ -24,7 +24,7 @@ pub fn serve(routes: Router) -> Service {
     // The path is changed before routing, and a layer of a router runs after it.
     Router::new().fallback_service(
         tower::ServiceBuilder::new()
-            .map_request(without_stage)
+            .map_request(in_the_api)
             .service(routes),
     )
 }
@@ -37,12 +37,21 @@ pub async fn run(routes: Router) -> Result<(), lambda_http::Error> {
     lambda_http::run(serve(routes)).await
 }
 
-/// Gives the request the path that its route has in the API, without the name of the stage.
-fn without_stage(mut request: Request) -> Request {
+/// Gives the request the path that it has in the API: without the name of the stage, and without
+/// the base path that a custom domain may put before it.
+fn in_the_api(mut request: Request) -> Request {
     let path = request.raw_http_path();
     if path.is_empty() {
         return request;
     }
+    // The gateway has matched the end of the path with the route's template, segment by segment.
+    let path = match request.extensions().get::<RequestContext>() {
+        Some(RequestContext::ApiGatewayV1(context)) => match &context.resource_path {
+            Some(template) => last_segments(path, template.matches('/').count()),
+            None => path,
+        },
+        _ => path,
+    };
     let whole = match request.uri().query() {
         Some(query) => format!("{path}?{query}"),
         None => path.to_owned(),
@@ -51,6 +60,15 @@ fn without_stage(mut request: Request) -> Request {
         *request.uri_mut() = Uri::from(path);
     }
     request
+}
+
+/// The last so many segments of a path, or all that there are.
+fn last_segments(path: &str, count: usize) -> &str {
+    let mut starts = path.rmatch_indices('/').map(|(at, _)| at);
+    match count.checked_sub(1).and_then(|before| starts.nth(before)) {
+        Some(start) => &path[start..],
+        None => path,
+    }
 }
 
 async fn finish(request: Request, next: Next) -> Response {

@@ -97,6 +97,16 @@ async fn a_route_is_found_with_its_query_in_any_stage_and_under_any_name() {
 }
 
 #[tokio::test]
+async fn the_base_path_of_a_custom_domain_is_no_part_of_the_route() {
+    for base in ["", "/billing", "/eu/billing"] {
+        let mut event = get_event(&format!("{base}/things/gold"));
+        event.0["requestContext"]["resourcePath"] = "/things/{name}".into();
+        let body = call(&routes(), &event).await.json(200);
+        assert_eq!(body[0], "gold", "{base}");
+    }
+}
+
+#[tokio::test]
 async fn a_parameter_of_the_path_is_decoded_and_read() {
     let check = async |path: &str, expected: Option<&str>| {
         let answer = call(&routes(), &get_event(path)).await;
