@@ -153,7 +153,7 @@ pub const BILLING: Table = Table {
 /// All tables.
 pub const TABLES: &[Table] = &[ACCOUNTS, COUNTERS, USAGE, USAGE_LOG, QUARANTINE, BILLING];
 
-/// Attribute names. Those of a tally stand in [`crate::usage`], beside their reader and writer.
+/// Attribute names, but for those that stand beside their one reader and writer.
 pub mod attr {
     /// Partition key of every table.
     pub const PK: &str = "pk";
