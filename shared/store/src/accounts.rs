@@ -13,11 +13,11 @@ use tollgate_domain::id::{CustomerId, InvalidId, KeyId, PlanId};
 use tollgate_domain::key::{ApiKey, KeyDigest, KeyPrefix, KeyRecord, Owner};
 use tollgate_domain::plan::Overrides;
 
-use crate::Store;
 use crate::error::StoreError;
 use crate::item::{Item, Reader, n, s, t, ttl};
 use crate::schema::{ACCOUNTS, LISTING, attr};
 use crate::transaction::{Action, Refusal, Transacted};
+use crate::{Store, item};
 
 /// How long a creating request can be repeated under its idempotency key.
 const IDEMPOTENCY_KEPT: SignedDuration = SignedDuration::from_hours(24);
@@ -147,12 +147,8 @@ pub struct Page<T> {
     pub next: Option<String>,
 }
 
-fn pk(pk: impl Into<String>) -> Item {
-    HashMap::from([(attr::PK.to_owned(), s(pk))])
-}
-
-fn key_pk(digest: KeyDigest) -> String {
-    format!("KEY#{}", digest.expose_hex())
+fn key_pk(digest_hex: &str) -> String {
+    format!("KEY#{digest_hex}")
 }
 
 fn alias_pk(key: &KeyRef) -> String {
@@ -178,7 +174,7 @@ impl Idempotency {
 
     fn put(&self, made: &str, now: Timestamp) -> Action {
         let expires = now.saturating_add(IDEMPOTENCY_KEPT).unwrap_or(now);
-        let mut item = pk(self.pk());
+        let mut item = item::key(self.pk());
         item.insert("request".into(), s(&self.request));
         item.insert("made".into(), s(made));
         item.insert(attr::EXPIRES.into(), ttl(expires));
@@ -213,7 +209,7 @@ fn replay(request: &Idempotency, refusal: &Refusal) -> Result<Option<Replay>, St
 fn key_items(key: &NewKey<'_>) -> [Item; 3] {
     let record = key.record;
     let digest = key.secret.digest();
-    let mut item = pk(key_pk(digest));
+    let mut item = item::key(key_pk(&digest.expose_hex()));
     item.insert("id".into(), s(record.id.as_str()));
     item.insert("prefix".into(), s(record.prefix.as_str()));
     item.insert("name".into(), s(&record.name));
@@ -240,7 +236,7 @@ fn key_items(key: &NewKey<'_>) -> [Item; 3] {
     item.insert(attr::LISTING.into(), s(KEYS));
     item.insert(attr::LISTING_ORDER.into(), s(order));
     let alias = |key: KeyRef| {
-        let mut item = pk(alias_pk(&key));
+        let mut item = item::key(alias_pk(&key));
         item.insert("digest".into(), s(digest.expose_hex()));
         item
     };
@@ -273,7 +269,7 @@ fn read_key(item: &Item) -> Result<KeyRecord, StoreError> {
 }
 
 fn customer_item(customer: &Customer) -> Item {
-    let mut item = pk(customer_pk(&customer.id));
+    let mut item = item::key(customer_pk(&customer.id));
     item.insert("id".into(), s(customer.id.as_str()));
     item.insert("name".into(), s(&customer.name));
     if let Some(email) = &customer.email {
@@ -334,7 +330,9 @@ impl Store {
     /// # Errors
     /// When the store does not answer.
     pub async fn key_by_digest(&self, digest: KeyDigest) -> Result<Option<KeyRecord>, StoreError> {
-        let item = self.account(key_pk(digest), "reading a key").await?;
+        let item = self
+            .account(key_pk(&digest.expose_hex()), "reading a key")
+            .await?;
         item.as_ref().map(read_key).transpose()
     }
 
@@ -355,12 +353,7 @@ impl Store {
         let alias = self.account(alias_pk(key), "finding a key").await?;
         alias
             .as_ref()
-            .map(|item| {
-                Ok(format!(
-                    "KEY#{}",
-                    Reader::new("key alias", item).text("digest")?
-                ))
-            })
+            .map(|item| Reader::new("key alias", item).text("digest").map(key_pk))
             .transpose()
     }
 
@@ -373,7 +366,7 @@ impl Store {
             .client
             .get_item()
             .table_name(self.table(ACCOUNTS))
-            .set_key(Some(pk(key)))
+            .set_key(Some(item::key(key)))
             .consistent_read(true)
             .send()
             .await
@@ -394,10 +387,9 @@ impl Store {
         let mut actions: Vec<Action> = key_items(key).into_iter().map(put_if_absent).collect();
         if let Some(customer) = key.record.owner.customer() {
             // A key always belongs to someone who can be billed.
-            let check = Action::check(ACCOUNTS, pk(customer_pk(customer)));
+            let check = Action::check(ACCOUNTS, item::key(customer_pk(customer)));
             actions.push(check.when("attribute_exists(pk)"));
         }
-        let has_customer = actions.len() == 4;
         actions.extend(idempotency.map(|request| request.put(made, self.clock.now())));
         let refusals = match self.transact("creating a key", actions).await? {
             Transacted::Done => return Ok(Created::New),
@@ -407,12 +399,12 @@ impl Store {
             match replay(request, refusal)? {
                 // This very call, whose first answer was lost for longer than the token lasts.
                 Some(Replay::Of(id)) if id == made => return Ok(Created::New),
-                Some(Replay::Of(id)) => return self.replayed_key(&id).await,
+                Some(Replay::Of(id)) => return self.replayed_key(&id).await.map(Created::Replayed),
                 Some(Replay::Reused) => return Ok(Created::KeyReused),
                 None => {}
             }
         }
-        if has_customer && refusals[3].is_condition() {
+        if key.record.owner.customer().is_some() && refusals[3].is_condition() {
             return Ok(Created::NoCustomer);
         }
         match refusals[0].item().map(read_key).transpose()? {
@@ -421,11 +413,11 @@ impl Store {
         }
     }
 
-    async fn replayed_key(&self, id: &str) -> Result<Created<KeyRecord>, StoreError> {
+    /// What an earlier request created.
+    async fn replayed_key(&self, id: &str) -> Result<KeyRecord, StoreError> {
         let corrupt = || StoreError::corrupt("idempotency", "made");
         let id = id.parse().map_err(|_| corrupt())?;
-        let key = self.key(&KeyRef::Id(id)).await?.ok_or_else(corrupt)?;
-        Ok(Created::Replayed(key))
+        self.key(&KeyRef::Id(id)).await?.ok_or_else(corrupt)
     }
 
     /// Stores `successor` and lets `old`, as it was read, end at `old_ends_at`.
@@ -445,7 +437,7 @@ impl Store {
         };
         let update = Action::update(
             ACCOUNTS,
-            pk(old_pk),
+            item::key(old_pk),
             "SET rotated_to = :successor, expires_at = :ends",
         )
         .value(":successor", s(made))
@@ -475,10 +467,8 @@ impl Store {
             match replay(request, refusal)? {
                 Some(Replay::Of(id)) if id == made => return Ok(Rotated::New),
                 Some(Replay::Of(id)) => {
-                    return match self.replayed_key(&id).await? {
-                        Created::Replayed(key) => Ok(Rotated::Replayed(Box::new(key))),
-                        _ => Ok(Rotated::Changed),
-                    };
+                    let successor = self.replayed_key(&id).await?;
+                    return Ok(Rotated::Replayed(Box::new(successor)));
                 }
                 Some(Replay::Reused) => return Ok(Rotated::KeyReused),
                 None => {}
@@ -509,7 +499,7 @@ impl Store {
             .client
             .update_item()
             .table_name(self.table(ACCOUNTS))
-            .set_key(Some(pk(key_pk)))
+            .set_key(Some(item::key(key_pk)))
             .update_expression("SET revoked_at = :now")
             // Exists: an update must not make half a key. Not revoked: the first revocation is the
             // one on record, and a repeat of this write changes nothing.
@@ -581,7 +571,7 @@ impl Store {
             .client
             .update_item()
             .table_name(self.table(ACCOUNTS))
-            .set_key(Some(pk(key)))
+            .set_key(Some(item::key(key)))
             // None for a change of nothing: DynamoDB refuses empty ones, and checks the condition.
             .set_update_expression(Some(changes.expression()).filter(|text| !text.is_empty()))
             .condition_expression(condition)
@@ -778,7 +768,10 @@ impl Store {
         customers: &BTreeSet<CustomerId>,
     ) -> Result<HashMap<CustomerId, PlanId>, StoreError> {
         let mut plans = HashMap::new();
-        let mut keys: Vec<Item> = customers.iter().map(|id| pk(customer_pk(id))).collect();
+        let mut keys: Vec<Item> = customers
+            .iter()
+            .map(|id| item::key(customer_pk(id)))
+            .collect();
         while !keys.is_empty() {
             let rest = keys.split_off(keys.len().min(BATCH_GET));
             let wanted = KeysAndAttributes::builder()

@@ -11,7 +11,7 @@ use tollgate_domain::window::Month;
 use crate::Store;
 use crate::accounts::Page;
 use crate::error::StoreError;
-use crate::item::{Item, Reader, n, s, t};
+use crate::item::{Item, Reader, keys, n, s, t};
 use crate::schema::{BILLABLE, BILLABLE_SHARDS, BILLING, USAGE, attr};
 use crate::transaction::{Action, Transacted};
 
@@ -37,10 +37,6 @@ pub struct LedgerEntry {
 const LEDGER_ONLY: &str = "ledger_only";
 const ACCOUNT: &str = "ACCOUNT";
 const CLOSED: &str = "CLOSED";
-
-fn keys(pk: impl Into<String>, sk: impl Into<String>) -> Item {
-    HashMap::from([(attr::PK.to_owned(), s(pk)), (attr::SK.to_owned(), s(sk))])
-}
 
 fn account_pk(customer: &CustomerId, month: Month) -> String {
     format!("{customer}#{month}")

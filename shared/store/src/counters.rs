@@ -1,7 +1,5 @@
 //! Calls counted in windows, never beyond a limit.
 
-use std::collections::HashMap;
-
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue};
 use jiff::{SignedDuration, Timestamp};
@@ -12,7 +10,7 @@ use tollgate_domain::window::{Hour, Month};
 use tollgate_runtime::Chain;
 
 use crate::error::StoreError;
-use crate::item::{Reader, n, s, ttl};
+use crate::item::{Reader, n, ttl};
 use crate::schema::{COUNTERS, attr};
 use crate::{Store, item};
 
@@ -44,7 +42,7 @@ impl Counter {
     }
 
     fn key(&self) -> item::Item {
-        HashMap::from([(attr::PK.to_owned(), s(&self.pk))])
+        item::key(&self.pk)
     }
 }
 

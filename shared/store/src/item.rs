@@ -7,9 +7,20 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::Timestamp;
 
 use crate::error::StoreError;
+use crate::schema::attr;
 
 /// An item, or the values of an expression.
 pub(crate) type Item = HashMap<String, AttributeValue>;
+
+/// The key of an item in a table without a sort key.
+pub(crate) fn key(pk: impl Into<String>) -> Item {
+    HashMap::from([(attr::PK.to_owned(), s(pk))])
+}
+
+/// The key of an item in a table with one.
+pub(crate) fn keys(pk: impl Into<String>, sk: impl Into<String>) -> Item {
+    HashMap::from([(attr::PK.to_owned(), s(pk)), (attr::SK.to_owned(), s(sk))])
+}
 
 pub(crate) fn s(text: impl Into<String>) -> AttributeValue {
     AttributeValue::S(text.into())

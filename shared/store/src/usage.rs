@@ -19,7 +19,7 @@ use tollgate_domain::window::{Day, Month};
 
 use crate::Store;
 use crate::error::StoreError;
-use crate::item::{Item, Reader, b, n, s, t, ttl};
+use crate::item::{Item, Reader, b, keys, n, s, t, ttl};
 use crate::schema::{BILLABLE_SHARDS, QUARANTINE, USAGE, USAGE_LOG, attr};
 use crate::transaction::{Action, Transacted};
 
@@ -82,10 +82,6 @@ pub struct Quarantined {
     pub body: Vec<u8>,
     /// When it arrived.
     pub received_at: Timestamp,
-}
-
-fn keys(pk: impl Into<String>, sk: impl Into<String>) -> Item {
-    HashMap::from([(attr::PK.to_owned(), s(pk)), (attr::SK.to_owned(), s(sk))])
 }
 
 /// `<source>#<id>`, with what separates them encoded where it stands in the source: two identities
