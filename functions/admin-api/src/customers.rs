@@ -147,10 +147,7 @@ async fn create(
     let (status, customer) = match app.store.create_customer(&customer, mark.as_ref()).await? {
         Created::New => (StatusCode::CREATED, customer),
         Created::Replayed(stored) => (StatusCode::OK, stored),
-        Created::KeyReused => {
-            let detail = "This Idempotency-Key was used for another request.";
-            return Err(Problem::unprocessable(detail));
-        }
+        Created::KeyReused => return Err(IdempotencyKey::reused()),
         Created::Taken | Created::NoCustomer => {
             let detail = "There is a customer of that id already.";
             return Err(Problem::conflict(detail).with("field", "id"));

@@ -13,9 +13,7 @@ use tollgate_domain::plan::Overrides;
 use tollgate_store::{Created, NewKey};
 use tollgate_web::{AdminCaller, IdempotencyKey, JsonBody, Object, Problem};
 
-use crate::view::{
-    IssuedKey, KeyView, check_expiry, check_limit, check_name, idempotency_key_reused,
-};
+use crate::view::{IssuedKey, KeyView, check_expiry, check_limit, check_name};
 use crate::{Issuer, MAX_DRAWS};
 
 /// The route.
@@ -87,7 +85,7 @@ async fn create(
         match issuer.app.store.create_key(&key, mark.as_ref()).await? {
             Created::New => return Ok(issued(Some(&secret), record, now)),
             Created::Replayed(record) => return Ok(issued(None, record, now)),
-            Created::KeyReused => return Err(idempotency_key_reused()),
+            Created::KeyReused => return Err(IdempotencyKey::reused()),
             Created::NoCustomer => {
                 let detail = "There is no customer of that id.";
                 return Err(Problem::unprocessable(detail).with("field", "customer_id"));

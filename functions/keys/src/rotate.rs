@@ -12,7 +12,7 @@ use tollgate_store::{KeyRef, NewKey, Rotated};
 use tollgate_web::{AdminCaller, IdempotencyKey, JsonBody, PathParam, Problem};
 
 use crate::create::{NamesTaken, issued};
-use crate::view::{idempotency_key_reused, no_such_key};
+use crate::view::no_such_key;
 use crate::{Issuer, MAX_DRAWS};
 
 /// The grace period without a `grace_period_s`: a day.
@@ -86,7 +86,7 @@ async fn rotate(
         {
             Rotated::New => return Ok(issued(Some(&secret), successor, now)),
             Rotated::Replayed(successor) => return Ok(issued(None, *successor, now)),
-            Rotated::KeyReused => return Err(idempotency_key_reused()),
+            Rotated::KeyReused => return Err(IdempotencyKey::reused()),
             Rotated::Changed => check_rotatable(&old, old.status(now))?,
             Rotated::Taken => {}
         }

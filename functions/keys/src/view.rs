@@ -100,7 +100,3 @@ pub(crate) fn check_expiry(
 pub(crate) fn no_such_key() -> Problem {
     Problem::not_found("There is no key of that prefix or id.")
 }
-
-pub(crate) fn idempotency_key_reused() -> Problem {
-    Problem::unprocessable("This Idempotency-Key was used for another request.")
-}

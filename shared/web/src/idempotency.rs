@@ -33,6 +33,12 @@ impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
 }
 
 impl IdempotencyKey {
+    /// 422: the key was used for another request.
+    #[must_use]
+    pub fn reused() -> Problem {
+        Problem::unprocessable("This Idempotency-Key was used for another request.")
+    }
+
     /// The mark of a request to do `operation`, by the holder of `caller`. `request` is all that
     /// makes it this request and no other.
     #[must_use]
