@@ -7,8 +7,10 @@ pub mod config;
 pub mod entropy;
 pub mod env;
 mod error;
+pub mod metrics;
 
 pub use clock::Clock;
 pub use entropy::Entropy;
 pub use env::Env;
 pub use error::Chain;
+pub use metrics::Metrics;

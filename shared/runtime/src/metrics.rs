@@ -1,0 +1,436 @@
+//! Metrics, in CloudWatch's embedded metric format: lines on standard output that CloudWatch Logs
+//! turns into metrics
+//! (<https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>).
+//!
+//! Every line is paid for, so what is recorded is added up and written together: a function that
+//! works through batches calls [`Metrics::write`] after each, one that is called all the time
+//! [`Metrics::write_due`].
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Map, Value, json};
+
+use crate::Clock;
+
+/// The CloudWatch namespace of all of them.
+pub const NAMESPACE: &str = "Tollgate";
+/// The dimension that all of them have: the name of the stack.
+pub const STACK: &str = "Stack";
+
+/// How long what is due may wait for the next call of [`Metrics::write_due`].
+const INTERVAL: SignedDuration = SignedDuration::from_secs(10);
+/// The format's bound on the values of one metric in one line.
+const MAX_SAMPLES: usize = 100;
+
+/// One metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Metric {
+    /// Its name in CloudWatch.
+    pub name: &'static str,
+    /// What it is measured in.
+    pub unit: Unit,
+    /// Its dimensions besides [`STACK`].
+    pub dimensions: &'static [&'static str],
+    /// What it tells.
+    pub doc: &'static str,
+}
+
+/// CloudWatch's name for a unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Unit {
+    /// How many.
+    Count,
+    /// Milliseconds.
+    Milliseconds,
+    /// Microseconds.
+    Microseconds,
+}
+
+impl Unit {
+    fn name(self) -> &'static str {
+        match self {
+            Unit::Count => "Count",
+            Unit::Milliseconds => "Milliseconds",
+            Unit::Microseconds => "Microseconds",
+        }
+    }
+}
+
+const fn count(name: &'static str, doc: &'static str) -> Metric {
+    Metric {
+        name,
+        unit: Unit::Count,
+        dimensions: &[],
+        doc,
+    }
+}
+
+/// What the authorizer decided.
+pub const DECISIONS: Metric = Metric {
+    dimensions: &["Outcome", "Reason"],
+    ..count("Decisions", "Calls decided by the authorizer.")
+};
+/// How long it took.
+pub const DECISION_LATENCY: Metric = Metric {
+    name: "DecisionLatency",
+    unit: Unit::Microseconds,
+    dimensions: &[],
+    doc: "Time that the authorizer took for a decision, gateway and Lambda aside.",
+};
+/// Units of quota taken from the counters.
+pub const LEASES: Metric = count(
+    "Leases",
+    "Blocks of quota taken from a counter in the store: at present of one call each.",
+);
+/// Entries that were counted.
+pub const ENTRIES_CLAIMED: Metric = count("EntriesClaimed", "Usage entries counted.");
+/// Entries that had been counted before.
+pub const ENTRIES_DUPLICATE: Metric = count(
+    "EntriesDuplicate",
+    "Usage entries delivered again after they had been counted; they change nothing.",
+);
+/// Entries set aside whole.
+pub const ENTRIES_QUARANTINED: Metric = count(
+    "EntriesQuarantined",
+    "Messages that are no usage entry, or reuse the identity of another one, set aside whole.",
+);
+/// Entries to be delivered again.
+pub const ENTRIES_FAILED: Metric = count(
+    "EntriesFailed",
+    "Deliveries of usage entries that could not be counted now, and come again.",
+);
+/// Records that were counted.
+pub const RECORDS_METERED: Metric = count("RecordsMetered", "Calls counted as usage.");
+/// Records set aside.
+pub const RECORDS_QUARANTINED: Metric = count(
+    "RecordsQuarantined",
+    "Records set aside out of entries whose other records were counted.",
+);
+/// From the call to its count.
+pub const METERING_LAG: Metric = Metric {
+    name: "MeteringLag",
+    unit: Unit::Milliseconds,
+    dimensions: &[],
+    doc: "Time from the earliest call of an entry to its count.",
+};
+/// Runs of billing by the schedule.
+pub const NIGHTS_RUN: Metric = count(
+    "NightsRun",
+    "Runs of billing by the schedule that went through all accounts, whether or not some failed.",
+);
+/// Charges written.
+pub const CHARGES_MADE: Metric = count("ChargesMade", "Charges written into the ledger.");
+/// Accounts that could not be billed.
+pub const CHARGES_FAILED: Metric = count(
+    "ChargesFailed",
+    "Accounts that could not be billed; the next run tries again.",
+);
+/// Their sum.
+pub const CENTS_CHARGED: Metric = count("CentsCharged", "US cents charged.");
+
+/// All of them, in the order they are documented.
+pub const ALL: &[Metric] = &[
+    DECISIONS,
+    DECISION_LATENCY,
+    LEASES,
+    ENTRIES_CLAIMED,
+    ENTRIES_DUPLICATE,
+    ENTRIES_QUARANTINED,
+    ENTRIES_FAILED,
+    RECORDS_METERED,
+    RECORDS_QUARANTINED,
+    METERING_LAG,
+    NIGHTS_RUN,
+    CHARGES_MADE,
+    CHARGES_FAILED,
+    CENTS_CHARGED,
+];
+
+/// Values of a metric's dimensions. They are texts of the program's own, so that no customer can
+/// become one: each combination is a metric that CloudWatch bills.
+type Values = &'static [&'static str];
+
+/// Collects metrics and writes them. Cheap to clone; all clones collect together.
+#[derive(Clone)]
+pub struct Metrics(Option<Arc<Inner>>);
+
+struct Inner {
+    stack: String,
+    clock: Clock,
+    write: Box<dyn Fn(&str) + Send + Sync>,
+    pending: Mutex<Pending>,
+}
+
+#[derive(Default)]
+struct Pending {
+    written_at: Option<Timestamp>,
+    /// By the metric's dimensions and their values: each becomes a line.
+    lines: BTreeMap<(Values, Values), BTreeMap<Metric, Collected>>,
+}
+
+enum Collected {
+    Sum(u64),
+    Samples(Vec<u64>),
+}
+
+impl Metrics {
+    /// Metrics of `stack`, written as lines to `write`.
+    pub fn new(stack: &str, clock: Clock, write: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(Inner {
+            stack: stack.to_owned(),
+            clock,
+            write: Box::new(write),
+            pending: Mutex::default(),
+        })))
+    }
+
+    /// Metrics of `stack`, written to standard output.
+    #[must_use]
+    pub fn to_stdout(stack: &str, clock: Clock) -> Self {
+        Self::new(stack, clock, |line| {
+            // There is nobody to tell of a closed output.
+            let _ = std::io::stdout().lock().write_all(line.as_bytes());
+        })
+    }
+
+    /// Collects nothing.
+    #[must_use]
+    pub fn none() -> Self {
+        Self(None)
+    }
+
+    /// Adds `value` to a count, or takes it as a sample of a time, of which CloudWatch makes
+    /// percentiles. `values` are those of the metric's own dimensions.
+    pub fn record(&self, metric: Metric, values: Values, value: u64) {
+        let Some(inner) = &self.0 else { return };
+        let mut pending = inner.pending();
+        let line = pending
+            .lines
+            .entry((metric.dimensions, values))
+            .or_default();
+        let collected = line.entry(metric).or_insert_with(|| match metric.unit {
+            Unit::Count => Collected::Sum(0),
+            Unit::Milliseconds | Unit::Microseconds => Collected::Samples(Vec::new()),
+        });
+        let is_full = match collected {
+            Collected::Sum(sum) => {
+                *sum = sum.saturating_add(value);
+                false
+            }
+            Collected::Samples(samples) => {
+                samples.push(value);
+                samples.len() >= MAX_SAMPLES
+            }
+        };
+        drop(pending);
+        if is_full {
+            self.write();
+        }
+    }
+
+    /// Writes what is pending if nothing was written for ten seconds.
+    pub fn write_due(&self) {
+        let Some(inner) = &self.0 else { return };
+        let written_at = inner.pending().written_at;
+        // A clock that goes back makes it due as well.
+        let waited = |at| inner.clock.now().duration_since(at).abs();
+        if written_at.is_none_or(|at| waited(at) >= INTERVAL) {
+            self.write();
+        }
+    }
+
+    /// Writes what is pending.
+    pub fn write(&self) {
+        let Some(inner) = &self.0 else { return };
+        let now = inner.clock.now();
+        let mut pending = inner.pending();
+        pending.written_at = Some(now);
+        let lines = std::mem::take(&mut pending.lines);
+        drop(pending);
+        for ((dimensions, values), metrics) in lines {
+            let line = inner.line(now, dimensions, values, metrics);
+            (inner.write)(&format!("{line}\n"));
+        }
+    }
+}
+
+impl Inner {
+    fn pending(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn line(
+        &self,
+        now: Timestamp,
+        dimensions: Values,
+        values: Values,
+        metrics: BTreeMap<Metric, Collected>,
+    ) -> Value {
+        let names: Vec<&str> = [STACK].iter().chain(dimensions).copied().collect();
+        let mut line = Map::new();
+        let mut definitions = Vec::new();
+        line.insert(STACK.to_owned(), self.stack.as_str().into());
+        for (name, value) in dimensions.iter().zip(values) {
+            line.insert((*name).to_owned(), (*value).into());
+        }
+        for (metric, value) in metrics {
+            definitions.push(json!({ "Name": metric.name, "Unit": metric.unit.name() }));
+            let value = match value {
+                Collected::Sum(sum) => sum.into(),
+                Collected::Samples(samples) => samples.into(),
+            };
+            line.insert(metric.name.to_owned(), value);
+        }
+        let directive = json!({
+            "Namespace": NAMESPACE,
+            "Dimensions": [names],
+            "Metrics": definitions,
+        });
+        let metadata = json!({
+            "Timestamp": now.as_millisecond(),
+            "CloudWatchMetrics": [directive],
+        });
+        line.insert("_aws".to_owned(), metadata);
+        line.into()
+    }
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+
+    /// Metrics that write to a list, on a clock that is moved.
+    fn metrics() -> (Metrics, ManualClock, Arc<Mutex<Vec<Value>>>) {
+        let time = ManualClock::at("2026-11-22T10:00:00Z".parse().unwrap());
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&lines);
+        let metrics = Metrics::new("prod", time.clock(), move |line| {
+            assert!(line.ends_with("}\n") && line.lines().count() == 1);
+            sink.lock()
+                .unwrap()
+                .push(serde_json::from_str(line).unwrap());
+        });
+        (metrics, time, lines)
+    }
+
+    #[test]
+    fn a_line_is_in_the_embedded_metric_format() {
+        let (metrics, _, lines) = metrics();
+        metrics.record(DECISIONS, &["allowed", "uncounted"], 1);
+        metrics.record(DECISIONS, &["allowed", "uncounted"], 2);
+        metrics.write();
+        let expected = json!({
+            "_aws": {
+                "Timestamp": 1_795_341_600_000_u64,
+                "CloudWatchMetrics": [{
+                    "Namespace": "Tollgate",
+                    "Dimensions": [["Stack", "Outcome", "Reason"]],
+                    "Metrics": [{ "Name": "Decisions", "Unit": "Count" }],
+                }],
+            },
+            "Stack": "prod",
+            "Outcome": "allowed",
+            "Reason": "uncounted",
+            "Decisions": 3,
+        });
+        assert_eq!(*lines.lock().unwrap(), [expected]);
+    }
+
+    #[test]
+    fn metrics_of_the_same_dimensions_share_a_line() {
+        let (metrics, _, lines) = metrics();
+        metrics.record(LEASES, &[], 2);
+        metrics.record(DECISION_LATENCY, &[], 70);
+        metrics.record(DECISION_LATENCY, &[], 90);
+        metrics.record(DECISIONS, &["limited", "hour"], 1);
+        metrics.record(DECISIONS, &["limited", "month"], 1);
+        metrics.write();
+        let lines = lines.lock().unwrap();
+        assert_eq!(lines.len(), 3);
+        assert_eq!(lines[0]["Leases"], 2);
+        assert_eq!(lines[0]["DecisionLatency"], json!([70, 90]));
+        assert_eq!(lines[1]["Reason"], "hour");
+        assert_eq!(lines[2]["Reason"], "month");
+    }
+
+    #[test]
+    fn what_is_due_is_written_at_once_and_then_every_ten_seconds() {
+        let (metrics, time, lines) = metrics();
+        let written_after = |step: i64| {
+            time.advance(SignedDuration::from_secs(step));
+            metrics.record(LEASES, &[], 1);
+            metrics.write_due();
+            lines.lock().unwrap().len()
+        };
+        assert_eq!(written_after(0), 1);
+        assert_eq!(written_after(9), 1);
+        assert_eq!(written_after(1), 2);
+        assert_eq!(written_after(-11), 3);
+        metrics.write();
+        metrics.write();
+        let lines = lines.lock().unwrap();
+        let sums: Vec<_> = lines.iter().map(|line| &line["Leases"]).collect();
+        assert_eq!(sums, [1, 2, 1]);
+    }
+
+    #[test]
+    fn no_line_has_more_samples_than_the_format_allows() {
+        let (metrics, _, lines) = metrics();
+        for sample in 0..250 {
+            metrics.record(METERING_LAG, &[], sample);
+        }
+        metrics.write();
+        let lines = lines.lock().unwrap();
+        let samples = lines
+            .iter()
+            .map(|line| line["MeteringLag"].as_array().unwrap());
+        assert_eq!(samples.map(Vec::len).collect::<Vec<_>>(), [100, 100, 50]);
+    }
+
+    /// `docs/metrics.md`, made from the declarations.
+    fn page() -> String {
+        let mut page = format!(
+            "# Metrics\n\n\
+            The functions write these in CloudWatch's embedded metric format, in the namespace\n\
+            `{NAMESPACE}`. The first dimension is always `{STACK}`, the stack's name; none is per customer,\n\
+            because CloudWatch bills every combination. This page is made from\n\
+            `shared/runtime/src/metrics.rs`.\n\n\
+            | metric | unit | further dimensions | meaning |\n|---|---|---|---|\n"
+        );
+        for metric in ALL {
+            let dimensions: Vec<_> = metric.dimensions.iter().map(|d| format!("`{d}`")).collect();
+            page.push_str(&format!(
+                "| `{}` | {} | {} | {} |\n",
+                metric.name,
+                metric.unit.name(),
+                dimensions.join(", "),
+                metric.doc
+            ));
+        }
+        page
+    }
+
+    #[test]
+    fn the_page_on_metrics_is_up_to_date() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/metrics.md");
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(path, page()).unwrap();
+        }
+        let found = std::fs::read_to_string(path).unwrap_or_default();
+        let mend = "UPDATE_DOCS=1 cargo test -p tollgate-runtime";
+        assert!(
+            found == page(),
+            "docs/metrics.md is stale; to mend it: {mend}"
+        );
+    }
+}
