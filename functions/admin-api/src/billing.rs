@@ -46,6 +46,7 @@ async fn run(
         store: app.store,
         plans: app.plans,
         clock: app.clock,
+        metrics: app.metrics,
     };
     Ok(Json(billing::run(&app, mode).await?))
 }

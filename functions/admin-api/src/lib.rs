@@ -5,7 +5,7 @@ mod customers;
 
 use axum::Router;
 use tollgate_domain::plan::Catalog;
-use tollgate_runtime::{Clock, Entropy, Env, aws, config};
+use tollgate_runtime::{Clock, Entropy, Env, Metrics, aws, config, env};
 use tollgate_store::Store;
 
 /// What the function works with.
@@ -19,6 +19,8 @@ pub struct App {
     pub clock: Clock,
     /// Where the ids of customers come from.
     pub entropy: Entropy,
+    /// Charges are counted here.
+    pub metrics: Metrics,
 }
 
 impl App {
@@ -34,6 +36,7 @@ impl App {
         Ok(Self {
             store: Store::from_env(&env, &sdk, clock.clone(), entropy.clone())?,
             plans: config::plans(&env)?,
+            metrics: Metrics::to_stdout(env.get(env::TABLE_PREFIX)?, clock.clone()),
             clock,
             entropy,
         })

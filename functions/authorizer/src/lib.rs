@@ -8,18 +8,20 @@
 //! responses, any other error 503.
 
 mod event;
+mod verdict;
 
-use std::fmt;
-
+use tokio::time::Instant;
 use tollgate_domain::caller::{self, Caller, Context, Identity};
 use tollgate_domain::customer::Customer;
-use tollgate_domain::decision::{Decision, decide};
+use tollgate_domain::decision::{Counted, Decision, decide};
 use tollgate_domain::key::{ApiKey, KeyRecord, KeyStatus, Owner};
 use tollgate_domain::plan::{Catalog, Plan, StoreDown};
-use tollgate_runtime::{Chain, Clock};
+use tollgate_runtime::{Chain, Clock, Metrics, metrics};
 use tollgate_store::{Store, StoreError};
 
 pub use event::{Answer, Request};
+pub use verdict::{Cause, NoGoodKey, Refused};
+use verdict::{Grounds, dimensions};
 
 /// What a decision is made with.
 #[derive(Debug, Clone)]
@@ -32,36 +34,8 @@ pub struct App {
     pub uncounted: Vec<String>,
     /// Decides what has expired, and in which window a call counts.
     pub clock: Clock,
-}
-
-/// No policy: the call is refused before any limit matters, or cannot be decided.
-#[derive(Debug)]
-pub enum Refused {
-    /// There is no good key. The gateway knows this by its text, `Unauthorized`, and answers 401.
-    Unauthorized,
-    /// The store does not answer, and the plan says to refuse then.
-    Unavailable,
-}
-
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Refused::Unauthorized => "Unauthorized",
-            Refused::Unavailable => "Unavailable",
-        })
-    }
-}
-
-impl std::error::Error for Refused {}
-
-/// Why a key is no good: for the log alone. The holder learns no more than that.
-#[derive(Debug, Clone, Copy)]
-enum NoGoodKey {
-    Missing,
-    Malformed,
-    Unknown,
-    Expired,
-    Revoked,
+    /// Decisions are counted here.
+    pub metrics: Metrics,
 }
 
 /// Decides one call.
@@ -69,16 +43,27 @@ enum NoGoodKey {
 /// # Errors
 /// When there is no good key, or nothing can be decided.
 pub async fn handle(app: &App, request: &Request) -> Result<Answer, Refused> {
+    let started = Instant::now();
+    let decided = decide_call(app, request).await;
+    let took = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+    app.metrics.record(metrics::DECISION_LATENCY, &[], took);
+    let outcome = dimensions(decided.as_ref().map(|(_, grounds)| *grounds));
+    app.metrics.record(metrics::DECISIONS, outcome, 1);
+    app.metrics.write_due();
+    decided.map(|(answer, _)| answer)
+}
+
+async fn decide_call(app: &App, request: &Request) -> Result<(Answer, Grounds), Refused> {
     let now = app.clock.now();
     let unavailable = |error: StoreError| {
         let request_id = request.request_id();
         tracing::error!(request_id, error = %Chain(&error), "no decision");
-        Refused::Unavailable
+        Refused::Unavailable(Cause::StoreDown)
     };
     let unauthorized = |reason: NoGoodKey, prefix: Option<&str>| {
         let request_id = request.request_id();
         tracing::info!(request_id, ?reason, key_prefix = prefix, "unauthorized");
-        Refused::Unauthorized
+        Refused::Unauthorized(reason)
     };
 
     let text = request
@@ -99,13 +84,14 @@ pub async fn handle(app: &App, request: &Request) -> Result<Answer, Refused> {
     let customer = match &record.owner {
         Owner::Admin => {
             let context = context_of(&record, Identity::Admin);
-            return Ok(Answer::allow(&record.id, request, context));
+            let answer = Answer::allow(&record.id, request, context);
+            return Ok((answer, Grounds::Uncounted));
         }
         Owner::Customer(id) => app.store.customer(id).await.map_err(unavailable)?,
     };
     let Some((customer, plan)) = customer.and_then(|customer| app.with_plan(customer)) else {
         tracing::error!(key_id = %record.id, "the key's customer or its plan does not exist");
-        return Err(Refused::Unavailable);
+        return Err(Refused::Unavailable(Cause::NoPlan));
     };
     let identity = Identity::Customer {
         id: customer.id.clone(),
@@ -113,7 +99,8 @@ pub async fn handle(app: &App, request: &Request) -> Result<Answer, Refused> {
     };
     let mut context = context_of(&record, identity);
     if app.is_uncounted(request) {
-        return Ok(Answer::allow(&record.id, request, context));
+        let answer = Answer::allow(&record.id, request, context);
+        return Ok((answer, Grounds::Uncounted));
     }
 
     let limits = plan.limits(&record.overrides);
@@ -133,16 +120,24 @@ pub async fn handle(app: &App, request: &Request) -> Result<Answer, Refused> {
                 "the call could not be counted"
             );
             return if fail_open {
-                Ok(Answer::allow(&record.id, request, context))
+                let answer = Answer::allow(&record.id, request, context);
+                Ok((answer, Grounds::StoreDown))
             } else {
-                Err(Refused::Unavailable)
+                Err(Refused::Unavailable(Cause::StoreDown))
             };
         }
     };
+    let taken = match counted {
+        Counted::Both { .. } => 2,
+        Counted::MonthFull => 1,
+        Counted::HourFull => 0,
+    };
+    app.metrics.record(metrics::LEASES, &[], taken);
     match decide(now, limits, counted) {
         Decision::Admit { hour, month } => {
             caller::add_standing(&mut context, now, hour, month);
-            Ok(Answer::allow(&record.id, request, context))
+            let answer = Answer::allow(&record.id, request, context);
+            Ok((answer, Grounds::WithinLimits))
         }
         Decision::Refuse { by } => {
             tracing::info!(
@@ -152,7 +147,8 @@ pub async fn handle(app: &App, request: &Request) -> Result<Answer, Refused> {
                 "over the limit"
             );
             context.extend(caller::refusal_context(now, by));
-            Ok(Answer::deny(&record.id, request, context))
+            let answer = Answer::deny(&record.id, request, context);
+            Ok((answer, Grounds::Full(by.window)))
         }
     }
 }

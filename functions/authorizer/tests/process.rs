@@ -7,8 +7,9 @@
 
 use serde_json::{Value, json};
 use tollgate_local_aws::fixture::Fixture;
-use tollgate_local_aws::{LambdaHost, Outcome};
+use tollgate_local_aws::{CloudWatch, LambdaHost, Outcome};
 use tollgate_runtime::env;
+use tollgate_runtime::metrics::DECISIONS;
 
 /// The gateway compares the message with `Unauthorized` to the letter.
 #[tokio::test]
@@ -34,7 +35,15 @@ async fn a_refusal_reaches_the_gateway_as_the_error_it_knows() {
         panic!("{outcome:?}");
     };
     assert_ne!(error["errorMessage"], "Unauthorized");
-    drop(process);
+    let log = process.shut_down().unwrap();
+    let cloudwatch = CloudWatch::default();
+    cloudwatch.read(&log);
+    let decided = |reason| cloudwatch.sum(DECISIONS, &["unauthorized", reason]);
+    assert_eq!(
+        (decided("missing_key"), decided("unknown_key")),
+        (1, 1),
+        "{log}"
+    );
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use tollgate_domain::id::CustomerId;
 use tollgate_domain::money::Cents;
 use tollgate_domain::plan::Catalog;
 use tollgate_domain::window::Month;
-use tollgate_runtime::{Chain, Clock};
+use tollgate_runtime::{Chain, Clock, Metrics, metrics};
 use tollgate_store::{Recorded, Store, StoreError};
 
 /// What billing works with.
@@ -23,6 +23,8 @@ pub struct App {
     pub plans: Catalog,
     /// Decides which months are open.
     pub clock: Clock,
+    /// Charges are counted here.
+    pub metrics: Metrics,
 }
 
 /// Customers billed at a time.
@@ -136,6 +138,8 @@ pub enum NightError {
 /// When the run could not be finished, or not for everyone.
 pub async fn handle(app: &App) -> Result<Report, NightError> {
     let report = run(app, Mode::Charge).await?;
+    app.metrics.record(metrics::NIGHTS_RUN, &[], 1);
+    app.metrics.write();
     tracing::info!(
         accounts = report.accounts,
         charged = report.charged,
@@ -155,26 +159,39 @@ pub async fn handle(app: &App) -> Result<Report, NightError> {
 /// # Errors
 /// When the list of customers cannot be read to its end; charges made before that stand.
 pub async fn run(app: &App, mode: Mode) -> Result<Report, StoreError> {
-    let now = app.clock.now();
     let mut report = Report {
         dry_run: mode == Mode::DryRun,
         destination: "ledger_only",
         ..Report::default()
     };
+    let outcome = bill_months(app, mode, &mut report).await;
+    // A run that ends early has charged some already.
+    if mode == Mode::Charge {
+        let metrics = &app.metrics;
+        metrics.record(metrics::CHARGES_MADE, &[], report.charged);
+        metrics.record(metrics::CHARGES_FAILED, &[], report.failed);
+        metrics.record(metrics::CENTS_CHARGED, &[], report.cents.0);
+        metrics.write();
+    }
+    outcome.map(|()| report)
+}
+
+async fn bill_months(app: &App, mode: Mode, report: &mut Report) -> Result<(), StoreError> {
+    let now = app.clock.now();
     for month in months_to_bill(now) {
         if app.store.is_closed(month).await? {
             continue;
         }
         report.months.push(month);
         let failed_before = report.failed;
-        bill_month(app, mode, month, &mut report).await?;
+        bill_month(app, mode, month, report).await?;
         let complete = report.failed == failed_before;
         if may_close(month, now) && complete && mode == Mode::Charge {
             app.store.close(month).await?;
             report.closed.push(month);
         }
     }
-    Ok(report)
+    Ok(())
 }
 
 async fn bill_month(

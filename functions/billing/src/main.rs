@@ -3,7 +3,7 @@
 use billing::App;
 use lambda_runtime::{Error, LambdaEvent, service_fn, tracing};
 use serde_json::Value;
-use tollgate_runtime::{Clock, Entropy, Env, aws, config};
+use tollgate_runtime::{Clock, Entropy, Env, Metrics, aws, config, env};
 use tollgate_store::Store;
 
 #[tokio::main(flavor = "current_thread")]
@@ -15,6 +15,7 @@ async fn main() -> Result<(), Error> {
     let app = App {
         store: Store::from_env(&env, &sdk, clock.clone(), Entropy::system()?)?,
         plans: config::plans(&env)?,
+        metrics: Metrics::to_stdout(env.get(env::TABLE_PREFIX)?, clock.clone()),
         clock,
     };
     let app = &app;

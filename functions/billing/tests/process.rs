@@ -7,8 +7,9 @@
 
 use serde_json::Value;
 use tollgate_local_aws::fixture::Fixture;
-use tollgate_local_aws::{LambdaHost, Outcome};
+use tollgate_local_aws::{CloudWatch, LambdaHost, Outcome};
 use tollgate_runtime::env;
+use tollgate_runtime::metrics::NIGHTS_RUN;
 
 #[tokio::test]
 async fn the_schedules_event_runs_a_night() {
@@ -23,5 +24,8 @@ async fn the_schedules_event_runs_a_night() {
     };
     assert_eq!(report["failed"], 0);
     assert_eq!(report["destination"], "ledger_only");
-    drop(process);
+    let log = process.shut_down().unwrap();
+    let cloudwatch = CloudWatch::default();
+    cloudwatch.read(&log);
+    assert_eq!(cloudwatch.values(NIGHTS_RUN, &[]), [1], "{log}");
 }

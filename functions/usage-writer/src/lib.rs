@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use tokio::task::JoinSet;
 use tollgate_domain::plan::Catalog;
 use tollgate_domain::usage::{Aggregates, Defect, UsageEntry, read_entry, read_record};
-use tollgate_runtime::{Chain, Clock};
+use tollgate_runtime::{Chain, Clock, Metrics, metrics};
 use tollgate_store::{EntryPart, RefusedRecord, Store, StoreError, Written};
 
 /// What entries are counted with.
@@ -26,6 +26,8 @@ pub struct App {
     pub plans: Catalog,
     /// Decides what is in the future, and what too old.
     pub clock: Clock,
+    /// What became of entries and records is counted here.
+    pub metrics: Metrics,
 }
 
 /// Entries counted at a time.
@@ -59,6 +61,8 @@ pub async fn handle(app: &App, batch: SqsEvent) -> SqsBatchResponse {
             Some(Err(panic)) => std::panic::resume_unwind(panic.into_panic()),
         }
     }
+    app.record(metrics::ENTRIES_FAILED, failed.len());
+    app.metrics.write();
     let mut response = SqsBatchResponse::default();
     response.batch_item_failures = failed
         .into_iter()
@@ -91,22 +95,25 @@ async fn count(app: &App, body: &str, message_id: &str) -> Result<(), StoreError
         Err(defect) => {
             let reason = defect.to_string();
             tracing::warn!(message_id, reason, "a message was quarantined");
-            let store = &app.store;
-            return store
+            let set_aside = app
+                .store
                 .quarantine_message(body.as_bytes(), &reason, received_at)
                 .await;
+            return set_aside.map(|()| app.record(metrics::ENTRIES_QUARANTINED, 1));
         }
     };
     let records = &entry.data.records;
     for (part, range) in parts::split(records).into_iter().enumerate() {
         let mut aggregates = Aggregates::default();
         let mut good = 0;
+        let mut earliest = received_at;
         let mut refused = Vec::new();
         for (index, record) in records[range.clone()].iter().enumerate() {
             match read_record(record, &app.plans, received_at) {
                 Ok(record) => {
                     aggregates.add(&record);
                     good += 1;
+                    earliest = earliest.min(record.time);
                 }
                 Err(defect) => refused.push(RefusedRecord {
                     index: range.start + index,
@@ -132,24 +139,45 @@ async fn count(app: &App, body: &str, message_id: &str) -> Result<(), StoreError
             body: detail.as_bytes(),
             received_at,
         };
-        if app.store.write_usage(&part, &app.plans).await? == Written::Conflict {
-            tracing::warn!(
-                message_id,
-                id = entry.id,
-                "a conflicting entry was quarantined"
-            );
-            let refused = [RefusedRecord {
-                index: 0,
-                reason: Defect::Conflict.to_string(),
-            }];
-            let part = EntryPart {
-                refused: &refused,
-                ..part
-            };
-            return app.store.quarantine_conflict(&part).await;
+        match app.store.write_usage(&part, &app.plans).await? {
+            Written::Counted => {
+                app.record(metrics::ENTRIES_CLAIMED, usize::from(part.part == 0));
+                app.record(metrics::RECORDS_METERED, good);
+                app.record(metrics::RECORDS_QUARANTINED, refused.len());
+                let lag = received_at.duration_since(earliest).as_millis();
+                let lag = u64::try_from(lag).unwrap_or_default();
+                app.metrics.record(metrics::METERING_LAG, &[], lag);
+            }
+            Written::Duplicate => {
+                app.record(metrics::ENTRIES_DUPLICATE, usize::from(part.part == 0));
+            }
+            Written::Conflict => {
+                tracing::warn!(
+                    message_id,
+                    id = entry.id,
+                    "a conflicting entry was quarantined"
+                );
+                let refused = [RefusedRecord {
+                    index: 0,
+                    reason: Defect::Conflict.to_string(),
+                }];
+                let part = EntryPart {
+                    refused: &refused,
+                    ..part
+                };
+                let set_aside = app.store.quarantine_conflict(&part).await;
+                return set_aside.map(|()| app.record(metrics::ENTRIES_QUARANTINED, 1));
+            }
         }
     }
     Ok(())
+}
+
+impl App {
+    fn record(&self, metric: metrics::Metric, n: usize) {
+        self.metrics
+            .record(metric, &[], u64::try_from(n).unwrap_or(u64::MAX));
+    }
 }
 
 /// The entry in a message, and its text.

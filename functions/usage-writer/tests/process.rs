@@ -9,8 +9,9 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tollgate_domain::window::Month;
 use tollgate_local_aws::fixture::Fixture;
-use tollgate_local_aws::{LambdaHost, Outcome};
+use tollgate_local_aws::{CloudWatch, LambdaHost, Outcome};
 use tollgate_runtime::env;
+use tollgate_runtime::metrics::{ENTRIES_DUPLICATE, RECORDS_METERED};
 
 #[tokio::test]
 async fn a_batch_is_counted_and_answered_with_the_messages_that_failed() {
@@ -44,5 +45,9 @@ async fn a_batch_is_counted_and_answered_with_the_messages_that_failed() {
         .month_usage(&customer, Month::containing(now))
         .await;
     assert_eq!(tally.unwrap().calls, count as u64);
-    drop(process);
+    let log = process.shut_down().unwrap();
+    let cloudwatch = CloudWatch::default();
+    cloudwatch.read(&log);
+    assert_eq!(cloudwatch.sum(RECORDS_METERED, &[]), count as u64, "{log}");
+    assert_eq!(cloudwatch.sum(ENTRIES_DUPLICATE, &[]), 1, "{log}");
 }

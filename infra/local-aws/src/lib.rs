@@ -5,6 +5,7 @@
 //! So there is one implementation of everything above the wire. Faults are injected here too.
 
 mod bus;
+mod cloudwatch;
 mod engine;
 mod fault;
 pub mod fixture;
@@ -12,6 +13,7 @@ mod lambda;
 mod queue;
 
 pub use bus::{InvalidPattern, Rule};
+pub use cloudwatch::CloudWatch;
 pub use fault::{Call, Fault};
 pub use lambda::{FunctionProcess, LambdaHost, Outcome, Step};
 pub use queue::{Counts, DeadLetter, MAX_RECEIVES, Message, Queue};

@@ -9,7 +9,7 @@ use tollgate_domain::key::KeyFormat;
 use tollgate_domain::plan::Catalog;
 use tollgate_local_aws::LocalAws;
 use tollgate_metering::{Emitter, Metering};
-use tollgate_runtime::{Clock, Entropy};
+use tollgate_runtime::{Clock, Entropy, Metrics};
 use tollgate_store::Store;
 use tollgate_web::serve;
 use tower::util::BoxCloneSyncService;
@@ -42,6 +42,7 @@ impl Parts {
             plans: self.plans.clone(),
             uncounted: self.uncounted.clone(),
             clock: self.clock.clone(),
+            metrics: Metrics::none(),
         }
     }
 
@@ -50,6 +51,7 @@ impl Parts {
             store: self.store.clone(),
             plans: self.plans.clone(),
             clock: self.clock.clone(),
+            metrics: Metrics::none(),
         }
     }
 
@@ -58,6 +60,7 @@ impl Parts {
             store: self.store.clone(),
             plans: self.plans.clone(),
             clock: self.clock.clone(),
+            metrics: Metrics::none(),
         }
     }
 
@@ -97,6 +100,7 @@ impl Parts {
                 plans: self.plans.clone(),
                 clock: self.clock.clone(),
                 entropy: self.entropy.clone(),
+                metrics: Metrics::none(),
             }))),
             "UsageApiFunction" => plain(serve(usage_api::routes(usage_api::App {
                 store: self.store.clone(),

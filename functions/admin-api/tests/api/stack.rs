@@ -6,6 +6,7 @@ use admin_api::App;
 use axum::Router;
 use serde_json::{Value, json};
 use tollgate_local_aws::fixture::Fixture;
+use tollgate_runtime::Metrics;
 
 use crate::answer::{Answer, call};
 use crate::event::Event;
@@ -27,6 +28,7 @@ impl Stack {
             plans: plans(),
             clock: at.clock(),
             entropy: at.entropy.clone(),
+            metrics: Metrics::none(),
         });
         Self { at, function }
     }

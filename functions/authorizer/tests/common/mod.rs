@@ -11,7 +11,7 @@ use tollgate_domain::customer::Customer;
 use tollgate_domain::key::{ApiKey, KeyRecord, Owner};
 use tollgate_domain::plan::{Catalog, Overrides};
 use tollgate_local_aws::fixture::Fixture;
-use tollgate_local_aws::{Call, Fault};
+use tollgate_local_aws::{Call, CloudWatch, Fault};
 use tollgate_runtime::{Env, config};
 use tollgate_store::{Created, NewKey};
 
@@ -48,19 +48,27 @@ pub(crate) fn with_headers(mut event: Value, headers: &[(&str, &str)]) -> Value 
 pub(crate) struct Stack {
     pub(crate) at: Fixture,
     pub(crate) app: App,
+    /// Reads the metrics that the app writes.
+    pub(crate) cloudwatch: CloudWatch,
 }
 
 impl Stack {
     /// A stack without customers.
     pub(crate) fn empty() -> Self {
         let at = Fixture::at(NOW);
+        let cloudwatch = CloudWatch::default();
         let app = App {
             store: at.store.clone(),
             plans: Catalog::shipped().unwrap(),
             uncounted: config::uncounted_routes(&Env::of([])).unwrap(),
             clock: at.clock(),
+            metrics: cloudwatch.metrics("test", at.clock()),
         };
-        Self { at, app }
+        Self {
+            at,
+            app,
+            cloudwatch,
+        }
     }
 
     /// A stack with the customer `acme` on `plan`, who holds the key of the event `api-key-header`

@@ -12,8 +12,8 @@ use tollgate_domain::id::random_base62;
 use tollgate_domain::plan::Catalog;
 use tollgate_domain::usage::{Aggregates, Tally};
 use tollgate_domain::window::Day;
-use tollgate_local_aws::Fault;
 use tollgate_local_aws::fixture::Fixture;
+use tollgate_local_aws::{CloudWatch, Fault};
 use tollgate_store::{EntryPart, LedgerEntry, StoreError};
 
 /// The night at which most stacks stand.
@@ -27,6 +27,8 @@ pub(crate) fn p<T: FromStr<Err: Debug>>(text: &str) -> T {
 pub(crate) struct Stack {
     pub(crate) at: Fixture,
     pub(crate) app: App,
+    /// Reads the metrics that the app writes.
+    pub(crate) cloudwatch: CloudWatch,
 }
 
 /// A charge as tests compare it: cents, first and last call.
@@ -35,12 +37,18 @@ pub(crate) type Short = (u64, u64, u64);
 impl Stack {
     pub(crate) fn at(now: &str) -> Self {
         let at = Fixture::at(now);
+        let cloudwatch = CloudWatch::default();
         let app = App {
             store: at.store.clone(),
             plans: Catalog::shipped().unwrap(),
             clock: at.clock(),
+            metrics: cloudwatch.metrics("test", at.clock()),
         };
-        Self { at, app }
+        Self {
+            at,
+            app,
+            cloudwatch,
+        }
     }
 
     pub(crate) fn new() -> Self {

@@ -10,8 +10,8 @@ use aws_lambda_events::sqs::SqsEvent;
 use serde_json::{Value, json};
 use tollgate_domain::plan::Catalog;
 use tollgate_domain::usage::Tally;
-use tollgate_local_aws::Fault;
 use tollgate_local_aws::fixture::Fixture;
+use tollgate_local_aws::{CloudWatch, Fault};
 use tollgate_store::Quarantined;
 use usage_writer::{App, handle};
 
@@ -130,17 +130,25 @@ pub(crate) async fn deliver(app: &App, batch: SqsEvent) -> Vec<String> {
 pub(crate) struct Stack {
     pub(crate) at: Fixture,
     pub(crate) app: App,
+    /// Reads the metrics that the app writes.
+    pub(crate) cloudwatch: CloudWatch,
 }
 
 impl Stack {
     pub(crate) fn at(now: &str) -> Self {
         let at = Fixture::at(now);
+        let cloudwatch = CloudWatch::default();
         let app = App {
             store: at.store.clone(),
             plans: Catalog::shipped().unwrap(),
             clock: at.clock(),
+            metrics: cloudwatch.metrics("test", at.clock()),
         };
-        Self { at, app }
+        Self {
+            at,
+            app,
+            cloudwatch,
+        }
     }
 
     pub(crate) fn new() -> Self {

@@ -1,0 +1,104 @@
+//! What the metrics say of decisions.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot begin, or cannot look, has failed"
+)]
+
+use serde_json::Value;
+use tollgate_domain::key::KeyRecord;
+use tollgate_domain::plan::{Catalog, Overrides};
+use tollgate_local_aws::Fault;
+use tollgate_runtime::metrics::{DECISION_LATENCY, DECISIONS, LEASES};
+use tollgate_store::KeyRef;
+
+mod common;
+
+use common::{NOW, Stack, acme, event, key_in, p};
+
+/// A call is counted with this outcome and reason, and nothing else is.
+async fn check(stack: &Stack, event: &Value, outcome: &str, reason: &str) {
+    let before = stack.cloudwatch.sum(DECISIONS, &[outcome, reason]);
+    let all_before = stack.cloudwatch.values(DECISION_LATENCY, &[]).len();
+    let _ = stack.ask(event).await;
+    stack.app.metrics.write();
+    let after = stack.cloudwatch.sum(DECISIONS, &[outcome, reason]);
+    assert_eq!(after - before, 1, "{outcome} {reason}");
+    let all_after = stack.cloudwatch.values(DECISION_LATENCY, &[]).len();
+    assert_eq!(all_after - all_before, 1, "{outcome} {reason}");
+}
+
+fn with_resource(resource: &str) -> Value {
+    let mut event = event("api-key-header");
+    event["resource"] = resource.into();
+    event
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_decision_is_counted_by_its_outcome_and_reason() {
+    let call = event("api-key-header");
+    let overrides = |hour, month| Overrides {
+        requests_per_hour: hour,
+        monthly_quota: month,
+    };
+    let stack = Stack::with_acme("free", overrides(Some(1), None)).await;
+    check(&stack, &call, "allowed", "within_limits").await;
+    assert_eq!(stack.cloudwatch.sum(LEASES, &[]), 2);
+    check(&stack, &call, "limited", "hour").await;
+    assert_eq!(stack.cloudwatch.sum(LEASES, &[]), 2);
+    let usage = with_resource("/api/usage/current");
+    check(&stack, &usage, "allowed", "uncounted").await;
+    check(&stack, &event("no-key"), "unauthorized", "missing_key").await;
+    check(
+        &stack,
+        &event("malformed-key"),
+        "unauthorized",
+        "malformed_key",
+    )
+    .await;
+    check(&stack, &event("bearer"), "unauthorized", "unknown_key").await;
+    stack.fail("UpdateItem", Fault::RequestLost);
+    check(&stack, &call, "unavailable", "store_down").await;
+    stack.fail("GetItem", Fault::RequestLost);
+    check(&stack, &call, "unavailable", "store_down").await;
+
+    let stack = Stack::with_acme("pro", overrides(None, Some(0))).await;
+    check(&stack, &call, "limited", "month").await;
+    assert_eq!(stack.cloudwatch.sum(LEASES, &[]), 1);
+    let mut stack = Stack::with_acme("pro", Overrides::default()).await;
+    stack.fail("UpdateItem", Fault::RequestLost);
+    check(&stack, &call, "allowed", "store_down").await;
+    stack.at.aws.heal();
+    let others = r#"[{"id":"other","name":"","requests_per_hour":1,
+        "when_store_is_down":"open","month":{"kind":"unlimited"}}]"#;
+    stack.app.plans = Catalog::from_json(others).unwrap();
+    check(&stack, &call, "unavailable", "no_plan").await;
+
+    let stack = Stack::empty();
+    stack.add_customer("acme", "free").await;
+    let expire = |key: &mut KeyRecord| key.expires_at = Some(p(NOW));
+    stack.add_key(&key_in(&call), "key_1", acme(), expire).await;
+    check(&stack, &call, "unauthorized", "expired_key").await;
+    let stack = Stack::with_acme("free", Overrides::default()).await;
+    let key = KeyRef::Id(p("key_1"));
+    stack.at.store.revoke_key(&key, p(NOW)).await.unwrap();
+    check(&stack, &call, "unauthorized", "revoked_key").await;
+}
+
+/// A line for each decision would cost more than the decision.
+#[tokio::test]
+async fn decisions_in_quick_succession_are_written_together() {
+    let stack = Stack::with_acme("pro", Overrides::default()).await;
+    let written = || {
+        stack
+            .cloudwatch
+            .values(DECISIONS, &["allowed", "within_limits"])
+    };
+    for _ in 0..50 {
+        stack.call().await;
+    }
+    assert_eq!(written(), [1]);
+    stack.at.time.advance(jiff::SignedDuration::from_secs(10));
+    stack.call().await;
+    assert_eq!(written(), [1, 50]);
+}

@@ -1,0 +1,65 @@
+//! What the metrics say of a batch.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot begin, or cannot look, has failed"
+)]
+
+use serde_json::Value;
+use tollgate_local_aws::Fault;
+use tollgate_runtime::metrics::{
+    ENTRIES_CLAIMED, ENTRIES_DUPLICATE, ENTRIES_FAILED, ENTRIES_QUARANTINED, METERING_LAG, Metric,
+    RECORDS_METERED, RECORDS_QUARANTINED,
+};
+
+mod common;
+
+use common::{NOW, Stack, batch, body, deliver, entry, record};
+
+const COUNTS: [Metric; 6] = [
+    ENTRIES_CLAIMED,
+    ENTRIES_DUPLICATE,
+    ENTRIES_QUARANTINED,
+    ENTRIES_FAILED,
+    RECORDS_METERED,
+    RECORDS_QUARANTINED,
+];
+
+/// Delivers these messages in one batch, and compares the sums of [`COUNTS`] so far.
+async fn check(stack: &Stack, messages: &[&str], expected: [u64; 6]) {
+    let messages: Vec<_> = messages.iter().map(|body| ("m", *body)).collect();
+    deliver(&stack.app, batch(&messages)).await;
+    let found = COUNTS.map(|metric| stack.cloudwatch.sum(metric, &[]));
+    assert_eq!(found, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_became_of_entries_and_records_is_counted() {
+    let stack = Stack::new();
+    let good = record(NOW, "/a");
+    let mut bad = good.clone();
+    bad["status"] = "two hundred".into();
+    let first = body(&entry("e-1", "acme", [good.clone(), good.clone(), bad]));
+    check(&stack, &[&first], [1, 0, 0, 0, 2, 1]).await;
+    check(&stack, &[&first], [1, 1, 0, 0, 2, 1]).await;
+    let rival = body(&entry("e-1", "acme", [good.clone()]));
+    check(&stack, &["no entry", &rival], [1, 1, 2, 0, 2, 1]).await;
+    let second = body(&entry("e-2", "acme", [good]));
+    stack.at.aws.inject(|_| Fault::RequestLost);
+    check(&stack, &[&second], [1, 1, 2, 1, 2, 1]).await;
+    stack.at.aws.heal();
+    check(&stack, &[&second], [2, 1, 2, 1, 3, 1]).await;
+}
+
+/// The lag is that of the call that waited longest; one by a clock that is ahead did not wait.
+#[tokio::test]
+async fn the_lag_of_an_entry_is_that_of_its_earliest_call() {
+    let stack = Stack::new();
+    let at =
+        |times: &[&str]| -> Vec<Value> { times.iter().map(|time| record(time, "/a")).collect() };
+    let behind = at(&["2026-11-22T09:59:58.5Z", "2026-11-22T09:59:57Z", NOW]);
+    let ahead = at(&["2026-11-22T10:00:01Z"]);
+    stack.count(&body(&entry("e-1", "acme", behind))).await;
+    stack.count(&body(&entry("e-2", "acme", ahead))).await;
+    assert_eq!(stack.cloudwatch.values(METERING_LAG, &[]), [3_000, 0]);
+}
