@@ -166,6 +166,12 @@ impl LambdaHost {
         })
     }
 
+    /// Where the AWS services answer, such as `http://127.0.0.1:9001`.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
     /// Starts a function's binary with the variables that Lambda sets, the endpoints of the AWS
     /// services pointing here, and `variables`, as the template sets them.
     ///
@@ -185,7 +191,7 @@ impl LambdaHost {
                 ("AWS_REGION", "us-east-1"),
                 ("AWS_ACCESS_KEY_ID", "local"),
                 ("AWS_SECRET_ACCESS_KEY", "local"),
-                ("AWS_ENDPOINT_URL", &format!("http://{address}")),
+                ("AWS_ENDPOINT_URL", &self.url()),
             ])
             .envs(variables)
             .stdout(Stdio::piped())

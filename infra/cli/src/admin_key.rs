@@ -1,0 +1,96 @@
+//! The first key of a stack. Every other one can be made through the API, with this one.
+
+use clap::Args;
+use jiff::{SignedDuration, Timestamp};
+use rand::rngs::SysError;
+use tollgate_domain::id::KeyId;
+use tollgate_domain::key::{ApiKey, InvalidKeyFormat, KeyFormat, KeyRecord, Owner, Role};
+use tollgate_domain::plan::Overrides;
+use tollgate_runtime::{Clock, Entropy, aws, env};
+use tollgate_store::{Created, NewKey, Store, StoreError};
+
+#[derive(Args)]
+pub(crate) struct Create {
+    /// Name of the CloudFormation stack.
+    #[arg(long, value_name = "STACK")]
+    stack_name: String,
+    /// What the key is for.
+    #[arg(long, default_value = "made by tollgate admin-key create", value_parser = name)]
+    name: String,
+    /// Days until the key stops working; without it, it works until it is revoked.
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..))]
+    expires_in_days: Option<u16>,
+    /// First segment of the key: the stack's parameter KeyBrand.
+    #[arg(long, env = env::KEY_BRAND.name, default_value = "tg")]
+    brand: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CreateError {
+    #[error("the brand cannot stand in a key")]
+    Brand(#[from] InvalidKeyFormat),
+    #[error("the operating system has no randomness to give")]
+    Entropy(#[from] SysError),
+    #[error("the expiry is out of range")]
+    Expiry(#[from] jiff::Error),
+    #[error("no key was made in stack {stack}; check its name, the AWS region and the credentials")]
+    Store {
+        stack: String,
+        #[source]
+        source: StoreError,
+    },
+    #[error("no key was made: the one that was drawn exists already; try again")]
+    Taken,
+}
+
+pub(crate) async fn create(args: Create) -> Result<ApiKey, CreateError> {
+    // The second segment of an admin key is its role, whatever the stack calls its environment.
+    let format = KeyFormat::new(&args.brand, "live")?;
+    let (clock, entropy) = (Clock::system(), Entropy::system()?);
+    let now = clock.now();
+    let sdk = aws::sdk_config(aws::PATIENT).await;
+    let store = Store::new(&sdk, &args.stack_name, clock, entropy.clone());
+    let secret = entropy.with(|rng| format.generate(Role::Admin, rng));
+    let record = KeyRecord {
+        id: entropy.with(KeyId::random),
+        prefix: secret.prefix(),
+        name: args.name,
+        owner: Owner::Admin,
+        created_at: now,
+        expires_at: args
+            .expires_in_days
+            .map(|days| expiry(now, days))
+            .transpose()?,
+        revoked_at: None,
+        overrides: Overrides::default(),
+        rotated_to: None,
+    };
+    let key = NewKey {
+        secret: &secret,
+        record: &record,
+    };
+    match store.create_key(&key, None).await {
+        Ok(Created::New) => Ok(secret),
+        // An admin's key has no customer, and no idempotency key was given.
+        Ok(Created::Taken | Created::NoCustomer | Created::Replayed(_) | Created::KeyReused) => {
+            Err(CreateError::Taken)
+        }
+        Err(source) => Err(CreateError::Store {
+            stack: args.stack_name,
+            source,
+        }),
+    }
+}
+
+/// The admin API's own rule for names.
+fn name(text: &str) -> Result<String, &'static str> {
+    if text.chars().count() <= 100 && !text.chars().any(char::is_control) {
+        Ok(text.to_owned())
+    } else {
+        Err("must have at most 100 characters, and no control characters")
+    }
+}
+
+fn expiry(now: Timestamp, days: u16) -> Result<Timestamp, jiff::Error> {
+    now.checked_add(SignedDuration::from_hours(24 * i64::from(days)))
+}
