@@ -167,6 +167,9 @@ struct Inner {
 #[derive(Default)]
 struct Pending {
     written_at: Option<Timestamp>,
+    /// The latest time that anything pending is of. What an instance writes as it ends may have
+    /// waited for minutes, and belongs where it happened.
+    recorded_at: Option<Timestamp>,
     /// By the metric's dimensions and their values: each becomes a line.
     lines: BTreeMap<(Values, Values), BTreeMap<Metric, Collected>>,
 }
@@ -206,7 +209,9 @@ impl Metrics {
     /// percentiles. `values` are those of the metric's own dimensions.
     pub fn record(&self, metric: Metric, values: Values, value: u64) {
         let Some(inner) = &self.0 else { return };
+        let now = inner.clock.now();
         let mut pending = inner.pending();
+        pending.recorded_at = Some(now);
         let line = pending
             .lines
             .entry((metric.dimensions, values))
@@ -248,10 +253,11 @@ impl Metrics {
         let now = inner.clock.now();
         let mut pending = inner.pending();
         pending.written_at = Some(now);
+        let recorded_at = pending.recorded_at.take().unwrap_or(now);
         let lines = std::mem::take(&mut pending.lines);
         drop(pending);
         for ((dimensions, values), metrics) in lines {
-            let line = inner.line(now, dimensions, values, metrics);
+            let line = inner.line(recorded_at, dimensions, values, metrics);
             (inner.write)(&format!("{line}\n"));
         }
     }
@@ -264,7 +270,7 @@ impl Inner {
 
     fn line(
         &self,
-        now: Timestamp,
+        recorded_at: Timestamp,
         dimensions: Values,
         values: Values,
         metrics: BTreeMap<Metric, Collected>,
@@ -290,7 +296,7 @@ impl Inner {
             "Metrics": definitions,
         });
         let metadata = json!({
-            "Timestamp": now.as_millisecond(),
+            "Timestamp": recorded_at.as_millisecond(),
             "CloudWatchMetrics": [directive],
         });
         line.insert("_aws".to_owned(), metadata);
@@ -325,9 +331,10 @@ mod tests {
 
     #[test]
     fn a_line_is_in_the_embedded_metric_format() {
-        let (metrics, _, lines) = metrics();
+        let (metrics, time, lines) = metrics();
         metrics.record(DECISIONS, &["allowed", "uncounted"], 1);
         metrics.record(DECISIONS, &["allowed", "uncounted"], 2);
+        time.advance(SignedDuration::from_mins(7));
         metrics.write();
         let expected = json!({
             "_aws": {
