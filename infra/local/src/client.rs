@@ -5,14 +5,17 @@ use axum::body::Body;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method, StatusCode};
 use http_body_util::BodyExt;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use rustls::crypto::ring::default_provider;
+use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
 
 /// Calls one product with one key.
 #[derive(Clone)]
 pub struct Client {
-    http: hyper_util::client::legacy::Client<HttpConnector, Body>,
+    http: hyper_util::client::legacy::Client<HttpsConnector<HttpConnector>, Body>,
     url: String,
     key: Option<String>,
 }
@@ -55,13 +58,28 @@ impl Answer {
 
 impl Client {
     /// A client of the product at `url`, without a key.
-    #[must_use]
-    pub fn new(url: &str) -> Self {
-        Self {
-            http: hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build_http(),
+    ///
+    /// # Errors
+    /// When the URL asks for TLS, and this machine has no root certificates.
+    pub fn new(url: &str) -> std::io::Result<Self> {
+        let builder = HttpsConnectorBuilder::new();
+        let connector = if url.starts_with("https:") {
+            builder.with_provider_and_native_roots(default_provider())?
+        } else {
+            // The local product has no certificate, so that none need be to be had here.
+            let config = ClientConfig::builder_with_provider(default_provider().into())
+                .with_safe_default_protocol_versions()
+                .map_err(std::io::Error::other)?
+                .with_root_certificates(RootCertStore::empty());
+            builder.with_tls_config(config.with_no_client_auth())
+        };
+        let connector = connector.https_or_http().enable_http1().build();
+        Ok(Self {
+            http: hyper_util::client::legacy::Client::builder(TokioExecutor::new())
+                .build(connector),
             url: url.to_owned(),
             key: None,
-        }
+        })
     }
 
     /// The same client with this key.

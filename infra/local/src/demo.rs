@@ -68,7 +68,7 @@ pub async fn run() -> Result<(), Failed> {
     let running = product::start(Options::default())
         .await
         .map_err(|error| begin(tollgate_runtime::Chain(&error).to_string()))?;
-    let anyone = Client::new(&running.url);
+    let anyone = Client::new(&running.url).map_err(|error| begin(error.to_string()))?;
     let admin_key = running.admin.expose().unwrap_or_default();
     let mut story = Story {
         admin: anyone.with_key(admin_key),

@@ -106,6 +106,7 @@ async fn try_serve(args: ServeArgs) -> Result<(), ServeError> {
         port: args.port,
         data,
         admin_key: args.admin_key,
+        plans: None,
     })
     .await?;
     greet(&running, &place);

@@ -23,7 +23,7 @@ use tollgate_domain::key::{ApiKey, KeyPrefix, KeyRecord, KeyStatus, Owner, Role}
 use tollgate_domain::plan::Overrides;
 use tollgate_local_aws::{LocalAws, LocalAwsError};
 use tollgate_runtime::config::InvalidConfig;
-use tollgate_runtime::{Entropy, Env, config};
+use tollgate_runtime::{Entropy, Env, config, env};
 use tollgate_store::{Created, NewKey, Store, StoreError};
 
 use crate::consumer::Consumer;
@@ -53,6 +53,8 @@ pub struct Options {
     pub data: Option<PathBuf>,
     /// The admin key. A text that is no key of Tollgate's stands for one that is made of it.
     pub admin_key: Option<String>,
+    /// The plans as JSON; those of the environment or the shipped ones if left out.
+    pub plans: Option<String>,
 }
 
 /// Why it did not start.
@@ -141,7 +143,7 @@ struct Doors {
 /// # Errors
 /// When it cannot start; nothing is left running then.
 pub async fn start(options: Options) -> Result<Running, StartError> {
-    let env = Env::of_process();
+    let process = Env::of_process();
     let template = Template::built_in()?;
     let entropy = Entropy::system()?;
     let lock = options.data.as_deref().map(lock).transpose()?;
@@ -156,17 +158,17 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     };
     aws.create_tables(TABLE_PREFIX)?;
     let sdk = aws.sdk_config();
-    let uncounted = Env::of([(
-        tollgate_runtime::env::UNCOUNTED_ROUTES,
-        template.uncounted_routes.as_str(),
-    )]);
+    let uncounted = Env::of([(env::UNCOUNTED_ROUTES, &template.uncounted_routes)]);
     let parts = Parts {
         aws: aws.clone(),
         store: Store::new(&sdk, TABLE_PREFIX, clock.clone(), entropy.clone()),
-        plans: config::plans(&env)?,
+        plans: match &options.plans {
+            Some(plans) => config::plans(&Env::of([(env::PLANS, plans)]))?,
+            None => config::plans(&process)?,
+        },
         clock,
         entropy,
-        format: config::key_format(&env)?,
+        format: config::key_format(&process)?,
         uncounted: config::uncounted_routes(&uncounted)?,
     };
     let (admin, alias) = admin_key(&parts, options.admin_key).await?;

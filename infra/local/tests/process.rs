@@ -86,7 +86,7 @@ impl Process {
     }
 
     fn client(&self) -> Client {
-        Client::new(&self.url)
+        Client::new(&self.url).unwrap()
     }
 
     /// Asks it to end, and waits until it has; returns its exit code and all that it printed.

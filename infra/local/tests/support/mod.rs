@@ -20,7 +20,7 @@ impl Target {
     /// Starts a product whose clock stands near `now`.
     pub(crate) async fn at(now: &str) -> Self {
         let running = product::start(Options::default()).await.unwrap();
-        let anyone = Client::new(&running.url);
+        let anyone = Client::new(&running.url).unwrap();
         let admin = anyone.with_key(running.admin.expose().unwrap());
         let target = Self {
             anyone,
