@@ -8,7 +8,6 @@
 use serde_json::{Value, json};
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_local_aws::{CloudWatch, LambdaHost, Outcome};
-use tollgate_runtime::env;
 use tollgate_runtime::metrics::DECISIONS;
 
 /// The gateway compares the message with `Unauthorized` to the letter.
@@ -17,7 +16,7 @@ async fn a_refusal_reaches_the_gateway_as_the_error_it_knows() {
     let at = Fixture::at("2026-11-22T10:00:00Z");
     let host = LambdaHost::start(at.aws.clone()).await.unwrap();
     let binary = env!("CARGO_BIN_EXE_authorizer");
-    let process = host.run(binary, &[(env::TABLE_PREFIX, "test")]).unwrap();
+    let process = host.run(binary, "AuthorizerFunction").unwrap();
     let files = [
         include_str!("../../../events/authorizer/no-key.json"),
         include_str!("../../../events/authorizer/bearer.json"),
@@ -50,7 +49,8 @@ async fn a_refusal_reaches_the_gateway_as_the_error_it_knows() {
 async fn a_missing_variable_is_named_at_the_start() {
     let at = Fixture::at("2026-11-22T10:00:00Z");
     let host = LambdaHost::start(at.aws.clone()).await.unwrap();
-    let process = host.run(env!("CARGO_BIN_EXE_authorizer"), &[]).unwrap();
+    let process = host.run_with(env!("CARGO_BIN_EXE_authorizer"), []);
+    let process = process.unwrap();
     let said = process.failure().unwrap();
     assert!(said.contains("TOLLGATE_TABLE_PREFIX"), "{said}");
 }

@@ -8,7 +8,6 @@
 use serde_json::Value;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_local_aws::{CloudWatch, LambdaHost, Outcome};
-use tollgate_runtime::env;
 use tollgate_runtime::metrics::NIGHTS_RUN;
 
 #[tokio::test]
@@ -16,7 +15,7 @@ async fn the_schedules_event_runs_a_night() {
     let at = Fixture::at("2026-11-22T10:00:00Z");
     let host = LambdaHost::start(at.aws.clone()).await.unwrap();
     let binary = env!("CARGO_BIN_EXE_billing");
-    let process = host.run(binary, &[(env::TABLE_PREFIX, "test")]).unwrap();
+    let process = host.run(binary, "BillingFunction").unwrap();
     let event: Value =
         serde_json::from_str(include_str!("../../../events/billing/schedule.json")).unwrap();
     let Some(Outcome::Answer(report)) = host.invoke(event).await else {

@@ -1,4 +1,4 @@
-//! A binary of each kind, run as Lambda runs it.
+//! The functions' binaries, run as Lambda runs them.
 
 #![allow(
     clippy::unwrap_used,
@@ -8,26 +8,37 @@
 use serde_json::Value;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_local_aws::{LambdaHost, Outcome};
-use tollgate_runtime::env;
 
-async fn answer(at: &Fixture, binary: &str, event: &str) -> Value {
+/// What a function's binary answers to one of its events where there is no customer and no key.
+async fn check(binary: &str, function: &str, case: &str, status: u16) {
+    let at = Fixture::at("2026-11-22T10:00:00Z");
     let host = LambdaHost::start(at.aws.clone()).await.unwrap();
-    let process = host.run(binary, &[(env::TABLE_PREFIX, "test")]).unwrap();
-    let event: Value = serde_json::from_str(event).unwrap();
-    let Some(Outcome::Answer(answer)) = host.invoke(event).await else {
-        panic!("no answer");
+    let process = host.run(binary, function).unwrap();
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../events/keys");
+    let event = std::fs::read_to_string(format!("{dir}/{case}.json")).unwrap();
+    let event: Value = serde_json::from_str(&event).unwrap();
+    let outcome = host.invoke(event).await;
+    let Some(Outcome::Answer(answer)) = outcome else {
+        panic!("{function}: {outcome:?}");
     };
+    assert_eq!(answer["statusCode"], status, "{function}: {answer}");
     drop(process);
-    answer
 }
 
 #[tokio::test]
-async fn a_key_can_be_neither_made_nor_found_where_there_is_no_customer() {
-    let at = Fixture::at("2026-11-22T10:00:00Z");
-    let create = include_str!("../../../events/keys/create.json");
-    let created = answer(&at, env!("CARGO_BIN_EXE_keys-create"), create).await;
-    assert_eq!(created["statusCode"], 422, "{created}");
-    let get = include_str!("../../../events/keys/get.json");
-    let found = answer(&at, env!("CARGO_BIN_EXE_keys-get"), get).await;
-    assert_eq!(found["statusCode"], 404, "{found}");
+async fn each_starts_as_the_template_configures_it_and_answers() {
+    let create = env!("CARGO_BIN_EXE_keys-create");
+    check(create, "KeysCreateFunction", "create", 422).await;
+    let list = env!("CARGO_BIN_EXE_keys-list");
+    check(list, "KeysListFunction", "list", 200).await;
+    let get = env!("CARGO_BIN_EXE_keys-get");
+    check(get, "KeysGetFunction", "get", 404).await;
+    let update = env!("CARGO_BIN_EXE_keys-update");
+    check(update, "KeysUpdateFunction", "update", 404).await;
+    let rotate = env!("CARGO_BIN_EXE_keys-rotate");
+    check(rotate, "KeysRotateFunction", "rotate", 404).await;
+    let revoke = env!("CARGO_BIN_EXE_keys-revoke");
+    check(revoke, "KeysRevokeFunction", "revoke", 404).await;
+    let stats = env!("CARGO_BIN_EXE_keys-stats");
+    check(stats, "KeysStatsFunction", "stats", 200).await;
 }

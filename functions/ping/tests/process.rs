@@ -8,14 +8,13 @@
 use serde_json::Value;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_local_aws::{FunctionProcess, LambdaHost, Outcome, Step};
-use tollgate_runtime::env;
 
 const PUT_EVENTS: &str = "AWSEvents.PutEvents";
 
 async fn start(at: &Fixture) -> (LambdaHost, FunctionProcess) {
     let host = LambdaHost::start(at.aws.clone()).await.unwrap();
-    let variables = [(env::EVENT_BUS, "usage")];
-    let process = host.run(env!("CARGO_BIN_EXE_ping"), &variables).unwrap();
+    let process = host.run(env!("CARGO_BIN_EXE_ping"), "PingFunction");
+    let process = process.unwrap();
     // It registers its extension before it asks for the first invocation.
     host.idle().await;
     (host, process)
@@ -58,7 +57,7 @@ async fn an_event_that_cannot_be_read_does_not_hold_the_instance() {
 async fn a_missing_variable_is_named_at_the_start() {
     let at = Fixture::at("2026-11-22T10:00:00Z");
     let host = LambdaHost::start(at.aws.clone()).await.unwrap();
-    let process = host.run(env!("CARGO_BIN_EXE_ping"), &[]).unwrap();
+    let process = host.run_with(env!("CARGO_BIN_EXE_ping"), []).unwrap();
     let said = process.failure().unwrap();
     assert!(said.contains("TOLLGATE_EVENT_BUS"), "{said}");
 }

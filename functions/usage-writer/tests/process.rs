@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 use tollgate_domain::window::Month;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_local_aws::{CloudWatch, LambdaHost, Outcome};
-use tollgate_runtime::env;
 use tollgate_runtime::metrics::{ENTRIES_DUPLICATE, RECORDS_METERED};
 
 #[tokio::test]
@@ -18,7 +17,7 @@ async fn a_batch_is_counted_and_answered_with_the_messages_that_failed() {
     let at = Fixture::at("2026-11-22T10:00:00Z");
     let host = LambdaHost::start(at.aws.clone()).await.unwrap();
     let binary = env!("CARGO_BIN_EXE_usage-writer");
-    let process = host.run(binary, &[(env::TABLE_PREFIX, "test")]).unwrap();
+    let process = host.run(binary, "UsageWriterFunction").unwrap();
     // The process reads the machine's clock, so that the records have to be of today.
     let now = Timestamp::now();
     let file = include_str!("../../../events/usage-writer/one-entry.json");

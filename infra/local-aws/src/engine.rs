@@ -1,4 +1,4 @@
-//! The embedded DynamoDB engine, called by operation name and JSON body.
+//! DynamoDB, called by operation name and JSON body.
 
 use std::path::Path;
 
@@ -8,17 +8,23 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tollgate_store::schema::{Projection, Table};
 
+use crate::endpoint::Endpoint;
 use crate::{Answer, LocalAwsError};
 
-pub(crate) struct Engine(Database);
+pub(crate) enum Engine {
+    /// In this process.
+    Embedded(Database),
+    /// In another one.
+    Endpoint(Endpoint),
+}
 
 impl Engine {
     pub(crate) fn in_memory() -> Result<Self, DynoxideError> {
-        Database::memory().map(Self)
+        Database::memory().map(Self::Embedded)
     }
 
     pub(crate) fn open(path: &Path) -> Result<Self, DynoxideError> {
-        Database::new(&path.to_string_lossy()).map(Self)
+        Database::new(&path.to_string_lossy()).map(Self::Embedded)
     }
 
     pub(crate) fn create_table(&self, prefix: &str, table: &Table) -> Result<(), LocalAwsError> {
@@ -32,30 +38,36 @@ impl Engine {
     }
 
     pub(crate) fn answer(&self, operation: &str, body: &str) -> Answer {
-        let db = &self.0;
-        let outcome = match operation {
-            "BatchGetItem" => run(body, |request| db.batch_get_item(request)),
-            "BatchWriteItem" => run(body, |request| db.batch_write_item(request)),
-            "CreateTable" => run(body, |request| db.create_table(request)),
-            "DeleteItem" => run(body, |request| db.delete_item(request)),
-            "DescribeTable" => run(body, |request| db.describe_table(request)),
-            "GetItem" => run(body, |request| db.get_item(request)),
-            "ListTables" => run(body, |request| db.list_tables(request)),
-            "PutItem" => run(body, |request| db.put_item(request)),
-            "Query" => run(body, |request| db.query(request)),
-            "Scan" => run(body, |request| db.scan(request)),
-            "TransactGetItems" => run(body, |request| db.transact_get_items(request)),
-            "TransactWriteItems" => run(body, |request| db.transact_write_items(request)),
-            "UpdateItem" => run(body, |request| db.update_item(request)),
-            other => Err(DynoxideError::UnsupportedCapability(other.to_owned())),
-        };
-        match outcome {
-            Ok(body) => Answer { status: 200, body },
-            Err(error) => Answer {
-                status: error.status_code(),
-                body: error.to_json(),
-            },
+        match self {
+            Self::Embedded(db) => answer(db, operation, body),
+            Self::Endpoint(endpoint) => endpoint.answer(operation, body),
         }
+    }
+}
+
+fn answer(db: &Database, operation: &str, body: &str) -> Answer {
+    let outcome = match operation {
+        "BatchGetItem" => run(body, |request| db.batch_get_item(request)),
+        "BatchWriteItem" => run(body, |request| db.batch_write_item(request)),
+        "CreateTable" => run(body, |request| db.create_table(request)),
+        "DeleteItem" => run(body, |request| db.delete_item(request)),
+        "DescribeTable" => run(body, |request| db.describe_table(request)),
+        "GetItem" => run(body, |request| db.get_item(request)),
+        "ListTables" => run(body, |request| db.list_tables(request)),
+        "PutItem" => run(body, |request| db.put_item(request)),
+        "Query" => run(body, |request| db.query(request)),
+        "Scan" => run(body, |request| db.scan(request)),
+        "TransactGetItems" => run(body, |request| db.transact_get_items(request)),
+        "TransactWriteItems" => run(body, |request| db.transact_write_items(request)),
+        "UpdateItem" => run(body, |request| db.update_item(request)),
+        other => Err(DynoxideError::UnsupportedCapability(other.to_owned())),
+    };
+    match outcome {
+        Ok(body) => Answer { status: 200, body },
+        Err(error) => Answer {
+            status: error.status_code(),
+            body: error.to_json(),
+        },
     }
 }
 

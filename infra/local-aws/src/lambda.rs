@@ -10,6 +10,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::LocalAws;
+use crate::template::Stack;
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
@@ -18,9 +20,6 @@ use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
-use tollgate_runtime::env::Var;
-
-use crate::LocalAws;
 
 /// Far enough ahead that no invocation times out: the first second of the year 2100.
 const DEADLINE_MS: u64 = 4_102_444_800_000;
@@ -173,12 +172,25 @@ impl LambdaHost {
     }
 
     /// Starts a function's binary with the variables that Lambda sets, the endpoints of the AWS
-    /// services pointing here, and `variables`, as the template sets them.
+    /// services pointing here, and what the template sets for the function of that logical id in a
+    /// stack called `test`.
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn run(&self, binary: &str, variables: &[(Var, &str)]) -> std::io::Result<FunctionProcess> {
-        let variables = variables.iter().map(|(var, value)| (var.name, *value));
+    pub fn run(&self, binary: &str, function: &str) -> std::io::Result<FunctionProcess> {
+        let variables = Stack::built_in("test").and_then(|stack| stack.variables(function));
+        self.run_with(binary, variables.map_err(std::io::Error::other)?)
+    }
+
+    /// The same with these variables in place of the template's.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn run_with(
+        &self,
+        binary: &str,
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> std::io::Result<FunctionProcess> {
         let address = self.address.to_string();
         let child = Command::new(binary)
             .env_clear()

@@ -3,20 +3,25 @@
 //! [`LocalAws`] is an HTTP client for the AWS SDK: the real clients serialise their requests, and
 //! instead of a network it is an embedded DynamoDB engine, an event bus and a queue that answer.
 //! So there is one implementation of everything above the wire. Faults are injected here too.
+//! In tests, AWS's own DynamoDB Local can stand in for the embedded engine ([`fixture`]).
 
 mod bus;
 mod cloudwatch;
+mod endpoint;
 mod engine;
 mod fault;
 pub mod fixture;
 mod lambda;
 mod queue;
+mod role;
+pub mod template;
 
 pub use bus::{InvalidPattern, Rule};
 pub use cloudwatch::CloudWatch;
 pub use fault::{Call, Fault};
 pub use lambda::{FunctionProcess, LambdaHost, Outcome, Step};
 pub use queue::{Counts, DeadLetter, MAX_RECEIVES, Message, Queue};
+pub use role::{Permission, Role};
 pub use rusqlite::Error as QueueError;
 
 use std::path::Path;
@@ -48,6 +53,12 @@ pub enum LocalAwsError {
     /// The embedded DynamoDB engine.
     #[error("the embedded DynamoDB engine")]
     Engine(#[from] dynoxide::DynoxideError),
+    /// What is given as DynamoDB's endpoint is no address.
+    #[error("{0} is no endpoint")]
+    Url(String, #[source] http::uri::InvalidUri),
+    /// The client of DynamoDB's endpoint.
+    #[error("the client of DynamoDB's endpoint")]
+    Client(#[source] std::io::Error),
     /// The queue's database.
     #[error("the queue's database")]
     Queue(#[from] rusqlite::Error),
@@ -58,7 +69,11 @@ pub enum LocalAwsError {
 
 /// The services. Cheap to clone; all clones are the same services.
 #[derive(Clone)]
-pub struct LocalAws(Arc<Inner>);
+pub struct LocalAws {
+    inner: Arc<Inner>,
+    /// Who calls, where that matters.
+    role: Option<Role>,
+}
 
 struct Inner {
     engine: engine::Engine,
@@ -93,6 +108,30 @@ impl LocalAws {
         Ok(Self::of(engine, queue, rule, clock, entropy))
     }
 
+    /// Services of which DynamoDB is at `endpoint`, over plain HTTP, and the rest as
+    /// [`in_memory`](Self::in_memory). DynamoDB Local has a database for each `access_key_id`,
+    /// which consists of letters and digits.
+    ///
+    /// A call blocks its thread until the endpoint has answered, so the endpoint cannot be served
+    /// by that thread.
+    ///
+    /// # Errors
+    /// When SQLite cannot be used, or `endpoint` is no address.
+    pub fn with_dynamodb_at(
+        endpoint: &str,
+        access_key_id: &str,
+        rule: Rule,
+        clock: Clock,
+        entropy: Entropy,
+    ) -> Result<Self, LocalAwsError> {
+        let url = endpoint.parse();
+        let url = url.map_err(|error| LocalAwsError::Url(endpoint.to_owned(), error))?;
+        let endpoint =
+            endpoint::Endpoint::new(url, access_key_id).map_err(LocalAwsError::Client)?;
+        let engine = engine::Engine::Endpoint(endpoint);
+        Ok(Self::of(engine, Queue::in_memory()?, rule, clock, entropy))
+    }
+
     fn of(
         engine: engine::Engine,
         queue: Queue,
@@ -101,12 +140,13 @@ impl LocalAws {
         entropy: Entropy,
     ) -> Self {
         let queue = Arc::new(queue);
-        Self(Arc::new(Inner {
+        let inner = Arc::new(Inner {
             engine,
             bus: bus::Bus::new(rule, Arc::clone(&queue), clock, entropy),
             queue,
             faults: Mutex::new(None),
-        }))
+        });
+        Self { inner, role: None }
     }
 
     /// Creates Tollgate's tables under `prefix`; those that exist stay.
@@ -115,15 +155,24 @@ impl LocalAws {
     /// When the engine refuses one.
     pub fn create_tables(&self, prefix: &str) -> Result<(), LocalAwsError> {
         for table in schema::TABLES {
-            self.0.engine.create_table(prefix, table)?;
+            self.inner.engine.create_table(prefix, table)?;
         }
         Ok(())
+    }
+
+    /// The same services, which hold each call of the SDK's clients against this role.
+    #[must_use]
+    pub fn in_role(&self, role: &Role) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            role: Some(role.clone()),
+        }
     }
 
     /// The queue that the rule delivers to.
     #[must_use]
     pub fn queue(&self) -> &Queue {
-        &self.0.queue
+        &self.inner.queue
     }
 
     /// Lets `injector` decide the fate of every call from now on.
@@ -137,15 +186,18 @@ impl LocalAws {
     }
 
     fn faults(&self) -> std::sync::MutexGuard<'_, Option<fault::Injector>> {
-        self.0.faults.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner
+            .faults
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Answers one API call given as its `X-Amz-Target` and JSON body, as the wire would.
     #[must_use]
     pub fn answer(&self, target: &str, body: &str) -> (u16, String) {
         let answer = match target.split_once('.') {
-            Some(("DynamoDB_20120810", operation)) => self.0.engine.answer(operation, body),
-            Some(("AWSEvents", "PutEvents")) => self.0.bus.put_events(body),
+            Some(("DynamoDB_20120810", operation)) => self.inner.engine.answer(operation, body),
+            Some(("AWSEvents", "PutEvents")) => self.inner.bus.put_events(body),
             _ => Answer {
                 status: 400,
                 body: r#"{"__type":"UnknownOperationException"}"#.to_owned(),
@@ -198,17 +250,21 @@ impl HttpConnector for LocalAws {
                 Some(injector) => injector(&call),
                 None => Fault::None,
             };
+            let take_effect = || {
+                let refused = this.role.as_ref().and_then(|role| role.refuse(&call));
+                refused.unwrap_or_else(|| this.answer(&call.target, &call.body))
+            };
             // A network would let other tasks run before and after the call took effect.
             tokio::task::yield_now().await;
             let answer = match fault {
-                Fault::None => Some(this.answer(&call.target, &call.body)),
+                Fault::None => Some(take_effect()),
                 Fault::RequestLost => None,
                 Fault::AnswerLost => {
-                    let _ = this.answer(&call.target, &call.body);
+                    let _ = take_effect();
                     None
                 }
                 Fault::NoAnswer => {
-                    let _ = this.answer(&call.target, &call.body);
+                    let _ = take_effect();
                     std::future::pending().await
                 }
                 Fault::Throttled => Some(call.throttled()),

@@ -1,19 +1,23 @@
 //! The functions behind the gateway, by the template's names for them.
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 
 use axum::body::Body;
 use axum::response::Response;
 use lambda_http::Request;
 use tollgate_domain::key::KeyFormat;
-use tollgate_domain::plan::Catalog;
-use tollgate_local_aws::LocalAws;
+use tollgate_local_aws::template::{InvalidTemplate, Stack};
+use tollgate_local_aws::{LocalAws, Role};
 use tollgate_metering::{Emitter, Metering};
-use tollgate_runtime::{Clock, Entropy, Metrics};
+use tollgate_runtime::config::InvalidConfig;
+use tollgate_runtime::{Clock, Entropy, Env, Metrics, config, env};
 use tollgate_store::Store;
 use tollgate_web::serve;
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service};
+
+use crate::product::StartError;
 
 /// An HTTP function.
 #[derive(Clone)]
@@ -24,94 +28,143 @@ pub(crate) struct Function {
 }
 
 /// What all functions are made of.
-#[derive(Clone)]
 pub(crate) struct Parts {
     pub(crate) aws: LocalAws,
-    pub(crate) store: Store,
-    pub(crate) plans: Catalog,
+    pub(crate) stack: Stack,
     pub(crate) clock: Clock,
     pub(crate) entropy: Entropy,
-    pub(crate) format: KeyFormat,
-    pub(crate) uncounted: Vec<String>,
+    /// Of the functions made so far.
+    pub(crate) roles: RefCell<Vec<Role>>,
+}
+
+/// What one function is given: the variables that the template sets for it, and AWS clients that
+/// its role allows what it allows.
+struct Given<'a> {
+    parts: &'a Parts,
+    env: Env,
+    aws: LocalAws,
 }
 
 impl Parts {
-    pub(crate) fn authorizer(&self) -> authorizer::App {
-        authorizer::App {
-            store: self.store.clone(),
-            plans: self.plans.clone(),
-            uncounted: self.uncounted.clone(),
-            clock: self.clock.clone(),
-            metrics: Metrics::none(),
-        }
+    fn given(&self, function: &str) -> Result<Given<'_>, StartError> {
+        let role = self.stack.role(function)?;
+        let aws = self.aws.in_role(&role);
+        self.roles.borrow_mut().push(role);
+        // Lambda sets this one.
+        let name = (env::FUNCTION_NAME.name.to_owned(), function.to_owned());
+        let variables = self.stack.variables(function)?;
+        Ok(Given {
+            parts: self,
+            env: Env::of(variables.into_iter().chain([name])),
+            aws,
+        })
     }
 
-    pub(crate) fn usage_writer(&self) -> usage_writer::App {
-        usage_writer::App {
-            store: self.store.clone(),
-            plans: self.plans.clone(),
-            clock: self.clock.clone(),
-            metrics: Metrics::none(),
-        }
-    }
-
-    pub(crate) fn billing(&self) -> billing::App {
-        billing::App {
-            store: self.store.clone(),
-            plans: self.plans.clone(),
-            clock: self.clock.clone(),
-            metrics: Metrics::none(),
-        }
-    }
-
-    fn keys(&self) -> keys::App {
-        keys::App {
-            store: self.store.clone(),
-            clock: self.clock.clone(),
-        }
-    }
-
-    fn issuer(&self) -> keys::Issuer {
-        keys::Issuer {
-            app: self.keys(),
-            entropy: self.entropy.clone(),
-            format: self.format.clone(),
-        }
-    }
-
-    fn metering(&self, function: &str) -> Metering {
-        let sdk = self.aws.sdk_config();
+    /// The tables, for the product's own use: no role stands in its way.
+    pub(crate) fn store(&self) -> Store {
         let (clock, entropy) = (self.clock.clone(), self.entropy.clone());
-        Metering::new(Emitter::new(&sdk, "usage", function, clock, entropy))
+        Store::new(&self.aws.sdk_config(), self.stack.name(), clock, entropy)
+    }
+
+    /// What new keys look like.
+    pub(crate) fn key_format(&self) -> Result<KeyFormat, StartError> {
+        let variables = self.stack.variables("KeysCreateFunction")?;
+        Ok(config::key_format(&Env::of(variables))?)
+    }
+
+    pub(crate) fn authorizer(&self) -> Result<authorizer::App, StartError> {
+        let given = self.given("AuthorizerFunction")?;
+        Ok(authorizer::App {
+            store: given.store()?,
+            plans: config::plans(&given.env)?,
+            uncounted: config::uncounted_routes(&given.env)?,
+            clock: self.clock.clone(),
+            metrics: Metrics::none(),
+        })
+    }
+
+    pub(crate) fn usage_writer(&self) -> Result<usage_writer::App, StartError> {
+        let given = self.given("UsageWriterFunction")?;
+        Ok(usage_writer::App {
+            store: given.store()?,
+            plans: config::plans(&given.env)?,
+            clock: self.clock.clone(),
+            metrics: Metrics::none(),
+        })
+    }
+
+    pub(crate) fn billing(&self) -> Result<billing::App, StartError> {
+        let given = self.given("BillingFunction")?;
+        Ok(billing::App {
+            store: given.store()?,
+            plans: config::plans(&given.env)?,
+            clock: self.clock.clone(),
+            metrics: Metrics::none(),
+        })
     }
 
     /// The HTTP function of that logical id.
-    pub(crate) fn http_function(&self, logical_id: &str) -> Option<Function> {
+    pub(crate) fn http_function(&self, logical_id: &str) -> Result<Function, StartError> {
+        let given = self.given(logical_id)?;
         let function = match logical_id {
-            "KeysCreateFunction" => plain(serve(keys::create::routes(self.issuer()))),
-            "KeysListFunction" => plain(serve(keys::list::routes(self.keys()))),
-            "KeysGetFunction" => plain(serve(keys::get::routes(self.keys()))),
-            "KeysUpdateFunction" => plain(serve(keys::update::routes(self.keys()))),
-            "KeysRotateFunction" => plain(serve(keys::rotate::routes(self.issuer()))),
-            "KeysRevokeFunction" => plain(serve(keys::revoke::routes(self.keys()))),
-            "KeysStatsFunction" => plain(serve(keys::stats::routes(self.keys()))),
+            "KeysCreateFunction" => plain(serve(keys::create::routes(given.issuer()?))),
+            "KeysListFunction" => plain(serve(keys::list::routes(given.keys()?))),
+            "KeysGetFunction" => plain(serve(keys::get::routes(given.keys()?))),
+            "KeysUpdateFunction" => plain(serve(keys::update::routes(given.keys()?))),
+            "KeysRotateFunction" => plain(serve(keys::rotate::routes(given.issuer()?))),
+            "KeysRevokeFunction" => plain(serve(keys::revoke::routes(given.keys()?))),
+            "KeysStatsFunction" => plain(serve(keys::stats::routes(given.keys()?))),
             "AdminApiFunction" => plain(serve(admin_api::routes(admin_api::App {
-                store: self.store.clone(),
-                plans: self.plans.clone(),
+                store: given.store()?,
+                plans: config::plans(&given.env)?,
                 clock: self.clock.clone(),
                 entropy: self.entropy.clone(),
                 metrics: Metrics::none(),
             }))),
             "UsageApiFunction" => plain(serve(usage_api::routes(usage_api::App {
-                store: self.store.clone(),
-                plans: self.plans.clone(),
+                store: given.store()?,
+                plans: config::plans(&given.env)?,
                 clock: self.clock.clone(),
             }))),
-            "PingFunction" => metered(&self.metering("ping"), serve(ping::routes())),
-            "AnalyzeFunction" => metered(&self.metering("analyze"), serve(analyze::routes())),
-            _ => return None,
+            "PingFunction" => metered(&given.metering()?, serve(ping::routes())),
+            "AnalyzeFunction" => metered(&given.metering()?, serve(analyze::routes())),
+            other => {
+                let known = format!("a known function in place of {other}");
+                return Err(InvalidTemplate::Lacks(known).into());
+            }
         };
-        Some(function)
+        Ok(function)
+    }
+}
+
+impl Given<'_> {
+    fn store(&self) -> Result<Store, StartError> {
+        let (clock, entropy) = (self.parts.clock.clone(), self.parts.entropy.clone());
+        let store = Store::from_env(&self.env, &self.aws.sdk_config(), clock, entropy);
+        Ok(store.map_err(InvalidConfig::from)?)
+    }
+
+    fn keys(&self) -> Result<keys::App, StartError> {
+        Ok(keys::App {
+            store: self.store()?,
+            clock: self.parts.clock.clone(),
+        })
+    }
+
+    fn issuer(&self) -> Result<keys::Issuer, StartError> {
+        Ok(keys::Issuer {
+            app: self.keys()?,
+            entropy: self.parts.entropy.clone(),
+            format: config::key_format(&self.env)?,
+        })
+    }
+
+    fn metering(&self) -> Result<Metering, StartError> {
+        let (clock, entropy) = (self.parts.clock.clone(), self.parts.entropy.clone());
+        let var = |var| self.env.get(var).map_err(InvalidConfig::from);
+        let (bus, name) = (var(env::EVENT_BUS)?, var(env::FUNCTION_NAME)?);
+        let sdk = self.aws.sdk_config();
+        Ok(Metering::new(Emitter::new(&sdk, bus, name, clock, entropy)))
     }
 }
 

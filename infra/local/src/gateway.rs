@@ -2,6 +2,7 @@
 //! route, and answers by itself when it comes to none.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -20,7 +21,8 @@ use tollgate_web::Problem;
 use tower::ServiceExt;
 
 use crate::functions::{Function, Parts};
-use crate::template::{GatewayResponse, InvalidTemplate, Route, Template};
+use crate::product::StartError;
+use crate::template::{GatewayResponse, Route, Template};
 
 /// API Gateway's bound on a body.
 const MAX_BODY: usize = 10 * 1024 * 1024;
@@ -87,13 +89,12 @@ impl Gateway {
         template: &Template,
         parts: &Parts,
         alias: Option<KeyAlias>,
-    ) -> Result<Self, InvalidTemplate> {
+    ) -> Result<Self, StartError> {
         let mut functions: BTreeMap<&str, Function> = BTreeMap::new();
         for route in &template.routes {
-            let function = parts.http_function(&route.function).ok_or_else(|| {
-                InvalidTemplate::Lacks(format!("a known function in place of {}", route.function))
-            })?;
-            functions.entry(&route.function).or_insert(function);
+            if let Entry::Vacant(entry) = functions.entry(&route.function) {
+                entry.insert(parts.http_function(&route.function)?);
+            }
         }
         let routes = template.routes.iter();
         let routes =
@@ -102,7 +103,7 @@ impl Gateway {
             stage: template.stage.clone(),
             routes: routes.collect(),
             responses: template.responses.clone(),
-            authorizer: parts.authorizer(),
+            authorizer: parts.authorizer()?,
             clock: parts.clock.clone(),
             entropy: parts.entropy.clone(),
             alias,

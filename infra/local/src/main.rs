@@ -13,7 +13,7 @@ use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tollgate_local::product::{self, AdminKey, Options, Running};
 use tollgate_local::{demo, product::StartError};
-use tollgate_runtime::Chain;
+use tollgate_runtime::{Chain, env};
 
 /// Tollgate on one machine: gates, meters and bills an HTTP API, with no account, container or
 /// service.
@@ -52,6 +52,22 @@ struct ServeArgs {
     /// The admin key; without one, a key is made at the first start and shown once.
     #[arg(long, env = "TOLLGATE_ADMIN_KEY", hide_env_values = true)]
     admin_key: Option<String>,
+    #[command(flatten)]
+    stack: StackArgs,
+}
+
+/// The template's parameters that matter here, under the names of the functions' variables.
+#[derive(Args)]
+struct StackArgs {
+    /// The plans on offer as a JSON list.
+    #[arg(long, env = env::PLANS.name, value_name = "JSON")]
+    plans: Option<String>,
+    /// First segment of new keys.
+    #[arg(long, env = env::KEY_BRAND.name, value_name = "BRAND")]
+    key_brand: Option<String>,
+    /// Second segment of new customer keys.
+    #[arg(long, env = env::KEY_ENV.name, value_name = "ENV")]
+    key_env: Option<String>,
 }
 
 /// Why serving ended badly.
@@ -106,7 +122,8 @@ async fn try_serve(args: ServeArgs) -> Result<(), ServeError> {
         port: args.port,
         data,
         admin_key: args.admin_key,
-        plans: None,
+        parameters: parameters(args.stack),
+        template: None,
     })
     .await?;
     greet(&running, &place);
@@ -116,6 +133,18 @@ async fn try_serve(args: ServeArgs) -> Result<(), ServeError> {
     }
     println!("stopping");
     running.stop().await.map_err(ServeError::Server)
+}
+
+fn parameters(stack: StackArgs) -> Vec<(&'static str, String)> {
+    let given = [
+        ("Plans", stack.plans),
+        ("KeyBrand", stack.key_brand),
+        ("KeyEnv", stack.key_env),
+    ];
+    let given = given.into_iter();
+    given
+        .filter_map(|(name, value)| Some((name, value?)))
+        .collect()
 }
 
 /// Says where everything is, with commands that work when pasted.

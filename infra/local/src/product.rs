@@ -1,5 +1,6 @@
 //! The whole product, started and stopped.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -19,11 +20,12 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tollgate_domain::id::KeyId;
-use tollgate_domain::key::{ApiKey, KeyPrefix, KeyRecord, KeyStatus, Owner, Role};
+use tollgate_domain::key::{self, ApiKey, KeyPrefix, KeyRecord, KeyStatus, Owner};
 use tollgate_domain::plan::Overrides;
-use tollgate_local_aws::{LocalAws, LocalAwsError};
+use tollgate_local_aws::template::{InvalidTemplate, Stack, TEMPLATE};
+use tollgate_local_aws::{LocalAws, LocalAwsError, Role};
+use tollgate_runtime::Entropy;
 use tollgate_runtime::config::InvalidConfig;
-use tollgate_runtime::{Entropy, Env, config, env};
 use tollgate_store::{Created, NewKey, Store, StoreError};
 
 use crate::consumer::Consumer;
@@ -31,10 +33,10 @@ use crate::functions::{self, Function, Parts};
 use crate::gateway::{self, Gateway, KeyAlias};
 use crate::local_api;
 use crate::local_clock::{ClockError, LocalClock};
-use crate::template::{InvalidTemplate, Template};
+use crate::template::Template;
 
-/// What the local product's table names begin with.
-const TABLE_PREFIX: &str = "local";
+/// What the local product is called as a stack.
+const STACK: &str = "local";
 
 /// How long calls under way may take to be answered when the product stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -53,8 +55,10 @@ pub struct Options {
     pub data: Option<PathBuf>,
     /// The admin key. A text that is no key of Tollgate's stands for one that is made of it.
     pub admin_key: Option<String>,
-    /// The plans as JSON; those of the environment or the shipped ones if left out.
-    pub plans: Option<String>,
+    /// Parameters of the template, in place of their defaults.
+    pub parameters: Vec<(&'static str, String)>,
+    /// Another template than that of the build.
+    pub template: Option<String>,
 }
 
 /// Why it did not start.
@@ -124,6 +128,8 @@ pub struct Running {
     pub aws: LocalAws,
     /// Its tables, likewise.
     pub store: Store,
+    /// The functions' roles, which know what was asked of them.
+    pub roles: Vec<Role>,
     stop: oneshot::Sender<()>,
     server: JoinHandle<std::io::Result<()>>,
     deliveries: JoinHandle<()>,
@@ -143,8 +149,12 @@ struct Doors {
 /// # Errors
 /// When it cannot start; nothing is left running then.
 pub async fn start(options: Options) -> Result<Running, StartError> {
-    let process = Env::of_process();
-    let template = Template::built_in()?;
+    let template = options.template.as_deref().unwrap_or(TEMPLATE);
+    let mut stack = Stack::of(template, STACK)?;
+    for (parameter, value) in &options.parameters {
+        stack = stack.with_parameter(parameter, value);
+    }
+    let template = Template::of(&stack)?;
     let entropy = Entropy::system()?;
     let lock = options.data.as_deref().map(lock).transpose()?;
     let clock_file = options.data.as_ref().map(|dir| dir.join("clock"));
@@ -156,22 +166,16 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         Some(dir) => LocalAws::open(dir, rule, clock.clone(), entropy.clone())?,
         None => LocalAws::in_memory(rule, clock.clone(), entropy.clone())?,
     };
-    aws.create_tables(TABLE_PREFIX)?;
-    let sdk = aws.sdk_config();
-    let uncounted = Env::of([(env::UNCOUNTED_ROUTES, &template.uncounted_routes)]);
+    aws.create_tables(stack.name())?;
     let parts = Parts {
         aws: aws.clone(),
-        store: Store::new(&sdk, TABLE_PREFIX, clock.clone(), entropy.clone()),
-        plans: match &options.plans {
-            Some(plans) => config::plans(&Env::of([(env::PLANS, plans)]))?,
-            None => config::plans(&process)?,
-        },
+        stack,
         clock,
         entropy,
-        format: config::key_format(&process)?,
-        uncounted: config::uncounted_routes(&uncounted)?,
+        roles: RefCell::default(),
     };
-    let (admin, alias) = admin_key(&parts, options.admin_key).await?;
+    let store = parts.store();
+    let (admin, alias) = admin_key(&parts, &store, options.admin_key).await?;
 
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, options.port)).await;
     let listener = listener.map_err(|error| StartError::Port(options.port, error))?;
@@ -181,7 +185,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
 
     let consumer = Arc::new(Consumer::new(
         aws.clone(),
-        parts.usage_writer(),
+        parts.usage_writer()?,
         template.batch_size,
         Duration::from_secs(template.batch_window_s),
     ));
@@ -190,7 +194,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         clock: parts.clock.clone(),
         aws: aws.clone(),
         consumer: Arc::clone(&consumer),
-        billing: parts.billing(),
+        billing: parts.billing()?,
     });
     let doors = Doors {
         gateway: Arc::new(Gateway::new(&template, &parts, alias)?),
@@ -218,7 +222,8 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         url: format!("http://{address}"),
         admin,
         aws,
-        store: parts.store,
+        store,
+        roles: parts.roles.into_inner(),
         stop,
         server,
         deliveries,
@@ -262,6 +267,7 @@ fn lock(dir: &Path) -> Result<File, StartError> {
 /// Sees to it that there is an admin key.
 async fn admin_key(
     parts: &Parts,
+    store: &Store,
     given: Option<String>,
 ) -> Result<(AdminKey, Option<KeyAlias>), StartError> {
     if let Some(text) = given {
@@ -270,23 +276,24 @@ async fn admin_key(
             return Err(StartError::AdminKey);
         }
         if let Ok(key) = ApiKey::parse(&text) {
-            store_admin_key(parts, &key).await?;
+            store_admin_key(parts, store, &key).await?;
             return Ok((AdminKey::Given(text), None));
         }
         // The same text stands for the same key at every start.
         let seed = Sha256::digest(&text).into();
         let key = parts
-            .format
-            .generate(Role::Admin, &mut StdRng::from_seed(seed));
-        store_admin_key(parts, &key).await?;
+            .key_format()?
+            .generate(key::Role::Admin, &mut StdRng::from_seed(seed));
+        store_admin_key(parts, store, &key).await?;
         let alias = KeyAlias {
             text: text.clone(),
             key: key.expose().to_owned(),
         };
         return Ok((AdminKey::Given(text), Some(alias)));
     }
+    let format = parts.key_format()?;
     // Admin keys come first in the list of keys.
-    let first = parts.store.list_keys(None, None, 100).await?;
+    let first = store.list_keys(None, None, 100).await?;
     let now = parts.clock.now();
     let earlier = first
         .items
@@ -297,13 +304,13 @@ async fn admin_key(
     }
     let key = parts
         .entropy
-        .with(|rng| parts.format.generate(Role::Admin, rng));
-    store_admin_key(parts, &key).await?;
+        .with(|rng| format.generate(key::Role::Admin, rng));
+    store_admin_key(parts, store, &key).await?;
     Ok((AdminKey::Made(key.expose().to_owned()), None))
 }
 
 /// Stores an admin key, unless it is stored already.
-async fn store_admin_key(parts: &Parts, key: &ApiKey) -> Result<(), StartError> {
+async fn store_admin_key(parts: &Parts, store: &Store, key: &ApiKey) -> Result<(), StartError> {
     let record = KeyRecord {
         id: parts.entropy.with(KeyId::random),
         prefix: key.prefix(),
@@ -319,7 +326,7 @@ async fn store_admin_key(parts: &Parts, key: &ApiKey) -> Result<(), StartError> 
         secret: key,
         record: &record,
     };
-    match parts.store.create_key(&new, None).await? {
+    match store.create_key(&new, None).await? {
         Created::New | Created::Taken => Ok(()),
         Created::Replayed(_) | Created::KeyReused | Created::NoCustomer => {
             Err(StartError::AdminKey)

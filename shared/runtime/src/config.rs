@@ -19,13 +19,13 @@ pub enum InvalidConfig {
     KeyFormat(#[from] InvalidKeyFormat),
 }
 
-/// The plans on offer: [`env::PLANS`], or the shipped ones.
+/// The plans on offer: those of [`env::PLANS`].
 ///
 /// # Errors
 /// When the variable holds anything but a list of plans.
 pub fn plans(env: &Env) -> Result<Catalog, InvalidConfig> {
     match env.get(env::PLANS)? {
-        "" => Ok(Catalog::shipped()?),
+        "shipped" => Ok(Catalog::shipped()?),
         json => Ok(Catalog::from_json(json)?),
     }
 }
@@ -44,7 +44,7 @@ pub fn key_format(env: &Env) -> Result<KeyFormat, InvalidConfig> {
 /// The beginnings of route templates that count towards no limit.
 ///
 /// # Errors
-/// Never today: the variable has a default.
+/// When the variable is not set.
 pub fn uncounted_routes(env: &Env) -> Result<Vec<String>, InvalidConfig> {
     let routes = env.get(env::UNCOUNTED_ROUTES)?.split(',').map(str::trim);
     let routes = routes.filter(|route| !route.is_empty());

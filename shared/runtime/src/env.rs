@@ -1,7 +1,9 @@
 //! Every environment variable that Tollgate reads, declared once.
 //!
-//! `main` functions read them through [`Env`]; nothing else reads the environment. The AWS SDK
-//! reads its own standard variables besides (`AWS_REGION`, `AWS_ENDPOINT_URL_DYNAMODB`, …).
+//! `main` functions read them through [`Env`]; nothing else reads the environment. None has a
+//! default: what the template forgets to set is named when the function starts, and not guessed. The
+//! AWS SDK reads its own standard variables besides (`AWS_REGION`, `AWS_ENDPOINT_URL_DYNAMODB`, …),
+//! and the Lambda runtime `RUST_LOG`.
 
 use std::collections::HashMap;
 
@@ -12,53 +14,44 @@ pub struct Var {
     pub name: &'static str,
     /// What it means, and what form it takes.
     pub doc: &'static str,
-    /// What holds when it is not set; `None` if it must be.
-    pub default: Option<&'static str>,
 }
 
 /// What the names of the stack's tables begin with.
 pub const TABLE_PREFIX: Var = Var {
     name: "TOLLGATE_TABLE_PREFIX",
     doc: "What the table names begin with: the stack's name. `prod` makes `prod-accounts`.",
-    default: None,
 };
 /// The bus that metered functions put usage on.
 pub const EVENT_BUS: Var = Var {
     name: "TOLLGATE_EVENT_BUS",
     doc: "Name or ARN of the EventBridge bus that usage is put on.",
-    default: None,
 };
 /// The first segment of new keys.
 pub const KEY_BRAND: Var = Var {
     name: "TOLLGATE_KEY_BRAND",
     doc: "First segment of new keys: 1 to 12 of a-z and 0-9. Older keys keep working.",
-    default: Some("tg"),
 };
 /// The second segment of new customer keys.
 pub const KEY_ENV: Var = Var {
     name: "TOLLGATE_KEY_ENV",
     doc: "Second segment of new customer keys, such as `live` or `test`.",
-    default: Some("live"),
 };
 /// The plans on offer.
 pub const PLANS: Var = Var {
     name: "TOLLGATE_PLANS",
-    doc: "The plans as a JSON list; empty for the shipped ones (shared/domain/src/plans.json).",
-    default: Some(""),
+    doc: "The plans as a JSON list, or `shipped` for those of shared/domain/src/plans.json.",
 };
 /// Routes that need a key but are not counted.
 pub const UNCOUNTED_ROUTES: Var = Var {
     name: "TOLLGATE_UNCOUNTED_ROUTES",
     doc: "Comma-separated beginnings of route templates that need a good key but count towards \
           no limit: what a customer must reach when out of quota, and the admin API.",
-    default: Some("/admin/,/api/usage/"),
 };
 
 /// Set by Lambda: part of the source of the usage that a function emits.
 pub const FUNCTION_NAME: Var = Var {
     name: "AWS_LAMBDA_FUNCTION_NAME",
     doc: "The function's name; Lambda sets it.",
-    default: Some("function"),
 };
 
 /// All of them, in the order they are documented.
@@ -92,23 +85,19 @@ impl Env {
         Self(known.collect())
     }
 
-    /// An environment of these values.
+    /// An environment of these values, by name.
     #[must_use]
-    pub fn of<const N: usize>(values: [(Var, &str); N]) -> Self {
-        let values = values.map(|(var, value)| (var.name.to_owned(), value.to_owned()));
-        Self(values.into())
+    pub fn of(values: impl IntoIterator<Item = (String, String)>) -> Self {
+        Self(values.into_iter().collect())
     }
 
-    /// The variable's value, or its default.
+    /// The variable's value.
     ///
     /// # Errors
-    /// When it is not set and has no default.
+    /// When it is not set.
     pub fn get(&self, var: Var) -> Result<&str, MissingVar> {
-        self.0
-            .get(var.name)
-            .map(String::as_str)
-            .or(var.default)
-            .ok_or(MissingVar(var))
+        let value = self.0.get(var.name).map(String::as_str);
+        value.ok_or(MissingVar(var))
     }
 }
 
@@ -119,17 +108,13 @@ mod tests {
     /// `docs/configuration.md`, made from the declarations.
     fn page() -> String {
         let mut page = "# Configuration\n\n\
-            The environment variables that the functions read. The template sets them. This page is\n\
-            made from `shared/runtime/src/env.rs`.\n\n\
-            | variable | meaning | if not set |\n|---|---|---|\n"
+            The environment variables that the functions read. The template sets them, each for the\n\
+            functions that read it; one that is not set keeps its function from starting. `RUST_LOG`\n\
+            is the lowest level that is logged. This page is made from `shared/runtime/src/env.rs`.\n\n\
+            | variable | meaning |\n|---|---|\n"
             .to_owned();
         for var in ALL {
-            let default = match var.default {
-                None => "the function does not start".to_owned(),
-                Some("") => "empty".to_owned(),
-                Some(value) => format!("`{value}`"),
-            };
-            page.push_str(&format!("| `{}` | {} | {default} |\n", var.name, var.doc));
+            page.push_str(&format!("| `{}` | {} |\n", var.name, var.doc));
         }
         page
     }
@@ -150,9 +135,8 @@ mod tests {
 
     #[test]
     fn a_missing_variable_is_named_and_explained() {
-        let env = Env::of([(KEY_ENV, "test")]);
+        let env = Env::of([(KEY_ENV.name.to_owned(), "test".to_owned())]);
         assert_eq!(env.get(KEY_ENV), Ok("test"));
-        assert_eq!(env.get(KEY_BRAND), Ok("tg"));
         let error = env.get(TABLE_PREFIX).unwrap_err().to_string();
         assert!(
             error.contains("TOLLGATE_TABLE_PREFIX is not set"),

@@ -11,7 +11,7 @@ use tollgate_domain::customer::Customer;
 use tollgate_domain::key::{ApiKey, KeyRecord, Owner};
 use tollgate_domain::plan::{Catalog, Overrides};
 use tollgate_local_aws::fixture::Fixture;
-use tollgate_local_aws::{Call, CloudWatch, Fault};
+use tollgate_local_aws::{Call, CloudWatch, Fault, template};
 use tollgate_runtime::{Env, config};
 use tollgate_store::{Created, NewKey};
 
@@ -28,6 +28,12 @@ pub(crate) fn event(case: &str) -> Value {
     let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../events/authorizer");
     let text = std::fs::read_to_string(format!("{dir}/{case}.json")).unwrap();
     serde_json::from_str(&text).unwrap()
+}
+
+/// The variables that the template sets.
+fn variables() -> Env {
+    let stack = template::Stack::built_in("test").unwrap();
+    Env::of(stack.variables("AuthorizerFunction").unwrap())
 }
 
 /// The key that an event carries.
@@ -60,7 +66,7 @@ impl Stack {
         let app = App {
             store: at.store.clone(),
             plans: Catalog::shipped().unwrap(),
-            uncounted: config::uncounted_routes(&Env::of([])).unwrap(),
+            uncounted: config::uncounted_routes(&variables()).unwrap(),
             clock: at.clock(),
             metrics: cloudwatch.metrics("test", at.clock()),
         };

@@ -3,6 +3,7 @@
 use http::{Method, StatusCode};
 use serde_json::json;
 use tollgate_local::template::Template;
+use tollgate_local_aws::template::Stack;
 
 use crate::site::{Site, ping, send};
 
@@ -65,7 +66,7 @@ pub(crate) async fn a_change_of_plan_holds_from_the_next_call(site: Site) {
 pub(crate) async fn no_route_is_open_to_the_wrong_caller(site: Site) {
     let customer = site.customer("pro").await;
     let (client, _) = site.key(json!({ "customer_id": customer })).await;
-    let template = Template::built_in().unwrap();
+    let template = Template::of(&Stack::built_in("test").unwrap()).unwrap();
     assert!(template.routes.len() >= 16);
     for route in template.routes {
         let path = route.path.replace("{key}", "tg_live_00000000");

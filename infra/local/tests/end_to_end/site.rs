@@ -101,7 +101,7 @@ impl Target {
         match self {
             Target::Local => {
                 let options = Options {
-                    plans: Some(PLANS.to_owned()),
+                    parameters: vec![("Plans", PLANS.to_owned())],
                     ..Options::default()
                 };
                 let running = product::start(options).await.unwrap();

@@ -1,0 +1,185 @@
+//! Holds the template against the code that it deploys.
+//!
+//! Each check returns what is wrong in sentences, so that it can be run on a template with a
+//! mistake in it as well: a check that cannot fail guards nothing.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot begin, or cannot look, has failed"
+)]
+
+mod api;
+mod metrics;
+mod permissions;
+mod routes;
+mod tables;
+mod usage;
+mod variables;
+
+use tollgate_local_aws::template::{Stack, TEMPLATE};
+
+/// What is wrong with the template, as far as reading it shows.
+fn defects(template: &str) -> Vec<String> {
+    let stack = Stack::of(template, "test").unwrap();
+    let mut defects = Vec::new();
+    defects.extend(api::defects(&stack));
+    defects.extend(routes::defects(&stack));
+    defects.extend(usage::defects(&stack));
+    defects.extend(tables::defects(&stack));
+    defects.extend(variables::defects(&stack));
+    defects.extend(metrics::defects(&stack));
+    defects
+}
+
+#[test]
+fn the_template_is_what_the_code_needs() {
+    assert_eq!(defects(TEMPLATE), [""; 0]);
+}
+
+/// A role with less would make a function fail, and one with more is not its least.
+#[tokio::test]
+async fn each_function_may_do_what_it_does_and_nothing_else() {
+    assert_eq!(permissions::defects(TEMPLATE).await, [""; 0]);
+}
+
+/// The template with a mistake in it.
+fn mutated(from: &str, to: &str) -> String {
+    assert!(TEMPLATE.contains(from), "the template has no {from}");
+    TEMPLATE.replacen(from, to, 1)
+}
+
+/// The mistake is found, in these words.
+fn check(from: &str, to: &str, expected: &str) {
+    let found = defects(&mutated(from, to));
+    let named = found.iter().any(|defect| defect.contains(expected));
+    assert!(named, "{from} -> {to}: {found:?}");
+}
+
+#[test]
+fn mistakes_in_the_template_are_found() {
+    // Decisions that are cached let calls through uncounted.
+    check(
+        "ReauthorizeEvery: 0",
+        "ReauthorizeEvery: 300",
+        "decisions are cached for 300 s",
+    );
+    check(
+        "FunctionPayloadType: REQUEST",
+        "FunctionPayloadType: TOKEN",
+        "REQUEST",
+    );
+    check(
+        "StatusCode: 429",
+        "StatusCode: 403",
+        "ACCESS_DENIED has status 403",
+    );
+    check(
+        "Retry-After: context.authorizer.retryAfter",
+        "Retry-After: \"'60'\"",
+        "ACCESS_DENIED lacks the header field Retry-After",
+    );
+    check(
+        "\"limit\":$context",
+        "\"limits\":$context",
+        "ACCESS_DENIED has another body",
+    );
+    check("BatchSize: 100", "BatchSize: 10", "batches of 10");
+    check(
+        "MaximumBatchingWindowInSeconds: 5",
+        "MaximumBatchingWindowInSeconds: 60",
+        "wait for 60 s",
+    );
+    check("[ReportBatchItemFailures]", "[]", "ReportBatchItemFailures");
+    check(
+        "maxReceiveCount: 5",
+        "maxReceiveCount: 1",
+        "dies after 1 deliveries",
+    );
+    check(
+        "detail-type: [tollgate.usage.v1]",
+        "detail-type: [tollgate.usage.v2]",
+        "the rule",
+    );
+    check(
+        "{ AttributeName: pk, KeyType: HASH }",
+        "{ AttributeName: id, KeyType: HASH }",
+        "table accounts has another key",
+    );
+    check(
+        "AttributeName: expires\n",
+        "AttributeName: expiry\n",
+        "another TTL attribute",
+    );
+    check(
+        "IndexName: billable",
+        "IndexName: billing",
+        "table usage has other indexes",
+    );
+    check(
+        "Path: /api/analyze",
+        "Path: /api/analyse",
+        "POST /api/analyse of AnalyzeFunction",
+    );
+    check(
+        "Path: /api/analyze",
+        "Path: /api/analyse",
+        "POST /api/analyze in functions/analyze",
+    );
+    check(
+        "Method: delete",
+        "Method: put",
+        "DELETE /admin/api-keys/{key}",
+    );
+    check(
+        "TOLLGATE_KEY_BRAND: ",
+        "TOLLGATE_BRAND: ",
+        "TOLLGATE_BRAND, which nothing reads",
+    );
+    check(
+        "TOLLGATE_UNCOUNTED_ROUTES: ",
+        "RUST_LOG: ",
+        "TOLLGATE_UNCOUNTED_ROUTES is set",
+    );
+    check(
+        "MetricName: NightsRun",
+        "MetricName: NightRuns",
+        "NightRuns",
+    );
+    check("\"CentsCharged\"", "\"Cents\"", "no function writes Cents");
+    check(
+        "Name: Outcome, Value: allowed",
+        "Name: Result, Value: allowed",
+        "Decisions",
+    );
+}
+
+#[tokio::test]
+async fn a_role_that_lacks_an_action_is_found() {
+    let template = mutated(
+        "Action: [dynamodb:ConditionCheckItem, dynamodb:GetItem, dynamodb:PutItem]",
+        "Action: [dynamodb:GetItem, dynamodb:PutItem]",
+    );
+    let expected = "KeysCreateFunction may not dynamodb:ConditionCheckItem on table/local-accounts";
+    assert_eq!(permissions::defects(&template).await, [expected]);
+}
+
+#[tokio::test]
+async fn a_role_that_has_an_action_too_many_is_found() {
+    let template = mutated(
+        "Action: [dynamodb:ConditionCheckItem, dynamodb:GetItem, dynamodb:PutItem]",
+        "Action: [dynamodb:ConditionCheckItem, dynamodb:DeleteItem, dynamodb:GetItem, \
+         dynamodb:PutItem]",
+    );
+    let expected = "KeysCreateFunction never needs dynamodb:DeleteItem on table/local-accounts";
+    assert_eq!(permissions::defects(&template).await, [expected]);
+}
+
+#[tokio::test]
+async fn a_role_for_another_resource_is_found() {
+    let template = mutated(
+        "Resource: !Sub \"${AccountsTable.Arn}/index/listing\"",
+        "Resource: !GetAtt AccountsTable.Arn",
+    );
+    let expected = "KeysListFunction may not dynamodb:Query on table/local-accounts/index/listing";
+    assert_eq!(permissions::defects(&template).await, [expected]);
+}

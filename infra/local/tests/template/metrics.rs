@@ -1,0 +1,90 @@
+//! The metrics that alarms watch and the dashboard shows are those that the functions write.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+use tollgate_local_aws::template::{Node, Stack};
+use tollgate_runtime::metrics::{ALL, NAMESPACE, STACK};
+
+/// A metric's name and those of its dimensions.
+type Named = (String, Vec<String>);
+
+pub(crate) fn defects(stack: &Stack) -> Vec<String> {
+    let mut defects = Vec::new();
+    let written: BTreeSet<Named> = ALL
+        .iter()
+        .map(|metric| {
+            let dimensions = [STACK].iter().chain(metric.dimensions);
+            let dimensions = dimensions.map(|&name| name.to_owned()).collect();
+            (metric.name.to_owned(), dimensions)
+        })
+        .collect();
+    for (name, dimensions) in watched(stack).union(&shown(stack)) {
+        if !written.contains(&(name.clone(), dimensions.clone())) {
+            defects.push(format!("no function writes {name} by {dimensions:?}"));
+        }
+    }
+    defects
+}
+
+/// What the alarms watch.
+fn watched(stack: &Stack) -> BTreeSet<Named> {
+    let alarms = stack.of_type("AWS::CloudWatch::Alarm");
+    let metrics = alarms.flat_map(|(_, alarm)| {
+        let alarm = alarm.get("Properties");
+        let within = alarm.get("Metrics").elements();
+        let within = within.map(|node| node.at("MetricStat.Metric"));
+        within.chain([alarm])
+    });
+    let ours = metrics.filter(|node| node.get("Namespace").0.as_str() == Some(NAMESPACE));
+    let text = |node: Node<'_>, name| node.get(name).0.as_str().unwrap_or_default().to_owned();
+    ours.map(|node| {
+        let dimensions = node.get("Dimensions").elements();
+        let dimensions = dimensions.map(|dimension| text(dimension, "Name"));
+        (text(node, "MetricName"), dimensions.collect())
+    })
+    .collect()
+}
+
+/// What the dashboards show: each metric a list of namespace, name, and names and values of
+/// dimensions, in which `.` repeats what stands above it and `...` the beginning of the line above
+/// (<https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/CloudWatch-Dashboard-Body-Structure.html>).
+fn shown(stack: &Stack) -> BTreeSet<Named> {
+    let mut shown = BTreeSet::new();
+    for (_, dashboard) in stack.of_type("AWS::CloudWatch::Dashboard") {
+        let body = dashboard.at("Properties.DashboardBody").0;
+        let body = match body {
+            yaml_serde::Value::Tagged(sub) => sub.value.as_str(),
+            other => other.as_str(),
+        };
+        let body: Value = serde_json::from_str(body.unwrap_or_default()).unwrap();
+        for widget in body["widgets"].as_array().unwrap() {
+            let mut above: Vec<String> = Vec::new();
+            for metric in widget["properties"]["metrics"]
+                .as_array()
+                .into_iter()
+                .flatten()
+            {
+                let mut line: Vec<String> = Vec::new();
+                let given = metric.as_array().unwrap().iter().filter_map(Value::as_str);
+                let given: Vec<&str> = given.collect();
+                for (place, part) in given.iter().enumerate() {
+                    match *part {
+                        "..." => {
+                            let repeated = above.len() - (given.len() - 1 - place);
+                            line.extend_from_slice(&above[..repeated]);
+                        }
+                        "." => line.push(above[line.len()].clone()),
+                        part => line.push(part.to_owned()),
+                    }
+                }
+                if line[0] == NAMESPACE {
+                    let dimensions = line[2..].iter().step_by(2).cloned().collect();
+                    shown.insert((line[1].clone(), dimensions));
+                }
+                above = line;
+            }
+        }
+    }
+    shown
+}

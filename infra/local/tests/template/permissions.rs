@@ -1,0 +1,116 @@
+//! Every function's role, held against what the function asks for when it does all that it can.
+
+use http::Method;
+use serde_json::{Value, json};
+use tollgate_local::client::Client;
+use tollgate_local::product::{self, Options, Running};
+
+const PLANS: &str = include_str!("../../../emulated/plans.json");
+
+pub(crate) async fn defects(template: &str) -> Vec<String> {
+    let options = Options {
+        template: Some(template.to_owned()),
+        parameters: vec![("Plans", PLANS.to_owned())],
+        ..Options::default()
+    };
+    let running = product::start(options).await.unwrap();
+    let _ = everything(&running).await;
+    let (mut denied, mut unused) = (Vec::new(), Vec::new());
+    for role in &running.roles {
+        let function = role.function();
+        let needed = role.denied().into_iter();
+        denied.extend(needed.map(|needed| format!("{function} may not {needed}")));
+        let granted = role.unused().into_iter();
+        unused.extend(granted.map(|granted| format!("{function} never needs {granted}")));
+    }
+    // After a denial much goes undone, and says nothing of what is needed.
+    if denied.is_empty() { unused } else { denied }
+}
+
+/// Has each function do all that it can. What a role forbids on the way is found afterwards, so
+/// that answers are looked at only where the rest depends on them.
+async fn everything(running: &Running) -> Option<()> {
+    let anyone = Client::new(&running.url).unwrap();
+    let admin = anyone.with_key(running.admin.expose()?);
+    let post = async |path: &str, body: Value| admin.post(path, body).await.unwrap().json();
+    let get = async |path: &str| admin.get(path).await.unwrap().json();
+    let once = async |path: &str, body: Value| {
+        let headers = [
+            ("content-type", "application/json"),
+            ("idempotency-key", "once"),
+        ];
+        for _ in 0..2 {
+            let body = body.to_string().into();
+            let answer = admin.send(Method::POST, path, &headers, body);
+            answer.await.unwrap();
+        }
+    };
+    anyone
+        .post("/_local/clock", json!({ "now": "2026-11-22T10:00:00Z" }))
+        .await
+        .unwrap();
+
+    post(
+        "/admin/customers",
+        json!({ "id": "acme", "plan": "starter" }),
+    )
+    .await;
+    once(
+        "/admin/customers",
+        json!({ "id": "globex", "plan": "free" }),
+    )
+    .await;
+    get("/admin/customers").await;
+    get("/admin/customers/acme").await;
+    let patch = json!({ "name": "Acme" });
+    let path = "/admin/customers/acme";
+    admin.json(Method::PATCH, path, patch).await.unwrap();
+
+    let key = post("/admin/api-keys", json!({ "customer_id": "acme" })).await;
+    once("/admin/api-keys", json!({ "customer_id": "globex" })).await;
+    get("/admin/api-keys?customer_id=acme").await;
+    get("/admin/api-keys/stats").await;
+    let client = anyone.with_key(key["key"].as_str().unwrap_or_default());
+    let path = format!(
+        "/admin/api-keys/{}",
+        key["prefix"].as_str().unwrap_or_default()
+    );
+    get(&path).await;
+    let patch = json!({ "name": "ci" });
+    admin.json(Method::PATCH, &path, patch).await.unwrap();
+
+    // The plan includes three calls; a night and a run by hand each find some to charge.
+    let calls = async || {
+        for _ in 0..4 {
+            client.get("/api/secure/ping").await.unwrap();
+        }
+        let body = json!({ "text": "tollgate" });
+        client.post("/api/analyze", body).await.unwrap();
+        anyone.post("/_local/drain", json!({})).await.unwrap();
+    };
+    calls().await;
+    anyone.post("/_local/night", json!({})).await.unwrap();
+    calls().await;
+    post("/admin/billing/run", json!({})).await;
+    get("/admin/customers/acme/charges").await;
+    client.get("/api/usage/current").await.unwrap();
+
+    // Set aside: a message that is no entry.
+    let body = json!({ "Entries": [{
+        "EventBusName": "local-usage",
+        "Source": "test",
+        "DetailType": "tollgate.usage.v1",
+        "Detail": "{}",
+    }] });
+    let headers = [("x-amz-target", "AWSEvents.PutEvents")];
+    let put = anyone.send(Method::POST, "/", &headers, body.to_string().into());
+    put.await.unwrap();
+    anyone.post("/_local/drain", json!({})).await.unwrap();
+
+    post(&format!("{path}/rotate"), json!({})).await;
+    admin
+        .send(Method::DELETE, &path, &[], axum::body::Body::empty())
+        .await
+        .unwrap();
+    Some(())
+}

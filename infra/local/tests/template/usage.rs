@@ -1,0 +1,48 @@
+//! From the bus to the writer.
+
+use serde_json::json;
+use tollgate_domain::usage::EVENT_TYPE;
+use tollgate_local::template::Template;
+use tollgate_local_aws::MAX_RECEIVES;
+use tollgate_local_aws::template::Stack;
+
+/// As the design has it: batches of 100, or what has come in 5 seconds.
+const BATCH: (usize, u64) = (100, 5);
+
+pub(crate) fn defects(stack: &Stack) -> Vec<String> {
+    let mut defects = Vec::new();
+    let template = Template::of(stack).unwrap();
+    if template.batch_size != BATCH.0 {
+        defects.push(format!(
+            "usage is counted in batches of {}",
+            template.batch_size
+        ));
+    }
+    if template.batch_window_s != BATCH.1 {
+        let window_s = template.batch_window_s;
+        defects.push(format!("batches wait for {window_s} s to fill"));
+    }
+    let resources = stack.resources();
+    let source = resources.at("UsageWriterEventSource.Properties");
+    let mut responses = source.get("FunctionResponseTypes").elements();
+    if !responses.any(|kind| kind.0.as_str() == Some("ReportBatchItemFailures")) {
+        let what = "without ReportBatchItemFailures a failed message is lost as if counted";
+        defects.push(what.to_owned());
+    }
+    let policy = resources.at("UsageQueue.Properties.RedrivePolicy");
+    let deliveries = policy.get("maxReceiveCount").number("maxReceiveCount");
+    match deliveries {
+        Ok(deliveries) if deliveries == u64::from(MAX_RECEIVES) => {}
+        Ok(deliveries) => {
+            defects.push(format!(
+                "a message dies after {deliveries} deliveries, here after 5"
+            ));
+        }
+        Err(error) => defects.push(error.to_string()),
+    }
+    let pattern = resources.at("UsageRule.Properties.EventPattern").0;
+    if serde_json::to_value(pattern).unwrap() != json!({ "detail-type": [EVENT_TYPE] }) {
+        defects.push("the rule does not pass on what functions emit, or more than that".to_owned());
+    }
+    defects
+}
