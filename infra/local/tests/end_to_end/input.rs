@@ -53,7 +53,7 @@ pub(crate) async fn bad_queries_are_refused_by_name(site: Site) {
 pub(crate) async fn what_does_not_exist_is_not_found(site: Site) {
     for path in ["/", "/nothing", "/api/secure", "/admin/api-keys/a/b/c"] {
         let answer = site.admin.get(path).await.unwrap();
-        site.assert_refused(&answer, StatusCode::NOT_FOUND, "not-found");
+        site.assert_problem(&answer, StatusCode::NOT_FOUND, "not-found");
     }
     let missing = [
         "/admin/api-keys/tg_live_00000000",

@@ -35,7 +35,7 @@ pub(crate) async fn a_key_lives_from_creation_to_revocation(site: Site) {
         assert_eq!(gone.text, "");
     }
     let refused = client.get("/api/secure/ping").await.unwrap();
-    site.assert_refused(&refused, StatusCode::UNAUTHORIZED, "unauthorized");
+    site.assert_problem(&refused, StatusCode::UNAUTHORIZED, "unauthorized");
     assert!(revoked(&site).await > revoked_before);
     let shown = site.admin.get(&path).await.unwrap();
     assert_eq!(shown.json()["status"], "revoked");

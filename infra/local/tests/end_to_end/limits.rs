@@ -19,8 +19,8 @@ pub(crate) async fn the_hourly_limit_refuses(site: Site) {
         assert_eq!(pong.header("x-ratelimit-remaining"), left);
     }
     let refused = client.get("/api/secure/ping").await.unwrap();
-    site.assert_refused(&refused, StatusCode::TOO_MANY_REQUESTS, "rate-limited");
-    if site.gateway_words_answers() {
+    site.assert_limited(&refused, "rate-limited");
+    if site.tells_limits() {
         assert_eq!(refused.header("x-ratelimit-limit"), "2");
         assert_eq!(refused.header("x-ratelimit-remaining"), "0");
         assert_eq!(refused.header("ratelimit-policy"), r#""hour";q=2;w=3600"#);
@@ -41,7 +41,7 @@ pub(crate) async fn an_exhausted_customer_still_sees_their_usage(site: Site) {
     let (client, _) = site.key(quota).await;
     assert_eq!(ping(&client).await, StatusCode::OK);
     let refused = client.get("/api/secure/ping").await.unwrap();
-    site.assert_refused(&refused, StatusCode::TOO_MANY_REQUESTS, "quota-exceeded");
+    site.assert_limited(&refused, "quota-exceeded");
     let usage = site.metered(&client, 1).await;
     assert_eq!(usage["admitted"]["calls"], 1);
 }
@@ -73,10 +73,8 @@ pub(crate) async fn no_route_is_open_to_the_wrong_caller(site: Site) {
         let path = path.replace("{customer}", &customer);
         let method: Method = route.method.parse().unwrap();
         let answer = send(&site.anyone, method.clone(), &path).await;
-        site.assert_refused(&answer, StatusCode::UNAUTHORIZED, "unauthorized");
-        if site.gateway_words_answers() {
-            assert!(answer.header("www-authenticate").starts_with("Bearer"));
-        }
+        site.assert_problem(&answer, StatusCode::UNAUTHORIZED, "unauthorized");
+        assert!(answer.header("www-authenticate").starts_with("Bearer"));
         let other = match path.starts_with("/admin/") {
             true => &client,
             false => &site.admin,
