@@ -47,8 +47,16 @@ pub async fn handle(app: &App, request: &Request) -> Result<Answer, Refused> {
     let decided = decide_call(app, request).await;
     let took = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
     app.metrics.record(metrics::DECISION_LATENCY, &[], took);
-    let outcome = dimensions(decided.as_ref().map(|(_, grounds)| *grounds));
-    app.metrics.record(metrics::DECISIONS, outcome, 1);
+    let grounds = decided.as_ref().map(|(_, grounds)| *grounds);
+    app.metrics
+        .record(metrics::DECISIONS, dimensions(grounds), 1);
+    if matches!(grounds, Ok(Grounds::WithinLimits | Grounds::StoreDown)) {
+        app.metrics.record(metrics::CALLS_ADMITTED, &[], 1);
+    }
+    let store_down = Refused::Unavailable(Cause::StoreDown);
+    if matches!(grounds, Ok(Grounds::StoreDown)) || grounds.is_err_and(|e| *e == store_down) {
+        app.metrics.record(metrics::DECISIONS_WITHOUT_STORE, &[], 1);
+    }
     app.metrics.write_due();
     decided.map(|(answer, _)| answer)
 }

@@ -9,23 +9,34 @@ use serde_json::Value;
 use tollgate_domain::key::KeyRecord;
 use tollgate_domain::plan::{Catalog, Overrides};
 use tollgate_local_aws::Fault;
-use tollgate_runtime::metrics::{DECISION_LATENCY, DECISIONS, LEASES};
+use tollgate_runtime::metrics::{
+    CALLS_ADMITTED, DECISION_LATENCY, DECISIONS, DECISIONS_WITHOUT_STORE, LEASES,
+};
 use tollgate_store::KeyRef;
 
 mod common;
 
 use common::{NOW, Stack, acme, event, key_in, p};
 
-/// A call is counted with this outcome and reason, and nothing else is.
+/// A call is counted with this outcome and reason, among all that are of its kind, and once.
 async fn check(stack: &Stack, event: &Value, outcome: &str, reason: &str) {
-    let before = stack.cloudwatch.sum(DECISIONS, &[outcome, reason]);
-    let all_before = stack.cloudwatch.values(DECISION_LATENCY, &[]).len();
+    let counted = || {
+        let latencies = stack.cloudwatch.values(DECISION_LATENCY, &[]).len();
+        [
+            stack.cloudwatch.sum(DECISIONS, &[outcome, reason]),
+            u64::try_from(latencies).unwrap(),
+            stack.cloudwatch.sum(CALLS_ADMITTED, &[]),
+            stack.cloudwatch.sum(DECISIONS_WITHOUT_STORE, &[]),
+        ]
+    };
+    let before = counted();
     let _ = stack.ask(event).await;
     stack.app.metrics.write();
-    let after = stack.cloudwatch.sum(DECISIONS, &[outcome, reason]);
-    assert_eq!(after - before, 1, "{outcome} {reason}");
-    let all_after = stack.cloudwatch.values(DECISION_LATENCY, &[]).len();
-    assert_eq!(all_after - all_before, 1, "{outcome} {reason}");
+    let admitted = outcome == "allowed" && reason != "uncounted";
+    let without_store = reason == "store_down";
+    let steps = [1, 1, u64::from(admitted), u64::from(without_store)];
+    let expected: Vec<u64> = before.iter().zip(steps).map(|(n, step)| n + step).collect();
+    assert_eq!(counted(), *expected, "{outcome} {reason}");
 }
 
 fn with_resource(resource: &str) -> Value {

@@ -142,6 +142,10 @@ async fn count(app: &App, body: &str, message_id: &str) -> Result<(), StoreError
         match app.store.write_usage(&part, &app.plans).await? {
             Written::Counted => {
                 app.record(metrics::ENTRIES_CLAIMED, usize::from(part.part == 0));
+                app.record(
+                    metrics::ENTRIES_QUARANTINED,
+                    usize::from(!refused.is_empty()),
+                );
                 app.record(metrics::RECORDS_METERED, good);
                 app.record(metrics::RECORDS_QUARANTINED, refused.len());
                 let lag = received_at.duration_since(earliest).as_millis();

@@ -73,6 +73,16 @@ pub const DECISIONS: Metric = Metric {
     dimensions: &["Outcome", "Reason"],
     ..count("Decisions", "Calls decided by the authorizer.")
 };
+/// What limits are held against, and usage is held against in turn.
+pub const CALLS_ADMITTED: Metric = count(
+    "CallsAdmitted",
+    "Calls let in that count towards limits, and are metered once they are answered.",
+);
+/// What only the plan decided.
+pub const DECISIONS_WITHOUT_STORE: Metric = count(
+    "DecisionsWithoutStore",
+    "Calls let in uncounted, or refused, because the store did not answer.",
+);
 /// How long it took.
 pub const DECISION_LATENCY: Metric = Metric {
     name: "DecisionLatency",
@@ -92,10 +102,10 @@ pub const ENTRIES_DUPLICATE: Metric = count(
     "EntriesDuplicate",
     "Usage entries delivered again after they had been counted; they change nothing.",
 );
-/// Entries set aside whole.
+/// Entries set aside.
 pub const ENTRIES_QUARANTINED: Metric = count(
     "EntriesQuarantined",
-    "Messages that are no usage entry, or reuse the identity of another one, set aside whole.",
+    "Messages set aside: whole, or some of their records.",
 );
 /// Entries to be delivered again.
 pub const ENTRIES_FAILED: Metric = count(
@@ -105,10 +115,8 @@ pub const ENTRIES_FAILED: Metric = count(
 /// Records that were counted.
 pub const RECORDS_METERED: Metric = count("RecordsMetered", "Calls counted as usage.");
 /// Records set aside.
-pub const RECORDS_QUARANTINED: Metric = count(
-    "RecordsQuarantined",
-    "Records set aside out of entries whose other records were counted.",
-);
+pub const RECORDS_QUARANTINED: Metric =
+    count("RecordsQuarantined", "Records set aside, one by one.");
 /// From the call to its count.
 pub const METERING_LAG: Metric = Metric {
     name: "MeteringLag",
@@ -134,6 +142,8 @@ pub const CENTS_CHARGED: Metric = count("CentsCharged", "US cents charged.");
 /// All of them, in the order they are documented.
 pub const ALL: &[Metric] = &[
     DECISIONS,
+    CALLS_ADMITTED,
+    DECISIONS_WITHOUT_STORE,
     DECISION_LATENCY,
     LEASES,
     ENTRIES_CLAIMED,

@@ -146,11 +146,6 @@ fn mistakes_in_the_template_are_found() {
         "NightRuns",
     );
     check("\"CentsCharged\"", "\"Cents\"", "no function writes Cents");
-    check(
-        "Name: Outcome, Value: allowed",
-        "Name: Result, Value: allowed",
-        "Decisions",
-    );
 }
 
 #[tokio::test]

@@ -6,6 +6,10 @@ use serde_json::Value;
 use tollgate_local_aws::template::{Node, Stack};
 use tollgate_runtime::metrics::{ALL, NAMESPACE, STACK};
 
+/// As many metrics as alarms may watch without charge
+/// (<https://aws.amazon.com/cloudwatch/pricing/>).
+const FREE: usize = 10;
+
 /// A metric's name and those of its dimensions.
 type Named = (String, Vec<String>);
 
@@ -24,11 +28,17 @@ pub(crate) fn defects(stack: &Stack) -> Vec<String> {
             defects.push(format!("no function writes {name} by {dimensions:?}"));
         }
     }
+    let watched = alarm_metrics(stack).count();
+    if watched > FREE {
+        defects.push(format!(
+            "alarms watch {watched} metrics, and {FREE} are free"
+        ));
+    }
     defects
 }
 
-/// What the alarms watch.
-fn watched(stack: &Stack) -> BTreeSet<Named> {
+/// The metrics of all alarms: an alarm has one itself, or several to compute with.
+fn alarm_metrics(stack: &Stack) -> impl Iterator<Item = Node<'_>> {
     let alarms = stack.of_type("AWS::CloudWatch::Alarm");
     let metrics = alarms.flat_map(|(_, alarm)| {
         let alarm = alarm.get("Properties");
@@ -36,6 +46,12 @@ fn watched(stack: &Stack) -> BTreeSet<Named> {
         let within = within.map(|node| node.at("MetricStat.Metric"));
         within.chain([alarm])
     });
+    metrics.filter(|node| !node.get("MetricName").0.is_null())
+}
+
+/// What the alarms watch.
+fn watched(stack: &Stack) -> BTreeSet<Named> {
+    let metrics = alarm_metrics(stack);
     let ours = metrics.filter(|node| node.get("Namespace").0.as_str() == Some(NAMESPACE));
     let text = |node: Node<'_>, name| node.get(name).0.as_str().unwrap_or_default().to_owned();
     ours.map(|node| {
