@@ -13,6 +13,7 @@ use hyper_util::rt::TokioExecutor;
 use serde_json::json;
 use tokio::runtime::Builder;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tollgate_runtime::Chain;
 
 use crate::Answer;
 
@@ -68,8 +69,11 @@ impl Endpoint {
     pub(crate) fn answer(&self, operation: &str, body: &str) -> Answer {
         self.call(operation, body).unwrap_or_else(|error| Answer {
             status: 500,
-            body: json!({ "__type": "InternalServerError", "message": error.to_string() })
-                .to_string(),
+            body: json!({
+                "__type": "InternalServerError",
+                "message": Chain(&*error).to_string(),
+            })
+            .to_string(),
         })
     }
 

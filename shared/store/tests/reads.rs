@@ -10,8 +10,8 @@ mod common;
 
 use common::{Entry, Key, call, fixture, p, with_keys, write_usage};
 
-/// The embedded engine answers every read consistently, so what is asked for is seen on the wire
-/// alone.
+/// The engines of these tests answer every read consistently, so what is asked for is seen on the
+/// wire alone.
 #[tokio::test]
 async fn what_a_decision_or_a_charge_rests_on_is_read_consistently() {
     let key = Key::of_acme(1);
