@@ -4,8 +4,8 @@
 //! product of its own; with `BASE_URL` and `ADMIN_KEY` set they run against the stack deployed
 //! there, each with customers of its own. What a URL cannot do, such as reporting the same usage
 //! twice, takes the AWS CLI and the stack's name in `STACK_NAME`; without it, those cases are
-//! ignored. `EMULATED=1` says that the gateway leaves the authorizer's context out of its own
-//! answers (docs/emulator-differences.md).
+//! ignored. `EMULATED=1` says that the stack is on the emulated AWS, of which less is expected
+//! (docs/emulator-differences.md).
 
 #![allow(
     clippy::unwrap_used,
