@@ -5,24 +5,17 @@
     reason = "a test that cannot begin, or cannot look, has failed"
 )]
 
-use serde_json::Value;
-use tollgate_local_aws::fixture::Fixture;
-use tollgate_local_aws::{LambdaHost, Outcome};
+use tollgate_local_aws::{Outcome, answer_alone};
 
-/// What a function's binary answers to one of its events where there is no customer and no key.
+/// What a function's binary answers to one of its events.
 async fn check(binary: &str, function: &str, case: &str, status: u16) {
-    let at = Fixture::at("2026-11-22T10:00:00Z");
-    let host = LambdaHost::start(at.aws.clone()).await.unwrap();
-    let process = host.run(binary, function).unwrap();
     let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../events/keys");
     let event = std::fs::read_to_string(format!("{dir}/{case}.json")).unwrap();
-    let event: Value = serde_json::from_str(&event).unwrap();
-    let outcome = host.invoke(event).await;
-    let Some(Outcome::Answer(answer)) = outcome else {
+    let outcome = answer_alone(binary, function, &event).await;
+    let Ok(Some(Outcome::Answer(answer))) = outcome else {
         panic!("{function}: {outcome:?}");
     };
     assert_eq!(answer["statusCode"], status, "{function}: {answer}");
-    drop(process);
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::LocalAws;
+use crate::fixture::Fixture;
 use crate::template::Stack;
 use axum::Router;
 use axum::extract::{Path, State};
@@ -250,6 +251,26 @@ impl LambdaHost {
     pub fn steps(&self) -> Vec<Step> {
         lock(&self.shared.steps).clone()
     }
+}
+
+/// What a function's binary makes of one event where there is no customer, key or usage: started as
+/// the template configures it, and ended.
+///
+/// # Errors
+/// When it cannot be started.
+///
+/// # Panics
+/// When the event is no JSON.
+#[expect(clippy::unwrap_used, reason = "a test that cannot begin has failed")]
+pub async fn answer_alone(
+    binary: &str,
+    function: &str,
+    event: &str,
+) -> std::io::Result<Option<Outcome>> {
+    let at = Fixture::at("2026-11-22T10:00:00Z");
+    let host = LambdaHost::start(at.aws).await?;
+    let _process = host.run(binary, function)?;
+    Ok(host.invoke(serde_json::from_str(event).unwrap()).await)
 }
 
 impl Shared {

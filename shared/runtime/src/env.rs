@@ -121,16 +121,7 @@ mod tests {
 
     #[test]
     fn the_configuration_page_is_up_to_date() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/configuration.md");
-        if std::env::var_os("UPDATE_DOCS").is_some() {
-            std::fs::write(path, page()).unwrap();
-        }
-        let found = std::fs::read_to_string(path).unwrap_or_default();
-        let mend = "UPDATE_DOCS=1 cargo test -p tollgate-runtime";
-        assert!(
-            found == page(),
-            "docs/configuration.md is stale; to mend it: {mend}"
-        );
+        crate::assert_page("configuration.md", &page());
     }
 
     #[test]

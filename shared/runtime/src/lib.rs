@@ -14,3 +14,15 @@ pub use entropy::Entropy;
 pub use env::Env;
 pub use error::Chain;
 pub use metrics::Metrics;
+
+/// A page under `docs` is what is made of the declarations; with `UPDATE_DOCS` set, it becomes that.
+#[cfg(test)]
+fn assert_page(name: &str, page: &str) {
+    let path = format!("{}/../../docs/{name}", env!("CARGO_MANIFEST_DIR"));
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&path, page).unwrap();
+    }
+    let found = std::fs::read_to_string(&path).unwrap_or_default();
+    let mend = "UPDATE_DOCS=1 cargo test -p tollgate-runtime";
+    assert!(found == page, "docs/{name} is stale; to mend it: {mend}");
+}

@@ -30,7 +30,6 @@ pub(crate) async fn the_hourly_limit_refuses(site: Site) {
             (&json!(2), &json!(0))
         );
         let wait: i64 = refused.header("retry-after").parse().unwrap();
-        assert!((1..=3_600).contains(&wait), "{wait}");
         assert_eq!(problem["retry_after_s"], wait);
     }
 }
