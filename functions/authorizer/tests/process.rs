@@ -35,6 +35,9 @@ async fn a_refusal_reaches_the_gateway_as_the_error_it_knows() {
     };
     assert_ne!(error["errorMessage"], "Unauthorized");
     let log = process.shut_down().unwrap();
+    // The level is the template's, whatever Lambda's own filter is set to.
+    assert!(log.contains(r#""level":"INFO""#), "{log}");
+    assert!(!log.contains(r#""level":"DEBUG""#), "{log}");
     let cloudwatch = CloudWatch::default();
     cloudwatch.read(&log);
     let decided = |reason| cloudwatch.sum(DECISIONS, &["unauthorized", reason]);

@@ -201,6 +201,8 @@ impl LambdaHost {
                 ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256"),
                 ("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST"),
                 ("AWS_LAMBDA_LOG_FORMAT", "JSON"),
+                // Lambda's own filter lets all pass; the template has the process apply the level.
+                ("AWS_LAMBDA_LOG_LEVEL", "TRACE"),
                 ("AWS_REGION", "us-east-1"),
                 ("AWS_ACCESS_KEY_ID", "local"),
                 ("AWS_SECRET_ACCESS_KEY", "local"),
