@@ -78,7 +78,12 @@ const fn time(name: &'static str, unit: Unit, doc: &'static str) -> Metric {
 /// What the authorizer decided.
 pub const DECISIONS: Metric = Metric {
     dimensions: &["Outcome", "Reason"],
-    ..count("Decisions", "Calls decided by the authorizer.")
+    ..count(
+        "Decisions",
+        "Calls decided by the authorizer. `allowed`: `within_limits`, `uncounted`, `store_down`; \
+         `limited`: `hour`, `month`; `unauthorized`: `missing_key`, `malformed_key`, `unknown_key`, \
+         `expired_key`, `revoked_key`; `unavailable`: `store_down`, `no_plan`.",
+    )
 };
 /// What limits are held against, and usage is held against in turn.
 pub const CALLS_ADMITTED: Metric = count(
