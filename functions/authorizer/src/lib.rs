@@ -7,8 +7,11 @@
 //! error makes the gateway answer 401, a denying policy 429 by way of the template's gateway
 //! responses, any other error 503.
 
+mod cache;
 mod event;
 mod verdict;
+
+use std::sync::Arc;
 
 use tokio::time::Instant;
 use tollgate_domain::caller::{self, Caller, Context, Identity};
@@ -19,6 +22,7 @@ use tollgate_domain::plan::{Catalog, Plan, StoreDown};
 use tollgate_runtime::{Chain, Clock, Metrics, metrics};
 use tollgate_store::{Store, StoreError};
 
+pub use cache::KeyCache;
 pub use event::{Answer, Request};
 pub use verdict::{Cause, NoGoodKey, Refused};
 use verdict::{Grounds, dimensions};
@@ -26,7 +30,9 @@ use verdict::{Grounds, dimensions};
 /// What a decision is made with.
 #[derive(Debug, Clone)]
 pub struct App {
-    /// Keys, customers and counters.
+    /// Keys and customers, as they were a moment ago.
+    pub keys: KeyCache,
+    /// The counters.
     pub store: Store,
     /// The limits of each plan.
     pub plans: Catalog,
@@ -63,9 +69,9 @@ pub async fn handle(app: &App, request: &Request) -> Result<Answer, Refused> {
 
 async fn decide_call(app: &App, request: &Request) -> Result<(Answer, Grounds), Refused> {
     let now = app.clock.now();
-    let unavailable = |error: StoreError| {
+    let unavailable = |error: Arc<StoreError>| {
         let request_id = request.request_id();
-        tracing::error!(request_id, error = %Chain(&error), "no decision");
+        tracing::error!(request_id, error = %Chain(&*error), "no decision");
         Refused::Unavailable(Cause::StoreDown)
     };
     let unauthorized = |reason: NoGoodKey, prefix: Option<&str>| {
@@ -80,23 +86,22 @@ async fn decide_call(app: &App, request: &Request) -> Result<(Answer, Grounds), 
     let key = ApiKey::parse(text).map_err(|_| unauthorized(NoGoodKey::Malformed, None))?;
     let digest = key.digest();
     let prefix = key.prefix();
-    let record = app.store.key_by_digest(digest).await.map_err(unavailable)?;
+    let known = app.keys.find(digest).await.map_err(unavailable)?;
     let bad_key = |reason| unauthorized(reason, Some(prefix.as_str()));
-    let record = record.ok_or_else(|| bad_key(NoGoodKey::Unknown))?;
+    let known = known.ok_or_else(|| bad_key(NoGoodKey::Unknown))?;
+    let record = &known.record;
     match record.status(now) {
         KeyStatus::Active => {}
         KeyStatus::Expired => return Err(bad_key(NoGoodKey::Expired)),
         KeyStatus::Revoked => return Err(bad_key(NoGoodKey::Revoked)),
     }
 
-    let customer = match &record.owner {
-        Owner::Admin => {
-            let context = context_of(&record, Identity::Admin);
-            let answer = Answer::allow(&record.id, request, context);
-            return Ok((answer, Grounds::Uncounted));
-        }
-        Owner::Customer(id) => app.store.customer(id).await.map_err(unavailable)?,
-    };
+    if record.owner == Owner::Admin {
+        let context = context_of(record, Identity::Admin);
+        let answer = Answer::allow(&record.id, request, context);
+        return Ok((answer, Grounds::Uncounted));
+    }
+    let customer = known.customer.as_ref();
     let Some((customer, plan)) = customer.and_then(|customer| app.with_plan(customer)) else {
         tracing::error!(key_id = %record.id, "the key's customer or its plan does not exist");
         return Err(Refused::Unavailable(Cause::NoPlan));
@@ -105,7 +110,7 @@ async fn decide_call(app: &App, request: &Request) -> Result<(Answer, Grounds), 
         id: customer.id.clone(),
         plan: plan.id.clone(),
     };
-    let mut context = context_of(&record, identity);
+    let mut context = context_of(record, identity);
     if app.is_uncounted(request) {
         let answer = Answer::allow(&record.id, request, context);
         return Ok((answer, Grounds::Uncounted));
@@ -171,7 +176,7 @@ fn context_of(record: &KeyRecord, identity: Identity) -> Context {
 }
 
 impl App {
-    fn with_plan(&self, customer: Customer) -> Option<(Customer, &Plan)> {
+    fn with_plan<'a>(&'a self, customer: &'a Customer) -> Option<(&'a Customer, &'a Plan)> {
         let plan = self.plans.get(&customer.plan)?;
         Some((customer, plan))
     }

@@ -1,6 +1,6 @@
 //! The authorizer function.
 
-use authorizer::{App, Refused, Request};
+use authorizer::{App, KeyCache, Refused, Request};
 use lambda_runtime::{Diagnostic, Error, LambdaEvent, service_fn, tracing};
 use tollgate_runtime::{Clock, Entropy, Env, Metrics, aws, config, env};
 use tollgate_store::Store;
@@ -12,8 +12,10 @@ async fn main() -> Result<(), Error> {
     let sdk = aws::sdk_config(aws::PROMPT).await;
     let clock = Clock::system();
     let metrics = Metrics::to_stdout(env.get(env::TABLE_PREFIX)?, clock.clone());
+    let store = Store::from_env(&env, &sdk, clock.clone(), Entropy::system()?)?;
     let app = App {
-        store: Store::from_env(&env, &sdk, clock.clone(), Entropy::system()?)?,
+        keys: KeyCache::new(store.clone(), clock.clone(), config::key_cache(&env)?),
+        store,
         plans: config::plans(&env)?,
         uncounted: config::uncounted_routes(&env)?,
         clock,

@@ -38,6 +38,11 @@ async fn a_refusal_reaches_the_gateway_as_the_error_it_knows() {
     // The level is the template's, whatever Lambda's own filter is set to.
     assert!(log.contains(r#""level":"INFO""#), "{log}");
     assert!(!log.contains(r#""level":"DEBUG""#), "{log}");
+    // A stranger at the door is no error; an event that cannot be read is one.
+    let errors = log
+        .lines()
+        .filter(|line| line.contains(r#""level":"ERROR""#));
+    assert_eq!(errors.count(), 1, "{log}");
     let cloudwatch = CloudWatch::default();
     cloudwatch.read(&log);
     let decided = |reason| cloudwatch.sum(DECISIONS, &["unauthorized", reason]);

@@ -221,9 +221,12 @@ impl Stack {
         if let Some(value) = self.parameters.get(name) {
             return Some(value.clone());
         }
-        let parameter = self.root().at("Parameters").get(name).get("Default");
-        if let Some(default) = parameter.0.as_str() {
-            return Some(default.to_owned());
+        let default = self.root().at("Parameters").get(name).get("Default");
+        if let Some(text) = default.0.as_str() {
+            return Some(text.to_owned());
+        }
+        if let Some(number) = default.0.as_u64() {
+            return Some(number.to_string());
         }
         let (_, name) = self.service_and_name(name)?;
         Some(name)

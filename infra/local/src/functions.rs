@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::convert::Infallible;
 
+use authorizer::KeyCache;
 use axum::body::Body;
 use axum::response::Response;
 use lambda_http::Request;
@@ -74,8 +75,11 @@ impl Parts {
 
     pub(crate) fn authorizer(&self) -> Result<authorizer::App, StartError> {
         let given = self.given("AuthorizerFunction")?;
+        let store = given.store()?;
+        let delay = config::key_cache(&given.env)?;
         Ok(authorizer::App {
-            store: given.store()?,
+            keys: KeyCache::new(store.clone(), self.clock.clone(), delay),
+            store,
             plans: config::plans(&given.env)?,
             uncounted: config::uncounted_routes(&given.env)?,
             clock: self.clock.clone(),

@@ -1,5 +1,7 @@
 //! Configuration that several functions read, parsed and checked.
 
+use std::time::Duration;
+
 use tollgate_domain::key::{InvalidKeyFormat, KeyFormat};
 use tollgate_domain::plan::{Catalog, InvalidCatalog};
 
@@ -14,9 +16,26 @@ pub enum InvalidConfig {
     /// The plans cannot be used.
     #[error("{} cannot be used", env::PLANS.name)]
     Plans(#[from] InvalidCatalog),
+    /// The delay is no number of seconds, or too long.
+    #[error("{} is not a whole number from 0 to {MAX_KEY_CACHE_S}", env::KEY_CACHE.name)]
+    KeyCache,
     /// The key format cannot be used.
     #[error("{} or {} cannot be used", env::KEY_BRAND.name, env::KEY_ENV.name)]
     KeyFormat(#[from] InvalidKeyFormat),
+}
+
+/// A revoked key that works for longer is not revoked.
+const MAX_KEY_CACHE_S: u64 = 60;
+
+/// How long a key that was read is gone by.
+///
+/// # Errors
+/// When the variable holds anything but a whole number of seconds within bounds.
+pub fn key_cache(env: &Env) -> Result<Duration, InvalidConfig> {
+    match env.get(env::KEY_CACHE)?.parse() {
+        Ok(seconds @ 0..=MAX_KEY_CACHE_S) => Ok(Duration::from_secs(seconds)),
+        _ => Err(InvalidConfig::KeyCache),
+    }
 }
 
 /// The plans on offer: those of [`env::PLANS`].
@@ -49,4 +68,25 @@ pub fn uncounted_routes(env: &Env) -> Result<Vec<String>, InvalidConfig> {
     let routes = env.get(env::UNCOUNTED_ROUTES)?.split(',').map(str::trim);
     let routes = routes.filter(|route| !route.is_empty());
     Ok(routes.map(str::to_owned).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_delay_of_the_key_cache_is_bounded() {
+        let check = |text: &str, expected: Option<u64>| {
+            let env = Env::of([(env::KEY_CACHE.name.to_owned(), text.to_owned())]);
+            let found = key_cache(&env).ok();
+            assert_eq!(found, expected.map(Duration::from_secs), "{text}");
+        };
+        check("0", Some(0));
+        check("5", Some(5));
+        check("60", Some(60));
+        check("61", None);
+        check("-1", None);
+        check("1.5", None);
+        check("", None);
+    }
 }

@@ -41,6 +41,12 @@ pub const PLANS: Var = Var {
     name: "TOLLGATE_PLANS",
     doc: "The plans as a JSON list, or `shipped` for those of shared/domain/src/plans.json.",
 };
+/// How long a key that was read is gone by.
+pub const KEY_CACHE: Var = Var {
+    name: "TOLLGATE_KEY_CACHE_S",
+    doc: "Seconds, 0 to 60, that the authorizer goes by what it has read of a key and its customer: \
+          the longest that a revoked key still works. 0 reads at every call.",
+};
 /// Routes that need a key but are not counted.
 pub const UNCOUNTED_ROUTES: Var = Var {
     name: "TOLLGATE_UNCOUNTED_ROUTES",
@@ -61,6 +67,7 @@ pub const ALL: &[Var] = &[
     KEY_BRAND,
     KEY_ENV,
     PLANS,
+    KEY_CACHE,
     UNCOUNTED_ROUTES,
     FUNCTION_NAME,
 ];

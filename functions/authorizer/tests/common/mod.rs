@@ -4,8 +4,9 @@
 
 use std::fmt::Debug;
 use std::str::FromStr;
+use std::time::Duration;
 
-use authorizer::{App, Request, handle};
+use authorizer::{App, KeyCache, Request, handle};
 use serde_json::{Value, json};
 use tollgate_domain::customer::Customer;
 use tollgate_domain::key::{ApiKey, KeyRecord, Owner};
@@ -59,11 +60,17 @@ pub(crate) struct Stack {
 }
 
 impl Stack {
-    /// A stack without customers.
+    /// A stack without customers, in which keys are read at every call.
     pub(crate) fn empty() -> Self {
+        Self::with_delay(Duration::ZERO)
+    }
+
+    /// A stack without customers, in which what was read of a key is gone by for `delay`.
+    pub(crate) fn with_delay(delay: Duration) -> Self {
         let at = Fixture::at(NOW);
         let cloudwatch = CloudWatch::default();
         let app = App {
+            keys: KeyCache::new(at.store.clone(), at.clock(), delay),
             store: at.store.clone(),
             plans: Catalog::shipped().unwrap(),
             uncounted: config::uncounted_routes(&variables()).unwrap(),

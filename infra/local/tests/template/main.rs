@@ -137,7 +137,7 @@ fn mistakes_in_the_template_are_found() {
     );
     check(
         "TOLLGATE_UNCOUNTED_ROUTES: ",
-        "RUST_LOG: ",
+        "UNCOUNTED_ROUTES: ",
         "TOLLGATE_UNCOUNTED_ROUTES is set",
     );
     check(

@@ -1,0 +1,228 @@
+//! What is known of keys, for a moment.
+//!
+//! A key and its customer are read at most once in a while, whoever asks: callers that ask while a
+//! read is under way wait for that one, and a key that is asked for again and again is read ahead of
+//! time, so that no caller waits. What was found is held for the stated delay and no longer,
+//! counted from before it was read. That is how long a revoked key may still work.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
+use jiff::Timestamp;
+use tokio::time::Instant;
+use tollgate_domain::customer::Customer;
+use tollgate_domain::key::{KeyDigest, KeyRecord, Owner};
+use tollgate_runtime::Clock;
+use tollgate_store::{Store, StoreError};
+
+/// Half of the keys held at most, and of those that do not exist, of which strangers make any number.
+const GENERATION: usize = 1_000;
+/// A read that takes longer was under way while the instance was frozen, and has lost its connection.
+const LONGEST_READ: Duration = Duration::from_secs(1);
+
+/// A key and whose it is.
+#[derive(Debug)]
+pub(crate) struct Known {
+    pub(crate) record: KeyRecord,
+    /// `None` for admins' keys, and for one whose customer does not exist.
+    pub(crate) customer: Option<Customer>,
+}
+
+/// What a read found; `None` if there is no such key.
+type Found = Option<Arc<Known>>;
+type Read = Shared<BoxFuture<'static, Result<Found, Arc<StoreError>>>>;
+
+/// Reads keys through the store, and remembers them. Cheap to clone; all clones remember together.
+#[derive(Clone)]
+pub struct KeyCache(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    clock: Clock,
+    delay: Duration,
+    entries: Mutex<Entries>,
+}
+
+#[derive(Default)]
+struct Entries {
+    good: Generations,
+    /// Keys that do not exist, and those whose read is under way.
+    other: Generations,
+}
+
+/// A read and when it began. Once it has ended, it holds what it found.
+#[derive(Clone)]
+struct Entry {
+    began: Moment,
+    read: Read,
+    /// The read that is to replace this one.
+    ahead: Option<(Moment, Read)>,
+}
+
+/// The time by two clocks. The machine's can be set back, and the process's stands still while the
+/// instance is frozen: time has passed if it has by either.
+#[derive(Debug, Clone, Copy)]
+struct Moment {
+    wall: Timestamp,
+    process: Instant,
+}
+
+impl Moment {
+    fn is_within(self, earlier: Moment, span: Duration) -> bool {
+        let elapsed = self.wall.duration_since(earlier.wall);
+        // A clock that was set back tells nothing.
+        let elapsed = Duration::try_from(elapsed).unwrap_or(Duration::MAX);
+        elapsed.max(self.process.duration_since(earlier.process)) < span
+    }
+}
+
+impl KeyCache {
+    /// A cache of what `store` knows of keys. `delay` is how long that may be gone by; zero reads
+    /// always.
+    #[must_use]
+    pub fn new(store: Store, clock: Clock, delay: Duration) -> Self {
+        Self(Arc::new(Inner {
+            store,
+            clock,
+            delay,
+            entries: Mutex::default(),
+        }))
+    }
+
+    /// The key of that digest, as it was no longer ago than the delay.
+    pub(crate) async fn find(&self, digest: KeyDigest) -> Result<Found, Arc<StoreError>> {
+        let read = self.read_of(digest);
+        let was_known = read.peek().is_some();
+        let found = read.await;
+        if !was_known {
+            // It is among the good ones from now on, if it is one.
+            let mut entries = self.entries();
+            if let Some(entry) = entries.take(&digest) {
+                entries.put(digest, entry);
+            }
+        }
+        found
+    }
+
+    /// The read to go by.
+    fn read_of(&self, digest: KeyDigest) -> Read {
+        let now = Moment {
+            wall: self.0.clock.now(),
+            process: Instant::now(),
+        };
+        let mut entries = self.entries();
+        let entry = entries.take(&digest).map(Entry::replaced);
+        let mut entry = match entry {
+            Some(entry) if self.holds(&entry, now) => entry,
+            _ => Entry {
+                began: now,
+                read: self.begin(digest),
+                ahead: None,
+            },
+        };
+        // In the last two fifths of its time. One that failed is begun again as rarely as one that has
+        // no answer.
+        let is_due = !now.is_within(entry.began, self.0.delay * 3 / 5);
+        let is_tried = |(began, _): &(Moment, Read)| now.is_within(*began, LONGEST_READ);
+        if is_due && !entry.ahead.as_ref().is_some_and(is_tried) {
+            let ahead = self.begin(digest);
+            tokio::spawn(ahead.clone());
+            entry.ahead = Some((now, ahead));
+        }
+        let read = entry.read.clone();
+        entries.put(digest, entry);
+        read
+    }
+
+    /// Whether the entry may be gone by: what it found, or, while it is under way, will find.
+    fn holds(&self, entry: &Entry, now: Moment) -> bool {
+        let may_take = match entry.read.peek() {
+            Some(Ok(_)) => self.0.delay,
+            Some(Err(_)) => return false,
+            None => self.0.delay.min(LONGEST_READ),
+        };
+        now.is_within(entry.began, may_take)
+    }
+
+    fn begin(&self, digest: KeyDigest) -> Read {
+        let store = self.0.store.clone();
+        let read = async move {
+            let Some(record) = store.key_by_digest(digest).await? else {
+                return Ok(None);
+            };
+            let customer = match &record.owner {
+                Owner::Admin => None,
+                Owner::Customer(id) => store.customer(id).await?,
+            };
+            Ok(Some(Arc::new(Known { record, customer })))
+        };
+        read.map(|found| found.map_err(Arc::new)).boxed().shared()
+    }
+
+    fn entries(&self) -> MutexGuard<'_, Entries> {
+        self.0
+            .entries
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    /// The entry after it has given way to the read ahead, if that has found something.
+    fn replaced(self) -> Self {
+        match self.ahead {
+            Some((began, read)) if matches!(read.peek(), Some(Ok(_))) => Self {
+                began,
+                read,
+                ahead: None,
+            },
+            ahead => Self { ahead, ..self },
+        }
+    }
+}
+
+impl Entries {
+    fn take(&mut self, digest: &KeyDigest) -> Option<Entry> {
+        self.good.take(digest).or_else(|| self.other.take(digest))
+    }
+
+    fn put(&mut self, digest: KeyDigest, entry: Entry) {
+        let is_good = matches!(entry.read.peek(), Some(Ok(Some(_))));
+        let entries = if is_good {
+            &mut self.good
+        } else {
+            &mut self.other
+        };
+        entries.put(digest, entry);
+    }
+}
+
+/// Two halves of [`GENERATION`] entries at most: when the younger is full, the older is dropped.
+#[derive(Default)]
+struct Generations {
+    younger: HashMap<KeyDigest, Entry>,
+    older: HashMap<KeyDigest, Entry>,
+}
+
+impl Generations {
+    fn take(&mut self, digest: &KeyDigest) -> Option<Entry> {
+        let younger = self.younger.remove(digest);
+        younger.or_else(|| self.older.remove(digest))
+    }
+
+    fn put(&mut self, digest: KeyDigest, entry: Entry) {
+        if self.younger.len() >= GENERATION {
+            self.older = std::mem::take(&mut self.younger);
+        }
+        self.younger.insert(digest, entry);
+    }
+}
+
+impl std::fmt::Debug for KeyCache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("KeyCache")
+    }
+}
