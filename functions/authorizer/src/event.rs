@@ -1,51 +1,96 @@
 //! The gateway's question and the answer to it, as JSON.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::fmt;
 
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use tollgate_domain::caller::Context;
 use tollgate_domain::id::KeyId;
 
-/// What of a REQUEST authorizer event a decision needs.
+/// What of a REQUEST authorizer event a decision needs, as it stands in the event's text. The rest,
+/// which is most of it, is passed over.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Request {
+pub struct Request<'a> {
     /// What the policy speaks of.
-    method_arn: String,
+    #[serde(borrow)]
+    method_arn: Cow<'a, str>,
     /// The route's template.
-    pub(crate) resource: String,
-    /// Header fields, under the names the caller gave them.
-    #[serde(default)]
-    headers: Option<HashMap<String, String>>,
-    #[serde(default)]
-    request_context: RequestContext,
+    #[serde(borrow)]
+    pub(crate) resource: Cow<'a, str>,
+    #[serde(borrow, default)]
+    headers: Option<KeyHeaders<'a>>,
+    #[serde(borrow, default)]
+    request_context: RequestContext<'a>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct RequestContext {
-    #[serde(default)]
-    request_id: String,
+struct RequestContext<'a> {
+    #[serde(borrow, default)]
+    request_id: Cow<'a, str>,
 }
 
-impl Request {
+/// The header fields that can hold a key, each as it came first.
+#[derive(Default)]
+struct KeyHeaders<'a> {
+    api_key: Option<Text<'a>>,
+    authorization: Option<Text<'a>>,
+}
+
+/// A text that is borrowed wherever its JSON has no escapes.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl Request<'_> {
     /// The key, from `x-api-key` or else `Authorization: Bearer`.
     pub(crate) fn key(&self) -> Option<&str> {
-        self.header("x-api-key").or_else(|| {
-            let (scheme, token) = self.header("authorization")?.split_once(' ')?;
-            let token = token.trim_start_matches(' ');
-            scheme.eq_ignore_ascii_case("bearer").then_some(token)
-        })
-    }
-
-    fn header(&self, name: &str) -> Option<&str> {
-        let mut headers = self.headers.iter().flatten();
-        let (_, value) = headers.find(|(given, _)| given.eq_ignore_ascii_case(name))?;
-        Some(value)
+        let headers = self.headers.as_ref()?;
+        if let Some(Text(key)) = &headers.api_key {
+            return Some(key);
+        }
+        let Text(authorization) = headers.authorization.as_ref()?;
+        let (scheme, token) = authorization.split_once(' ')?;
+        let token = token.trim_start_matches(' ');
+        scheme.eq_ignore_ascii_case("bearer").then_some(token)
     }
 
     pub(crate) fn request_id(&self) -> &str {
         &self.request_context.request_id
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for KeyHeaders<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Headers;
+
+        impl<'de> Visitor<'de> for Headers {
+            type Value = KeyHeaders<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("header fields")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut headers = KeyHeaders::default();
+                while let Some(Text(name)) = map.next_key()? {
+                    let field = if name.eq_ignore_ascii_case("x-api-key") {
+                        &mut headers.api_key
+                    } else if name.eq_ignore_ascii_case("authorization") {
+                        &mut headers.authorization
+                    } else {
+                        map.next_value::<IgnoredAny>()?;
+                        continue;
+                    };
+                    let value = map.next_value()?;
+                    field.get_or_insert(value);
+                }
+                Ok(headers)
+            }
+        }
+
+        deserializer.deserialize_map(Headers)
     }
 }
 
@@ -74,15 +119,15 @@ struct Statement {
 }
 
 impl Answer {
-    pub(crate) fn allow(key: &KeyId, request: &Request, context: Context) -> Self {
+    pub(crate) fn allow(key: &KeyId, request: &Request<'_>, context: Context) -> Self {
         Self::of("Allow", key, request, context)
     }
 
-    pub(crate) fn deny(key: &KeyId, request: &Request, context: Context) -> Self {
+    pub(crate) fn deny(key: &KeyId, request: &Request<'_>, context: Context) -> Self {
         Self::of("Deny", key, request, context)
     }
 
-    fn of(effect: &'static str, key: &KeyId, request: &Request, context: Context) -> Self {
+    fn of(effect: &'static str, key: &KeyId, request: &Request<'_>, context: Context) -> Self {
         Self {
             principal_id: key.clone(),
             policy_document: PolicyDocument {
@@ -90,7 +135,7 @@ impl Answer {
                 statement: [Statement {
                     action: "execute-api:Invoke",
                     effect,
-                    resource: request.method_arn.clone(),
+                    resource: request.method_arn.clone().into_owned(),
                 }],
             },
             context,

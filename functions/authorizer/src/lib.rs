@@ -48,7 +48,7 @@ pub struct App {
 ///
 /// # Errors
 /// When there is no good key, or nothing can be decided.
-pub async fn handle(app: &App, request: &Request) -> Result<Answer, Refused> {
+pub async fn handle(app: &App, request: &Request<'_>) -> Result<Answer, Refused> {
     let started = Instant::now();
     let decided = decide_call(app, request).await;
     let took = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -67,7 +67,7 @@ pub async fn handle(app: &App, request: &Request) -> Result<Answer, Refused> {
     decided.map(|(answer, _)| answer)
 }
 
-async fn decide_call(app: &App, request: &Request) -> Result<(Answer, Grounds), Refused> {
+async fn decide_call(app: &App, request: &Request<'_>) -> Result<(Answer, Grounds), Refused> {
     let now = app.clock.now();
     let unavailable = |error: Arc<StoreError>| {
         let request_id = request.request_id();
@@ -181,8 +181,8 @@ impl App {
         Some((customer, plan))
     }
 
-    fn is_uncounted(&self, request: &Request) -> bool {
+    fn is_uncounted(&self, request: &Request<'_>) -> bool {
         let mut prefixes = self.uncounted.iter();
-        prefixes.any(|prefix| request.resource.starts_with(prefix))
+        prefixes.any(|prefix| request.resource.starts_with(prefix.as_str()))
     }
 }

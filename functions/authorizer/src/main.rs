@@ -1,7 +1,8 @@
 //! The authorizer function.
 
-use authorizer::{App, KeyCache, Refused, Request};
+use authorizer::{App, KeyCache, Refused};
 use lambda_runtime::{Diagnostic, Error, LambdaEvent, service_fn, tracing};
+use serde_json::value::RawValue;
 use tollgate_runtime::{Clock, Entropy, Env, Metrics, aws, config, env};
 use tollgate_store::Store;
 
@@ -23,11 +24,24 @@ async fn main() -> Result<(), Error> {
     };
     let app = &app;
     lambda_runtime::spawn_graceful_shutdown_handler(async move || metrics.write()).await;
-    lambda_runtime::run(service_fn(async move |event: LambdaEvent<Request>| {
-        let decision = authorizer::handle(app, &event.payload).await;
-        decision.map_err(to_diagnostic)
-    }))
+    lambda_runtime::run(service_fn(
+        async move |event: LambdaEvent<Box<RawValue>>| {
+            let request = serde_json::from_str(event.payload.get()).map_err(unreadable)?;
+            let decision = authorizer::handle(app, &request).await;
+            decision.map_err(to_diagnostic)
+        },
+    ))
     .await
+}
+
+/// The error's own words would quote the event, and the key in it.
+fn unreadable(error: serde_json::Error) -> Diagnostic {
+    let column = error.column();
+    tracing::error!(column, "the event cannot be read");
+    Diagnostic {
+        error_type: "Event".to_owned(),
+        error_message: format!("the event cannot be read, at column {column}"),
+    }
 }
 
 /// The gateway compares the message with `Unauthorized`, to the letter.

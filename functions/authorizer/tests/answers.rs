@@ -357,6 +357,18 @@ async fn header_names_and_the_scheme_are_read_in_any_case() {
     }
 }
 
+/// The gateway's JSON may write any character as an escape.
+#[tokio::test]
+async fn a_key_is_read_through_escapes() {
+    let stack = Stack::with_acme("pro", Overrides::default()).await;
+    let event = event("api-key-header").to_string();
+    let escaped = event.replacen("tg_live_", "tg\\u005flive_", 1);
+    let escaped = escaped.replacen("x-api-key", "x\\u002dapi-key", 1);
+    assert_ne!(event, escaped);
+    let request = serde_json::from_str(&escaped).unwrap();
+    assert!(authorizer::handle(&stack.app, &request).await.is_ok());
+}
+
 #[tokio::test]
 async fn of_two_keys_the_one_in_its_own_header_counts() {
     let stack = Stack::with_acme("pro", Overrides::default()).await;

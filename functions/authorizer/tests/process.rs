@@ -34,7 +34,14 @@ async fn a_refusal_reaches_the_gateway_as_the_error_it_knows() {
         panic!("{outcome:?}");
     };
     assert_ne!(error["errorMessage"], "Unauthorized");
+    // What cannot be read may hold a key, and is not quoted.
+    let odd = json!({ "methodArn": "", "resource": "", "headers": "tg_live_secret" });
+    let Some(Outcome::Error(error)) = host.invoke(odd).await else {
+        panic!("an event without header fields was decided");
+    };
+    assert!(!error.to_string().contains("secret"), "{error}");
     let log = process.shut_down().unwrap();
+    assert!(!log.contains("secret"), "{log}");
     // The level is the template's, whatever Lambda's own filter is set to.
     assert!(log.contains(r#""level":"INFO""#), "{log}");
     assert!(!log.contains(r#""level":"DEBUG""#), "{log}");
@@ -42,7 +49,7 @@ async fn a_refusal_reaches_the_gateway_as_the_error_it_knows() {
     let errors = log
         .lines()
         .filter(|line| line.contains(r#""level":"ERROR""#));
-    assert_eq!(errors.count(), 1, "{log}");
+    assert_eq!(errors.count(), 2, "{log}");
     let cloudwatch = CloudWatch::default();
     cloudwatch.read(&log);
     let decided = |reason| cloudwatch.sum(DECISIONS, &["unauthorized", reason]);

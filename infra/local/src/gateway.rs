@@ -231,12 +231,15 @@ impl Gateway {
     }
 
     async fn authorize(&self, event: &Event) -> Result<Decision, Own> {
-        let request = serde_json::from_value(event.to_authorizer(&self.stage))
-            .map_err(|_| Own::AuthorizerFailure)?;
+        let event = event.to_authorizer(&self.stage).to_string();
         let app = self.authorizer.clone();
-        let decision = tokio::spawn(async move { authorizer::handle(&app, &request).await }).await;
+        let decision = tokio::spawn(async move {
+            let request = serde_json::from_str(&event).map_err(|_| Own::AuthorizerFailure)?;
+            Ok(authorizer::handle(&app, &request).await)
+        });
+        let decision = decision.await;
         // A panic ends the invocation, and the gateway sees an error.
-        let answer = match decision.map_err(|_| Own::AuthorizerFailure)? {
+        let answer = match decision.map_err(|_| Own::AuthorizerFailure)?? {
             Ok(answer) => answer,
             Err(refused) if refused.to_string() == "Unauthorized" => return Err(Own::Unauthorized),
             Err(_) => return Err(Own::AuthorizerFailure),
