@@ -12,8 +12,10 @@ mod event;
 mod verdict;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::error::Elapsed;
+use tokio::time::{Instant, timeout_at};
 use tollgate_domain::caller::{self, Caller, Context, Identity};
 use tollgate_domain::customer::Customer;
 use tollgate_domain::decision::{Counted, Decision, decide};
@@ -44,13 +46,39 @@ pub struct App {
     pub metrics: Metrics,
 }
 
-/// Decides one call.
+/// A decision is due within a second. What the store has not answered by then, it is made without.
+const DECIDED_WITHIN: Duration = Duration::from_millis(900);
+
+/// Why the store had no part in a decision.
+#[derive(Debug, thiserror::Error)]
+enum NoAnswer {
+    #[error(transparent)]
+    Counting(#[from] StoreError),
+    #[error(transparent)]
+    Reading(#[from] Arc<StoreError>),
+    #[error("the store did not answer in time")]
+    Late(#[from] Elapsed),
+}
+
+/// What the store answers before `deadline`. What it has begun by then may still take effect: a
+/// call is then counted and not let in, which no limit minds.
+async fn in_time<T, E>(
+    deadline: Instant,
+    answer: impl Future<Output = Result<T, E>>,
+) -> Result<T, NoAnswer>
+where
+    NoAnswer: From<E>,
+{
+    Ok(timeout_at(deadline, answer).await??)
+}
+
+/// Decides one call, within a second.
 ///
 /// # Errors
 /// When there is no good key, or nothing can be decided.
 pub async fn handle(app: &App, request: &Request<'_>) -> Result<Answer, Refused> {
     let started = Instant::now();
-    let decided = decide_call(app, request).await;
+    let decided = decide_call(app, request, started + DECIDED_WITHIN).await;
     let took = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
     app.metrics.record(metrics::DECISION_LATENCY, &[], took);
     let grounds = decided.as_ref().map(|(_, grounds)| *grounds);
@@ -67,11 +95,15 @@ pub async fn handle(app: &App, request: &Request<'_>) -> Result<Answer, Refused>
     decided.map(|(answer, _)| answer)
 }
 
-async fn decide_call(app: &App, request: &Request<'_>) -> Result<(Answer, Grounds), Refused> {
+async fn decide_call(
+    app: &App,
+    request: &Request<'_>,
+    deadline: Instant,
+) -> Result<(Answer, Grounds), Refused> {
     let now = app.clock.now();
-    let unavailable = |error: Arc<StoreError>| {
+    let unavailable = |error: NoAnswer| {
         let request_id = request.request_id();
-        tracing::error!(request_id, error = %Chain(&*error), "no decision");
+        tracing::error!(request_id, error = %Chain(&error), "no decision");
         Refused::Unavailable(Cause::StoreDown)
     };
     let unauthorized = |reason: NoGoodKey, prefix: Option<&str>| {
@@ -86,7 +118,8 @@ async fn decide_call(app: &App, request: &Request<'_>) -> Result<(Answer, Ground
     let key = ApiKey::parse(text).map_err(|_| unauthorized(NoGoodKey::Malformed, None))?;
     let digest = key.digest();
     let prefix = key.prefix();
-    let known = app.keys.find(digest).await.map_err(unavailable)?;
+    let known = in_time(deadline, app.keys.find(digest)).await;
+    let known = known.map_err(unavailable)?;
     let bad_key = |reason| unauthorized(reason, Some(prefix.as_str()));
     let known = known.ok_or_else(|| bad_key(NoGoodKey::Unknown))?;
     let record = &known.record;
@@ -117,11 +150,8 @@ async fn decide_call(app: &App, request: &Request<'_>) -> Result<(Answer, Ground
     }
 
     let limits = plan.limits(&record.overrides);
-    let counted = app
-        .store
-        .count_call(&record.id, &customer.id, limits, now)
-        .await;
-    let counted = match counted {
+    let counting = app.store.count_call(&record.id, &customer.id, limits, now);
+    let counted = match in_time(deadline, counting).await {
         Ok(counted) => counted,
         Err(error) => {
             let fail_open = plan.when_store_is_down == StoreDown::Open;

@@ -6,10 +6,12 @@
 )]
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::SignedDuration;
 use serde_json::Value;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tollgate_domain::plan::Overrides;
 use tollgate_local_aws::Fault;
 use tollgate_runtime::Entropy;
@@ -270,6 +272,28 @@ async fn while_no_customer_can_be_read_nobody_is_let_in() {
     );
     let refused = stack.ask(&unknown).await;
     assert_eq!(refused, Err("Unauthorized".to_owned()));
+}
+
+/// Calls of this operation get no answer at all: a decision comes all the same, and in time.
+async fn check_in_time(plan: &str, operation: &'static str, expected: Outcome) {
+    let stack = Stack::with_acme(plan, Overrides::default()).await;
+    stack.fail(operation, Fault::NoAnswer);
+    let asked = Instant::now();
+    assert_eq!(stack.call().await, expected, "{plan} {operation}");
+    let waited = asked.elapsed();
+    assert!(
+        waited < Duration::from_secs(1),
+        "{plan} {operation}: {waited:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_decision_comes_within_a_second_whatever_the_store_does() {
+    check_in_time("free", "GetItem", unavailable()).await;
+    check_in_time("pro", "GetItem", unavailable()).await;
+    check_in_time("free", "UpdateItem", unavailable()).await;
+    check_in_time("pro", "UpdateItem", Allowed).await;
+    check_in_time("enterprise", "UpdateItem", Allowed).await;
 }
 
 /// Calls at random over three hours, a few at a time, while counts and answers are lost. What
