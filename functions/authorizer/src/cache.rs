@@ -115,23 +115,14 @@ impl KeyCache {
         };
         let mut entries = self.entries();
         let entry = entries.take(&digest).map(Entry::replaced);
-        let mut entry = match entry {
-            Some(entry) if self.holds(&entry, now) => entry,
+        let entry = match entry {
+            Some(entry) if self.holds(&entry, now) => self.with_read_ahead(entry, digest, now),
             _ => Entry {
                 began: now,
                 read: self.begin(digest),
                 ahead: None,
             },
         };
-        // In the last two fifths of its time. One that failed is begun again as rarely as one that has
-        // no answer.
-        let is_due = !now.is_within(entry.began, self.0.delay * 3 / 5);
-        let is_tried = |(began, _): &(Moment, Read)| now.is_within(*began, LONGEST_READ);
-        if is_due && !entry.ahead.as_ref().is_some_and(is_tried) {
-            let ahead = self.begin(digest);
-            tokio::spawn(ahead.clone());
-            entry.ahead = Some((now, ahead));
-        }
         let read = entry.read.clone();
         entries.put(digest, entry);
         read
@@ -145,6 +136,19 @@ impl KeyCache {
             None => self.0.delay.min(LONGEST_READ),
         };
         now.is_within(entry.began, may_take)
+    }
+
+    /// The entry, and in the last two fifths of its time a read that is to replace it.
+    fn with_read_ahead(&self, mut entry: Entry, digest: KeyDigest, now: Moment) -> Entry {
+        let is_due = !now.is_within(entry.began, self.0.delay * 3 / 5);
+        // One that failed is begun again as rarely as one that has no answer.
+        let is_tried = |(began, _): &(Moment, Read)| now.is_within(*began, LONGEST_READ);
+        if is_due && !entry.ahead.as_ref().is_some_and(is_tried) {
+            let ahead = self.begin(digest);
+            tokio::spawn(ahead.clone());
+            entry.ahead = Some((now, ahead));
+        }
+        entry
     }
 
     fn begin(&self, digest: KeyDigest) -> Read {

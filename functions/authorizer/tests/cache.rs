@@ -169,9 +169,14 @@ async fn a_read_without_an_answer_is_not_waited_for_by_those_who_come_later() {
 }
 
 #[tokio::test]
-async fn with_no_delay_a_key_is_read_at_every_call() {
-    let stack = Stack::with_acme("pro", tollgate_domain::plan::Overrides::default()).await;
-    assert_eq!(stack.call().await, Allowed);
+async fn with_no_delay_a_key_is_read_once_at_every_call() {
+    let (mut stack, reads) = stack().await;
+    stack.app.keys = KeyCache::new(stack.at.store.clone(), stack.at.clock(), Duration::ZERO);
+    for calls in 1..=3 {
+        assert_eq!(stack.call().await, Allowed);
+        settle().await;
+        assert_eq!(reads.load(Ordering::Relaxed), calls);
+    }
     revoke(&stack).await;
     assert_eq!(stack.call().await, unauthorized());
 }
