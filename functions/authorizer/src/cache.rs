@@ -54,7 +54,6 @@ struct Entries {
 }
 
 /// A read and when it began. Once it has ended, it holds what it found.
-#[derive(Clone)]
 struct Entry {
     began: Moment,
     read: Read,

@@ -10,6 +10,7 @@ mod support;
 
 use http::{Method, StatusCode};
 use serde_json::json;
+use support::calls::{self, entry};
 use support::{Target, assert_problem, send};
 
 const NOW: &str = "2026-11-22T10:00:00Z";
@@ -128,7 +129,7 @@ async fn what_is_no_usage_is_quarantined_and_the_rest_is_counted() {
     let target = Target::at(NOW).await;
     target.customer("acme", "pro").await;
     put_events(&target, "not-an-entry", json!({ "hello": "world" })).await;
-    let mut entry = entry("mixed", NOW, 3);
+    let mut entry = entry("mixed", "acme", NOW, 3);
     entry["data"]["records"][1]["status"] = json!("two hundred");
     put_events(&target, "mixed", entry).await;
     let drained = target.drain().await;
@@ -209,46 +210,14 @@ async fn a_store_that_is_down_closes_the_free_plan_and_leaves_paid_ones_open() {
     );
 }
 
-fn entry(id: &str, time: &str, records: usize) -> serde_json::Value {
-    let record = json!({
-        "time": time,
-        "request_id": "r",
-        "key_id": "key_elsewhere",
-        "plan": "pro",
-        "method": "GET",
-        "endpoint": "/elsewhere",
-        "status": 200,
-        "latency_ms": 1,
-    });
-    json!({
-        "specversion": "1.0",
-        "id": id,
-        "source": "test",
-        "type": "tollgate.usage.v1",
-        "time": time,
-        "subject": "acme",
-        "data": { "records": vec![record; records] },
-    })
-}
-
 /// Puts one event on the bus over the AWS protocol.
 async fn put_events(target: &Target, what: &str, detail: serde_json::Value) {
-    let body = json!({ "Entries": [{
-        "EventBusName": "usage",
-        "Source": "test",
-        "DetailType": "tollgate.usage.v1",
-        "Detail": detail.to_string(),
-    }] });
-    let headers = [("x-amz-target", "AWSEvents.PutEvents")];
-    let answer = target
-        .anyone
-        .send(Method::POST, "/", &headers, body.to_string().into());
-    let answer = answer.await.unwrap().json();
+    let answer = calls::put_event(&target.anyone, &detail).await;
     assert_eq!(answer["FailedEntryCount"], 0, "{what}");
 }
 
 async fn report(target: &Target, id: &str, time: &str, records: usize) {
-    put_events(target, id, entry(id, time, records)).await;
+    put_events(target, id, entry(id, "acme", time, records)).await;
 }
 
 /// Counts the 100,000 calls that the pro plan includes, as one entry whose tallies are given.

@@ -14,6 +14,8 @@
 )]
 
 mod bills;
+#[path = "../support/calls.rs"]
+mod calls;
 mod input;
 mod keys;
 mod limits;

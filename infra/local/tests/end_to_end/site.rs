@@ -12,6 +12,8 @@ use tollgate_local::client::{Answer, Client};
 use tollgate_local::product::{self, Options, Running};
 use tollgate_runtime::Entropy;
 
+use crate::calls;
+
 /// The shipped plans, and one whose overage is soon reached.
 const PLANS: &str = include_str!("../../../emulated/plans.json");
 /// That plan: it includes three calls, and charges a cent for each after them.
@@ -173,19 +175,13 @@ impl Site {
     /// Makes a customer, and returns its id.
     pub(crate) async fn customer(&self, plan: &str) -> String {
         let id = self.name("acme");
-        let body = json!({ "id": id, "plan": plan });
-        let answer = self.admin.post("/admin/customers", body).await.unwrap();
-        assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text);
+        calls::customer(&self.admin, &id, plan).await;
         id
     }
 
     /// Makes a key, and a client with it.
     pub(crate) async fn key(&self, body: Value) -> (Client, Value) {
-        let answer = self.admin.post("/admin/api-keys", body).await.unwrap();
-        assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text);
-        let key = answer.json();
-        let client = self.anyone.with_key(key["key"].as_str().unwrap());
-        (client, key)
+        calls::key(&self.admin, body).await
     }
 
     /// The present, by the clock of the target.
@@ -243,22 +239,11 @@ impl Site {
 
     /// Puts an event of this detail on the bus.
     pub(crate) async fn put_event(&self, detail: &Value) {
-        let mut entry = json!({
-            "Source": "test",
-            "DetailType": "tollgate.usage.v1",
-            "Detail": detail.to_string(),
-        });
         let answer = match &self.kind {
-            Kind::Local { .. } => {
-                entry["EventBusName"] = "usage".into();
-                let body = json!({ "Entries": [entry] }).to_string();
-                let headers = [("x-amz-target", "AWSEvents.PutEvents")];
-                let answer = self.anyone.send(Method::POST, "/", &headers, body.into());
-                answer.await.unwrap().json()
-            }
+            Kind::Local { .. } => calls::put_event(&self.anyone, detail).await,
             Kind::Deployed { .. } => {
-                entry["EventBusName"] = self.output("UsageBusName").await.into();
-                let entries = json!([entry]).to_string();
+                let event = calls::event(&self.output("UsageBusName").await, detail);
+                let entries = json!([event]).to_string();
                 let arguments = ["events", "put-events", "--entries", &entries];
                 serde_json::from_str(&self.aws(&arguments).await).unwrap()
             }

@@ -1,9 +1,9 @@
 //! What is metered.
 
 use http::StatusCode;
-use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::calls;
 use crate::site::{Site, ping};
 
 pub(crate) async fn every_served_call_is_metered_and_no_other(site: Site) {
@@ -61,26 +61,7 @@ pub(crate) async fn what_is_no_usage_is_set_aside_and_the_rest_counts(site: Site
     site.metered(&client, 2).await;
 }
 
-/// An entry as a producer outside the stack makes it.
-pub(crate) async fn entry(site: &Site, id: &str, customer: &str, records: usize) -> Value {
-    let now: Timestamp = site.now().await;
-    let record = json!({
-        "time": now,
-        "request_id": "r",
-        "key_id": "key_elsewhere",
-        "plan": "pro",
-        "method": "GET",
-        "endpoint": "/elsewhere",
-        "status": 200,
-        "latency_ms": 1,
-    });
-    json!({
-        "specversion": "1.0",
-        "id": site.name(id),
-        "source": "test",
-        "type": "tollgate.usage.v1",
-        "time": now,
-        "subject": customer,
-        "data": { "records": vec![record; records] },
-    })
+async fn entry(site: &Site, id: &str, customer: &str, records: usize) -> Value {
+    let now = site.now().await.to_string();
+    calls::entry(&site.name(id), customer, &now, records)
 }

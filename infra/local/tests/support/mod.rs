@@ -1,5 +1,7 @@
 //! A product of one test's own, and shorthands for calling it.
 
+pub(crate) mod calls;
+
 use axum::body::Body;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -39,18 +41,12 @@ impl Target {
 
     /// Makes a customer.
     pub(crate) async fn customer(&self, id: &str, plan: &str) {
-        let body = json!({ "id": id, "plan": plan });
-        let answer = self.admin.post("/admin/customers", body).await.unwrap();
-        assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text);
+        calls::customer(&self.admin, id, plan).await;
     }
 
     /// Makes a key, and a client with it.
     pub(crate) async fn key(&self, body: Value) -> (Client, Value) {
-        let answer = self.admin.post("/admin/api-keys", body).await.unwrap();
-        assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text);
-        let key = answer.json();
-        let client = self.anyone.with_key(key["key"].as_str().unwrap());
-        (client, key)
+        calls::key(&self.admin, body).await
     }
 
     /// Delivers all usage.
