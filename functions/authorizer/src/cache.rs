@@ -16,7 +16,9 @@ use tokio::time::Instant;
 use tollgate_domain::customer::Customer;
 use tollgate_domain::key::{KeyDigest, KeyRecord, Owner};
 use tollgate_runtime::Clock;
-use tollgate_store::{Store, StoreError};
+use tollgate_store::Store;
+
+use crate::circuit::{Circuit, NoAnswer};
 
 /// Half of the keys held at most, and of those that do not exist, of which strangers make any number.
 const GENERATION: usize = 1_000;
@@ -33,14 +35,15 @@ pub(crate) struct Known {
 
 /// What a read found; `None` if there is no such key.
 type Found = Option<Arc<Known>>;
-type Read = Shared<BoxFuture<'static, Result<Found, Arc<StoreError>>>>;
+type Read = Shared<BoxFuture<'static, Result<Found, Arc<NoAnswer>>>>;
 
 /// Reads keys through the store, and remembers them. Cheap to clone; all clones remember together.
 #[derive(Clone)]
-pub struct KeyCache(Arc<Inner>);
+pub(crate) struct KeyCache(Arc<Inner>);
 
 struct Inner {
     store: Store,
+    circuit: Circuit,
     clock: Clock,
     delay: Duration,
     entries: Mutex<Entries>,
@@ -81,10 +84,10 @@ impl Moment {
 impl KeyCache {
     /// A cache of what `store` knows of keys. `delay` is how long that may be gone by; zero reads
     /// always.
-    #[must_use]
-    pub fn new(store: Store, clock: Clock, delay: Duration) -> Self {
+    pub(crate) fn new(store: Store, circuit: Circuit, clock: Clock, delay: Duration) -> Self {
         Self(Arc::new(Inner {
             store,
+            circuit,
             clock,
             delay,
             entries: Mutex::default(),
@@ -92,7 +95,7 @@ impl KeyCache {
     }
 
     /// The key of that digest, as it was no longer ago than the delay.
-    pub(crate) async fn find(&self, digest: KeyDigest) -> Result<Found, Arc<StoreError>> {
+    pub(crate) async fn find(&self, digest: KeyDigest) -> Result<Found, Arc<NoAnswer>> {
         let read = self.read_of(digest);
         let was_known = read.peek().is_some();
         let found = read.await;
@@ -151,7 +154,7 @@ impl KeyCache {
     }
 
     fn begin(&self, digest: KeyDigest) -> Read {
-        let store = self.0.store.clone();
+        let (store, circuit) = (self.0.store.clone(), self.0.circuit.clone());
         let read = async move {
             let Some(record) = store.key_by_digest(digest).await? else {
                 return Ok(None);
@@ -162,7 +165,9 @@ impl KeyCache {
             };
             Ok(Some(Arc::new(Known { record, customer })))
         };
-        read.map(|found| found.map_err(Arc::new)).boxed().shared()
+        async move { circuit.ask(read).await.map_err(Arc::new) }
+            .boxed()
+            .shared()
     }
 
     fn entries(&self) -> MutexGuard<'_, Entries> {

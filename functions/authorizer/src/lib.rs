@@ -8,69 +8,91 @@
 //! responses, any other error 503.
 
 mod cache;
+mod circuit;
 mod event;
+mod leases;
 mod verdict;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::error::Elapsed;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tollgate_domain::caller::{self, Caller, Context, Identity};
 use tollgate_domain::customer::Customer;
-use tollgate_domain::decision::{Counted, Decision, decide};
+use tollgate_domain::decision::{Decision, decide};
 use tollgate_domain::key::{ApiKey, KeyRecord, KeyStatus, Owner};
 use tollgate_domain::plan::{Catalog, Plan, StoreDown};
 use tollgate_runtime::{Chain, Clock, Metrics, metrics};
-use tollgate_store::{Store, StoreError};
+use tollgate_store::Store;
 
-pub use cache::KeyCache;
+use cache::KeyCache;
+use circuit::{Circuit, NoAnswer};
 pub use event::{Answer, Request};
+use leases::Leases;
 pub use verdict::{Cause, NoGoodKey, Refused};
 use verdict::{Grounds, dimensions};
 
-/// What a decision is made with.
+/// What the owner of a stack decides.
 #[derive(Debug, Clone)]
-pub struct App {
-    /// Keys and customers, as they were a moment ago.
-    pub keys: KeyCache,
-    /// The counters.
-    pub store: Store,
+pub struct Settings {
     /// The limits of each plan.
     pub plans: Catalog,
     /// Beginnings of route templates that need a good key, and count towards no limit.
     pub uncounted: Vec<String>,
-    /// Decides what has expired, and in which window a call counts.
-    pub clock: Clock,
-    /// Decisions are counted here.
-    pub metrics: Metrics,
+    /// How long what was read of a key is gone by; zero reads always.
+    pub key_cache: Duration,
+}
+
+/// What a decision is made with. Cheap to clone; all clones remember the same keys and hold the same
+/// units.
+#[derive(Debug, Clone)]
+pub struct App {
+    keys: KeyCache,
+    leases: Leases,
+    circuit: Circuit,
+    settings: Arc<Settings>,
+    clock: Clock,
+    metrics: Metrics,
+}
+
+impl App {
+    /// An instance that knows nothing yet. `clock` decides what has expired, and in which window a
+    /// call counts; decisions are counted in `metrics`.
+    #[must_use]
+    pub fn new(store: Store, settings: Settings, clock: Clock, metrics: Metrics) -> Self {
+        let circuit = Circuit::new(clock.clone());
+        Self {
+            keys: KeyCache::new(
+                store.clone(),
+                circuit.clone(),
+                clock.clone(),
+                settings.key_cache,
+            ),
+            leases: Leases::new(store, circuit.clone(), clock.clone(), metrics.clone()),
+            circuit,
+            settings: Arc::new(settings),
+            clock,
+            metrics,
+        }
+    }
+
+    /// Gives back the units that are not spent, and writes the metrics: for the end of the instance.
+    /// An instance that ends otherwise leaves what it holds taken until the window is over.
+    pub async fn end(&self) {
+        // Less than Lambda lets an instance have, so that the metrics are written whatever the
+        // store does.
+        let given_back = timeout(ENDED_WITHIN, self.leases.give_back()).await;
+        if given_back.is_err() {
+            tracing::warn!("units of limits may not have been given back: no answer in time");
+        }
+        self.metrics.write();
+    }
 }
 
 /// A decision is due within a second. What the store has not answered by then, it is made without.
 const DECIDED_WITHIN: Duration = Duration::from_millis(900);
-
-/// Why the store had no part in a decision.
-#[derive(Debug, thiserror::Error)]
-enum NoAnswer {
-    #[error(transparent)]
-    Counting(#[from] StoreError),
-    #[error(transparent)]
-    Reading(#[from] Arc<StoreError>),
-    #[error("the store did not answer in time")]
-    Late(#[from] Elapsed),
-}
-
-/// What the store answers before `deadline`. What it has begun by then may still take effect: a
-/// call is then counted and not let in, which no limit minds.
-async fn in_time<T, E>(
-    deadline: Instant,
-    answer: impl Future<Output = Result<T, E>>,
-) -> Result<T, NoAnswer>
-where
-    NoAnswer: From<E>,
-{
-    Ok(timeout_at(deadline, answer).await??)
-}
+/// Of the half second between Lambda's signal and the end of the instance.
+const ENDED_WITHIN: Duration = Duration::from_millis(400);
 
 /// Decides one call, within a second.
 ///
@@ -101,9 +123,9 @@ async fn decide_call(
     deadline: Instant,
 ) -> Result<(Answer, Grounds), Refused> {
     let now = app.clock.now();
-    let unavailable = |error: NoAnswer| {
+    let unavailable = |error: Arc<NoAnswer>| {
         let request_id = request.request_id();
-        tracing::error!(request_id, error = %Chain(&error), "no decision");
+        tracing::error!(request_id, error = %Chain(&*error), "no decision");
         Refused::Unavailable(Cause::StoreDown)
     };
     let unauthorized = |reason: NoGoodKey, prefix: Option<&str>| {
@@ -118,7 +140,7 @@ async fn decide_call(
     let key = ApiKey::parse(text).map_err(|_| unauthorized(NoGoodKey::Malformed, None))?;
     let digest = key.digest();
     let prefix = key.prefix();
-    let known = in_time(deadline, app.keys.find(digest)).await;
+    let known = app.in_time(deadline, app.keys.find(digest)).await;
     let known = known.map_err(unavailable)?;
     let bad_key = |reason| unauthorized(reason, Some(prefix.as_str()));
     let known = known.ok_or_else(|| bad_key(NoGoodKey::Unknown))?;
@@ -150,8 +172,11 @@ async fn decide_call(
     }
 
     let limits = plan.limits(&record.overrides);
-    let counting = app.store.count_call(&record.id, &customer.id, limits, now);
-    let counted = match in_time(deadline, counting).await {
+    let max_block = plan.max_lease.get();
+    let counting = app
+        .leases
+        .count(&record.id, &customer.id, limits, max_block, now);
+    let counted = match app.in_time(deadline, counting).await {
         Ok(counted) => counted,
         Err(error) => {
             let fail_open = plan.when_store_is_down == StoreDown::Open;
@@ -170,12 +195,6 @@ async fn decide_call(
             };
         }
     };
-    let taken = match counted {
-        Counted::Both { .. } => 2,
-        Counted::MonthFull => 1,
-        Counted::HourFull => 0,
-    };
-    app.metrics.record(metrics::LEASES, &[], taken);
     match decide(now, limits, counted) {
         Decision::Admit { hour, month } => {
             caller::add_standing(&mut context, now, hour, month);
@@ -206,13 +225,29 @@ fn context_of(record: &KeyRecord, identity: Identity) -> Context {
 }
 
 impl App {
+    /// What the store answers before `deadline`. What it has begun by then may still take effect:
+    /// units are then taken and found by the next claim.
+    async fn in_time<T, E: From<NoAnswer>>(
+        &self,
+        deadline: Instant,
+        answer: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        match timeout_at(deadline, answer).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                self.circuit.failed();
+                Err(NoAnswer::Late.into())
+            }
+        }
+    }
+
     fn with_plan<'a>(&'a self, customer: &'a Customer) -> Option<(&'a Customer, &'a Plan)> {
-        let plan = self.plans.get(&customer.plan)?;
+        let plan = self.settings.plans.get(&customer.plan)?;
         Some((customer, plan))
     }
 
     fn is_uncounted(&self, request: &Request<'_>) -> bool {
-        let mut prefixes = self.uncounted.iter();
+        let mut prefixes = self.settings.uncounted.iter();
         prefixes.any(|prefix| request.resource.starts_with(prefix.as_str()))
     }
 }

@@ -1,6 +1,6 @@
 //! The authorizer function.
 
-use authorizer::{App, KeyCache, Refused};
+use authorizer::{App, Refused, Settings};
 use lambda_runtime::{Diagnostic, Error, LambdaEvent, service_fn, tracing};
 use serde_json::value::RawValue;
 use tollgate_runtime::{Clock, Entropy, Env, Metrics, aws, config, env};
@@ -14,16 +14,14 @@ async fn main() -> Result<(), Error> {
     let clock = Clock::system();
     let metrics = Metrics::to_stdout(env.get(env::TABLE_PREFIX)?, clock.clone());
     let store = Store::from_env(&env, &sdk, clock.clone(), Entropy::system()?)?;
-    let app = App {
-        keys: KeyCache::new(store.clone(), clock.clone(), config::key_cache(&env)?),
-        store,
+    let settings = Settings {
         plans: config::plans(&env)?,
         uncounted: config::uncounted_routes(&env)?,
-        clock,
-        metrics: metrics.clone(),
+        key_cache: config::key_cache(&env)?,
     };
-    let app = &app;
-    lambda_runtime::spawn_graceful_shutdown_handler(async move || metrics.write()).await;
+    let app = &App::new(store, settings, clock, metrics);
+    let ending = app.clone();
+    lambda_runtime::spawn_graceful_shutdown_handler(async move || ending.end().await).await;
     lambda_runtime::run(service_fn(
         async move |event: LambdaEvent<Box<RawValue>>| {
             let request = serde_json::from_str(event.payload.get()).map_err(unreadable)?;

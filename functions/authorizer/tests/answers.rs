@@ -387,10 +387,11 @@ async fn of_two_keys_the_one_in_its_own_header_counts() {
 
 #[tokio::test]
 async fn a_customer_on_a_plan_that_is_not_offered_gets_no_decision() {
-    let mut stack = Stack::with_acme("pro", Overrides::default()).await;
+    let stack = Stack::with_acme("pro", Overrides::default()).await;
     let others = r#"[{"id":"free","name":"","requests_per_hour":1,"when_store_is_down":"open",
                       "month":{"kind":"unlimited"}}]"#;
-    stack.app.plans = Catalog::from_json(others).unwrap();
+    let others = Catalog::from_json(others).unwrap();
+    let stack = stack.with_settings(|settings| settings.plans = others);
     assert_eq!(stack.call().await, unavailable());
     assert_eq!(stack.counters(), []);
 }

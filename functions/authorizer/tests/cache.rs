@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use authorizer::KeyCache;
 use aws_smithy_types::retry::RetryConfig;
 use jiff::SignedDuration;
 use serde_json::Value;
 use tollgate_domain::key::{KeyFormat, Role};
+use tollgate_domain::plan::Catalog;
 use tollgate_local_aws::{Call, Fault};
 use tollgate_store::{KeyRef, Store};
 
@@ -30,7 +30,7 @@ fn unauthorized() -> Outcome {
 
 /// The customer `acme` with the key of the event `api-key-header`, and how often it was read.
 async fn stack() -> (Stack, Arc<AtomicUsize>) {
-    let stack = Stack::with_delay(DELAY);
+    let stack = Stack::with(DELAY, Catalog::shipped().unwrap());
     stack.add_customer("acme", "pro").await;
     let key = key_in(&event("api-key-header"));
     stack.add_key(&key, "key_1", acme(), |_| ()).await;
@@ -46,7 +46,7 @@ async fn stack() -> (Stack, Arc<AtomicUsize>) {
 }
 
 async fn revoke(stack: &Stack) {
-    let now = stack.app.clock.now();
+    let now = stack.at.clock().now();
     let revoked = stack
         .at
         .store
@@ -170,8 +170,8 @@ async fn a_read_without_an_answer_is_not_waited_for_by_those_who_come_later() {
 
 #[tokio::test]
 async fn with_no_delay_a_key_is_read_once_at_every_call() {
-    let (mut stack, reads) = stack().await;
-    stack.app.keys = KeyCache::new(stack.at.store.clone(), stack.at.clock(), Duration::ZERO);
+    let (stack, reads) = stack().await;
+    let stack = stack.with_settings(|settings| settings.key_cache = Duration::ZERO);
     for calls in 1..=3 {
         assert_eq!(stack.call().await, Allowed);
         settle().await;
@@ -208,7 +208,7 @@ async fn a_read_that_failed_is_not_remembered() {
     let sdk = stack.at.aws.sdk_config().into_builder();
     let sdk = sdk.retry_config(RetryConfig::disabled()).build();
     let store = Store::new(&sdk, "test", stack.at.clock(), stack.at.entropy.clone());
-    stack.app.keys = KeyCache::new(store, stack.at.clock(), DELAY);
+    stack.app = stack.instance(store);
     stack.fail("GetItem", Fault::Throttled);
     assert_eq!(stack.call().await, unavailable());
     stack.at.aws.heal();

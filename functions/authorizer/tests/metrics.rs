@@ -31,7 +31,7 @@ async fn check(stack: &Stack, event: &Value, outcome: &str, reason: &str) {
     };
     let before = counted();
     let _ = stack.ask(event).await;
-    stack.app.metrics.write();
+    stack.metrics.write();
     let admitted = outcome == "allowed" && reason != "uncounted";
     let without_store = reason == "store_down";
     let steps = [1, 1, u64::from(admitted), u64::from(without_store)];
@@ -68,6 +68,8 @@ async fn each_decision_is_counted_by_its_outcome_and_reason() {
     )
     .await;
     check(&stack, &event("bearer"), "unauthorized", "unknown_key").await;
+    // The full hour is remembered for a second.
+    stack.at.time.advance(jiff::SignedDuration::from_secs(1));
     stack.fail("UpdateItem", Fault::RequestLost);
     check(&stack, &call, "unavailable", "store_down").await;
     stack.fail("GetItem", Fault::RequestLost);
@@ -76,13 +78,14 @@ async fn each_decision_is_counted_by_its_outcome_and_reason() {
     let stack = Stack::with_acme("pro", overrides(None, Some(0))).await;
     check(&stack, &call, "limited", "month").await;
     assert_eq!(stack.cloudwatch.sum(LEASES, &[]), 1);
-    let mut stack = Stack::with_acme("pro", Overrides::default()).await;
+    let stack = Stack::with_acme("pro", Overrides::default()).await;
     stack.fail("UpdateItem", Fault::RequestLost);
     check(&stack, &call, "allowed", "store_down").await;
     stack.at.aws.heal();
     let others = r#"[{"id":"other","name":"","requests_per_hour":1,
         "when_store_is_down":"open","month":{"kind":"unlimited"}}]"#;
-    stack.app.plans = Catalog::from_json(others).unwrap();
+    let others = Catalog::from_json(others).unwrap();
+    let stack = stack.with_settings(|settings| settings.plans = others);
     check(&stack, &call, "unavailable", "no_plan").await;
 
     let stack = Stack::empty();

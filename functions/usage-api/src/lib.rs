@@ -72,6 +72,9 @@ struct Period {
 #[derive(Debug, Serialize)]
 struct Admitted {
     calls: u64,
+    /// Calls beyond those that instances of the authorizer may let in, or have let in within the
+    /// last second or so, without asking: they count towards the limit already.
+    reserved: u64,
     /// Calls that the plan includes; `null` if there is no such number.
     included: Option<u64>,
     /// What is left of them.
@@ -109,7 +112,7 @@ async fn current(State(app): State<App>, caller: CustomerCaller) -> Result<Json<
     let month = Month::containing(app.clock.now());
     let plan = app.plans.get(&caller.plan);
     let included = plan.and_then(|plan| plan.included());
-    let admitted = app.store.admitted(&caller.id, month).await?;
+    let units = app.store.month_units(&caller.id, month).await?;
     let tally = app.store.month_usage(&caller.id, month).await?;
     let days = app.store.billable_days(&caller.id, month).await?;
     let lines = overage(&app.plans, &days);
@@ -123,9 +126,10 @@ async fn current(State(app): State<App>, caller: CustomerCaller) -> Result<Json<
             ends_at: month.end(),
         },
         admitted: Admitted {
-            calls: admitted,
+            calls: units.spent,
+            reserved: units.taken.saturating_sub(units.spent),
             included,
-            remaining: included.map(|included| included.saturating_sub(admitted)),
+            remaining: included.map(|included| included.saturating_sub(units.spent)),
             beyond: match (included, plan) {
                 (None, _) => Beyond::Unlimited,
                 (_, Some(plan)) if plan.charges_overage() => Beyond::Charged,

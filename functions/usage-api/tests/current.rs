@@ -2,12 +2,12 @@
 
 use axum::Router;
 use serde_json::{Value, json};
-use tollgate_domain::decision::Counted;
 use tollgate_domain::money::MicroUsd;
-use tollgate_domain::plan::Limits;
 use tollgate_domain::usage::Tally;
+use tollgate_domain::window::Month;
 use tollgate_local_aws::Fault;
 use tollgate_local_aws::fixture::Fixture;
+use tollgate_store::Claimed;
 use usage_api::App;
 
 #[path = "../../../shared/web/tests/common/answer.rs"]
@@ -40,18 +40,13 @@ async fn current(at: &Fixture, customer: &str, plan: &str) -> Value {
     call(&function(at), &event).await.json(200)
 }
 
-/// Lets calls with a key of `customer` in, as the authorizer does.
+/// Lets calls of `customer` in, as the authorizer does, which has one unit left over.
 #[allow(clippy::unwrap_used, reason = "a test that cannot begin has failed")]
-async fn admit(at: &Fixture, key: &str, customer: &str, calls: u64) {
-    let limits = Limits {
-        per_hour: 1_000,
-        per_month: None,
-    };
-    let (key, customer, now) = (p(key), p(customer), at.clock().now());
-    for _ in 0..calls {
-        let counted = at.store.count_call(&key, &customer, limits, now);
-        assert!(matches!(counted.await.unwrap(), Counted::Both { .. }));
-    }
+async fn admit(at: &Fixture, customer: &str, calls: u64) {
+    let month = Month::containing(at.clock().now());
+    let mut account = at.store.month_account(&p(customer), month);
+    let claimed = at.store.claim(&mut account, calls + 1, None, calls).await;
+    assert!(matches!(claimed.unwrap(), Claimed::Granted { .. }));
 }
 
 #[tokio::test]
@@ -66,7 +61,7 @@ async fn a_month_without_calls_is_all_zeros() {
             "ends_at": "2026-12-01T00:00:00Z",
         },
         "admitted": {
-            "calls": 0, "included": 100_000, "remaining": 100_000, "beyond": "charged",
+            "calls": 0, "reserved": 0, "included": 100_000, "remaining": 100_000, "beyond": "charged",
         },
         "metered": {
             "calls": 0, "billable_calls": 0, "client_errors": 0, "server_errors": 0,
@@ -81,9 +76,9 @@ async fn a_month_without_calls_is_all_zeros() {
 #[tokio::test]
 async fn calls_let_in_and_calls_answered_are_counted_apart() {
     let at = Fixture::at(NOW);
-    admit(&at, "key_1", "acme", 3).await;
-    admit(&at, "key_2", "acme", 2).await;
-    admit(&at, "key_3", "bolt", 7).await;
+    admit(&at, "acme", 3).await;
+    admit(&at, "acme", 2).await;
+    admit(&at, "bolt", 7).await;
     let tally = Tally {
         calls: 4,
         billable: [(p("pro"), 3)].into(),
@@ -118,12 +113,13 @@ async fn calls_let_in_and_calls_answered_are_counted_apart() {
 #[tokio::test]
 async fn what_comes_after_the_included_calls_depends_on_the_plan() {
     let at = Fixture::at(NOW);
-    admit(&at, "key_1", "acme", 2).await;
+    admit(&at, "acme", 2).await;
     let check = async |plan: &str, included: Value, remaining: Value, beyond: &str| {
         let shown = current(&at, "acme", plan).await;
         assert_eq!(shown["plan"], plan);
         let expected = json!({
-            "calls": 2, "included": included, "remaining": remaining, "beyond": beyond,
+            "calls": 2, "reserved": 1, "included": included, "remaining": remaining,
+            "beyond": beyond,
         });
         assert_eq!(shown["admitted"], expected);
     };
@@ -135,13 +131,13 @@ async fn what_comes_after_the_included_calls_depends_on_the_plan() {
 #[tokio::test]
 async fn remaining_calls_end_at_zero() {
     let at = Fixture::at(NOW);
-    admit(&at, "key_1", "acme", 1_000).await;
+    admit(&at, "acme", 1_000).await;
     assert_eq!(
         current(&at, "acme", "free").await["admitted"]["remaining"],
         0
     );
     at.time.set(p("2026-11-22T11:00:00Z"));
-    admit(&at, "key_1", "acme", 1).await;
+    admit(&at, "acme", 1).await;
     let shown = current(&at, "acme", "free").await;
     assert_eq!(shown["admitted"]["calls"], 1_001);
     assert_eq!(shown["admitted"]["remaining"], 0);
@@ -166,7 +162,7 @@ async fn overage_is_priced_call_by_call_whatever_plan_the_customer_is_on_now() {
 #[tokio::test]
 async fn a_month_begins_and_ends_at_midnight_utc() {
     let at = Fixture::at("2026-10-31T23:59:59.999Z");
-    admit(&at, "key_1", "acme", 2).await;
+    admit(&at, "acme", 2).await;
     add_usage(&at, "acme", "2026-10-31", calls("pro", 100_001)).await;
     let october = current(&at, "acme", "pro").await;
     assert_eq!(october["period"]["month"], "2026-10");

@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::convert::Infallible;
 
-use authorizer::KeyCache;
 use axum::body::Body;
 use axum::response::Response;
 use lambda_http::Request;
@@ -75,16 +74,18 @@ impl Parts {
 
     pub(crate) fn authorizer(&self) -> Result<authorizer::App, StartError> {
         let given = self.given("AuthorizerFunction")?;
-        let store = given.store()?;
-        let delay = config::key_cache(&given.env)?;
-        Ok(authorizer::App {
-            keys: KeyCache::new(store.clone(), self.clock.clone(), delay),
-            store,
+        let settings = authorizer::Settings {
             plans: config::plans(&given.env)?,
             uncounted: config::uncounted_routes(&given.env)?,
-            clock: self.clock.clone(),
-            metrics: Metrics::none(),
-        })
+            key_cache: config::key_cache(&given.env)?,
+        };
+        let clock = self.clock.clone();
+        Ok(authorizer::App::new(
+            given.store()?,
+            settings,
+            clock,
+            Metrics::none(),
+        ))
     }
 
     pub(crate) fn usage_writer(&self) -> Result<usage_writer::App, StartError> {

@@ -110,6 +110,11 @@ impl Gateway {
         })
     }
 
+    /// Ends the authorizer's instance, as Lambda ends one: what it has reserved goes back.
+    pub(crate) async fn end(&self) {
+        self.authorizer.end().await;
+    }
+
     /// Answers a request as the deployed API would.
     pub(crate) async fn handle(&self, request: axum::extract::Request) -> Response {
         let request_id = self.request_id();

@@ -132,6 +132,7 @@ pub struct Running {
     pub roles: Vec<Role>,
     stop: oneshot::Sender<()>,
     server: JoinHandle<std::io::Result<()>>,
+    gateway: Arc<Gateway>,
     deliveries: JoinHandle<()>,
     consumer: Arc<Consumer>,
     _lock: Option<File>,
@@ -196,8 +197,9 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         consumer: Arc::clone(&consumer),
         billing: parts.billing()?,
     });
+    let gateway = Arc::new(Gateway::new(&template, &parts, alias)?);
     let doors = Doors {
-        gateway: Arc::new(Gateway::new(&template, &parts, alias)?),
+        gateway: Arc::clone(&gateway),
         local: functions::plain(tollgate_web::serve(local)),
         aws: aws.clone(),
     };
@@ -226,6 +228,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         roles: parts.roles.into_inner(),
         stop,
         server,
+        gateway,
         deliveries,
         consumer,
         _lock: lock,
@@ -241,6 +244,7 @@ impl Running {
     pub async fn stop(self) -> std::io::Result<()> {
         let _ = self.stop.send(());
         let served = tokio::time::timeout(STOP_TIMEOUT, self.server).await;
+        self.gateway.end().await;
         self.consumer.stop();
         let _ = self.deliveries.await;
         match served {

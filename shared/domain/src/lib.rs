@@ -10,6 +10,7 @@ pub mod customer;
 pub mod decision;
 pub mod id;
 pub mod key;
+pub mod lease;
 pub mod llm;
 pub mod money;
 pub mod plan;

@@ -1,8 +1,11 @@
 //! Plans as data: what a customer may call, and what calls beyond the included ones cost.
 
+use std::num::NonZeroU64;
+
 use serde::{Deserialize, Serialize};
 
 use crate::id::PlanId;
+use crate::lease::MAX_BLOCK;
 use crate::money::MicroUsd;
 use crate::window::Day;
 
@@ -21,6 +24,15 @@ pub struct Plan {
     pub month: MonthPolicy,
     /// Whether calls pass while their count cannot be stored.
     pub when_store_is_down: StoreDown,
+    /// The most calls that an instance of the authorizer takes of a limit in advance, and that
+    /// are lost of it if the instance crashes. 1 is strict: each call is counted by itself, and
+    /// exactly the limit is let in.
+    #[serde(default = "max_lease")]
+    pub max_lease: NonZeroU64,
+}
+
+fn max_lease() -> NonZeroU64 {
+    NonZeroU64::new(MAX_BLOCK).unwrap_or(NonZeroU64::MIN)
 }
 
 /// What a plan includes in a UTC month, and what comes after.

@@ -104,7 +104,7 @@ pub const DECISION_LATENCY: Metric = time(
 /// Units of quota taken from the counters.
 pub const LEASES: Metric = count(
     "Leases",
-    "Blocks of quota taken from a counter in the store: at present of one call each.",
+    "Blocks of calls taken from a limit in advance, one write each.",
 );
 /// Entries that were counted.
 pub const ENTRIES_CLAIMED: Metric = count("EntriesClaimed", "Usage entries counted.");

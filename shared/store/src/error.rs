@@ -26,6 +26,8 @@ enum Cause {
         item: &'static str,
         attribute: &'static str,
     },
+    #[error("others changed the item at every try")]
+    Contended,
     #[error("the request could not be built")]
     Request(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
@@ -42,6 +44,18 @@ const TRANSIENT: &[&str] = &[
     "TransactionInProgressException",
 ];
 
+/// Those of them, and what stands for none, that say nothing of the request and all of the service.
+const OUTAGE: &[&str] = &[
+    TIMEOUT,
+    NOT_SENT,
+    NO_RESPONSE,
+    "InternalServerError",
+    "ServiceUnavailable",
+];
+const TIMEOUT: &str = "Timeout";
+const NOT_SENT: &str = "DispatchFailure";
+const NO_RESPONSE: &str = "ResponseError";
+
 impl StoreError {
     /// Wraps what the SDK reports of `operation`.
     pub(crate) fn service<E, R>(operation: &'static str, error: SdkError<E, R>) -> Self
@@ -50,9 +64,9 @@ impl StoreError {
         R: std::fmt::Debug + Send + Sync + 'static,
     {
         let code = match &error {
-            SdkError::TimeoutError(_) => "Timeout",
-            SdkError::DispatchFailure(_) => "DispatchFailure",
-            SdkError::ResponseError(_) => "ResponseError",
+            SdkError::TimeoutError(_) => TIMEOUT,
+            SdkError::DispatchFailure(_) => NOT_SENT,
+            SdkError::ResponseError(_) => NO_RESPONSE,
             other => other.code().unwrap_or("Unknown"),
         };
         let transient = matches!(
@@ -80,6 +94,14 @@ impl StoreError {
         }
     }
 
+    /// A conditional write that others got in the way of, time after time.
+    pub(crate) fn contended(operation: &'static str) -> Self {
+        Self {
+            operation,
+            cause: Cause::Contended,
+        }
+    }
+
     /// A request that never left.
     pub(crate) fn request(
         operation: &'static str,
@@ -104,10 +126,21 @@ impl StoreError {
     pub fn is_transient(&self) -> bool {
         matches!(
             self.cause,
-            Cause::Service {
-                transient: true,
-                ..
-            }
+            Cause::Contended
+                | Cause::Service {
+                    transient: true,
+                    ..
+                }
         )
+    }
+
+    /// Whether the service gave no answer, or one that says it is broken: others that ask it will
+    /// most likely fare no better.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        match &self.cause {
+            Cause::Service { code, .. } => OUTAGE.contains(&code.as_str()),
+            Cause::Corrupt { .. } | Cause::Contended | Cause::Request(_) => false,
+        }
     }
 }

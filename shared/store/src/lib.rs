@@ -18,6 +18,7 @@ pub use accounts::{
     Created, CustomerChange, Idempotency, KeyChange, KeyRef, NewKey, Page, Rotated, Updated,
 };
 pub use billing::{BillableCursor, LedgerEntry, Recorded};
+pub use counters::{Account, Claimed, Units};
 pub use error::StoreError;
 pub use usage::{EntryPart, Quarantined, RefusedRecord, Written};
 

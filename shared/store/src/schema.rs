@@ -71,7 +71,7 @@ pub const LISTING: Index = Index {
     projection: Projection::All,
 };
 
-/// Calls counted in a window.
+/// Units of limits that are taken.
 ///
 /// | `pk` | counts |
 /// |---|---|
@@ -167,8 +167,10 @@ pub mod attr {
     pub const LISTING_ORDER: &str = "listing_order";
     /// Partition of [`super::BILLABLE`].
     pub const BILLABLE_MONTH: &str = "billable_month";
-    /// Calls counted in a window.
+    /// Units of a window's limit that are taken.
     pub const USED: &str = "used";
+    /// Units of them that were spent on calls.
+    pub const SPENT: &str = "spent";
 }
 
 /// Partitions of [`BILLABLE`] in a month; the planner reads them one after another.

@@ -1,190 +1,100 @@
-//! Calls counted at the same time: as many pass as the limits leave, whoever comes first.
-
-use std::collections::BTreeMap;
+//! Units taken by many at the same time: as many are granted as the limit leaves, whoever comes
+//! first, and the counter knows of each.
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use tokio::runtime::Builder;
 use tokio::task::JoinSet;
-use tollgate_domain::decision::Counted;
-use tollgate_domain::id::{CustomerId, KeyId};
-use tollgate_domain::plan::Limits;
 use tollgate_local_aws::fixture::Fixture;
+use tollgate_store::{Account, Claimed, Units};
 
 mod common;
 
-use common::{NOW, count, fixture, p, used};
+use common::{claim, fixture, granted, hour_account, p, used_and_spent};
 
-/// One key of the customer `acme`.
-#[derive(Debug, Clone)]
-struct Caller {
-    key: KeyId,
-    limits: Limits,
-    /// Calls it makes.
-    calls: u64,
-}
-
-fn caller(key: &str, calls: u64, per_hour: u64, per_month: Option<u64>) -> Caller {
-    Caller {
-        key: p(key),
-        limits: Limits {
-            per_hour,
-            per_month,
-        },
-        calls,
-    }
-}
-
-/// All calls of all callers at once, each in a task of its own: how many of each outcome each
-/// caller saw.
-async fn storm(at: &Fixture, callers: &[Caller]) -> BTreeMap<KeyId, Outcomes> {
+/// Each account claims so often so many units, all at once. What each came by in all.
+async fn storm(at: &Fixture, claims: u64, wanted: &[u64], limit: Option<u64>) -> Vec<Held> {
     let mut tasks = JoinSet::new();
-    let most = callers.iter().map(|caller| caller.calls).max();
-    for round in 0..most.unwrap_or(0) {
-        for caller in callers.iter().filter(|caller| round < caller.calls) {
-            let (store, key, limits) = (at.store.clone(), caller.key.clone(), caller.limits);
-            tasks.spawn(async move {
-                let acme: CustomerId = p("acme");
-                let counted = store.count_call(&key, &acme, limits, p(NOW)).await;
-                (key, counted)
-            });
-        }
-    }
-    let mut outcomes: BTreeMap<KeyId, Outcomes> = BTreeMap::new();
-    for outcome in tasks.join_all().await {
-        let (key, counted) = outcome;
-        let of_key = outcomes.entry(key).or_default();
-        match counted {
-            Ok(Counted::Both { in_hour, in_month }) => {
-                of_key.admitted += 1;
-                of_key.in_hour.push(in_hour);
-                of_key.in_month.push(in_month);
+    for units in wanted.iter().copied() {
+        let mut account = hour_account(at);
+        let at = at.clone();
+        tasks.spawn(async move {
+            let mut held = 0;
+            let mut told = Vec::new();
+            for _ in 0..claims {
+                match claim(&at, &mut account, units, limit, 0).await {
+                    Claimed::Granted { units, used } => {
+                        held += units;
+                        told.push(used);
+                    }
+                    Claimed::Full => break,
+                }
             }
-            Ok(Counted::HourFull) => of_key.hour_full += 1,
-            Ok(Counted::MonthFull) => of_key.month_full += 1,
-            Err(error) => panic!("{error:?}"),
-        }
+            Held {
+                account,
+                units: held,
+                told,
+            }
+        });
     }
-    outcomes
+    tasks.join_all().await
 }
 
-#[derive(Debug, Default)]
-struct Outcomes {
-    admitted: u64,
-    hour_full: u64,
-    month_full: u64,
-    /// What the admitted calls were told.
-    in_hour: Vec<u64>,
-    in_month: Vec<u64>,
+struct Held {
+    account: Account,
+    units: u64,
+    /// The counts that it was told.
+    told: Vec<u64>,
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_month_with_50_calls_left_admits_50_of_200() {
+async fn of_50_units_40_accounts_take_50_one_by_one() {
     let at = fixture();
-    let outcomes = storm(&at, &[caller("key_0001", 200, 1_000, Some(50))]).await;
-    let mut outcomes = outcomes.into_values();
-    let one = outcomes.next().unwrap_or_default();
-    assert_eq!((one.admitted, one.hour_full, one.month_full), (50, 0, 150));
-    assert_eq!(
-        (used(&at, "HOUR#"), used(&at, "MONTH#")),
-        (Some(50), Some(50))
-    );
-    let admitted = at.store.admitted(&p("acme"), p("2026-11")).await;
-    assert_eq!(admitted.unwrap(), 50);
+    let held = storm(&at, 5, &[1; 40], Some(50)).await;
+    assert_eq!(held.iter().map(|one| one.units).sum::<u64>(), 50);
+    assert_eq!(used_and_spent(&at), (50, 0));
     // Each was told a count of its own.
-    let mut in_month = one.in_month;
-    in_month.sort_unstable();
-    assert_eq!(in_month, Vec::from_iter(1..=50));
+    let mut told: Vec<u64> = held.into_iter().flat_map(|one| one.told).collect();
+    told.sort_unstable();
+    assert_eq!(told, Vec::from_iter(1..=50));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn an_hour_with_50_calls_left_admits_50_of_200() {
-    for per_month in [None, Some(1_000)] {
-        let at = fixture();
-        let outcomes = storm(&at, &[caller("key_0001", 200, 50, per_month)]).await;
-        let one = outcomes.into_values().next().unwrap_or_default();
-        assert_eq!((one.admitted, one.hour_full, one.month_full), (50, 150, 0));
-        assert_eq!(
-            (used(&at, "HOUR#"), used(&at, "MONTH#")),
-            (Some(50), Some(50))
-        );
-        for mut told in [one.in_hour, one.in_month] {
-            told.sort_unstable();
-            assert_eq!(told, Vec::from_iter(1..=50));
-        }
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn the_keys_of_a_customer_share_its_month_and_not_their_hours() {
-    let at = fixture();
-    let hours = [("key_0001", 10), ("key_0002", 10), ("key_0003", 50)];
-    let callers = hours.map(|(key, per_hour)| caller(key, 60, per_hour, Some(35)));
-    let outcomes = storm(&at, &callers).await;
-    let admitted: u64 = outcomes.values().map(|one| one.admitted).sum();
-    assert_eq!((admitted, used(&at, "MONTH#")), (35, Some(35)));
-    for (key, one) in &outcomes {
-        assert_eq!(
-            used(&at, &format!("HOUR#{key}#")),
-            Some(one.admitted),
-            "{key}"
-        );
-    }
-}
-
-/// Whatever the limits and what was counted before: as many are admitted as both windows leave,
-/// the counters hold exactly those, and a call refused by one window is not counted in the other.
+/// Whatever the limit and the blocks: all of the limit is granted if so much is wanted, none beyond
+/// it, and what is given back is there again.
 #[test]
-fn of_any_number_of_calls_as_many_pass_as_the_limits_leave() {
-    let callers = prop::collection::vec((0_u64..30, 0_u64..40), 1..4);
-    let cases = (callers, prop::option::of(0_u64..60), 0_u64..5);
+fn as_much_is_granted_as_the_limit_leaves() {
+    let wanted = prop::collection::vec(1_u64..12, 1..8);
+    let cases = (wanted, prop::option::of(0_u64..80), 1_u64..6);
     let config = Config {
         cases: 48,
         failure_persistence: None,
         ..Config::default()
     };
-    let checked = TestRunner::new(config).run(&cases, |(callers, per_month, before)| {
+    let checked = TestRunner::new(config).run(&cases, |(wanted, limit, claims)| {
         let threads = Builder::new_multi_thread()
             .worker_threads(4)
             .enable_time()
             .build();
         threads.unwrap().block_on(async {
             let at = fixture();
-            for _ in 0..before {
-                count(&at, 5, None).await;
+            let mut held = storm(&at, claims, &wanted, limit).await;
+            let granted: u64 = held.iter().map(|one| one.units).sum();
+            prop_assert_eq!(used_and_spent(&at).0, granted);
+            let most = wanted.iter().sum::<u64>() * claims;
+            prop_assert!(granted <= limit.unwrap_or(most));
+            // Close to the limit accounts take one at a time, and so less than they wanted.
+            let fewest = u64::try_from(wanted.len()).unwrap() * claims;
+            prop_assert!(granted >= fewest.min(limit.unwrap_or(fewest)));
+            for one in &mut held {
+                let spent = one.units / 2;
+                let left = one.units - spent;
+                at.store
+                    .give_back(&mut one.account, left, spent)
+                    .await
+                    .unwrap();
             }
-            let callers: Vec<Caller> = callers
-                .iter()
-                .zip(1..)
-                .map(|((calls, per_hour), n)| {
-                    caller(&format!("key_{n:04}"), *calls, *per_hour, per_month)
-                })
-                .collect();
-            let outcomes = storm(&at, &callers).await;
-
-            let before_of = |caller: &Caller| {
-                if caller.key == p("key_0001") {
-                    before
-                } else {
-                    0
-                }
-            };
-            let hours: u64 = callers
-                .iter()
-                .map(|caller| {
-                    let left = caller.limits.per_hour.saturating_sub(before_of(caller));
-                    caller.calls.min(left)
-                })
-                .sum();
-            let month = per_month.map_or(u64::MAX, |limit| limit.saturating_sub(before));
-            let admitted: u64 = outcomes.values().map(|one| one.admitted).sum();
-            prop_assert_eq!(admitted, hours.min(month));
-            prop_assert_eq!(used(&at, "MONTH#").unwrap_or(0), before + admitted);
-            for caller in &callers {
-                let admitted = outcomes.get(&caller.key).map_or(0, |one| one.admitted);
-                let in_hour = used(&at, &format!("HOUR#{}#", caller.key));
-                prop_assert_eq!(in_hour.unwrap_or(0), before_of(caller) + admitted);
-            }
+            let spent: u64 = held.iter().map(|one| one.units / 2).sum();
+            prop_assert_eq!(used_and_spent(&at), (spent, spent));
             Ok(())
         })
     });
@@ -194,44 +104,27 @@ fn of_any_number_of_calls_as_many_pass_as_the_limits_leave() {
 }
 
 #[tokio::test]
-async fn a_new_hour_and_a_new_month_begin_at_zero() {
+async fn windows_customers_and_keys_are_counted_apart() {
     let at = fixture();
-    let limits = Limits {
-        per_hour: 1,
-        per_month: Some(2),
+    let month = |customer: &str, month: &str| at.store.month_account(&p(customer), p(month));
+    let hour = |key: &str, instant: &str| {
+        let hour = tollgate_domain::window::Hour::containing(p(instant));
+        at.store.hour_account(&p(key), hour)
     };
-    let (key, acme) = (p("key_0001"), p("acme"));
-    let check = async |now: &str, expected| {
-        let counted = at.store.count_call(&key, &acme, limits, p(now)).await;
-        assert_eq!(counted.unwrap(), expected, "{now}");
-    };
-    let both = |in_hour, in_month| Counted::Both { in_hour, in_month };
-    check("2026-11-30T21:00:00Z", both(1, 1)).await;
-    check("2026-11-30T21:59:59.999Z", Counted::HourFull).await;
-    check("2026-11-30T22:00:00Z", both(1, 2)).await;
-    check("2026-11-30T23:59:59.999Z", Counted::MonthFull).await;
-    check("2026-12-01T00:00:00Z", both(1, 1)).await;
-    let admitted = async |month| at.store.admitted(&acme, p(month)).await.unwrap();
-    assert_eq!(admitted("2026-11").await, 2);
-    assert_eq!(admitted("2026-12").await, 1);
-    assert_eq!(admitted("2027-01").await, 0);
-}
-
-#[tokio::test]
-async fn customers_and_keys_are_counted_apart() {
-    let at = fixture();
-    let limits = Limits {
-        per_hour: 1,
-        per_month: Some(1),
-    };
-    let pairs = [("key_1", "acme"), ("key_10", "acme-2"), ("key_11", "acm")];
-    for (key, customer) in pairs {
-        let (key, customer) = (p(key), p(customer));
-        let counted = at.store.count_call(&key, &customer, limits, p(NOW)).await;
-        let both = Counted::Both {
-            in_hour: 1,
-            in_month: 1,
-        };
-        assert_eq!(counted.unwrap(), both, "{key}");
+    let mut apart = [
+        hour("key_1", "2026-11-30T22:59:59.999Z"),
+        hour("key_1", "2026-11-30T23:00:00Z"),
+        hour("key_10", "2026-11-30T23:00:00Z"),
+        month("acme", "2026-11"),
+        month("acme", "2026-12"),
+        month("acme-2", "2026-11"),
+        month("acm", "2026-11"),
+    ];
+    for account in &mut apart {
+        assert_eq!(claim(&at, account, 1, Some(1), 1).await, granted(1, 1));
+        assert_eq!(claim(&at, account, 1, Some(1), 1).await, Claimed::Full);
     }
+    let units = async |month| at.store.month_units(&p("acme"), p(month)).await.unwrap();
+    assert_eq!(units("2026-11").await, Units { taken: 1, spent: 1 });
+    assert_eq!(units("2027-01").await, Units::default());
 }

@@ -5,7 +5,7 @@
 //! when the form of an item changes, its old file stays under another name, with a test that reads
 //! it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 use base64::Engine as _;
@@ -14,24 +14,24 @@ use flate2::read::GzDecoder;
 use serde_json::{Value, json};
 use tollgate_domain::billing::Charged;
 use tollgate_domain::customer::Customer;
-use tollgate_domain::decision::Counted;
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::key::{KeyRecord, Owner};
 use tollgate_domain::money::{Cents, MicroUsd};
-use tollgate_domain::plan::{Limits, Overrides};
+use tollgate_domain::plan::Overrides;
 use tollgate_domain::usage::{Cost, Tally, UsageRecord};
 use tollgate_domain::window::Month;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_store::schema::TABLES;
 use tollgate_store::{
-    Created, CustomerChange, LedgerEntry, Quarantined, Recorded, RefusedRecord, Rotated, Written,
+    Claimed, Created, CustomerChange, LedgerEntry, Quarantined, Recorded, RefusedRecord, Rotated,
+    Units, Written,
 };
 
 mod common;
 
 use common::{
-    Entry, Key, NOW, all_billable, call, charge, create_customer, create_key, customer, everything,
-    fixture, once, p, put, rotate_key, write_usage,
+    Entry, Key, NOW, all_billable, call, charge, claim, create_customer, create_key, customer,
+    everything, fixture, granted, hour_account, once, p, put, rotate_key, write_usage,
 };
 
 /// What `write` stores into an empty stack is what the golden file of that name holds, and `read`
@@ -44,12 +44,10 @@ async fn check(name: &str, write: impl AsyncFn(&Fixture), read: impl AsyncFn(&Fi
     let new = fixture();
     write(&new).await;
     let stored = everything(&new);
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("golden/{name}.json"));
     if env::var_os("UPDATE_GOLDEN").is_some() {
-        fs::write(&path, format!("{stored:#}\n")).unwrap();
+        fs::write(path_of(name), format!("{stored:#}\n")).unwrap();
     }
-    let golden = fs::read_to_string(&path).unwrap_or_else(|_| "{}".to_owned());
-    let golden: Value = serde_json::from_str(&golden).unwrap();
+    let golden = golden(name);
 
     assert!(
         unpacked(&stored) == unpacked(&golden),
@@ -58,12 +56,31 @@ async fn check(name: &str, write: impl AsyncFn(&Fixture), read: impl AsyncFn(&Fi
          run `UPDATE_GOLDEN=1 cargo test -p tollgate-store --test golden`. Stored now: {stored:#}",
     );
     let old = fixture();
+    put_golden(&old, name);
+    read(&old).await;
+}
+
+fn path_of(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("golden/{name}.json"))
+}
+
+#[expect(
+    clippy::unwrap_used,
+    reason = "a golden file that cannot be read fails"
+)]
+fn golden(name: &str) -> Value {
+    let golden = fs::read_to_string(path_of(name)).unwrap_or_else(|_| "{}".to_owned());
+    serde_json::from_str(&golden).unwrap()
+}
+
+/// Puts all that the golden file holds.
+fn put_golden(at: &Fixture, name: &str) {
+    let golden = golden(name);
     for table in TABLES {
         for item in golden[table.name].as_array().into_iter().flatten() {
-            put(&old, *table, item);
+            put(at, *table, item);
         }
     }
-    read(&old).await;
 }
 
 /// The same with binary attributes, which all are gzip, as their text: the bytes differ between
@@ -241,32 +258,48 @@ async fn a_revoked_key() {
 
 #[tokio::test]
 async fn the_counters_of_an_hour_and_a_month() {
-    let count = async |at: &Fixture| {
-        let limits = Limits {
-            per_hour: 100,
-            per_month: Some(1_000),
-        };
-        let (key, acme) = (p("key_0001"), p("acme"));
-        let counted = at.store.count_call(&key, &acme, limits, p(NOW)).await;
-        counted.unwrap()
-    };
-    let both = |n| Counted::Both {
-        in_hour: n,
-        in_month: n,
-    };
+    let month_account = |at: &Fixture| at.store.month_account(&p("acme"), p("2026-11"));
     check(
         "counters",
         async |at| {
-            assert_eq!(count(at).await, both(1));
-            assert_eq!(count(at).await, both(2));
+            let mut hour = hour_account(at);
+            assert_eq!(
+                claim(at, &mut hour, 20, Some(100), 1).await,
+                granted(20, 20)
+            );
+            let mut month = month_account(at);
+            assert_eq!(claim(at, &mut month, 1, None, 1).await, granted(1, 1));
+            claim(at, &mut month, 2, None, 2).await;
+            // A place that was given up.
+            claim(at, &mut month_account(at), 2, None, 1).await;
+            at.store.give_back(&mut month, 1, 2).await.unwrap();
         },
         async |at| {
-            let admitted = at.store.admitted(&p("acme"), p("2026-11")).await.unwrap();
-            assert_eq!(admitted, 2);
-            assert_eq!(count(at).await, both(3));
+            let units = at.store.month_units(&p("acme"), p("2026-11")).await;
+            assert_eq!(units.unwrap(), Units { taken: 4, spent: 3 });
+            // Fixtures draw the same ids, and instances do not.
+            let _ = at.entropy.below(2);
+            let mut hour = hour_account(at);
+            assert_eq!(claim(at, &mut hour, 1, Some(21), 1).await, granted(1, 21));
+            assert_eq!(claim(at, &mut hour, 1, Some(21), 1).await, Claimed::Full);
         },
     )
     .await;
+}
+
+/// Calls that an earlier release counted one by one.
+#[tokio::test]
+async fn counters_without_accounts_go_on() {
+    let at = fixture();
+    put_golden(&at, "counters-of-calls");
+    let units = async || {
+        let units = at.store.month_units(&p("acme"), p("2026-11")).await;
+        units.map(|units| (units.taken, units.spent)).unwrap()
+    };
+    assert_eq!(units().await, (2, 2));
+    let mut month = at.store.month_account(&p("acme"), p("2026-11"));
+    assert_eq!(claim(&at, &mut month, 5, Some(9), 1).await, granted(5, 7));
+    assert_eq!(units().await, (7, 3));
 }
 
 /// Calls with everything that a tally adds up.

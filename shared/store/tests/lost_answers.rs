@@ -8,25 +8,24 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use aws_types::region::Region;
 use serde_json::{Value, json};
 use tollgate_domain::billing::Charged;
-use tollgate_domain::decision::Counted;
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::money::Cents;
-use tollgate_domain::plan::Limits;
 use tollgate_domain::window::Month;
 use tollgate_local_aws::Fault;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_runtime::{Chain, Entropy};
 use tollgate_store::schema::ACCOUNTS;
 use tollgate_store::{
-    Created, CustomerChange, Idempotency, KeyChange, Recorded, Rotated, Store, StoreError, Written,
+    Account, Claimed, Created, CustomerChange, Idempotency, KeyChange, Recorded, Rotated, Store,
+    StoreError, Written,
 };
 
 mod common;
 
 use common::{
-    Entry, Key, NOW, call, charge, count, create_customer, create_key, customer, edit, everything,
-    fixture, once, p, plans, record, rotate_key, update_customer, update_key, used, with_keys,
-    write_usage,
+    Entry, Key, NOW, call, charge, claim, create_customer, create_key, customer, edit, everything,
+    fixture, granted, hour, hour_account, once, p, plans, record, rotate_key, update_customer,
+    update_key, used_and_spent, with_keys, write_usage,
 };
 
 const TRANSACTION: &str = "TransactWriteItems";
@@ -322,54 +321,73 @@ async fn a_read_is_repeated() {
     .await;
 }
 
-/// A counter after a call whose first write of it went wrong is right or one too high.
+/// Claims and what is given back take effect once, whatever happens to the first try.
 #[tokio::test(start_paused = true)]
-async fn a_call_is_counted_at_least_once_and_at_most_twice() {
-    // The first count is of the hour, the second of the month.
-    for (nth, in_hour, in_month) in [(0, 2, 1), (1, 1, 2)] {
+async fn units_are_taken_and_given_back_once() {
+    for fault in [
+        Fault::AnswerLost,
+        Fault::RequestLost,
+        Fault::Throttled,
+        Fault::Conflict,
+    ] {
         let at = fixture();
-        lose_answer_to_nth_count(&at, nth);
-        let counted = count(&at, 10, Some(10)).await;
-        assert_eq!(counted, Counted::Both { in_hour, in_month });
-        assert_eq!(used(&at, "HOUR#"), Some(in_hour));
-        assert_eq!(used(&at, "MONTH#"), Some(in_month));
-    }
-    for fault in [Fault::RequestLost, Fault::Throttled] {
-        let at = fixture();
-        afflict(&at, "UpdateItem", Mishap::Fault(fault));
-        let both = Counted::Both {
-            in_hour: 1,
-            in_month: 1,
-        };
-        assert_eq!(count(&at, 10, Some(10)).await, both, "{fault:?}");
-    }
-}
-
-fn lose_answer_to_nth_count(at: &Fixture, nth: usize) {
-    let mut counts = 0..;
-    at.aws.inject(move |call| {
-        if call.operation() == "UpdateItem" && counts.next() == Some(nth) {
-            Fault::AnswerLost
-        } else {
-            Fault::None
+        let mut account = hour_account(&at);
+        for used in [10, 20] {
+            afflict(&at, "UpdateItem", Mishap::Fault(fault));
+            let claimed = claim(&at, &mut account, 10, Some(100), used - 4).await;
+            assert_eq!(claimed, granted(10, used), "{fault:?}");
+            assert_eq!(used_and_spent(&at), (used, used - 4), "{fault:?}");
         }
-    });
+        afflict(&at, "UpdateItem", Mishap::Fault(fault));
+        at.store.give_back(&mut account, 3, 17).await.unwrap();
+        assert_eq!(used_and_spent(&at), (17, 17), "{fault:?}");
+    }
 }
 
+/// The last units of a limit, of which the answer is lost.
 #[tokio::test(start_paused = true)]
-async fn the_last_call_of_a_window_is_not_counted_beyond_the_limit() {
+async fn the_last_unit_of_a_limit_is_granted_though_the_answer_was_lost() {
     let at = fixture();
-    lose_answer_to_nth_count(&at, 0);
-    assert_eq!(count(&at, 1, Some(9)).await, Counted::HourFull);
-    assert_eq!((used(&at, "HOUR#"), used(&at, "MONTH#")), (Some(1), None));
+    let mut account = hour_account(&at);
+    for used in [1, 2] {
+        afflict(&at, "UpdateItem", Mishap::Fault(Fault::AnswerLost));
+        let claimed = claim(&at, &mut account, 1, Some(2), used).await;
+        assert_eq!(claimed, granted(1, used));
+    }
+    let claimed = claim(&at, &mut account, 1, Some(2), 3).await;
+    assert_eq!(claimed, Claimed::Full);
+}
 
-    let at = fixture();
-    lose_answer_to_nth_count(&at, 1);
-    assert_eq!(count(&at, 9, Some(1)).await, Counted::MonthFull);
-    assert_eq!(
-        (used(&at, "HOUR#"), used(&at, "MONTH#")),
-        (Some(0), Some(1))
-    );
+/// All tries go unanswered, and whoever claimed has turned to something else.
+#[tokio::test(start_paused = true)]
+async fn what_was_taken_unanswered_is_granted_or_given_back_later() {
+    let unanswered = async |at: &Fixture, account: &mut Account| {
+        at.aws.inject(|call| match call.operation() {
+            "UpdateItem" => Fault::AnswerLost,
+            _ => Fault::None,
+        });
+        let error = at.store.claim(account, 10, Some(100), 1).await.unwrap_err();
+        assert!(error.is_transient() && error.is_outage(), "{error:?}");
+        at.aws.heal();
+    };
+    for taken_before in [0, 5] {
+        let at = with_own_retry_quota(fixture(), "unanswered");
+        let mut account = hour_account(&at);
+        if taken_before > 0 {
+            claim(&at, &mut account, taken_before, Some(100), 1).await;
+        }
+        unanswered(&at, &mut account).await;
+        assert_eq!(used_and_spent(&at), (taken_before + 10, 1));
+        // Others have gone on meanwhile.
+        claim(&at, &mut hour_account(&at), 40, Some(100), 0).await;
+        let claimed = claim(&at, &mut account, 30, Some(100), 1).await;
+        assert_eq!(claimed, granted(10, taken_before + 50));
+
+        unanswered(&at, &mut account).await;
+        let left = taken_before + 9;
+        at.store.give_back(&mut account, left, 1).await.unwrap();
+        assert_eq!(used_and_spent(&at), (41, 1));
+    }
 }
 
 /// A store with a retry quota of its own, for tests that use up much of it. The SDK keeps one quota
@@ -381,71 +399,47 @@ fn with_own_retry_quota(at: Fixture, region: &'static str) -> Fixture {
     Fixture { store, ..at }
 }
 
+/// Of all that instances hold and have spent, the counter knows, and none of it is beyond the limit.
 #[tokio::test(start_paused = true)]
-async fn counters_hold_what_was_admitted_and_never_more_than_the_limit() {
-    const PER_HOUR: u64 = 40;
-    const PER_MONTH: u64 = 30;
-    for seed in 0..8 {
+async fn a_counter_holds_what_was_granted_and_never_more_than_the_limit() {
+    const LIMIT: u64 = 60;
+    for seed in 0..20 {
         let at = with_own_retry_quota(fixture(), "counters-hold");
         let fate = Entropy::seeded(seed);
         at.aws.inject(move |_| match fate.below(10) {
             0 => Fault::RequestLost,
-            1 => Fault::AnswerLost,
-            2 => Fault::Throttled,
+            1 | 2 => Fault::AnswerLost,
+            3 => Fault::Throttled,
             _ => Fault::None,
         });
-        let limits = Limits {
-            per_hour: PER_HOUR,
-            per_month: Some(PER_MONTH),
-        };
-        let (mut admitted, mut refused) = (0, 0);
+        let choice = Entropy::seeded(seed + 1_000);
+        let mut accounts: Vec<(Account, u64)> = (0..4).map(|_| (hour_account(&at), 0)).collect();
+        let mut full = false;
         for _ in 0..60 {
-            let (key, acme) = (p("key_0001"), p("acme"));
-            match at.store.count_call(&key, &acme, limits, p(NOW)).await {
-                Ok(Counted::Both { in_hour, in_month }) => {
-                    admitted += 1;
-                    assert!(in_hour <= PER_HOUR && in_month <= PER_MONTH, "seed {seed}");
+            let (account, held) = &mut accounts[usize::try_from(choice.below(4)).unwrap()];
+            let units = 1 + choice.below(6);
+            match at.store.claim(account, units, Some(LIMIT), 0).await {
+                Ok(Claimed::Granted { units, used }) => {
+                    *held += units;
+                    assert!(used <= LIMIT, "seed {seed}");
                 }
-                Ok(_) => refused += 1,
+                Ok(Claimed::Full) => full = true,
                 Err(error) => assert!(error.is_transient(), "seed {seed}: {error:?}"),
             }
-            let in_hour = used(&at, "HOUR#").unwrap_or(0);
-            let in_month = used(&at, "MONTH#").unwrap_or(0);
-            assert!(admitted <= in_hour && in_hour <= PER_HOUR, "seed {seed}");
-            assert!(admitted <= in_month && in_month <= PER_MONTH, "seed {seed}");
+            let granted: u64 = accounts.iter().map(|(_, held)| held).sum();
+            let (used, _) = used_and_spent(&at);
+            assert!(granted <= used && used <= LIMIT, "seed {seed}");
         }
-        assert!(
-            admitted > 10 && refused > 10,
-            "seed {seed}: {admitted}, {refused}"
+        assert!(full, "seed {seed}");
+        at.aws.heal();
+        for (account, held) in &mut accounts {
+            at.store.give_back(account, *held, 0).await.unwrap();
+        }
+        assert_eq!(
+            used_and_spent(&at),
+            (0, 0),
+            "seed {seed}: nothing is stranded"
         );
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn giving_back_a_call_is_tried_once() {
-    for (fault, in_hour) in [
-        (Fault::AnswerLost, 2),
-        (Fault::RequestLost, 3),
-        (Fault::Throttled, 3),
-    ] {
-        let at = fixture();
-        count(&at, 9, Some(2)).await;
-        count(&at, 9, Some(2)).await;
-        let updates = Arc::new(AtomicUsize::new(0));
-        let seen = Arc::clone(&updates);
-        at.aws.inject(move |call| {
-            seen.fetch_add(1, Ordering::Relaxed);
-            if call.body.contains("used - :one") {
-                fault
-            } else {
-                Fault::None
-            }
-        });
-        assert_eq!(count(&at, 9, Some(2)).await, Counted::MonthFull);
-        // One for the hour, one refused by the month, one to give the hour back.
-        assert_eq!(updates.load(Ordering::Relaxed), 3, "{fault:?}");
-        assert_eq!(used(&at, "HOUR#"), Some(in_hour), "{fault:?}");
-        assert_eq!(used(&at, "MONTH#"), Some(2), "{fault:?}");
     }
 }
 
@@ -502,13 +496,9 @@ async fn each_write(at: &Fixture, mut verdict: impl FnMut(&str, Result<(), Store
     let recorded = store.record_charge(&charge(1), Charged::default()).await;
     verdict("record_charge", recorded.map(drop));
     verdict("close", store.close(p("2026-08")).await);
-    let (key, acme) = (old.record.id, p("acme"));
-    let limits = Limits {
-        per_hour: 9,
-        per_month: None,
-    };
-    let counted = store.count_call(&key, &acme, limits, p(NOW)).await;
-    verdict("count_call", counted.map(drop));
+    let mut account = store.hour_account(&old.record.id, hour());
+    let claimed = store.claim(&mut account, 1, None, 1).await;
+    verdict("claim", claimed.map(drop));
 }
 
 #[tokio::test(start_paused = true)]

@@ -30,7 +30,7 @@ async fn what_a_decision_or_a_charge_rests_on_is_read_consistently() {
     store.key(&key.by_id()).await.unwrap();
     store.key(&key.by_prefix()).await.unwrap();
     store.customer(&acme).await.unwrap();
-    store.admitted(&acme, november).await.unwrap();
+    store.month_units(&acme, november).await.unwrap();
     store.month_usage(&acme, november).await.unwrap();
     store.day_usage(&acme, november).await.unwrap();
     store.billable_days(&acme, november).await.unwrap();

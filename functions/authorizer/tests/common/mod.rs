@@ -6,15 +6,15 @@ use std::fmt::Debug;
 use std::str::FromStr;
 use std::time::Duration;
 
-use authorizer::{App, KeyCache, Request, handle};
+use authorizer::{App, Request, Settings, handle};
 use serde_json::{Value, json};
 use tollgate_domain::customer::Customer;
 use tollgate_domain::key::{ApiKey, KeyRecord, Owner};
 use tollgate_domain::plan::{Catalog, Overrides};
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_local_aws::{Call, CloudWatch, Fault, template};
-use tollgate_runtime::{Env, config};
-use tollgate_store::{Created, NewKey};
+use tollgate_runtime::{Env, Metrics, config};
+use tollgate_store::{Created, NewKey, Store};
 
 /// The instant at which all stacks stand, and at which the events were made.
 pub(crate) const NOW: &str = "2026-11-22T10:40:00Z";
@@ -55,6 +55,9 @@ pub(crate) fn with_headers(mut event: Value, headers: &[(&str, &str)]) -> Value 
 pub(crate) struct Stack {
     pub(crate) at: Fixture,
     pub(crate) app: App,
+    settings: Settings,
+    /// What the app counts its decisions in.
+    pub(crate) metrics: Metrics,
     /// Reads the metrics that the app writes.
     pub(crate) cloudwatch: CloudWatch,
 }
@@ -62,32 +65,57 @@ pub(crate) struct Stack {
 impl Stack {
     /// A stack without customers, in which keys are read at every call.
     pub(crate) fn empty() -> Self {
-        Self::with_delay(Duration::ZERO)
+        Self::with(Duration::ZERO, Catalog::shipped().unwrap())
     }
 
-    /// A stack without customers, in which what was read of a key is gone by for `delay`.
-    pub(crate) fn with_delay(delay: Duration) -> Self {
+    /// A stack without customers, with these plans, in which what was read of a key is gone by for
+    /// `key_cache`.
+    pub(crate) fn with(key_cache: Duration, plans: Catalog) -> Self {
         let at = Fixture::at(NOW);
         let cloudwatch = CloudWatch::default();
-        let app = App {
-            keys: KeyCache::new(at.store.clone(), at.clock(), delay),
-            store: at.store.clone(),
-            plans: Catalog::shipped().unwrap(),
+        let settings = Settings {
+            plans,
             uncounted: config::uncounted_routes(&variables()).unwrap(),
-            clock: at.clock(),
-            metrics: cloudwatch.metrics("test", at.clock()),
+            key_cache,
         };
+        let metrics = cloudwatch.metrics("test", at.clock());
+        let app = App::new(
+            at.store.clone(),
+            settings.clone(),
+            at.clock(),
+            metrics.clone(),
+        );
         Self {
             at,
             app,
+            settings,
+            metrics,
             cloudwatch,
         }
+    }
+
+    /// The stack after its settings were changed, which starts a new instance.
+    pub(crate) fn with_settings(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+        change(&mut self.settings);
+        self.app = self.instance(self.at.store.clone());
+        self
+    }
+
+    /// Another instance of the authorizer, which reaches the same tables by way of `store`.
+    pub(crate) fn instance(&self, store: Store) -> App {
+        let (clock, metrics) = (self.at.clock(), self.metrics.clone());
+        App::new(store, self.settings.clone(), clock, metrics)
     }
 
     /// A stack with the customer `acme` on `plan`, who holds the key of the event `api-key-header`
     /// under the id `key_1`.
     pub(crate) async fn with_acme(plan: &str, overrides: Overrides) -> Self {
-        let stack = Self::empty();
+        Self::empty().and_acme(plan, overrides).await
+    }
+
+    /// The same on a stack of another kind.
+    pub(crate) async fn and_acme(self, plan: &str, overrides: Overrides) -> Self {
+        let stack = self;
         stack.add_customer("acme", plan).await;
         let key = key_in(&event("api-key-header"));
         stack
@@ -145,6 +173,12 @@ impl Stack {
         }
     }
 
+    /// The units that are not spent go back, as they do when the instance ends. The counters hold
+    /// what was let in then.
+    pub(crate) async fn give_back(&self) {
+        self.app.end().await;
+    }
+
     /// The effect of the policy, or the text of the error, for a call with the key of `acme`.
     pub(crate) async fn call(&self) -> Outcome {
         Outcome::of(self.ask(&event("api-key-header")).await)
@@ -185,18 +219,25 @@ impl Stack {
 
     /// The count of a key in an hour such as `2026-11-22T10`.
     pub(crate) fn in_hour(&self, key: &str, hour: &str) -> u64 {
-        let key = json!({ "pk": { "S": format!("HOUR#{key}#{hour}") } });
+        self.count(&format!("HOUR#{key}#{hour}"))
+    }
+
+    /// The count of `acme` in a month such as `2026-11`.
+    pub(crate) fn in_month(&self, month: &str) -> u64 {
+        self.count(&format!("MONTH#acme#{month}"))
+    }
+
+    /// The units that are taken of a counter. Never fewer than are spent, as far as it knows.
+    fn count(&self, pk: &str) -> u64 {
+        let key = json!({ "pk": { "S": pk } });
         let found = self.raw(
             "GetItem",
             &json!({ "TableName": "test-counters", "Key": key, "ConsistentRead": true }),
         );
-        found["Item"]["used"]["N"].as_str().map_or(0, p)
-    }
-
-    /// The count of `acme` in a month such as `2026-11`.
-    pub(crate) async fn in_month(&self, month: &str) -> u64 {
-        let admitted = self.at.store.admitted(&p("acme"), p(month)).await;
-        admitted.unwrap()
+        let number = |name: &str| found["Item"][name]["N"].as_str().map_or(0, p);
+        let (used, spent): (u64, u64) = (number("used"), number("spent"));
+        assert!(spent <= used, "{found}");
+        used
     }
 }
 

@@ -13,19 +13,18 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use tollgate_domain::billing::{ChargeIntent, Charged};
 use tollgate_domain::customer::Customer;
-use tollgate_domain::decision::Counted;
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::key::{ApiKey, KeyFormat, KeyRecord, Owner};
 use tollgate_domain::money::{Cents, MicroUsd};
-use tollgate_domain::plan::{Catalog, Limits, Overrides};
+use tollgate_domain::plan::{Catalog, Overrides};
 use tollgate_domain::usage::{Aggregates, UsageRecord};
-use tollgate_domain::window::Month;
+use tollgate_domain::window::{Hour, Month};
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_runtime::Entropy;
 use tollgate_store::schema::{TABLES, Table};
 use tollgate_store::{
-    BillableCursor, Created, CustomerChange, EntryPart, Idempotency, KeyChange, KeyRef, NewKey,
-    Recorded, RefusedRecord, Rotated, Store, Updated, Written,
+    Account, BillableCursor, Claimed, Created, CustomerChange, EntryPart, Idempotency, KeyChange,
+    KeyRef, NewKey, Recorded, RefusedRecord, Rotated, Store, Updated, Written,
 };
 
 /// The instant at which all fixtures stand.
@@ -143,15 +142,28 @@ pub(crate) async fn update_customer(
     at.store.update_customer(&p(id), change).await.unwrap()
 }
 
-/// Counts a call with `key_0001` of `acme`.
-pub(crate) async fn count(at: &Fixture, per_hour: u64, per_month: Option<u64>) -> Counted {
-    let (key, acme) = (p("key_0001"), p("acme"));
-    let limits = Limits {
-        per_hour,
-        per_month,
-    };
-    let counted = at.store.count_call(&key, &acme, limits, p(NOW)).await;
-    counted.unwrap()
+/// An account of the hour of `key_0001`, in which no call is counted yet.
+pub(crate) fn hour_account(at: &Fixture) -> Account {
+    at.store.hour_account(&p("key_0001"), hour())
+}
+
+pub(crate) fn hour() -> Hour {
+    Hour::containing(p(NOW))
+}
+
+/// Takes units, of which this many are said to be spent.
+pub(crate) async fn claim(
+    at: &Fixture,
+    account: &mut Account,
+    units: u64,
+    limit: Option<u64>,
+    spent: u64,
+) -> Claimed {
+    at.store.claim(account, units, limit, spent).await.unwrap()
+}
+
+pub(crate) fn granted(units: u64, used: u64) -> Claimed {
+    Claimed::Granted { units, used }
 }
 
 pub(crate) async fn record(at: &Fixture, charge: &ChargeIntent, before: Charged) -> Recorded {
@@ -351,11 +363,16 @@ fn the_one(at: &Fixture, table: Table, pk: &str) -> Value {
     one
 }
 
-/// The count in the one counter whose key begins with `pk`; none if there is no such counter.
-pub(crate) fn used(at: &Fixture, pk: &str) -> Option<u64> {
-    let counters = items(at, tollgate_store::schema::COUNTERS).into_iter();
-    let mut found = counters.filter(|item| text(item, "pk").starts_with(pk));
-    let one = found.next()?;
-    assert!(found.next().is_none(), "several counters begin with {pk}");
-    Some(p(one["used"]["N"].as_str().unwrap()))
+/// The one counter there is.
+pub(crate) fn counter(at: &Fixture) -> Value {
+    let mut counters = items(at, tollgate_store::schema::COUNTERS);
+    assert!(counters.len() <= 1, "{counters:?}");
+    counters.pop().unwrap_or_default()
+}
+
+/// Units that the one counter says are taken, and spent.
+pub(crate) fn used_and_spent(at: &Fixture) -> (u64, u64) {
+    let counter = counter(at);
+    let number = |name: &str| counter[name]["N"].as_str().map_or(0, p);
+    (number("used"), number("spent"))
 }

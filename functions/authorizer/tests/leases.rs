@@ -1,0 +1,363 @@
+//! Units taken in advance: what they save, and what is left of them whatever happens.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot begin, or cannot look, has failed"
+)]
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use authorizer::{App, Request, handle};
+use jiff::SignedDuration;
+use tollgate_domain::plan::{Catalog, Overrides};
+use tollgate_local_aws::{Call, Fault};
+
+mod common;
+
+use common::Outcome::Allowed;
+use common::{NOW, Outcome, Stack, acme, denied_by, event, key_in, p, unavailable};
+
+fn limits(requests_per_hour: Option<u64>, monthly_quota: Option<u64>) -> Overrides {
+    Overrides {
+        requests_per_hour,
+        monthly_quota,
+    }
+}
+
+/// A stack whose plan `strict` counts each call by itself, 20 in an hour and 12 in a month.
+async fn strict(overrides: Overrides) -> Stack {
+    let plans = r#"[{"id":"strict","name":"","requests_per_hour":20,"max_lease":1,
+        "month":{"kind":"blocked","included":12},"when_store_is_down":"closed"}]"#;
+    let stack = Stack::with(Duration::ZERO, Catalog::from_json(plans).unwrap());
+    stack.and_acme("strict", overrides).await
+}
+
+/// A call of `acme` that this instance decides.
+async fn call_of(app: &App) -> Outcome {
+    let event = event("api-key-header").to_string();
+    let request: Request<'_> = serde_json::from_str(&event).unwrap();
+    let answer = handle(app, &request).await;
+    let answer = answer.map(|answer| serde_json::to_value(answer).unwrap());
+    Outcome::of(answer.map_err(|refused| refused.to_string()))
+}
+
+/// Counts the writes from now on.
+fn writes(stack: &Stack) -> Arc<AtomicUsize> {
+    let writes = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&writes);
+    stack.at.aws.inject(move |call: &Call| {
+        let is_write = call.operation() == "UpdateItem";
+        counted.fetch_add(usize::from(is_write), Ordering::Relaxed);
+        Fault::None
+    });
+    writes
+}
+
+/// The fate of the writes from now on, one after the other; none of those after them fails.
+fn write_faults<const N: usize>(stack: &Stack, faults: [Fault; N]) {
+    let mut faults = faults.into_iter();
+    stack
+        .at
+        .aws
+        .inject(move |call: &Call| match call.operation() {
+            "UpdateItem" => faults.next().unwrap_or(Fault::None),
+            _ => Fault::None,
+        });
+}
+
+fn pass(stack: &Stack, milliseconds: i64) {
+    let passing = SignedDuration::from_millis(milliseconds);
+    stack.at.time.advance(passing);
+}
+
+/// `units` of the hour of `key_1` that are taken now.
+fn in_this_hour(stack: &Stack) -> u64 {
+    stack.in_hour("key_1", "2026-11-22T10")
+}
+
+#[tokio::test]
+async fn a_key_in_constant_use_costs_about_a_write_a_second_for_each_counter() {
+    let stack = Stack::with_acme("enterprise", Overrides::default()).await;
+    let writes = writes(&stack);
+    for _ in 0..5_000 {
+        assert_eq!(stack.call().await, Allowed);
+        pass(&stack, 2);
+    }
+    let in_ten_seconds = writes.load(Ordering::Relaxed);
+    assert!(in_ten_seconds <= 40, "{in_ten_seconds}");
+    stack.give_back().await;
+    assert_eq!(in_this_hour(&stack), 5_000);
+    assert_eq!(stack.in_month("2026-11"), 5_000);
+}
+
+#[tokio::test]
+async fn a_key_in_rare_use_takes_no_more_than_it_spends() {
+    let stack = Stack::with_acme("enterprise", Overrides::default()).await;
+    for calls in 1..=5 {
+        assert_eq!(stack.call().await, Allowed);
+        assert_eq!(in_this_hour(&stack), calls);
+        pass(&stack, 60_000);
+    }
+}
+
+#[tokio::test]
+async fn the_units_left_go_back_once() {
+    let stack = Stack::with_acme("enterprise", Overrides::default()).await;
+    for _ in 0..70 {
+        stack.call().await;
+    }
+    assert_eq!(in_this_hour(&stack), 127, "1 + 2 + 4 + … + 64");
+    stack.give_back().await;
+    stack.give_back().await;
+    assert_eq!((in_this_hour(&stack), stack.in_month("2026-11")), (70, 70));
+    let units = stack.at.store.month_units(&p("acme"), p("2026-11")).await;
+    assert_eq!(units.unwrap().spent, 70);
+    assert_eq!(stack.call().await, Allowed);
+    assert_eq!(in_this_hour(&stack), 71);
+}
+
+#[tokio::test(start_paused = true)]
+async fn units_go_back_once_whatever_is_lost() {
+    for fault in [Fault::AnswerLost, Fault::RequestLost, Fault::Throttled] {
+        let stack = Stack::with_acme("enterprise", Overrides::default()).await;
+        for _ in 0..70 {
+            stack.call().await;
+        }
+        write_faults(&stack, [fault, fault]);
+        stack.give_back().await;
+        let left = [in_this_hour(&stack), stack.in_month("2026-11")];
+        // The SDK may not have repeated it in the time there is.
+        let expected = match fault {
+            Fault::AnswerLost => [70, 70],
+            _ => left.map(|used| if used == 70 { 70 } else { 127 }),
+        };
+        assert_eq!(left, expected, "{fault:?}");
+    }
+}
+
+/// The instance that the claim was made for has gone on without its answer.
+#[tokio::test(start_paused = true)]
+async fn what_a_claim_took_unanswered_is_found_by_the_next() {
+    let stack = Stack::with_acme("free", Overrides::default()).await;
+    write_faults(&stack, [Fault::NoAnswer; 2]);
+    assert_eq!(stack.call().await, unavailable());
+    assert_eq!(in_this_hour(&stack), 1);
+    let writes = writes(&stack);
+    assert_eq!(stack.call().await, Allowed);
+    assert_eq!(in_this_hour(&stack), 1, "the unit was there already");
+    assert_eq!(stack.in_month("2026-11"), 1);
+    assert_eq!(writes.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
+async fn a_crash_loses_no_more_than_a_block() {
+    let stack = Stack::with_acme("free", limits(Some(90), None)).await;
+    for _ in 0..20 {
+        assert_eq!(stack.call().await, Allowed);
+    }
+    let taken = in_this_hour(&stack);
+    assert!((20..=25).contains(&taken), "{taken}");
+    let survivor = stack.instance(stack.at.store.clone());
+    for n in taken..90 {
+        assert_eq!(call_of(&survivor).await, Allowed, "{n}");
+    }
+    assert_eq!(call_of(&survivor).await, denied_by("hour"));
+    assert_eq!(in_this_hour(&stack), 90);
+}
+
+#[tokio::test]
+async fn instances_share_a_limit_to_the_last_call() {
+    let stack = Stack::with_acme("free", Overrides::default()).await;
+    let instances: Vec<App> = (0..7)
+        .map(|_| stack.instance(stack.at.store.clone()))
+        .collect();
+    let mut admitted = 0;
+    let mut refusing = 0;
+    for turn in 0.. {
+        let instance = &instances[turn % instances.len()];
+        match call_of(instance).await {
+            Allowed => {
+                admitted += 1;
+                refusing = 0;
+            }
+            refused => {
+                assert_eq!(refused, denied_by("hour"));
+                refusing += 1;
+            }
+        }
+        assert!(in_this_hour(&stack) <= 100);
+        if refusing == instances.len() {
+            break;
+        }
+    }
+    assert_eq!(admitted, 100, "what one has, it spends when it is asked");
+}
+
+#[tokio::test]
+async fn a_strict_plan_lets_in_exactly_its_limit_before_it_refuses() {
+    for (overrides, passing, by) in [
+        (limits(None, None), 12, "month"),
+        (limits(Some(5), None), 5, "hour"),
+    ] {
+        let stack = strict(overrides).await;
+        let instances: Vec<App> = (0..5)
+            .map(|_| stack.instance(stack.at.store.clone()))
+            .collect();
+        for n in 0..passing {
+            assert_eq!(call_of(&instances[n % 5]).await, Allowed, "{n}");
+        }
+        assert_eq!(call_of(&instances[passing % 5]).await, denied_by(by));
+        // The hour that refused has cost the month nothing.
+        assert_eq!(
+            stack.in_month("2026-11"),
+            u64::try_from(passing.min(12)).unwrap()
+        );
+    }
+}
+
+#[tokio::test]
+async fn both_counters_are_claimed_side_by_side() {
+    let stack = Stack::with_acme("free", Overrides::default()).await;
+    write_faults(&stack, [Fault::NoAnswer]);
+    let stack = Arc::new(stack);
+    let calling = Arc::clone(&stack);
+    let call = tokio::spawn(async move { calling.call().await });
+    while in_this_hour(&stack) == 0 || stack.in_month("2026-11") == 0 {
+        tokio::task::yield_now().await;
+    }
+    call.abort();
+}
+
+#[tokio::test]
+async fn the_units_of_an_hour_are_not_spent_in_the_next() {
+    let stack = Stack::with_acme("enterprise", limits(Some(300), None)).await;
+    for _ in 0..20 {
+        stack.call().await;
+    }
+    let taken = in_this_hour(&stack);
+    assert!(taken > 20, "nothing is left over");
+    stack.at.time.set(p("2026-11-22T11:00:00Z"));
+    for n in 0..300 {
+        assert_eq!(stack.call().await, Allowed, "{n}");
+    }
+    assert_eq!(stack.call().await, denied_by("hour"));
+    assert_eq!(stack.in_hour("key_1", "2026-11-22T11"), 300);
+    assert_eq!(in_this_hour(&stack), taken);
+    // A clock that is set back finds what is left there, and no more.
+    stack.at.time.set(p(NOW));
+    for n in 20..taken {
+        assert_eq!(stack.call().await, Allowed, "{n}");
+        assert_eq!(in_this_hour(&stack), taken);
+    }
+}
+
+#[tokio::test]
+async fn a_lower_limit_holds_for_units_taken_under_a_higher_one() {
+    let stack = Stack::with_acme("pro", Overrides::default()).await;
+    let second = key_in(&event("bearer"));
+    let capped = |quota| move |key: &mut tollgate_domain::key::KeyRecord| key.overrides = quota;
+    stack
+        .add_key(&second, "key_2", acme(), capped(limits(None, Some(40))))
+        .await;
+    for _ in 0..50 {
+        assert_eq!(stack.call().await, Allowed);
+    }
+    let taken = stack.in_month("2026-11");
+    assert!(taken > 50, "nothing is left over");
+    let second = Outcome::of(stack.ask(&event("bearer")).await);
+    assert_eq!(second, denied_by("month"));
+    assert_eq!(stack.call().await, Allowed, "the first key is not capped");
+}
+
+#[tokio::test]
+async fn a_full_window_is_asked_about_once_a_second() {
+    let stack = Stack::with_acme("free", limits(Some(1), None)).await;
+    assert_eq!(stack.call().await, Allowed);
+    let writes = writes(&stack);
+    for _ in 0..100 {
+        assert_eq!(stack.call().await, denied_by("hour"));
+    }
+    assert_eq!(writes.load(Ordering::Relaxed), 0);
+    pass(&stack, 1_000);
+    for _ in 0..100 {
+        assert_eq!(stack.call().await, denied_by("hour"));
+    }
+    assert!(writes.load(Ordering::Relaxed) <= 2);
+}
+
+#[tokio::test]
+async fn what_another_instance_gives_back_is_used() {
+    let stack = Stack::with_acme("free", limits(Some(40), None)).await;
+    let other = stack.instance(stack.at.store.clone());
+    for _ in 0..4 {
+        assert_eq!(call_of(&other).await, Allowed);
+    }
+    let mut admitted = 4;
+    while stack.call().await == Allowed {
+        admitted += 1;
+    }
+    let held = 40 - admitted;
+    assert!(held > 0, "the other holds nothing");
+    other.end().await;
+    pass(&stack, 1_000);
+    for _ in 0..held {
+        assert_eq!(stack.call().await, Allowed);
+    }
+    assert_eq!(stack.call().await, denied_by("hour"));
+}
+
+/// An instance decides calls of thousands of keys in an hour, most of them once.
+#[tokio::test]
+async fn counters_that_hold_nothing_are_dropped_and_the_others_kept() {
+    let stack = Stack::with_acme("enterprise", Overrides::default()).await;
+    for _ in 0..6 {
+        stack.call().await;
+    }
+    let taken = in_this_hour(&stack);
+    assert_eq!(taken, 7, "one unit is left");
+    let format = tollgate_domain::key::KeyFormat::new("tg", "live").unwrap();
+    for n in 0..1_100 {
+        let entropy = &stack.at.entropy;
+        let key = entropy.with(|rng| format.generate(tollgate_domain::key::Role::Customer, rng));
+        let id = format!("key_{}", n + 100);
+        stack.add_key(&key, &id, acme(), |_| ()).await;
+        let headers = [("x-api-key", key.expose())];
+        let event = common::with_headers(event("no-key"), &headers);
+        assert_eq!(Outcome::of(stack.ask(&event).await), Allowed);
+    }
+    assert_eq!(stack.call().await, Allowed);
+    assert_eq!(in_this_hour(&stack), taken, "the unit that was left");
+}
+
+/// A store that gives no answer is not asked by every call.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_does_not_answer_is_left_alone() {
+    let stack = Stack::with(Duration::from_secs(60), Catalog::shipped().unwrap());
+    let stack = stack.and_acme("pro", limits(Some(100_000), None)).await;
+    assert_eq!(stack.call().await, Allowed);
+    let asked = Arc::new(Mutex::new(0));
+    let counted = Arc::clone(&asked);
+    stack.at.aws.inject(move |_| {
+        *counted.lock().unwrap() += 1;
+        Fault::NoAnswer
+    });
+    let began = tokio::time::Instant::now();
+    for _ in 0..200 {
+        assert_eq!(stack.call().await, Allowed);
+        pass(&stack, 10);
+    }
+    let waited = began.elapsed();
+    assert!(waited < Duration::from_secs(6), "{waited:?}");
+    let asked = *asked.lock().unwrap();
+    assert!(asked < 20, "{asked}");
+    stack.at.aws.heal();
+    pass(&stack, 8_000);
+    stack.call().await;
+    let before = in_this_hour(&stack);
+    for _ in 0..before * 2 {
+        assert_eq!(stack.call().await, Allowed);
+    }
+    assert!(in_this_hour(&stack) > before, "calls are counted again");
+}

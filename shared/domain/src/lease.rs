@@ -1,0 +1,219 @@
+//! Units of a limit that one instance has taken in advance, and spends from memory.
+//!
+//! A counter in the store says how many units of a window's limit all instances together have
+//! taken, and never says more than the limit. An instance takes a block of them at a time, so that
+//! most calls cost no write. How many a block has follows the pace of the calls, and what is left
+//! of the limit.
+
+use jiff::{SignedDuration, Timestamp};
+
+/// The block of a counter that nothing limits, and of a plan that says nothing.
+pub const MAX_BLOCK: u64 = 1_000;
+
+/// A block is no more than this part of what is left, so that the instances that share a limit
+/// come to its end together.
+const SHARE: u64 = 16;
+/// How long a block is to last: a claim in this time at most is one claim a second.
+const LASTS: SignedDuration = SignedDuration::from_secs(1);
+/// How long a full counter is taken to be full. Other instances may give units back meanwhile.
+const STAYS_FULL: SignedDuration = SignedDuration::from_secs(1);
+
+/// What one instance holds of one counter. A window's lease is never used in another window.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Lease {
+    left: u64,
+    spent: u64,
+    /// Units that all instances had taken, or more, when the counter was last asked.
+    used: u64,
+    asked_at: Option<Timestamp>,
+    block: Option<Block>,
+}
+
+/// The last block that was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Block {
+    units: u64,
+    at: Timestamp,
+}
+
+impl Lease {
+    /// Whether a call under `limit` can be let in without asking the store.
+    ///
+    /// The units at hand are among those that the counter had counted at the last claim. A limit
+    /// below that count, which another key of the customer or a new plan may have, covers none.
+    #[must_use]
+    pub fn covers(&self, limit: Option<u64>) -> bool {
+        self.left > 0 && limit.is_none_or(|limit| self.used <= limit)
+    }
+
+    /// Spends a unit, and tells how many are used in the window with it, as far as is known here.
+    /// Nothing is spent where nothing is left.
+    pub fn spend(&mut self) -> u64 {
+        if self.left > 0 {
+            self.left -= 1;
+            self.spent += 1;
+        }
+        self.used.saturating_sub(self.left)
+    }
+
+    /// Whether no unit is at hand, and a moment ago none was left.
+    #[must_use]
+    pub fn is_full(&self, limit: Option<u64>, now: Timestamp) -> bool {
+        let (Some(asked_at), Some(limit)) = (self.asked_at, limit) else {
+            return false;
+        };
+        let ago = now.duration_since(asked_at);
+        let is_fresh = !ago.is_negative() && ago < STAYS_FULL;
+        limit <= self.used && is_fresh && !self.covers(Some(limit))
+    }
+
+    /// How many units to ask for: as many as last a second at the pace of the last block, at most
+    /// `max`, and fewer as the limit comes near; always one.
+    #[must_use]
+    pub fn next_block(&self, limit: Option<u64>, max: u64, now: Timestamp) -> u64 {
+        let by_pace = self.block.map_or(1, |block| block.next(now));
+        let by_room = limit.map_or(u64::MAX, |limit| limit.saturating_sub(self.used) / SHARE);
+        by_pace.min(by_room).min(max).max(1)
+    }
+
+    /// Takes in `units` that a claim came by at `now`, after which the counter stood at `used`.
+    pub fn granted(&mut self, units: u64, used: u64, now: Timestamp) {
+        self.left += units;
+        self.used = used;
+        self.asked_at = Some(now);
+        self.block = Some(Block { units, at: now });
+    }
+
+    /// Remembers that at `now` nothing was left of `limit`.
+    pub fn refused(&mut self, limit: u64, now: Timestamp) {
+        self.used = self.used.max(limit);
+        self.asked_at = Some(now);
+    }
+
+    /// Units at hand.
+    #[must_use]
+    pub fn left(&self) -> u64 {
+        self.left
+    }
+
+    /// Units spent on calls.
+    #[must_use]
+    pub fn spent(&self) -> u64 {
+        self.spent
+    }
+}
+
+impl Block {
+    /// The block after this one, which it takes until `now` to use up.
+    fn next(self, now: Timestamp) -> u64 {
+        let lasted = now.duration_since(self.at);
+        if lasted.is_negative() {
+            // The clock was set back, and tells nothing of the pace.
+            self.units
+        } else if lasted < LASTS {
+            // One short interval is no pace yet: doubling finds it in a few steps.
+            self.units.saturating_mul(2)
+        } else if lasted <= LASTS * 2 {
+            self.units
+        } else {
+            let a_second = u128::from(self.units) * LASTS.as_millis().unsigned_abs();
+            let units = a_second / lasted.as_millis().unsigned_abs();
+            u64::try_from(units).unwrap_or(u64::MAX)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// So many milliseconds after the hour.
+    fn at(ms: i64) -> Timestamp {
+        let hour: Timestamp = "2026-11-22T10:00:00Z".parse().unwrap();
+        hour + SignedDuration::from_millis(ms)
+    }
+
+    fn after_claim(units: u64, used: u64) -> Lease {
+        let mut lease = Lease::default();
+        lease.granted(units, used, at(0));
+        lease
+    }
+
+    #[test]
+    fn a_unit_is_spent_once() {
+        let mut lease = after_claim(2, 10);
+        assert_eq!([lease.spend(), lease.spend()], [9, 10]);
+        assert!(!lease.covers(None));
+        assert_eq!((lease.left(), lease.spent()), (0, 2));
+        lease.spend();
+        assert_eq!((lease.left(), lease.spent()), (0, 2));
+    }
+
+    #[test]
+    fn units_beyond_a_lower_limit_are_not_spent_under_it() {
+        let check = |used, limit, covered| {
+            assert_eq!(after_claim(5, used).covers(limit), covered, "{used}");
+        };
+        check(50, None, true);
+        check(50, Some(50), true);
+        check(50, Some(49), false);
+    }
+
+    #[test]
+    fn a_block_follows_the_pace() {
+        let check = |units, lasted_ms, expected| {
+            let lease = after_claim(units, units);
+            let next = lease.next_block(None, MAX_BLOCK, at(lasted_ms));
+            assert_eq!(next, expected, "{units} in {lasted_ms} ms");
+        };
+        check(1, 0, 2);
+        check(64, 999, 128);
+        check(64, 1_000, 64);
+        check(64, 2_000, 64);
+        check(64, 2_001, 31);
+        check(64, 60_000, 1);
+        check(800, 10, 1_000);
+        check(64, -5_000, 64);
+        assert_eq!(Lease::default().next_block(None, MAX_BLOCK, at(0)), 1);
+        let far = "2126-01-01T00:00:00Z".parse().unwrap();
+        assert_eq!(after_claim(64, 64).next_block(None, MAX_BLOCK, far), 1);
+    }
+
+    #[test]
+    fn a_block_shrinks_towards_the_limit() {
+        let check = |used, limit, max, expected| {
+            let lease = after_claim(500, used);
+            let next = lease.next_block(limit, max, at(10));
+            assert_eq!(next, expected, "{used} of {limit:?}");
+        };
+        check(500, Some(100_000), MAX_BLOCK, 1_000);
+        check(500, Some(2_100), MAX_BLOCK, 100);
+        check(500, Some(531), MAX_BLOCK, 1);
+        check(500, Some(500), MAX_BLOCK, 1);
+        check(500, Some(100), MAX_BLOCK, 1);
+        check(500, Some(100_000), 7, 7);
+        check(500, None, 1, 1);
+    }
+
+    #[test]
+    fn a_full_counter_is_asked_again_after_a_second() {
+        let mut lease = Lease::default();
+        assert!(!lease.is_full(Some(5), at(0)));
+        lease.refused(5, at(0));
+        let check = |lease: &Lease, limit, ms, full| {
+            assert_eq!(lease.is_full(limit, at(ms)), full, "{limit:?} at {ms}");
+        };
+        check(&lease, Some(5), 0, true);
+        check(&lease, Some(4), 999, true);
+        check(&lease, Some(6), 0, false);
+        check(&lease, None, 0, false);
+        check(&lease, Some(5), 1_000, false);
+        check(&lease, Some(5), -1, false);
+        // The last unit: there is one, and after it none.
+        lease.granted(1, 5, at(10));
+        check(&lease, Some(5), 10, false);
+        lease.spend();
+        check(&lease, Some(5), 10, true);
+        check(&lease, Some(6), 10, false);
+    }
+}
