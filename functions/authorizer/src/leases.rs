@@ -209,7 +209,7 @@ impl Counter {
 
     /// Whether the store does not know all of it.
     fn holds_something(&self) -> bool {
-        self.lease.left() > 0 || !self.account.has_reported(self.lease.spent())
+        self.lease.left() > 0 || !self.account.is_settled(self.lease.spent())
     }
 }
 

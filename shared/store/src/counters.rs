@@ -55,6 +55,8 @@ pub struct Account {
     stands: Option<Entry>,
     /// Units spent that the counter knows of.
     reported: u64,
+    /// Whether a claim was sent of which it is not known what became.
+    is_unanswered: bool,
 }
 
 /// What a counter holds.
@@ -110,13 +112,14 @@ impl Account {
             id: store.entropy.with(|rng| random_base62(rng, ID_LEN)),
             stands: None,
             reported: 0,
+            is_unanswered: false,
         }
     }
 
-    /// Whether the counter knows that just these units are spent.
+    /// Whether the counter knows that just these units are spent, and no claim is unanswered.
     #[must_use]
-    pub fn has_reported(&self, spent: u64) -> bool {
-        self.reported == spent
+    pub fn is_settled(&self, spent: u64) -> bool {
+        self.reported == spent && !self.is_unanswered
     }
 
     fn stand_at(&mut self, entry: Entry) {
@@ -247,7 +250,9 @@ impl Store {
                 return Ok(Claimed::Full);
             }
             let after = account.after_claim(units, spent, now);
+            account.is_unanswered = true;
             let written = self.take(account, units, limit, &after, now).await?;
+            account.is_unanswered = false;
             let seen = match written {
                 Ok(used) => {
                     account.stand_at(after);
@@ -341,14 +346,18 @@ impl Store {
         account.id = self.entropy.with(|rng| random_base62(rng, ID_LEN));
         account.stands = None;
         account.reported = 0;
+        account.is_unanswered = false;
         ended
     }
 
     async fn end(&self, account: &mut Account, left: u64, spent: u64) -> Result<(), StoreError> {
         let mut left = left;
         for _ in 0..TRIES {
-            let Some(entry) = &account.stands else {
-                return Ok(());
+            let before = match &account.stands {
+                Some(entry) => entry.to_string(),
+                // What is nowhere is refused, and shows whether the claim did take effect.
+                None if account.is_unanswered => String::new(),
+                None => return Ok(()),
             };
             let now = self.clock.now();
             // What sorts after every claim of this account that may still arrive keeps it out.
@@ -361,7 +370,7 @@ impl Store {
                 // Where it was last seen: the write has not taken effect yet, nor has a claim
                 // whose answer was lost, and nobody has taken the account for a dead one.
                 .condition_expression("#place = :before")
-                .expression_attribute_values(":before", s(entry.to_string()))
+                .expression_attribute_values(":before", s(before))
                 .expression_attribute_values(":left", n(left))
                 .expression_attribute_values(":newly_spent", account.newly_spent(spent))
                 .expression_attribute_values(":free_from", s(second(free_from)))

@@ -1,0 +1,72 @@
+//! Seeded runs of the product's own code over the embedded engine, in virtual time, with everything
+//! that can go wrong between an instance and the store, held against a model that is told each event
+//! once.
+
+pub mod limiter;
+mod network;
+pub mod seeds;
+
+use std::sync::Arc;
+
+use serde_json::json;
+use tollgate_domain::usage::EVENT_TYPE;
+use tollgate_local_aws::{LocalAws, LocalAwsError, Rule};
+use tollgate_runtime::{Clock, Entropy};
+
+/// What the names of the tables begin with.
+const PREFIX: &str = "simulation";
+
+/// A run that could not be made, and so says nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum Unable {
+    /// The services.
+    #[error("the embedded services do not start")]
+    Aws(#[from] LocalAwsError),
+    /// The store, before anything went wrong by intention.
+    #[error("the store cannot be prepared")]
+    Store(#[from] tollgate_store::StoreError),
+    /// The runtime that a run goes in.
+    #[error("no runtime")]
+    Runtime(#[from] std::io::Error),
+    /// An id, an instant or the like that the simulation made up.
+    #[error("what was made up cannot be used")]
+    MadeUp(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// The services, with empty tables. Runs of different seeds can share them.
+///
+/// # Errors
+/// When they do not start.
+pub fn services() -> Result<LocalAws, Unable> {
+    let rule = Rule::new(json!({ "detail-type": [EVENT_TYPE] }));
+    let rule = rule.map_err(|error| Unable::MadeUp(Box::new(error)))?;
+    let aws = LocalAws::in_memory(rule, Clock::system(), Entropy::seeded(0))?;
+    aws.create_tables(PREFIX)?;
+    Ok(aws)
+}
+
+/// What happened in a run, for whoever replays it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Trace(Option<Arc<std::sync::Mutex<Vec<String>>>>);
+
+impl Trace {
+    pub(crate) fn new(is_wanted: bool) -> Self {
+        Self(is_wanted.then(Arc::default))
+    }
+
+    /// Adds a line, which is only made where it is wanted.
+    pub(crate) fn tell(&self, line: impl FnOnce() -> String) {
+        if let Some(lines) = &self.0 {
+            let mut lines = lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            lines.push(line());
+        }
+    }
+
+    pub(crate) fn into_lines(self) -> Vec<String> {
+        let Some(lines) = self.0 else {
+            return Vec::new();
+        };
+        let mut lines = lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        std::mem::take(&mut *lines)
+    }
+}

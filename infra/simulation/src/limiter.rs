@@ -1,0 +1,57 @@
+//! The authorizer's limits, with several instances, on a network that fails, through crashes, changes
+//! of limits, revocations and the ends of windows.
+
+mod model;
+mod scenario;
+mod world;
+
+use tollgate_local_aws::LocalAws;
+
+use crate::{Trace, Unable};
+use scenario::Scenario;
+use world::World;
+
+/// A run, told.
+#[derive(Debug)]
+pub struct Told {
+    /// What happened, in order.
+    pub lines: Vec<String>,
+    /// What should not have.
+    pub violations: Vec<String>,
+}
+
+/// Runs the seed: what was not as the model says, in words.
+///
+/// # Errors
+/// When it cannot be run.
+pub fn run(seed: u64, aws: &LocalAws) -> Result<Vec<String>, Unable> {
+    play(seed, aws, Trace::new(false))
+}
+
+/// Runs the seed and tells what happens.
+///
+/// # Errors
+/// When it cannot be run.
+pub fn replay(seed: u64, aws: &LocalAws) -> Result<Told, Unable> {
+    let trace = Trace::new(true);
+    let violations = play(seed, aws, trace.clone())?;
+    Ok(Told {
+        lines: trace.into_lines(),
+        violations,
+    })
+}
+
+fn play(seed: u64, aws: &LocalAws, trace: Trace) -> Result<Vec<String>, Unable> {
+    let scenario = Scenario::drawn(seed);
+    trace.tell(|| format!("{scenario:#?}"));
+    // The jitter of the SDK's retries.
+    fastrand::seed(seed);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()?;
+    runtime.block_on(async {
+        let story = World::new(seed, &scenario, aws, trace).await?.play().await?;
+        Ok(model::violations(&scenario, &story))
+    })
+}

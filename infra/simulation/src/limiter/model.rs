@@ -1,0 +1,218 @@
+//! What must hold, whatever happened.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use tollgate_domain::decision::Window;
+use tollgate_domain::plan::Overrides;
+
+use super::scenario::Scenario;
+use super::world::{Call, Outcome, Story};
+use crate::network::Write;
+
+/// An account of one unit that was not heard of for so long may have been given up: its unit cannot be
+/// given back any more, nor can a claim be found of which the instance does not know that it took
+/// effect. Clocks differ by up to four seconds.
+const ACCOUNT_KEPT: Duration = Duration::from_secs(55);
+
+/// What was not as it must be, in words.
+pub(crate) fn violations(scenario: &Scenario, story: &Story) -> Vec<String> {
+    let model = Model { scenario, story };
+    let mut found = Vec::new();
+    for window in [Window::Hour, Window::Month] {
+        for (counter, calls) in model.by_counter(window) {
+            model.check_limit(window, &counter, &calls, &mut found);
+            model.check_counter(&counter, &calls, &mut found);
+        }
+    }
+    model.check_keys(&mut found);
+    if scenario.is_peaceful() {
+        model.check_peace(&mut found);
+    }
+    found
+}
+
+struct Model<'a> {
+    scenario: &'a Scenario,
+    story: &'a Story,
+}
+
+fn limit_of(limits: &Overrides, window: Window) -> Option<u64> {
+    match window {
+        Window::Hour => limits.requests_per_hour,
+        Window::Month => limits.monthly_quota,
+    }
+}
+
+fn counter_of(call: &Call, window: Window) -> &String {
+    let [hour, month] = &call.counters;
+    match window {
+        Window::Hour => hour,
+        Window::Month => month,
+    }
+}
+
+fn count<T>(items: impl Iterator<Item = T>) -> u64 {
+    u64::try_from(items.count()).unwrap_or(u64::MAX)
+}
+
+impl Model<'_> {
+    fn by_counter(&self, window: Window) -> BTreeMap<String, Vec<&Call>> {
+        let mut counters: BTreeMap<String, Vec<&Call>> = BTreeMap::new();
+        for call in &self.story.calls {
+            let counter = counter_of(call, window).clone();
+            counters.entry(counter).or_default().push(call);
+        }
+        counters
+    }
+
+    /// The highest limit that the call may have been let in under: one that held while it was
+    /// decided, or as long before as keys are remembered.
+    fn highest_limit(&self, call: &Call, window: Window) -> Option<u64> {
+        let history = &self.story.limits[call.key];
+        let ends = history.iter().skip(1).map(|(from, _)| Some(*from));
+        let in_force = history
+            .iter()
+            .zip(ends.chain([None]))
+            .filter(|((from, _), until)| {
+                let is_over = until.is_some_and(|until| until + self.scenario.key_cache < call.began);
+                !is_over && *from <= call.ended
+            });
+        in_force
+            .map(|((_, limits), _)| limit_of(limits, window).unwrap_or(u64::MAX))
+            .max()
+            .filter(|limit| *limit < u64::MAX)
+    }
+
+    /// Of the calls that were let in under this limit or a lower one, there are no more than that.
+    fn check_limit(&self, window: Window, counter: &str, calls: &[&Call], found: &mut Vec<String>) {
+        let admitted = calls.iter().filter(|call| call.outcome == Outcome::Admitted);
+        let limits: Vec<Option<u64>> = admitted
+            .map(|call| self.highest_limit(call, window))
+            .collect();
+        for limit in limits.iter().flatten().copied().collect::<BTreeSet<u64>>() {
+            let under = |of: &&Option<u64>| of.is_some_and(|of| of <= limit);
+            let admitted = count(limits.iter().filter(under));
+            if admitted > limit {
+                found.push(format!("{counter}: {admitted} let in, and the limit is {limit}"));
+            }
+        }
+    }
+
+    /// Every call that was let in is counted, and no more is taken than was, but for a block of each
+    /// instance that did not end in peace.
+    fn check_counter(&self, counter: &str, calls: &[&Call], found: &mut Vec<String>) {
+        let stored = self.story.counters.get(counter).copied().unwrap_or_default();
+        let admitted = count(calls.iter().filter(|call| call.outcome == Outcome::Admitted));
+        if stored.used < admitted {
+            let used = stored.used;
+            found.push(format!("{counter}: {admitted} let in, and only {used} are taken"));
+        }
+        if stored.spent > stored.used {
+            found.push(format!("{counter}: more is spent than is taken: {stored:?}"));
+        }
+        let writes = || self.story.writes.iter().map(|line| of_counter(line, counter));
+        let claims = writes().flatten().filter_map(|write| write.units);
+        let block = claims.max().unwrap_or(0);
+        let silences: Vec<Silence> = writes().flat_map(|line| silences(&line)).collect();
+        let unanswered = count(silences.iter().filter(|silence| !silence.after_answer));
+        let single_units = count(silences.iter().filter(|silence| silence.after_answer));
+        let lost = self.story.lost_instances + unanswered;
+        // With limits that differ, units taken under a higher one can lie unused beside a block.
+        let blocks = if self.limits_differ() { 2 } else { 1 };
+        let bound = lost * block * blocks + single_units;
+        let stranded = stored.used.saturating_sub(admitted);
+        if stranded > bound {
+            found.push(format!(
+                "{counter}: {stranded} stay taken; {lost} times a block of {block} may be lost, and \
+                 {single_units} units"
+            ));
+        }
+    }
+
+    fn limits_differ(&self) -> bool {
+        let mut all = self.story.limits.iter().flatten().map(|(_, limits)| limits);
+        let first = all.next();
+        all.any(|other| Some(other) != first)
+    }
+
+    /// A revoked key opens nothing once what is remembered of it is over, and calls pass uncounted
+    /// only where the plan says so.
+    fn check_keys(&self, found: &mut Vec<String>) {
+        for call in &self.story.calls {
+            let passed = matches!(call.outcome, Outcome::Admitted | Outcome::LetThrough);
+            let late = self.story.revoked[call.key]
+                .is_some_and(|revoked| call.began >= revoked + self.scenario.key_cache);
+            if passed && late {
+                found.push(format!("key {} was let in after it was revoked", call.key));
+            }
+            if call.outcome == Outcome::LetThrough && !self.scenario.fails_open {
+                found.push("a call passed uncounted on a plan that fails closed".to_owned());
+            }
+        }
+    }
+
+    /// Where nothing fails: every call is decided within limits, the first that is refused finds the
+    /// limit used up but for what other instances hold, and in the end every unit is accounted for.
+    fn check_peace(&self, found: &mut Vec<String>) {
+        let undecided = |call: &&Call| {
+            !matches!(call.outcome, Outcome::Admitted | Outcome::Refused(_))
+        };
+        for call in self.story.calls.iter().filter(undecided) {
+            found.push(format!("without a fault a call came to {:?}", call.outcome));
+        }
+        for (counter, stored) in &self.story.counters {
+            if stored.spent != stored.used {
+                found.push(format!("{counter}: {stored:?} after all went well"));
+            }
+        }
+        let refused = self.story.calls.iter().filter_map(|call| match call.outcome {
+            Outcome::Refused(window) => Some((call, window)),
+            _ => None,
+        });
+        let Some((first, window)) = refused.min_by_key(|(call, _)| call.ended) else {
+            return;
+        };
+        let counter = counter_of(first, window);
+        let admitted = count(self.story.calls.iter().filter(|call| {
+            call.outcome == Outcome::Admitted
+                && counter_of(call, window) == counter
+                && call.began <= first.ended
+        }));
+        let limit = self.highest_limit(first, window).unwrap_or(0);
+        let writes = self.story.writes.iter();
+        let claims = writes.flat_map(|line| of_counter(line, counter));
+        let block = claims.filter_map(|write| write.units).max().unwrap_or(0);
+        let instances = u64::try_from(self.scenario.skews_ms.len()).unwrap_or(0);
+        let held = if self.scenario.max_lease == 1 {
+            0
+        } else {
+            instances * block
+        };
+        if admitted + held < limit {
+            found.push(format!(
+                "{counter}: refused after {admitted} of {limit}, with at most {held} held elsewhere"
+            ));
+        }
+    }
+}
+
+fn of_counter(line: &[Write], counter: &str) -> Vec<Write> {
+    let of_it = line.iter().filter(|write| write.counter == counter);
+    of_it.cloned().collect()
+}
+
+/// A time in which an instance's account may have been given up.
+struct Silence {
+    /// Whether the last write before it was answered.
+    after_answer: bool,
+}
+
+fn silences(writes: &[Write]) -> Vec<Silence> {
+    let pairs = writes.windows(2);
+    let long = pairs.filter(|pair| pair[1].at.duration_since(pair[0].at) >= ACCOUNT_KEPT);
+    long.map(|pair| Silence {
+        after_answer: pair[0].is_answered,
+    })
+    .collect()
+}

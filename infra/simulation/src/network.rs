@@ -1,0 +1,323 @@
+//! A network between one instance and the store, on which happens whatever can: requests and answers
+//! are lost, come twice, come late, or not at all.
+//!
+//! What becomes of a request depends on the seed and on the request alone, so that a seed tells the
+//! same story each time. A request that was sent goes on by itself, whoever waits for its answer.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use aws_smithy_runtime_api::client::http::{
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::body::SdkBody;
+use serde_json::Value;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep};
+use tollgate_local_aws::LocalAws;
+use tollgate_runtime::Entropy;
+
+use crate::Trace;
+
+/// How many of a hundred requests meet with what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Weather {
+    request_lost: u64,
+    answer_lost: u64,
+    throttled: u64,
+    /// Arrives again later.
+    doubled: u64,
+    /// Takes up to two seconds.
+    slow: u64,
+    /// Arrives minutes later.
+    held_back: u64,
+    /// Takes effect, and is never answered.
+    unanswered: u64,
+}
+
+impl Weather {
+    pub(crate) const CALM: Self = Self {
+        request_lost: 0,
+        answer_lost: 0,
+        throttled: 0,
+        doubled: 0,
+        slow: 0,
+        held_back: 0,
+        unanswered: 0,
+    };
+    pub(crate) const LOSSY: Self = Self {
+        request_lost: 5,
+        answer_lost: 12,
+        throttled: 4,
+        doubled: 5,
+        slow: 5,
+        held_back: 0,
+        unanswered: 0,
+    };
+    pub(crate) const STORMY: Self = Self {
+        request_lost: 10,
+        answer_lost: 15,
+        throttled: 5,
+        doubled: 10,
+        slow: 10,
+        held_back: 10,
+        unanswered: 5,
+    };
+}
+
+/// One write of a counter that was sent.
+#[derive(Debug, Clone)]
+pub(crate) struct Write {
+    pub(crate) at: Instant,
+    /// The counter's key.
+    pub(crate) counter: String,
+    /// How many units it asks for, if it is a claim.
+    pub(crate) units: Option<u64>,
+    pub(crate) is_answered: bool,
+}
+
+/// What one instance is connected by. Cheap to clone; all clones are the same line.
+#[derive(Debug, Clone)]
+pub(crate) struct Network {
+    aws: LocalAws,
+    line: Arc<Line>,
+}
+
+#[derive(Debug)]
+struct Line {
+    seed: u64,
+    began: Instant,
+    trace: Trace,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    weather: Weather,
+    /// How often the same request was sent.
+    sent: HashMap<u64, u64>,
+    writes: Vec<Write>,
+}
+
+/// What becomes of a request.
+#[derive(Debug)]
+struct Fate {
+    arrives_after: Duration,
+    /// Not at all, if there is none.
+    takes_effect: bool,
+    is_throttled: bool,
+    again_after: Option<Duration>,
+    answer: Reply,
+    answered_after: Duration,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Reply {
+    Arrives,
+    Lost,
+    Never,
+}
+
+impl Network {
+    /// A line of its own seed, in a run that began at this instant.
+    pub(crate) fn new(aws: LocalAws, seed: u64, began: Instant, trace: Trace) -> Self {
+        let state = State {
+            weather: Weather::CALM,
+            sent: HashMap::new(),
+            writes: Vec::new(),
+        };
+        let line = Line {
+            seed,
+            began,
+            trace,
+            state: Mutex::new(state),
+        };
+        Self {
+            aws,
+            line: Arc::new(line),
+        }
+    }
+
+    pub(crate) fn set(&self, weather: Weather) {
+        self.state().weather = weather;
+    }
+
+    /// All writes of counters so far.
+    pub(crate) fn writes(&self) -> Vec<Write> {
+        self.state().writes.clone()
+    }
+
+    fn tell(&self, line: impl FnOnce() -> String) {
+        let Line {
+            seed, began, trace, ..
+        } = &*self.line;
+        trace.tell(|| format!("{:?} line {seed} {}", began.elapsed(), line()));
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.line
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fate(&self, target: &str, body: &Value) -> Fate {
+        let mut state = self.state();
+        // As text, because the SDK writes maps in an order that differs from run to run, and values
+        // sort theirs.
+        let mut hasher = DefaultHasher::new();
+        (self.line.seed, target, body.to_string()).hash(&mut hasher);
+        let request = hasher.finish();
+        let times = state.sent.entry(request).or_default();
+        *times += 1;
+        let drawn = Entropy::seeded(request.wrapping_add(*times));
+        state.weather.fate(&drawn)
+    }
+
+    fn record(&self, target: &str, body: &Value) -> Option<usize> {
+        if !target.ends_with(".UpdateItem") {
+            return None;
+        }
+        let units = &body["ExpressionAttributeValues"][":units"]["N"];
+        let write = Write {
+            at: Instant::now(),
+            counter: body["Key"]["pk"]["S"].as_str()?.to_owned(),
+            units: units.as_str().and_then(|units| units.parse().ok()),
+            is_answered: false,
+        };
+        let mut state = self.state();
+        state.writes.push(write);
+        Some(state.writes.len() - 1)
+    }
+
+    /// Sends a request. The answer comes, or the sender is dropped, when the time for it has come.
+    fn send(&self, target: String, body: String) -> oneshot::Receiver<(u16, String)> {
+        let (answer, receiver) = oneshot::channel();
+        let value: Value = serde_json::from_str(&body).unwrap_or_default();
+        let fate = self.fate(&target, &value);
+        let write = self.record(&target, &value);
+        self.tell(|| {
+            let change = &value["ExpressionAttributeValues"];
+            format!("sends {} {change} {fate:?}", value["Key"]["pk"]["S"])
+        });
+        let this = self.clone();
+        tokio::spawn(async move {
+            sleep(fate.arrives_after).await;
+            let take_effect = || {
+                let answered = this.aws.answer(&target, &body);
+                this.tell(|| format!("is answered {} {}", answered.0, answered.1));
+                answered
+            };
+            let answered = if fate.is_throttled {
+                Some(throttled())
+            } else {
+                fate.takes_effect.then(take_effect)
+            };
+            if let Some(later) = fate.again_after {
+                let (again, target, body) = (this.clone(), target.clone(), body.clone());
+                tokio::spawn(async move {
+                    sleep(later).await;
+                    let answered = again.aws.answer(&target, &body);
+                    again.tell(|| format!("again: {} {}", answered.0, answered.1));
+                });
+            }
+            sleep(fate.answered_after).await;
+            match (fate.answer, answered) {
+                (Reply::Arrives, Some(answered)) => {
+                    if let Some(write) = write {
+                        this.state().writes[write].is_answered = true;
+                    }
+                    // Whoever has asked may have given up.
+                    let _ = answer.send(answered);
+                }
+                (Reply::Never, _) => std::future::pending().await,
+                _ => drop(answer),
+            }
+        });
+        receiver
+    }
+}
+
+fn throttled() -> (u16, String) {
+    let error = serde_json::json!({
+        "__type": "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException",
+        "message": "simulated: no capacity",
+    });
+    (400, error.to_string())
+}
+
+impl Weather {
+    fn fate(&self, drawn: &Entropy) -> Fate {
+        let mut lot = drawn.below(100);
+        let mut meets = |percent: u64| {
+            let hit = lot < percent;
+            lot = if hit { u64::MAX } else { lot.saturating_sub(percent) };
+            hit
+        };
+        let ms = |most: u64| Duration::from_millis(1 + drawn.below(most));
+        let mut fate = Fate {
+            arrives_after: ms(10),
+            takes_effect: true,
+            is_throttled: false,
+            again_after: None,
+            answer: Reply::Arrives,
+            answered_after: ms(10),
+        };
+        if meets(self.request_lost) {
+            fate.takes_effect = false;
+            fate.answer = Reply::Lost;
+        } else if meets(self.answer_lost) {
+            fate.answer = Reply::Lost;
+        } else if meets(self.throttled) {
+            fate.takes_effect = false;
+            fate.is_throttled = true;
+        } else if meets(self.doubled) {
+            let most = if drawn.below(2) == 0 { 50 } else { 200_000 };
+            fate.again_after = Some(ms(most));
+        } else if meets(self.slow) {
+            fate.arrives_after = ms(1_000);
+            fate.answered_after = ms(1_000);
+        } else if meets(self.held_back) {
+            fate.arrives_after = ms(200_000);
+        } else if meets(self.unanswered) {
+            fate.answer = Reply::Never;
+        }
+        fate
+    }
+}
+
+impl HttpClient for Network {
+    fn http_connector(
+        &self,
+        _: &HttpConnectorSettings,
+        _: &RuntimeComponents,
+    ) -> SharedHttpConnector {
+        SharedHttpConnector::new(self.clone())
+    }
+}
+
+impl HttpConnector for Network {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let target = request.headers().get("x-amz-target").unwrap_or_default();
+        let body = request.body().bytes().unwrap_or_default();
+        let body = String::from_utf8_lossy(body).into_owned();
+        let answer = self.send(target.to_owned(), body);
+        HttpConnectorFuture::new(async move {
+            let Ok((status, body)) = answer.await else {
+                return Err(ConnectorError::io("the connection was lost".into()));
+            };
+            let response = http::Response::builder()
+                .status(status)
+                .header("content-type", "application/x-amz-json-1.0")
+                .body(SdkBody::from(body))
+                .map_err(|error| ConnectorError::other(error.into(), None))?;
+            HttpResponse::try_from(response)
+                .map_err(|error| ConnectorError::other(error.into(), None))
+        })
+    }
+}
