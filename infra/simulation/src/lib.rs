@@ -57,7 +57,9 @@ impl Trace {
     /// Adds a line, which is only made where it is wanted.
     pub(crate) fn tell(&self, line: impl FnOnce() -> String) {
         if let Some(lines) = &self.0 {
-            let mut lines = lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut lines = lines
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
             lines.push(line());
         }
     }
@@ -66,7 +68,9 @@ impl Trace {
         let Some(lines) = self.0 else {
             return Vec::new();
         };
-        let mut lines = lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut lines = lines
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         std::mem::take(&mut *lines)
     }
 }

@@ -51,7 +51,10 @@ fn play(seed: u64, aws: &LocalAws, trace: Trace) -> Result<Vec<String>, Unable> 
         .start_paused(true)
         .build()?;
     runtime.block_on(async {
-        let story = World::new(seed, &scenario, aws, trace).await?.play().await?;
+        let story = World::new(seed, &scenario, aws, trace)
+            .await?
+            .play()
+            .await?;
         Ok(model::violations(&scenario, &story))
     })
 }

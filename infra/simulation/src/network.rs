@@ -79,6 +79,8 @@ pub(crate) struct Write {
     /// How many units it asks for, if it is a claim.
     pub(crate) units: Option<u64>,
     pub(crate) is_answered: bool,
+    /// When it took effect, if the instance was not told so.
+    pub(crate) unseen_effect: Option<Instant>,
 }
 
 /// What one instance is connected by. Cheap to clone; all clones are the same line.
@@ -152,6 +154,18 @@ impl Network {
         self.state().writes.clone()
     }
 
+    fn was_answered(&self, write: Option<usize>) {
+        if let Some(write) = write {
+            self.state().writes[write].is_answered = true;
+        }
+    }
+
+    fn was_unseen(&self, write: Option<usize>, effect: Option<Instant>) {
+        if let (Some(write), Some(_)) = (write, effect) {
+            self.state().writes[write].unseen_effect = effect;
+        }
+    }
+
     fn tell(&self, line: impl FnOnce() -> String) {
         let Line {
             seed, began, trace, ..
@@ -189,6 +203,7 @@ impl Network {
             counter: body["Key"]["pk"]["S"].as_str()?.to_owned(),
             units: units.as_str().and_then(|units| units.parse().ok()),
             is_answered: false,
+            unseen_effect: None,
         };
         let mut state = self.state();
         state.writes.push(write);
@@ -213,30 +228,42 @@ impl Network {
                 this.tell(|| format!("is answered {} {}", answered.0, answered.1));
                 answered
             };
+            let took_effect = |answered: &Option<(u16, String)>| {
+                let is_good = answered.as_ref().is_some_and(|(status, _)| *status == 200);
+                is_good.then(Instant::now)
+            };
             let answered = if fate.is_throttled {
                 Some(throttled())
             } else {
                 fate.takes_effect.then(take_effect)
             };
+            let effect = took_effect(&answered);
             if let Some(later) = fate.again_after {
                 let (again, target, body) = (this.clone(), target.clone(), body.clone());
                 tokio::spawn(async move {
                     sleep(later).await;
-                    let answered = again.aws.answer(&target, &body);
-                    again.tell(|| format!("again: {} {}", answered.0, answered.1));
+                    let (status, answer) = again.aws.answer(&target, &body);
+                    again.tell(|| format!("again: {status} {answer}"));
+                    if status == 200 {
+                        again.was_unseen(write, Some(Instant::now()));
+                    }
                 });
             }
             sleep(fate.answered_after).await;
             match (fate.answer, answered) {
-                (Reply::Arrives, Some(answered)) => {
-                    if let Some(write) = write {
-                        this.state().writes[write].is_answered = true;
-                    }
-                    // Whoever has asked may have given up.
-                    let _ = answer.send(answered);
+                (Reply::Arrives, Some(answered)) => match answer.send(answered) {
+                    Ok(()) => this.was_answered(write),
+                    // Whoever has asked has given up.
+                    Err(_) => this.was_unseen(write, effect),
+                },
+                (Reply::Never, _) => {
+                    this.was_unseen(write, effect);
+                    std::future::pending().await
                 }
-                (Reply::Never, _) => std::future::pending().await,
-                _ => drop(answer),
+                _ => {
+                    this.was_unseen(write, effect);
+                    drop(answer);
+                }
             }
         });
         receiver
@@ -256,7 +283,11 @@ impl Weather {
         let mut lot = drawn.below(100);
         let mut meets = |percent: u64| {
             let hit = lot < percent;
-            lot = if hit { u64::MAX } else { lot.saturating_sub(percent) };
+            lot = if hit {
+                u64::MAX
+            } else {
+                lot.saturating_sub(percent)
+            };
             hit
         };
         let ms = |most: u64| Duration::from_millis(1 + drawn.below(most));

@@ -64,7 +64,9 @@ pub fn run_all(
         }
         outcome
     })?;
-    let mut violations = violations.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut violations = violations
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
     violations.sort_by_key(|violation| violation.seed);
     Ok(violations)
 }

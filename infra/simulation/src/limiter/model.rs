@@ -75,7 +75,8 @@ impl Model<'_> {
             .iter()
             .zip(ends.chain([None]))
             .filter(|((from, _), until)| {
-                let is_over = until.is_some_and(|until| until + self.scenario.key_cache < call.began);
+                let is_over =
+                    until.is_some_and(|until| until + self.scenario.key_cache < call.began);
                 !is_over && *from <= call.ended
             });
         in_force
@@ -86,7 +87,9 @@ impl Model<'_> {
 
     /// Of the calls that were let in under this limit or a lower one, there are no more than that.
     fn check_limit(&self, window: Window, counter: &str, calls: &[&Call], found: &mut Vec<String>) {
-        let admitted = calls.iter().filter(|call| call.outcome == Outcome::Admitted);
+        let admitted = calls
+            .iter()
+            .filter(|call| call.outcome == Outcome::Admitted);
         let limits: Vec<Option<u64>> = admitted
             .map(|call| self.highest_limit(call, window))
             .collect();
@@ -94,7 +97,9 @@ impl Model<'_> {
             let under = |of: &&Option<u64>| of.is_some_and(|of| of <= limit);
             let admitted = count(limits.iter().filter(under));
             if admitted > limit {
-                found.push(format!("{counter}: {admitted} let in, and the limit is {limit}"));
+                found.push(format!(
+                    "{counter}: {admitted} let in, and the limit is {limit}"
+                ));
             }
         }
     }
@@ -102,22 +107,41 @@ impl Model<'_> {
     /// Every call that was let in is counted, and no more is taken than was, but for a block of each
     /// instance that did not end in peace.
     fn check_counter(&self, counter: &str, calls: &[&Call], found: &mut Vec<String>) {
-        let stored = self.story.counters.get(counter).copied().unwrap_or_default();
-        let admitted = count(calls.iter().filter(|call| call.outcome == Outcome::Admitted));
+        let stored = self
+            .story
+            .counters
+            .get(counter)
+            .copied()
+            .unwrap_or_default();
+        let admitted = count(
+            calls
+                .iter()
+                .filter(|call| call.outcome == Outcome::Admitted),
+        );
         if stored.used < admitted {
             let used = stored.used;
-            found.push(format!("{counter}: {admitted} let in, and only {used} are taken"));
+            found.push(format!(
+                "{counter}: {admitted} let in, and only {used} are taken"
+            ));
         }
         if stored.spent > stored.used {
-            found.push(format!("{counter}: more is spent than is taken: {stored:?}"));
+            found.push(format!(
+                "{counter}: more is spent than is taken: {stored:?}"
+            ));
         }
-        let writes = || self.story.writes.iter().map(|line| of_counter(line, counter));
+        let writes = || {
+            self.story
+                .writes
+                .iter()
+                .map(|line| of_counter(line, counter))
+        };
         let claims = writes().flatten().filter_map(|write| write.units);
         let block = claims.max().unwrap_or(0);
         let silences: Vec<Silence> = writes().flat_map(|line| silences(&line)).collect();
         let unanswered = count(silences.iter().filter(|silence| !silence.after_answer));
         let single_units = count(silences.iter().filter(|silence| silence.after_answer));
-        let lost = self.story.lost_instances + unanswered;
+        let late = writes().map(|line| late_effects(&line)).sum::<u64>();
+        let lost = self.story.lost_instances + unanswered + late;
         // With limits that differ, units taken under a higher one can lie unused beside a block.
         let blocks = if self.limits_differ() { 2 } else { 1 };
         let bound = lost * block * blocks + single_units;
@@ -155,9 +179,8 @@ impl Model<'_> {
     /// Where nothing fails: every call is decided within limits, the first that is refused finds the
     /// limit used up but for what other instances hold, and in the end every unit is accounted for.
     fn check_peace(&self, found: &mut Vec<String>) {
-        let undecided = |call: &&Call| {
-            !matches!(call.outcome, Outcome::Admitted | Outcome::Refused(_))
-        };
+        let undecided =
+            |call: &&Call| !matches!(call.outcome, Outcome::Admitted | Outcome::Refused(_));
         for call in self.story.calls.iter().filter(undecided) {
             found.push(format!("without a fault a call came to {:?}", call.outcome));
         }
@@ -166,10 +189,14 @@ impl Model<'_> {
                 found.push(format!("{counter}: {stored:?} after all went well"));
             }
         }
-        let refused = self.story.calls.iter().filter_map(|call| match call.outcome {
-            Outcome::Refused(window) => Some((call, window)),
-            _ => None,
-        });
+        let refused = self
+            .story
+            .calls
+            .iter()
+            .filter_map(|call| match call.outcome {
+                Outcome::Refused(window) => Some((call, window)),
+                _ => None,
+            });
         let Some((first, window)) = refused.min_by_key(|(call, _)| call.ended) else {
             return;
         };
@@ -185,7 +212,13 @@ impl Model<'_> {
         let block = claims.filter_map(|write| write.units).max().unwrap_or(0);
         let instances = u64::try_from(self.scenario.skews_ms.len()).unwrap_or(0);
         let held = if self.scenario.max_lease == 1 {
-            0
+            // A call that the month is about to refuse has its hour already.
+            count(self.story.calls.iter().filter(|call| {
+                counter_of(call, window) == counter
+                    && matches!(call.outcome, Outcome::Refused(_))
+                    && call.began <= first.ended
+                    && call.ended > first.ended
+            }))
         } else {
             instances * block
         };
@@ -200,6 +233,14 @@ impl Model<'_> {
 fn of_counter(line: &[Write], counter: &str) -> Vec<Write> {
     let of_it = line.iter().filter(|write| write.counter == counter);
     of_it.cloned().collect()
+}
+
+/// Claims that took effect unseen after the instance's last write, so that nothing it did could find
+/// them: it had given up the request, and it arrived all the same.
+fn late_effects(writes: &[Write]) -> u64 {
+    let last = writes.last().map(|write| write.at);
+    let unseen = writes.iter().filter_map(|write| write.unseen_effect);
+    count(unseen.filter(|effect| last.is_some_and(|last| *effect >= last)))
 }
 
 /// A time in which an instance's account may have been given up.

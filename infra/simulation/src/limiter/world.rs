@@ -1,6 +1,6 @@
 //! The instances, the calls, and what becomes of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -85,6 +85,8 @@ pub(crate) struct World<'a> {
     trace: Trace,
     keys: Vec<ApiKey>,
     instances: Vec<Instance>,
+    /// The lines of all instances there ever were.
+    lines: Vec<Network>,
     story: Arc<Mutex<Story>>,
     ending: JoinSet<()>,
 }
@@ -92,7 +94,6 @@ pub(crate) struct World<'a> {
 /// Names that no other seed has.
 struct Names {
     seed: u64,
-    lines: u64,
 }
 
 /// The time of a run: the runtime's, which passes when there is nothing else to do.
@@ -120,8 +121,8 @@ impl Names {
     }
 
     /// A region, because the SDK keeps a budget of retries for each region of the process.
-    fn region(&self) -> Region {
-        Region::new(format!("seed-{}-{}", self.seed, self.lines))
+    fn region(&self, line: u64) -> Region {
+        Region::new(format!("seed-{}-{line}", self.seed))
     }
 }
 
@@ -158,7 +159,11 @@ impl<'a> World<'a> {
         let right = time.clock(Arc::default());
         let entropy = Entropy::seeded(seed);
         let admin = Store::new(&aws.sdk_config(), PREFIX, right, entropy.clone());
-        let policy = if scenario.fails_open { "open" } else { "closed" };
+        let policy = if scenario.fails_open {
+            "open"
+        } else {
+            "closed"
+        };
         let plans = json!([{
             "id": "plan", "name": "", "requests_per_hour": 0, "month": { "kind": "unlimited" },
             "when_store_is_down": policy, "max_lease": scenario.max_lease,
@@ -172,12 +177,13 @@ impl<'a> World<'a> {
             scenario,
             aws: aws.clone(),
             admin,
-            names: Names { seed, lines: 0 },
+            names: Names { seed },
             settings,
             time,
             trace,
             keys: Vec::new(),
             instances: Vec::new(),
+            lines: Vec::new(),
             story: Arc::default(),
             ending: JoinSet::new(),
         };
@@ -226,10 +232,11 @@ impl<'a> World<'a> {
     }
 
     fn instance(&mut self, skew_ms: i64) -> Instance {
-        self.names.lines += 1;
-        let line = self.names.seed.wrapping_mul(1_000) + self.names.lines;
+        let number = u64::try_from(self.lines.len()).unwrap_or(u64::MAX);
+        let line = self.names.seed.wrapping_mul(1_000).wrapping_add(number);
         let network = Network::new(self.aws.clone(), line, self.time.began, self.trace.clone());
         network.set(self.scenario.weather);
+        self.lines.push(network.clone());
         let skew_ms = Arc::new(AtomicI64::new(skew_ms));
         let clock = self.time.clock(Arc::clone(&skew_ms));
         let timeouts = TimeoutConfig::builder()
@@ -237,7 +244,7 @@ impl<'a> World<'a> {
             .operation_timeout(aws::PROMPT);
         let sdk = self.aws.sdk_config().into_builder();
         let sdk = sdk
-            .region(self.names.region())
+            .region(self.names.region(number))
             .timeout_config(timeouts.build())
             .http_client(network.clone())
             .build();
@@ -267,17 +274,13 @@ impl<'a> World<'a> {
                 sleep(ALL_HAS_ARRIVED).await;
             }
             instance.app.end().await;
-            lock(&self.story).writes.push(instance.network.writes());
         }
         while self.ending.join_next().await.is_some() {}
         sleep(ALL_HAS_ARRIVED).await;
         let mut story = std::mem::take(&mut *lock(&self.story));
-        let named: Vec<String> = story
-            .calls
-            .iter()
-            .flat_map(|call| call.counters.clone())
-            .collect();
-        for name in named {
+        story.writes = self.lines.iter().map(Network::writes).collect();
+        let named = story.calls.iter().flat_map(|call| call.counters.clone());
+        for name in named.collect::<BTreeSet<String>>() {
             let counter = self.counter(&name);
             story.counters.insert(name, counter);
         }
@@ -290,9 +293,7 @@ impl<'a> World<'a> {
             Event::Crash { instance } => {
                 let mut crashed = self.replace(instance);
                 crashed.calls.abort_all();
-                let mut story = lock(&self.story);
-                story.lost_instances += 1;
-                story.writes.push(crashed.network.writes());
+                lock(&self.story).lost_instances += 1;
             }
             Event::End { instance } => {
                 let mut ended = self.replace(instance);
@@ -301,10 +302,8 @@ impl<'a> World<'a> {
                 self.ending.spawn(async move {
                     while ended.calls.join_next().await.is_some() {}
                     ended.app.end().await;
-                    let mut story = lock(&story);
                     // What it gave back may not have arrived.
-                    story.lost_instances += u64::from(!is_calm);
-                    story.writes.push(ended.network.writes());
+                    lock(&story).lost_instances += u64::from(!is_calm);
                 });
             }
             Event::SetClock { instance, skew_ms } => {
@@ -389,7 +388,9 @@ impl<'a> World<'a> {
             "Key": { "pk": { "S": key } },
             "ConsistentRead": true,
         });
-        let (_, found) = self.aws.answer("DynamoDB_20120810.GetItem", &request.to_string());
+        let (_, found) = self
+            .aws
+            .answer("DynamoDB_20120810.GetItem", &request.to_string());
         let found: serde_json::Value = serde_json::from_str(&found).unwrap_or_default();
         self.trace.tell(|| format!("{key}: {}", found["Item"]));
         let number = |name: &str| {
