@@ -258,7 +258,8 @@ impl Network {
                 },
                 (Reply::Never, _) => {
                     this.was_unseen(write, effect);
-                    std::future::pending().await
+                    // Whoever has asked waits for as long as it likes.
+                    std::future::pending::<()>().await;
                 }
                 _ => {
                     this.was_unseen(write, effect);

@@ -10,7 +10,7 @@ use simulation::{limiter, services};
 
 #[test]
 fn limits_hold_whatever_happens() {
-    let violations = run_all(300, limiter::run, |_| ()).unwrap();
+    let violations = run_all(250, limiter::run, |_| ()).unwrap();
     assert!(violations.is_empty(), "{violations:#?}");
 }
 
@@ -24,7 +24,7 @@ fn outcomes(seed: u64) -> Vec<String> {
 /// A seed that fails can be looked at.
 #[test]
 fn a_seed_tells_the_same_story_each_time() {
-    for seed in 0..20 {
+    for seed in 0..10 {
         assert_eq!(outcomes(seed), outcomes(seed), "seed {seed}");
     }
 }
@@ -32,7 +32,7 @@ fn a_seed_tells_the_same_story_each_time() {
 /// Otherwise nothing much is put to the test.
 #[test]
 fn runs_see_everything_that_a_call_can_come_to() {
-    let all: Vec<String> = (0..40).flat_map(outcomes).collect();
+    let all: Vec<String> = (0..25).flat_map(outcomes).collect();
     for outcome in [
         "Admitted",
         "LetThrough",
@@ -42,6 +42,6 @@ fn runs_see_everything_that_a_call_can_come_to() {
         "Unavailable",
     ] {
         let seen = all.iter().filter(|line| line.ends_with(outcome)).count();
-        assert!(seen >= 10, "{outcome}: {seen}");
+        assert!(seen >= 5, "{outcome}: {seen}");
     }
 }
