@@ -12,4 +12,5 @@ mod gateway;
 mod local_api;
 mod local_clock;
 pub mod product;
+pub mod soak;
 pub mod template;

@@ -8,11 +8,12 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tollgate_local::product::{self, AdminKey, Options, Running};
-use tollgate_local::{demo, product::StartError};
+use tollgate_local::{demo, product::StartError, soak};
 use tollgate_runtime::{Chain, env};
 
 /// Tollgate on one machine: gates, meters and bills an HTTP API, with no account, container or
@@ -36,6 +37,19 @@ enum Command {
     Serve(ServeArgs),
     /// Plays the whole story over HTTP on a free port and an empty store, and checks each step.
     Demo,
+    /// Makes mixed traffic while keys are revoked, expire and change plans, and checks that no
+    /// change takes effect later than it may.
+    Soak(SoakArgs),
+}
+
+#[derive(Args)]
+struct SoakArgs {
+    /// How long.
+    #[arg(long, default_value_t = 10)]
+    minutes: u64,
+    /// Writes the figures to this file.
+    #[arg(long)]
+    json: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -94,9 +108,30 @@ async fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(failed) => fail(&failed),
         },
+        Some(Command::Soak(args)) => match soak(args).await {
+            Ok(code) => code,
+            Err(error) => fail(&error),
+        },
         Some(Command::Serve(args)) => serve(args).await,
         None => serve(cli.serve).await,
     }
+}
+
+async fn soak(args: SoakArgs) -> Result<ExitCode, soak::Failed> {
+    let lasts = Duration::from_secs(60 * args.minutes);
+    let report = soak::run(lasts).await?;
+    println!("{:#}", report.to_json());
+    for violation in &report.violations {
+        println!("violation: {violation}");
+    }
+    if let Some(path) = args.json {
+        std::fs::write(path, format!("{:#}\n", report.to_json()))?;
+    }
+    Ok(if report.violations.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 async fn serve(args: ServeArgs) -> ExitCode {
