@@ -1,5 +1,5 @@
 //! Mixed traffic for a while, with keys revoked, expired and moved to other plans at random: no change
-//! may take effect later than the template's `KeyCacheSeconds` say.
+//! may take effect later than `KeyCacheSeconds` say.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +22,7 @@ const CALLERS: usize = 8;
 /// Between two calls of a caller, and between two changes.
 const CALL_PAUSE_MS: u64 = 10;
 const CHANGE_PAUSE_MS: u64 = 300;
-/// The template's default for `KeyCacheSeconds`.
+/// The `KeyCacheSeconds` of the soak, which is also the template's default.
 const DELAY: Duration = Duration::from_secs(5);
 /// How long a dead key is tried.
 const TRIED_AFTER_DEATH: Duration = Duration::from_secs(20);
@@ -87,7 +87,11 @@ impl Report {
 /// # Errors
 /// When the product does not start, or an admin's call is refused.
 pub async fn run(lasts: Duration) -> Result<Report, Failed> {
-    let running = product::start(Options::default()).await?;
+    let running = product::start(Options {
+        parameters: vec![("KeyCacheSeconds", DELAY.as_secs().to_string())],
+        ..Options::default()
+    })
+    .await?;
     let anyone = Client::new(&running.url)?;
     let admin_key = running.admin.expose().unwrap_or_default();
     let site = Arc::new(Site {
