@@ -28,9 +28,9 @@ impl App {
     ///
     /// # Errors
     /// When it does not say enough.
-    pub async fn from_env() -> Result<Self, lambda_http::Error> {
+    pub fn from_env() -> Result<Self, lambda_http::Error> {
         let env = Env::of_process();
-        let sdk = aws::sdk_config(aws::PATIENT).await;
+        let sdk = aws::sdk_config(&env, aws::PATIENT)?;
         let clock = Clock::system();
         let entropy = Entropy::system()?;
         Ok(Self {

@@ -3,14 +3,26 @@
 use authorizer::{App, Refused, Settings};
 use lambda_runtime::{Diagnostic, Error, LambdaEvent, service_fn, tracing};
 use serde_json::value::RawValue;
-use tollgate_runtime::{Clock, Entropy, Env, Metrics, aws, config, env};
+use tollgate_runtime::{Clock, Entropy, Env, Failure, Metrics, aws, config, env};
 use tollgate_store::Store;
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Error> {
+async fn main() -> Result<(), Failure> {
     tracing::init_default_subscriber();
+    let app = &app()?;
+    let ending = app.clone();
+    lambda_runtime::spawn_graceful_shutdown_handler(async move || ending.end().await).await;
+    let handler = service_fn(async move |event: LambdaEvent<Box<RawValue>>| {
+        let request = serde_json::from_str(event.payload.get()).map_err(unreadable)?;
+        let decision = authorizer::handle(app, &request).await;
+        decision.map_err(to_diagnostic)
+    });
+    Ok(lambda_runtime::run(handler).await?)
+}
+
+fn app() -> Result<App, Error> {
     let env = Env::of_process();
-    let sdk = aws::sdk_config(aws::PROMPT).await;
+    let sdk = aws::sdk_config(&env, aws::PROMPT)?;
     let clock = Clock::system();
     let metrics = Metrics::to_stdout(env.get(env::TABLE_PREFIX)?, clock.clone());
     let store = Store::from_env(&env, &sdk, clock.clone(), Entropy::system()?)?;
@@ -19,17 +31,7 @@ async fn main() -> Result<(), Error> {
         uncounted: config::uncounted_routes(&env)?,
         key_cache: config::key_cache(&env)?,
     };
-    let app = &App::new(store, settings, clock, metrics);
-    let ending = app.clone();
-    lambda_runtime::spawn_graceful_shutdown_handler(async move || ending.end().await).await;
-    lambda_runtime::run(service_fn(
-        async move |event: LambdaEvent<Box<RawValue>>| {
-            let request = serde_json::from_str(event.payload.get()).map_err(unreadable)?;
-            let decision = authorizer::handle(app, &request).await;
-            decision.map_err(to_diagnostic)
-        },
-    ))
-    .await
+    Ok(App::new(store, settings, clock, metrics))
 }
 
 /// The error's own words would quote the event, and the key in it.

@@ -7,7 +7,8 @@
 
 use serde_json::{Value, json};
 use tollgate_local_aws::fixture::Fixture;
-use tollgate_local_aws::{CloudWatch, LambdaHost, Outcome};
+use tollgate_local_aws::template::Stack;
+use tollgate_local_aws::{CloudWatch, FunctionProcess, LambdaHost, Outcome};
 use tollgate_runtime::metrics::DECISIONS;
 
 /// The gateway compares the message with `Unauthorized` to the letter.
@@ -60,12 +61,46 @@ async fn a_refusal_reaches_the_gateway_as_the_error_it_knows() {
     );
 }
 
-#[tokio::test]
-async fn a_missing_variable_is_named_at_the_start() {
+/// The function without some of what the template sets, or with more, on an idle host.
+async fn run_with(
+    change: impl FnOnce(&mut Vec<(String, String)>),
+) -> (LambdaHost, FunctionProcess) {
     let at = Fixture::at("2026-11-22T10:00:00Z");
     let host = LambdaHost::start(at.aws.clone()).await.unwrap();
-    let process = host.run_with(env!("CARGO_BIN_EXE_authorizer"), []);
-    let process = process.unwrap();
+    let stack = Stack::built_in("test").unwrap();
+    let variables = stack.variables("AuthorizerFunction").unwrap();
+    let mut variables = variables.into_iter().collect();
+    change(&mut variables);
+    let process = host.run_with(env!("CARGO_BIN_EXE_authorizer"), variables);
+    (host, process.unwrap())
+}
+
+#[tokio::test]
+async fn a_missing_variable_is_named_at_the_start() {
+    for name in ["TOLLGATE_TABLE_PREFIX", "TOLLGATE_PLANS"] {
+        let (_, process) = run_with(|variables| variables.retain(|(of, _)| of != name)).await;
+        let said = process.failure().unwrap();
+        let expected = format!("Error: the environment variable {name} is not set; it holds: ");
+        assert!(said.starts_with(&expected), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn what_lambda_would_have_set_is_named_at_the_start() {
+    for name in ["AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
+        let (_, process) = run_with(|variables| variables.push((name.into(), "".into()))).await;
+        let said = process.failure().unwrap();
+        let expected = format!("Error: the environment variable {name} is not set; it holds: ");
+        assert!(said.starts_with(&expected), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_bundle_that_cannot_be_read_is_named_with_the_reason() {
+    let bundle = ("AWS_CA_BUNDLE".to_owned(), "/nonexistent.pem".to_owned());
+    let (_, process) = run_with(|variables| variables.push(bundle)).await;
     let said = process.failure().unwrap();
-    assert!(said.contains("TOLLGATE_TABLE_PREFIX"), "{said}");
+    let expected =
+        "Error: AWS_CA_BUNDLE names /nonexistent.pem, which cannot be read: No such file";
+    assert!(said.starts_with(expected), "{said}");
 }

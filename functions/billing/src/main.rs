@@ -3,24 +3,26 @@
 use billing::App;
 use lambda_runtime::{Error, LambdaEvent, service_fn, tracing};
 use serde_json::Value;
-use tollgate_runtime::{Clock, Entropy, Env, Metrics, aws, config, env};
+use tollgate_runtime::{Clock, Entropy, Env, Failure, Metrics, aws, config, env};
 use tollgate_store::Store;
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Error> {
+async fn main() -> Result<(), Failure> {
     tracing::init_default_subscriber();
+    let app = &app()?;
+    let handler =
+        service_fn(async move |_: LambdaEvent<Value>| Ok::<_, Error>(billing::handle(app).await?));
+    Ok(lambda_runtime::run(handler).await?)
+}
+
+fn app() -> Result<App, Error> {
     let env = Env::of_process();
-    let sdk = aws::sdk_config(aws::PATIENT).await;
+    let sdk = aws::sdk_config(&env, aws::PATIENT)?;
     let clock = Clock::system();
-    let app = App {
+    Ok(App {
         store: Store::from_env(&env, &sdk, clock.clone(), Entropy::system()?)?,
         plans: config::plans(&env)?,
         metrics: Metrics::to_stdout(env.get(env::TABLE_PREFIX)?, clock.clone()),
         clock,
-    };
-    let app = &app;
-    lambda_runtime::run(service_fn(async move |_: LambdaEvent<Value>| {
-        Ok::<_, Error>(billing::handle(app).await?)
-    }))
-    .await
+    })
 }

@@ -30,9 +30,9 @@ impl App {
     ///
     /// # Errors
     /// When it does not say enough.
-    pub async fn from_env() -> Result<Self, lambda_http::Error> {
+    pub fn from_env() -> Result<Self, lambda_http::Error> {
         let env = Env::of_process();
-        let sdk = aws::sdk_config(aws::PATIENT).await;
+        let sdk = aws::sdk_config(&env, aws::PATIENT)?;
         let clock = Clock::system();
         Ok(Self {
             store: Store::from_env(&env, &sdk, clock.clone(), Entropy::system()?)?,

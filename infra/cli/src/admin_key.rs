@@ -1,5 +1,7 @@
 //! The first key of a stack. Every other one can be made through the API, with this one.
 
+use aws_config::BehaviorVersion;
+use aws_smithy_http_client::HttpClientError;
 use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 use rand::rngs::SysError;
@@ -31,6 +33,8 @@ pub(crate) enum CreateError {
     Brand(#[from] InvalidKeyFormat),
     #[error("the operating system has no randomness to give")]
     Entropy(#[from] SysError),
+    #[error("there is no HTTP client")]
+    Client(#[from] HttpClientError),
     #[error("the expiry is out of range")]
     Expiry(#[from] jiff::Error),
     #[error("no key was made in stack {stack}; check its name, the AWS region and the credentials")]
@@ -48,7 +52,12 @@ pub(crate) async fn create(args: Create) -> Result<ApiKey, CreateError> {
     let format = KeyFormat::new(&args.brand, "live")?;
     let (clock, entropy) = (Clock::system(), Entropy::system()?);
     let now = clock.now();
-    let sdk = aws::sdk_config(aws::PATIENT).await;
+    // Admins have profiles and the like, in files and elsewhere.
+    let sdk = aws_config::defaults(BehaviorVersion::latest())
+        .http_client(aws::https_by_system_roots()?)
+        .timeout_config(aws::timeouts(aws::PATIENT))
+        .load()
+        .await;
     let store = Store::new(&sdk, &args.stack_name, clock, entropy.clone());
     let secret = entropy.with(|rng| format.generate(Role::Admin, rng));
     let record = KeyRecord {

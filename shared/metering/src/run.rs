@@ -35,11 +35,11 @@ impl Metering {
     ///
     /// # Errors
     /// When the variable is not set, or the machine has no randomness to give.
-    pub async fn from_env() -> Result<Self, Error> {
+    pub fn from_env() -> Result<Self, Error> {
         let env = Env::of_process();
         // The instance takes no call before the flush of the last one has ended, so that a bus that
         // is down must not hold it for long.
-        let sdk = aws::sdk_config(aws::PROMPT).await;
+        let sdk = aws::sdk_config(&env, aws::PROMPT)?;
         let emitter = Emitter::new(
             &sdk,
             env.get(env::EVENT_BUS)?,

@@ -2,10 +2,10 @@
 //!
 //! `main` functions read them through [`Env`]; nothing else reads the environment. None has a
 //! default: what the template forgets to set is named when the function starts, and not guessed. The
-//! AWS SDK reads its own standard variables besides (`AWS_REGION`, `AWS_ENDPOINT_URL_DYNAMODB`, …),
-//! and the Lambda runtime `RUST_LOG`.
+//! Lambda runtime reads `RUST_LOG` besides.
 
 use std::collections::HashMap;
+use std::fmt;
 
 /// One variable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,14 +54,57 @@ pub const UNCOUNTED_ROUTES: Var = Var {
           no limit: what a customer must reach when out of quota, and the admin API.",
 };
 
-/// Set by Lambda: part of the source of the usage that a function emits.
+/// Part of the source of the usage that a function emits.
 pub const FUNCTION_NAME: Var = Var {
     name: "AWS_LAMBDA_FUNCTION_NAME",
-    doc: "The function's name; Lambda sets it.",
+    doc: "The function's name.",
+};
+/// Where the services are.
+pub const REGION: Var = Var {
+    name: "AWS_REGION",
+    doc: "The region, such as `eu-west-1`.",
+};
+/// The first part of the role's credentials.
+pub const ACCESS_KEY_ID: Var = Var {
+    name: "AWS_ACCESS_KEY_ID",
+    doc: "Of the credentials of the function's role, the id.",
+};
+/// The second part.
+pub const SECRET_ACCESS_KEY: Var = Var {
+    name: "AWS_SECRET_ACCESS_KEY",
+    doc: "Of the same, the secret.",
+};
+/// The third part.
+pub const SESSION_TOKEN: Var = Var {
+    name: "AWS_SESSION_TOKEN",
+    doc: "Of the same, the token, where they are for a time only, as a role's always are.",
 };
 
-/// All of them, in the order they are documented.
-pub const ALL: &[Var] = &[
+/// Where all services are, for emulations of AWS.
+pub const ENDPOINT_URL: Var = Var {
+    name: "AWS_ENDPOINT_URL",
+    doc: "The URL of all AWS services, in place of AWS's own.",
+};
+/// Where DynamoDB is.
+pub const ENDPOINT_URL_DYNAMODB: Var = Var {
+    name: "AWS_ENDPOINT_URL_DYNAMODB",
+    doc: "The URL of DynamoDB; goes before `AWS_ENDPOINT_URL`.",
+};
+/// Where EventBridge is.
+pub const ENDPOINT_URL_EVENTBRIDGE: Var = Var {
+    name: "AWS_ENDPOINT_URL_EVENTBRIDGE",
+    doc: "The URL of EventBridge; goes before `AWS_ENDPOINT_URL`.",
+};
+/// Whom to trust.
+pub const CA_BUNDLE: Var = Var {
+    name: "AWS_CA_BUNDLE",
+    doc: "Path of a PEM file of root certificates to trust in place of all others. Without it, \
+          functions in regions of AWS's commercial partition trust the roots of Amazon Trust \
+          Services, and those elsewhere the roots of the machine.",
+};
+
+/// Those that the template sets, in the order they are documented.
+pub const OF_TEMPLATE: &[Var] = &[
     TABLE_PREFIX,
     EVENT_BUS,
     KEY_BRAND,
@@ -69,7 +112,23 @@ pub const ALL: &[Var] = &[
     PLANS,
     KEY_CACHE,
     UNCOUNTED_ROUTES,
+];
+
+/// Those that Lambda sets.
+pub const OF_LAMBDA: &[Var] = &[
     FUNCTION_NAME,
+    REGION,
+    ACCESS_KEY_ID,
+    SECRET_ACCESS_KEY,
+    SESSION_TOKEN,
+];
+
+/// Standard variables of the AWS SDKs that may be set, and need not be.
+pub const OPTIONAL: &[Var] = &[
+    ENDPOINT_URL,
+    ENDPOINT_URL_DYNAMODB,
+    ENDPOINT_URL_EVENTBRIDGE,
+    CA_BUNDLE,
 ];
 
 /// A variable that must be set is not.
@@ -77,15 +136,16 @@ pub const ALL: &[Var] = &[
 #[error("the environment variable {} is not set; it holds: {}", .0.name, .0.doc)]
 pub struct MissingVar(pub Var);
 
-/// The environment, read once at start.
-#[derive(Debug, Clone)]
+/// The environment, read once at start. Some of it is secret.
+#[derive(Clone)]
 pub struct Env(HashMap<String, String>);
 
 impl Env {
     /// The process's own. Variables that are not Unicode count as not set.
     #[must_use]
     pub fn of_process() -> Self {
-        let known = ALL.iter().filter_map(|var| {
+        let known = [OF_TEMPLATE, OF_LAMBDA, OPTIONAL].concat();
+        let known = known.into_iter().filter_map(|var| {
             let value = std::env::var(var.name).ok()?;
             Some((var.name.to_owned(), value))
         });
@@ -106,6 +166,18 @@ impl Env {
         let value = self.0.get(var.name).map(String::as_str);
         value.ok_or(MissingVar(var))
     }
+
+    /// The value of a variable that counts as not set where it is empty, as the AWS SDKs have it.
+    #[must_use]
+    pub fn find(&self, var: Var) -> Option<&str> {
+        self.get(var).ok().filter(|value| !value.is_empty())
+    }
+}
+
+impl fmt::Debug for Env {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
 }
 
 #[cfg(test)]
@@ -115,14 +187,26 @@ mod tests {
     /// `docs/configuration.md`, made from the declarations.
     fn page() -> String {
         let mut page = "# Configuration\n\n\
-            The environment variables that the functions read. The template sets them, each for the\n\
-            functions that read it; one that is not set keeps its function from starting. `RUST_LOG`\n\
-            is the lowest level that is logged. This page is made from `shared/runtime/src/env.rs`.\n\n\
-            | variable | meaning |\n|---|---|\n"
+            The environment variables that the functions read. This page is made from\n\
+            `shared/runtime/src/env.rs`.\n"
             .to_owned();
-        for var in ALL {
-            page.push_str(&format!("| `{}` | {} |\n", var.name, var.doc));
-        }
+        let mut section = |text: &str, vars: &[Var]| {
+            page.push_str(&format!("\n{text}\n\n| variable | meaning |\n|---|---|\n"));
+            for var in vars {
+                page.push_str(&format!("| `{}` | {} |\n", var.name, var.doc));
+            }
+        };
+        section(
+            "The template sets these, each for the functions that read it; one that is not set keeps its\n\
+             function from starting. `RUST_LOG` is the lowest level that is logged.",
+            OF_TEMPLATE,
+        );
+        section("Lambda sets these.", OF_LAMBDA);
+        section(
+            "These are standard variables of the AWS SDKs, and need not be set. Of the others, of files such\n\
+             as `~/.aws/config`, and of the metadata of machines, the functions read none.",
+            OPTIONAL,
+        );
         page
     }
 
@@ -140,5 +224,11 @@ mod tests {
             error.contains("TOLLGATE_TABLE_PREFIX is not set"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn values_do_not_print() {
+        let env = Env::of([(SECRET_ACCESS_KEY.name.to_owned(), "wJalrXUt".to_owned())]);
+        assert_eq!(format!("{env:?}"), r#"{"AWS_SECRET_ACCESS_KEY"}"#);
     }
 }

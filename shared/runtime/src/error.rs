@@ -14,3 +14,19 @@ impl std::fmt::Display for Chain<'_> {
         Ok(())
     }
 }
+
+/// Why a function ends: what its `main` returns, so that its last words are a sentence with all
+/// causes, and not the inside of a struct.
+pub struct Failure(Box<dyn std::error::Error + Send + Sync>);
+
+impl From<Box<dyn std::error::Error + Send + Sync>> for Failure {
+    fn from(error: Box<dyn std::error::Error + Send + Sync>) -> Self {
+        Self(error)
+    }
+}
+
+impl std::fmt::Debug for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", Chain(&*self.0))
+    }
+}

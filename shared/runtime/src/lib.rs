@@ -8,12 +8,14 @@ pub mod entropy;
 pub mod env;
 mod error;
 pub mod metrics;
+mod roots;
 
 pub use clock::Clock;
 pub use entropy::Entropy;
 pub use env::Env;
-pub use error::Chain;
+pub use error::{Chain, Failure};
 pub use metrics::Metrics;
+pub use roots::InvalidBundle;
 
 /// A page under `docs` is what is made of the declarations; with `UPDATE_DOCS` set, it becomes that.
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! Creates API keys, behind the gateway.
 
+use tollgate_runtime::Failure;
+
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), lambda_http::Error> {
+async fn main() -> Result<(), Failure> {
     lambda_http::tracing::init_default_subscriber();
-    let issuer = keys::Issuer::from_env().await?;
-    tollgate_web::run(keys::create::routes(issuer)).await
+    let issuer = keys::Issuer::from_env()?;
+    Ok(tollgate_web::run(keys::create::routes(issuer)).await?)
 }

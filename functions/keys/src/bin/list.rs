@@ -1,8 +1,10 @@
 //! Lists API keys, behind the gateway.
 
+use tollgate_runtime::Failure;
+
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), lambda_http::Error> {
+async fn main() -> Result<(), Failure> {
     lambda_http::tracing::init_default_subscriber();
-    let app = keys::App::from_env().await?;
-    tollgate_web::run(keys::list::routes(app)).await
+    let app = keys::App::from_env()?;
+    Ok(tollgate_web::run(keys::list::routes(app)).await?)
 }

@@ -17,7 +17,7 @@ pub(crate) fn defects(stack: &Stack) -> Vec<String> {
         match stack.variables(function) {
             Ok(variables) => {
                 for name in variables.into_keys() {
-                    let known = env::ALL.iter().any(|var| var.name == name);
+                    let known = env::OF_TEMPLATE.iter().any(|var| var.name == name);
                     if !known && name != RUNTIMES {
                         defects.push(format!("{function} is given {name}, which nothing reads"));
                     }
@@ -27,9 +27,8 @@ pub(crate) fn defects(stack: &Stack) -> Vec<String> {
             Err(error) => defects.push(error.to_string()),
         }
     }
-    for var in env::ALL {
-        // Lambda sets this one.
-        if !set.contains(var.name) && *var != env::FUNCTION_NAME {
+    for var in env::OF_TEMPLATE {
+        if !set.contains(var.name) {
             defects.push(format!("{} is set for no function", var.name));
         }
     }
