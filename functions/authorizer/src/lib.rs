@@ -47,6 +47,7 @@ pub struct Settings {
 /// units.
 #[derive(Debug, Clone)]
 pub struct App {
+    store: Store,
     keys: KeyCache,
     leases: Leases,
     circuit: Circuit,
@@ -68,11 +69,30 @@ impl App {
                 clock.clone(),
                 settings.key_cache,
             ),
-            leases: Leases::new(store, circuit.clone(), clock.clone(), metrics.clone()),
+            leases: Leases::new(
+                store.clone(),
+                circuit.clone(),
+                clock.clone(),
+                metrics.clone(),
+            ),
+            store,
             circuit,
             settings: Arc::new(settings),
             clock,
             metrics,
+        }
+    }
+
+    /// Opens the connection to the store, while no call waits for it: for the start of the
+    /// instance, which a store that does not answer holds up no longer than a decision.
+    pub async fn warm_up(&self) {
+        let connected = timeout(DECIDED_WITHIN, self.store.warm_up()).await;
+        match connected {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(error = %Chain(&error), "the first call opens the connection");
+            }
+            Err(_) => tracing::warn!("the first call opens the connection: no answer in time"),
         }
     }
 

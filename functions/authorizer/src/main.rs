@@ -11,7 +11,10 @@ async fn main() -> Result<(), Failure> {
     tracing::init_default_subscriber();
     let app = &app()?;
     let ending = app.clone();
-    lambda_runtime::spawn_graceful_shutdown_handler(async move || ending.end().await).await;
+    tokio::join!(
+        app.warm_up(),
+        lambda_runtime::spawn_graceful_shutdown_handler(async move || ending.end().await),
+    );
     let handler = service_fn(async move |event: LambdaEvent<Box<RawValue>>| {
         let request = serde_json::from_str(event.payload.get()).map_err(unreadable)?;
         let decision = authorizer::handle(app, &request).await;

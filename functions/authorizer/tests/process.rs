@@ -5,10 +5,12 @@
     reason = "a test that cannot begin, or cannot look, has failed"
 )]
 
+use std::net::{Ipv4Addr, TcpListener};
+
 use serde_json::{Value, json};
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_local_aws::template::Stack;
-use tollgate_local_aws::{CloudWatch, FunctionProcess, LambdaHost, Outcome};
+use tollgate_local_aws::{CloudWatch, FunctionProcess, LambdaHost, Outcome, Step};
 use tollgate_runtime::metrics::DECISIONS;
 
 /// The gateway compares the message with `Unauthorized` to the letter.
@@ -103,4 +105,36 @@ async fn a_bundle_that_cannot_be_read_is_named_with_the_reason() {
     let expected =
         "Error: AWS_CA_BUNDLE names /nonexistent.pem, which cannot be read: No such file";
     assert!(said.starts_with(expected), "{said}");
+}
+
+#[tokio::test]
+async fn the_connection_is_open_before_the_first_call() {
+    let (host, process) = run_with(|_| ()).await;
+    host.idle().await;
+    let read = Step::Called("DynamoDB_20120810.GetItem".to_owned());
+    assert_eq!(host.steps(), [read]);
+    let log = process.shut_down().unwrap();
+    assert!(!log.contains(r#""level":"WARN""#), "{log}");
+}
+
+/// Its own endpoint goes before that of all services, which does answer here.
+#[tokio::test]
+async fn a_store_that_does_not_answer_keeps_no_instance_from_starting() {
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let endpoint = ("AWS_ENDPOINT_URL_DYNAMODB".to_owned(), url);
+    let (host, process) = run_with(|variables| variables.push(endpoint)).await;
+    host.idle().await;
+    assert_eq!(host.steps(), []);
+    let event = include_str!("../../../events/authorizer/no-key.json");
+    let outcome = host.invoke(serde_json::from_str(event).unwrap()).await;
+    let Some(Outcome::Error(error)) = outcome else {
+        panic!("{outcome:?}");
+    };
+    assert_eq!(error["errorMessage"], "Unauthorized");
+    let log = process.shut_down().unwrap();
+    assert!(
+        log.contains(r#""level":"WARN""#) && log.contains("the first call opens the connection"),
+        "{log}"
+    );
 }

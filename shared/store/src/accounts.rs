@@ -324,7 +324,20 @@ impl Changes {
     }
 }
 
+/// Where nothing is stored.
+const NOTHING: &str = "NOTHING";
+
 impl Store {
+    /// Reads what does not exist, so that the connection is open and the credentials are known when
+    /// something is to be read.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn warm_up(&self) -> Result<(), StoreError> {
+        self.account(NOTHING.to_owned(), "warming up").await?;
+        Ok(())
+    }
+
     /// The key with this digest. Read consistently: a revocation acknowledged before is seen.
     ///
     /// # Errors
