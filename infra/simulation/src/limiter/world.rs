@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use authorizer::{App, Refused, Request, Settings, handle};
-use aws_smithy_types::timeout::TimeoutConfig;
 use aws_types::region::Region;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
@@ -239,13 +238,10 @@ impl<'a> World<'a> {
         self.lines.push(network.clone());
         let skew_ms = Arc::new(AtomicI64::new(skew_ms));
         let clock = self.time.clock(Arc::clone(&skew_ms));
-        let timeouts = TimeoutConfig::builder()
-            .operation_attempt_timeout(aws::PROMPT / 2)
-            .operation_timeout(aws::PROMPT);
         let sdk = self.aws.sdk_config().into_builder();
         let sdk = sdk
             .region(self.names.region(number))
-            .timeout_config(timeouts.build())
+            .timeout_config(aws::timeouts(aws::PROMPT))
             .http_client(network.clone())
             .build();
         let store = Store::new(&sdk, PREFIX, clock.clone(), Entropy::seeded(line));
