@@ -32,8 +32,11 @@ const KEPT_AFTER_WINDOW: SignedDuration = SignedDuration::from_hours(48);
 const ONE_UNIT_KEPT: SignedDuration = SignedDuration::from_secs(60);
 /// How long it outlives a larger one: longer than Lambda keeps an instance.
 const BLOCK_KEPT: SignedDuration = SignedDuration::from_hours(24);
-/// Where a first claim looks for a place, so that it need not read the item first.
-const FIRST_PLACES: u64 = 4;
+/// Where a first claim takes its place unseen: as many as leave the item well below a write unit, so
+/// that two instances rarely meet.
+const FIRST_PLACES: u64 = 16;
+/// Of the places it has seen to be free, among how many of the first it chooses.
+const FREE_PLACES: u64 = 4;
 /// Characters of an account's id, 48 bits.
 const ID_LEN: usize = 8;
 /// Tries for one claim, each of which another instance can get in the way of.
@@ -165,7 +168,7 @@ impl Account {
         self.stands = None;
         let is_free = |place: &u64| text_at(*place).is_none_or(|text| *text < second(now));
         if !is_free(&self.place) {
-            let choice = store.entropy.below(FIRST_PLACES);
+            let choice = store.entropy.below(FREE_PLACES);
             let mut free = (0..).filter(is_free);
             let free = free.nth(usize::try_from(choice).unwrap_or(0));
             self.place = free.unwrap_or(self.place);
