@@ -26,7 +26,7 @@ pub struct Plan {
     pub when_store_is_down: StoreDown,
     /// The most calls that an instance of the authorizer takes of a limit in advance, and that
     /// are lost of it if the instance crashes. 1 is strict: each call is counted by itself, and
-    /// exactly the limit is let in.
+    /// exactly the limit is let in. What nothing limits is taken in blocks all the same.
     #[serde(default = "max_lease")]
     pub max_lease: NonZeroU64,
 }

@@ -58,8 +58,8 @@ pub struct Account {
     stands: Option<Entry>,
     /// Units spent that the counter knows of.
     reported: u64,
-    /// Whether a claim was sent of which it is not known what became.
-    is_unanswered: bool,
+    /// What a claim said to be spent of which it is not known what became.
+    unanswered: Option<u64>,
 }
 
 /// What a counter holds.
@@ -115,17 +115,18 @@ impl Account {
             id: store.entropy.with(|rng| random_base62(rng, ID_LEN)),
             stands: None,
             reported: 0,
-            is_unanswered: false,
+            unanswered: None,
         }
     }
 
     /// Whether the counter knows that just these units are spent, and no claim is unanswered.
     #[must_use]
     pub fn is_settled(&self, spent: u64) -> bool {
-        self.reported == spent && !self.is_unanswered
+        self.reported == spent && self.unanswered.is_none()
     }
 
     fn stand_at(&mut self, entry: Entry) {
+        self.unanswered = None;
         self.reported = entry.spent;
         self.stands = Some(entry);
     }
@@ -164,8 +165,12 @@ impl Account {
             });
         }
         // Never there, or given up for dead: what it had taken stays taken, and a claim that was
-        // under way is lost with it.
+        // under way is lost with it. What that said to be spent is not said again: the counter may
+        // know, and is to know too little rather than too much.
         self.stands = None;
+        if let Some(spent) = self.unanswered.take() {
+            self.reported = self.reported.max(spent);
+        }
         let is_free = |place: &u64| text_at(*place).is_none_or(|text| *text < second(now));
         if !is_free(&self.place) {
             let choice = store.entropy.below(FREE_PLACES);
@@ -253,9 +258,10 @@ impl Store {
                 return Ok(Claimed::Full);
             }
             let after = account.after_claim(units, spent, now);
-            account.is_unanswered = true;
+            let earlier = account.unanswered;
+            account.unanswered = Some(spent);
             let written = self.take(account, units, limit, &after, now).await?;
-            account.is_unanswered = false;
+            account.unanswered = earlier;
             let seen = match written {
                 Ok(used) => {
                     account.stand_at(after);
@@ -349,7 +355,7 @@ impl Store {
         account.id = self.entropy.with(|rng| random_base62(rng, ID_LEN));
         account.stands = None;
         account.reported = 0;
-        account.is_unanswered = false;
+        account.unanswered = None;
         ended
     }
 
@@ -359,7 +365,7 @@ impl Store {
             let before = match &account.stands {
                 Some(entry) => entry.to_string(),
                 // What is nowhere is refused, and shows whether the claim did take effect.
-                None if account.is_unanswered => String::new(),
+                None if account.unanswered.is_some() => String::new(),
                 None => return Ok(()),
             };
             let now = self.clock.now();

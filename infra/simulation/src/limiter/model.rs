@@ -211,7 +211,14 @@ impl Model<'_> {
         let claims = writes.flat_map(|line| of_counter(line, counter));
         let block = claims.filter_map(|write| write.units).max().unwrap_or(0);
         let instances = u64::try_from(self.scenario.skews_ms.len()).unwrap_or(0);
-        let held = if self.scenario.max_lease == 1 {
+        // Keys without a quota take blocks of the month that others have a quota of.
+        let is_strict = self.scenario.max_lease == 1
+            && self
+                .scenario
+                .keys
+                .iter()
+                .all(|key| limit_of(key, window).is_some());
+        let held = if is_strict {
             // A call that the month is about to refuse has its hour already.
             count(self.story.calls.iter().filter(|call| {
                 counter_of(call, window) == counter
