@@ -1,0 +1,32 @@
+"""What runs the handler where `awslambdaric` cannot be installed: the Runtime API polled over one
+connection that is kept alive."""
+
+import http.client
+import json
+import os
+import socket
+
+from handler import handler
+
+api = http.client.HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"])
+api.connect()
+# A request's head and body are two writes, of which the second would wait for the first's
+# acknowledgement.
+api.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def call(method, path, body=None):
+    api.request(method, f"/2018-06-01/runtime/invocation/{path}", body)
+    response = api.getresponse()
+    return response.headers, response.read()
+
+
+while True:
+    headers, body = call("GET", "next")
+    request_id = headers["lambda-runtime-aws-request-id"]
+    try:
+        answer = handler(json.loads(body), None)
+        call("POST", f"{request_id}/response", json.dumps(answer))
+    except Exception as error:
+        diagnostic = {"errorType": type(error).__name__, "errorMessage": str(error)}
+        call("POST", f"{request_id}/error", json.dumps(diagnostic))

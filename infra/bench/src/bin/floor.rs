@@ -1,0 +1,66 @@
+//! The least that a Lambda function in Rust does: `lambda_runtime`, and a policy that never changes.
+//!
+//! It links no AWS SDK, reads nothing of the event, and logs nothing. `bench` measures what the
+//! authorizer adds to it.
+
+use std::collections::BTreeMap;
+
+use lambda_runtime::{Error, LambdaEvent, service_fn};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Policy {
+    principal_id: &'static str,
+    policy_document: Document,
+    context: BTreeMap<&'static str, &'static str>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Document {
+    version: &'static str,
+    statement: [Statement; 1],
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Statement {
+    action: &'static str,
+    effect: &'static str,
+    resource: &'static str,
+}
+
+/// A policy with a context like the authorizer's, name for name and of the same size.
+fn policy() -> Policy {
+    Policy {
+        principal_id: "key_4fJ9xQ2mL0aZ3Qp7Wb1e",
+        policy_document: Document {
+            version: "2012-10-17",
+            statement: [Statement {
+                action: "execute-api:Invoke",
+                effect: "Allow",
+                resource: "arn:aws:execute-api:us-east-1:123456789012:a1b2c3d4e5/v1/GET/api/secure/ping",
+            }],
+        },
+        context: BTreeMap::from([
+            ("role", "customer"),
+            ("customerId", "leased"),
+            ("plan", "enterprise"),
+            ("keyId", "key_4fJ9xQ2mL0aZ3Qp7Wb1e"),
+            ("keyPrefix", "tg_live_ZOmPcQgC"),
+            ("rateLimitLimit", "100000"),
+            ("rateLimitRemaining", "99999"),
+            ("rateLimitReset", "1795345200"),
+            ("rateLimit", "\"hour\";r=99999;t=1200"),
+            ("rateLimitPolicy", "\"hour\";q=100000;w=3600"),
+        ]),
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Error> {
+    let answer = async |_: LambdaEvent<Box<RawValue>>| Ok::<_, Error>(policy());
+    lambda_runtime::run(service_fn(answer)).await
+}

@@ -1,0 +1,315 @@
+//! DynamoDB on loopback, which counts what is asked of it.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use http::{HeaderMap, Request, StatusCode};
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use serde_json::{Map, Value};
+use tokio::runtime::Builder;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::{self, ServerConfig};
+use tollgate_local_aws::LocalAws;
+
+use crate::server::{Answer, body, serve};
+
+/// Why the endpoint could not be started.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum EndpointError {
+    #[error("the endpoint for DynamoDB has no port")]
+    Port(#[source] io::Error),
+    #[error("the endpoint for DynamoDB has no thread")]
+    Thread(#[source] io::Error),
+    #[error("no certificate could be made")]
+    Certificate(#[from] rcgen::Error),
+    #[error("the certificate cannot be used")]
+    Tls(#[from] rustls::Error),
+    #[error("{} cannot be written", .0.display())]
+    Write(PathBuf, #[source] io::Error),
+}
+
+/// Requests, and the capacity that they consumed where that was asked for.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Counts {
+    /// Requests by operation.
+    pub(crate) requests: BTreeMap<String, u64>,
+    pub(crate) read_units: f64,
+    pub(crate) write_units: f64,
+}
+
+impl Counts {
+    pub(crate) fn total(&self) -> u64 {
+        self.requests.values().sum()
+    }
+
+    /// What was added since `earlier`.
+    pub(crate) fn since(&self, earlier: &Counts) -> Counts {
+        let added = self.requests.iter().map(|(operation, count)| {
+            let before = earlier.requests.get(operation).copied().unwrap_or(0);
+            (operation.clone(), count - before)
+        });
+        Counts {
+            requests: added.filter(|(_, count)| *count > 0).collect(),
+            read_units: self.read_units - earlier.read_units,
+            write_units: self.write_units - earlier.write_units,
+        }
+    }
+
+    fn add(&mut self, operation: &str, units: f64) {
+        *self.requests.entry(operation.to_owned()).or_default() += 1;
+        if is_read(operation) {
+            self.read_units += units;
+        } else {
+            self.write_units += units;
+        }
+    }
+}
+
+fn is_read(operation: &str) -> bool {
+    matches!(
+        operation,
+        "GetItem" | "BatchGetItem" | "Query" | "Scan" | "TransactGetItems"
+    )
+}
+
+/// The endpoint. It has a thread of its own, so that it and a function have a core each.
+#[derive(Debug)]
+pub(crate) struct DynamoDb {
+    http: SocketAddr,
+    https: SocketAddr,
+    certificate: PathBuf,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    aws: LocalAws,
+    counts: Mutex<Counts>,
+    weighs: AtomicBool,
+}
+
+impl DynamoDb {
+    /// Serves the tables of `aws`, over HTTP and over HTTPS, for as long as this program runs. The
+    /// certificate is made now, for this address, and written to `dir`.
+    pub(crate) fn start(aws: LocalAws, dir: &Path) -> Result<Self, EndpointError> {
+        let made = rcgen::generate_simple_self_signed([Ipv4Addr::LOCALHOST.to_string()])?;
+        let certificate = dir.join("certificate.pem");
+        std::fs::write(&certificate, made.cert.pem())
+            .map_err(|error| EndpointError::Write(certificate.clone(), error))?;
+        let key = rustls::pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key.into())?;
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+
+        let shared = Arc::new(Shared {
+            aws,
+            counts: Mutex::default(),
+            weighs: AtomicBool::new(false),
+        });
+        let http = bind().map_err(EndpointError::Port)?;
+        let https = bind().map_err(EndpointError::Port)?;
+        let endpoint = Self {
+            http: http.local_addr().map_err(EndpointError::Port)?,
+            https: https.local_addr().map_err(EndpointError::Port)?,
+            certificate,
+            shared: Arc::clone(&shared),
+        };
+        let runtime = Builder::new_current_thread().enable_io().build();
+        let runtime = runtime.map_err(EndpointError::Thread)?;
+        let run = move || {
+            let both = async {
+                tokio::join!(
+                    accept(http, None, Arc::clone(&shared)),
+                    accept(https, Some(acceptor), Arc::clone(&shared))
+                )
+            };
+            if let (Err(error), _) | (_, Err(error)) = runtime.block_on(both) {
+                eprintln!("bench: the endpoint for DynamoDB has failed: {error}");
+            }
+        };
+        let thread = thread::Builder::new().name("dynamodb".to_owned());
+        thread.spawn(run).map_err(EndpointError::Thread)?;
+        Ok(endpoint)
+    }
+
+    /// Its URL over plain HTTP.
+    pub(crate) fn http(&self) -> String {
+        format!("http://{}", self.http)
+    }
+
+    /// Its URL over TLS.
+    pub(crate) fn https(&self) -> String {
+        format!("https://{}", self.https)
+    }
+
+    /// The PEM file that a client over TLS must trust.
+    pub(crate) fn certificate(&self) -> &Path {
+        &self.certificate
+    }
+
+    /// What has been counted so far.
+    pub(crate) fn counts(&self) -> Counts {
+        self.shared.counts().clone()
+    }
+
+    /// Whether consumed capacity is asked for and added up, which costs time.
+    pub(crate) fn weigh(&self, weighs: bool) {
+        self.shared.weighs.store(weighs, Ordering::Relaxed);
+    }
+}
+
+fn bind() -> io::Result<TcpListener> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+async fn accept(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    shared: Arc<Shared>,
+) -> io::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    loop {
+        let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        let (tls, shared) = (tls.clone(), Arc::clone(&shared));
+        tokio::spawn(async move {
+            let answer = |request| shared.answer(request);
+            match tls {
+                None => serve(stream, answer).await,
+                Some(tls) => {
+                    // A client that does not trust the certificate goes away.
+                    if let Ok(stream) = tls.accept(stream).await {
+                        serve(stream, answer).await;
+                    }
+                }
+            }
+        });
+    }
+}
+
+impl Shared {
+    async fn answer(&self, request: Request<Incoming>) -> Answer {
+        let target = target(request.headers()).to_owned();
+        let body = body(request).await;
+        let mut body = String::from_utf8_lossy(&body).into_owned();
+        let weighs = self.weighs.load(Ordering::Relaxed);
+        if weighs {
+            body = asking_for_capacity(&body);
+        }
+        let (status, answer) = self.aws.answer(&target, &body);
+        let operation = target.rsplit('.').next().unwrap_or_default();
+        let units = if weighs { consumed(&answer) } else { 0.0 };
+        self.counts().add(operation, units);
+        let mut answer = Answer::new(Full::new(Bytes::from(answer)));
+        *answer.status_mut() = StatusCode::from_u16(status).unwrap_or_default();
+        let json = http::HeaderValue::from_static("application/x-amz-json-1.0");
+        answer.headers_mut().insert("content-type", json);
+        answer
+    }
+
+    fn counts(&self) -> std::sync::MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn target(headers: &HeaderMap) -> &str {
+    let target = headers.get("x-amz-target");
+    target
+        .and_then(|target| target.to_str().ok())
+        .unwrap_or_default()
+}
+
+fn asking_for_capacity(body: &str) -> String {
+    let Ok(mut request) = serde_json::from_str::<Map<String, Value>>(body) else {
+        return body.to_owned();
+    };
+    request.insert("ReturnConsumedCapacity".to_owned(), "TOTAL".into());
+    Value::from(request).to_string()
+}
+
+/// The capacity units that an answer states: of one table, or of each table of a batch. An answer
+/// without any is a refusal. DynamoDB charges a refused condition as the write that it refused; the
+/// items here have a unit each.
+fn consumed(answer: &str) -> f64 {
+    let answer: Value = serde_json::from_str(answer).unwrap_or_default();
+    let units = |of: &Value| of["CapacityUnits"].as_f64().unwrap_or(0.0);
+    match &answer["ConsumedCapacity"] {
+        Value::Array(tables) => tables.iter().map(units).sum(),
+        Value::Object(_) => units(&answer["ConsumedCapacity"]),
+        _ if is_refused_condition(&answer) => 1.0,
+        _ => 0.0,
+    }
+}
+
+fn is_refused_condition(answer: &Value) -> bool {
+    let kind = answer["__type"].as_str().unwrap_or_default();
+    kind.ends_with("ConditionalCheckFailedException")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use tollgate_local_aws::fixture::Fixture;
+
+    use super::*;
+
+    #[test]
+    fn capacity_is_what_the_engine_says() {
+        let aws = Fixture::at("2026-11-22T10:00:00Z").aws;
+        let mut counts = Counts::default();
+        let mut call = |operation: &str, request: Value| {
+            let body = asking_for_capacity(&request.to_string());
+            let (_, answer) = aws.answer(&format!("DynamoDB_20120810.{operation}"), &body);
+            counts.add(operation, consumed(&answer));
+            (counts.read_units, counts.write_units)
+        };
+        let table = "test-counters";
+        let key = json!({ "pk": { "S": "a" } });
+        let large = "x".repeat(1_500);
+        let item = json!({ "pk": { "S": "a" }, "text": { "S": large } });
+        let put = json!({ "TableName": table, "Item": item });
+        assert_eq!(call("PutItem", put.clone()), (0.0, 2.0));
+        let get = json!({ "TableName": table, "Key": key });
+        assert_eq!(call("GetItem", get.clone()), (0.5, 2.0));
+        let mut consistent = get;
+        consistent["ConsistentRead"] = true.into();
+        assert_eq!(call("GetItem", consistent), (1.5, 2.0));
+        let mut refused = put;
+        refused["ConditionExpression"] = "attribute_not_exists(pk)".into();
+        assert_eq!(call("PutItem", refused), (1.5, 3.0));
+        let batch = json!({ "RequestItems": { table: { "Keys": [key] } } });
+        assert_eq!(call("BatchGetItem", batch), (2.0, 3.0));
+        assert_eq!(call("UpdateItem", json!({})), (2.0, 3.0));
+        assert_eq!(counts.total(), 6);
+    }
+
+    #[test]
+    fn what_is_no_json_is_passed_on() {
+        assert_eq!(asking_for_capacity("?"), "?");
+        assert_eq!(consumed("?"), 0.0);
+    }
+
+    #[test]
+    fn a_difference_has_what_was_added() {
+        let mut counts = Counts::default();
+        counts.add("GetItem", 1.0);
+        counts.add("UpdateItem", 1.0);
+        let earlier = counts.clone();
+        counts.add("UpdateItem", 2.0);
+        let added = counts.since(&earlier);
+        assert_eq!(added.requests, BTreeMap::from([("UpdateItem".into(), 1)]));
+        assert_eq!((added.read_units, added.write_units), (0.0, 2.0));
+        assert_eq!(added.total(), 1);
+    }
+}

@@ -1,0 +1,335 @@
+//! The figures, and the targets that they are held against.
+
+use serde::Serialize;
+
+use crate::latency::TlsStarts;
+use crate::report::{NotMeasured, PeerResults, Results, number, resident_mb, table};
+use crate::samples::Samples;
+
+/// The figures, by the names under which other programs know them.
+#[derive(Debug, Serialize)]
+pub(crate) struct Figures {
+    cached_over_floor: f64,
+    handler_us: f64,
+    one_write_us: f64,
+    start_over_floor: f64,
+    init_tls_read_ms: Option<f64>,
+    zip_mb: f64,
+    rss_mb: f64,
+    requests_per_call_hot: f64,
+    requests_per_call_zipf: f64,
+    node: Option<Ratios>,
+    python: Option<Ratios>,
+    floor_us: f64,
+    cached_us: f64,
+    one_write_over_floor: f64,
+    floor_start_ms: f64,
+    start_ms: f64,
+    init_tls_read_until: Option<Until>,
+    requests_per_call_cached: f64,
+    requests_per_call_one_write: f64,
+    write_units_per_1000_hot: f64,
+    write_units_per_1000_zipf: f64,
+    read_units_per_1000_hot: f64,
+    read_units_per_1000_zipf: f64,
+}
+
+/// A peer's medians over ours.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Ratios {
+    start_ratio: f64,
+    warm_ratio: f64,
+    rss_ratio: f64,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Target {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+impl Target {
+    fn is_met(self, value: f64) -> bool {
+        match self {
+            Self::AtMost(bound) => value <= bound,
+            Self::AtLeast(bound) => value >= bound,
+        }
+    }
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::AtMost(bound) => write!(f, "≤ {}", number(*bound)),
+            Self::AtLeast(bound) => write!(f, "≥ {}", number(*bound)),
+        }
+    }
+}
+
+impl Figures {
+    pub(crate) fn of(results: &Results) -> Self {
+        let (floor, ours) = (&results.floor, &results.ours);
+        let (hot, zipf) = (&results.hot, &results.zipf);
+        let (floor_us, cached_us) = (
+            floor.warm.latency.median_us(),
+            ours.warm.latency.median_us(),
+        );
+        let one_write_us = results.one_write.latency.median_us();
+        let ratios = |peer: &Result<PeerResults, NotMeasured>| {
+            let peer = &peer.as_ref().ok()?.measured;
+            Some(Ratios {
+                start_ratio: rounded(peer.start.median_us() / ours.start.median_us()),
+                warm_ratio: rounded(peer.warm.latency.median_us() / cached_us),
+                rss_ratio: rounded(resident_mb(&peer.warm) / resident_mb(&ours.warm)),
+            })
+        };
+        let init = ours.tls.as_ref().ok().map(init);
+        Self {
+            cached_over_floor: rounded(cached_us / floor_us),
+            handler_us: rounded(results.handler.median_us()),
+            one_write_us: rounded(one_write_us),
+            start_over_floor: rounded(ours.start.median_us() / floor.start.median_us()),
+            init_tls_read_ms: init.map(|(_, samples)| rounded(samples.median_ms())),
+            zip_mb: rounded(results.zip_bytes as f64 / 1e6),
+            rss_mb: rounded(resident_mb(&ours.warm)),
+            requests_per_call_hot: rounded(hot.requests_per_call()),
+            requests_per_call_zipf: rounded(zipf.requests_per_call()),
+            node: ratios(&results.node),
+            python: ratios(&results.python),
+            floor_us: rounded(floor_us),
+            cached_us: rounded(cached_us),
+            one_write_over_floor: rounded(one_write_us / floor_us),
+            floor_start_ms: rounded(floor.start.median_ms()),
+            start_ms: rounded(ours.start.median_ms()),
+            init_tls_read_until: init.map(|(until, _)| until),
+            requests_per_call_cached: rounded(ours.warm.requests_per_call),
+            requests_per_call_one_write: rounded(results.one_write.requests_per_call),
+            write_units_per_1000_hot: rounded(hot.per_1000(hot.asked.write_units)),
+            write_units_per_1000_zipf: rounded(zipf.per_1000(zipf.asked.write_units)),
+            read_units_per_1000_hot: rounded(hot.per_1000(hot.asked.read_units)),
+            read_units_per_1000_zipf: rounded(zipf.per_1000(zipf.asked.read_units)),
+        }
+    }
+
+    /// The figures beside their targets.
+    pub(crate) fn table(&self) -> String {
+        table(["figure", "measured", "target", ""], &self.lines())
+    }
+
+    /// A line for each: what it is, the figure, the target, and whether that is met.
+    fn lines(&self) -> Vec<[String; 4]> {
+        let line = |name: &str, value: Option<f64>, target: Option<Target>| {
+            let verdict = match (value, target) {
+                (Some(value), Some(target)) if target.is_met(value) => "met",
+                (Some(_), Some(_)) => "**missed**",
+                _ => "",
+            };
+            [
+                name.to_owned(),
+                value.map_or("not measured".to_owned(), number),
+                target.map_or(String::new(), |target| target.to_string()),
+                verdict.to_owned(),
+            ]
+        };
+        let at_most = |bound| Some(Target::AtMost(bound));
+        // The one that is further of an absolute bound and four times the floor.
+        let one_write = at_most((4.0 * self.floor_us).max(350.0));
+        let init = match self.init_tls_read_until {
+            Some(Until::FirstDecision) => {
+                "start to first decision, with TLS and a read, ms (none is made before the first poll)"
+            }
+            Some(Until::FirstPoll) | None => "start to first poll, with TLS and a read, ms",
+        };
+        let mut lines = vec![
+            line(
+                "decision, cached and leased: × the floor",
+                Some(self.cached_over_floor),
+                at_most(1.4),
+            ),
+            line("the handler alone, µs", Some(self.handler_us), at_most(4.0)),
+            line(
+                "decision with one write, µs (or 4 × the floor)",
+                Some(self.one_write_us),
+                one_write,
+            ),
+            line(
+                "start to first poll: × the floor",
+                Some(self.start_over_floor),
+                at_most(1.6),
+            ),
+            line(init, self.init_tls_read_ms, at_most(8.0)),
+            line("zip, MB", Some(self.zip_mb), at_most(2.5)),
+            line("resident memory, MB", Some(self.rss_mb), at_most(8.0)),
+            line(
+                "DynamoDB requests a call, hot key",
+                Some(self.requests_per_call_hot),
+                at_most(0.02),
+            ),
+            line(
+                "DynamoDB requests a call, Zipf over 50 instances",
+                Some(self.requests_per_call_zipf),
+                None,
+            ),
+        ];
+        for (peer, ratios) in [("Node.js", self.node), ("Python", self.python)] {
+            let of = |of: fn(&Ratios) -> f64| ratios.as_ref().map(of);
+            let at_least = Some(Target::AtLeast(5.0));
+            lines.extend([
+                line(
+                    &format!("{peer} start: × ours"),
+                    of(|r| r.start_ratio),
+                    at_least,
+                ),
+                line(
+                    &format!("{peer} resident memory: × ours"),
+                    of(|r| r.rss_ratio),
+                    at_least,
+                ),
+                line(
+                    &format!("{peer} warm decision: × ours"),
+                    of(|r| r.warm_ratio),
+                    None,
+                ),
+            ]);
+        }
+        lines
+    }
+}
+
+/// What a start with TLS and a read in it ended with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Until {
+    FirstPoll,
+    FirstDecision,
+}
+
+/// The start that has a connection over TLS and a read in it: until the first poll, if DynamoDB was
+/// asked before that in every start; else until the first decision.
+fn init(tls: &TlsStarts) -> (Until, &Samples) {
+    if tls.asked_before == tls.ready.len() {
+        (Until::FirstPoll, &tls.ready)
+    } else {
+        (Until::FirstDecision, &tls.decided)
+    }
+}
+
+fn rounded(value: f64) -> f64 {
+    (value * 1e4).round() / 1e4
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_met_up_to_its_bound() {
+        assert!(Target::AtMost(1.4).is_met(1.4));
+        assert!(!Target::AtMost(1.4).is_met(1.4001));
+        assert!(Target::AtLeast(5.0).is_met(5.0));
+        assert!(!Target::AtLeast(5.0).is_met(4.9999));
+        assert_eq!(Target::AtMost(0.02).to_string(), "≤ 0.0200");
+    }
+
+    fn figures() -> Figures {
+        Figures {
+            cached_over_floor: 1.2,
+            handler_us: 3.0,
+            one_write_us: 300.0,
+            start_over_floor: 1.5,
+            init_tls_read_ms: Some(6.0),
+            zip_mb: 2.0,
+            rss_mb: 7.0,
+            requests_per_call_hot: 0.01,
+            requests_per_call_zipf: 1.0,
+            node: Some(Ratios {
+                start_ratio: 50.0,
+                warm_ratio: 20.0,
+                rss_ratio: 9.0,
+            }),
+            python: None,
+            floor_us: 70.0,
+            cached_us: 84.0,
+            one_write_over_floor: 4.3,
+            floor_start_ms: 1.4,
+            start_ms: 2.1,
+            init_tls_read_until: Some(Until::FirstPoll),
+            requests_per_call_cached: 0.01,
+            requests_per_call_one_write: 1.0,
+            write_units_per_1000_hot: 10.0,
+            write_units_per_1000_zipf: 900.0,
+            read_units_per_1000_hot: 1.0,
+            read_units_per_1000_zipf: 100.0,
+        }
+    }
+
+    /// The figures whose line says so.
+    fn missed(figures: &Figures) -> Vec<String> {
+        let missed = figures
+            .lines()
+            .into_iter()
+            .filter(|line| line[3].contains("missed"));
+        missed.map(|line| line[1].clone()).collect()
+    }
+
+    #[test]
+    fn what_is_missed_is_shown_as_missed() {
+        assert_eq!(missed(&figures()), [""; 0]);
+        let worse = Figures {
+            cached_over_floor: 1.41,
+            handler_us: 4.1,
+            one_write_us: 351.0,
+            start_over_floor: 1.61,
+            init_tls_read_ms: Some(8.1),
+            zip_mb: 2.51,
+            rss_mb: 8.1,
+            requests_per_call_hot: 0.021,
+            node: Some(Ratios {
+                start_ratio: 4.9,
+                warm_ratio: 0.5,
+                rss_ratio: 4.8,
+            }),
+            ..figures()
+        };
+        let expected = [
+            "1.41", "4.10", "351", "1.61", "8.10", "2.51", "8.10", "0.0210", "4.90", "4.80",
+        ];
+        assert_eq!(missed(&worse), expected);
+    }
+
+    #[test]
+    fn one_write_may_take_four_times_the_floor() {
+        let slow = Figures {
+            one_write_us: 399.0,
+            floor_us: 100.0,
+            ..figures()
+        };
+        assert_eq!(missed(&slow), [""; 0]);
+    }
+
+    #[test]
+    fn what_was_not_measured_is_neither_met_nor_missed() {
+        let unknown = Figures {
+            init_tls_read_ms: None,
+            node: None,
+            ..figures()
+        };
+        assert_eq!(missed(&unknown), [""; 0]);
+        let lines = unknown.lines();
+        let not_measured = lines.iter().filter(|line| line[1] == "not measured");
+        assert_eq!(not_measured.count(), 7);
+    }
+
+    #[test]
+    fn init_counts_until_the_first_poll_only_if_it_always_reads() {
+        let sample = Samples::from_iter([std::time::Duration::from_millis(1); 2]);
+        let starts = |asked_before| TlsStarts {
+            ready: sample.clone(),
+            decided: sample.clone(),
+            asked_before,
+        };
+        assert_eq!(init(&starts(2)).0, Until::FirstPoll);
+        assert_eq!(init(&starts(1)).0, Until::FirstDecision);
+        assert_eq!(init(&starts(0)).0, Until::FirstDecision);
+    }
+}

@@ -1,0 +1,203 @@
+//! What was measured, as tables.
+
+use std::fmt::Write;
+
+use crate::latency::{TlsStarts, Warm};
+use crate::samples::{Samples, us};
+use crate::shapes::Traffic;
+
+/// All that a run measured.
+pub(crate) struct Results {
+    pub(crate) floor: Measured,
+    /// Tollgate's, with keys remembered and counts leased.
+    pub(crate) ours: Measured,
+    /// Tollgate's, with one write for each call.
+    pub(crate) one_write: Warm,
+    pub(crate) node: Result<PeerResults, NotMeasured>,
+    pub(crate) python: Result<PeerResults, NotMeasured>,
+    pub(crate) handler: Samples,
+    pub(crate) zip_bytes: u64,
+    pub(crate) hot: Traffic,
+    pub(crate) zipf: Traffic,
+}
+
+/// What was measured of one contender.
+pub(crate) struct Measured {
+    pub(crate) start: Samples,
+    pub(crate) warm: Warm,
+    pub(crate) tls: Result<TlsStarts, NotMeasured>,
+}
+
+/// What was measured of a peer, and what that was.
+pub(crate) struct PeerResults {
+    pub(crate) made_of: String,
+    pub(crate) client: String,
+    pub(crate) measured: Measured,
+}
+
+/// Why something was not measured.
+#[derive(Debug, Clone)]
+pub(crate) struct NotMeasured(pub(crate) String);
+
+/// Resident memory in decimal megabytes.
+pub(crate) fn resident_mb(warm: &Warm) -> f64 {
+    warm.memory.resident as f64 / 1e6
+}
+
+/// Each contender's latencies and memory.
+pub(crate) fn contenders_table(results: &Results) -> String {
+    let of = |name: &str, warm: &Warm, measured: Option<&Measured>| {
+        let start = measured.map(|measured| spread(&measured.start, 1e3));
+        let tls = measured.and_then(|measured| measured.tls.as_ref().ok());
+        [
+            name.to_owned(),
+            start.unwrap_or_default(),
+            tls.map_or(String::new(), |tls| number(tls.decided.median_ms())),
+            spread(&warm.latency, 1.0),
+            number(warm.requests_per_call),
+            number(resident_mb(warm)),
+            number(warm.memory.peak as f64 / 1e6),
+        ]
+    };
+    let mut rows = vec![
+        of("floor", &results.floor.warm, Some(&results.floor)),
+        of(
+            "Tollgate, cached and leased",
+            &results.ours.warm,
+            Some(&results.ours),
+        ),
+        of("Tollgate, one write", &results.one_write, None),
+    ];
+    for (name, peer) in [("Node.js", &results.node), ("Python", &results.python)] {
+        rows.push(match peer {
+            Ok(peer) => of(name, &peer.measured.warm, Some(&peer.measured)),
+            Err(_) => {
+                let mut row = <[String; 7]>::default();
+                row[0] = name.to_owned();
+                row[1] = "not measured".to_owned();
+                row
+            }
+        });
+    }
+    table(
+        [
+            "p50 / p90 / p99",
+            "start, ms",
+            "first decision, ms",
+            "warm decision, µs",
+            "requests a call",
+            "RSS, MB",
+            "peak, MB",
+        ],
+        &rows,
+    )
+}
+
+/// What the shapes of traffic asked of DynamoDB.
+pub(crate) fn traffic_table(results: &Results) -> String {
+    let row = |name: &str, traffic: &Traffic| {
+        let mut by_operation = String::new();
+        for (operation, count) in &traffic.asked.requests {
+            let separator = if by_operation.is_empty() { "" } else { ", " };
+            let count = number(traffic.per_1000(*count as f64));
+            // Writing to a string does not fail.
+            let _ = write!(by_operation, "{separator}{operation} {count}");
+        }
+        [
+            format!(
+                "{name}: {} on {}",
+                keys(traffic.keys),
+                instances(traffic.instances)
+            ),
+            number(traffic.calls_a_second()),
+            number(traffic.requests_per_call()),
+            by_operation,
+            number(traffic.per_1000(traffic.asked.read_units)),
+            number(traffic.per_1000(traffic.asked.write_units)),
+            spread(&traffic.latency, 1.0),
+        ]
+    };
+    let rows = [row("hot", &results.hot), row("zipf", &results.zipf)];
+    table(
+        [
+            "shape",
+            "calls/s",
+            "requests a call",
+            "requests per 1,000 calls",
+            "read units per 1,000",
+            "write units per 1,000",
+            "decision, µs, p50 / p90 / p99",
+        ],
+        &rows,
+    )
+}
+
+fn keys(count: usize) -> String {
+    match count {
+        1 => "1 key".to_owned(),
+        count => format!("{count} keys"),
+    }
+}
+
+fn instances(count: usize) -> String {
+    match count {
+        1 => "1 instance".to_owned(),
+        count => format!("{count} instances"),
+    }
+}
+
+/// Three percentiles, in microseconds over `scale`.
+fn spread(samples: &Samples, scale: f64) -> String {
+    let of = |percent| number(us(samples.percentile(percent)) / scale);
+    format!("{} / {} / {}", of(50), of(90), of(99))
+}
+
+/// Three significant digits, but whole numbers whole.
+pub(crate) fn number(value: f64) -> String {
+    if value == value.trunc() {
+        return format!("{value:.0}");
+    }
+    let decimals = match value.abs() {
+        100.0.. => 0,
+        10.0.. => 1,
+        0.1.. => 2,
+        _ => 4,
+    };
+    format!("{value:.decimals$}")
+}
+
+/// A table in Markdown, whose columns line up as text too.
+pub(crate) fn table<const N: usize>(header: [&str; N], rows: &[[String; N]]) -> String {
+    let header = header.map(str::to_owned);
+    let widths: [usize; N] = std::array::from_fn(|column| {
+        let cells = std::iter::once(&header).chain(rows);
+        let widths = cells.map(|row| row[column].chars().count());
+        widths.max().unwrap_or_default()
+    });
+    let line = |cells: [String; N]| format!("| {} |\n", cells.join(" | "));
+    let pad = |row: &[String; N]| {
+        line(std::array::from_fn(|column| {
+            format!("{:width$}", row[column], width = widths[column])
+        }))
+    };
+    let rule = widths.map(|width| "-".repeat(width + 2)).join("|");
+    let body: String = rows.iter().map(pad).collect();
+    format!("{}|{rule}|\n{body}", pad(&header))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_three_digits() {
+        let check = |value: f64, expected: &str| assert_eq!(number(value), expected);
+        check(0.0, "0");
+        check(5.0, "5");
+        check(100_000.0, "100000");
+        check(123.456, "123");
+        check(12.345, "12.3");
+        check(1.234, "1.23");
+        check(0.0156, "0.0156");
+    }
+}

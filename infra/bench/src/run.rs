@@ -1,0 +1,187 @@
+//! A run over the authorizer and those beside it.
+
+use std::path::Path;
+
+use hyper::body::Bytes;
+use tollgate_local_aws::template::{InvalidTemplate, Stack};
+use tollgate_runtime::Chain;
+
+use crate::contender::{Contender, ContenderError};
+use crate::dynamodb::{DynamoDb, EndpointError};
+use crate::effort::Effort;
+use crate::handler::{self, HandlerError};
+use crate::latency::{Case, starts, tls_starts, warm};
+use crate::peers::{self, Peer};
+use crate::report::{Measured, NotMeasured, PeerResults, Results};
+use crate::shapes;
+use crate::tables::{self, STACK, SeedError};
+use crate::tools::{ToolError, build, target_dir, zipped};
+
+/// Starts that are not counted: they fill the page cache.
+const DISCARDED_STARTS: usize = 3;
+/// How long keys are remembered where latency is measured, so that hardly any call reads one.
+const KEY_CACHE_S: &str = "60";
+/// Where the two that are always there stand among those that are measured.
+const FLOOR: usize = 0;
+const OURS: usize = 1;
+
+/// Why a run ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RunError {
+    #[error(transparent)]
+    Tool(#[from] ToolError),
+    #[error(transparent)]
+    Seed(#[from] SeedError),
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    #[error(transparent)]
+    Contender(#[from] ContenderError),
+    #[error(transparent)]
+    Handler(#[from] HandlerError),
+    #[error("the function's variables cannot be worked out")]
+    Template(#[from] InvalidTemplate),
+}
+
+/// Builds, installs and measures everything.
+pub(crate) async fn authorizer(effort: &Effort, profile: &str) -> Result<Results, RunError> {
+    let dir = target_dir().await?.join("bench");
+    std::fs::create_dir_all(&dir).map_err(|error| ToolError::File(dir.clone(), error))?;
+    progress(&format!("logs go to {}", dir.display()));
+    progress("building the authorizer and the floor");
+    let binary = build("authorizer", "authorizer", profile).await?;
+    let floor_binary = build("bench", "floor", profile).await?;
+    let aws = tables::services()?;
+    let events = tables::seed(&aws).await?;
+    let endpoint = DynamoDb::start(aws.clone(), &dir)?;
+
+    let as_deployed = Stack::built_in(STACK)?;
+    let deployed = binary_in(&dir, "tollgate", &binary, variables(&as_deployed)?);
+    let remembering = as_deployed
+        .with_parameter("Plans", &tables::plans()?)
+        .with_parameter("KeyCacheSeconds", KEY_CACHE_S);
+    let ours = binary_in(&dir, "tollgate", &binary, variables(&remembering)?);
+    let floor = binary_in(&dir, "floor", &floor_binary, Vec::new());
+    progress("installing the peers");
+    let node = usable(peers::node(&dir).await, &events.node, &endpoint).await;
+    let python = usable(peers::python(&dir).await, &events.python, &endpoint).await;
+
+    let case = |contender, event| Case { contender, event };
+    let mut cases = vec![
+        case(&floor, &events.leased),
+        case(&deployed, &events.leased),
+    ];
+    let peers = [(&node, &events.node), (&python, &events.python)];
+    for (peer, event) in peers {
+        cases.extend(peer.as_ref().ok().map(|peer| case(&peer.contender, event)));
+    }
+    progress("starts");
+    let starts = starts(&cases, &endpoint, DISCARDED_STARTS, effort.starts).await?;
+    progress("starts over TLS");
+    let mut tls = Vec::with_capacity(cases.len());
+    for case in &cases {
+        let starts = tls_starts(*case, &endpoint, effort.tls_starts).await;
+        tls.push(starts.map_err(|error| not_measured(&error)));
+    }
+    progress("warm decisions");
+    cases[OURS].contender = &ours;
+    let one_write = cases.len();
+    cases.push(case(&ours, &events.strict));
+    let warm = warm(&cases, &endpoint, effort.warm).await?;
+    progress("the handler alone");
+    let (batches, calls) = (effort.handler_batches, effort.handler_calls);
+    let handler = handler::measure(&aws, &events.leased, batches, calls).await?;
+    progress("traffic: hot");
+    let hot = shapes::hot(&deployed, &endpoint, &events.hot, effort.hot_s).await?;
+    progress("traffic: zipf");
+    let zipf = shapes::zipf(&deployed, &endpoint, &events.zipf, effort.zipf_s).await?;
+
+    let measured = |at: usize| Measured {
+        start: starts[at].clone(),
+        warm: warm[at].clone(),
+        tls: tls[at].clone(),
+    };
+    let mut at = OURS;
+    let mut results = |peer: Result<Usable, NotMeasured>| {
+        let peer = peer?;
+        at += 1;
+        Ok(PeerResults {
+            made_of: peer.made_of,
+            client: peer.client,
+            measured: measured(at),
+        })
+    };
+    Ok(Results {
+        node: results(node),
+        python: results(python),
+        floor: measured(FLOOR),
+        ours: measured(OURS),
+        one_write: warm[one_write].clone(),
+        handler,
+        zip_bytes: zipped(&binary)?,
+        hot,
+        zipf,
+    })
+}
+
+fn progress(what: &str) {
+    eprintln!("bench: {what}");
+}
+
+fn not_measured(error: &dyn std::error::Error) -> NotMeasured {
+    let why = Chain(error).to_string();
+    progress(&format!("not measured: {why}"));
+    NotMeasured(why)
+}
+
+/// What the template sets for the authorizer.
+fn variables(stack: &Stack) -> Result<Vec<(String, String)>, InvalidTemplate> {
+    Ok(stack.variables("AuthorizerFunction")?.into_iter().collect())
+}
+
+fn binary_in(dir: &Path, name: &str, binary: &Path, variables: Vec<(String, String)>) -> Contender {
+    Contender {
+        name: name.to_owned(),
+        program: binary.to_owned(),
+        arguments: Vec::new(),
+        dir: dir.to_owned(),
+        variables,
+        log: dir.join(format!("{name}.log")),
+    }
+}
+
+/// A peer, and the way to run it that works here.
+struct Usable {
+    made_of: String,
+    client: String,
+    contender: Contender,
+}
+
+/// The best way in which the peer decides. A machine that cannot run it can measure the rest.
+async fn usable(
+    peer: Result<Peer, ToolError>,
+    event: &Bytes,
+    endpoint: &DynamoDb,
+) -> Result<Usable, NotMeasured> {
+    let peer = peer.map_err(|error| not_measured(&error))?;
+    let mut why = NotMeasured("there is no way to run it".to_owned());
+    for way in peer.ways {
+        let case = Case {
+            contender: &way.contender,
+            event,
+        };
+        match case.try_out(endpoint).await {
+            Ok(()) => {
+                return Ok(Usable {
+                    made_of: peer.made_of,
+                    client: way.client,
+                    contender: way.contender,
+                });
+            }
+            Err(error) => {
+                why = NotMeasured(Chain(&error).to_string());
+                progress(&format!("{} does not work here: {}", way.client, why.0));
+            }
+        }
+    }
+    Err(why)
+}
