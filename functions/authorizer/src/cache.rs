@@ -15,7 +15,6 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 use tollgate_domain::customer::Customer;
 use tollgate_domain::key::{KeyDigest, KeyRecord, Owner};
-use tollgate_runtime::Clock;
 use tollgate_store::Store;
 
 use crate::circuit::{Circuit, NoAnswer};
@@ -44,7 +43,6 @@ pub(crate) struct KeyCache(Arc<Inner>);
 struct Inner {
     store: Store,
     circuit: Circuit,
-    clock: Clock,
     delay: Duration,
     entries: Mutex<Entries>,
 }
@@ -67,9 +65,9 @@ struct Entry {
 /// The time by two clocks. The machine's can be set back, and the process's stands still while the
 /// instance is frozen: time has passed if it has by either.
 #[derive(Debug, Clone, Copy)]
-struct Moment {
-    wall: Timestamp,
-    process: Instant,
+pub(crate) struct Moment {
+    pub(crate) wall: Timestamp,
+    pub(crate) process: Instant,
 }
 
 impl Moment {
@@ -84,37 +82,36 @@ impl Moment {
 impl KeyCache {
     /// A cache of what `store` knows of keys. `delay` is how long that may be gone by; zero reads
     /// always.
-    pub(crate) fn new(store: Store, circuit: Circuit, clock: Clock, delay: Duration) -> Self {
+    pub(crate) fn new(store: Store, circuit: Circuit, delay: Duration) -> Self {
         Self(Arc::new(Inner {
             store,
             circuit,
-            clock,
             delay,
             entries: Mutex::default(),
         }))
     }
 
-    /// The key of that digest, as it was no longer ago than the delay.
-    pub(crate) async fn find(&self, digest: KeyDigest) -> Result<Found, Arc<NoAnswer>> {
-        let read = self.read_of(digest);
-        let was_known = read.peek().is_some();
+    /// The key of that digest, as it was no longer before `now` than the delay.
+    pub(crate) async fn find(
+        &self,
+        digest: KeyDigest,
+        now: Moment,
+    ) -> Result<Found, Arc<NoAnswer>> {
+        let read = self.read_of(digest, now);
+        if let Some(found) = read.peek() {
+            return found.clone();
+        }
         let found = read.await;
-        if !was_known {
-            // It is among the good ones from now on, if it is one.
-            let mut entries = self.entries();
-            if let Some(entry) = entries.take(&digest) {
-                entries.put(digest, entry);
-            }
+        // It is among the good ones from now on, if it is one.
+        let mut entries = self.entries();
+        if let Some(entry) = entries.take(&digest) {
+            entries.put(digest, entry);
         }
         found
     }
 
     /// The read to go by.
-    fn read_of(&self, digest: KeyDigest) -> Read {
-        let now = Moment {
-            wall: self.0.clock.now(),
-            process: Instant::now(),
-        };
+    fn read_of(&self, digest: KeyDigest, now: Moment) -> Read {
         let mut entries = self.entries();
         let entry = entries.take(&digest).map(Entry::replaced);
         let entry = match entry {

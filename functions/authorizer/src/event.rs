@@ -2,11 +2,15 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
+use jiff::Timestamp;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use tollgate_domain::caller::Context;
-use tollgate_domain::id::KeyId;
+use tollgate_domain::decision::Decision;
+
+use crate::cache::Known;
 
 /// What of a REQUEST authorizer event a decision needs, as it stands in the event's text. The rest,
 /// which is most of it, is passed over.
@@ -95,50 +99,79 @@ impl<'de: 'a, 'a> Deserialize<'de> for KeyHeaders<'a> {
 }
 
 /// A policy on the one call, and what the functions behind the gateway are told of it.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug)]
 pub struct Answer {
-    principal_id: KeyId,
-    policy_document: PolicyDocument,
-    context: Context,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct PolicyDocument {
-    version: &'static str,
-    statement: [Statement; 1],
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct Statement {
-    action: &'static str,
-    effect: &'static str,
-    resource: String,
+    method_arn: String,
+    known: Arc<Known>,
+    decided: Option<(Timestamp, Decision)>,
 }
 
 impl Answer {
-    pub(crate) fn allow(key: &KeyId, request: &Request<'_>, context: Context) -> Self {
-        Self::of("Allow", key, request, context)
-    }
-
-    pub(crate) fn deny(key: &KeyId, request: &Request<'_>, context: Context) -> Self {
-        Self::of("Deny", key, request, context)
-    }
-
-    fn of(effect: &'static str, key: &KeyId, request: &Request<'_>, context: Context) -> Self {
+    /// The answer to a call with a known key, which was decided if it counts towards limits.
+    pub(crate) fn new(
+        request: &Request<'_>,
+        known: Arc<Known>,
+        decided: Option<(Timestamp, Decision)>,
+    ) -> Self {
         Self {
-            principal_id: key.clone(),
+            method_arn: request.method_arn.clone().into_owned(),
+            known,
+            decided,
+        }
+    }
+
+    fn effect(&self) -> &'static str {
+        match self.decided {
+            Some((_, Decision::Refuse { .. })) => "Deny",
+            Some((_, Decision::Admit { .. })) | None => "Allow",
+        }
+    }
+}
+
+impl Serialize for Answer {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Answer<'a> {
+            principal_id: &'a str,
+            policy_document: PolicyDocument<'a>,
+            context: Context<'a>,
+        }
+
+        #[derive(Serialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct PolicyDocument<'a> {
+            version: &'static str,
+            statement: [Statement<'a>; 1],
+        }
+
+        #[derive(Serialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Statement<'a> {
+            action: &'static str,
+            effect: &'static str,
+            resource: &'a str,
+        }
+
+        let Known { record, customer } = &*self.known;
+        let statement = Statement {
+            action: "execute-api:Invoke",
+            effect: self.effect(),
+            resource: &self.method_arn,
+        };
+        let answer = Answer {
+            principal_id: record.id.as_str(),
             policy_document: PolicyDocument {
                 version: "2012-10-17",
-                statement: [Statement {
-                    action: "execute-api:Invoke",
-                    effect,
-                    resource: request.method_arn.clone().into_owned(),
-                }],
+                statement: [statement],
             },
-            context,
-        }
+            context: Context {
+                customer: customer.as_ref().map(|it| (&it.id, &it.plan)),
+                key_id: &record.id,
+                key_prefix: &record.prefix,
+                decided: self.decided,
+            },
+        };
+        answer.serialize(serializer)
     }
 }

@@ -17,15 +17,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout, timeout_at};
-use tollgate_domain::caller::{self, Caller, Context, Identity};
 use tollgate_domain::customer::Customer;
 use tollgate_domain::decision::{Decision, decide};
-use tollgate_domain::key::{ApiKey, KeyRecord, KeyStatus, Owner};
+use tollgate_domain::key::{ApiKey, KeyStatus, Owner};
 use tollgate_domain::plan::{Catalog, Plan, StoreDown};
 use tollgate_runtime::{Chain, Clock, Metrics, metrics};
 use tollgate_store::Store;
 
-use cache::KeyCache;
+use cache::{KeyCache, Moment};
 use circuit::{Circuit, NoAnswer};
 pub use event::{Answer, Request};
 use leases::Leases;
@@ -63,12 +62,7 @@ impl App {
     pub fn new(store: Store, settings: Settings, clock: Clock, metrics: Metrics) -> Self {
         let circuit = Circuit::new(clock.clone());
         Self {
-            keys: KeyCache::new(
-                store.clone(),
-                circuit.clone(),
-                clock.clone(),
-                settings.key_cache,
-            ),
+            keys: KeyCache::new(store.clone(), circuit.clone(), settings.key_cache),
             leases: Leases::new(
                 store.clone(),
                 circuit.clone(),
@@ -119,30 +113,35 @@ const ENDED_WITHIN: Duration = Duration::from_millis(400);
 /// # Errors
 /// When there is no good key, or nothing can be decided.
 pub async fn handle(app: &App, request: &Request<'_>) -> Result<Answer, Refused> {
-    let started = Instant::now();
-    let decided = decide_call(app, request, started + DECIDED_WITHIN).await;
-    let took = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-    app.metrics.record(metrics::DECISION_LATENCY, &[], took);
+    let at = Moment {
+        wall: app.clock.now(),
+        process: Instant::now(),
+    };
+    let decided = decide_call(app, request, at).await;
+    let took = u64::try_from(at.process.elapsed().as_micros()).unwrap_or(u64::MAX);
     let grounds = decided.as_ref().map(|(_, grounds)| *grounds);
-    app.metrics
-        .record(metrics::DECISIONS, dimensions(grounds), 1);
-    if matches!(grounds, Ok(Grounds::WithinLimits | Grounds::StoreDown)) {
-        app.metrics.record(metrics::CALLS_ADMITTED, &[], 1);
-    }
+    let is_admitted = matches!(grounds, Ok(Grounds::WithinLimits | Grounds::StoreDown));
     let store_down = Refused::Unavailable(Cause::StoreDown);
-    if matches!(grounds, Ok(Grounds::StoreDown)) || grounds.is_err_and(|e| *e == store_down) {
-        app.metrics.record(metrics::DECISIONS_WITHOUT_STORE, &[], 1);
-    }
-    app.metrics.write_due();
+    let is_without_store =
+        matches!(grounds, Ok(Grounds::StoreDown)) || grounds.is_err_and(|e| *e == store_down);
+    let records: [Option<metrics::Record>; 4] = [
+        Some((metrics::DECISION_LATENCY, &[], took)),
+        Some((metrics::DECISIONS, dimensions(grounds), 1)),
+        is_admitted.then_some((metrics::CALLS_ADMITTED, &[], 1)),
+        is_without_store.then_some((metrics::DECISIONS_WITHOUT_STORE, &[], 1)),
+    ];
+    app.metrics
+        .record_and_write_due(records.into_iter().flatten());
     decided.map(|(answer, _)| answer)
 }
 
 async fn decide_call(
     app: &App,
     request: &Request<'_>,
-    deadline: Instant,
+    at: Moment,
 ) -> Result<(Answer, Grounds), Refused> {
-    let now = app.clock.now();
+    let now = at.wall;
+    let deadline = at.process + DECIDED_WITHIN;
     let unavailable = |error: Arc<NoAnswer>| {
         let request_id = request.request_id();
         tracing::error!(request_id, error = %Chain(&*error), "no decision");
@@ -160,7 +159,7 @@ async fn decide_call(
     let key = ApiKey::parse(text).map_err(|_| unauthorized(NoGoodKey::Malformed, None))?;
     let digest = key.digest();
     let prefix = key.prefix();
-    let known = app.in_time(deadline, app.keys.find(digest)).await;
+    let known = app.in_time(deadline, app.keys.find(digest, at)).await;
     let known = known.map_err(unavailable)?;
     let bad_key = |reason| unauthorized(reason, Some(prefix.as_str()));
     let known = known.ok_or_else(|| bad_key(NoGoodKey::Unknown))?;
@@ -172,23 +171,15 @@ async fn decide_call(
     }
 
     if record.owner == Owner::Admin {
-        let context = context_of(record, Identity::Admin);
-        let answer = Answer::allow(&record.id, request, context);
-        return Ok((answer, Grounds::Uncounted));
+        return Ok((Answer::new(request, known, None), Grounds::Uncounted));
     }
     let customer = known.customer.as_ref();
     let Some((customer, plan)) = customer.and_then(|customer| app.with_plan(customer)) else {
         tracing::error!(key_id = %record.id, "the key's customer or its plan does not exist");
         return Err(Refused::Unavailable(Cause::NoPlan));
     };
-    let identity = Identity::Customer {
-        id: customer.id.clone(),
-        plan: plan.id.clone(),
-    };
-    let mut context = context_of(record, identity);
     if app.is_uncounted(request) {
-        let answer = Answer::allow(&record.id, request, context);
-        return Ok((answer, Grounds::Uncounted));
+        return Ok((Answer::new(request, known, None), Grounds::Uncounted));
     }
 
     let limits = plan.limits(&record.overrides);
@@ -208,19 +199,15 @@ async fn decide_call(
                 "the call could not be counted"
             );
             return if fail_open {
-                let answer = Answer::allow(&record.id, request, context);
-                Ok((answer, Grounds::StoreDown))
+                Ok((Answer::new(request, known, None), Grounds::StoreDown))
             } else {
                 Err(Refused::Unavailable(Cause::StoreDown))
             };
         }
     };
-    match decide(now, limits, counted) {
-        Decision::Admit { hour, month } => {
-            caller::add_standing(&mut context, now, hour, month);
-            let answer = Answer::allow(&record.id, request, context);
-            Ok((answer, Grounds::WithinLimits))
-        }
+    let decision = decide(now, limits, counted);
+    let grounds = match decision {
+        Decision::Admit { .. } => Grounds::WithinLimits,
         Decision::Refuse { by } => {
             tracing::info!(
                 request_id = request.request_id(),
@@ -228,20 +215,10 @@ async fn decide_call(
                 window = by.window.as_str(),
                 "over the limit"
             );
-            context.extend(caller::refusal_context(now, by));
-            let answer = Answer::deny(&record.id, request, context);
-            Ok((answer, Grounds::Full(by.window)))
+            Grounds::Full(by.window)
         }
-    }
-}
-
-fn context_of(record: &KeyRecord, identity: Identity) -> Context {
-    let caller = Caller {
-        identity,
-        key_id: record.id.clone(),
-        key_prefix: record.prefix.clone(),
     };
-    caller.to_context()
+    Ok((Answer::new(request, known, Some((now, decision))), grounds))
 }
 
 impl App {

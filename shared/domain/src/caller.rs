@@ -5,16 +5,14 @@
 //! contract between the authorizer, the gateway responses of the template, the metering layer and
 //! the functions, and stand only here and in the template.
 
-use std::collections::BTreeMap;
+use std::fmt;
 
 use jiff::Timestamp;
+use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use crate::decision::Standing;
+use crate::decision::{Decision, Standing, Window};
 use crate::id::{CustomerId, KeyId, PlanId};
 use crate::key::{KeyPrefix, Role};
-
-/// A flat map of texts.
-pub type Context = BTreeMap<String, String>;
 
 /// The names in a context.
 pub mod name {
@@ -95,26 +93,6 @@ pub enum Identity {
 pub struct InvalidContext(pub &'static str);
 
 impl Caller {
-    /// The context that names this caller.
-    #[must_use]
-    pub fn to_context(&self) -> Context {
-        let mut context = Context::new();
-        let mut put = |name: &str, value: &str| {
-            context.insert(name.to_owned(), value.to_owned());
-        };
-        match &self.identity {
-            Identity::Customer { id, plan } => {
-                put(name::ROLE, role_text(Role::Customer));
-                put(name::CUSTOMER_ID, id.as_str());
-                put(name::PLAN, plan.as_str());
-            }
-            Identity::Admin => put(name::ROLE, role_text(Role::Admin)),
-        }
-        put(name::KEY_ID, self.key_id.as_str());
-        put(name::KEY_PREFIX, self.key_prefix.as_str());
-        context
-    }
-
     /// Reads the caller from a context.
     ///
     /// # Errors
@@ -155,46 +133,117 @@ fn role_text(role: Role) -> &'static str {
     }
 }
 
-/// Adds to a context how an admitted call stands.
-pub fn add_standing(
-    context: &mut Context,
-    now: Timestamp,
-    hour: Standing,
-    month: Option<Standing>,
-) {
-    let closest = match month {
-        Some(month) if month.remaining < hour.remaining => month,
-        _ => hour,
-    };
-    let all: Vec<Standing> = std::iter::once(hour).chain(month).collect();
-    add_limits(context, now, closest, &all);
+/// What the authorizer tells of a call. It is written as the flat map of texts that the gateway hands
+/// on, straight from what it is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// Whose key it is, and on which plan they are; none for admins.
+    pub customer: Option<(&'a CustomerId, &'a PlanId)>,
+    /// The key.
+    pub key_id: &'a KeyId,
+    /// Its visible part.
+    pub key_prefix: &'a KeyPrefix,
+    /// When and how the call was decided, if it counts towards limits.
+    pub decided: Option<(Timestamp, Decision)>,
 }
 
-/// The context of a call that a limit refused.
-#[must_use]
-pub fn refusal_context(now: Timestamp, by: Standing) -> Context {
-    let mut context = Context::new();
-    add_limits(&mut context, now, by, &[by]);
+impl Serialize for Context<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        match self.customer {
+            Some((id, plan)) => {
+                map.serialize_entry(name::ROLE, role_text(Role::Customer))?;
+                map.serialize_entry(name::CUSTOMER_ID, id.as_str())?;
+                map.serialize_entry(name::PLAN, plan.as_str())?;
+            }
+            None => map.serialize_entry(name::ROLE, role_text(Role::Admin))?,
+        }
+        map.serialize_entry(name::KEY_ID, self.key_id.as_str())?;
+        map.serialize_entry(name::KEY_PREFIX, self.key_prefix.as_str())?;
+        match self.decided {
+            None => {}
+            Some((now, Decision::Admit { hour, month })) => {
+                let closest = match month {
+                    Some(month) if month.remaining < hour.remaining => month,
+                    _ => hour,
+                };
+                serialize_limits(&mut map, now, closest, &[Some(hour), month])?;
+            }
+            Some((now, Decision::Refuse { by })) => {
+                serialize_limits(&mut map, now, by, &[Some(by)])?;
+                serialize_refusal(&mut map, now, by)?;
+            }
+        }
+        map.end()
+    }
+}
+
+/// A value that is written as the text it displays as.
+struct Text<T>(T);
+
+impl<T: fmt::Display> Serialize for Text<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+/// Displays a list of standings, each as the function does.
+struct List<'a, F>(&'a [Option<Standing>], F);
+
+impl<F: Fn(&Standing, &mut fmt::Formatter<'_>) -> fmt::Result> fmt::Display for List<'_, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, standing) in self.0.iter().flatten().enumerate() {
+            if at > 0 {
+                f.write_str(", ")?;
+            }
+            self.1(standing, f)?;
+        }
+        Ok(())
+    }
+}
+
+fn serialize_limits<M: SerializeMap>(
+    map: &mut M,
+    now: Timestamp,
+    closest: Standing,
+    all: &[Option<Standing>],
+) -> Result<(), M::Error> {
+    let state = List(all, |one: &Standing, f: &mut fmt::Formatter<'_>| {
+        let (window, left) = (one.window.as_str(), one.remaining);
+        write!(f, "\"{window}\";r={left};t={}", one.resets_in_s(now))
+    });
+    let policy = List(all, |one: &Standing, f: &mut fmt::Formatter<'_>| {
+        let (window, limit) = (one.window.as_str(), one.limit);
+        write!(f, "\"{window}\";q={limit};w={}", one.window_s)
+    });
+    map.serialize_entry(name::LIMIT, &Text(closest.limit))?;
+    map.serialize_entry(name::REMAINING, &Text(closest.remaining))?;
+    map.serialize_entry(name::RESET, &Text(closest.resets_at.as_second()))?;
+    map.serialize_entry(name::RATE_LIMIT, &Text(state))?;
+    map.serialize_entry(name::RATE_LIMIT_POLICY, &Text(policy))
+}
+
+fn serialize_refusal<M: SerializeMap>(
+    map: &mut M,
+    now: Timestamp,
+    by: Standing,
+) -> Result<(), M::Error> {
     let window = by.window.as_str();
     let (problem, title) = match by.window {
-        crate::decision::Window::Hour => ("rate-limited", "Too many calls in this hour"),
-        crate::decision::Window::Month => ("quota-exceeded", "The month's calls are used up"),
+        Window::Hour => ("rate-limited", "Too many calls in this hour"),
+        Window::Month => ("quota-exceeded", "The month's calls are used up"),
     };
     let resets_at = format!("{:.0}", by.resets_at);
     let detail = format!(
         "The limit of {} calls in a UTC {window} is reached; the count starts again at {resets_at}.",
         by.limit
     );
-    let values = [
-        (name::WINDOW, window.to_owned()),
-        (name::RETRY_AFTER, by.resets_in_s(now).to_string()),
-        (name::RESETS_AT, resets_at),
-        (name::PROBLEM_TYPE, problem_type(problem)),
-        (name::PROBLEM_TITLE, title.to_owned()),
-        (name::PROBLEM_DETAIL, detail),
-    ];
-    context.extend(values.map(|(name, value)| (name.to_owned(), value)));
-    context
+    map.serialize_entry(name::WINDOW, window)?;
+    map.serialize_entry(name::RETRY_AFTER, &Text(by.resets_in_s(now)))?;
+    map.serialize_entry(name::RESETS_AT, &resets_at)?;
+    map.serialize_entry(name::PROBLEM_TYPE, &problem_type(problem))?;
+    map.serialize_entry(name::PROBLEM_TITLE, title)?;
+    map.serialize_entry(name::PROBLEM_DETAIL, &detail)
 }
 
 /// The RFC 9457 `type` of a problem, all of which `docs/problems.md` lists.
@@ -203,35 +252,11 @@ pub fn problem_type(slug: &str) -> String {
     format!("urn:tollgate:problem:{slug}")
 }
 
-fn add_limits(context: &mut Context, now: Timestamp, closest: Standing, all: &[Standing]) {
-    let list = |item: fn(&Standing, u64) -> String| {
-        let items = all.iter().map(|one| item(one, one.resets_in_s(now)));
-        items.collect::<Vec<_>>().join(", ")
-    };
-    let policy = list(|one, _| {
-        format!(
-            "\"{}\";q={};w={}",
-            one.window.as_str(),
-            one.limit,
-            one.window_s
-        )
-    });
-    let state =
-        list(|one, reset| format!("\"{}\";r={};t={reset}", one.window.as_str(), one.remaining));
-    let values = [
-        (name::LIMIT, closest.limit.to_string()),
-        (name::REMAINING, closest.remaining.to_string()),
-        (name::RESET, closest.resets_at.as_second().to_string()),
-        (name::RATE_LIMIT, state),
-        (name::RATE_LIMIT_POLICY, policy),
-    ];
-    context.extend(values.map(|(name, value)| (name.to_owned(), value)));
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
-    use crate::decision::Window;
 
     fn now() -> Timestamp {
         "2026-11-22T10:40:00Z".parse().unwrap()
@@ -251,21 +276,36 @@ mod tests {
         }
     }
 
+    /// The context of a call of a customer's or, without one, of an admin's, as the gateway gets it.
+    fn context(customer: Option<&str>, decided: Option<Decision>) -> Value {
+        let customer: Option<CustomerId> = customer.map(|id| id.parse().unwrap());
+        let plan = "pro".parse().unwrap();
+        let context = Context {
+            customer: customer.as_ref().map(|id| (id, &plan)),
+            key_id: &"key_1".parse().unwrap(),
+            key_prefix: &"tg_live_AbCd1234".parse().unwrap(),
+            decided: decided.map(|decision| (now(), decision)),
+        };
+        serde_json::to_value(context).unwrap()
+    }
+
     #[test]
     fn a_caller_survives_the_context() {
         let identity = Identity::Customer {
             id: "acme".parse().unwrap(),
             plan: "pro".parse().unwrap(),
         };
-        for identity in [identity, Identity::Admin] {
+        for (customer, identity) in [(Some("acme"), identity), (None, Identity::Admin)] {
+            let context = context(customer, None);
             let caller = Caller {
                 identity,
                 key_id: "key_1".parse().unwrap(),
                 key_prefix: "tg_live_AbCd1234".parse().unwrap(),
             };
-            let context = caller.to_context();
-            let get = |name| context.get(name).map(String::as_str);
-            assert_eq!(Caller::from_context(get), Ok(caller));
+            assert_eq!(
+                Caller::from_context(|name| context[name].as_str()),
+                Ok(caller)
+            );
         }
     }
 
@@ -275,16 +315,23 @@ mod tests {
         assert!(Caller::from_context(|_| Some("root")).is_err());
     }
 
+    /// The gateway takes nothing else in a context, and hands on numbers as texts.
+    #[test]
+    fn a_context_is_a_flat_map_of_texts() {
+        let by = standing(Window::Month, 1_000, 0);
+        let context = context(Some("acme"), Some(Decision::Refuse { by }));
+        let values = context.as_object().unwrap().values();
+        assert_eq!(values.clone().count(), 16);
+        assert!(values.clone().all(Value::is_string), "{context}");
+    }
+
     #[test]
     fn the_window_closest_to_its_limit_is_shown() {
-        let mut context = Context::new();
-        let month = standing(Window::Month, 1_000, 3);
-        add_standing(
-            &mut context,
-            now(),
-            standing(Window::Hour, 100, 97),
-            Some(month),
-        );
+        let decision = Decision::Admit {
+            hour: standing(Window::Hour, 100, 97),
+            month: Some(standing(Window::Month, 1_000, 3)),
+        };
+        let context = context(Some("acme"), Some(decision));
         assert_eq!(context["rateLimitLimit"], "1000");
         assert_eq!(context["rateLimitRemaining"], "3");
         assert_eq!(context["rateLimitReset"], "1796083200");
@@ -300,7 +347,8 @@ mod tests {
 
     #[test]
     fn a_refusal_says_which_limit_and_until_when() {
-        let context = refusal_context(now(), standing(Window::Hour, 100, 0));
+        let by = standing(Window::Hour, 100, 0);
+        let context = context(Some("acme"), Some(Decision::Refuse { by }));
         assert_eq!(context["retryAfter"], "1200");
         assert_eq!(context["window"], "hour");
         assert_eq!(context["problemType"], "urn:tollgate:problem:rate-limited");

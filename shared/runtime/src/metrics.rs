@@ -3,8 +3,8 @@
 //! (<https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>).
 //!
 //! Every line is paid for, so what is recorded is added up and written together: a function that
-//! works through batches calls [`Metrics::write`] after each, one that is called all the time
-//! [`Metrics::write_due`].
+//! works through batches calls [`Metrics::write`] after each, one that is called all the time records
+//! with [`Metrics::record_and_write_due`].
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -20,7 +20,7 @@ pub const NAMESPACE: &str = "Tollgate";
 /// The dimension that all of them have: the name of the stack.
 pub const STACK: &str = "Stack";
 
-/// How long what is due may wait for the next call of [`Metrics::write_due`].
+/// How long what is due may wait for the next call of [`Metrics::record_and_write_due`].
 const INTERVAL: SignedDuration = SignedDuration::from_secs(10);
 /// The format's bound on the values of one metric in one line.
 const MAX_SAMPLES: usize = 100;
@@ -169,9 +169,13 @@ pub const ALL: &[Metric] = &[
     CENTS_CHARGED,
 ];
 
+/// A metric, the values of its own dimensions, and what is added to a count, or is a sample of a time,
+/// of which CloudWatch makes percentiles.
+pub type Record = (Metric, Values, u64);
+
 /// Values of a metric's dimensions. They are texts of the program's own, so that no customer can
 /// become one: each combination is a metric that CloudWatch bills.
-type Values = &'static [&'static str];
+pub type Values = &'static [&'static str];
 
 /// Collects metrics and writes them. Cheap to clone; all clones collect together.
 #[derive(Clone)]
@@ -225,44 +229,29 @@ impl Metrics {
         Self(None)
     }
 
-    /// Adds `value` to a count, or takes it as a sample of a time, of which CloudWatch makes
-    /// percentiles. `values` are those of the metric's own dimensions.
+    /// Adds `value` to a count, or takes it as a sample of a time. `values` are those of the metric's
+    /// own dimensions.
     pub fn record(&self, metric: Metric, values: Values, value: u64) {
         let Some(inner) = &self.0 else { return };
-        let now = inner.clock.now();
         let mut pending = inner.pending();
-        pending.recorded_at = Some(now);
-        let line = pending
-            .lines
-            .entry((metric.dimensions, values))
-            .or_default();
-        let collected = line.entry(metric).or_insert_with(|| match metric.unit {
-            Unit::Count => Collected::Sum(0),
-            Unit::Milliseconds | Unit::Microseconds => Collected::Samples(Vec::new()),
-        });
-        let is_full = match collected {
-            Collected::Sum(sum) => {
-                *sum = sum.saturating_add(value);
-                false
-            }
-            Collected::Samples(samples) => {
-                samples.push(value);
-                samples.len() >= MAX_SAMPLES
-            }
-        };
+        let is_full = pending.collect((metric, values, value), inner.clock.now());
         drop(pending);
         if is_full {
             self.write();
         }
     }
 
-    /// Writes what is pending if nothing was written for ten seconds.
-    pub fn write_due(&self) {
+    /// Records all of these, and writes what is pending if nothing was written for ten seconds.
+    pub fn record_and_write_due(&self, records: impl IntoIterator<Item = Record>) {
         let Some(inner) = &self.0 else { return };
-        let written_at = inner.pending().written_at;
-        // A clock that goes back makes it due as well.
-        let waited = |at| inner.clock.now().duration_since(at).abs();
-        if written_at.is_none_or(|at| waited(at) >= INTERVAL) {
+        let now = inner.clock.now();
+        let mut pending = inner.pending();
+        let mut is_due = pending.is_due(now);
+        for record in records {
+            is_due |= pending.collect(record, now);
+        }
+        drop(pending);
+        if is_due {
             self.write();
         }
     }
@@ -280,6 +269,34 @@ impl Metrics {
             let line = inner.line(recorded_at, dimensions, values, metrics);
             (inner.write)(&format!("{line}\n"));
         }
+    }
+}
+
+impl Pending {
+    /// Whether the line that it belongs to is full with it.
+    fn collect(&mut self, (metric, values, value): Record, now: Timestamp) -> bool {
+        self.recorded_at = Some(now);
+        let line = self.lines.entry((metric.dimensions, values)).or_default();
+        let collected = line.entry(metric).or_insert_with(|| match metric.unit {
+            Unit::Count => Collected::Sum(0),
+            Unit::Milliseconds | Unit::Microseconds => Collected::Samples(Vec::new()),
+        });
+        match collected {
+            Collected::Sum(sum) => {
+                *sum = sum.saturating_add(value);
+                false
+            }
+            Collected::Samples(samples) => {
+                samples.push(value);
+                samples.len() >= MAX_SAMPLES
+            }
+        }
+    }
+
+    fn is_due(&self, now: Timestamp) -> bool {
+        // A clock that goes back makes it due as well.
+        let waited = |at| now.duration_since(at).abs();
+        self.written_at.is_none_or(|at| waited(at) >= INTERVAL)
     }
 }
 
@@ -395,8 +412,7 @@ mod tests {
         let (metrics, time, lines) = metrics();
         let written_after = |step: i64| {
             time.advance(SignedDuration::from_secs(step));
-            metrics.record(LEASES, &[], 1);
-            metrics.write_due();
+            metrics.record_and_write_due([(LEASES, &[] as Values, 1)]);
             lines.lock().unwrap().len()
         };
         assert_eq!(written_after(0), 1);
