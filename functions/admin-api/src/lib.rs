@@ -28,14 +28,13 @@ impl App {
     ///
     /// # Errors
     /// When it does not say enough.
-    pub fn from_env() -> Result<Self, lambda_http::Error> {
-        let env = Env::of_process();
-        let sdk = aws::sdk_config(&env, aws::PATIENT)?;
+    pub fn from_env(env: &Env) -> Result<Self, lambda_http::Error> {
+        let sdk = aws::sdk_config(env, aws::PATIENT)?;
         let clock = Clock::system();
         let entropy = Entropy::system()?;
         Ok(Self {
-            store: Store::from_env(&env, &sdk, clock.clone(), entropy.clone())?,
-            plans: config::plans(&env)?,
+            store: Store::from_env(env, &sdk, clock.clone(), entropy.clone())?,
+            plans: config::plans(env)?,
             metrics: Metrics::to_stdout(env.get(env::TABLE_PREFIX)?, clock.clone()),
             clock,
             entropy,

@@ -1,10 +1,11 @@
 //! The admin function, behind the gateway.
 
-use tollgate_runtime::Failure;
+use tollgate_runtime::{Env, Failure, logging};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Failure> {
-    lambda_http::tracing::init_default_subscriber();
-    let app = admin_api::App::from_env()?;
+    let env = Env::of_process();
+    logging::init(&env)?;
+    let app = admin_api::App::from_env(&env)?;
     Ok(tollgate_web::run(admin_api::routes(app)).await?)
 }

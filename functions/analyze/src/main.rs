@@ -1,12 +1,12 @@
 //! The analyze function, metered.
 
 use tollgate_metering::Metering;
-use tollgate_runtime::Failure;
+use tollgate_runtime::{Env, Failure, logging};
 use tower::Layer;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Failure> {
-    lambda_http::tracing::init_default_subscriber();
+    logging::init(&Env::of_process())?;
     let metering = Metering::from_env()?;
     let routes = tollgate_web::serve(analyze::routes());
     let service = metering.layer().layer(routes);

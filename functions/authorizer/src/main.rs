@@ -1,15 +1,16 @@
 //! The authorizer function.
 
 use authorizer::{App, Refused, Settings};
-use lambda_runtime::{Diagnostic, Error, LambdaEvent, service_fn, tracing};
+use lambda_runtime::{Diagnostic, Error, LambdaEvent, service_fn};
 use serde_json::value::RawValue;
-use tollgate_runtime::{Clock, Entropy, Env, Failure, Metrics, aws, config, env};
+use tollgate_runtime::{Clock, Entropy, Env, Failure, Metrics, aws, config, env, logging};
 use tollgate_store::Store;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Failure> {
-    tracing::init_default_subscriber();
-    let app = &app()?;
+    let env = Env::of_process();
+    logging::init(&env)?;
+    let app = &app(&env)?;
     let ending = app.clone();
     tokio::join!(
         app.warm_up(),
@@ -23,16 +24,15 @@ async fn main() -> Result<(), Failure> {
     Ok(lambda_runtime::run(handler).await?)
 }
 
-fn app() -> Result<App, Error> {
-    let env = Env::of_process();
-    let sdk = aws::sdk_config(&env, aws::PROMPT)?;
+fn app(env: &Env) -> Result<App, Error> {
+    let sdk = aws::sdk_config(env, aws::PROMPT)?;
     let clock = Clock::system();
     let metrics = Metrics::to_stdout(env.get(env::TABLE_PREFIX)?, clock.clone());
-    let store = Store::from_env(&env, &sdk, clock.clone(), Entropy::system()?)?;
+    let store = Store::from_env(env, &sdk, clock.clone(), Entropy::system()?)?;
     let settings = Settings {
-        plans: config::plans(&env)?,
-        uncounted: config::uncounted_routes(&env)?,
-        key_cache: config::key_cache(&env)?,
+        plans: config::plans(env)?,
+        uncounted: config::uncounted_routes(env)?,
+        key_cache: config::key_cache(env)?,
     };
     Ok(App::new(store, settings, clock, metrics))
 }

@@ -79,7 +79,7 @@ async fn run_with(
 
 #[tokio::test]
 async fn a_missing_variable_is_named_at_the_start() {
-    for name in ["TOLLGATE_TABLE_PREFIX", "TOLLGATE_PLANS"] {
+    for name in ["RUST_LOG", "TOLLGATE_TABLE_PREFIX", "TOLLGATE_PLANS"] {
         let (_, process) = run_with(|variables| variables.retain(|(of, _)| of != name)).await;
         let said = process.failure().unwrap();
         let expected = format!("Error: the environment variable {name} is not set; it holds: ");

@@ -1,27 +1,27 @@
 //! The nightly billing function.
 
 use billing::App;
-use lambda_runtime::{Error, LambdaEvent, service_fn, tracing};
+use lambda_runtime::{Error, LambdaEvent, service_fn};
 use serde_json::Value;
-use tollgate_runtime::{Clock, Entropy, Env, Failure, Metrics, aws, config, env};
+use tollgate_runtime::{Clock, Entropy, Env, Failure, Metrics, aws, config, env, logging};
 use tollgate_store::Store;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Failure> {
-    tracing::init_default_subscriber();
-    let app = &app()?;
+    let env = Env::of_process();
+    logging::init(&env)?;
+    let app = &app(&env)?;
     let handler =
         service_fn(async move |_: LambdaEvent<Value>| Ok::<_, Error>(billing::handle(app).await?));
     Ok(lambda_runtime::run(handler).await?)
 }
 
-fn app() -> Result<App, Error> {
-    let env = Env::of_process();
-    let sdk = aws::sdk_config(&env, aws::PATIENT)?;
+fn app(env: &Env) -> Result<App, Error> {
+    let sdk = aws::sdk_config(env, aws::PATIENT)?;
     let clock = Clock::system();
     Ok(App {
-        store: Store::from_env(&env, &sdk, clock.clone(), Entropy::system()?)?,
-        plans: config::plans(&env)?,
+        store: Store::from_env(env, &sdk, clock.clone(), Entropy::system()?)?,
+        plans: config::plans(env)?,
         metrics: Metrics::to_stdout(env.get(env::TABLE_PREFIX)?, clock.clone()),
         clock,
     })

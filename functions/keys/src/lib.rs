@@ -42,11 +42,10 @@ impl App {
     ///
     /// # Errors
     /// When it does not say enough.
-    pub fn from_env() -> Result<Self, lambda_http::Error> {
-        let env = Env::of_process();
-        let sdk = aws::sdk_config(&env, aws::PATIENT)?;
+    pub fn from_env(env: &Env) -> Result<Self, lambda_http::Error> {
+        let sdk = aws::sdk_config(env, aws::PATIENT)?;
         let clock = Clock::system();
-        let store = Store::from_env(&env, &sdk, clock.clone(), Entropy::system()?)?;
+        let store = Store::from_env(env, &sdk, clock.clone(), Entropy::system()?)?;
         Ok(Self { store, clock })
     }
 }
@@ -56,11 +55,11 @@ impl Issuer {
     ///
     /// # Errors
     /// When it does not say enough, or the machine has no randomness to give.
-    pub fn from_env() -> Result<Self, lambda_http::Error> {
+    pub fn from_env(env: &Env) -> Result<Self, lambda_http::Error> {
         Ok(Self {
-            app: App::from_env()?,
+            app: App::from_env(env)?,
             entropy: Entropy::system()?,
-            format: config::key_format(&Env::of_process())?,
+            format: config::key_format(env)?,
         })
     }
 }

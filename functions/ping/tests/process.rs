@@ -57,7 +57,8 @@ async fn an_event_that_cannot_be_read_does_not_hold_the_instance() {
 async fn a_missing_variable_is_named_at_the_start() {
     let at = Fixture::at("2026-11-22T10:00:00Z");
     let host = LambdaHost::start(at.aws.clone()).await.unwrap();
-    let process = host.run_with(env!("CARGO_BIN_EXE_ping"), []).unwrap();
+    let others = [("RUST_LOG".to_owned(), "INFO".to_owned())];
+    let process = host.run_with(env!("CARGO_BIN_EXE_ping"), others).unwrap();
     let said = process.failure().unwrap();
     assert!(said.contains("TOLLGATE_EVENT_BUS"), "{said}");
 }

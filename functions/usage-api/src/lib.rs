@@ -30,13 +30,12 @@ impl App {
     ///
     /// # Errors
     /// When it does not say enough.
-    pub fn from_env() -> Result<Self, lambda_http::Error> {
-        let env = Env::of_process();
-        let sdk = aws::sdk_config(&env, aws::PATIENT)?;
+    pub fn from_env(env: &Env) -> Result<Self, lambda_http::Error> {
+        let sdk = aws::sdk_config(env, aws::PATIENT)?;
         let clock = Clock::system();
         Ok(Self {
-            store: Store::from_env(&env, &sdk, clock.clone(), Entropy::system()?)?,
-            plans: config::plans(&env)?,
+            store: Store::from_env(env, &sdk, clock.clone(), Entropy::system()?)?,
+            plans: config::plans(env)?,
             clock,
         })
     }

@@ -19,6 +19,9 @@ pub enum InvalidConfig {
     /// The delay is no number of seconds, or too long.
     #[error("{} is not a whole number from 0 to {MAX_KEY_CACHE_S}", env::KEY_CACHE.name)]
     KeyCache,
+    /// The levels cannot be read.
+    #[error("{} is not a list of levels", env::LOG.name)]
+    Log(#[from] tracing_subscriber::filter::ParseError),
     /// The key format cannot be used.
     #[error("{} or {} cannot be used", env::KEY_BRAND.name, env::KEY_ENV.name)]
     KeyFormat(#[from] InvalidKeyFormat),

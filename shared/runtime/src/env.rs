@@ -1,8 +1,7 @@
 //! Every environment variable that Tollgate reads, declared once.
 //!
 //! `main` functions read them through [`Env`]; nothing else reads the environment. None has a
-//! default: what the template forgets to set is named when the function starts, and not guessed. The
-//! Lambda runtime reads `RUST_LOG` besides.
+//! default: what the template forgets to set is named when the function starts, and not guessed.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -16,6 +15,12 @@ pub struct Var {
     pub doc: &'static str,
 }
 
+/// What is logged.
+pub const LOG: Var = Var {
+    name: "RUST_LOG",
+    doc: "The lowest level that is logged: `ERROR`, `WARN`, `INFO` or `DEBUG`. After a comma, a part of \
+          the program can have its own, such as `authorizer::circuit=DEBUG`, or `off`.",
+};
 /// What the names of the stack's tables begin with.
 pub const TABLE_PREFIX: Var = Var {
     name: "TOLLGATE_TABLE_PREFIX",
@@ -105,6 +110,7 @@ pub const CA_BUNDLE: Var = Var {
 
 /// Those that the template sets, in the order they are documented.
 pub const OF_TEMPLATE: &[Var] = &[
+    LOG,
     TABLE_PREFIX,
     EVENT_BUS,
     KEY_BRAND,
@@ -198,7 +204,7 @@ mod tests {
         };
         section(
             "The template sets these, each for the functions that read it; one that is not set keeps its\n\
-             function from starting. `RUST_LOG` is the lowest level that is logged.",
+             function from starting.",
             OF_TEMPLATE,
         );
         section("Lambda sets these.", OF_LAMBDA);

@@ -1,5 +1,7 @@
 //! Errors in logs: with everything that caused them.
 
+use crate::config::InvalidConfig;
+
 /// Displays an error with all its sources.
 pub struct Chain<'a>(pub &'a (dyn std::error::Error + 'a));
 
@@ -22,6 +24,12 @@ pub struct Failure(Box<dyn std::error::Error + Send + Sync>);
 impl From<Box<dyn std::error::Error + Send + Sync>> for Failure {
     fn from(error: Box<dyn std::error::Error + Send + Sync>) -> Self {
         Self(error)
+    }
+}
+
+impl From<InvalidConfig> for Failure {
+    fn from(error: InvalidConfig) -> Self {
+        Self(error.into())
     }
 }
 

@@ -7,6 +7,7 @@ pub mod config;
 pub mod entropy;
 pub mod env;
 mod error;
+pub mod logging;
 pub mod metrics;
 mod roots;
 

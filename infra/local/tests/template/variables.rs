@@ -7,9 +7,6 @@ use std::collections::BTreeSet;
 use tollgate_local_aws::template::Stack;
 use tollgate_runtime::env;
 
-/// Read by the Lambda runtime, not by us.
-const RUNTIMES: &str = "RUST_LOG";
-
 pub(crate) fn defects(stack: &Stack) -> Vec<String> {
     let mut defects = Vec::new();
     let mut set = BTreeSet::new();
@@ -18,7 +15,7 @@ pub(crate) fn defects(stack: &Stack) -> Vec<String> {
             Ok(variables) => {
                 for name in variables.into_keys() {
                     let known = env::OF_TEMPLATE.iter().any(|var| var.name == name);
-                    if !known && name != RUNTIMES {
+                    if !known {
                         defects.push(format!("{function} is given {name}, which nothing reads"));
                     }
                     set.insert(name);
