@@ -12,6 +12,7 @@
 )]
 
 mod contender;
+mod cost;
 mod dynamodb;
 mod effort;
 mod figures;
@@ -57,7 +58,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// The authorizer, beside a floor without an SDK and authorizers in Node.js and Python. Prints
-    /// tables, and writes docs/benchmarks.md and docs/benchmarks.svg.
+    /// tables, and writes docs/benchmarks.md, its plot and docs/cost.md.
     Authorizer(Args),
 }
 
@@ -125,6 +126,8 @@ async fn measure(args: &Args) -> Result<(), Failure> {
         let page = page::page(&results, &figures, &effort, &machine().await?);
         write(&docs.join("benchmarks.md"), &page)?;
         write(&docs.join("benchmarks.svg"), &plot::svg(&results))?;
+        let prices = cost::Prices::listed()?;
+        write(&docs.join("cost.md"), &cost::page(&results, &prices))?;
     }
     Ok(())
 }
