@@ -9,6 +9,7 @@
 
 mod cache;
 mod circuit;
+mod end;
 mod event;
 mod leases;
 mod verdict;
@@ -26,6 +27,7 @@ use tollgate_store::Store;
 
 use cache::{KeyCache, Moment};
 use circuit::{Circuit, NoAnswer};
+pub use end::{NotRegistered, on_end};
 pub use event::{Answer, Request};
 use leases::Leases;
 pub use verdict::{Cause, NoGoodKey, Refused};

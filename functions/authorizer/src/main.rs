@@ -12,10 +12,9 @@ async fn main() -> Result<(), Failure> {
     logging::init(&env)?;
     let app = &app(&env)?;
     let ending = app.clone();
-    tokio::join!(
-        app.warm_up(),
-        lambda_runtime::spawn_graceful_shutdown_handler(async move || ending.end().await),
-    );
+    let registered = authorizer::on_end(async move || ending.end().await);
+    let ((), registered) = tokio::join!(app.warm_up(), registered);
+    registered?;
     let handler = service_fn(async move |event: LambdaEvent<Box<RawValue>>| {
         let request = serde_json::from_str(event.payload.get()).map_err(unreadable)?;
         let decision = authorizer::handle(app, &request).await;

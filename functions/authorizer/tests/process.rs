@@ -5,6 +5,7 @@
     reason = "a test that cannot begin, or cannot look, has failed"
 )]
 
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
 
 use serde_json::{Value, json};
@@ -136,5 +137,30 @@ async fn a_store_that_does_not_answer_keeps_no_instance_from_starting() {
     assert!(
         log.contains(r#""level":"WARN""#) && log.contains("the first call opens the connection"),
         "{log}"
+    );
+}
+
+/// What such an instance holds would stay taken, and what it has counted be lost.
+#[tokio::test]
+async fn an_instance_whose_end_would_not_be_announced_does_not_start() {
+    let lambda = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = lambda.local_addr().unwrap().to_string();
+    let refusing = std::thread::spawn(move || {
+        let (mut connection, _) = lambda.accept().unwrap();
+        let mut asked = [0; 4_096];
+        let length = connection.read(&mut asked).unwrap();
+        let answer = b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n";
+        connection.write_all(answer).unwrap();
+        String::from_utf8(asked[..length].to_vec()).unwrap()
+    });
+    let api = ("AWS_LAMBDA_RUNTIME_API".to_owned(), address);
+    let (_host, process) = run_with(|variables| variables.push(api)).await;
+    let said = process.failure().unwrap();
+    let expected = "Error: Lambda has registered no extension, and answered 403";
+    assert!(said.starts_with(expected), "{said}");
+    let asked = refusing.join().unwrap();
+    assert!(
+        asked.starts_with("POST /2020-01-01/extension/register "),
+        "{asked}"
     );
 }
