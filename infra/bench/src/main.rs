@@ -12,6 +12,7 @@
 )]
 
 mod contender;
+mod core;
 mod cost;
 mod dynamodb;
 mod effort;

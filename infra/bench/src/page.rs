@@ -37,6 +37,12 @@ pub(crate) fn page(
     );
     let node = peer("Node.js", &results.node);
     let python = peer("Python", &results.python);
+    let cores_used = if results.on_one_core {
+        "The program and the processes share one core, so that a message waits for work and not for a
+  core to wake up; DynamoDB has the others."
+    } else {
+        "Processes ran on any core, which makes these times luck: there is no `taskset` here."
+    };
     let tls = match &results.ours.tls {
         Ok(_) => String::new(),
         Err(NotMeasured(why)) => format!("\nOver TLS, Tollgate was not measured: {why}.\n"),
@@ -97,6 +103,7 @@ megabytes are decimal.
   whole: {rounds} rounds of {calls} calls with one key, after {warm_up} that are not counted.
   *Cached and leased* has a shipped plan, and keys remembered for 60 s; *one write* has a plan that
   counts each call in the store. The column of requests says what the store was asked in fact.
+  {cores_used}
 - **The handler alone**: event in, answer out, as bytes, in the benchmark's own process:
   {handler_batches} batches of {handler_calls} calls.
 - **Memory**: `VmRSS` and `VmHWM` of the process after its warm decisions.

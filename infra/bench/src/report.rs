@@ -15,6 +15,8 @@ pub(crate) struct Results {
     pub(crate) one_write: Warm,
     pub(crate) node: Result<PeerResults, NotMeasured>,
     pub(crate) python: Result<PeerResults, NotMeasured>,
+    /// Whether processes and the program itself took turns on one core for the warm decisions.
+    pub(crate) on_one_core: bool,
     pub(crate) handler: Samples,
     pub(crate) zip_bytes: u64,
     pub(crate) hot: Traffic,

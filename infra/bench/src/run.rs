@@ -7,6 +7,7 @@ use tollgate_local_aws::template::{InvalidTemplate, Stack};
 use tollgate_runtime::Chain;
 
 use crate::contender::{Contender, ContenderError};
+use crate::core;
 use crate::dynamodb::{DynamoDb, EndpointError};
 use crate::effort::Effort;
 use crate::handler::{self, HandlerError};
@@ -86,7 +87,10 @@ pub(crate) async fn authorizer(effort: &Effort, profile: &str) -> Result<Results
     cases[OURS].contender = &ours;
     let one_write = cases.len();
     cases.push(case(&ours, &events.strict));
-    let warm = warm(&cases, &endpoint, effort.warm).await?;
+    let on_one_core = core::share().await;
+    let warm = warm(&cases, &endpoint, effort.warm).await;
+    core::release().await;
+    let warm = warm?;
     progress("the handler alone");
     let (batches, calls) = (effort.handler_batches, effort.handler_calls);
     let handler = handler::measure(&aws, &events.leased, batches, calls).await?;
@@ -117,6 +121,7 @@ pub(crate) async fn authorizer(effort: &Effort, profile: &str) -> Result<Results
         ours: measured(OURS),
         one_write: warm[one_write].clone(),
         handler,
+        on_one_core,
         zip_bytes: zipped(&binary)?,
         hot,
         zipf,
