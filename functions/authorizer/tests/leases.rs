@@ -17,14 +17,7 @@ use tollgate_local_aws::{Call, Fault};
 mod common;
 
 use common::Outcome::Allowed;
-use common::{NOW, Outcome, Stack, acme, denied_by, event, key_in, p, unavailable};
-
-fn limits(requests_per_hour: Option<u64>, monthly_quota: Option<u64>) -> Overrides {
-    Overrides {
-        requests_per_hour,
-        monthly_quota,
-    }
-}
+use common::{NOW, Outcome, Stack, acme, denied_by, event, key_in, limits, p, unavailable};
 
 /// A stack whose plan `strict` counts each call by itself, 20 in an hour and 12 in a month.
 async fn strict(overrides: Overrides) -> Stack {

@@ -19,14 +19,9 @@ use tollgate_runtime::Entropy;
 mod common;
 
 use common::{NOW, Outcome::Allowed};
-use common::{Outcome, Stack, acme, denied_by, event, key_in, p, unavailable, with_headers};
-
-fn limits(requests_per_hour: Option<u64>, monthly_quota: Option<u64>) -> Overrides {
-    Overrides {
-        requests_per_hour,
-        monthly_quota,
-    }
-}
+use common::{
+    Outcome, Stack, acme, denied_by, event, key_in, limits, p, unavailable, with_headers,
+};
 
 /// `times` calls with the key of `acme`, all at once.
 async fn at_once(stack: &Arc<Stack>, times: usize) -> Vec<Outcome> {

@@ -15,6 +15,7 @@ mod lambda;
 mod queue;
 mod role;
 pub mod template;
+pub mod wire;
 
 pub use bus::{InvalidPattern, Rule};
 pub use cloudwatch::CloudWatch;
@@ -29,13 +30,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
-use aws_smithy_runtime_api::client::http::{
-    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
-};
-use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
-use aws_smithy_runtime_api::client::result::ConnectorError;
-use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
-use aws_smithy_types::body::SdkBody;
 use aws_types::SdkConfig;
 use aws_types::region::Region;
 use tollgate_runtime::{Clock, Entropy};
@@ -206,9 +200,40 @@ impl LocalAws {
         (answer.status, answer.body)
     }
 
+    /// What the wire brings back of a call, with what befalls it on the way.
+    async fn carry(self, call: Call) -> Option<(u16, String)> {
+        let fault = match self.faults().as_mut() {
+            Some(injector) => injector(&call),
+            None => Fault::None,
+        };
+        let take_effect = || {
+            let refused = self.role.as_ref().and_then(|role| role.refuse(&call));
+            refused.unwrap_or_else(|| self.answer(&call.target, &call.body))
+        };
+        // A network would let other tasks run before and after the call took effect.
+        tokio::task::yield_now().await;
+        let answer = match fault {
+            Fault::None => Some(take_effect()),
+            Fault::RequestLost => None,
+            Fault::AnswerLost => {
+                let _ = take_effect();
+                None
+            }
+            Fault::NoAnswer => {
+                let _ = take_effect();
+                std::future::pending().await
+            }
+            Fault::Throttled => Some(call.throttled()),
+            Fault::Conflict => Some(call.conflict()),
+        };
+        tokio::task::yield_now().await;
+        answer
+    }
+
     /// What the SDK's clients need to reach these services.
     #[must_use]
     pub fn sdk_config(&self) -> SdkConfig {
+        let this = self.clone();
         let credentials = Credentials::new("local", "local", None, None, "local");
         SdkConfig::builder()
             .behavior_version(
@@ -217,7 +242,7 @@ impl LocalAws {
             .region(Region::from_static("us-east-1"))
             .endpoint_url("http://aws.local")
             .credentials_provider(SharedCredentialsProvider::new(credentials))
-            .http_client(self.clone())
+            .http_client(wire::http_client(move |call| this.clone().carry(call)))
             .build()
     }
 }
@@ -225,62 +250,5 @@ impl LocalAws {
 impl std::fmt::Debug for LocalAws {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("LocalAws")
-    }
-}
-
-impl HttpClient for LocalAws {
-    fn http_connector(
-        &self,
-        _: &HttpConnectorSettings,
-        _: &RuntimeComponents,
-    ) -> SharedHttpConnector {
-        SharedHttpConnector::new(self.clone())
-    }
-}
-
-impl HttpConnector for LocalAws {
-    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let this = self.clone();
-        HttpConnectorFuture::new(async move {
-            let target = request.headers().get("x-amz-target").unwrap_or_default();
-            let body = request.body().bytes().unwrap_or_default();
-            let body = String::from_utf8_lossy(body).into_owned();
-            let call = Call::new(target, body);
-            let fault = match this.faults().as_mut() {
-                Some(injector) => injector(&call),
-                None => Fault::None,
-            };
-            let take_effect = || {
-                let refused = this.role.as_ref().and_then(|role| role.refuse(&call));
-                refused.unwrap_or_else(|| this.answer(&call.target, &call.body))
-            };
-            // A network would let other tasks run before and after the call took effect.
-            tokio::task::yield_now().await;
-            let answer = match fault {
-                Fault::None => Some(take_effect()),
-                Fault::RequestLost => None,
-                Fault::AnswerLost => {
-                    let _ = take_effect();
-                    None
-                }
-                Fault::NoAnswer => {
-                    let _ = take_effect();
-                    std::future::pending().await
-                }
-                Fault::Throttled => Some(call.throttled()),
-                Fault::Conflict => Some(call.conflict()),
-            };
-            tokio::task::yield_now().await;
-            let Some((status, body)) = answer else {
-                return Err(ConnectorError::io("the connection was lost".into()));
-            };
-            let response = http::Response::builder()
-                .status(status)
-                .header("content-type", "application/x-amz-json-1.0")
-                .body(SdkBody::from(body))
-                .map_err(|error| ConnectorError::other(error.into(), None))?;
-            HttpResponse::try_from(response)
-                .map_err(|error| ConnectorError::other(error.into(), None))
-        })
     }
 }

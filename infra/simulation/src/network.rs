@@ -9,17 +9,11 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use aws_smithy_runtime_api::client::http::{
-    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
-};
-use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
-use aws_smithy_runtime_api::client::result::ConnectorError;
-use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
-use aws_smithy_types::body::SdkBody;
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use serde_json::Value;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
-use tollgate_local_aws::LocalAws;
+use tollgate_local_aws::{LocalAws, wire};
 use tollgate_runtime::Entropy;
 
 use crate::Trace;
@@ -143,6 +137,15 @@ impl Network {
             aws,
             line: Arc::new(line),
         }
+    }
+
+    /// What the SDK's clients of the instance send by.
+    pub(crate) fn http_client(&self) -> SharedHttpClient {
+        let this = self.clone();
+        wire::http_client(move |call| {
+            let answer = this.send(call.target, call.body);
+            async { answer.await.ok() }
+        })
     }
 
     pub(crate) fn set(&self, weather: Weather) {
@@ -320,36 +323,5 @@ impl Weather {
             fate.answer = Reply::Never;
         }
         fate
-    }
-}
-
-impl HttpClient for Network {
-    fn http_connector(
-        &self,
-        _: &HttpConnectorSettings,
-        _: &RuntimeComponents,
-    ) -> SharedHttpConnector {
-        SharedHttpConnector::new(self.clone())
-    }
-}
-
-impl HttpConnector for Network {
-    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let target = request.headers().get("x-amz-target").unwrap_or_default();
-        let body = request.body().bytes().unwrap_or_default();
-        let body = String::from_utf8_lossy(body).into_owned();
-        let answer = self.send(target.to_owned(), body);
-        HttpConnectorFuture::new(async move {
-            let Ok((status, body)) = answer.await else {
-                return Err(ConnectorError::io("the connection was lost".into()));
-            };
-            let response = http::Response::builder()
-                .status(status)
-                .header("content-type", "application/x-amz-json-1.0")
-                .body(SdkBody::from(body))
-                .map_err(|error| ConnectorError::other(error.into(), None))?;
-            HttpResponse::try_from(response)
-                .map_err(|error| ConnectorError::other(error.into(), None))
-        })
     }
 }

@@ -6,20 +6,15 @@
     reason = "a test that cannot look at what was sent has failed"
 )]
 
+use std::future::ready;
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use aws_smithy_runtime_api::client::http::{
-    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
-};
-use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
-use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
-use aws_smithy_types::body::SdkBody;
 use serde_json::{Value, json};
 use tollgate_domain::money::MicroUsd;
 use tollgate_domain::usage::{Cost, UsageRecord};
 use tollgate_local_aws::fixture::Fixture;
-use tollgate_local_aws::{Fault, LocalAws};
+use tollgate_local_aws::{Fault, LocalAws, wire};
 use tollgate_metering::Emitter;
 use tracing::subscriber::DefaultGuard;
 
@@ -313,26 +308,6 @@ impl Picky {
     }
 }
 
-impl HttpClient for Picky {
-    fn http_connector(
-        &self,
-        _: &HttpConnectorSettings,
-        _: &RuntimeComponents,
-    ) -> SharedHttpConnector {
-        SharedHttpConnector::new(self.clone())
-    }
-}
-
-impl HttpConnector for Picky {
-    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let body = request.body().bytes().unwrap_or_default();
-        let (status, body) = self.answer(&String::from_utf8_lossy(body));
-        let response = http::Response::builder().status(status);
-        let response = response.body(SdkBody::from(body)).unwrap();
-        HttpConnectorFuture::ready(Ok(HttpResponse::try_from(response).unwrap()))
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn an_entry_refused_on_its_own_is_sent_again_on_its_own() {
     let at = Fixture::at(NOW);
@@ -341,7 +316,9 @@ async fn an_entry_refused_on_its_own_is_sent_again_on_its_own() {
         refused: Arc::new(Mutex::new(Some("bolt"))),
     };
     let sdk = at.aws.sdk_config().into_builder();
-    let sdk = sdk.http_client(picky.clone()).build();
+    let asked = picky.clone();
+    let client = wire::http_client(move |call| ready(Some(asked.answer(&call.body))));
+    let sdk = sdk.http_client(client).build();
     let emitter = Emitter::new(&sdk, "usage", "ping", at.clock(), at.entropy.clone());
     for (number, customer) in ["acme", "bolt", "crow"].into_iter().enumerate() {
         record(&emitter, customer, [call(number)]);

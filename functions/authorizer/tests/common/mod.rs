@@ -241,6 +241,13 @@ impl Stack {
     }
 }
 
+pub(crate) fn limits(requests_per_hour: Option<u64>, monthly_quota: Option<u64>) -> Overrides {
+    Overrides {
+        requests_per_hour,
+        monthly_quota,
+    }
+}
+
 pub(crate) fn acme() -> Owner {
     Owner::Customer(p("acme"))
 }

@@ -242,7 +242,7 @@ impl<'a> World<'a> {
         let sdk = sdk
             .region(self.names.region(number))
             .timeout_config(aws::timeouts(aws::PROMPT))
-            .http_client(network.clone())
+            .http_client(network.http_client())
             .build();
         let store = Store::new(&sdk, PREFIX, clock.clone(), Entropy::seeded(line));
         Instance {
