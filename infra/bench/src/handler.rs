@@ -30,7 +30,7 @@ pub(crate) enum HandlerError {
 }
 
 /// The event's bytes in, the answer's bytes out: the mean of each of `batches` batches of `calls`.
-/// Metrics are kept in memory, as they are on Lambda until a minute is over.
+/// Metrics are kept in memory, as they are on Lambda until they are due.
 pub(crate) async fn measure(
     aws: &LocalAws,
     event: &Bytes,

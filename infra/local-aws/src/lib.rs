@@ -1,7 +1,7 @@
 //! The AWS services that Tollgate uses, on one machine and in one process.
 //!
-//! [`LocalAws`] is an HTTP client for the AWS SDK: the real clients serialise their requests, and
-//! instead of a network it is an embedded DynamoDB engine, an event bus and a queue that answer.
+//! [`LocalAws`] answers the AWS SDK in the place of a network ([`wire`]): the real clients serialise
+//! their requests, and it is an embedded DynamoDB engine, an event bus and a queue that answer.
 //! So there is one implementation of everything above the wire. Faults are injected here too.
 //! In tests, AWS's own DynamoDB Local can stand in for the embedded engine ([`fixture`]).
 

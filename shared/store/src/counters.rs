@@ -248,15 +248,13 @@ impl Store {
         limit: Option<u64>,
         spent: u64,
     ) -> Result<Claimed, StoreError> {
-        let mut units = wanted;
+        let mut units = match limit {
+            Some(0) => return Ok(Claimed::Full),
+            Some(limit) if limit < wanted => 1,
+            _ => wanted,
+        };
         for _ in 0..TRIES {
             let now = self.clock.now();
-            if limit.is_some_and(|limit| limit < units) {
-                units = 1;
-            }
-            if limit == Some(0) {
-                return Ok(Claimed::Full);
-            }
             let after = account.after_claim(units, spent, now);
             let earlier = account.unanswered;
             account.unanswered = Some(spent);

@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 
 use jiff::SignedDuration;
-use serde_json::json;
+use serde_json::{Value, json};
 use tollgate_domain::billing::{ChargeIntent, Charged};
 use tollgate_domain::customer::Customer;
 use tollgate_domain::id::CustomerId;
@@ -24,7 +24,7 @@ mod common;
 
 use common::{
     Entry, Key, NOW, call, charge, claim, counter, create_customer, create_key, customer, delete,
-    edit, everything, fixture, granted, hour_account, once, p, put, record, rotate_key, text,
+    edit, everything, fixture, granted, hour_account, once, p, put, raw, record, rotate_key, text,
     update_customer, update_key, used_and_spent, with_keys, write_usage,
 };
 
@@ -533,6 +533,31 @@ async fn accounts_do_not_take_each_others_places() {
     }
     assert_eq!(places(&at).len(), 20);
     assert_eq!(used_and_spent(&at), (40, 40));
+}
+
+/// Wherever it looks for a place, another comes first.
+#[tokio::test]
+async fn who_finds_no_place_has_taken_nothing_and_may_try_again() {
+    let at = fixture();
+    let meddled = at.clone();
+    at.aws.inject(move |call| {
+        let request: Value = serde_json::from_str(&call.body).unwrap();
+        let place = &request["ExpressionAttributeNames"]["#place"];
+        let take = json!({
+            "Key": request["Key"],
+            "UpdateExpression": "SET #place = :stranger",
+            "ExpressionAttributeNames": { "#place": place },
+            "ExpressionAttributeValues": { ":stranger": { "S": "9999999999 stranger 1 1" } },
+        });
+        raw(&meddled, "UpdateItem", COUNTERS, take);
+        Fault::None
+    });
+    let mut account = hour_account(&at);
+    let error = at.store.claim(&mut account, 1, Some(9), 1).await;
+    assert!(error.unwrap_err().is_transient());
+    assert_eq!(used_and_spent(&at), (0, 0));
+    at.aws.heal();
+    assert_eq!(claim(&at, &mut account, 1, Some(9), 1).await, granted(1, 1));
 }
 
 /// An instance that took one unit and was not heard of since leaves no trace: its place is used

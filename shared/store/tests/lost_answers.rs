@@ -388,6 +388,15 @@ async fn what_was_taken_unanswered_is_granted_or_given_back_later() {
         at.store.give_back(&mut account, left, 1).await.unwrap();
         assert_eq!(used_and_spent(&at), (41, 1));
     }
+
+    // An account that has never had an answer.
+    let at = with_own_retry_quota(fixture(), "never-answered");
+    let mut account = hour_account(&at);
+    unanswered(&at, &mut account).await;
+    assert!(!account.is_settled(0));
+    at.store.give_back(&mut account, 0, 0).await.unwrap();
+    assert_eq!(used_and_spent(&at), (0, 0));
+    assert!(account.is_settled(0));
 }
 
 /// A store with a retry quota of its own, for tests that use up much of it. The SDK keeps one quota
