@@ -9,8 +9,8 @@
 
 mod cache;
 mod circuit;
-mod end;
 mod event;
+mod extension;
 mod leases;
 mod verdict;
 
@@ -27,8 +27,8 @@ use tollgate_store::Store;
 
 use cache::{KeyCache, Moment};
 use circuit::{Circuit, NoAnswer};
-pub use end::{NotRegistered, on_end};
 pub use event::{Answer, Request};
+pub use extension::{Extension, NotRegistered, request_is_out};
 use leases::Leases;
 pub use verdict::{Cause, NoGoodKey, Refused};
 use verdict::{Grounds, dimensions};

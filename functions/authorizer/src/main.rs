@@ -1,6 +1,6 @@
 //! The authorizer function.
 
-use authorizer::{App, Refused, Settings};
+use authorizer::{App, Extension, Refused, Settings, request_is_out};
 use lambda_runtime::{Diagnostic, Error, LambdaEvent, service_fn};
 use serde_json::value::RawValue;
 use tollgate_runtime::{Clock, Entropy, Env, Failure, Metrics, aws, config, env, logging};
@@ -10,11 +10,20 @@ use tollgate_store::Store;
 async fn main() -> Result<(), Failure> {
     let env = Env::of_process();
     logging::init(&env)?;
-    let app = &app(&env)?;
+    let building = async {
+        request_is_out().await;
+        app(&env)
+    };
+    let (app, extension) = tokio::try_join!(building, Extension::register())?;
+    let app = &app;
     let ending = app.clone();
-    let registered = authorizer::on_end(async move || ending.end().await);
-    let ((), registered) = tokio::join!(app.warm_up(), registered);
-    registered?;
+    extension.on_end(async move || ending.end().await)?;
+    let starting = app.clone();
+    tokio::spawn(async move {
+        request_is_out().await;
+        starting.warm_up().await;
+        extension.ready().await;
+    });
     let handler = service_fn(async move |event: LambdaEvent<Box<RawValue>>| {
         let request = serde_json::from_str(event.payload.get()).map_err(unreadable)?;
         let decision = authorizer::handle(app, &request).await;

@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use crate::dynamodb::DynamoDb;
-use crate::runtime_api::{Report, RuntimeApi};
+use crate::runtime_api::{Report, RuntimeApi, Start};
 
 /// Far longer than the slowest start or answer.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -59,7 +59,7 @@ pub(crate) struct Process {
     child: Child,
     api: RuntimeApi,
     spawned: Instant,
-    ready: Instant,
+    start: Start,
 }
 
 /// Memory in bytes.
@@ -72,7 +72,7 @@ pub(crate) struct Memory {
 }
 
 impl Contender {
-    /// Starts a process, and waits until it asks for an event.
+    /// Starts a process, and waits until it is ready for an event.
     pub(crate) async fn start(
         &self,
         endpoint: &DynamoDb,
@@ -119,8 +119,8 @@ impl Contender {
             report = timeout(PATIENCE, api.report()) => report.ok(),
             _ = child.wait() => None,
         };
-        let ready = match report.ok_or_else(|| ContenderError::Silent(self.name.clone()))? {
-            Report::Ready(ready) => ready,
+        let start = match report.ok_or_else(|| ContenderError::Silent(self.name.clone()))? {
+            Report::Started(start) => start,
             Report::Failed(said) => return Err(failed(&self.name, &said)),
             Report::Answered { .. } => return Err(ContenderError::Unasked(self.name.clone())),
         };
@@ -129,7 +129,7 @@ impl Contender {
             child,
             api,
             spawned,
-            ready,
+            start,
         })
     }
 }
@@ -142,7 +142,12 @@ fn failed(contender: &str, said: &[u8]) -> ContenderError {
 impl Process {
     /// From the start of the process until it asked for its first event.
     pub(crate) fn started_in(&self) -> Duration {
-        self.ready - self.spawned
+        self.start.polled - self.spawned
+    }
+
+    /// From the start of the process until Lambda would have sent it one.
+    pub(crate) fn ready_in(&self) -> Duration {
+        self.start.ready - self.spawned
     }
 
     /// How long ago the process was started.
@@ -160,7 +165,7 @@ impl Process {
             Report::Answered { answer: said, .. } | Report::Failed(said) => {
                 Err(failed(&self.contender, &said))
             }
-            Report::Ready(_) => Err(ContenderError::Unasked(self.contender.clone())),
+            Report::Started(_) => Err(ContenderError::Unasked(self.contender.clone())),
         }
     }
 

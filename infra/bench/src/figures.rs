@@ -136,9 +136,9 @@ impl Figures {
         let one_write = at_most((4.0 * self.floor_us).max(350.0));
         let init = match self.init_tls_read_until {
             Some(Until::FirstDecision) => {
-                "start to first decision, with TLS and a read, ms (none is made before the first poll)"
+                "start to first decision, with TLS and a read, ms (none is made before an event comes)"
             }
-            Some(Until::FirstPoll) | None => "start to first poll, with TLS and a read, ms",
+            Some(Until::Ready) | None => "start to ready for an event, with TLS and a read, ms",
         };
         let mut lines = vec![
             line(
@@ -200,15 +200,15 @@ impl Figures {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Until {
-    FirstPoll,
+    Ready,
     FirstDecision,
 }
 
-/// The start that has a connection over TLS and a read in it: until the first poll, if DynamoDB was
-/// asked before that in every start; else until the first decision.
+/// The start that has a connection over TLS and a read in it: until the process is ready, if DynamoDB
+/// was asked before that in every start; else until the first decision.
 fn init(tls: &TlsStarts) -> (Until, &Samples) {
     if tls.asked_before == tls.ready.len() {
-        (Until::FirstPoll, &tls.ready)
+        (Until::Ready, &tls.ready)
     } else {
         (Until::FirstDecision, &tls.decided)
     }
@@ -253,7 +253,7 @@ mod tests {
             one_write_over_floor: 4.3,
             floor_start_ms: 1.4,
             start_ms: 2.1,
-            init_tls_read_until: Some(Until::FirstPoll),
+            init_tls_read_until: Some(Until::Ready),
             requests_per_call_cached: 0.01,
             requests_per_call_one_write: 1.0,
             write_units_per_1000_hot: 10.0,
@@ -321,14 +321,14 @@ mod tests {
     }
 
     #[test]
-    fn init_counts_until_the_first_poll_only_if_it_always_reads() {
+    fn init_counts_until_it_is_ready_only_if_it_always_reads() {
         let sample = Samples::from_iter([std::time::Duration::from_millis(1); 2]);
         let starts = |asked_before| TlsStarts {
             ready: sample.clone(),
             decided: sample.clone(),
             asked_before,
         };
-        assert_eq!(init(&starts(2)).0, Until::FirstPoll);
+        assert_eq!(init(&starts(2)).0, Until::Ready);
         assert_eq!(init(&starts(1)).0, Until::FirstDecision);
         assert_eq!(init(&starts(0)).0, Until::FirstDecision);
     }

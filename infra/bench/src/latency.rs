@@ -49,11 +49,11 @@ pub(crate) async fn starts(
 /// Starts against an endpoint that speaks TLS.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct TlsStarts {
-    /// From the start of the process until it asks for an event.
+    /// From the start of the process until it is ready for an event.
     pub(crate) ready: Samples,
     /// From the start of the process until its first decision.
     pub(crate) decided: Samples,
-    /// Starts in which DynamoDB was asked before the first event.
+    /// Starts in which DynamoDB was asked before that.
     pub(crate) asked_before: usize,
 }
 
@@ -70,7 +70,7 @@ pub(crate) async fn tls_starts(
         starts.asked_before += usize::from(endpoint.counts().total() > before);
         process.invoke(case.event).await?;
         starts.decided.push(process.age());
-        starts.ready.push(process.started_in());
+        starts.ready.push(process.ready_in());
         process.stop().await;
     }
     Ok(starts)

@@ -95,10 +95,12 @@ or does not say what is left of its limit, ends the run. Contenders take turns. 
 megabytes are decimal.
 
 - **Start**: from the start of the process to its first poll, {starts} times each; what came before
-  that, to fill the page cache, is not counted.
+  that, to fill the page cache, is not counted. Tollgate's opening of a connection and its first read
+  are not part of it: they come between the first poll and the moment at which its extension asks for
+  an event as well, which is when Lambda takes a start to be over.
 - **First decision**: from the start of the process to its first answer, with DynamoDB behind TLS,
-  {tls_starts} times each. *Start with TLS and a read* is from the same starts: until the first poll
-  if DynamoDB was asked before it, and until the first decision otherwise.
+  {tls_starts} times each. *Start with TLS and a read* is from the same starts: until that moment if
+  DynamoDB was asked before it, and until the first decision otherwise.
 - **Warm decision**: from the event being handed to the poll until the answer has been received
   whole: {rounds} rounds of {calls} calls with one key, after {warm_up} that are not counted.
   *Cached and leased* has a shipped plan, and keys remembered for 60 s; *one write* has a plan that

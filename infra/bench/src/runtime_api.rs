@@ -4,7 +4,6 @@
 //! <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-extensions-api.html>
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -29,12 +28,21 @@ const TIMEOUT_MS: i64 = 30_000;
 /// What the process did.
 #[derive(Debug)]
 pub(crate) enum Report {
-    /// It asked for its first event, at this instant.
-    Ready(Instant),
+    /// Its start is over.
+    Started(Start),
     /// It answered an event, this long after the event was handed to it.
     Answered { took: Duration, answer: Bytes },
     /// It reported an error, of an event or of its start.
     Failed(Bytes),
+}
+
+/// When a process had started.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Start {
+    /// It asked for its first event.
+    pub(crate) polled: Instant,
+    /// Its extension, if it registered one, had asked as well: Lambda then ends the init phase.
+    pub(crate) ready: Instant,
 }
 
 /// Lambda, for one process.
@@ -49,8 +57,17 @@ pub(crate) struct RuntimeApi {
 struct Host {
     events: tokio::sync::Mutex<UnboundedReceiver<Bytes>>,
     reports: UnboundedSender<Report>,
-    is_ready: AtomicBool,
+    starting: Mutex<Starting>,
     under_way: Mutex<UnderWay>,
+}
+
+/// What is known of a start.
+#[derive(Default)]
+struct Starting {
+    has_extension: bool,
+    polled: Option<Instant>,
+    extension_asked: Option<Instant>,
+    is_reported: bool,
 }
 
 /// The event that was handed out last.
@@ -68,7 +85,7 @@ impl RuntimeApi {
         let host = Arc::new(Host {
             events: tokio::sync::Mutex::new(events_out),
             reports: reports_in,
-            is_ready: AtomicBool::new(false),
+            starting: Mutex::default(),
             under_way: Mutex::default(),
         });
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
@@ -117,9 +134,16 @@ impl Host {
     async fn answer(&self, request: Request<Incoming>) -> Answer {
         match (request.method(), request.uri().path()) {
             (&Method::GET, NEXT) => self.next().await,
-            (&Method::POST, REGISTER) => registered(),
-            // An internal extension that waits for the end. It comes without an announcement.
-            (&Method::GET, NEXT_EVENT) => std::future::pending().await,
+            (&Method::POST, REGISTER) => {
+                self.starting(|starting| starting.has_extension = true);
+                registered()
+            }
+            (&Method::GET, NEXT_EVENT) => {
+                let asked = Instant::now();
+                self.starting(|starting| starting.extension_asked = Some(asked));
+                // It waits for the end, which comes without an announcement.
+                std::future::pending().await
+            }
             (&Method::POST, _) => self.posted(request).await,
             _ => status(404),
         }
@@ -127,9 +151,9 @@ impl Host {
 
     async fn next(&self) -> Answer {
         let asked = Instant::now();
-        if !self.is_ready.swap(true, Ordering::Relaxed) {
-            self.report(Report::Ready(asked));
-        }
+        self.starting(|starting| {
+            starting.polled.get_or_insert(asked);
+        });
         let Some(event) = self.events.lock().await.recv().await else {
             return status(410);
         };
@@ -171,6 +195,17 @@ impl Host {
         status(202)
     }
 
+    /// Takes down what is new of the start, and reports when it is over.
+    fn starting(&self, is_new: impl FnOnce(&mut Starting)) {
+        let mut starting = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
+        is_new(&mut starting);
+        let Some(start) = starting.start().filter(|_| !starting.is_reported) else {
+            return;
+        };
+        starting.is_reported = true;
+        self.report(Report::Started(start));
+    }
+
     fn report(&self, report: Report) {
         // Whoever measured may have stopped.
         let _ = self.reports.send(report);
@@ -183,6 +218,17 @@ impl Host {
     }
 }
 
+impl Starting {
+    fn start(&self) -> Option<Start> {
+        let polled = self.polled?;
+        let ready = match self.has_extension {
+            true => self.extension_asked?.max(polled),
+            false => polled,
+        };
+        Some(Start { polled, ready })
+    }
+}
+
 fn registered() -> Answer {
     let body = r#"{"functionName":"bench","functionVersion":"1","handler":"bootstrap"}"#;
     let mut answer = Answer::new(Full::new(Bytes::from_static(body.as_bytes())));
@@ -191,4 +237,31 @@ fn registered() -> Answer {
         .headers_mut()
         .insert("lambda-extension-identifier", id);
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_is_over_when_the_last_has_asked() {
+        let first = Instant::now();
+        let second = first + Duration::from_millis(1);
+        let check = |has_extension, polled, extension_asked, expected: Option<_>| {
+            let starting = Starting {
+                has_extension,
+                polled,
+                extension_asked,
+                is_reported: false,
+            };
+            let start = starting.start().map(|start| (start.polled, start.ready));
+            assert_eq!(start, expected);
+        };
+        check(false, None, None, None);
+        check(false, Some(first), None, Some((first, first)));
+        check(true, Some(first), None, None);
+        check(true, None, Some(first), None);
+        check(true, Some(first), Some(second), Some((first, second)));
+        check(true, Some(second), Some(first), Some((second, second)));
+    }
 }
