@@ -2,7 +2,6 @@
 
 use serde_json::{Value, json};
 use tollgate_local_aws::fixture::Fixture;
-use tollgate_metering::Metering;
 use tower::Layer;
 
 #[path = "../../../shared/web/tests/common/answer.rs"]
@@ -17,7 +16,7 @@ use answer::{
     names_fields, needs_a_customer,
 };
 use event::Event;
-use metered::{NOW, delivered, emitter, the_record};
+use metered::{NOW, delivered, metering, the_record};
 
 fn event() -> Event {
     Event::load("analyze/analyze")
@@ -29,7 +28,7 @@ fn of_text(text: &str) -> Event {
 
 /// Calls the function as its `main` puts it together, and reports the call.
 async fn metered_call(at: &Fixture, event: &Event) -> Answer {
-    let metering = Metering::new(emitter(at, "analyze"));
+    let metering = metering(at, "analyze");
     let routes = tollgate_web::serve(analyze::routes());
     let answer = call_service(metering.layer().layer(routes), event).await;
     metering.emitter().flush().await;

@@ -6,7 +6,6 @@ use axum::extract::Request;
 use axum::middleware::{self, Next};
 use serde_json::{Value, json};
 use tollgate_local_aws::fixture::Fixture;
-use tollgate_metering::Metering;
 use tower::Layer;
 
 #[path = "../../../shared/web/tests/common/answer.rs"]
@@ -18,7 +17,7 @@ mod metered;
 
 use answer::{Answer, call_service, has_no_other_routes, ignores_the_stage, needs_a_customer};
 use event::Event;
-use metered::{NOW, delivered, emitter};
+use metered::{NOW, delivered, metering};
 
 fn event() -> Event {
     Event::load("ping/ping")
@@ -31,7 +30,7 @@ async fn metered_call(at: &Fixture, event: &Event) -> Answer {
         next.run(request).await
     };
     let routes = ping::routes().layer(middleware::from_fn(slow));
-    let metering = Metering::new(emitter(at, "ping"));
+    let metering = metering(at, "ping");
     let function = metering.layer().layer(tollgate_web::serve(routes));
     let answer = call_service(function, event).await;
     metering.emitter().flush().await;
@@ -83,6 +82,8 @@ async fn a_ping_is_reported_once_as_a_usage_event() {
             "endpoint": "/api/secure/ping",
             "status": 200,
             "latency_ms": 12,
+            "request_bytes": 0,
+            "response_bytes": 52,
             "billable": true,
         }] },
     });

@@ -1,27 +1,36 @@
 //! The usage-writer: counts what metered functions put on the bus.
 //!
 //! Input is an SQS batch whose messages are EventBridge events, each with a usage entry as its
-//! detail. Each message succeeds or fails on its own. What can never be counted is set aside in the
-//! quarantine and is done with; what could not be counted now is returned as failed, and the queue
-//! delivers it again.
+//! detail. The entries of a customer are counted together, but each message succeeds or fails on its
+//! own. What can never be counted is set aside in the quarantine and is done with; what could not be
+//! counted now is returned as failed, and the queue delivers it again.
 
 mod parts;
 
-use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent, SqsMessage};
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent};
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::task::JoinSet;
+use tollgate_domain::id::CustomerId;
 use tollgate_domain::plan::Catalog;
-use tollgate_domain::usage::{Aggregates, Defect, UsageEntry, read_entry, read_record};
+use tollgate_domain::usage::{
+    Aggregates, Defect, UsageEntry, UsageRecord, read_entry, read_record,
+};
 use tollgate_runtime::{Chain, Clock, Metrics, metrics};
-use tollgate_store::{EntryPart, RefusedRecord, Store, StoreError, Written};
+use tollgate_store::{EntryPart, RefusedRecord, Spread, Store, StoreError, Written};
 
 /// What entries are counted with.
 #[derive(Debug, Clone)]
 pub struct App {
     /// The tallies.
     pub store: Store,
+    /// Whose tallies this instance spreads.
+    pub spread: Spread,
     /// Which plans there are, and which of them charge overage.
     pub plans: Catalog,
     /// Decides what is in the future, and what too old.
@@ -30,7 +39,7 @@ pub struct App {
     pub metrics: Metrics,
 }
 
-/// Entries counted at a time.
+/// Customers counted at a time.
 const CONCURRENCY: usize = 8;
 
 /// The EventBridge event around an entry.
@@ -39,25 +48,76 @@ struct Event {
     detail: Box<RawValue>,
 }
 
+/// A message that is an entry.
+struct Entry {
+    message_id: String,
+    entry: UsageEntry<Value>,
+    /// Its text as it arrived.
+    detail: String,
+}
+
+/// A message that is none.
+struct NoEntry {
+    message_id: String,
+    body: String,
+    defect: Defect,
+}
+
+/// A part of an entry, as it is counted.
+struct Part<'a> {
+    entry: &'a Entry,
+    /// From 0.
+    number: usize,
+    aggregates: Aggregates,
+    good: usize,
+    refused: Vec<RefusedRecord>,
+    /// The time of its first record, if that is before the part arrived.
+    earliest: Timestamp,
+}
+
 /// Counts the entries of a batch, and names the messages to deliver again.
 pub async fn handle(app: &App, batch: SqsEvent) -> SqsBatchResponse {
-    let mut messages = batch.records.into_iter();
-    let mut running = JoinSet::new();
+    let mut by_customer: BTreeMap<CustomerId, Vec<Entry>> = BTreeMap::new();
+    let mut others = Vec::new();
+    for message in batch.records {
+        let message_id = message.message_id.unwrap_or_default();
+        let body = message.body.unwrap_or_default();
+        match read(&body) {
+            Ok((entry, detail)) => {
+                let customer = entry.subject.clone();
+                let entries = by_customer.entry(customer).or_default();
+                entries.push(Entry {
+                    message_id,
+                    entry,
+                    detail,
+                });
+            }
+            Err(defect) => others.push(NoEntry {
+                message_id,
+                body,
+                defect,
+            }),
+        }
+    }
     let mut failed = Vec::new();
+    let mut of_customers = by_customer.into_values();
+    let mut running = JoinSet::new();
     loop {
         while running.len() < CONCURRENCY {
-            let Some(message) = messages.next() else {
-                break;
-            };
             let app = app.clone();
-            running.spawn(async move { deliver(&app, message).await });
+            if let Some(entries) = of_customers.next() {
+                running.spawn(async move { app.count(&entries).await });
+            } else if let Some(no_entry) = others.pop() {
+                running.spawn(async move { app.set_aside(no_entry).await });
+            } else {
+                break;
+            }
         }
         match running.join_next().await {
             None => break,
-            Some(Ok(Ok(()))) => {}
-            Some(Ok(Err(message_id))) => failed.push(message_id),
-            // Which message it was is lost with the task, so the whole batch comes again; what of
-            // it was counted is found to be.
+            Some(Ok(more)) => failed.extend(more),
+            // Which messages they were is lost with the task, so the whole batch comes again; what
+            // of it was counted is found to be.
             Some(Err(panic)) => std::panic::resume_unwind(panic.into_panic()),
         }
     }
@@ -75,115 +135,6 @@ pub async fn handle(app: &App, batch: SqsEvent) -> SqsBatchResponse {
     response
 }
 
-/// Counts one message, or returns its id.
-async fn deliver(app: &App, message: SqsMessage) -> Result<(), String> {
-    let message_id = message.message_id.unwrap_or_default();
-    let body = message.body.unwrap_or_default();
-    match count(app, &body, &message_id).await {
-        Ok(()) => Ok(()),
-        Err(error) => {
-            tracing::error!(message_id, error = %Chain(&error), "usage was not counted");
-            Err(message_id)
-        }
-    }
-}
-
-async fn count(app: &App, body: &str, message_id: &str) -> Result<(), StoreError> {
-    let received_at = app.clock.now();
-    let (entry, detail) = match read(body) {
-        Ok(read) => read,
-        Err(defect) => {
-            let reason = defect.to_string();
-            tracing::warn!(message_id, reason, "a message was quarantined");
-            let set_aside = app
-                .store
-                .quarantine_message(body.as_bytes(), &reason, received_at)
-                .await;
-            return set_aside.map(|()| app.record(metrics::ENTRIES_QUARANTINED, 1));
-        }
-    };
-    let records = &entry.data.records;
-    for (part, range) in parts::split(records).into_iter().enumerate() {
-        let mut aggregates = Aggregates::default();
-        let mut good = 0;
-        let mut earliest = received_at;
-        let mut refused = Vec::new();
-        for (index, record) in records[range.clone()].iter().enumerate() {
-            match read_record(record, &app.plans, received_at) {
-                Ok(record) => {
-                    aggregates.add(&record);
-                    good += 1;
-                    earliest = earliest.min(record.time);
-                }
-                Err(defect) => refused.push(RefusedRecord {
-                    index: range.start + index,
-                    reason: defect.to_string(),
-                }),
-            }
-        }
-        if !refused.is_empty() {
-            tracing::warn!(
-                message_id,
-                refused = refused.len(),
-                "records were quarantined"
-            );
-        }
-        let part = EntryPart {
-            source: &entry.source,
-            id: &entry.id,
-            part,
-            customer: &entry.subject,
-            aggregates: &aggregates,
-            records: good,
-            refused: &refused,
-            body: detail.as_bytes(),
-            received_at,
-        };
-        match app.store.write_usage(&part, &app.plans).await? {
-            Written::Counted => {
-                app.record(metrics::ENTRIES_CLAIMED, usize::from(part.part == 0));
-                app.record(
-                    metrics::ENTRIES_QUARANTINED,
-                    usize::from(!refused.is_empty()),
-                );
-                app.record(metrics::RECORDS_METERED, good);
-                app.record(metrics::RECORDS_QUARANTINED, refused.len());
-                let lag = received_at.duration_since(earliest).as_millis();
-                let lag = u64::try_from(lag).unwrap_or_default();
-                app.metrics.record(metrics::METERING_LAG, &[], lag);
-            }
-            Written::Duplicate => {
-                app.record(metrics::ENTRIES_DUPLICATE, usize::from(part.part == 0));
-            }
-            Written::Conflict => {
-                tracing::warn!(
-                    message_id,
-                    id = entry.id,
-                    "a conflicting entry was quarantined"
-                );
-                let refused = [RefusedRecord {
-                    index: 0,
-                    reason: Defect::Conflict.to_string(),
-                }];
-                let part = EntryPart {
-                    refused: &refused,
-                    ..part
-                };
-                let set_aside = app.store.quarantine_conflict(&part).await;
-                return set_aside.map(|()| app.record(metrics::ENTRIES_QUARANTINED, 1));
-            }
-        }
-    }
-    Ok(())
-}
-
-impl App {
-    fn record(&self, metric: metrics::Metric, n: usize) {
-        self.metrics
-            .record(metric, &[], u64::try_from(n).unwrap_or(u64::MAX));
-    }
-}
-
 /// The entry in a message, and its text.
 fn read(body: &str) -> Result<(UsageEntry<Value>, String), Defect> {
     let shape = |error: serde_json::Error| Defect::Shape(error.to_string());
@@ -191,4 +142,174 @@ fn read(body: &str) -> Result<(UsageEntry<Value>, String), Defect> {
     let detail = event.detail.get();
     let entry = read_entry(serde_json::from_str(detail).map_err(shape)?)?;
     Ok((entry, detail.to_owned()))
+}
+
+impl Part<'_> {
+    fn add(&mut self, index: usize, record: Result<UsageRecord, Defect>) {
+        match record {
+            Ok(record) => {
+                self.aggregates.add(&record);
+                self.good += 1;
+                self.earliest = self.earliest.min(record.time);
+            }
+            Err(defect) => self.refused.push(RefusedRecord {
+                index,
+                reason: defect.to_string(),
+            }),
+        }
+    }
+
+    fn as_stored(&self, received_at: Timestamp) -> EntryPart<'_> {
+        let Entry { entry, detail, .. } = self.entry;
+        EntryPart {
+            source: &entry.source,
+            id: &entry.id,
+            part: self.number,
+            customer: &entry.subject,
+            aggregates: &self.aggregates,
+            records: self.good,
+            refused: &self.refused,
+            body: detail.as_bytes(),
+            received_at,
+        }
+    }
+}
+
+impl App {
+    /// Sets aside a message that is no entry, or returns its id.
+    async fn set_aside(&self, no_entry: NoEntry) -> Vec<String> {
+        let NoEntry {
+            message_id,
+            body,
+            defect,
+        } = no_entry;
+        let reason = defect.to_string();
+        tracing::warn!(message_id, reason, "a message was quarantined");
+        let now = self.clock.now();
+        let set_aside = self.store.quarantine_message(body.as_bytes(), &reason, now);
+        match set_aside.await {
+            Ok(()) => {
+                self.record(metrics::ENTRIES_QUARANTINED, 1);
+                Vec::new()
+            }
+            Err(error) => {
+                tracing::error!(message_id, error = %Chain(&error), "a message was not quarantined");
+                vec![message_id]
+            }
+        }
+    }
+
+    /// Counts entries of one customer, and returns the ids of the messages of those that it could
+    /// not count.
+    async fn count(&self, entries: &[Entry]) -> Vec<String> {
+        let received_at = self.clock.now();
+        let mut parts = Vec::new();
+        for entry in entries {
+            let records = &entry.entry.data.records;
+            let of_entry = parts::split(records).into_iter().enumerate();
+            parts.extend(of_entry.map(|(number, places)| {
+                let mut part = Part {
+                    entry,
+                    number,
+                    aggregates: Aggregates::default(),
+                    good: 0,
+                    refused: Vec::new(),
+                    earliest: received_at,
+                };
+                for index in places {
+                    let record = read_record(&records[index], &self.plans, received_at);
+                    part.add(index, record);
+                }
+                part
+            }));
+        }
+        let stored = parts.iter().map(|part| part.as_stored(received_at));
+        let stored: Vec<EntryPart> = stored.collect();
+        let outcomes = self.store.write_usage(&stored, &self.plans, &self.spread);
+        let outcomes = outcomes.await;
+        let mut failed = HashSet::new();
+        for (part, outcome) in parts.iter().zip(outcomes) {
+            let message_id = &part.entry.message_id;
+            let outcome = match outcome {
+                Ok(Written::Conflict) if part.number == 0 => {
+                    self.set_aside_conflict(part.entry, received_at).await
+                }
+                Ok(written) => {
+                    self.tell(part, written, received_at);
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            };
+            if let Err(error) = outcome {
+                let error = Chain(&*error);
+                tracing::error!(message_id, %error, "usage was not counted");
+                failed.insert(message_id.clone());
+            }
+        }
+        failed.into_iter().collect()
+    }
+
+    /// Sets aside an entry whose identity another one has.
+    async fn set_aside_conflict(
+        &self,
+        entry: &Entry,
+        received_at: Timestamp,
+    ) -> Result<(), Arc<StoreError>> {
+        let Entry {
+            message_id,
+            entry,
+            detail,
+        } = entry;
+        let id = &entry.id;
+        tracing::warn!(message_id, id, "a conflicting entry was quarantined");
+        let refused = RefusedRecord {
+            index: 0,
+            reason: Defect::Conflict.to_string(),
+        };
+        let whole = EntryPart {
+            source: &entry.source,
+            id,
+            part: 0,
+            customer: &entry.subject,
+            aggregates: &Aggregates::default(),
+            records: 0,
+            refused: &[refused],
+            body: detail.as_bytes(),
+            received_at,
+        };
+        self.store.quarantine_conflict(&whole).await?;
+        self.record(metrics::ENTRIES_QUARANTINED, 1);
+        Ok(())
+    }
+
+    /// Tells in the log and in metrics what became of a part.
+    fn tell(&self, part: &Part<'_>, written: Written, received_at: Timestamp) {
+        let is_first = usize::from(part.number == 0);
+        match written {
+            Written::Counted => {
+                let refused = part.refused.len();
+                if refused > 0 {
+                    let message_id = &part.entry.message_id;
+                    tracing::warn!(message_id, refused, "records were quarantined");
+                }
+                self.record(metrics::ENTRIES_CLAIMED, is_first);
+                self.record(metrics::ENTRIES_QUARANTINED, usize::from(refused > 0));
+                self.record(metrics::RECORDS_METERED, part.good);
+                self.record(metrics::RECORDS_QUARANTINED, refused);
+                let tallies = part.aggregates.days.values();
+                let unpriced = tallies.map(|tally| tally.unpriced_tokens).sum();
+                self.metrics.record(metrics::TOKENS_UNPRICED, &[], unpriced);
+                let lag = received_at.duration_since(part.earliest).as_millis();
+                let lag = u64::try_from(lag).unwrap_or_default();
+                self.metrics.record(metrics::METERING_LAG, &[], lag);
+            }
+            Written::Duplicate => self.record(metrics::ENTRIES_DUPLICATE, is_first),
+            Written::Conflict => {}
+        }
+    }
+
+    fn record(&self, metric: metrics::Metric, n: usize) {
+        self.metrics
+            .record(metric, &[], u64::try_from(n).unwrap_or(u64::MAX));
+    }
 }

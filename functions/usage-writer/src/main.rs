@@ -3,7 +3,7 @@
 use aws_lambda_events::sqs::SqsEvent;
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use tollgate_runtime::{Clock, Entropy, Env, Failure, Metrics, aws, config, env, logging};
-use tollgate_store::Store;
+use tollgate_store::{Spread, Store};
 use usage_writer::App;
 
 #[tokio::main(flavor = "current_thread")]
@@ -22,6 +22,7 @@ fn app(env: &Env) -> Result<App, Error> {
     let clock = Clock::system();
     Ok(App {
         store: Store::from_env(env, &sdk, clock.clone(), Entropy::system()?)?,
+        spread: Spread::default(),
         plans: config::plans(env)?,
         metrics: Metrics::to_stdout(env.get(env::TABLE_PREFIX)?, clock.clone()),
         clock,

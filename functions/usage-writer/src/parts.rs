@@ -1,50 +1,59 @@
-//! Entries too wide for one transaction.
+//! Entries of more than one day, or too wide for one transaction.
 
-use std::collections::BTreeSet;
-use std::ops::Range;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde_json::Value;
 use tollgate_domain::window::Day;
 
-/// DynamoDB's bound on the actions of a transaction, less the claim and the quarantine.
-const MAX_TALLIES: usize = 100 - 2;
+/// DynamoDB's bound on the actions of a transaction, less those that put the entry in the log and in
+/// the quarantine: three each for the largest message that a queue takes.
+const MAX_TALLIES: usize = 100 - 2 * 3;
+/// Those of a part besides its endpoints: its day and its month.
+const OF_DAY: usize = 2;
 
-/// Splits records so that each part's tallies fit into one transaction; nearly always there is one
-/// part.
+/// Splits records into parts of one day each, whose tallies fit into one transaction; nearly always
+/// there is one part. Gives the places of the records of each.
 ///
 /// Each part is claimed on its own, so that the split must come out the same at every delivery: it
 /// looks at what the records say, and neither at the time nor at whether they can be counted.
-pub(crate) fn split(records: &[Value]) -> Vec<Range<usize>> {
-    let mut parts = Vec::new();
-    let mut start = 0;
-    let mut tallies = BTreeSet::new();
+pub(crate) fn split(records: &[Value]) -> Vec<Vec<usize>> {
+    let mut undated = Vec::new();
+    let mut days: BTreeMap<Day, Vec<usize>> = BTreeMap::new();
     for (at, record) in records.iter().enumerate() {
-        let more = tallies_of(record);
-        let grown = tallies.len() + more.iter().filter(|key| !tallies.contains(*key)).count();
-        if grown > MAX_TALLIES {
-            parts.push(start..at);
-            start = at;
-            tallies.clear();
+        match text(record, "time").parse::<Timestamp>() {
+            Ok(time) => days.entry(Day::containing(time)).or_default().push(at),
+            Err(_) => undated.push(at),
         }
-        tallies.extend(more);
     }
-    parts.push(start..records.len());
+    let mut parts = Vec::new();
+    for places in days.into_values() {
+        let mut part = Vec::new();
+        let mut endpoints = BTreeSet::new();
+        for at in places {
+            let endpoint = (text(&records[at], "method"), text(&records[at], "endpoint"));
+            if !endpoints.contains(&endpoint) && endpoints.len() + OF_DAY == MAX_TALLIES {
+                parts.push(std::mem::take(&mut part));
+                endpoints.clear();
+            }
+            endpoints.insert(endpoint);
+            part.push(at);
+        }
+        parts.push(part);
+    }
+    // They can only be refused, and do that in whichever part there is.
+    match parts.first_mut() {
+        Some(first) => {
+            first.extend(undated);
+            first.sort_unstable();
+        }
+        None => parts.push(undated),
+    }
     parts
 }
 
-/// The tallies that a record is added to, if it can be counted at all.
-fn tallies_of(record: &Value) -> Vec<String> {
-    let text = |field: &str| record[field].as_str().unwrap_or_default();
-    let Ok(time) = text("time").parse::<Timestamp>() else {
-        return Vec::new();
-    };
-    let day = Day::containing(time);
-    vec![
-        format!("{}", day.month()),
-        format!("{day}"),
-        format!("{day} {} {}", text("method"), text("endpoint")),
-    ]
+fn text<'a>(record: &'a Value, field: &str) -> &'a str {
+    record[field].as_str().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -53,47 +62,54 @@ mod tests {
 
     use super::*;
 
+    fn record(day: usize, endpoint: usize) -> Value {
+        let time = format!("2026-11-{day:02}T10:00:00Z");
+        json!({ "time": time, "method": "GET", "endpoint": format!("/{endpoint}") })
+    }
+
+    fn all(range: std::ops::Range<usize>) -> Vec<usize> {
+        range.collect()
+    }
+
     #[test]
-    fn records_of_few_endpoints_stay_together() {
-        let records = vec![json!({ "time": "2026-11-22T10:00:00Z", "endpoint": "/a" }); 100];
-        let (hundred, one) = (0..100, 0..1);
-        assert_eq!(split(&records), [hundred]);
-        assert_eq!(split(&[json!(1)]), [one]);
+    fn records_of_a_day_and_few_endpoints_stay_together() {
+        let records: Vec<Value> = (0..100).map(|n| record(22, n % 92)).collect();
+        assert_eq!(split(&records), [all(0..100)]);
+        assert_eq!(split(&[json!(1)]), [[0]]);
     }
 
     #[test]
     fn a_hundred_endpoints_take_two_transactions() {
-        let record = |n| json!({ "time": "2026-11-22T10:00:00Z", "endpoint": format!("/{n}") });
-        let records: Vec<Value> = (0..100).map(record).collect();
-        assert_eq!(split(&records), [0..96, 96..100]);
+        let records: Vec<Value> = (0..100).map(|n| record(22, n)).collect();
+        assert_eq!(split(&records), [all(0..92), all(92..100)]);
+    }
+
+    #[test]
+    fn each_day_is_a_part_of_its_own() {
+        let records = [
+            json!("undated"),
+            record(23, 1),
+            record(22, 1),
+            json!({ "time": "2026-11-23T00:30:00+01:00" }),
+            record(23, 2),
+            json!({ "time": "yesterday" }),
+        ];
+        assert_eq!(split(&records), [vec![0, 2, 3, 5], vec![1, 4]]);
     }
 
     #[test]
     fn every_record_is_in_one_part_and_no_part_is_too_wide() {
-        let record = |n: u32| {
-            let day = n % 28 + 1;
-            json!({ "time": format!("2026-11-{day:02}T10:00:00Z"), "endpoint": format!("/{n}") })
-        };
-        let records: Vec<Value> = (0..100).map(record).collect();
+        let records: Vec<Value> = (0..100).map(|n| record(n % 3 + 1, n / 2)).collect();
         let parts = split(&records);
-        assert_eq!(parts.concat_lengths(), 100);
+        let mut places: Vec<usize> = parts.concat();
+        places.sort_unstable();
+        assert_eq!(places, all(0..100));
         for part in parts {
-            let tallies: BTreeSet<String> = records[part].iter().flat_map(tallies_of).collect();
-            assert!(tallies.len() <= MAX_TALLIES);
-        }
-    }
-
-    trait Lengths {
-        fn concat_lengths(&self) -> usize;
-    }
-
-    impl Lengths for Vec<Range<usize>> {
-        /// The sum of the lengths, if each range begins where the last one ended.
-        fn concat_lengths(&self) -> usize {
-            self.iter().fold(0, |end, range| {
-                assert_eq!(range.start, end);
-                range.end
-            })
+            let endpoints: BTreeSet<&str> = part
+                .iter()
+                .map(|at| text(&records[*at], "endpoint"))
+                .collect();
+            assert!(endpoints.len() + OF_DAY <= MAX_TALLIES);
         }
     }
 }

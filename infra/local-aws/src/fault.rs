@@ -27,6 +27,8 @@ pub enum Fault {
     NoAnswer,
     /// The service has no capacity: no effect, and an answer that says so.
     Throttled,
+    /// The service takes it for invalid: no effect, and an answer that is the same each time.
+    Refused,
     /// Another transaction is under way on one of the items: no effect, and an answer that says
     /// so. Reads, which do not conflict, are throttled instead.
     Conflict,
@@ -50,6 +52,14 @@ impl Call {
         let body = json!({
             "__type": "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException",
             "message": "injected: no capacity",
+        });
+        (400, body.to_string())
+    }
+
+    pub(crate) fn refused(&self) -> (u16, String) {
+        let body = json!({
+            "__type": "com.amazon.coral.validate#ValidationException",
+            "message": "injected: invalid",
         });
         (400, body.to_string())
     }

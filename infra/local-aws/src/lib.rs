@@ -224,6 +224,7 @@ impl LocalAws {
                 std::future::pending().await
             }
             Fault::Throttled => Some(call.throttled()),
+            Fault::Refused => Some(call.refused()),
             Fault::Conflict => Some(call.conflict()),
         };
         tokio::task::yield_now().await;

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tollgate_domain::key::{KeyFormat, Role};
-use tollgate_domain::llm::LlmPrices;
+use tollgate_domain::llm::{LlmPrices, Tokens};
 use tollgate_domain::usage::EVENT_TYPE;
 use tollgate_runtime::Entropy;
 
@@ -249,12 +249,14 @@ impl Story {
         let answer = self.pro.post("/api/analyze", question).await?;
         expect(&answer, StatusCode::OK)?;
         let answer = answer.json();
-        let prices = LlmPrices::default();
+        let prices = LlmPrices::shipped().map_err(|error| Wrong(error.to_string()))?;
+        let at = BEGINNING.parse().unwrap_or_default();
         let mut expected = 0;
         for usage in answer["usage"].as_array().into_iter().flatten() {
             let provider = text(usage, "provider")?;
             let tokens = usage["tokens"].as_u64().unwrap_or(0);
-            let cost = prices.cost(provider, tokens).unwrap_or_default();
+            let cost = prices.cost(provider, None, Tokens::of(tokens), at);
+            let cost = cost.unwrap_or_default();
             self.tell(&format!("{provider}: {tokens} tokens, {cost}"));
             expected += cost.0;
         }

@@ -7,12 +7,13 @@ use axum::body::Body;
 use axum::response::Response;
 use lambda_http::Request;
 use tollgate_domain::key::KeyFormat;
+use tollgate_domain::llm::LlmPrices;
 use tollgate_local_aws::template::{InvalidTemplate, Stack};
 use tollgate_local_aws::{LocalAws, Role};
 use tollgate_metering::{Emitter, Metering};
 use tollgate_runtime::config::InvalidConfig;
 use tollgate_runtime::{Clock, Entropy, Env, Metrics, config, env};
-use tollgate_store::Store;
+use tollgate_store::{Spread, Store};
 use tollgate_web::serve;
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service};
@@ -92,6 +93,7 @@ impl Parts {
         let given = self.given("UsageWriterFunction")?;
         Ok(usage_writer::App {
             store: given.store()?,
+            spread: Spread::default(),
             plans: config::plans(&given.env)?,
             clock: self.clock.clone(),
             metrics: Metrics::none(),
@@ -169,7 +171,8 @@ impl Given<'_> {
         let var = |var| self.env.get(var).map_err(InvalidConfig::from);
         let (bus, name) = (var(env::EVENT_BUS)?, var(env::FUNCTION_NAME)?);
         let sdk = self.aws.sdk_config();
-        Ok(Metering::new(Emitter::new(&sdk, bus, name, clock, entropy)))
+        let emitter = Emitter::new(&sdk, bus, name, clock, entropy);
+        Ok(Metering::new(emitter, LlmPrices::shipped()?))
     }
 }
 

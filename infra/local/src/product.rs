@@ -21,6 +21,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tollgate_domain::id::KeyId;
 use tollgate_domain::key::{self, ApiKey, KeyPrefix, KeyRecord, KeyStatus, Owner};
+use tollgate_domain::llm::InvalidPrices;
 use tollgate_domain::plan::Overrides;
 use tollgate_local_aws::template::{InvalidTemplate, Stack, TEMPLATE};
 use tollgate_local_aws::{LocalAws, LocalAwsError, Role};
@@ -79,6 +80,9 @@ pub enum StartError {
     /// The configuration.
     #[error(transparent)]
     Config(#[from] InvalidConfig),
+    /// The prices of tokens.
+    #[error(transparent)]
+    Prices(#[from] InvalidPrices),
     /// The template.
     #[error(transparent)]
     Template(#[from] InvalidTemplate),

@@ -224,7 +224,7 @@ async fn report(target: &Target, id: &str, time: &str, records: usize) {
 async fn seed_included(target: &Target, customer: &str) {
     use tollgate_domain::plan::Catalog;
     use tollgate_domain::usage::{Aggregates, Tally};
-    use tollgate_store::{EntryPart, Written};
+    use tollgate_store::{EntryPart, Spread, Written};
 
     let tally = Tally {
         calls: 100_000,
@@ -248,11 +248,7 @@ async fn seed_included(target: &Target, customer: &str) {
         received_at: NOW.parse().unwrap(),
     };
     let plans = Catalog::shipped().unwrap();
-    let written = target
-        .running
-        .store
-        .write_usage(&part, &plans)
-        .await
-        .unwrap();
-    assert_eq!(written, Written::Counted);
+    let store = &target.running.store;
+    let outcomes = store.write_usage(&[part], &plans, &Spread::default()).await;
+    assert_eq!(*outcomes[0].as_ref().unwrap(), Written::Counted);
 }

@@ -28,6 +28,8 @@ pub const MAX_AGE: SignedDuration = SignedDuration::from_hours(35 * 24);
 /// A bound on every count in a record. The sums of a hundred thousand million records at the bound
 /// still fit a `u64`.
 const MAX_NUMBER: u64 = 100_000_000;
+/// The same for the size of a body: a terabyte.
+const MAX_BYTES: u64 = 1_000_000_000_000;
 /// The same for what one call costs: $100,000.
 const MAX_COST: MicroUsd = MicroUsd(100_000_000_000);
 
@@ -84,6 +86,12 @@ pub struct UsageRecord {
     pub status: u16,
     /// From the call's arrival in the function to its answer, in milliseconds.
     pub latency_ms: u64,
+    /// Bytes of the request's body, where they are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_bytes: Option<u64>,
+    /// Bytes of the answer's body, where they are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response_bytes: Option<u64>,
     /// Whether the call counts towards the included and charged ones. Left out, it does if the
     /// status is below 500.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -100,14 +108,36 @@ pub struct Cost {
     /// Who was paid, such as `anthropic`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<String>,
-    /// Language-model tokens.
-    #[serde(default)]
+    /// Of its models, the one that served the call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Language-model tokens that were sent.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub input_tokens: u64,
+    /// Those that were made.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub output_tokens: u64,
+    /// Those of which neither is known.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub tokens: u64,
     /// The amount; 0 for tokens of a provider whose price is not known.
     pub micro_usd: MicroUsd,
     /// True if the price of the tokens was not known.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unpriced: bool,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+impl Cost {
+    /// All of its tokens.
+    #[must_use]
+    pub fn all_tokens(&self) -> u64 {
+        let known = self.input_tokens.saturating_add(self.output_tokens);
+        known.saturating_add(self.tokens)
+    }
 }
 
 impl UsageRecord {
@@ -199,6 +229,12 @@ pub fn read_record(record: &Value, plans: &Catalog, now: Timestamp) -> Result<Us
     if record.latency_ms > MAX_NUMBER {
         return Err(Defect::Bounds("latency_ms"));
     }
+    if record.request_bytes.is_some_and(|bytes| bytes > MAX_BYTES) {
+        return Err(Defect::Bounds("request_bytes"));
+    }
+    if record.response_bytes.is_some_and(|bytes| bytes > MAX_BYTES) {
+        return Err(Defect::Bounds("response_bytes"));
+    }
     if record.costs.len() > 16 {
         return Err(Defect::Bounds("costs"));
     }
@@ -206,7 +242,11 @@ pub fn read_record(record: &Value, plans: &Catalog, now: Timestamp) -> Result<Us
         if let Some(provider) = &cost.provider {
             text("provider", provider, 64)?;
         }
-        if cost.tokens > MAX_NUMBER || cost.micro_usd > MAX_COST {
+        if let Some(model) = &cost.model {
+            text("model", model, 128)?;
+        }
+        let tokens = [cost.input_tokens, cost.output_tokens, cost.tokens];
+        if tokens.iter().any(|n| *n > MAX_NUMBER) || cost.micro_usd > MAX_COST {
             return Err(Defect::Bounds("costs"));
         }
     }
@@ -260,9 +300,10 @@ impl Tally {
         self.server_errors += u64::from(record.status >= 500);
         self.latency_ms = self.latency_ms.saturating_add(record.latency_ms);
         for cost in &record.costs {
-            self.tokens = self.tokens.saturating_add(cost.tokens);
+            let tokens = cost.all_tokens();
+            self.tokens = self.tokens.saturating_add(tokens);
             if cost.unpriced {
-                self.unpriced_tokens = self.unpriced_tokens.saturating_add(cost.tokens);
+                self.unpriced_tokens = self.unpriced_tokens.saturating_add(tokens);
             }
             self.cost = self.cost + cost.micro_usd;
         }
@@ -323,6 +364,20 @@ impl Aggregates {
             .or_default()
             .add(record);
         self.months.entry(day.month()).or_default().add(record);
+    }
+
+    /// Adds other aggregates.
+    pub fn merge(&mut self, other: &Self) {
+        for (day, tally) in &other.days {
+            self.days.entry(*day).or_default().merge(tally);
+        }
+        for (endpoint, tally) in &other.endpoints {
+            let sum = self.endpoints.entry(endpoint.clone()).or_default();
+            sum.merge(tally);
+        }
+        for (month, tally) in &other.months {
+            self.months.entry(*month).or_default().merge(tally);
+        }
     }
 
     /// How many items they are stored in.

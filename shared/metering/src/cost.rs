@@ -2,7 +2,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tollgate_domain::llm::LlmPrices;
+use jiff::Timestamp;
+use tollgate_domain::llm::{LlmPrices, Tokens};
 use tollgate_domain::money::MicroUsd;
 use tollgate_domain::usage::Cost;
 
@@ -11,25 +12,41 @@ use tollgate_domain::usage::Cost;
 #[derive(Debug, Clone)]
 pub struct RequestCost {
     prices: Arc<LlmPrices>,
+    at: Timestamp,
     costs: Arc<Mutex<Vec<Cost>>>,
 }
 
 impl RequestCost {
-    pub(crate) fn new(prices: Arc<LlmPrices>) -> Self {
+    /// For a call at that time, which decides the prices.
+    pub(crate) fn new(prices: Arc<LlmPrices>, at: Timestamp) -> Self {
         Self {
             prices,
+            at,
             costs: Arc::default(),
         }
     }
 
-    /// Adds language-model tokens, at the provider's price. Tokens of a provider without a price
-    /// are recorded as such, at no cost.
+    /// Adds language-model tokens that are not told apart, at the provider's price. Tokens of a
+    /// provider without a price are recorded as such, at no cost.
     pub fn add_tokens(&self, provider: &str, tokens: u64) -> MicroUsd {
-        let price = self.prices.cost(provider, tokens);
+        self.add_of(provider, None, Tokens::of(tokens))
+    }
+
+    /// Adds tokens of a provider's model, at the model's price or else at the provider's. Those of
+    /// neither are recorded as such, at no cost.
+    pub fn add_model_tokens(&self, provider: &str, model: &str, tokens: Tokens) -> MicroUsd {
+        self.add_of(provider, Some(model), tokens)
+    }
+
+    fn add_of(&self, provider: &str, model: Option<&str>, tokens: Tokens) -> MicroUsd {
+        let price = self.prices.cost(provider, model, tokens, self.at);
         let micro_usd = price.unwrap_or_default();
         self.add(Cost {
             provider: Some(provider.to_ascii_lowercase()),
-            tokens,
+            model: model.map(str::to_ascii_lowercase),
+            input_tokens: tokens.input,
+            output_tokens: tokens.output,
+            tokens: tokens.other,
             micro_usd,
             unpriced: price.is_none(),
         });
@@ -44,11 +61,14 @@ impl RequestCost {
         });
     }
 
-    /// Keeps one part for each provider: a record with many is refused.
+    /// Keeps one part for each model: a record with many is refused.
     fn add(&self, cost: Cost) {
         let mut costs = self.costs.lock().unwrap_or_else(PoisonError::into_inner);
-        match costs.iter_mut().find(|part| part.provider == cost.provider) {
+        let of = |part: &Cost| (part.provider.clone(), part.model.clone(), part.unpriced);
+        match costs.iter_mut().find(|part| of(part) == of(&cost)) {
             Some(part) => {
+                part.input_tokens = part.input_tokens.saturating_add(cost.input_tokens);
+                part.output_tokens = part.output_tokens.saturating_add(cost.output_tokens);
                 part.tokens = part.tokens.saturating_add(cost.tokens);
                 part.micro_usd = part.micro_usd + cost.micro_usd;
             }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 
 use http::{HeaderName, HeaderValue, Request, Response};
+use http_body::Body;
 use lambda_http::request::RequestContext;
 use serde_json::Value;
 use tokio::time::Instant;
@@ -67,7 +68,8 @@ where
     S: Service<Request<B>, Response = Response<R>>,
     S::Future: Send + 'static,
     S::Error: Send,
-    R: Send,
+    B: Body,
+    R: Body + Send,
 {
     type Response = Response<R>;
     type Error = S::Error;
@@ -85,11 +87,7 @@ where
         Box::pin(async move {
             let outcome = answer.await;
             if let Some(call) = call {
-                // An error becomes a 502 at the gateway.
-                let status = outcome
-                    .as_ref()
-                    .map_or(502, |answer| answer.status().as_u16());
-                let (customer, record) = call.end(status);
+                let (customer, record) = call.end(outcome.as_ref().ok());
                 emitter.record(customer, record);
             }
             outcome.map(|mut answer| {
@@ -104,7 +102,7 @@ where
 
 impl MeteringLayer {
     /// Begins the record of a call, unless it is none of a customer's.
-    fn begin<B>(&self, request: &mut Request<B>) -> Option<Call> {
+    fn begin<B: Body>(&self, request: &mut Request<B>) -> Option<Call> {
         let context = gateway_context(request)?;
         let fields = &context.authorizer.fields;
         let caller = Caller::from_context(|name| fields.get(name).and_then(Value::as_str));
@@ -118,8 +116,9 @@ impl MeteringLayer {
         let Identity::Customer { id, plan } = caller.identity else {
             return None;
         };
+        let now = self.emitter.now();
         let record = UsageRecord {
-            time: self.emitter.now(),
+            time: now,
             request_id: context.request_id.clone().unwrap_or_default(),
             key_id: caller.key_id,
             plan,
@@ -127,10 +126,12 @@ impl MeteringLayer {
             endpoint: context.resource_path.clone().unwrap_or_default(),
             status: 0,
             latency_ms: 0,
+            request_bytes: size(request.body()),
+            response_bytes: None,
             billable: None,
             costs: Vec::new(),
         };
-        let cost = RequestCost::new(Arc::clone(&self.prices));
+        let cost = RequestCost::new(Arc::clone(&self.prices), now);
         request.extensions_mut().insert(cost.clone());
         Some(Call {
             customer: id,
@@ -142,14 +143,24 @@ impl MeteringLayer {
 }
 
 impl Call {
-    fn end(mut self, status: u16) -> (CustomerId, UsageRecord) {
+    fn end<R: Body>(mut self, answer: Option<&Response<R>>) -> (CustomerId, UsageRecord) {
         let elapsed = self.started.elapsed();
-        self.record.status = status;
+        // An error becomes a 502 at the gateway.
+        self.record.status = answer.map_or(502, |answer| answer.status().as_u16());
+        self.record.response_bytes = answer.and_then(|answer| size(answer.body()));
         self.record.latency_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
         self.record.costs = self.cost.take();
         self.record.billable = Some(self.record.is_billable());
         (self.customer, self.record)
     }
+}
+
+/// Bytes of a body, unless it is streamed.
+fn size(body: &impl Body) -> Option<u64> {
+    if body.is_end_stream() {
+        return Some(0);
+    }
+    body.size_hint().exact()
 }
 
 fn gateway_context<B>(

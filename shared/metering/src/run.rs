@@ -22,16 +22,14 @@ pub struct Metering {
 }
 
 impl Metering {
-    /// Metering through this emitter, with the default prices of tokens.
+    /// Metering through this emitter, with these prices of tokens.
     #[must_use]
-    pub fn new(emitter: Emitter) -> Self {
-        Self {
-            emitter,
-            prices: LlmPrices::default(),
-        }
+    pub fn new(emitter: Emitter, prices: LlmPrices) -> Self {
+        Self { emitter, prices }
     }
 
-    /// Metering as the template configures it: to the bus named by `TOLLGATE_EVENT_BUS`.
+    /// Metering as the template configures it: to the bus named by `TOLLGATE_EVENT_BUS`, with the
+    /// shipped prices of tokens.
     ///
     /// # Errors
     /// When the variable is not set, or the machine has no randomness to give.
@@ -47,7 +45,7 @@ impl Metering {
             Clock::system(),
             Entropy::system()?,
         );
-        Ok(Self::new(emitter))
+        Ok(Self::new(emitter, LlmPrices::shipped()?))
     }
 
     /// The same, with other prices of tokens.

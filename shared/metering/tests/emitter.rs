@@ -36,6 +36,8 @@ fn call(number: usize) -> UsageRecord {
         endpoint: "/api/things/{id}".into(),
         status: 200,
         latency_ms: 5,
+        request_bytes: Some(0),
+        response_bytes: Some(1_024),
         billable: Some(true),
         costs: Vec::new(),
     }
@@ -45,6 +47,9 @@ fn call(number: usize) -> UsageRecord {
 fn large_call(number: usize) -> UsageRecord {
     let part = |n| Cost {
         provider: Some(format!("{n:0>64}")),
+        model: Some("m".repeat(128)),
+        input_tokens: 100_000_000,
+        output_tokens: 100_000_000,
         tokens: 100_000_000,
         micro_usd: MicroUsd(100_000_000_000),
         unpriced: true,

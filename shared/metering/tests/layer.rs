@@ -9,7 +9,7 @@ use lambda_http::http::{Response, StatusCode};
 use lambda_http::{Body, Request, Service, service_fn};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
-use tollgate_domain::llm::{LlmPrice, LlmPrices};
+use tollgate_domain::llm::{LlmPrices, Tokens};
 use tollgate_domain::money::MicroUsd;
 use tollgate_domain::usage::{Cost, UsageRecord};
 use tollgate_local_aws::Fault;
@@ -30,7 +30,7 @@ fn event() -> Event {
 }
 
 fn metering(at: &Fixture) -> Metering {
-    Metering::new(emitter(at, "ping"))
+    metered::metering(at, "ping")
 }
 
 fn answer(status: u16) -> Response<Body> {
@@ -88,6 +88,8 @@ async fn a_call_is_recorded_by_its_route_and_latency() {
         endpoint: "/admin/api-keys/{key}/rotate".into(),
         status: 201,
         latency_ms: record.latency_ms,
+        request_bytes: Some(24),
+        response_bytes: Some(10),
         billable: Some(true),
         costs: Vec::new(),
     };
@@ -194,7 +196,7 @@ fn tokens(provider: &str, tokens: u64, micro_usd: u64) -> Cost {
         provider: Some(provider.to_owned()),
         tokens,
         micro_usd: MicroUsd(micro_usd),
-        unpriced: false,
+        ..Cost::default()
     }
 }
 
@@ -267,14 +269,25 @@ async fn however_often_a_handler_adds_to_the_cost_the_record_can_be_read() {
 #[tokio::test]
 async fn prices_can_be_given() {
     let at = Fixture::at(NOW);
-    let prices = LlmPrices::new(vec![LlmPrice {
-        provider: "mistral".into(),
-        micro_usd_per_million_tokens: 2_000_000,
-    }]);
-    let metering = metering(&at).with_prices(prices);
+    let prices = LlmPrices::from_json(
+        r#"[{ "provider": "mistral", "micro_usd_per_million_tokens": 2000000 },
+            { "provider": "mistral", "model": "large", "from": "2026-11-22T00:00:00Z",
+              "micro_usd_per_million_input_tokens": 3000000,
+              "micro_usd_per_million_output_tokens": 9000000 }]"#,
+    );
+    let metering = metering(&at).with_prices(prices.unwrap());
     let spend = |cost: &RequestCost| {
         cost.add_tokens("mistral", 500);
         cost.add_tokens("openai", 500);
+        let tokens = Tokens {
+            input: 100,
+            output: 10,
+            other: 0,
+        };
+        for _ in 0..2 {
+            let spent = cost.add_model_tokens("Mistral", "Large", tokens);
+            assert_eq!(spent, MicroUsd(390));
+        }
     };
     let function = metering.layer().layer(spending(spend));
     function.oneshot(event().request()).await.unwrap();
@@ -282,6 +295,13 @@ async fn prices_can_be_given() {
     let costs = the_record(&at).costs;
     assert_eq!(costs[0], tokens("mistral", 500, 1_000));
     assert!(costs[1].unpriced);
+    let of_model = Cost {
+        model: Some("large".into()),
+        input_tokens: 200,
+        output_tokens: 20,
+        ..tokens("mistral", 0, 780)
+    };
+    assert_eq!(costs[2..], [of_model]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -128,6 +128,11 @@ pub const RECORDS_METERED: Metric = count("RecordsMetered", "Calls counted as us
 /// Records set aside.
 pub const RECORDS_QUARANTINED: Metric =
     count("RecordsQuarantined", "Records set aside, one by one.");
+/// Tokens whose price is not known.
+pub const TOKENS_UNPRICED: Metric = count(
+    "TokensUnpriced",
+    "Language-model tokens that were counted at no cost, because the price list has none for them.",
+);
 /// From the call to its count.
 pub const METERING_LAG: Metric = time(
     "MeteringLag",
@@ -162,6 +167,7 @@ pub const ALL: &[Metric] = &[
     ENTRIES_FAILED,
     RECORDS_METERED,
     RECORDS_QUARANTINED,
+    TOKENS_UNPRICED,
     METERING_LAG,
     NIGHTS_RUN,
     CHARGES_MADE,

@@ -6,11 +6,15 @@
 
 mod accounts;
 mod billing;
+mod body;
 mod counters;
 mod error;
 mod item;
+mod log;
+mod quarantine;
 mod retry;
 pub mod schema;
+mod spread;
 mod transaction;
 mod usage;
 
@@ -20,7 +24,10 @@ pub use accounts::{
 pub use billing::{BillableCursor, LedgerEntry, Recorded};
 pub use counters::{Account, Claimed, Units};
 pub use error::StoreError;
-pub use usage::{EntryPart, Quarantined, RefusedRecord, Written};
+pub use log::Logged;
+pub use quarantine::{Quarantined, RefusedRecord};
+pub use spread::Spread;
+pub use usage::{EntryPart, Outcome, Written};
 
 use aws_sdk_dynamodb::Client;
 use aws_types::SdkConfig;

@@ -92,6 +92,9 @@ pub const COUNTERS: Table = Table {
 /// | `<customer>` | `DAY#<day>` | a UTC day |
 /// | `<customer>` | `ENDPOINT#<day>#<method> <route>` | an endpoint in a UTC day |
 /// | `<customer>` | `MONTH#<month>` | a UTC month |
+///
+/// A tally that writers met at is spread: `/<shard>`, from `/1`, then follows the day or month, and
+/// what all its items come to is the tally.
 pub const USAGE: Table = Table {
     name: "usage",
     hash: "pk",
@@ -111,13 +114,22 @@ pub const BILLABLE: Index = Index {
 
 /// Every entry that was counted: the claim that keeps it from being counted again, and the raw
 /// record. `pk` = `<source>#<id>`, `#` and `%` in the source percent-encoded; `sk` = number of the
-/// part.
+/// part. The body is with the first part, and goes on in `00+1`, `00+2`… if it is large.
 pub const USAGE_LOG: Table = Table {
     name: "usage-log",
     hash: "pk",
     range: Some("sk"),
     ttl: Some(attr::EXPIRES),
-    indexes: &[],
+    indexes: &[LOGGED],
+};
+
+/// The parts of entries that were counted, by customer, in the order of the days of their records:
+/// `log_order` = `<day>#<received_at>`.
+pub const LOGGED: Index = Index {
+    name: "logged",
+    hash: attr::CUSTOMER,
+    range: attr::LOG_ORDER,
+    projection: Projection::KeysOnly,
 };
 
 /// What could not be counted, whole, with the reason.
@@ -127,6 +139,8 @@ pub const USAGE_LOG: Table = Table {
 /// | `<source>#<id>` | number of the part | an entry some of whose records were refused |
 /// | `<source>#<id>` | `CONFLICT#<digest>` | an entry whose identity was taken |
 /// | `#<digest>` | `00` | a message that is no entry at all |
+///
+/// A large body goes on in items of their own, with `+1`, `+2`… after the sort key.
 pub const QUARANTINE: Table = Table {
     name: "quarantine",
     hash: "pk",
@@ -165,6 +179,10 @@ pub mod attr {
     pub const LISTING: &str = "listing";
     /// Order within it.
     pub const LISTING_ORDER: &str = "listing_order";
+    /// Whose an entry is; partition of [`super::LOGGED`].
+    pub const CUSTOMER: &str = "customer";
+    /// Order within it.
+    pub const LOG_ORDER: &str = "log_order";
     /// Partition of [`super::BILLABLE`].
     pub const BILLABLE_MONTH: &str = "billable_month";
     /// Units of a window's limit that are taken.

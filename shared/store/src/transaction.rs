@@ -8,6 +8,7 @@ use aws_sdk_dynamodb::types::{
     AttributeValue, CancellationReason, ConditionCheck, Put, ReturnValuesOnConditionCheckFailure,
     TransactWriteItem, Update,
 };
+use tollgate_runtime::Entropy;
 
 use crate::Store;
 use crate::error::StoreError;
@@ -19,6 +20,10 @@ const MAX_TRIES: u32 = 8;
 /// The longest wait before the second try; each further one may take twice as long.
 const FIRST_WAIT: Duration = Duration::from_millis(10);
 const LONGEST_WAIT: Duration = Duration::from_millis(400);
+
+/// Reasons for which a transaction is cancelled that pass by themselves.
+const CONFLICT: &str = "TransactionConflict";
+const THROTTLES: [&str; 2] = ["ThrottlingError", "ProvisionedThroughputExceeded"];
 
 /// How a transaction ended.
 pub(crate) enum Transacted {
@@ -146,6 +151,53 @@ impl Action {
     }
 }
 
+/// How often, and how long after one another, a transaction is tried.
+pub(crate) struct Backoff {
+    tries: u32,
+    longest: Duration,
+}
+
+impl Backoff {
+    /// Before the first try.
+    pub(crate) fn new() -> Self {
+        Self {
+            tries: 1,
+            longest: FIRST_WAIT,
+        }
+    }
+
+    /// Waits before another try. False if there were enough.
+    pub(crate) async fn another(&mut self, entropy: &Entropy) -> bool {
+        if self.tries == MAX_TRIES {
+            return false;
+        }
+        self.tries += 1;
+        let wait_ms = u64::try_from(self.longest.as_millis()).unwrap_or(u64::MAX);
+        tokio::time::sleep(Duration::from_millis(entropy.below(wait_ms))).await;
+        self.longest = (self.longest * 2).min(LONGEST_WAIT);
+        true
+    }
+}
+
+/// A try of a transaction that came to no answer.
+pub(crate) struct Unsettled {
+    pub(crate) error: StoreError,
+    pub(crate) effect: Effect,
+}
+
+/// What an unsettled try has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// Nothing: another transaction was at one of its items.
+    Conflict,
+    /// Nothing, and the same again may succeed.
+    None,
+    /// Nothing or all of it.
+    Unknown,
+    /// Nothing, and the same again would fare no better.
+    Never,
+}
+
 impl Store {
     /// Runs the actions as one transaction.
     ///
@@ -157,51 +209,86 @@ impl Store {
         operation: &'static str,
         actions: Vec<Action>,
     ) -> Result<Transacted, StoreError> {
-        let actions: Vec<TransactWriteItem> = actions
-            .into_iter()
-            .map(|action| action.build(self))
-            .collect::<Result<_, _>>()
-            .map_err(|error| StoreError::request(operation, error))?;
-        let token = self
-            .entropy
-            .with(|rng| tollgate_domain::id::random_base62(rng, 32));
-        let mut longest = FIRST_WAIT;
-        let mut tries = 0;
+        let actions = self.built(operation, actions)?;
+        let token = self.transaction_token();
+        let mut backoff = Backoff::new();
         loop {
-            tries += 1;
-            let outcome = self
-                .client
-                .transact_write_items()
-                .set_transact_items(Some(actions.clone()))
-                .client_request_token(&token)
-                .send()
-                .await;
-            let Err(error) = outcome else {
-                return Ok(Transacted::Done);
-            };
-            let mut passing = false;
-            if let Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) =
-                error.as_service_error()
+            let Unsettled { error, effect } = match self.attempt(operation, &actions, &token).await
             {
-                let reasons = cancelled.cancellation_reasons();
-                let refusals: Vec<Refusal> = reasons.iter().map(refusal).collect();
-                if refusals.iter().any(Refusal::is_condition) {
-                    return Ok(Transacted::Refused(refusals));
-                }
-                passing = reasons.iter().any(is_passing);
+                Ok(transacted) => return Ok(transacted),
+                Err(unsettled) => unsettled,
+            };
+            if effect == Effect::Never || !backoff.another(&self.entropy).await {
+                return Err(error);
             }
-            let failure = StoreError::service(operation, error);
-            if tries == MAX_TRIES || !(passing || failure.is_transient()) {
-                return Err(if passing {
-                    failure.transient()
-                } else {
-                    failure
-                });
-            }
-            let wait_ms = u64::try_from(longest.as_millis()).unwrap_or(u64::MAX);
-            tokio::time::sleep(Duration::from_millis(self.entropy.below(wait_ms))).await;
-            longest = (longest * 2).min(LONGEST_WAIT);
         }
+    }
+
+    /// The actions as the SDK has them.
+    pub(crate) fn built(
+        &self,
+        operation: &'static str,
+        actions: Vec<Action>,
+    ) -> Result<Vec<TransactWriteItem>, StoreError> {
+        let actions = actions.into_iter().map(|action| action.build(self));
+        let actions: Result<_, _> = actions.collect();
+        actions.map_err(|error| StoreError::request(operation, error))
+    }
+
+    /// What tells a transaction from others that look like it.
+    pub(crate) fn transaction_token(&self) -> String {
+        self.entropy
+            .with(|rng| tollgate_domain::id::random_base62(rng, 32))
+    }
+
+    /// Tries the transaction of this token once.
+    pub(crate) async fn attempt(
+        &self,
+        operation: &'static str,
+        actions: &[TransactWriteItem],
+        token: &str,
+    ) -> Result<Transacted, Unsettled> {
+        let outcome = self
+            .client
+            .transact_write_items()
+            .set_transact_items(Some(actions.to_vec()))
+            .client_request_token(token)
+            .send()
+            .await;
+        let Err(error) = outcome else {
+            return Ok(Transacted::Done);
+        };
+        let mut effect = None;
+        if let Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) =
+            error.as_service_error()
+        {
+            let reasons = cancelled.cancellation_reasons();
+            let refusals: Vec<Refusal> = reasons.iter().map(refusal).collect();
+            if refusals.iter().any(Refusal::is_condition) {
+                return Ok(Transacted::Refused(refusals));
+            }
+            let has = |code| reasons.iter().any(|reason| reason.code() == Some(code));
+            if has(CONFLICT) {
+                effect = Some(Effect::Conflict);
+            } else if THROTTLES.iter().any(|code| has(code)) {
+                effect = Some(Effect::None);
+            }
+        }
+        let error = StoreError::service(operation, error);
+        Err(match effect {
+            Some(effect) => Unsettled {
+                error: error.transient(),
+                effect,
+            },
+            None => {
+                let effect = if error.is_transient() {
+                    Effect::Unknown
+                } else {
+                    Effect::Never
+                };
+                Unsettled { error, effect }
+            }
+        })
     }
 }
 
@@ -225,12 +312,4 @@ fn refusal(reason: &CancellationReason) -> Refusal {
     } else {
         Refusal::None
     }
-}
-
-/// Whether a reason for which a transaction was cancelled passes by itself.
-fn is_passing(reason: &CancellationReason) -> bool {
-    matches!(
-        reason.code(),
-        Some("TransactionConflict" | "ThrottlingError" | "ProvisionedThroughputExceeded")
-    )
 }

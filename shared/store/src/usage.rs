@@ -1,12 +1,9 @@
 //! Usage: entries claimed and counted in one transaction, and the tallies they add up to.
 
-use std::collections::{BTreeMap, HashMap};
-use std::io::{Read, Write as _};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use flate2::Compression;
-use flate2::read::GzDecoder;
-use flate2::write::GzEncoder;
 use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest, Sha256};
 use tollgate_domain::billing::BillableDays;
@@ -18,10 +15,13 @@ use tollgate_domain::usage::{Aggregates, Endpoint, Tally};
 use tollgate_domain::window::{Day, Month};
 
 use crate::Store;
+use crate::body::Body;
 use crate::error::StoreError;
-use crate::item::{Item, Reader, b, keys, n, s, t, ttl};
+use crate::item::{Item, Reader, keys, n, s, t, ttl};
+use crate::quarantine::{RefusedRecord, refused_of};
 use crate::schema::{BILLABLE_SHARDS, QUARANTINE, USAGE, USAGE_LOG, attr};
-use crate::transaction::{Action, Transacted};
+use crate::spread::Spread;
+use crate::transaction::{Action, Backoff, Effect, Refusal, Transacted, Unsettled};
 
 /// How long an entry, and with it the claim that keeps it from being counted twice, is kept. Its
 /// records are refused as ancient long before.
@@ -29,6 +29,11 @@ const LOG_KEPT: SignedDuration = SignedDuration::from_hours(400 * 24);
 
 /// What comes before the plan in the attributes that count billable calls by plan.
 const BILLABLE_PREFIX: &str = "billable#";
+
+/// DynamoDB's bound on the actions of a transaction.
+const MAX_ACTIONS: usize = 100;
+/// The most bytes of bodies in one: DynamoDB's 4 MB, less room for the rest of a hundred items.
+const MAX_BODY_BYTES: usize = 3_500_000;
 
 /// An entry, or part of one, that is counted as a whole.
 #[derive(Debug)]
@@ -41,7 +46,7 @@ pub struct EntryPart<'a> {
     pub part: usize,
     /// Whose usage.
     pub customer: &'a CustomerId,
-    /// What its good records add up to.
+    /// What its good records add up to. They are all of one day.
     pub aggregates: &'a Aggregates,
     /// Its good records: how many.
     pub records: usize,
@@ -51,15 +56,6 @@ pub struct EntryPart<'a> {
     pub body: &'a [u8],
     /// When it arrived.
     pub received_at: Timestamp,
-}
-
-/// A record that cannot be counted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RefusedRecord {
-    /// Its place in the entry, from 0.
-    pub index: usize,
-    /// Why.
-    pub reason: String,
 }
 
 /// What became of counting an entry.
@@ -73,36 +69,35 @@ pub enum Written {
     Conflict,
 }
 
-/// An item of the quarantine.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Quarantined {
-    /// Why, record by record; one entry with index 0 where the whole is refused.
-    pub refused: Vec<RefusedRecord>,
-    /// What was refused, byte for byte.
-    pub body: Vec<u8>,
-    /// When it arrived.
-    pub received_at: Timestamp,
-}
-
 /// `<source>#<id>`, with what separates them encoded where it stands in the source: two identities
 /// never share a key.
-fn entry_pk(source: &str, id: &str) -> String {
+pub(crate) fn entry_pk(source: &str, id: &str) -> String {
     format!("{}#{id}", source.replace('%', "%25").replace('#', "%23"))
 }
 
+/// What a tally is of, as sort keys begin; the same for all items that it is spread over.
 fn day_sk(day: Day) -> String {
     format!("DAY#{day}")
 }
 
-fn endpoint_sk(day: Day, endpoint: &Endpoint) -> String {
-    format!("ENDPOINT#{day}#{} {}", endpoint.method, endpoint.route)
+fn endpoints_sk(day: Day) -> String {
+    format!("ENDPOINT#{day}")
 }
 
 fn month_sk(month: Month) -> String {
     format!("MONTH#{month}")
 }
 
-fn part_sk(part: usize) -> String {
+/// The sort key of one of the items that a tally is spread over. The first is the one of a tally that
+/// is not spread.
+fn in_shard(sk: String, shard: u32) -> String {
+    match shard {
+        0 => sk,
+        shard => format!("{sk}/{shard}"),
+    }
+}
+
+pub(crate) fn part_sk(part: usize) -> String {
     format!("{part:02}")
 }
 
@@ -113,21 +108,6 @@ fn billable_month(month: Month, shard: u32) -> String {
 
 fn shard_of(customer: &CustomerId) -> u32 {
     crc32fast::hash(customer.as_str().as_bytes()) % BILLABLE_SHARDS
-}
-
-fn compress(body: &[u8]) -> Result<Vec<u8>, StoreError> {
-    let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
-    gzip.write_all(body)
-        .and_then(|()| gzip.finish())
-        .map_err(|error| StoreError::request("compressing an entry", error))
-}
-
-fn decompress(gzip: &[u8]) -> Result<Vec<u8>, StoreError> {
-    let mut body = Vec::new();
-    GzDecoder::new(gzip)
-        .read_to_end(&mut body)
-        .map_err(|_| StoreError::corrupt("quarantine", "body"))?;
-    Ok(body)
 }
 
 /// Adds a tally to the item under `key`, which need not exist yet.
@@ -191,239 +171,259 @@ fn read_billable(item: &Item) -> Result<BTreeMap<PlanId, u64>, StoreError> {
         .collect()
 }
 
-fn reasons(refused: &[RefusedRecord]) -> AttributeValue {
-    let reason = |record: &RefusedRecord| {
-        AttributeValue::M(HashMap::from([
-            ("index".to_owned(), n(record.index as u64)),
-            ("reason".to_owned(), s(&record.reason)),
-        ]))
-    };
-    AttributeValue::L(refused.iter().map(reason).collect())
-}
-
-fn read_reasons(item: &Item) -> Result<Vec<RefusedRecord>, StoreError> {
-    let corrupt = || StoreError::corrupt("quarantine", "refused");
-    let Some(AttributeValue::L(refused)) = item.get("refused") else {
-        return Err(corrupt());
-    };
-    refused
-        .iter()
-        .map(|refused| {
-            let AttributeValue::M(refused) = refused else {
-                return Err(corrupt());
-            };
-            let refused = Reader::new("refused record", refused);
-            Ok(RefusedRecord {
-                index: usize::try_from(refused.number("index")?).map_err(|_| corrupt())?,
-                reason: refused.text("reason")?.to_owned(),
-            })
-        })
-        .collect()
-}
-
 impl EntryPart<'_> {
-    fn pk(&self) -> String {
+    pub(crate) fn pk(&self) -> String {
         entry_pk(self.source, self.id)
     }
 
     /// What tells this entry from another of the same identity: a digest of its JSON, whatever
     /// its spacing and order of members, which differ between deliveries.
-    fn digest(&self) -> String {
+    pub(crate) fn digest(&self) -> String {
         match serde_json::from_slice::<serde_json::Value>(self.body) {
             Ok(json) => hex(&Sha256::digest(json.to_string())),
             Err(_) => hex(&Sha256::digest(self.body)),
         }
     }
+}
 
-    /// How many actions the transaction takes that counts this part.
-    #[must_use]
-    pub fn actions(&self) -> usize {
-        1 + self.aggregates.len() + usize::from(!self.refused.is_empty())
+/// A part that is ready to be written.
+struct Prepared<'a> {
+    /// Its place among those that are written.
+    at: usize,
+    part: &'a EntryPart<'a>,
+    pk: String,
+    digest: String,
+    /// With the first part of an entry, and with what is set aside.
+    body: Option<Body>,
+}
+
+impl<'a> Prepared<'a> {
+    fn new(at: usize, part: &'a EntryPart<'a>) -> Result<Self, StoreError> {
+        let keeps_body = part.part == 0 || !part.refused.is_empty();
+        let body = keeps_body
+            .then(|| Body::compressed(part.body))
+            .transpose()?;
+        Ok(Self {
+            at,
+            part,
+            pk: part.pk(),
+            digest: part.digest(),
+            body,
+        })
+    }
+
+    /// What tells its entry from all others.
+    fn identity(&self) -> (&str, &str) {
+        (&self.pk, &self.digest)
+    }
+
+    /// How many items it puts, and how many bytes of bodies they hold.
+    fn puts(&self) -> (usize, usize) {
+        let body = self.body.as_ref();
+        let (items, bytes) = body.map_or((1, 0), |body| (body.items(), body.len()));
+        let logged = if self.part.part == 0 {
+            (items, bytes)
+        } else {
+            (1, 0)
+        };
+        match self.part.refused.is_empty() {
+            true => logged,
+            false => (logged.0 + items, logged.1 + bytes),
+        }
+    }
+
+    /// The claim, and what is put beside it.
+    fn actions(&self, mark: &str) -> (Action, Vec<Action>) {
+        let part = self.part;
+        let kept_until = part.received_at.saturating_add(LOG_KEPT);
+        let kept_until = kept_until.unwrap_or(part.received_at);
+        let mut claim = keys(&self.pk, part_sk(part.part));
+        claim.insert(attr::CUSTOMER.into(), s(part.customer.as_str()));
+        if let Some(day) = part.aggregates.days.keys().next() {
+            let order = format!("{day}#{:.3}", part.received_at);
+            claim.insert(attr::LOG_ORDER.into(), s(order));
+        }
+        claim.insert("records".into(), n(part.records as u64));
+        claim.insert("digest".into(), s(&self.digest));
+        claim.insert("written_by".into(), s(mark));
+        claim.insert("received_at".into(), t(part.received_at));
+        claim.insert(attr::EXPIRES.into(), ttl(kept_until));
+        let logged = self.body.as_ref().filter(|_| part.part == 0);
+        let (claim, mut beside) = match logged {
+            Some(body) => body.put(USAGE_LOG, claim),
+            None => (Action::put(USAGE_LOG, claim), Vec::new()),
+        };
+        if let Some(body) = self.body.as_ref().filter(|_| !part.refused.is_empty()) {
+            let (head, pieces) = body.put(QUARANTINE, refused_of(part, part_sk(part.part)));
+            beside.push(head);
+            beside.extend(pieces);
+        }
+        // Absent: only the first delivery of an entry counts. The tallies, and what else is put, are
+        // unconditional because they change together with this item or not at all.
+        (claim.when("attribute_not_exists(pk)"), beside)
     }
 }
 
+/// What became of a part, or why that is not known.
+pub type Outcome = Result<Written, Arc<StoreError>>;
+
 impl Store {
-    /// Counts an entry, at most once for ever: one transaction claims its identity, adds its
-    /// records to the tallies, and sets aside those that cannot be counted.
+    /// Counts entries, each at most once for ever: a transaction claims their identities, adds their
+    /// records to the tallies, and sets aside those that cannot be counted. As many of the parts as
+    /// fit share one, in their order, so that each tally is written once for all of them. The parts
+    /// of an entry come one after another, from the first; `spread` is that of the instance.
     ///
-    /// # Errors
-    /// When the store does not answer. The entry may then have been counted; counting it again
-    /// finds that out.
+    /// Returns what became of each part. One whose fate is not known may have been counted, and
+    /// counting it again finds that out.
     pub async fn write_usage(
         &self,
-        entry: &EntryPart<'_>,
+        parts: &[EntryPart<'_>],
         plans: &Catalog,
-    ) -> Result<Written, StoreError> {
-        let digest = entry.digest();
-        let body = b(compress(entry.body)?);
-        let kept_until = entry
-            .received_at
-            .saturating_add(LOG_KEPT)
-            .unwrap_or(entry.received_at);
-        let mut claim = keys(entry.pk(), part_sk(entry.part));
-        claim.insert("customer".into(), s(entry.customer.as_str()));
-        claim.insert("records".into(), n(entry.records as u64));
-        claim.insert("digest".into(), s(&digest));
-        claim.insert("body".into(), body.clone());
-        claim.insert("received_at".into(), t(entry.received_at));
-        claim.insert(attr::EXPIRES.into(), ttl(kept_until));
-        // Absent: only the first delivery of an entry counts. The tallies below are unconditional
-        // because they change together with this item or not at all.
-        let claim = Action::put(USAGE_LOG, claim).when("attribute_not_exists(pk)");
-
-        let customer = entry.customer.as_str();
-        let mut actions = vec![claim];
-        let sums = entry.aggregates;
-        for (day, tally) in &sums.days {
-            actions.push(add(keys(customer, day_sk(*day)), tally));
+        spread: &Spread,
+    ) -> Vec<Outcome> {
+        let mut outcomes: Vec<Option<Outcome>> = vec![None; parts.len()];
+        let mut prepared = Vec::with_capacity(parts.len());
+        for (at, part) in parts.iter().enumerate() {
+            match Prepared::new(at, part) {
+                Ok(part) => prepared.push(part),
+                Err(error) => outcomes[at] = Some(Err(Arc::new(error))),
+            }
         }
-        for ((day, endpoint), tally) in &sums.endpoints {
-            actions.push(add(keys(customer, endpoint_sk(*day, endpoint)), tally));
-        }
-        for (month, tally) in &sums.months {
-            actions.push(self.add_to_month(entry.customer, *month, tally, plans));
-        }
-        if !entry.refused.is_empty() {
-            let key = keys(entry.pk(), part_sk(entry.part));
-            actions.push(Action::put(QUARANTINE, quarantined(key, entry, body)));
-        }
-        match self.transact("counting usage", actions).await? {
-            Transacted::Done => Ok(Written::Counted),
-            Transacted::Refused(refusals) => {
-                let claimed = refusals.first().and_then(|refusal| refusal.item());
-                let claimed = claimed.ok_or_else(|| StoreError::corrupt("claim", attr::PK))?;
-                if Reader::new("claim", claimed).text("digest")? == digest {
-                    Ok(Written::Duplicate)
-                } else {
-                    Ok(Written::Conflict)
+        // Reversed, so that the next to be written is the last.
+        let mut batches = batches(&prepared);
+        batches.reverse();
+        // What keeps the parts after it from being counted: were they counted all the same, an entry
+        // of the same identity could take the place of the first.
+        let mut stopped: BTreeMap<(&str, &str), Outcome> = BTreeMap::new();
+        while let Some(mut batch) = batches.pop() {
+            batch.retain(|part| {
+                let outcome = stopped.get(&part.identity());
+                outcomes[part.at] = outcome.cloned();
+                outcome.is_none()
+            });
+            match self.write_batch(&batch, plans, spread).await {
+                Batch::Written(written) => {
+                    let mut rest = Vec::new();
+                    for (part, written) in batch.into_iter().zip(written) {
+                        match written {
+                            Some(written) => outcomes[part.at] = Some(Ok(written)),
+                            None => rest.push(part),
+                        }
+                        if written == Some(Written::Conflict) {
+                            stopped.insert(part.identity(), Ok(Written::Conflict));
+                        }
+                    }
+                    if !rest.is_empty() {
+                        batches.push(rest);
+                    }
+                }
+                // One of them may be what stands in the way of all.
+                Batch::Failed(error) if batch.len() > 1 && !error.is_transient() => {
+                    let rest = batch.split_off(batch.len() / 2);
+                    batches.extend([rest, batch]);
+                }
+                Batch::Failed(error) => {
+                    let error = Arc::new(error);
+                    for part in batch {
+                        outcomes[part.at] = Some(Err(Arc::clone(&error)));
+                        stopped.insert(part.identity(), Err(Arc::clone(&error)));
+                    }
                 }
             }
         }
-    }
-
-    /// Adds to a month, and enters it in the index of billable months if any of its calls was made
-    /// on a plan that charges overage.
-    fn add_to_month(
-        &self,
-        customer: &CustomerId,
-        month: Month,
-        tally: &Tally,
-        plans: &Catalog,
-    ) -> Action {
-        let charges = |plan: &PlanId| plans.get(plan).is_some_and(|plan| plan.charges_overage());
-        let action = add(keys(customer.as_str(), month_sk(month)), tally);
-        if tally.billable.keys().any(charges) {
-            action.also_set(
-                attr::BILLABLE_MONTH,
-                s(billable_month(month, shard_of(customer))),
-            )
-        } else {
-            action
-        }
-    }
-
-    /// Sets aside an entry whose identity another one has taken.
-    ///
-    /// # Errors
-    /// When the store does not answer; it may then have been set aside, and can be again.
-    pub async fn quarantine_conflict(&self, entry: &EntryPart<'_>) -> Result<(), StoreError> {
-        let key = keys(entry.pk(), format!("CONFLICT#{}", entry.digest()));
-        let body = b(compress(entry.body)?);
-        self.quarantine(quarantined(key, entry, body)).await
-    }
-
-    /// Sets aside a message that is no entry at all.
-    ///
-    /// # Errors
-    /// When the store does not answer; it may then have been set aside, and can be again.
-    pub async fn quarantine_message(
-        &self,
-        body: &[u8],
-        reason: &str,
-        received_at: Timestamp,
-    ) -> Result<(), StoreError> {
-        let digest = hex(&Sha256::digest(body));
-        let mut item = keys(format!("#{digest}"), part_sk(0));
-        let refused = RefusedRecord {
-            index: 0,
-            reason: reason.to_owned(),
-        };
-        item.insert("refused".into(), reasons(&[refused]));
-        item.insert("body".into(), b(compress(body)?));
-        item.insert("received_at".into(), t(received_at));
-        self.quarantine(item).await
-    }
-
-    async fn quarantine(&self, item: Item) -> Result<(), StoreError> {
-        let outcome = self
-            .client
-            .put_item()
-            .table_name(self.table(QUARANTINE))
-            .set_item(Some(item))
-            // Absent: the key is a digest of what is set aside, so a repeat has nothing to add,
-            // and must not undo what was done with the first.
-            .condition_expression("attribute_not_exists(pk)")
-            .send()
-            .await;
-        match outcome {
-            Ok(_) => Ok(()),
-            Err(error)
-                if error
-                    .as_service_error()
-                    .is_some_and(|e| e.is_conditional_check_failed_exception()) =>
-            {
-                Ok(())
-            }
-            Err(error) => Err(StoreError::service("quarantining", error)),
-        }
-    }
-
-    /// What was set aside of the entry of this identity.
-    ///
-    /// # Errors
-    /// When the store does not answer.
-    pub async fn quarantined_of_entry(
-        &self,
-        source: &str,
-        id: &str,
-    ) -> Result<Vec<Quarantined>, StoreError> {
-        self.quarantined(entry_pk(source, id)).await
-    }
-
-    /// What was set aside of this message.
-    ///
-    /// # Errors
-    /// When the store does not answer.
-    pub async fn quarantined_message(&self, body: &[u8]) -> Result<Vec<Quarantined>, StoreError> {
-        self.quarantined(format!("#{}", hex(&Sha256::digest(body))))
-            .await
-    }
-
-    async fn quarantined(&self, pk: String) -> Result<Vec<Quarantined>, StoreError> {
-        // An entry has few parts and conflicts: one page holds them.
-        let found = self
-            .client
-            .query()
-            .table_name(self.table(QUARANTINE))
-            .key_condition_expression("pk = :pk")
-            .expression_attribute_values(":pk", s(pk))
-            .consistent_read(true)
-            .send()
-            .await
-            .map_err(|error| StoreError::service("reading the quarantine", error))?;
-        found
-            .items()
-            .iter()
-            .map(|item| {
-                let refused = read_reasons(item)?;
-                let item = Reader::new("quarantine", item);
-                Ok(Quarantined {
-                    refused,
-                    body: decompress(item.bytes("body")?)?,
-                    received_at: item.parsed("received_at")?,
-                })
-            })
+        let lost = || Err(Arc::new(StoreError::corrupt("claim", attr::PK)));
+        let outcomes = outcomes.into_iter();
+        outcomes
+            .map(|outcome| outcome.unwrap_or_else(lost))
             .collect()
+    }
+
+    /// Counts parts that fit into one transaction, if none of them is in the log yet. Otherwise
+    /// counts none, and says what those are that are in it.
+    async fn write_batch(
+        &self,
+        batch: &[&Prepared<'_>],
+        plans: &Catalog,
+        spread: &Spread,
+    ) -> Batch {
+        const OPERATION: &str = "counting usage";
+        if batch.is_empty() {
+            return Batch::Written(Vec::new());
+        }
+        // Tells a claim of an earlier try, whose answer was lost, from another writer's.
+        let mark = self.transaction_token();
+        let mut backoff = Backoff::new();
+        loop {
+            // Made anew each time, so that after a conflict it goes to other items.
+            let actions = self.counting(batch, &mark, plans, spread);
+            let actions = match self.built(OPERATION, actions) {
+                Ok(actions) => actions,
+                Err(error) => return Batch::Failed(error),
+            };
+            let token = self.transaction_token();
+            let Unsettled { error, effect } = match self.attempt(OPERATION, &actions, &token).await
+            {
+                Ok(Transacted::Done) => {
+                    return Batch::Written(vec![Some(Written::Counted); batch.len()]);
+                }
+                Ok(Transacted::Refused(refusals)) => {
+                    return found(batch, &mark, &refusals)
+                        .map_or_else(Batch::Failed, Batch::Written);
+                }
+                Err(unsettled) => unsettled,
+            };
+            if effect == Effect::Conflict {
+                let customers: BTreeSet<_> = batch.iter().map(|p| p.part.customer).collect();
+                for customer in customers {
+                    spread.conflicted(customer, self.clock.now());
+                }
+            }
+            if effect == Effect::Never || !backoff.another(&self.entropy).await {
+                return Batch::Failed(error);
+            }
+        }
+    }
+
+    /// The transaction that counts these parts. The claims come first, in the order of the parts.
+    fn counting(
+        &self,
+        batch: &[&Prepared<'_>],
+        mark: &str,
+        plans: &Catalog,
+        spread: &Spread,
+    ) -> Vec<Action> {
+        let mut claims = Vec::new();
+        let mut beside = Vec::new();
+        let mut sums: BTreeMap<&CustomerId, Aggregates> = BTreeMap::new();
+        for prepared in batch {
+            let (claim, puts) = prepared.actions(mark);
+            claims.push(claim);
+            beside.extend(puts);
+            let sum = sums.entry(prepared.part.customer).or_default();
+            sum.merge(prepared.part.aggregates);
+        }
+        for (customer, sums) in &sums {
+            let over = spread.over(customer, self.clock.now());
+            let shard = u32::try_from(self.entropy.below(over.into())).unwrap_or_default();
+            let key = |sk| keys(customer.as_str(), in_shard(sk, shard));
+            for (day, tally) in &sums.days {
+                beside.push(add(key(day_sk(*day)), tally));
+            }
+            for ((day, endpoint), tally) in &sums.endpoints {
+                let Endpoint { method, route } = endpoint;
+                let mut key = key(endpoints_sk(*day));
+                if let Some(AttributeValue::S(sk)) = key.get_mut(attr::SK) {
+                    sk.push_str(&format!("#{method} {route}"));
+                }
+                beside.push(add(key, tally));
+            }
+            for (month, tally) in &sums.months {
+                let action = add(key(month_sk(*month)), tally);
+                beside.push(list_if_billable(action, customer, *month, tally, plans));
+            }
+        }
+        claims.extend(beside);
+        claims
     }
 
     /// The tally of a customer's month.
@@ -435,16 +435,12 @@ impl Store {
         customer: &CustomerId,
         month: Month,
     ) -> Result<Tally, StoreError> {
-        let found = self
-            .client
-            .get_item()
-            .table_name(self.table(USAGE))
-            .set_key(Some(keys(customer.as_str(), month_sk(month))))
-            .consistent_read(true)
-            .send()
-            .await
-            .map_err(|error| StoreError::service("reading usage", error))?;
-        found.item.as_ref().map_or(Ok(Tally::default()), read_tally)
+        let items = self.usage_items(customer, month_sk(month)).await?;
+        let mut sum = Tally::default();
+        for (_, item) in &items {
+            sum.merge(&read_tally(item)?);
+        }
+        Ok(sum)
     }
 
     /// The tallies of the days of a customer's month.
@@ -456,16 +452,20 @@ impl Store {
         customer: &CustomerId,
         month: Month,
     ) -> Result<BTreeMap<Day, Tally>, StoreError> {
-        let sk = format!("DAY#{month}-");
-        let items = self.usage_items(customer, sk).await?;
-        items
-            .iter()
-            .map(|(sk, item)| {
-                let day = sk.strip_prefix("DAY#").and_then(|day| day.parse().ok());
-                let day = day.ok_or_else(|| StoreError::corrupt("tally", attr::SK))?;
-                Ok((day, read_tally(item)?))
-            })
-            .collect()
+        let items = self.usage_items(customer, format!("DAY#{month}-")).await?;
+        let mut days: BTreeMap<Day, Tally> = BTreeMap::new();
+        for (sk, item) in &items {
+            let day = sk
+                .strip_prefix("DAY#")
+                .map(|rest| match rest.split_once('/') {
+                    Some((day, _)) => day,
+                    None => rest,
+                });
+            let day = day.and_then(|day| day.parse().ok());
+            let day = day.ok_or_else(|| StoreError::corrupt("tally", attr::SK))?;
+            days.entry(day).or_default().merge(&read_tally(item)?);
+        }
+        Ok(days)
     }
 
     /// The tallies of the endpoints of a customer's day.
@@ -477,23 +477,26 @@ impl Store {
         customer: &CustomerId,
         day: Day,
     ) -> Result<BTreeMap<Endpoint, Tally>, StoreError> {
-        let prefix = format!("ENDPOINT#{day}#");
+        let prefix = endpoints_sk(day);
         let items = self.usage_items(customer, prefix.clone()).await?;
-        items
-            .iter()
-            .map(|(sk, item)| {
-                let endpoint = sk
-                    .strip_prefix(&prefix)
-                    .and_then(|rest| rest.split_once(' '));
-                let (method, route) =
-                    endpoint.ok_or_else(|| StoreError::corrupt("tally", attr::SK))?;
-                let endpoint = Endpoint {
-                    method: method.to_owned(),
-                    route: route.to_owned(),
-                };
-                Ok((endpoint, read_tally(item)?))
-            })
-            .collect()
+        let mut endpoints: BTreeMap<Endpoint, Tally> = BTreeMap::new();
+        for (sk, item) in &items {
+            // After the day, `/<shard>` where it is spread; no method has a space.
+            let endpoint = sk
+                .strip_prefix(&prefix)
+                .and_then(|rest| rest.split_once('#'))
+                .and_then(|(_, endpoint)| endpoint.split_once(' '));
+            let (method, route) = endpoint.ok_or_else(|| StoreError::corrupt("tally", attr::SK))?;
+            let endpoint = Endpoint {
+                method: method.to_owned(),
+                route: route.to_owned(),
+            };
+            endpoints
+                .entry(endpoint)
+                .or_default()
+                .merge(&read_tally(item)?);
+        }
+        Ok(endpoints)
     }
 
     /// Billable calls of a customer's month by day and plan, read consistently.
@@ -543,11 +546,108 @@ impl Store {
     }
 }
 
-fn quarantined(key: Item, entry: &EntryPart<'_>, body: AttributeValue) -> Item {
-    let mut item = key;
-    item.insert("customer".into(), s(entry.customer.as_str()));
-    item.insert("refused".into(), reasons(entry.refused));
-    item.insert("body".into(), body);
-    item.insert("received_at".into(), t(entry.received_at));
-    item
+/// What became of a batch.
+enum Batch {
+    /// Of each part, if it is known. If it is not, the part was not counted, and can be.
+    Written(Vec<Option<Written>>),
+    /// It may have been counted.
+    Failed(StoreError),
+}
+
+/// An item that tallies are added to.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Sum<'a> {
+    Day(Day),
+    Endpoint(&'a (Day, Endpoint)),
+    Month(Month),
+}
+
+fn sums_of<'a>(part: &'a EntryPart<'_>) -> impl Iterator<Item = (&'a CustomerId, Sum<'a>)> {
+    let sums = part.aggregates;
+    let days = sums.days.keys().map(|day| Sum::Day(*day));
+    let endpoints = sums.endpoints.keys().map(Sum::Endpoint);
+    let months = sums.months.keys().map(|month| Sum::Month(*month));
+    let sums = days.chain(endpoints).chain(months);
+    sums.map(|sum| (part.customer, sum))
+}
+
+/// Batches that fit into a transaction each. A batch has no identity twice.
+fn batches<'a, 'b>(parts: &'b [Prepared<'a>]) -> Vec<Vec<&'b Prepared<'a>>> {
+    let mut batches = Vec::new();
+    let mut batch: Vec<&Prepared> = Vec::new();
+    let (mut puts, mut bytes) = (0, 0);
+    let mut claims = BTreeSet::new();
+    let mut sums = BTreeSet::new();
+    for prepared in parts {
+        let (more_puts, more_bytes) = prepared.puts();
+        let more_sums = sums_of(prepared.part).filter(|sum| !sums.contains(sum));
+        let fits = puts + more_puts + sums.len() + more_sums.count() <= MAX_ACTIONS
+            && bytes + more_bytes <= MAX_BODY_BYTES
+            && !claims.contains(&(&prepared.pk, prepared.part.part));
+        if !fits && !batch.is_empty() {
+            batches.push(std::mem::take(&mut batch));
+            (puts, bytes) = (0, 0);
+            claims.clear();
+            sums.clear();
+        }
+        sums.extend(sums_of(prepared.part));
+        claims.insert((&prepared.pk, prepared.part.part));
+        puts += more_puts;
+        bytes += more_bytes;
+        batch.push(prepared);
+    }
+    if !batch.is_empty() {
+        batches.push(batch);
+    }
+    batches
+}
+
+/// What the log holds of each part, after a transaction that found some of them in it.
+fn found(
+    batch: &[&Prepared<'_>],
+    mark: &str,
+    refusals: &[Refusal],
+) -> Result<Vec<Option<Written>>, StoreError> {
+    let of_part = |(at, prepared): (usize, &&Prepared<'_>)| {
+        let Some(Refusal::Condition(claimed)) = refusals.get(at) else {
+            return Ok(None);
+        };
+        let claimed = claimed.as_ref();
+        let claimed = claimed.ok_or_else(|| StoreError::corrupt("claim", attr::PK))?;
+        let claimed = Reader::new("claim", claimed);
+        let is_same = claimed.text("digest")? == prepared.digest;
+        let is_own = claimed.opt_text("written_by")? == Some(mark);
+        Ok(Some(match (is_same, is_own) {
+            (true, true) => Written::Counted,
+            (true, false) => Written::Duplicate,
+            (false, _) => Written::Conflict,
+        }))
+    };
+    let found: Vec<_> = batch
+        .iter()
+        .enumerate()
+        .map(of_part)
+        .collect::<Result<_, _>>()?;
+    if found.iter().all(Option::is_none) {
+        return Err(StoreError::corrupt("claim", attr::PK));
+    }
+    Ok(found)
+}
+
+/// Enters a month in the index of billable months if any of its calls was made on a plan that charges
+/// overage.
+fn list_if_billable(
+    action: Action,
+    customer: &CustomerId,
+    month: Month,
+    tally: &Tally,
+    plans: &Catalog,
+) -> Action {
+    let charges = |plan: &PlanId| plans.get(plan).is_some_and(|plan| plan.charges_overage());
+    if tally.billable.keys().any(charges) {
+        let listed = billable_month(month, shard_of(customer));
+        action.also_set(attr::BILLABLE_MONTH, s(listed))
+    } else {
+        action
+    }
 }

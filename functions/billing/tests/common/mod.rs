@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use billing::{App, Charge, NightError, Report, handle};
 use serde_json::{Value, json};
@@ -14,7 +15,7 @@ use tollgate_domain::usage::{Aggregates, Tally};
 use tollgate_domain::window::Day;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_local_aws::{CloudWatch, Fault};
-use tollgate_store::{EntryPart, LedgerEntry, StoreError};
+use tollgate_store::{EntryPart, LedgerEntry, Spread, StoreError};
 
 /// The night at which most stacks stand.
 pub(crate) const NIGHT: &str = "2026-11-23T02:00:00Z";
@@ -64,7 +65,7 @@ impl Stack {
         id: &str,
         customer: &str,
         (day, plan, calls): (&str, &str, u64),
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), Arc<StoreError>> {
         let day: Day = p(day);
         let tally = Tally {
             calls,
@@ -87,8 +88,9 @@ impl Stack {
             body: id.as_bytes(),
             received_at: self.app.clock.now(),
         };
-        let written = self.at.store.write_usage(&entry, &self.app.plans).await;
-        written.map(|_| ())
+        let (store, spread) = (&self.at.store, Spread::default());
+        let mut outcomes = store.write_usage(&[entry], &self.app.plans, &spread).await;
+        outcomes.pop().unwrap().map(drop)
     }
 
     /// Counts billable calls of a customer on one day and plan.

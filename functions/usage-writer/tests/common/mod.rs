@@ -12,7 +12,7 @@ use tollgate_domain::plan::Catalog;
 use tollgate_domain::usage::Tally;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_local_aws::{CloudWatch, Fault};
-use tollgate_store::Quarantined;
+use tollgate_store::{Quarantined, Spread};
 use usage_writer::{App, handle};
 
 /// The instant at which most stacks stand, just after the records of the events were made.
@@ -140,6 +140,7 @@ impl Stack {
         let cloudwatch = CloudWatch::default();
         let app = App {
             store: at.store.clone(),
+            spread: Spread::default(),
             plans: Catalog::shipped().unwrap(),
             clock: at.clock(),
             metrics: cloudwatch.metrics("test", at.clock()),

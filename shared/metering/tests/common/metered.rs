@@ -7,10 +7,11 @@
 #![allow(dead_code, reason = "each test binary uses a part of this")]
 
 use serde_json::Value;
+use tollgate_domain::llm::LlmPrices;
 use tollgate_domain::plan::Catalog;
 use tollgate_domain::usage::{EVENT_TYPE, UsageEntry, UsageRecord, read_entry, read_record};
 use tollgate_local_aws::fixture::Fixture;
-use tollgate_metering::Emitter;
+use tollgate_metering::{Emitter, Metering};
 
 /// The instant at which all tests begin.
 pub(crate) const NOW: &str = "2026-11-22T10:00:00Z";
@@ -25,6 +26,11 @@ pub(crate) struct Entry {
 pub(crate) fn emitter(at: &Fixture, function: &str) -> Emitter {
     let sdk = at.aws.sdk_config();
     Emitter::new(&sdk, "usage", function, at.clock(), at.entropy.clone())
+}
+
+/// Metering of that function, with the shipped prices.
+pub(crate) fn metering(at: &Fixture, function: &str) -> Metering {
+    Metering::new(emitter(at, function), LlmPrices::shipped().unwrap())
 }
 
 /// The EventBridge events that have come to the queue since the last look.

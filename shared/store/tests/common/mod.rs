@@ -8,6 +8,7 @@
 
 use std::fmt::Debug;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -24,7 +25,7 @@ use tollgate_runtime::Entropy;
 use tollgate_store::schema::{TABLES, Table};
 use tollgate_store::{
     Account, BillableCursor, Claimed, Created, CustomerChange, EntryPart, Idempotency, KeyChange,
-    KeyRef, NewKey, Recorded, RefusedRecord, Rotated, Store, Updated, Written,
+    KeyRef, NewKey, Recorded, RefusedRecord, Rotated, Spread, Store, StoreError, Updated, Written,
 };
 
 /// The instant at which all fixtures stand.
@@ -171,8 +172,18 @@ pub(crate) async fn record(at: &Fixture, charge: &ChargeIntent, before: Charged)
 }
 
 pub(crate) async fn write_usage(at: &Fixture, entry: &Entry) -> Written {
-    let written = at.store.write_usage(&entry.part(), &plans()).await;
-    written.unwrap()
+    try_to_write(&at.store, &entry.part()).await.unwrap()
+}
+
+/// The same, where it may fail.
+pub(crate) async fn try_to_write(
+    store: &Store,
+    part: &EntryPart<'_>,
+) -> Result<Written, StoreError> {
+    let part = std::slice::from_ref(part);
+    let mut outcomes = store.write_usage(part, &plans(), &Spread::default()).await;
+    let outcome = outcomes.pop().unwrap();
+    outcome.map_err(|error| Arc::into_inner(error).unwrap())
 }
 
 /// A fixture with the customer `acme` and these keys.
@@ -205,6 +216,8 @@ pub(crate) fn call(time: &str, plan: &str, endpoint: &str, status: u16) -> Usage
         endpoint: endpoint.into(),
         status,
         latency_ms: 5,
+        request_bytes: None,
+        response_bytes: None,
         billable: None,
         costs: Vec::new(),
     }

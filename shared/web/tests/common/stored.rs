@@ -16,7 +16,7 @@ use tollgate_domain::usage::{Aggregates, Tally};
 use tollgate_domain::window::Day;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_store::schema::TABLES;
-use tollgate_store::{Created, EntryPart, Written};
+use tollgate_store::{Created, EntryPart, Spread, Written};
 
 /// Reads an id, an instant, a month: whatever a literal stands for.
 pub(crate) fn p<T: FromStr<Err: Debug>>(text: &str) -> T {
@@ -80,8 +80,9 @@ pub(crate) async fn add_usage(at: &Fixture, customer: &str, day: &str, tally: Ta
         body: b"{}",
         received_at: at.clock().now(),
     };
-    let written = at.store.write_usage(&entry, &plans()).await.unwrap();
-    assert_eq!(written, Written::Counted);
+    let (store, plans, spread) = (&at.store, plans(), Spread::default());
+    let outcomes = store.write_usage(&[entry], &plans, &spread).await;
+    assert_eq!(*outcomes[0].as_ref().unwrap(), Written::Counted);
 }
 
 /// So many billable calls on a plan.

@@ -1,0 +1,88 @@
+//! What arrived, kept as it arrived: compressed, and over several items where one is too small.
+//!
+//! The first item is the head, which says what the body is of. The others have its key, with `+1`,
+//! `+2` and so on after the sort key, and hold nothing else. All are written in one transaction.
+
+use std::io::{Read, Write as _};
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
+
+use crate::error::StoreError;
+use crate::item::{Item, Reader, b, keys};
+use crate::schema::{Table, attr};
+use crate::transaction::Action;
+
+/// What one item takes of a body: DynamoDB's 400 KB, less room for what else is in the head.
+const PIECE: usize = 380_000;
+
+/// A body, compressed.
+#[derive(Debug, Clone)]
+pub(crate) struct Body(Vec<u8>);
+
+impl Body {
+    pub(crate) fn compressed(body: &[u8]) -> Result<Self, StoreError> {
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
+        gzip.write_all(body)
+            .and_then(|()| gzip.finish())
+            .map(Self)
+            .map_err(|error| StoreError::request("compressing an entry", error))
+    }
+
+    /// How many items it takes.
+    pub(crate) fn items(&self) -> usize {
+        self.0.len().div_ceil(PIECE)
+    }
+
+    /// In bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Puts the body into `head`, and what does not fit beside it. The head's action is the first:
+    /// it is the one for a condition.
+    pub(crate) fn put(&self, table: Table, mut head: Item) -> (Action, Vec<Action>) {
+        let mut pieces = self.0.chunks(PIECE);
+        let first = pieces.next().unwrap_or_default();
+        head.insert("body".into(), b(first.to_vec()));
+        let text = |name: &str| match head.get(name) {
+            Some(AttributeValue::S(text)) => text.clone(),
+            _ => String::new(),
+        };
+        let (pk, sk) = (text(attr::PK), text(attr::SK));
+        let expires = head.get(attr::EXPIRES).cloned();
+        let rest = pieces.enumerate().map(|(at, piece)| {
+            let mut item = keys(&pk, format!("{sk}+{}", at + 1));
+            item.insert("body".into(), b(piece.to_vec()));
+            if let Some(expires) = &expires {
+                item.insert(attr::EXPIRES.into(), expires.clone());
+            }
+            Action::put(table, item)
+        });
+        let rest = rest.collect();
+        (Action::put(table, head), rest)
+    }
+}
+
+/// Whether this is not a head.
+pub(crate) fn is_piece(sk: &str) -> bool {
+    sk.contains('+')
+}
+
+/// The body that is in a head and the pieces after it, in their order.
+pub(crate) fn read_body<'a>(
+    kind: &'static str,
+    items: impl IntoIterator<Item = &'a Item>,
+) -> Result<Vec<u8>, StoreError> {
+    let mut gzip = Vec::new();
+    for item in items {
+        gzip.extend(Reader::new(kind, item).bytes("body")?);
+    }
+    let mut body = Vec::new();
+    GzDecoder::new(&gzip[..])
+        .read_to_end(&mut body)
+        .map_err(|_| StoreError::corrupt(kind, "body"))?;
+    Ok(body)
+}

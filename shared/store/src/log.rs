@@ -1,0 +1,137 @@
+//! The log of entries that were counted, read back.
+
+use tollgate_domain::id::CustomerId;
+use tollgate_domain::window::Day;
+
+use crate::Store;
+use crate::accounts::Page;
+use crate::body::{is_piece, read_body};
+use crate::error::StoreError;
+use crate::item::{Item, Reader, keys, s};
+use crate::schema::{LOGGED, USAGE_LOG, attr};
+use crate::usage::part_sk;
+
+/// Parts in a page.
+const PAGE: i32 = 25;
+/// What separates the parts of a cursor: no id has it.
+const BETWEEN: char = '\n';
+
+/// An entry, as far as its records of one day are concerned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Logged {
+    /// The UTC day of the records that were counted.
+    pub day: Day,
+    /// How many there are.
+    pub records: u64,
+    /// The whole entry as it arrived, with the records of other days, and those that were refused.
+    pub body: Vec<u8>,
+}
+
+impl Store {
+    /// The entries with records of a customer from `from` to `to`, both included, that were counted,
+    /// by day and within a day in the order in which they arrived. An entry with records of several
+    /// days comes once for each of them. The index behind it lags by well under a second.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn logged(
+        &self,
+        customer: &CustomerId,
+        (from, to): (Day, Day),
+        after: Option<&str>,
+    ) -> Result<Page<Logged>, StoreError> {
+        let start = after
+            .map(|after| start_after(customer, after))
+            .transpose()?;
+        let found = self
+            .client
+            .query()
+            .table_name(self.table(USAGE_LOG))
+            .index_name(LOGGED.name)
+            .key_condition_expression("customer = :customer AND log_order BETWEEN :from AND :to")
+            .expression_attribute_values(":customer", s(customer.as_str()))
+            .expression_attribute_values(":from", s(format!("{from}#")))
+            .expression_attribute_values(":to", s(format!("{to}#~")))
+            .limit(PAGE)
+            .set_exclusive_start_key(start)
+            .send()
+            .await
+            .map_err(|error| StoreError::service("listing counted entries", error))?;
+        let mut items = Vec::new();
+        for key in found.items() {
+            let key = Reader::new("log", key);
+            let (pk, sk) = (key.text(attr::PK)?, key.text(attr::SK)?);
+            items.extend(self.logged_part(pk, sk).await?);
+        }
+        let next = found.last_evaluated_key.as_ref().map(cursor).transpose()?;
+        Ok(Page { items, next })
+    }
+
+    /// A part, unless it has expired since it was listed.
+    async fn logged_part(&self, pk: &str, sk: &str) -> Result<Option<Logged>, StoreError> {
+        let entry = self.entry_items(pk).await?;
+        let sk_of = |item| Reader::new("log", item).text(attr::SK);
+        let mut part = None;
+        let mut body = Vec::new();
+        for item in &entry {
+            let found = sk_of(item)?;
+            if found == sk {
+                part = Some(Reader::new("log", item));
+            }
+            if found == part_sk(0) || is_piece(found) {
+                body.push(item);
+            }
+        }
+        let Some(part) = part.filter(|_| !body.is_empty()) else {
+            return Ok(None);
+        };
+        let order = part.text(attr::LOG_ORDER)?;
+        let day = order.split_once('#').and_then(|(day, _)| day.parse().ok());
+        Ok(Some(Logged {
+            day: day.ok_or_else(|| part.corrupt(attr::LOG_ORDER))?,
+            records: part.number("records")?,
+            body: read_body("log", body)?,
+        }))
+    }
+
+    /// All items of an entry, in the order of their sort keys.
+    async fn entry_items(&self, pk: &str) -> Result<Vec<Item>, StoreError> {
+        let mut items = Vec::new();
+        let mut start = None;
+        loop {
+            let found = self
+                .client
+                .query()
+                .table_name(self.table(USAGE_LOG))
+                .key_condition_expression("pk = :pk")
+                .expression_attribute_values(":pk", s(pk))
+                .consistent_read(true)
+                .set_exclusive_start_key(start)
+                .send()
+                .await
+                .map_err(|error| StoreError::service("reading a counted entry", error))?;
+            items.extend(found.items.unwrap_or_default());
+            start = found.last_evaluated_key;
+            if start.is_none() {
+                return Ok(items);
+            }
+        }
+    }
+}
+
+fn cursor(key: &Item) -> Result<String, StoreError> {
+    let key = Reader::new("log", key);
+    let parts = [attr::LOG_ORDER, attr::PK, attr::SK].map(|name| key.text(name));
+    let [order, pk, sk] = parts;
+    Ok([order?, pk?, sk?].join(&BETWEEN.to_string()))
+}
+
+fn start_after(customer: &CustomerId, cursor: &str) -> Result<Item, StoreError> {
+    let corrupt = || StoreError::corrupt("cursor", attr::LOG_ORDER);
+    let (order, key) = cursor.split_once(BETWEEN).ok_or_else(corrupt)?;
+    let (pk, sk) = key.split_once(BETWEEN).ok_or_else(corrupt)?;
+    let mut start = keys(pk, sk);
+    start.insert(attr::CUSTOMER.into(), s(customer.as_str()));
+    start.insert(attr::LOG_ORDER.into(), s(order));
+    Ok(start)
+}
