@@ -3,8 +3,10 @@
 //! once.
 
 pub mod limiter;
+pub mod metering;
 mod network;
 pub mod seeds;
+mod time;
 
 use std::sync::Arc;
 
@@ -33,14 +35,19 @@ pub enum Unable {
     MadeUp(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+fn made_up<T, E: std::error::Error + Send + Sync + 'static>(
+    made: Result<T, E>,
+) -> Result<T, Unable> {
+    made.map_err(|error| Unable::MadeUp(Box::new(error)))
+}
+
 /// The services, with empty tables. Runs of different seeds can share them.
 ///
 /// # Errors
 /// When they do not start.
 pub fn services() -> Result<LocalAws, Unable> {
     let rule = Rule::new(json!({ "detail-type": [EVENT_TYPE] }));
-    let rule = rule.map_err(|error| Unable::MadeUp(Box::new(error)))?;
-    let aws = LocalAws::in_memory(rule, Clock::system(), Entropy::seeded(0))?;
+    let aws = LocalAws::in_memory(made_up(rule)?, Clock::system(), Entropy::seeded(0))?;
     aws.create_tables(PREFIX)?;
     Ok(aws)
 }

@@ -13,9 +13,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use serde_json::json;
+use serde_json::{Value, json};
+use simulation::metering::Deviation;
 use simulation::seeds::run_all;
-use simulation::{Unable, limiter, services};
+use simulation::{Unable, limiter, metering, services};
 use tollgate_runtime::Chain;
 
 /// Runs the product's own code with everything that can go wrong, and holds it against a model.
@@ -30,6 +31,8 @@ struct Cli {
 enum Subject {
     /// The authorizer's limits: never exceeded, and used up.
     Limiter(Runs),
+    /// Usage from the call to the tallies: nothing lost, and nothing counted twice.
+    Metering(Runs),
 }
 
 #[derive(Args)]
@@ -57,8 +60,11 @@ enum Failed {
 const TOLD: usize = 5;
 
 fn main() -> ExitCode {
-    let Subject::Limiter(runs) = Cli::parse().subject;
-    match limits(&runs) {
+    let ended = match Cli::parse().subject {
+        Subject::Limiter(runs) => limits(&runs),
+        Subject::Metering(runs) => usage(&runs),
+    };
+    match ended {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -68,25 +74,39 @@ fn main() -> ExitCode {
     }
 }
 
+fn progress(done: u64) {
+    if done.is_multiple_of(5_000) {
+        eprintln!("{done} seeds");
+    }
+}
+
+/// Prints what happened in a run, and what should not have.
+fn tell(lines: &[String], wrong: &[String]) {
+    for line in lines {
+        println!("{line}");
+    }
+    for what in wrong {
+        println!("violation: {what}");
+    }
+}
+
+fn write(runs: &Runs, figures: &Value) -> Result<(), Failed> {
+    let Some(path) = &runs.json else {
+        return Ok(());
+    };
+    std::fs::write(path, format!("{figures:#}\n"))
+        .map_err(|error| Failed::Figures(path.clone(), error))
+}
+
 /// Whether all limits held.
 fn limits(runs: &Runs) -> Result<bool, Failed> {
     let (seeds, violations) = match runs.seed {
         Some(seed) => {
             let told = limiter::replay(seed, &services()?)?;
-            for line in &told.lines {
-                println!("{line}");
-            }
-            for what in &told.violations {
-                println!("violation: {what}");
-            }
+            tell(&told.lines, &told.violations);
             (1, usize::from(!told.violations.is_empty()))
         }
         None => {
-            let progress = |done: u64| {
-                if done.is_multiple_of(5_000) {
-                    eprintln!("{done} seeds");
-                }
-            };
             let violations = run_all(runs.seeds, limiter::run, progress)?;
             for violation in violations.iter().take(TOLD) {
                 for what in &violation.what {
@@ -97,10 +117,36 @@ fn limits(runs: &Runs) -> Result<bool, Failed> {
         }
     };
     println!("{seeds} seeds, {violations} with violations");
-    if let Some(path) = &runs.json {
-        let figures = json!({ "seeds": seeds, "violations": violations });
-        std::fs::write(path, format!("{figures:#}\n"))
-            .map_err(|error| Failed::Figures(path.clone(), error))?;
-    }
+    write(runs, &json!({ "seeds": seeds, "violations": violations }))?;
     Ok(violations == 0)
+}
+
+/// Whether everything was counted once.
+fn usage(runs: &Runs) -> Result<bool, Failed> {
+    let (seeds, deviations) = match runs.seed {
+        Some(seed) => {
+            let told = metering::replay(seed, &services()?)?;
+            tell(&told.lines, &told.deviation.mismatches);
+            (1, vec![told.deviation])
+        }
+        None => {
+            let violations = run_all(runs.seeds, metering::run, progress)?;
+            for violation in violations.iter().take(TOLD) {
+                for what in &violation.what.mismatches {
+                    println!("seed {}: {what}", violation.seed);
+                }
+            }
+            let deviations = violations.into_iter().map(|violation| violation.what);
+            (runs.seeds, deviations.collect())
+        }
+    };
+    let sum = |of: fn(&Deviation) -> u64| deviations.iter().map(of).sum::<u64>();
+    let (lost, doubled) = (sum(|d| d.lost), sum(|d| d.doubled));
+    let mismatches: usize = deviations.iter().map(|d| d.mismatches.len()).sum();
+    println!("{seeds} seeds: {lost} records lost, {doubled} doubled, {mismatches} mismatches");
+    let figures = json!({
+        "seeds": seeds, "lost": lost, "doubled": doubled, "mismatches": mismatches,
+    });
+    write(runs, &figures)?;
+    Ok(lost == 0 && doubled == 0 && mismatches == 0)
 }

@@ -1,4 +1,4 @@
-//! A network between one instance and the store, on which happens whatever can: requests and answers
+//! A network between one instance and a service, on which happens whatever can: requests and answers
 //! are lost, come twice, come late, or not at all.
 //!
 //! What becomes of a request depends on the seed and on the request alone, so that a seed tells the
@@ -32,6 +32,8 @@ pub(crate) struct Weather {
     held_back: u64,
     /// Takes effect, and is never answered.
     unanswered: u64,
+    /// Of transactions: meets another at one of its items.
+    conflict: u64,
 }
 
 impl Weather {
@@ -43,6 +45,7 @@ impl Weather {
         slow: 0,
         held_back: 0,
         unanswered: 0,
+        conflict: 0,
     };
     pub(crate) const LOSSY: Self = Self {
         request_lost: 5,
@@ -52,6 +55,7 @@ impl Weather {
         slow: 5,
         held_back: 0,
         unanswered: 0,
+        conflict: 0,
     };
     pub(crate) const STORMY: Self = Self {
         request_lost: 10,
@@ -61,6 +65,17 @@ impl Weather {
         slow: 10,
         held_back: 10,
         unanswered: 5,
+        conflict: 0,
+    };
+    /// Of a service that is as good as gone.
+    pub(crate) const DARK: Self = Self {
+        request_lost: 95,
+        ..Self::CALM
+    };
+    /// What a transaction meets at a busy table besides.
+    pub(crate) const CROWDED: Self = Self {
+        conflict: 25,
+        ..Self::STORMY
     };
 }
 
@@ -77,10 +92,41 @@ pub(crate) struct Write {
     pub(crate) unseen_effect: Option<Instant>,
 }
 
+/// What is at the other end of a line: takes the target and the body of a request, and gives status and
+/// body of its answer.
+#[derive(Clone)]
+pub(crate) struct Far(Arc<Answer>);
+
+type Answer = dyn Fn(&str, &str) -> (u16, String) + Send + Sync;
+
+impl Far {
+    pub(crate) fn new(
+        answer: impl Fn(&str, &str) -> (u16, String) + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(answer))
+    }
+
+    /// The tables.
+    pub(crate) fn tables(aws: &LocalAws) -> Self {
+        let aws = aws.clone();
+        Self::new(move |target, body| aws.answer(target, body))
+    }
+
+    fn answer(&self, target: &str, body: &str) -> (u16, String) {
+        (self.0)(target, body)
+    }
+}
+
+impl std::fmt::Debug for Far {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Far").finish_non_exhaustive()
+    }
+}
+
 /// What one instance is connected by. Cheap to clone; all clones are the same line.
 #[derive(Debug, Clone)]
 pub(crate) struct Network {
-    aws: LocalAws,
+    far: Far,
     line: Arc<Line>,
 }
 
@@ -107,6 +153,7 @@ struct Fate {
     /// Not at all, if there is none.
     takes_effect: bool,
     is_throttled: bool,
+    meets_another: bool,
     again_after: Option<Duration>,
     answer: Reply,
     answered_after: Duration,
@@ -121,7 +168,7 @@ enum Reply {
 
 impl Network {
     /// A line of its own seed, in a run that began at this instant.
-    pub(crate) fn new(aws: LocalAws, seed: u64, began: Instant, trace: Trace) -> Self {
+    pub(crate) fn new(far: Far, seed: u64, began: Instant, trace: Trace) -> Self {
         let state = State {
             weather: Weather::CALM,
             sent: HashMap::new(),
@@ -134,7 +181,7 @@ impl Network {
             state: Mutex::new(state),
         };
         Self {
-            aws,
+            far,
             line: Arc::new(line),
         }
     }
@@ -227,7 +274,7 @@ impl Network {
         tokio::spawn(async move {
             sleep(fate.arrives_after).await;
             let take_effect = || {
-                let answered = this.aws.answer(&target, &body);
+                let answered = this.far.answer(&target, &body);
                 this.tell(|| format!("is answered {} {}", answered.0, answered.1));
                 answered
             };
@@ -237,6 +284,8 @@ impl Network {
             };
             let answered = if fate.is_throttled {
                 Some(throttled())
+            } else if fate.meets_another && target.ends_with(".TransactWriteItems") {
+                Some(cancelled(&value))
             } else {
                 fate.takes_effect.then(take_effect)
             };
@@ -245,7 +294,7 @@ impl Network {
                 let (again, target, body) = (this.clone(), target.clone(), body.clone());
                 tokio::spawn(async move {
                     sleep(later).await;
-                    let (status, answer) = again.aws.answer(&target, &body);
+                    let (status, answer) = again.far.answer(&target, &body);
                     again.tell(|| format!("again: {status} {answer}"));
                     if status == 200 {
                         again.was_unseen(write, Some(Instant::now()));
@@ -282,6 +331,20 @@ fn throttled() -> (u16, String) {
     (400, error.to_string())
 }
 
+fn cancelled(request: &Value) -> (u16, String) {
+    let actions = request["TransactItems"].as_array().map_or(0, Vec::len);
+    let mut reasons = vec![serde_json::json!({ "Code": "None" }); actions];
+    if let Some(last) = reasons.last_mut() {
+        *last = serde_json::json!({ "Code": "TransactionConflict", "Message": "simulated" });
+    }
+    let error = serde_json::json!({
+        "__type": "com.amazonaws.dynamodb.v20120810#TransactionCanceledException",
+        "Message": "simulated: Transaction cancelled",
+        "CancellationReasons": reasons,
+    });
+    (400, error.to_string())
+}
+
 impl Weather {
     fn fate(&self, drawn: &Entropy) -> Fate {
         let mut lot = drawn.below(100);
@@ -299,6 +362,7 @@ impl Weather {
             arrives_after: ms(10),
             takes_effect: true,
             is_throttled: false,
+            meets_another: false,
             again_after: None,
             answer: Reply::Arrives,
             answered_after: ms(10),
@@ -321,6 +385,8 @@ impl Weather {
             fate.arrives_after = ms(200_000);
         } else if meets(self.unanswered) {
             fate.answer = Reply::Never;
+        } else if meets(self.conflict) {
+            fate.meets_another = true;
         }
         fate
     }

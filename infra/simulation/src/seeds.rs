@@ -13,22 +13,23 @@ const RUNS_PER_TABLES: u64 = 500;
 
 /// A seed whose run was not as the model says.
 #[derive(Debug, Clone)]
-pub struct Violation {
+pub struct Violation<T> {
     /// Replays it.
     pub seed: u64,
-    /// What was wrong, in words.
-    pub what: Vec<String>,
+    /// What was wrong.
+    pub what: T,
 }
 
-/// Runs seeds 0 to `seeds`, and tells `progress` how many are done each time.
+/// Runs seeds 0 to `seeds`, and tells `progress` how many are done each time. A run gives what was
+/// wrong, if anything was.
 ///
 /// # Errors
 /// When a run cannot be made.
-pub fn run_all(
+pub fn run_all<T: Send>(
     seeds: u64,
-    run: impl Fn(u64, &LocalAws) -> Result<Vec<String>, Unable> + Sync,
+    run: impl Fn(u64, &LocalAws) -> Result<Option<T>, Unable> + Sync,
     progress: impl Fn(u64) + Sync,
-) -> Result<Vec<Violation>, Unable> {
+) -> Result<Vec<Violation<T>>, Unable> {
     let next = AtomicU64::new(0);
     let done = AtomicU64::new(0);
     let violations = Mutex::new(Vec::new());
@@ -43,8 +44,7 @@ pub fn run_all(
             }
             let aws = services()?;
             for seed in first..seeds.min(first + share) {
-                let what = run(seed, &aws)?;
-                if !what.is_empty() {
+                if let Some(what) = run(seed, &aws)? {
                     let mut violations = violations.lock().unwrap_or_else(PoisonError::into_inner);
                     violations.push(Violation { seed, what });
                 }

@@ -23,7 +23,7 @@ mod event;
 mod metered;
 
 use event::Event;
-use metered::{NOW, delivered, emitter, entries, the_record};
+use metered::{NOW, delivered, entries, the_record};
 
 fn event() -> Event {
     Event::load("ping/ping")

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use authorizer::{App, Refused, Request, Settings, handle};
 use aws_types::region::Region;
-use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -18,12 +17,13 @@ use tollgate_domain::key::{ApiKey, KeyFormat, KeyRecord, Owner, Role};
 use tollgate_domain::plan::{Catalog, Overrides};
 use tollgate_domain::window::{Hour, Month};
 use tollgate_local_aws::LocalAws;
-use tollgate_runtime::{Clock, Entropy, Metrics, aws};
+use tollgate_runtime::{Entropy, Metrics, aws};
 use tollgate_store::{KeyChange, KeyRef, NewKey, Store};
 
 use super::scenario::{Event, Scenario};
-use crate::network::{Network, Weather, Write};
-use crate::{PREFIX, Trace, Unable};
+use crate::network::{Far, Network, Weather, Write};
+use crate::time::Time;
+use crate::{PREFIX, Trace, Unable, made_up};
 
 /// Longer than anything is held back on the network.
 const ALL_HAS_ARRIVED: Duration = Duration::from_secs(600);
@@ -95,13 +95,6 @@ struct Names {
     seed: u64,
 }
 
-/// The time of a run: the runtime's, which passes when there is nothing else to do.
-#[derive(Clone, Copy)]
-struct Time {
-    began: Instant,
-    start: Timestamp,
-}
-
 struct Instance {
     app: App,
     network: Network,
@@ -125,24 +118,6 @@ impl Names {
     }
 }
 
-impl Time {
-    /// The time by a clock that is so far ahead.
-    fn clock(self, skew_ms: Arc<AtomicI64>) -> Clock {
-        Clock::from_fn(move || {
-            let passed = SignedDuration::try_from(self.began.elapsed()).unwrap_or_default();
-            let ahead = SignedDuration::from_millis(skew_ms.load(Ordering::Relaxed));
-            let now = self.start.saturating_add(passed.saturating_add(ahead));
-            now.unwrap_or(self.start)
-        })
-    }
-}
-
-fn made_up<T, E: std::error::Error + Send + Sync + 'static>(
-    made: Result<T, E>,
-) -> Result<T, Unable> {
-    made.map_err(|error| Unable::MadeUp(Box::new(error)))
-}
-
 impl<'a> World<'a> {
     /// A world in which nothing has happened yet.
     pub(crate) async fn new(
@@ -151,10 +126,7 @@ impl<'a> World<'a> {
         aws: &LocalAws,
         trace: Trace,
     ) -> Result<Self, Unable> {
-        let time = Time {
-            began: Instant::now(),
-            start: made_up(scenario.start.parse())?,
-        };
+        let time = Time::beginning(made_up(scenario.start.parse())?);
         let right = time.clock(Arc::default());
         let entropy = Entropy::seeded(seed);
         let admin = Store::new(&aws.sdk_config(), PREFIX, right, entropy.clone());
@@ -233,7 +205,12 @@ impl<'a> World<'a> {
     fn instance(&mut self, skew_ms: i64) -> Instance {
         let number = u64::try_from(self.lines.len()).unwrap_or(u64::MAX);
         let line = self.names.seed.wrapping_mul(1_000).wrapping_add(number);
-        let network = Network::new(self.aws.clone(), line, self.time.began, self.trace.clone());
+        let network = Network::new(
+            Far::tables(&self.aws),
+            line,
+            self.time.began,
+            self.trace.clone(),
+        );
         network.set(self.scenario.weather);
         self.lines.push(network.clone());
         let skew_ms = Arc::new(AtomicI64::new(skew_ms));

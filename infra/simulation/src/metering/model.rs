@@ -1,0 +1,161 @@
+//! What the tallies must come to: every record that was accepted, once.
+
+use std::collections::BTreeMap;
+
+use jiff::civil::Date;
+use serde_json::Value;
+use tollgate_domain::usage::Tally;
+use tollgate_domain::window::{Day, Month};
+use tollgate_store::{Store, StoreError};
+
+use super::Deviation;
+
+/// Tallies by what they are of: `month`, `week`, `day`, `endpoint`, `customer` or `total`.
+type Tallies = BTreeMap<String, Tally>;
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or(0)
+}
+
+/// What one record comes to, worked out from its JSON alone.
+fn tally(record: &Value) -> Tally {
+    let status = number(&record["status"]);
+    let is_billable = record["billable"].as_bool().unwrap_or(status < 500);
+    let plan = record["plan"].as_str().and_then(|plan| plan.parse().ok());
+    let mut tally = Tally {
+        calls: 1,
+        client_errors: u64::from((400..500).contains(&status)),
+        server_errors: u64::from(status >= 500),
+        latency_ms: number(&record["latency_ms"]),
+        ..Tally::default()
+    };
+    if let Some(plan) = plan.filter(|_| is_billable) {
+        tally.billable.insert(plan, 1);
+    }
+    for cost in record["costs"].as_array().into_iter().flatten() {
+        let tokens: u64 = ["tokens", "input_tokens", "output_tokens"]
+            .iter()
+            .map(|name| number(&cost[*name]))
+            .sum();
+        tally.tokens += tokens;
+        if cost["unpriced"] == true {
+            tally.unpriced_tokens += tokens;
+        }
+        tally.cost.0 += number(&cost["micro_usd"]);
+    }
+    tally
+}
+
+/// The Monday that a day's week begins with.
+fn week(day: &str) -> String {
+    let monday = day.parse::<Date>().ok().map(|date| {
+        let since = i64::from(date.weekday().to_monday_zero_offset());
+        date.saturating_sub(jiff::Span::new().days(since))
+    });
+    monday.map(|date| date.to_string()).unwrap_or_default()
+}
+
+/// What the accepted records come to.
+pub(crate) fn expected<'a>(records: impl IntoIterator<Item = &'a (String, Value)>) -> Tallies {
+    let mut tallies = Tallies::new();
+    for (customer, record) in records {
+        let text = |name: &str| record[name].as_str().unwrap_or_default();
+        // Times are in UTC, as the emitter writes them.
+        let day = &text("time")[..10];
+        let one = tally(record);
+        for of in [
+            format!("month {customer} {}", &day[..7]),
+            format!("week {customer} {}", week(day)),
+            format!("day {customer} {day}"),
+            format!(
+                "endpoint {customer} {day} {} {}",
+                text("method"),
+                text("endpoint")
+            ),
+            format!("customer {customer}"),
+            "total".to_owned(),
+        ] {
+            tallies.entry(of).or_default().merge(&one);
+        }
+    }
+    tallies
+}
+
+/// What the store holds of these customers in these months.
+pub(crate) async fn stored(
+    store: &Store,
+    customers: &[String],
+    months: &[Month],
+) -> Result<Tallies, StoreError> {
+    let mut tallies = Tallies::new();
+    let mut add = |of: String, tally: &Tally| {
+        if *tally != Tally::default() {
+            tallies.entry(of).or_default().merge(tally);
+        }
+    };
+    for name in customers {
+        let Ok(customer) = name.parse() else { continue };
+        for month in months {
+            let sum = store.month_usage(&customer, *month).await?;
+            add(format!("month {name} {month}"), &sum);
+            add(format!("customer {name}"), &sum);
+            add("total".to_owned(), &sum);
+            for (day, sum) in store.day_usage(&customer, *month).await? {
+                add(format!("day {name} {day}"), &sum);
+                add(format!("week {name} {}", week(&day.to_string())), &sum);
+                for (endpoint, sum) in store.endpoint_usage(&customer, day).await? {
+                    let (method, route) = (endpoint.method, endpoint.route);
+                    add(format!("endpoint {name} {day} {method} {route}"), &sum);
+                }
+            }
+        }
+    }
+    Ok(tallies)
+}
+
+/// How many records the log has of a customer.
+pub(crate) async fn logged(
+    store: &Store,
+    customer: &str,
+    (from, to): (Day, Day),
+) -> Result<u64, StoreError> {
+    let Ok(customer) = customer.parse() else {
+        return Ok(0);
+    };
+    let mut records = 0;
+    let mut after = None;
+    loop {
+        let page = store
+            .logged(&customer, (from, to), after.as_deref())
+            .await?;
+        records += page.items.iter().map(|entry| entry.records).sum::<u64>();
+        after = page.next;
+        if after.is_none() {
+            return Ok(records);
+        }
+    }
+}
+
+/// How what is stored differs from what should be.
+pub(crate) fn compare(expected: &Tallies, stored: &Tallies) -> Deviation {
+    let mut deviation = Deviation::default();
+    let none = Tally::default();
+    let all: std::collections::BTreeSet<&String> = expected.keys().chain(stored.keys()).collect();
+    for of in all {
+        let expected = expected.get(of).unwrap_or(&none);
+        let stored = stored.get(of).unwrap_or(&none);
+        if expected == stored {
+            continue;
+        }
+        if of.starts_with("month ") {
+            deviation.lost += expected.calls.saturating_sub(stored.calls);
+            deviation.doubled += stored.calls.saturating_sub(expected.calls);
+        }
+        let (is, should) = (stored.calls, expected.calls);
+        deviation.mismatches.push(match is == should {
+            true => format!("{of}: {stored:?} and not {expected:?}"),
+            false => format!("{of}: {is} calls and not {should}"),
+        });
+    }
+    deviation
+}

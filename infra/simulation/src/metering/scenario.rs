@@ -1,0 +1,119 @@
+//! What a seed stands for.
+
+use std::time::Duration;
+
+use tollgate_runtime::Entropy;
+
+use crate::network::Weather;
+
+/// What a run is made of. All of it follows from the seed.
+#[derive(Debug, Clone)]
+pub(crate) struct Scenario {
+    /// The instant at which it begins.
+    pub(crate) start: &'static str,
+    /// Between the functions and the bus.
+    pub(crate) to_bus: Weather,
+    /// Between the writers and the tables.
+    pub(crate) to_tables: Weather,
+    pub(crate) customers: usize,
+    /// By how much the clock of each metered function's instance is ahead, in milliseconds.
+    pub(crate) functions_ms: Vec<i64>,
+    /// The same of the writers.
+    pub(crate) writers_ms: Vec<i64>,
+    /// How many of a hundred batches a writer does not live to answer.
+    pub(crate) writer_crashes: u64,
+    pub(crate) steps: Vec<Step>,
+}
+
+/// One event, and how long after the one before it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Step {
+    pub(crate) after: Duration,
+    pub(crate) event: Event,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Event {
+    /// This many calls, and then a flush.
+    Calls { function: usize, count: usize },
+    /// The instance is gone, with all it knew; another takes its place.
+    Crash { function: usize },
+    /// The instance's clock is set to be so far ahead.
+    SetClock { function: usize, skew_ms: i64 },
+    /// The same of a writer.
+    SetWriterClock { writer: usize, skew_ms: i64 },
+    /// Hardly anything that the writer sends arrives.
+    CutOff { writer: usize },
+    /// It does again, as ever.
+    Reconnect { writer: usize },
+}
+
+/// Instants around which hours, days, weeks, months and years end, and one in the middle.
+const STARTS: [&str; 5] = [
+    "2026-11-22T10:20:00Z",
+    "2026-11-22T23:59:40Z",
+    "2026-11-30T23:59:30Z",
+    "2026-12-31T23:59:30Z",
+    "2028-02-28T23:59:00Z",
+];
+/// Clocks differ by up to this: two of them by less than what is taken for a broken one.
+const MAX_SKEW_MS: u64 = 120_000;
+
+impl Scenario {
+    pub(crate) fn drawn(seed: u64) -> Self {
+        let entropy = Entropy::seeded(seed ^ 0x5eed);
+        let index = |below: usize| {
+            let drawn = entropy.below(u64::try_from(below).unwrap_or(1));
+            usize::try_from(drawn).unwrap_or(0)
+        };
+        let skew_ms = || {
+            let drawn = i64::try_from(entropy.below(2 * MAX_SKEW_MS + 1)).unwrap_or(0);
+            drawn - i64::try_from(MAX_SKEW_MS).unwrap_or(0)
+        };
+        let weather = || [Weather::CALM, Weather::LOSSY, Weather::CROWDED][index(3)];
+        let (functions, writers) = (1 + index(3), 1 + index(4));
+        let step = |_| {
+            let function = index(functions);
+            let event = match entropy.below(20) {
+                0 => Event::Crash { function },
+                1 => Event::SetClock {
+                    function,
+                    skew_ms: skew_ms(),
+                },
+                2 => Event::SetWriterClock {
+                    writer: index(writers),
+                    skew_ms: skew_ms(),
+                },
+                3 => Event::CutOff {
+                    writer: index(writers),
+                },
+                4 => Event::Reconnect {
+                    writer: index(writers),
+                },
+                5 => Event::Calls {
+                    function,
+                    count: 100 + index(60),
+                },
+                _ => Event::Calls {
+                    function,
+                    count: 1 + index(4),
+                },
+            };
+            let longest = if entropy.below(10) == 0 { 20_000 } else { 500 };
+            Step {
+                after: Duration::from_millis(entropy.below(longest)),
+                event,
+            }
+        };
+        Self {
+            start: STARTS[index(STARTS.len())],
+            to_bus: weather(),
+            to_tables: weather(),
+            customers: 1 + index(3),
+            functions_ms: (0..functions).map(|_| skew_ms()).collect(),
+            writers_ms: (0..writers).map(|_| skew_ms()).collect(),
+            writer_crashes: [0, 10, 30][index(3)],
+            steps: (0..10 + index(30)).map(step).collect(),
+        }
+    }
+}
