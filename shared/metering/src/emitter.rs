@@ -7,7 +7,7 @@ use std::time::Duration;
 use aws_sdk_eventbridge::Client;
 use aws_sdk_eventbridge::types::PutEventsRequestEntry;
 use aws_types::SdkConfig;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tollgate_domain::id::{CustomerId, random_base62};
 use tollgate_domain::usage::{EVENT_TYPE, MAX_RECORDS, UsageData, UsageEntry, UsageRecord};
 use tollgate_runtime::{Chain, Clock, Entropy};
@@ -26,6 +26,8 @@ const LONGEST_WAIT: Duration = Duration::from_millis(100);
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 /// An instance that ends has about half a second.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(350);
+/// How long records are buffered, where not every call is followed by a flush.
+const LONGEST_BUFFERED: SignedDuration = SignedDuration::from_secs(5);
 /// Entries that wait while the bus is down. More go to the log.
 const MAX_WAITING: usize = 1_000;
 
@@ -45,6 +47,8 @@ struct Inner {
 
 #[derive(Debug, Default)]
 struct Buffer {
+    /// Since when something waits: the first record after a flush, or what the flush has left.
+    since: Option<Timestamp>,
     records: Vec<(CustomerId, UsageRecord)>,
     /// Entries made of earlier records, whose fate is not known or known to be bad. They are sent
     /// again as they are: the same entry twice counts once.
@@ -71,7 +75,26 @@ impl Emitter {
 
     /// Takes a record for the next flush.
     pub fn record(&self, customer: CustomerId, record: UsageRecord) {
-        self.buffer().records.push((customer, record));
+        let now = self.now();
+        let mut buffer = self.buffer();
+        buffer.since.get_or_insert(now);
+        buffer.records.push((customer, record));
+    }
+
+    /// [`flush`](Self::flush), if 100 records are buffered, or anything has been for five seconds.
+    pub async fn flush_due(&self) {
+        let is_due = {
+            let buffer = self.buffer();
+            let has_waited = buffer.since.is_some_and(|since| {
+                let waited = self.now().duration_since(since);
+                // A clock that was set back tells nothing of how long it was.
+                waited >= LONGEST_BUFFERED || waited.is_negative()
+            });
+            has_waited || buffer.records.len() >= MAX_RECORDS
+        };
+        if is_due {
+            self.flush().await;
+        }
     }
 
     /// Puts all that is buffered on the bus. Never fails: what cannot be sent waits for the next
@@ -84,7 +107,9 @@ impl Emitter {
             return;
         }
         tracing::warn!(entries = unsent.len(), "usage waits for the event bus");
+        let now = self.now();
         let mut buffer = self.buffer();
+        buffer.since.get_or_insert(now);
         buffer.unsent.extend(unsent);
         let too_many = buffer.unsent.len().saturating_sub(MAX_WAITING);
         let spilled: Vec<String> = buffer.unsent.drain(..too_many).collect();
@@ -125,6 +150,7 @@ impl Emitter {
     fn take(&self) -> Vec<String> {
         let (mut entries, records): (Vec<String>, _) = {
             let mut buffer = self.buffer();
+            buffer.since = None;
             let unsent = buffer.unsent.drain(..).collect();
             (unsent, std::mem::take(&mut buffer.records))
         };

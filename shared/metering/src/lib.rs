@@ -8,9 +8,9 @@
 //! The README shows a whole function.
 //!
 //! # What is lost when
-//! Records are flushed after every call, so a crash loses those of the call it happens in, and
-//! what a bus that was down had left waiting. What does not fit into the bounded buffer meanwhile
-//! goes to the log as `unsent_usage`, whole.
+//! By default records are flushed after every call, so a crash loses those of the call it happens in,
+//! and what a bus that was down had left waiting. What does not fit into the bounded buffer meanwhile
+//! goes to the log as `unsent_usage`, whole. [`Flush::Buffered`] costs less, and says what it risks.
 
 mod cost;
 mod emitter;
@@ -20,7 +20,7 @@ mod run;
 pub use cost::RequestCost;
 pub use emitter::Emitter;
 pub use layer::{MeteringLayer, MeteringService};
-pub use run::Metering;
+pub use run::{Flush, Metering};
 
 /// Compiles the example in the README.
 #[cfg(doctest)]

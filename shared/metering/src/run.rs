@@ -14,18 +14,37 @@ use tower::{Service, ServiceExt};
 
 use crate::{Emitter, MeteringLayer};
 
+/// When records are put on the bus. Whichever it is, an instance that is told to end flushes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Flush {
+    /// After each call. A crash loses the record of the call that it happens in, and no other.
+    #[default]
+    EveryCall,
+    /// After the call with which 100 records are buffered, or the oldest is five seconds old: a
+    /// hundredth of the entries, for an instance in constant use. A crash, and an end that takes
+    /// longer than Lambda allows, loses what is buffered. So that nothing is buffered for long needs
+    /// calls: an instance is frozen between them, and one that gets none keeps its last records until
+    /// it ends, which can be hours later.
+    Buffered,
+}
+
 /// Metering of one function.
 #[derive(Debug, Clone)]
 pub struct Metering {
     emitter: Emitter,
     prices: LlmPrices,
+    flush: Flush,
 }
 
 impl Metering {
     /// Metering through this emitter, with these prices of tokens.
     #[must_use]
     pub fn new(emitter: Emitter, prices: LlmPrices) -> Self {
-        Self { emitter, prices }
+        Self {
+            emitter,
+            prices,
+            flush: Flush::default(),
+        }
     }
 
     /// Metering as the template configures it: to the bus named by `TOLLGATE_EVENT_BUS`, with the
@@ -55,6 +74,13 @@ impl Metering {
         self
     }
 
+    /// The same, with records put on the bus at other times.
+    #[must_use]
+    pub fn with_flush(mut self, flush: Flush) -> Self {
+        self.flush = flush;
+        self
+    }
+
     /// The layer to put around the function.
     #[must_use]
     pub fn layer(&self) -> MeteringLayer {
@@ -67,7 +93,7 @@ impl Metering {
         &self.emitter
     }
 
-    /// Runs the function for ever. An internal extension flushes the records after each answer:
+    /// Runs the function for ever. An internal extension flushes the records after the answer:
     /// Lambda hands the answer to the caller, and the next call to this instance, without waiting
     /// for one another.
     ///
@@ -82,7 +108,7 @@ impl Metering {
     {
         let (answered, answers) = mpsc::unbounded_channel();
         let answers = Arc::new(Mutex::new(answers));
-        let emitter = self.emitter.clone();
+        let (emitter, flush) = (self.emitter.clone(), self.flush);
         // An internal extension may ask for INVOKE alone; the end is signalled below.
         let extension = Extension::new()
             .with_extension_name("tollgate-metering")
@@ -91,7 +117,10 @@ impl Metering {
                 let (answers, emitter) = (Arc::clone(&answers), emitter.clone());
                 async move {
                     answers.lock().await.recv().await;
-                    emitter.flush().await;
+                    match flush {
+                        Flush::EveryCall => emitter.flush().await,
+                        Flush::Buffered => emitter.flush_due().await,
+                    }
                     Ok::<(), Error>(())
                 }
             }))

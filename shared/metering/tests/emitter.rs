@@ -10,6 +10,7 @@ use std::future::ready;
 use std::io;
 use std::sync::{Arc, Mutex};
 
+use jiff::SignedDuration;
 use serde_json::{Value, json};
 use tollgate_domain::money::MicroUsd;
 use tollgate_domain::usage::{Cost, UsageRecord};
@@ -448,4 +449,77 @@ async fn an_instance_that_ends_writes_what_a_silent_bus_may_not_have_taken_to_th
     emitter.close().await;
     assert_eq!(began.elapsed().as_millis(), 350);
     assert_eq!(log.unsent().len(), 1);
+}
+
+/// The numbers of the records in each entry that was put on the bus.
+fn put(calls: &Mutex<Vec<Vec<Value>>>) -> Vec<Vec<String>> {
+    let calls = calls.lock().unwrap();
+    let numbers = |entry: &Value| {
+        let records = entry["data"]["records"].as_array().unwrap().iter();
+        let number = |record: &Value| record["request_id"].as_str().unwrap().to_owned();
+        records.map(number).collect()
+    };
+    calls.iter().flatten().map(numbers).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_a_thousand_calls_a_second_a_buffer_makes_an_entry_of_a_hundred() {
+    let at = Fixture::at(NOW);
+    let emitter = emitter(&at, "ping");
+    let calls = watch(&at, |_| Fault::None);
+    for number in 1..=1_050 {
+        at.time.advance(SignedDuration::from_millis(1));
+        record(&emitter, "acme", [call(number)]);
+        emitter.flush_due().await;
+    }
+    let sizes = || -> Vec<usize> { put(&calls).iter().map(Vec::len).collect() };
+    assert_eq!(sizes(), [100; 10]);
+    // The rest leaves with the instance.
+    emitter.close().await;
+    assert_eq!(sizes(), [[100; 10].as_slice(), &[50]].concat());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_is_buffered_for_five_seconds_if_there_are_calls() {
+    let at = Fixture::at(NOW);
+    let emitter = emitter(&at, "ping");
+    let calls = watch(&at, |_| Fault::None);
+    let check = async |pass_ms: i64, number: usize, calls_by_then: usize| {
+        at.time.advance(SignedDuration::from_millis(pass_ms));
+        record(&emitter, "acme", [call(number)]);
+        emitter.flush_due().await;
+        assert_eq!(calls.lock().unwrap().len(), calls_by_then, "call {number}");
+    };
+    check(0, 1, 0).await;
+    check(4_999, 2, 0).await;
+    check(1, 3, 1).await;
+    check(4_999, 4, 1).await;
+    check(4_999, 5, 1).await;
+    check(1, 6, 2).await;
+    // How long it was is not known, once the clock has been set back.
+    check(0, 7, 2).await;
+    check(-1, 8, 3).await;
+    emitter.flush_due().await;
+    assert_eq!(calls.lock().unwrap().len(), 3, "nothing is buffered");
+    let of = |range: std::ops::RangeInclusive<usize>| -> Vec<String> {
+        range.map(|number| format!("r-{number:05}")).collect()
+    };
+    assert_eq!(put(&calls), [of(1..=3), of(4..=6), of(7..=8)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_flush_could_not_send_waits_for_five_seconds_in_a_buffer_too() {
+    let at = Fixture::at(NOW);
+    let emitter = emitter(&at, "ping");
+    watch(&at, |_| Fault::RequestLost);
+    record(&emitter, "acme", [call(1)]);
+    emitter.flush().await;
+    at.aws.heal();
+    let calls = watch(&at, |_| Fault::None);
+    at.time.advance(SignedDuration::from_millis(4_999));
+    emitter.flush_due().await;
+    assert_eq!(calls.lock().unwrap().len(), 0);
+    at.time.advance(SignedDuration::from_millis(1));
+    emitter.flush_due().await;
+    assert_eq!(put(&calls), [["r-00001"]]);
 }
