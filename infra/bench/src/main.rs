@@ -30,6 +30,7 @@ mod server;
 mod shapes;
 mod tables;
 mod tools;
+mod writer;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -61,6 +62,12 @@ enum Command {
     /// The authorizer, beside a floor without an SDK and authorizers in Node.js and Python. Prints
     /// tables, and writes docs/benchmarks.md, its plot and docs/cost.md.
     Authorizer(Args),
+    /// The usage-writer, on engines in memory. Prints a table.
+    Writer {
+        /// Writes the figures to this file as well.
+        #[arg(long, value_name = "PATH")]
+        json: Option<PathBuf>,
+    },
 }
 
 #[derive(clap::Args)]
@@ -79,10 +86,16 @@ struct Args {
 // One thread, which hands out events and takes the time; DynamoDB has another.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let Command::Authorizer(args) = Cli::parse().command;
+    let command = Cli::parse().command;
+    let measured = async {
+        match &command {
+            Command::Authorizer(args) => measure(args).await,
+            Command::Writer { json } => measure_writer(json.as_deref()).await,
+        }
+    };
     // Ending a run drops its processes, which ends them.
     let ended = tokio::select! {
-        ended = measure(&args) => ended,
+        ended = measured => ended,
         stopped = told_to_stop() => stopped,
     };
     match ended {
@@ -129,6 +142,16 @@ async fn measure(args: &Args) -> Result<(), Failure> {
         write(&docs.join("benchmarks.svg"), &plot::svg(&results))?;
         let prices = cost::Prices::listed()?;
         write(&docs.join("cost.md"), &cost::page(&results, &prices))?;
+    }
+    Ok(())
+}
+
+async fn measure_writer(json: Option<&Path>) -> Result<(), Failure> {
+    let figures = writer::measure().await?;
+    print!("{}", figures.table());
+    if let Some(path) = json {
+        let json = serde_json::to_string_pretty(&figures)?;
+        write(path, &format!("{json}\n"))?;
     }
     Ok(())
 }
