@@ -12,6 +12,7 @@ mod error;
 mod item;
 mod log;
 mod quarantine;
+mod query;
 mod retry;
 pub mod schema;
 mod spread;

@@ -69,7 +69,13 @@ impl Store {
 
     /// A part, unless it has expired since it was listed.
     async fn logged_part(&self, pk: &str, sk: &str) -> Result<Option<Logged>, StoreError> {
-        let entry = self.entry_items(pk).await?;
+        let entry = self.query_all(
+            "reading a counted entry",
+            USAGE_LOG,
+            "pk = :pk",
+            [(":pk", s(pk))],
+        );
+        let entry = entry.await?;
         let sk_of = |item| Reader::new("log", item).text(attr::SK);
         let mut part = None;
         let mut body = Vec::new();
@@ -92,30 +98,6 @@ impl Store {
             records: part.number("records")?,
             body: read_body("log", body)?,
         }))
-    }
-
-    /// All items of an entry, in the order of their sort keys.
-    async fn entry_items(&self, pk: &str) -> Result<Vec<Item>, StoreError> {
-        let mut items = Vec::new();
-        let mut start = None;
-        loop {
-            let found = self
-                .client
-                .query()
-                .table_name(self.table(USAGE_LOG))
-                .key_condition_expression("pk = :pk")
-                .expression_attribute_values(":pk", s(pk))
-                .consistent_read(true)
-                .set_exclusive_start_key(start)
-                .send()
-                .await
-                .map_err(|error| StoreError::service("reading a counted entry", error))?;
-            items.extend(found.items.unwrap_or_default());
-            start = found.last_evaluated_key;
-            if start.is_none() {
-                return Ok(items);
-            }
-        }
     }
 }
 

@@ -136,26 +136,13 @@ impl Store {
     }
 
     async fn quarantined(&self, pk: String) -> Result<Vec<Quarantined>, StoreError> {
-        let mut items = Vec::new();
-        let mut start = None;
-        loop {
-            let found = self
-                .client
-                .query()
-                .table_name(self.table(QUARANTINE))
-                .key_condition_expression("pk = :pk")
-                .expression_attribute_values(":pk", s(&pk))
-                .consistent_read(true)
-                .set_exclusive_start_key(start)
-                .send()
-                .await
-                .map_err(|error| StoreError::service("reading the quarantine", error))?;
-            items.extend(found.items.unwrap_or_default());
-            start = found.last_evaluated_key;
-            if start.is_none() {
-                break;
-            }
-        }
+        let items = self.query_all(
+            "reading the quarantine",
+            QUARANTINE,
+            "pk = :pk",
+            [(":pk", s(pk))],
+        );
+        let items = items.await?;
         let mut bodies: Vec<&[Item]> = Vec::new();
         let mut from = 0;
         for at in 1..=items.len() {

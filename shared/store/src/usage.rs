@@ -519,30 +519,18 @@ impl Store {
         customer: &CustomerId,
         prefix: String,
     ) -> Result<Vec<(String, Item)>, StoreError> {
-        let mut items = Vec::new();
-        let mut start = None;
-        loop {
-            let found = self
-                .client
-                .query()
-                .table_name(self.table(USAGE))
-                .key_condition_expression("pk = :pk AND begins_with(sk, :prefix)")
-                .expression_attribute_values(":pk", s(customer.as_str()))
-                .expression_attribute_values(":prefix", s(&prefix))
-                .consistent_read(true)
-                .set_exclusive_start_key(start)
-                .send()
-                .await
-                .map_err(|error| StoreError::service("reading usage", error))?;
-            for item in found.items.unwrap_or_default() {
-                let sk = Reader::new("tally", &item).text(attr::SK)?.to_owned();
-                items.push((sk, item));
-            }
-            start = found.last_evaluated_key;
-            if start.is_none() {
-                return Ok(items);
-            }
-        }
+        let items = self.query_all(
+            "reading usage",
+            USAGE,
+            "pk = :pk AND begins_with(sk, :prefix)",
+            [(":pk", s(customer.as_str())), (":prefix", s(prefix))],
+        );
+        let items = items.await?.into_iter();
+        let with_sk = items.map(|item| {
+            let sk = Reader::new("tally", &item).text(attr::SK)?.to_owned();
+            Ok((sk, item))
+        });
+        with_sk.collect()
     }
 }
 
