@@ -48,7 +48,9 @@ impl Call {
         self.target.split_once('.').map_or("", |(_, name)| name)
     }
 
-    pub(crate) fn throttled(&self) -> (u16, String) {
+    /// Status and body of the answer to a call for which there is no capacity.
+    #[must_use]
+    pub fn throttled(&self) -> (u16, String) {
         let body = json!({
             "__type": "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException",
             "message": "injected: no capacity",
@@ -64,7 +66,9 @@ impl Call {
         (400, body.to_string())
     }
 
-    pub(crate) fn conflict(&self) -> (u16, String) {
+    /// The same of one that meets a transaction on one of its items.
+    #[must_use]
+    pub fn conflict(&self) -> (u16, String) {
         let body = match self.operation() {
             "TransactWriteItems" => {
                 let request: Value = serde_json::from_str(&self.body).unwrap_or_default();

@@ -52,6 +52,20 @@ pub fn services() -> Result<LocalAws, Unable> {
     Ok(aws)
 }
 
+/// Runs a story in time that passes when there is nothing else to do.
+fn in_virtual_time<T>(
+    seed: u64,
+    story: impl Future<Output = Result<T, Unable>>,
+) -> Result<T, Unable> {
+    // The jitter of the SDK's retries.
+    fastrand::seed(seed);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()?;
+    runtime.block_on(story)
+}
+
 /// What happened in a run, for whoever replays it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Trace(Option<Arc<std::sync::Mutex<Vec<String>>>>);

@@ -7,7 +7,7 @@ mod world;
 
 use tollgate_local_aws::LocalAws;
 
-use crate::{Trace, Unable};
+use crate::{Trace, Unable, in_virtual_time};
 use scenario::Scenario;
 use world::World;
 
@@ -45,13 +45,7 @@ pub fn replay(seed: u64, aws: &LocalAws) -> Result<Told, Unable> {
 fn play(seed: u64, aws: &LocalAws, trace: Trace) -> Result<Vec<String>, Unable> {
     let scenario = Scenario::drawn(seed);
     trace.tell(|| format!("{scenario:#?}"));
-    // The jitter of the SDK's retries.
-    fastrand::seed(seed);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()?;
-    runtime.block_on(async {
+    in_virtual_time(seed, async {
         let story = World::new(seed, &scenario, aws, trace)
             .await?
             .play()

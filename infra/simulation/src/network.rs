@@ -13,7 +13,7 @@ use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use serde_json::Value;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
-use tollgate_local_aws::{LocalAws, wire};
+use tollgate_local_aws::{Call, LocalAws, wire};
 use tollgate_runtime::Entropy;
 
 use crate::Trace;
@@ -190,7 +190,7 @@ impl Network {
     pub(crate) fn http_client(&self) -> SharedHttpClient {
         let this = self.clone();
         wire::http_client(move |call| {
-            let answer = this.send(call.target, call.body);
+            let answer = this.send(call);
             async { answer.await.ok() }
         })
     }
@@ -261,11 +261,11 @@ impl Network {
     }
 
     /// Sends a request. The answer comes, or the sender is dropped, when the time for it has come.
-    fn send(&self, target: String, body: String) -> oneshot::Receiver<(u16, String)> {
+    fn send(&self, call: Call) -> oneshot::Receiver<(u16, String)> {
         let (answer, receiver) = oneshot::channel();
-        let value: Value = serde_json::from_str(&body).unwrap_or_default();
-        let fate = self.fate(&target, &value);
-        let write = self.record(&target, &value);
+        let value: Value = serde_json::from_str(&call.body).unwrap_or_default();
+        let fate = self.fate(&call.target, &value);
+        let write = self.record(&call.target, &value);
         self.tell(|| {
             let change = &value["ExpressionAttributeValues"];
             format!("sends {} {change} {fate:?}", value["Key"]["pk"]["S"])
@@ -274,7 +274,7 @@ impl Network {
         tokio::spawn(async move {
             sleep(fate.arrives_after).await;
             let take_effect = || {
-                let answered = this.far.answer(&target, &body);
+                let answered = this.far.answer(&call.target, &call.body);
                 this.tell(|| format!("is answered {} {}", answered.0, answered.1));
                 answered
             };
@@ -283,18 +283,18 @@ impl Network {
                 is_good.then(Instant::now)
             };
             let answered = if fate.is_throttled {
-                Some(throttled())
-            } else if fate.meets_another && target.ends_with(".TransactWriteItems") {
-                Some(cancelled(&value))
+                Some(call.throttled())
+            } else if fate.meets_another && call.operation() == "TransactWriteItems" {
+                Some(call.conflict())
             } else {
                 fate.takes_effect.then(take_effect)
             };
             let effect = took_effect(&answered);
             if let Some(later) = fate.again_after {
-                let (again, target, body) = (this.clone(), target.clone(), body.clone());
+                let (again, call) = (this.clone(), call.clone());
                 tokio::spawn(async move {
                     sleep(later).await;
-                    let (status, answer) = again.far.answer(&target, &body);
+                    let (status, answer) = again.far.answer(&call.target, &call.body);
                     again.tell(|| format!("again: {status} {answer}"));
                     if status == 200 {
                         again.was_unseen(write, Some(Instant::now()));
@@ -321,28 +321,6 @@ impl Network {
         });
         receiver
     }
-}
-
-fn throttled() -> (u16, String) {
-    let error = serde_json::json!({
-        "__type": "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException",
-        "message": "simulated: no capacity",
-    });
-    (400, error.to_string())
-}
-
-fn cancelled(request: &Value) -> (u16, String) {
-    let actions = request["TransactItems"].as_array().map_or(0, Vec::len);
-    let mut reasons = vec![serde_json::json!({ "Code": "None" }); actions];
-    if let Some(last) = reasons.last_mut() {
-        *last = serde_json::json!({ "Code": "TransactionConflict", "Message": "simulated" });
-    }
-    let error = serde_json::json!({
-        "__type": "com.amazonaws.dynamodb.v20120810#TransactionCanceledException",
-        "Message": "simulated: Transaction cancelled",
-        "CancellationReasons": reasons,
-    });
-    (400, error.to_string())
 }
 
 impl Weather {
