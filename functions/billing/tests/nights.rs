@@ -74,6 +74,7 @@ async fn the_nightly_event_charges_what_is_over() {
             cumulative: MicroUsd(234_000),
             from_call: 1,
             to_call: 234,
+            adjusted_calls: 0,
             // printf '2026-11-22 pro 100234\n' | sha256sum
             usage_digest: "f6a74b54a42c6f4ecba14f99ad05d0958e12d294641887b78a040e1f220dca32".into(),
             created_at: p(NIGHT),

@@ -88,6 +88,7 @@ async fn calls_let_in_and_calls_answered_are_counted_apart() {
         tokens: 1_500,
         unpriced_tokens: 500,
         cost: MicroUsd(1_234_567),
+        ..Tally::default()
     };
     add_usage(&at, "acme", "2026-11-21", tally).await;
     add_usage(&at, "bolt", "2026-11-21", calls("free", 9)).await;

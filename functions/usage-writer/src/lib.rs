@@ -5,24 +5,26 @@
 //! own. What can never be counted is set aside in the quarantine and is done with; what could not be
 //! counted now is returned as failed, and the queue delivers it again.
 
+mod owners;
 mod parts;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent};
 use jiff::Timestamp;
 use serde::Deserialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::task::JoinSet;
-use tollgate_domain::id::CustomerId;
+use tollgate_domain::id::{CustomerId, KeyId};
 use tollgate_domain::plan::Catalog;
 use tollgate_domain::usage::{
-    Aggregates, Defect, UsageEntry, UsageRecord, read_entry, read_record,
+    Adjustment, Aggregates, Countable, Defect, Item, Received, read_entry,
 };
 use tollgate_runtime::{Chain, Clock, Metrics, metrics};
 use tollgate_store::{EntryPart, RefusedRecord, Spread, Store, StoreError, Written};
+
+pub use owners::Owners;
 
 /// What entries are counted with.
 #[derive(Debug, Clone)]
@@ -31,6 +33,8 @@ pub struct App {
     pub store: Store,
     /// Whose tallies this instance spreads.
     pub spread: Spread,
+    /// Whose keys are.
+    pub owners: Owners,
     /// Which plans there are, and which of them charge overage.
     pub plans: Catalog,
     /// Decides what is in the future, and what too old.
@@ -44,14 +48,15 @@ const CONCURRENCY: usize = 8;
 
 /// The EventBridge event around an entry.
 #[derive(Deserialize)]
-struct Event {
-    detail: Box<RawValue>,
+struct Event<'a> {
+    #[serde(borrow)]
+    detail: &'a RawValue,
 }
 
 /// A message that is an entry.
 struct Entry {
     message_id: String,
-    entry: UsageEntry<Value>,
+    entry: Received,
     /// Its text as it arrived.
     detail: String,
 }
@@ -69,7 +74,9 @@ struct Part<'a> {
     /// From 0.
     number: usize,
     aggregates: Aggregates,
-    good: usize,
+    /// How many of its records are good.
+    records: usize,
+    adjustments: Vec<(usize, Adjustment)>,
     refused: Vec<RefusedRecord>,
     /// The time of its first record, if that is before the part arrived.
     earliest: Timestamp,
@@ -84,7 +91,7 @@ pub async fn handle(app: &App, batch: SqsEvent) -> SqsBatchResponse {
         let body = message.body.unwrap_or_default();
         match read(&body) {
             Ok((entry, detail)) => {
-                let customer = entry.subject.clone();
+                let customer = entry.customer.clone();
                 let entries = by_customer.entry(customer).or_default();
                 entries.push(Entry {
                     message_id,
@@ -100,13 +107,13 @@ pub async fn handle(app: &App, batch: SqsEvent) -> SqsBatchResponse {
         }
     }
     let mut failed = Vec::new();
-    let mut of_customers = by_customer.into_values();
+    let mut of_customers = by_customer.into_iter();
     let mut running = JoinSet::new();
     loop {
         while running.len() < CONCURRENCY {
             let app = app.clone();
-            if let Some(entries) = of_customers.next() {
-                running.spawn(async move { app.count(&entries).await });
+            if let Some((customer, entries)) = of_customers.next() {
+                running.spawn(async move { app.count(&customer, &entries).await });
             } else if let Some(no_entry) = others.pop() {
                 running.spawn(async move { app.set_aside(no_entry).await });
             } else {
@@ -136,24 +143,27 @@ pub async fn handle(app: &App, batch: SqsEvent) -> SqsBatchResponse {
 }
 
 /// The entry in a message, and its text.
-fn read(body: &str) -> Result<(UsageEntry<Value>, String), Defect> {
-    let shape = |error: serde_json::Error| Defect::Shape(error.to_string());
-    let event: Event = serde_json::from_str(body).map_err(shape)?;
+fn read(body: &str) -> Result<(Received, String), Defect> {
+    let event: Event<'_> =
+        serde_json::from_str(body).map_err(|error| Defect::Shape(error.to_string()))?;
     let detail = event.detail.get();
-    let entry = read_entry(serde_json::from_str(detail).map_err(shape)?)?;
-    Ok((entry, detail.to_owned()))
+    Ok((read_entry(detail)?, detail.to_owned()))
 }
 
 impl Part<'_> {
-    fn add(&mut self, index: usize, record: Result<UsageRecord, Defect>) {
-        match record {
-            Ok(record) => {
-                self.aggregates.add(&record);
-                self.good += 1;
+    fn add(&mut self, place: usize, item: Result<Countable<'_>, Defect>) {
+        match item {
+            Ok(Countable::Record(record)) => {
+                self.aggregates.add(record);
+                self.records += 1;
                 self.earliest = self.earliest.min(record.time);
             }
+            Ok(Countable::Adjustment(adjustment)) => {
+                self.aggregates.adjust(adjustment);
+                self.adjustments.push((place, adjustment.clone()));
+            }
             Err(defect) => self.refused.push(RefusedRecord {
-                index,
+                index: place,
                 reason: defect.to_string(),
             }),
         }
@@ -165,9 +175,10 @@ impl Part<'_> {
             source: &entry.source,
             id: &entry.id,
             part: self.number,
-            customer: &entry.subject,
+            customer: &entry.customer,
             aggregates: &self.aggregates,
-            records: self.good,
+            records: self.records,
+            adjustments: &self.adjustments,
             refused: &self.refused,
             body: detail.as_bytes(),
             received_at,
@@ -201,24 +212,35 @@ impl App {
 
     /// Counts entries of one customer, and returns the ids of the messages of those that it could
     /// not count.
-    async fn count(&self, entries: &[Entry]) -> Vec<String> {
+    async fn count(&self, customer: &CustomerId, entries: &[Entry]) -> Vec<String> {
         let received_at = self.clock.now();
+        let received = entries.iter().map(|entry| &entry.entry);
+        let foreign = match self.owners.foreign(&self.store, customer, received).await {
+            Ok(foreign) => foreign,
+            Err(error) => {
+                tracing::error!(%customer, error = %Chain(&error), "usage was not counted");
+                return entries
+                    .iter()
+                    .map(|entry| entry.message_id.clone())
+                    .collect();
+            }
+        };
         let mut parts = Vec::new();
         for entry in entries {
-            let records = &entry.entry.data.records;
-            let of_entry = parts::split(records).into_iter().enumerate();
+            let items = &entry.entry.items;
+            let of_entry = parts::split(items).into_iter().enumerate();
             parts.extend(of_entry.map(|(number, places)| {
                 let mut part = Part {
                     entry,
                     number,
                     aggregates: Aggregates::default(),
-                    good: 0,
+                    records: 0,
+                    adjustments: Vec::new(),
                     refused: Vec::new(),
                     earliest: received_at,
                 };
-                for index in places {
-                    let record = read_record(&records[index], &self.plans, received_at);
-                    part.add(index, record);
+                for place in places {
+                    part.add(place, self.check(&items[place], &foreign, received_at));
                 }
                 part
             }));
@@ -249,6 +271,22 @@ impl App {
         failed.into_iter().collect()
     }
 
+    /// What there is to count of an item of a customer whose keys these are not.
+    fn check<'a>(
+        &self,
+        item: &'a Item,
+        foreign: &BTreeSet<KeyId>,
+        now: Timestamp,
+    ) -> Result<Countable<'a>, Defect> {
+        let countable = item.check(&self.plans, now)?;
+        match countable {
+            Countable::Record(record) if foreign.contains(&record.key_id) => {
+                Err(Defect::Key(record.key_id.clone()))
+            }
+            _ => Ok(countable),
+        }
+    }
+
     /// Sets aside an entry whose identity another one has.
     async fn set_aside_conflict(
         &self,
@@ -270,9 +308,10 @@ impl App {
             source: &entry.source,
             id,
             part: 0,
-            customer: &entry.subject,
+            customer: &entry.customer,
             aggregates: &Aggregates::default(),
             records: 0,
+            adjustments: &[],
             refused: &[refused],
             body: detail.as_bytes(),
             received_at,
@@ -294,7 +333,7 @@ impl App {
                 }
                 self.record(metrics::ENTRIES_CLAIMED, is_first);
                 self.record(metrics::ENTRIES_QUARANTINED, usize::from(refused > 0));
-                self.record(metrics::RECORDS_METERED, part.good);
+                self.record(metrics::RECORDS_METERED, part.records);
                 self.record(metrics::RECORDS_QUARANTINED, refused);
                 let tallies = part.aggregates.days.values();
                 let unpriced = tallies.map(|tally| tally.unpriced_tokens).sum();

@@ -4,7 +4,7 @@ use aws_lambda_events::sqs::SqsEvent;
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use tollgate_runtime::{Clock, Entropy, Env, Failure, Metrics, aws, config, env, logging};
 use tollgate_store::{Spread, Store};
-use usage_writer::App;
+use usage_writer::{App, Owners};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Failure> {
@@ -23,6 +23,7 @@ fn app(env: &Env) -> Result<App, Error> {
     Ok(App {
         store: Store::from_env(env, &sdk, clock.clone(), Entropy::system()?)?,
         spread: Spread::default(),
+        owners: Owners::default(),
         plans: config::plans(env)?,
         metrics: Metrics::to_stdout(env.get(env::TABLE_PREFIX)?, clock.clone()),
         clock,

@@ -2,8 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::Timestamp;
-use serde_json::Value;
+use tollgate_domain::usage::{Item, Place};
 use tollgate_domain::window::Day;
 
 /// DynamoDB's bound on the actions of a transaction, less those that put the entry in the log and in
@@ -12,18 +11,19 @@ const MAX_TALLIES: usize = 100 - 2 * 3;
 /// Those of a part besides its endpoints: its day and its month.
 const OF_DAY: usize = 2;
 
-/// Splits records into parts of one day each, whose tallies fit into one transaction; nearly always
-/// there is one part. Gives the places of the records of each.
+/// Splits what an entry carries into parts of one day each, whose tallies fit into one transaction;
+/// nearly always there is one part. Gives the places of the items of each.
 ///
 /// Each part is claimed on its own, so that the split must come out the same at every delivery: it
-/// looks at what the records say, and neither at the time nor at whether they can be counted.
-pub(crate) fn split(records: &[Value]) -> Vec<Vec<usize>> {
+/// looks at where the items say that they count, and neither at the time nor at whether they can be
+/// counted.
+pub(crate) fn split(items: &[Item]) -> Vec<Vec<usize>> {
     let mut undated = Vec::new();
     let mut days: BTreeMap<Day, Vec<usize>> = BTreeMap::new();
-    for (at, record) in records.iter().enumerate() {
-        match text(record, "time").parse::<Timestamp>() {
-            Ok(time) => days.entry(Day::containing(time)).or_default().push(at),
-            Err(_) => undated.push(at),
+    for (at, item) in items.iter().enumerate() {
+        match item.place().time {
+            Some(time) => days.entry(Day::containing(time)).or_default().push(at),
+            None => undated.push(at),
         }
     }
     let mut parts = Vec::new();
@@ -31,7 +31,10 @@ pub(crate) fn split(records: &[Value]) -> Vec<Vec<usize>> {
         let mut part = Vec::new();
         let mut endpoints = BTreeSet::new();
         for at in places {
-            let endpoint = (text(&records[at], "method"), text(&records[at], "endpoint"));
+            let Place {
+                method, endpoint, ..
+            } = items[at].place();
+            let endpoint = (method, endpoint);
             if !endpoints.contains(&endpoint) && endpoints.len() + OF_DAY == MAX_TALLIES {
                 parts.push(std::mem::take(&mut part));
                 endpoints.clear();
@@ -52,15 +55,24 @@ pub(crate) fn split(records: &[Value]) -> Vec<Vec<usize>> {
     parts
 }
 
-fn text<'a>(record: &'a Value, field: &str) -> &'a str {
-    record[field].as_str().unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
+    use tollgate_domain::usage::{EVENT_TYPE, read_entry};
 
     use super::*;
+
+    fn split(records: &[Value]) -> Vec<Vec<usize>> {
+        super::split(&items(records))
+    }
+
+    fn items(records: &[Value]) -> Vec<Item> {
+        let entry = json!({
+            "specversion": "1.0", "id": "e-1", "source": "test", "type": EVENT_TYPE,
+            "time": "2026-11-23T10:00:00Z", "subject": "acme", "data": { "records": records },
+        });
+        read_entry(&entry.to_string()).unwrap().items
+    }
 
     fn record(day: usize, endpoint: usize) -> Value {
         let time = format!("2026-11-{day:02}T10:00:00Z");
@@ -98,6 +110,21 @@ mod tests {
     }
 
     #[test]
+    fn what_only_another_release_can_read_has_the_same_place() {
+        let mut whole = record(22, 1);
+        for (field, value) in [("request_id", "r-1"), ("key_id", "key_1"), ("plan", "pro")] {
+            whole[field] = value.into();
+        }
+        whole["status"] = 200.into();
+        whole["latency_ms"] = 5.into();
+        let mut of_the_next_release = whole.clone();
+        of_the_next_release["region"] = "eu".into();
+        let items = items(&[whole, of_the_next_release]);
+        assert!(matches!(items[..], [Item::Record(_), Item::Unreadable(_)]));
+        assert_eq!(items[0].place(), items[1].place());
+    }
+
+    #[test]
     fn every_record_is_in_one_part_and_no_part_is_too_wide() {
         let records: Vec<Value> = (0..100).map(|n| record(n % 3 + 1, n / 2)).collect();
         let parts = split(&records);
@@ -107,7 +134,7 @@ mod tests {
         for part in parts {
             let endpoints: BTreeSet<&str> = part
                 .iter()
-                .map(|at| text(&records[*at], "endpoint"))
+                .filter_map(|at| records[*at]["endpoint"].as_str())
                 .collect();
             assert!(endpoints.len() + OF_DAY <= MAX_TALLIES);
         }

@@ -7,18 +7,21 @@
 )]
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
+use tollgate_domain::key::Owner;
 use tollgate_domain::money::MicroUsd;
-use tollgate_domain::usage::Tally;
+use tollgate_domain::usage::{Adjusted, Tally};
 use tollgate_local_aws::Fault;
 use tollgate_store::{Quarantined, RefusedRecord};
 
 mod common;
 
 use common::{
-    NOW, SOURCE, Stack, around, batch, body, deliver, entry, event, p, record, reordered, tally,
-    with,
+    NOW, SOURCE, Stack, adjusting, adjustment, around, batch, body, deliver, entry, event, p,
+    record, reordered, tally, with,
 };
 
 const NONE: [&str; 0] = [];
@@ -135,7 +138,7 @@ async fn a_message_without_an_entry_is_set_aside_whole_and_not_returned() {
     assert_eq!(response, json!({ "batchItemFailures": [] }));
     let body = body_of(&event, 0).as_bytes();
     let found = stack.at.store.quarantined_message(body).await.unwrap();
-    let reason = "not of the documented shape: unknown field `calls`, expected one of \
+    let reason = "not of the documented shape: unknown field `customer`, expected one of \
                   `specversion`, `id`, `source`, `type`, `time`, `subject`, `datacontenttype`, \
                   `data`";
     let set_aside = Quarantined {
@@ -185,7 +188,7 @@ async fn what_can_never_be_counted_does_not_come_again() {
     check_hopeless(&around("e-1", "{}"), "missing field").await;
     check_hopeless(&around("e-1", r#"{"id":"\ud800"}"#), "hex escape").await;
     let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
-    check_hopeless(&around("e-1", &deep), "recursion limit").await;
+    check_hopeless(&around("e-1", &deep), "a list, expected an object").await;
     check_entry("type", json!("tollgate.usage.v2"), "tollgate.usage.v2").await;
     check_entry("specversion", json!("0.3"), "specversion").await;
     check_entry("subject", json!("acme#2"), "customer id").await;
@@ -494,4 +497,149 @@ async fn an_entry_is_the_same_in_another_envelope_and_another_order() {
     assert_eq!(stack.items("usage"), usage);
     assert_eq!(stack.items("quarantine"), quarantine);
     assert_eq!(stack.items("usage-log").len(), 1);
+}
+
+#[tokio::test]
+async fn a_record_of_another_customers_key_is_set_aside() {
+    let stack = Stack::new();
+    stack.add_key(Owner::Customer(p("acme")), "key_acme").await;
+    stack
+        .add_key(Owner::Customer(p("globex")), "key_globex")
+        .await;
+    stack.add_key(Owner::Admin, "key_admin").await;
+    let with_key = |key: &str| with(record(NOW, "/a"), "key_id", key);
+    // The last is a key of something that Tollgate does not guard.
+    let keys = ["key_acme", "key_globex", "key_admin", "key_elsewhere"];
+    stack
+        .count(&body(&entry("e-1", "acme", keys.map(with_key))))
+        .await;
+    let expected = [
+        refused(1, "key key_globex is another customer's"),
+        refused(2, "key key_admin is another customer's"),
+    ];
+    assert_eq!(stack.quarantined("e-1").await[0].refused, expected);
+    let month = stack.at.store.month_usage(&p("acme"), p("2026-11")).await;
+    assert_eq!(month.unwrap(), tally(2));
+    let of_globex = entry("e-2", "globex", keys.map(with_key));
+    stack.count(&body(&of_globex)).await;
+    let expected = [
+        refused(0, "key key_acme is another customer's"),
+        refused(2, "key key_admin is another customer's"),
+    ];
+    assert_eq!(stack.quarantined("e-2").await[0].refused, expected);
+}
+
+#[tokio::test]
+async fn whose_a_key_is_is_asked_once() {
+    let stack = Stack::new();
+    stack.add_key(Owner::Customer(p("acme")), "key_acme").await;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    stack.at.aws.inject(move |call| {
+        let is_read = call.operation() == "BatchGetItem";
+        count.fetch_add(usize::from(is_read), Ordering::Relaxed);
+        Fault::None
+    });
+    for n in 0..3 {
+        let keys = ["key_acme", "key_nobody"].map(|key| with(record(NOW, "/a"), "key_id", key));
+        stack
+            .count(&body(&entry(&format!("e-{n}"), "acme", keys)))
+            .await;
+    }
+    // What the ids stand for, and whose the one key is.
+    assert_eq!(asked.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_counted_before_it_is_known_whose_keys_are() {
+    let stack = Stack::new();
+    stack.fail("KEYID#key_1", Fault::RequestLost);
+    let bad = with(record(NOW, "/a"), "key_id", "key_1");
+    let good = with(record(NOW, "/a"), "key_id", "key_2");
+    let messages = [
+        ("m-1", body(&entry("e-1", "acme", [bad]))),
+        ("m-2", body(&entry("e-2", "globex", [good]))),
+    ];
+    assert_eq!(deliver(&stack.app, batch(&messages)).await, ["m-1"]);
+    assert_eq!(stack.items("usage-log").len(), 1);
+    stack.at.aws.heal();
+    assert_eq!(deliver(&stack.app, batch(&messages[..1])).await, NONE);
+    assert_eq!(stack.items("usage-log").len(), 2);
+}
+
+#[tokio::test]
+async fn adjustments_are_counted_apart_in_their_days_and_months() {
+    let stack = Stack::new();
+    let adjustments = [
+        adjustment("2026-10-31T23:59:59Z", -7),
+        adjustment("2026-11-01T00:00:00Z", 3),
+        with(adjustment(NOW, 1), "reason", ""),
+        adjustment("2026-11-01T12:00:00Z", 2),
+    ];
+    let message = body(&adjusting("a-1", "acme", adjustments));
+    for _ in 0..2 {
+        stack.count(&message).await;
+    }
+    stack
+        .count(&body(&entry("e-1", "acme", [record(NOW, "/a")])))
+        .await;
+    let tallies = stack.tallies(&["acme"], &["2026-10", "2026-11"]).await;
+    let adjusted = |count, calls| Adjusted {
+        count,
+        billable: [(p("pro"), calls)].into(),
+        micro_usd: 0,
+    };
+    let of = |calls: u64, adjusted: Adjusted| Tally {
+        adjusted,
+        ..tally(calls)
+    };
+    let expected = [
+        (
+            "acme 2026-10",
+            Tally {
+                adjusted: adjusted(1, -7),
+                ..Tally::default()
+            },
+        ),
+        (
+            "acme 2026-10-31",
+            Tally {
+                adjusted: adjusted(1, -7),
+                ..Tally::default()
+            },
+        ),
+        ("acme 2026-11", of(1, adjusted(2, 5))),
+        (
+            "acme 2026-11-01",
+            Tally {
+                adjusted: adjusted(2, 5),
+                ..Tally::default()
+            },
+        ),
+        ("acme 2026-11-22", tally(1)),
+        ("acme 2026-11-22 GET /a", tally(1)),
+    ];
+    let expected = expected.map(|(of, tally)| (of.to_owned(), tally));
+    assert_eq!(tallies, expected.into());
+    let acme = p("acme");
+    let listed = stack.at.store.adjustments(&acme, p("2026-11"), None);
+    let calls = listed.await.unwrap().items.into_iter();
+    let calls: Vec<i64> = calls.map(|one| one.adjustment.billable_calls).collect();
+    assert_eq!(calls, [3, 2]);
+    let set_aside = stack.quarantined("a-1").await;
+    let reason = "reason must be 1 to 512 printable characters";
+    assert_eq!(set_aside[0].refused, [refused(2, reason)]);
+}
+
+#[tokio::test]
+async fn an_entry_of_records_is_no_entry_of_adjustments() {
+    let records = with(
+        entry("e-1", "acme", [record(NOW, "/a")]),
+        "type",
+        "tollgate.adjustment.v1",
+    );
+    check_hopeless(&body(&records), "unknown field `records`").await;
+    let many = vec![adjustment(NOW, 1); 21];
+    let many = adjusting("a-1", "acme", many);
+    check_hopeless(&body(&many), "21 adjustments; an entry has 1 to 20").await;
 }

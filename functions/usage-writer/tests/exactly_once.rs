@@ -188,7 +188,7 @@ async fn writer_ends_in_call(number: usize, takes_effect: bool) {
     let ended = Arc::new(Notify::new());
     let (end, aws, mut calls) = (Arc::clone(&ended), stack.at.aws.clone(), 0);
     stack.at.aws.inject(move |call| {
-        calls += 1;
+        calls += usize::from(call.operation() == "TransactWriteItems");
         if calls < number {
             return Fault::None;
         }

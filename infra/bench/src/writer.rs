@@ -13,7 +13,7 @@ use tollgate_domain::usage::EVENT_TYPE;
 use tollgate_local_aws::{Call, LocalAws, wire};
 use tollgate_runtime::{Clock, Entropy, Metrics};
 use tollgate_store::{Spread, Store};
-use usage_writer::App;
+use usage_writer::{App, Owners};
 
 use crate::report::table;
 use crate::tables::{STACK, SeedError, services};
@@ -202,6 +202,7 @@ fn writer(
     Ok(App {
         store: Store::new(&sdk, STACK, clock.clone(), Entropy::seeded(number)),
         spread: Spread::default(),
+        owners: Owners::default(),
         plans: Catalog::shipped()?,
         metrics: Metrics::none(),
         clock,

@@ -15,25 +15,27 @@ const MAX_ENTRIES: usize = 10;
 /// EventBridge's bound on their size together.
 const MAX_BYTES: usize = 1024 * 1024;
 
-/// An event pattern: lists of the values a field may have, nested like the event.
+/// An event pattern: lists of what a field may be, nested like the event.
 #[derive(Debug, Clone)]
 pub struct Rule(Value);
 
 /// A pattern that this bus cannot apply.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("an event pattern here consists of lists of strings in objects")]
+#[error("an event pattern here consists of lists of strings and prefixes in objects")]
 pub struct InvalidPattern;
 
 impl Rule {
     /// A rule with this pattern, in the JSON form that EventBridge takes; of its operators, the
-    /// exact match of strings alone.
+    /// exact match of strings and `prefix`.
     ///
     /// # Errors
-    /// When the pattern uses another operator.
+    /// When the pattern uses another one.
     pub fn new(pattern: Value) -> Result<Self, InvalidPattern> {
         fn supported(pattern: &Value) -> bool {
             match pattern {
-                Value::Array(values) => values.iter().all(Value::is_string),
+                Value::Array(allowed) => allowed
+                    .iter()
+                    .all(|one| one.is_string() || prefix(one).is_some()),
                 Value::Object(fields) => fields.values().all(supported),
                 _ => false,
             }
@@ -48,7 +50,10 @@ impl Rule {
     fn matches(&self, event: &Value) -> bool {
         fn matches(pattern: &Value, value: &Value) -> bool {
             match pattern {
-                Value::Array(allowed) => allowed.contains(value),
+                Value::Array(allowed) => allowed.iter().any(|one| {
+                    let text = value.as_str().unwrap_or_default();
+                    one == value || prefix(one).is_some_and(|prefix| text.starts_with(prefix))
+                }),
                 Value::Object(fields) => fields
                     .iter()
                     .all(|(name, pattern)| matches(pattern, &value[name])),
@@ -57,6 +62,15 @@ impl Rule {
         }
         matches(&self.0, event)
     }
+}
+
+/// What a value is to begin with, if that is what this says.
+fn prefix(allowed: &Value) -> Option<&str> {
+    let operators = allowed.as_object()?;
+    operators
+        .get("prefix")
+        .filter(|_| operators.len() == 1)?
+        .as_str()
 }
 
 pub(crate) struct Bus {
@@ -194,6 +208,19 @@ mod tests {
         check(json!({ "detail-type": "c", "detail": { "x": "1" } }), false);
         check(json!({ "detail-type": "b", "detail": { "x": 1 } }), false);
         check(json!({ "detail-type": "b" }), false);
-        assert!(Rule::new(json!({ "source": [{ "prefix": "x" }] })).is_err());
+        assert!(Rule::new(json!({ "source": [{ "suffix": "x" }] })).is_err());
+    }
+
+    #[test]
+    fn a_rule_matches_what_begins_as_it_says() {
+        let rule = Rule::new(json!({ "source": ["b", { "prefix": "a." }] })).unwrap();
+        for (source, expected) in [("a.b", true), ("b", true), ("a", false), ("b.c", false)] {
+            assert_eq!(
+                rule.matches(&json!({ "source": source })),
+                expected,
+                "{source}"
+            );
+        }
+        assert!(!rule.matches(&json!({})));
     }
 }

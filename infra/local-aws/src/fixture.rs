@@ -6,7 +6,6 @@
 
 use serde_json::json;
 use tollgate_domain::id::random_base62;
-use tollgate_domain::usage::EVENT_TYPE;
 use tollgate_runtime::clock::ManualClock;
 use tollgate_runtime::{Clock, Entropy};
 use tollgate_store::Store;
@@ -39,7 +38,7 @@ impl Fixture {
     pub fn at(now: &str) -> Self {
         let time = ManualClock::at(now.parse().unwrap());
         let entropy = Entropy::seeded(1);
-        let rule = Rule::new(json!({ "detail-type": [EVENT_TYPE] })).unwrap();
+        let rule = Rule::new(json!({ "detail-type": [{ "prefix": "tollgate." }] })).unwrap();
         let aws = match std::env::var(ENDPOINT) {
             Ok(endpoint) => at_endpoint(&endpoint, rule, &time, &entropy),
             Err(_) => LocalAws::in_memory(rule, time.clock(), entropy.clone()).unwrap(),

@@ -94,6 +94,7 @@ impl Parts {
         Ok(usage_writer::App {
             store: given.store()?,
             spread: Spread::default(),
+            owners: usage_writer::Owners::default(),
             plans: config::plans(&given.env)?,
             clock: self.clock.clone(),
             metrics: Metrics::none(),

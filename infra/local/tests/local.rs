@@ -243,6 +243,7 @@ async fn seed_included(target: &Target, customer: &str) {
         customer: &customer.parse().unwrap(),
         aggregates: &aggregates,
         records: 0,
+        adjustments: &[],
         refused: &[],
         body: b"{}",
         received_at: NOW.parse().unwrap(),

@@ -20,15 +20,26 @@ use crate::window::{Day, Month};
 pub const OPEN_AFTER_END: SignedDuration = SignedDuration::from_hours(3 * 24);
 
 /// Billable calls of a customer's month, by day and by the plan they were made on.
-pub type BillableDays = BTreeMap<Day, BTreeMap<PlanId, u64>>;
+pub type BillableDays = BTreeMap<Day, BTreeMap<PlanId, Billable>>;
+
+/// Billable calls of one day on one plan.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Billable {
+    /// As they were recorded.
+    pub calls: u64,
+    /// What adjustments add to them, or take away.
+    pub adjusted: i64,
+}
 
 /// The overage of one plan in one month.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OverageLine {
     /// The plan the calls were made on.
     pub plan: PlanId,
-    /// Billable calls on it.
+    /// Billable calls on it, adjustments included.
     pub calls: u64,
+    /// What adjustments have added to them, or taken away.
+    pub adjusted: i64,
     /// Those that the plan includes.
     pub included: u64,
     /// Those charged for.
@@ -40,8 +51,9 @@ pub struct OverageLine {
 /// The overage of a month: a line for each plan that charges any.
 ///
 /// Calls are taken in the order of their days; those after the included ones are priced as of the
-/// day they were made on. Plans that do not charge, or are no longer in the catalogue, have no
-/// line.
+/// day they were made on. A day on which adjustments take away more calls than were made gives back
+/// the latest of the earlier days at their price. Plans that do not charge, or are no longer in the
+/// catalogue, have no line.
 #[must_use]
 pub fn overage(plans: &Catalog, days: &BillableDays) -> Vec<OverageLine> {
     let mut lines = Vec::new();
@@ -49,25 +61,50 @@ pub fn overage(plans: &Catalog, days: &BillableDays) -> Vec<OverageLine> {
         let MonthPolicy::Overage { included, prices } = &plan.month else {
             continue;
         };
-        let mut calls = 0_u64;
-        let mut amount = MicroUsd(0);
+        let mut calls = 0_i128;
+        let mut adjusted = 0_i64;
+        // Calls that are charged for, as far as none took them back, with their price.
+        let mut charged: Vec<(MicroUsd, u64)> = Vec::new();
+        let over = |calls: i128| whole(calls).saturating_sub(*included);
         for (day, by_plan) in days {
-            let before = calls;
-            calls = calls.saturating_add(by_plan.get(&plan.id).copied().unwrap_or(0));
-            let over = calls.saturating_sub(*included) - before.saturating_sub(*included);
-            amount = amount + price_on(prices, *day).times(over);
+            let of_day = by_plan.get(&plan.id).copied().unwrap_or_default();
+            let before = over(calls);
+            calls += i128::from(of_day.calls) + i128::from(of_day.adjusted);
+            adjusted = adjusted.saturating_add(of_day.adjusted);
+            match over(calls).checked_sub(before) {
+                Some(more) => charged.push((price_on(prices, *day), more)),
+                None => take_back(&mut charged, before - over(calls)),
+            }
         }
-        if calls > 0 {
+        if calls > 0 || adjusted != 0 {
+            let amounts = charged.iter().map(|(price, calls)| price.times(*calls));
             lines.push(OverageLine {
                 plan: plan.id.clone(),
-                calls,
+                calls: whole(calls),
+                adjusted,
                 included: *included,
-                over: calls.saturating_sub(*included),
-                micro_usd: amount,
+                over: over(calls),
+                micro_usd: amounts.sum(),
             });
         }
     }
     lines
+}
+
+/// A sum of calls as a number of calls: there are none where more were taken away than made.
+fn whole(calls: i128) -> u64 {
+    u64::try_from(calls.max(0)).unwrap_or(u64::MAX)
+}
+
+/// Takes the latest of the charged calls away.
+fn take_back(charged: &mut Vec<(MicroUsd, u64)>, mut calls: u64) {
+    while let Some((price, last)) = charged.pop() {
+        if last > calls {
+            charged.push((price, last - calls));
+            return;
+        }
+        calls -= last;
+    }
 }
 
 /// The price that holds on `day`: the last one that has begun, or the first of all.
@@ -109,8 +146,11 @@ pub struct ChargeIntent {
     pub cumulative: MicroUsd,
     /// The first overage call it covers, from 1.
     pub from_call: u64,
-    /// The last one.
+    /// The last one. Adjustments may have made it an earlier one than the charge before ended with;
+    /// then it covers none.
     pub to_call: u64,
+    /// What adjustments of the month had added to its billable calls, or taken away.
+    pub adjusted_calls: i64,
     /// [`usage_digest`] of the days it was computed from.
     pub usage_digest: String,
     /// When it was computed.
@@ -146,19 +186,29 @@ pub fn charge_due(
         cumulative,
         from_call: charged.over_calls.min(to_call) + 1,
         to_call,
+        adjusted_calls: adjusted_calls(days),
         usage_digest: usage_digest(days),
         created_at: now,
     })
 }
 
-/// SHA-256, in hexadecimal, of one line `<day> <plan> <calls>` for each day and plan, in order.
-/// Anyone with the usage records can compute it.
+fn adjusted_calls(days: &BillableDays) -> i64 {
+    let all = days.values().flat_map(BTreeMap::values);
+    all.fold(0, |sum, day| sum.saturating_add(day.adjusted))
+}
+
+/// SHA-256, in hexadecimal, of one line `<day> <plan> <calls>` for each day and plan, in order; where
+/// there were adjustments, ` <sign><calls>` comes after it. Anyone with the usage records can compute
+/// it.
 #[must_use]
 pub fn usage_digest(days: &BillableDays) -> String {
     let mut hash = Sha256::new();
     for (day, by_plan) in days {
-        for (plan, calls) in by_plan {
-            hash.update(format!("{day} {plan} {calls}\n"));
+        for (plan, Billable { calls, adjusted }) in by_plan {
+            match adjusted {
+                0 => hash.update(format!("{day} {plan} {calls}\n")),
+                _ => hash.update(format!("{day} {plan} {calls} {adjusted:+}\n")),
+            }
         }
     }
     hex(&hash.finalize())
@@ -188,9 +238,16 @@ mod tests {
         let mut days = BillableDays::new();
         for (day, plan, calls) in calls {
             let by_plan = days.entry(day.parse().unwrap()).or_default();
-            by_plan.insert(plan.parse().unwrap(), *calls);
+            let of_day = by_plan.entry(plan.parse().unwrap()).or_default();
+            of_day.calls += calls;
         }
         days
+    }
+
+    fn adjust(days: &mut BillableDays, day: &str, plan: &str, calls: i64) {
+        let by_plan = days.entry(day.parse().unwrap()).or_default();
+        let of_day = by_plan.entry(plan.parse().unwrap()).or_default();
+        of_day.adjusted += calls;
     }
 
     fn due(days: &BillableDays, charged: Charged) -> Option<ChargeIntent> {
@@ -233,21 +290,68 @@ mod tests {
         assert_eq!((intent.cents, intent.to_call), (Cents(1), 10));
     }
 
-    #[test]
-    fn a_call_costs_what_its_day_says() {
-        let plans = Catalog::from_json(
+    fn two_prices() -> Catalog {
+        Catalog::from_json(
             r#"[{"id":"pro","name":"Pro","requests_per_hour":1,"when_store_is_down":"open",
                 "month":{"kind":"overage","included":10,"prices":[
                     {"from":"2026-01-01","micro_usd_per_call":1000},
                     {"from":"2026-11-10","micro_usd_per_call":5000}]}}]"#,
         )
-        .unwrap();
+        .unwrap()
+    }
+
+    #[test]
+    fn a_call_costs_what_its_day_says() {
         let month = days(&[("2026-11-09", "pro", 12), ("2026-11-10", "pro", 3)]);
-        let lines = overage(&plans, &month);
+        let lines = overage(&two_prices(), &month);
         assert_eq!(
             (lines[0].over, lines[0].micro_usd),
             (5, MicroUsd(2 * 1_000 + 3 * 5_000))
         );
+    }
+
+    #[test]
+    fn adjustments_are_charged_and_taken_off_as_calls_are() {
+        let mut month = days(&[("2026-11-02", "pro", 100_100)]);
+        adjust(&mut month, "2026-11-01", "pro", 30);
+        adjust(&mut month, "2026-11-03", "pro", -80);
+        let lines = overage(&Catalog::shipped().unwrap(), &month);
+        let line = &lines[0];
+        assert_eq!((line.calls, line.adjusted), (100_050, -50));
+        assert_eq!((line.over, line.micro_usd), (50, MicroUsd(50_000)));
+        let intent = due(&month, Charged::default()).unwrap();
+        assert_eq!((intent.cents, intent.adjusted_calls), (Cents(5), -50));
+        let charged = Charged {
+            charges: 1,
+            cents: Cents(5),
+            over_calls: 50,
+        };
+        adjust(&mut month, "2026-11-03", "pro", -40);
+        assert_eq!(due(&month, charged), None, "nothing is charged twice");
+        adjust(&mut month, "2026-11-04", "pro", 70);
+        let intent = due(&month, charged).unwrap();
+        assert_eq!((intent.from_call, intent.to_call), (51, 80));
+        assert_eq!(intent.cents, Cents(3), "what was charged too much counts");
+    }
+
+    #[test]
+    fn what_is_taken_back_is_what_was_charged_last() {
+        let plans = two_prices();
+        let check = |adjusted, over, micro_usd| {
+            let mut month = days(&[("2026-11-09", "pro", 12), ("2026-11-10", "pro", 3)]);
+            adjust(&mut month, "2026-11-11", "pro", adjusted);
+            let line = &overage(&plans, &month)[0];
+            let found = (line.over, line.micro_usd);
+            assert_eq!(found, (over, MicroUsd(micro_usd)), "{adjusted}");
+        };
+        check(-1, 4, 2 * 1_000 + 2 * 5_000);
+        check(-3, 2, 2 * 1_000);
+        check(-4, 1, 1_000);
+        check(-5, 0, 0);
+        check(-100, 0, 0);
+        let mut none = BillableDays::new();
+        adjust(&mut none, "2026-11-11", "pro", -100);
+        assert_eq!(overage(&plans, &none)[0].calls, 0);
     }
 
     #[test]
@@ -257,6 +361,13 @@ mod tests {
         assert_eq!(
             usage_digest(&month),
             "9fa57b35663a33e2427859ddced83276daa5a111f229945bba709e458ddc2827"
+        );
+        let mut adjusted = month;
+        adjust(&mut adjusted, "2026-11-02", "free", -3);
+        // printf '2026-11-01 pro 2\n2026-11-02 free 1 -3\n' | sha256sum
+        assert_eq!(
+            usage_digest(&adjusted),
+            "f06a7b201f3830706a823a672f87fdb4899c1d880708ceefa35a0ea1bb39b9d2"
         );
     }
 
@@ -276,28 +387,33 @@ mod tests {
     }
 
     proptest! {
-        /// However usage arrives and however often it is billed, the sum of the charges is the
-        /// month's overage rounded once.
+        /// However usage arrives and is corrected, and however often it is billed, the sum of the
+        /// charges is the most that the month's overage, rounded once, has come to.
         #[test]
         fn the_charges_of_a_month_add_up_to_its_overage(
-            nightly in prop::collection::vec((1_u32..=28, 0_u64..40_000), 1..40),
+            nightly in prop::collection::vec((1_u32..=28, 0_u64..40_000, -20_000_i64..20_000), 1..40),
         ) {
             let mut month = BillableDays::new();
             let mut charged = Charged::default();
-            for (day, calls) in nightly {
+            let mut most = Cents(0);
+            let mut total = 0_i64;
+            for (day, calls, adjusted) in nightly {
                 let day = format!("2026-11-{day:02}").parse().unwrap();
-                let plan = "pro".parse().unwrap();
-                *month.entry(day).or_default().entry(plan).or_default() += calls;
+                let of_day = month.entry(day).or_default().entry("pro".parse().unwrap()).or_default();
+                of_day.calls += calls;
+                of_day.adjusted += adjusted;
+                total += i64::try_from(calls).unwrap() + adjusted;
+                let over = u64::try_from(total - 100_000).unwrap_or(0);
+                prop_assert_eq!(overage(&Catalog::shipped().unwrap(), &month)[0].over, over);
+                most = most.max(MicroUsd(1_000).times(over).to_cents());
                 if let Some(intent) = due(&month, charged) {
                     prop_assert!(intent.from_call <= intent.to_call);
                     charged.charges += 1;
                     charged.cents.0 += intent.cents.0;
                     charged.over_calls = intent.to_call;
                 }
+                prop_assert_eq!(charged.cents, most);
             }
-            let total: u64 = month.values().flat_map(BTreeMap::values).sum();
-            let over = MicroUsd(1_000).times(total.saturating_sub(100_000));
-            prop_assert_eq!(charged.cents, over.to_cents());
         }
     }
 }

@@ -1,25 +1,33 @@
-//! Usage: the record of a call, the entry that carries records, and the tallies they add up to.
+//! Usage: the record of a call, the entry that carries records or corrections of them, and the
+//! tallies they add up to.
 //!
 //! An entry is a [CloudEvents 1.0](https://github.com/cloudevents/spec) event of type
-//! [`EVENT_TYPE`]; `source` and `id` together are its identity. Everything an entry says is checked
-//! here, because anyone with the right to put events on the bus may have written it.
+//! [`EVENT_TYPE`] or [`ADJUSTMENT_TYPE`]; `source` and `id` together are its identity. Everything an
+//! entry says is checked here, because anyone with the right to put events on the bus may have
+//! written it.
 
-use std::collections::BTreeMap;
+mod tally;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::id::{CustomerId, KeyId, PlanId};
 use crate::money::MicroUsd;
 use crate::plan::Catalog;
-use crate::window::{Day, Month};
 
-/// The CloudEvents `type` of an entry, and the detail type of its EventBridge event. A change that
-/// old readers would misread takes a new number.
+pub use tally::{Adjusted, Aggregates, Endpoint, Tally};
+
+/// The CloudEvents `type` of an entry of records, and the detail type of its EventBridge event. A
+/// change that old readers would misread takes a new number.
 pub const EVENT_TYPE: &str = "tollgate.usage.v1";
+/// The same of an entry of adjustments.
+pub const ADJUSTMENT_TYPE: &str = "tollgate.adjustment.v1";
 /// The most records in one entry.
 pub const MAX_RECORDS: usize = 100;
+/// The most adjustments in one: each is an item of its own.
+pub const MAX_ADJUSTMENTS: usize = 20;
 /// A record this far in the future is taken for a broken clock.
 pub const MAX_AHEAD: SignedDuration = SignedDuration::from_mins(5);
 /// A record older than this is too late to count.
@@ -32,19 +40,23 @@ const MAX_NUMBER: u64 = 100_000_000;
 const MAX_BYTES: u64 = 1_000_000_000_000;
 /// The same for what one call costs: $100,000.
 const MAX_COST: MicroUsd = MicroUsd(100_000_000_000);
+/// A bound on what one adjustment adds or takes away: calls, and micro-dollars.
+const MAX_ADJUSTED_CALLS: u64 = 10_000_000_000;
+const MAX_ADJUSTED_COST: u64 = 1_000_000_000_000_000;
+/// Bytes of what a JSON reader says is wrong, which may quote anything.
+const MAX_REASON: usize = 200;
 
-/// An entry: up to [`MAX_RECORDS`] records of one customer. `R` is [`Value`] until each record has
-/// been read on its own.
+/// An entry: usage of one customer, `D` being [`UsageData`] or [`AdjustmentData`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct UsageEntry<R> {
+pub struct UsageEntry<D> {
     /// `1.0`.
     pub specversion: String,
     /// Unique within `source`; the same in every retry.
     pub id: String,
     /// Who made the entry, such as `tollgate:ping`.
     pub source: String,
-    /// [`EVENT_TYPE`].
+    /// [`EVENT_TYPE`] or [`ADJUSTMENT_TYPE`].
     pub r#type: String,
     /// When the entry was made.
     pub time: Timestamp,
@@ -53,16 +65,47 @@ pub struct UsageEntry<R> {
     /// `application/json`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub datacontenttype: Option<String>,
-    /// The records.
-    pub data: UsageData<R>,
+    /// The payload.
+    pub data: D,
 }
 
-/// The payload of an entry.
+/// The payload of an entry of type [`EVENT_TYPE`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UsageData<R> {
-    /// At least one.
+    /// At least one, at most [`MAX_RECORDS`].
     pub records: Vec<R>,
+}
+
+/// The payload of an entry of type [`ADJUSTMENT_TYPE`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdjustmentData<A> {
+    /// At least one, at most [`MAX_ADJUSTMENTS`].
+    pub adjustments: Vec<A>,
+}
+
+/// A correction of what was counted: more or less, and never silently. It is kept apart from the
+/// records in every tally, so that a report shows both.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Adjustment {
+    /// Of which day and month, by an instant within it.
+    pub time: Timestamp,
+    /// The plan of the calls that are corrected.
+    pub plan: PlanId,
+    /// Billable calls more, or fewer.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub billable_calls: i64,
+    /// What the calls cost their provider more, or less, in micro-dollars.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub micro_usd: i64,
+    /// Why, in words that the customer reads too.
+    pub reason: String,
+}
+
+fn is_none(number: &i64) -> bool {
+    *number == 0
 }
 
 /// One call that a metered function answered.
@@ -157,9 +200,9 @@ pub enum Defect {
     /// A version that this release does not read.
     #[error("type {0:?} is not one that this release reads")]
     Version(String),
-    /// No record, or too many.
-    #[error("{0} records; an entry has 1 to {MAX_RECORDS}")]
-    RecordCount(usize),
+    /// No record or adjustment, or too many.
+    #[error("{0} {1}; an entry has 1 to {2}")]
+    Count(usize, &'static str, usize),
     /// A text is empty, too long, or has control characters.
     #[error("{0} must be 1 to {1} printable characters")]
     Text(&'static str, usize),
@@ -169,6 +212,12 @@ pub enum Defect {
     /// A number is out of bounds.
     #[error("{0} is out of bounds")]
     Bounds(&'static str),
+    /// An adjustment of nothing.
+    #[error("billable_calls or micro_usd must be other than 0")]
+    Nothing,
+    /// The key is another customer's.
+    #[error("key {0} is another customer's")]
+    Key(KeyId),
     /// No such plan.
     #[error("there is no plan {0}")]
     Plan(PlanId),
@@ -183,81 +232,271 @@ pub enum Defect {
     Conflict,
 }
 
-/// Reads the envelope of an entry, leaving its records to be read one by one.
+impl Defect {
+    fn shape(error: &serde_json::Error) -> Self {
+        let mut said = error.to_string();
+        // A place within an item says nothing to whoever sees the whole entry.
+        if let Some(at) = said.rfind(" at line ").filter(|_| error.is_data()) {
+            said.truncate(at);
+        }
+        said.truncate(said.floor_char_boundary(MAX_REASON));
+        Self::Shape(said)
+    }
+}
+
+/// An entry as it arrived: its envelope is good, and what it carries is good or bad item by item.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Received {
+    /// With `id`, its identity.
+    pub source: String,
+    /// Unique within the source.
+    pub id: String,
+    /// Whose usage.
+    pub customer: CustomerId,
+    /// At least one.
+    pub items: Vec<Item>,
+}
+
+/// A record or an adjustment, or what is neither.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Item {
+    /// A call.
+    Record(UsageRecord),
+    /// A correction.
+    Adjustment(Adjustment),
+    /// Not of the shape that the entry's type says.
+    Unreadable(Box<Unreadable>),
+}
+
+/// An item that can be counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Countable<'a> {
+    /// A call.
+    Record(&'a UsageRecord),
+    /// A correction.
+    Adjustment(&'a Adjustment),
+}
+
+/// An item that is not of its shape, with what can be read of it all the same. Another release may
+/// read it, and has to find it in the same place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable {
+    defect: Defect,
+    time: Option<Timestamp>,
+    method: String,
+    endpoint: String,
+}
+
+/// Where an item counts, as far as it says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place<'a> {
+    /// Decides the day.
+    pub time: Option<Timestamp>,
+    /// Empty if there is none.
+    pub method: &'a str,
+    /// The same.
+    pub endpoint: &'a str,
+}
+
+/// Reads an entry, of whose items each is good or bad by itself.
 ///
 /// # Errors
-/// When the envelope is not of the documented shape, so that no record of it can be trusted.
-pub fn read_entry(detail: Value) -> Result<UsageEntry<Value>, Defect> {
-    if let Some(Value::String(found)) = detail.get("type")
-        && found != EVENT_TYPE
-    {
-        return Err(Defect::Version(found.chars().take(64).collect()));
+/// When the envelope is not of the documented shape, so that nothing in it can be trusted.
+pub fn read_entry(detail: &str) -> Result<Received, Defect> {
+    #[derive(Deserialize)]
+    struct Typed {
+        r#type: String,
     }
-    let entry: UsageEntry<Value> =
-        serde_json::from_value(detail).map_err(|error| Defect::Shape(error.to_string()))?;
+    let entry: UsageEntry<&RawValue> = read(detail).map_err(|defect| {
+        // What is of another version may well be of another shape.
+        match read::<Typed>(detail) {
+            Ok(Typed { r#type }) if !is_known(&r#type) => version(&r#type),
+            _ => defect,
+        }
+    })?;
+    let data = entry.data.get();
+    let items: Vec<Item> = match entry.r#type.as_str() {
+        EVENT_TYPE => {
+            let data: UsageData<&RawValue> = read(data)?;
+            let records = data.records.into_iter();
+            records.map(|raw| item(raw, Item::Record)).collect()
+        }
+        ADJUSTMENT_TYPE => {
+            let data: AdjustmentData<&RawValue> = read(data)?;
+            let adjustments = data.adjustments.into_iter();
+            let adjustments = adjustments.map(|raw| item(raw, Item::Adjustment));
+            adjustments.collect()
+        }
+        other => return Err(version(other)),
+    };
     if entry.specversion != "1.0" {
         return Err(Defect::Bounds("specversion"));
     }
     text("id", &entry.id, 128)?;
     text("source", &entry.source, 128)?;
-    let count = entry.data.records.len();
-    if count == 0 || count > MAX_RECORDS {
-        return Err(Defect::RecordCount(count));
+    let (what, most) = match entry.r#type.as_str() {
+        ADJUSTMENT_TYPE => ("adjustments", MAX_ADJUSTMENTS),
+        _ => ("records", MAX_RECORDS),
+    };
+    if !(1..=most).contains(&items.len()) {
+        return Err(Defect::Count(items.len(), what, most));
     }
-    Ok(entry)
+    Ok(Received {
+        source: entry.source,
+        id: entry.id,
+        customer: entry.subject,
+        items,
+    })
 }
 
-/// Reads one record, as of `now`.
-///
-/// # Errors
-/// When it cannot be counted; the other records of its entry can.
-pub fn read_record(record: &Value, plans: &Catalog, now: Timestamp) -> Result<UsageRecord, Defect> {
-    let record =
-        UsageRecord::deserialize(record).map_err(|error| Defect::Shape(error.to_string()))?;
-    text("request_id", &record.request_id, 128)?;
-    text("method", &record.method, 16)?;
-    if record.method.contains(' ') {
-        return Err(Defect::Method);
+fn is_known(r#type: &str) -> bool {
+    [EVENT_TYPE, ADJUSTMENT_TYPE].contains(&r#type)
+}
+
+fn version(found: &str) -> Defect {
+    Defect::Version(found.chars().take(64).collect())
+}
+
+fn read<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, Defect> {
+    // The members of a struct may come as a list, as far as serde is concerned.
+    if json.trim_start().starts_with('[') {
+        return Err(Defect::Shape(
+            "invalid type: a list, expected an object".to_owned(),
+        ));
     }
-    text("endpoint", &record.endpoint, 256)?;
-    if plans.get(&record.plan).is_none() {
-        return Err(Defect::Plan(record.plan));
-    }
-    if !(100..=599).contains(&record.status) {
-        return Err(Defect::Bounds("status"));
-    }
-    if record.latency_ms > MAX_NUMBER {
-        return Err(Defect::Bounds("latency_ms"));
-    }
-    if record.request_bytes.is_some_and(|bytes| bytes > MAX_BYTES) {
-        return Err(Defect::Bounds("request_bytes"));
-    }
-    if record.response_bytes.is_some_and(|bytes| bytes > MAX_BYTES) {
-        return Err(Defect::Bounds("response_bytes"));
-    }
-    if record.costs.len() > 16 {
-        return Err(Defect::Bounds("costs"));
-    }
-    for cost in &record.costs {
-        if let Some(provider) = &cost.provider {
-            text("provider", provider, 64)?;
+    serde_json::from_str(json).map_err(|error| Defect::shape(&error))
+}
+
+fn item<'a, T: Deserialize<'a>>(raw: &'a RawValue, good: impl FnOnce(T) -> Item) -> Item {
+    match read(raw.get()) {
+        Ok(read) => good(read),
+        Err(defect) => {
+            let value: Value = serde_json::from_str(raw.get()).unwrap_or_default();
+            let text = |field: &str| value[field].as_str().unwrap_or_default();
+            Item::Unreadable(Box::new(Unreadable {
+                defect,
+                time: text("time").parse().ok(),
+                method: text("method").to_owned(),
+                endpoint: text("endpoint").to_owned(),
+            }))
         }
-        if let Some(model) = &cost.model {
-            text("model", model, 128)?;
+    }
+}
+
+impl Item {
+    /// Where it counts.
+    #[must_use]
+    pub fn place(&self) -> Place<'_> {
+        match self {
+            Item::Record(record) => Place {
+                time: Some(record.time),
+                method: &record.method,
+                endpoint: &record.endpoint,
+            },
+            Item::Adjustment(adjustment) => Place {
+                time: Some(adjustment.time),
+                method: "",
+                endpoint: "",
+            },
+            Item::Unreadable(unreadable) => Place {
+                time: unreadable.time,
+                method: &unreadable.method,
+                endpoint: &unreadable.endpoint,
+            },
         }
-        let tokens = [cost.input_tokens, cost.output_tokens, cost.tokens];
-        if tokens.iter().any(|n| *n > MAX_NUMBER) || cost.micro_usd > MAX_COST {
+    }
+
+    /// What there is to count, as of `now`.
+    ///
+    /// # Errors
+    /// Why it cannot be counted; the other items of its entry may.
+    pub fn check(&self, plans: &Catalog, now: Timestamp) -> Result<Countable<'_>, Defect> {
+        let (countable, plan, time) = match self {
+            Item::Record(record) => {
+                record.check()?;
+                (Countable::Record(record), &record.plan, record.time)
+            }
+            Item::Adjustment(adjustment) => {
+                adjustment.check()?;
+                let countable = Countable::Adjustment(adjustment);
+                (countable, &adjustment.plan, adjustment.time)
+            }
+            Item::Unreadable(unreadable) => return Err(unreadable.defect.clone()),
+        };
+        if plans.get(plan).is_none() {
+            return Err(Defect::Plan(plan.clone()));
+        }
+        let ahead = time.as_duration() - now.as_duration();
+        if ahead > MAX_AHEAD {
+            return Err(Defect::Future);
+        }
+        if -ahead > MAX_AGE {
+            return Err(Defect::Ancient);
+        }
+        Ok(countable)
+    }
+}
+
+impl UsageRecord {
+    fn check(&self) -> Result<(), Defect> {
+        text("request_id", &self.request_id, 128)?;
+        text("method", &self.method, 16)?;
+        if self.method.contains(' ') {
+            return Err(Defect::Method);
+        }
+        text("endpoint", &self.endpoint, 256)?;
+        let numbers = [
+            ("status", u64::from(self.status), 100..=599),
+            ("latency_ms", self.latency_ms, 0..=MAX_NUMBER),
+            (
+                "request_bytes",
+                self.request_bytes.unwrap_or(0),
+                0..=MAX_BYTES,
+            ),
+            (
+                "response_bytes",
+                self.response_bytes.unwrap_or(0),
+                0..=MAX_BYTES,
+            ),
+        ];
+        for (name, number, bounds) in numbers {
+            if !bounds.contains(&number) {
+                return Err(Defect::Bounds(name));
+            }
+        }
+        if self.costs.len() > 16 {
             return Err(Defect::Bounds("costs"));
         }
+        for cost in &self.costs {
+            if let Some(provider) = &cost.provider {
+                text("provider", provider, 64)?;
+            }
+            if let Some(model) = &cost.model {
+                text("model", model, 128)?;
+            }
+            let tokens = [cost.input_tokens, cost.output_tokens, cost.tokens];
+            if tokens.iter().any(|n| *n > MAX_NUMBER) || cost.micro_usd > MAX_COST {
+                return Err(Defect::Bounds("costs"));
+            }
+        }
+        Ok(())
     }
-    let ahead = record.time.as_duration() - now.as_duration();
-    if ahead > MAX_AHEAD {
-        return Err(Defect::Future);
+}
+
+impl Adjustment {
+    fn check(&self) -> Result<(), Defect> {
+        text("reason", &self.reason, 512)?;
+        if self.billable_calls == 0 && self.micro_usd == 0 {
+            return Err(Defect::Nothing);
+        }
+        if self.billable_calls.unsigned_abs() > MAX_ADJUSTED_CALLS {
+            return Err(Defect::Bounds("billable_calls"));
+        }
+        if self.micro_usd.unsigned_abs() > MAX_ADJUSTED_COST {
+            return Err(Defect::Bounds("micro_usd"));
+        }
+        Ok(())
     }
-    if -ahead > MAX_AGE {
-        return Err(Defect::Ancient);
-    }
-    Ok(record)
 }
 
 fn text(what: &'static str, value: &str, max: usize) -> Result<(), Defect> {
@@ -265,141 +504,6 @@ fn text(what: &'static str, value: &str, max: usize) -> Result<(), Defect> {
         Ok(())
     } else {
         Err(Defect::Text(what, max))
-    }
-}
-
-/// What a set of records adds up to.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Calls answered.
-    pub calls: u64,
-    /// Calls that count towards the included and charged ones, by the plan they were made on.
-    pub billable: BTreeMap<PlanId, u64>,
-    /// Calls answered with a 4xx status.
-    pub client_errors: u64,
-    /// Calls answered with a 5xx status.
-    pub server_errors: u64,
-    /// Sum of the latencies, in milliseconds.
-    pub latency_ms: u64,
-    /// Language-model tokens.
-    pub tokens: u64,
-    /// Those of them whose price was not known.
-    pub unpriced_tokens: u64,
-    /// What the calls cost their provider.
-    pub cost: MicroUsd,
-}
-
-impl Tally {
-    /// Adds one record.
-    pub fn add(&mut self, record: &UsageRecord) {
-        self.calls += 1;
-        if record.is_billable() {
-            *self.billable.entry(record.plan.clone()).or_default() += 1;
-        }
-        self.client_errors += u64::from((400..500).contains(&record.status));
-        self.server_errors += u64::from(record.status >= 500);
-        self.latency_ms = self.latency_ms.saturating_add(record.latency_ms);
-        for cost in &record.costs {
-            let tokens = cost.all_tokens();
-            self.tokens = self.tokens.saturating_add(tokens);
-            if cost.unpriced {
-                self.unpriced_tokens = self.unpriced_tokens.saturating_add(tokens);
-            }
-            self.cost = self.cost + cost.micro_usd;
-        }
-    }
-
-    /// Adds another tally.
-    pub fn merge(&mut self, other: &Self) {
-        self.calls += other.calls;
-        for (plan, calls) in &other.billable {
-            *self.billable.entry(plan.clone()).or_default() += calls;
-        }
-        self.client_errors += other.client_errors;
-        self.server_errors += other.server_errors;
-        self.latency_ms = self.latency_ms.saturating_add(other.latency_ms);
-        self.tokens = self.tokens.saturating_add(other.tokens);
-        self.unpriced_tokens = self.unpriced_tokens.saturating_add(other.unpriced_tokens);
-        self.cost = self.cost + other.cost;
-    }
-
-    /// Billable calls on all plans.
-    #[must_use]
-    pub fn billable_calls(&self) -> u64 {
-        self.billable.values().sum()
-    }
-}
-
-/// A method and a route template: what endpoint statistics are kept by.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Endpoint {
-    /// HTTP method.
-    pub method: String,
-    /// Route template.
-    pub route: String,
-}
-
-/// The tallies of some records of one customer, by every key they are stored under.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Aggregates {
-    /// By UTC day.
-    pub days: BTreeMap<Day, Tally>,
-    /// By UTC day and endpoint.
-    pub endpoints: BTreeMap<(Day, Endpoint), Tally>,
-    /// By UTC month.
-    pub months: BTreeMap<Month, Tally>,
-}
-
-impl Aggregates {
-    /// Adds one record under each of its keys.
-    pub fn add(&mut self, record: &UsageRecord) {
-        let day = Day::containing(record.time);
-        let endpoint = Endpoint {
-            method: record.method.clone(),
-            route: record.endpoint.clone(),
-        };
-        self.days.entry(day).or_default().add(record);
-        self.endpoints
-            .entry((day, endpoint))
-            .or_default()
-            .add(record);
-        self.months.entry(day.month()).or_default().add(record);
-    }
-
-    /// Adds other aggregates.
-    pub fn merge(&mut self, other: &Self) {
-        for (day, tally) in &other.days {
-            self.days.entry(*day).or_default().merge(tally);
-        }
-        for (endpoint, tally) in &other.endpoints {
-            let sum = self.endpoints.entry(endpoint.clone()).or_default();
-            sum.merge(tally);
-        }
-        for (month, tally) in &other.months {
-            self.months.entry(*month).or_default().merge(tally);
-        }
-    }
-
-    /// How many items they are stored in.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.days.len() + self.endpoints.len() + self.months.len()
-    }
-
-    /// Whether nothing was added.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.days.is_empty()
-    }
-}
-
-impl<'a> FromIterator<&'a UsageRecord> for Aggregates {
-    fn from_iter<I: IntoIterator<Item = &'a UsageRecord>>(records: I) -> Self {
-        let mut aggregates = Self::default();
-        for record in records {
-            aggregates.add(record);
-        }
-        aggregates
     }
 }
 
@@ -430,8 +534,22 @@ mod tests {
         })
     }
 
+    /// The one item of an entry of this type that carries `json`.
+    fn read_item(r#type: &str, member: &str, json: &Value) -> Result<Item, Defect> {
+        let mut entry = entry();
+        entry["type"] = r#type.into();
+        entry["data"] = json!({ member: [json] });
+        let mut items = read_entry(&entry.to_string())?.items;
+        let item = items.remove(0);
+        item.check(&Catalog::shipped().unwrap(), now())?;
+        Ok(item)
+    }
+
     fn read(record: &Value) -> Result<UsageRecord, Defect> {
-        read_record(record, &Catalog::shipped().unwrap(), now())
+        match read_item(EVENT_TYPE, "records", record)? {
+            Item::Record(record) => Ok(record),
+            other => panic!("{other:?}"),
+        }
     }
 
     fn with(field: &str, value: Value) -> Value {
@@ -453,6 +571,10 @@ mod tests {
             assert!(defect.contains(reason), "{record}: {defect}");
         };
         check(json!(1), "invalid type");
+        check(
+            json!(["2026-11-22T09:59:59Z", "r-1"]),
+            "invalid type: a list",
+        );
         check(with("status", json!("200")), "invalid type");
         check(with("status", json!(-1)), "invalid value");
         check(with("status", json!(99)), "status is out of bounds");
@@ -489,6 +611,102 @@ mod tests {
     }
 
     #[test]
+    fn what_is_said_of_a_defect_is_short_whatever_the_defect() {
+        let long = "\u{1f40c}".repeat(100_000);
+        let fields = ["status", "latency_ms", "time", "surprise"];
+        let records = fields.map(|field| with(field, json!(long)));
+        let wholes = [json!(long), json!([long]), json!({ &long: long })];
+        for record in records.iter().chain(&wholes) {
+            let defect = read(record).unwrap_err().to_string();
+            assert!(defect.len() < 300, "{} bytes", defect.len());
+        }
+    }
+
+    #[test]
+    fn nothing_is_nested_too_deeply() {
+        let deep = format!("{}{}", "[".repeat(200_000), "]".repeat(200_000));
+        let entry = entry().to_string();
+        let record = record().to_string();
+        let as_record = entry.replace(&record, &deep);
+        let item = &read_entry(&as_record).unwrap().items[0];
+        assert!(item.check(&Catalog::shipped().unwrap(), now()).is_err());
+        assert!(read_entry(&deep).is_err());
+        let data = format!("{{\"records\":[{record}]}}");
+        assert!(read_entry(&entry.replace(&data, &deep)).is_err());
+        assert!(read_entry(&entry.replace("\"e-1\"", &deep)).is_err());
+    }
+
+    fn adjustment() -> Value {
+        json!({
+            "time": "2026-11-20T12:00:00Z", "plan": "pro", "billable_calls": -12,
+            "micro_usd": -36_000, "reason": "retries during our outage"
+        })
+    }
+
+    #[test]
+    fn a_good_adjustment_is_read_and_written_the_same() {
+        let read = read_item(ADJUSTMENT_TYPE, "adjustments", &adjustment()).unwrap();
+        let Item::Adjustment(read) = read else {
+            panic!("{read:?}");
+        };
+        assert_eq!(serde_json::to_value(&read).unwrap(), adjustment());
+    }
+
+    #[test]
+    fn each_defect_of_an_adjustment_is_named() {
+        let check = |field: &str, value: Value, reason: &str| {
+            let mut adjustment = adjustment();
+            adjustment[field] = value;
+            let read = read_item(ADJUSTMENT_TYPE, "adjustments", &adjustment);
+            let defect = read.unwrap_err().to_string();
+            assert!(defect.contains(reason), "{adjustment}: {defect}");
+        };
+        check("reason", json!(""), "reason must be");
+        check("reason", json!("x".repeat(513)), "reason must be");
+        check("plan", json!("platinum"), "no plan platinum");
+        check("billable_calls", json!(1.5), "invalid type");
+        check(
+            "billable_calls",
+            json!(-10_000_000_001_i64),
+            "billable_calls is out",
+        );
+        check("micro_usd", json!(i64::MIN), "micro_usd is out");
+        check("time", json!("2026-11-22T10:05:01Z"), "in the future");
+        check("calls", json!(1), "unknown field");
+        let nothing = json!({ "time": "2026-11-20T12:00:00Z", "plan": "pro", "reason": "none" });
+        let defect = read_item(ADJUSTMENT_TYPE, "adjustments", &nothing).unwrap_err();
+        assert_eq!(defect, Defect::Nothing);
+    }
+
+    #[test]
+    fn what_an_adjustment_adds_up_to_is_apart_from_the_records() {
+        let mut sums = Aggregates::default();
+        sums.add(&read(&record()).unwrap());
+        let Item::Adjustment(adjustment) =
+            read_item(ADJUSTMENT_TYPE, "adjustments", &adjustment()).unwrap()
+        else {
+            panic!("no adjustment");
+        };
+        sums.adjust(&adjustment);
+        let month = &sums.months[&"2026-11".parse().unwrap()];
+        assert_eq!((month.calls, month.billable_calls()), (1, 1));
+        assert_eq!(
+            (month.adjusted.count, month.adjusted.billable_calls()),
+            (1, -12)
+        );
+        assert_eq!(month.adjusted.micro_usd, -36_000);
+        assert_eq!((sums.days.len(), sums.endpoints.len()), (2, 1));
+        let back = Adjustment {
+            billable_calls: 12,
+            ..adjustment
+        };
+        sums.adjust(&back);
+        let month = &sums.months[&"2026-11".parse().unwrap()];
+        assert!(month.adjusted.billable.is_empty());
+        assert_eq!(month.adjusted.count, 2);
+    }
+
+    #[test]
     fn the_edges_of_the_accepted_times_are_accepted() {
         assert!(read(&with("time", json!("2026-11-22T10:05:00Z"))).is_ok());
         assert!(read(&with("time", json!("2026-10-18T10:00:00Z"))).is_ok());
@@ -506,11 +724,12 @@ mod tests {
         let check = |field: &str, value: Value, reason: &str| {
             let mut entry = entry();
             entry[field] = value;
-            let defect = read_entry(entry).unwrap_err().to_string();
+            let defect = read_entry(&entry.to_string()).unwrap_err().to_string();
             assert!(defect.contains(reason), "{field}: {defect}");
         };
-        assert!(read_entry(entry()).is_ok());
+        assert!(read_entry(&entry().to_string()).is_ok());
         check("type", json!("tollgate.usage.v2"), "v2");
+        check("type", json!(ADJUSTMENT_TYPE), "unknown field `records`");
         check("specversion", json!("0.3"), "specversion");
         check("id", json!(""), "id must be");
         check("source", json!("x".repeat(129)), "source must be");

@@ -4,9 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::str::FromStr;
 
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
-use aws_sdk_dynamodb::types::{
-    AttributeValue, KeysAndAttributes, ReturnValue, ReturnValuesOnConditionCheckFailure,
-};
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure};
 use jiff::{SignedDuration, Timestamp};
 use tollgate_domain::customer::Customer;
 use tollgate_domain::id::{CustomerId, InvalidId, KeyId, PlanId};
@@ -21,8 +19,6 @@ use crate::{Store, item};
 
 /// How long a creating request can be repeated under its idempotency key.
 const IDEMPOTENCY_KEPT: SignedDuration = SignedDuration::from_hours(24);
-/// DynamoDB's bound on one BatchGetItem.
-const BATCH_GET: usize = 100;
 
 const KEYS: &str = "keys";
 const CUSTOMERS: &str = "customers";
@@ -147,11 +143,11 @@ pub struct Page<T> {
     pub next: Option<String>,
 }
 
-fn key_pk(digest_hex: &str) -> String {
+pub(crate) fn key_pk(digest_hex: &str) -> String {
     format!("KEY#{digest_hex}")
 }
 
-fn alias_pk(key: &KeyRef) -> String {
+pub(crate) fn alias_pk(key: &KeyRef) -> String {
     match key {
         KeyRef::Id(id) => format!("KEYID#{id}"),
         KeyRef::Prefix(prefix) => format!("PREFIX#{prefix}"),
@@ -247,7 +243,7 @@ fn key_items(key: &NewKey<'_>) -> [Item; 3] {
     ]
 }
 
-fn read_key(item: &Item) -> Result<KeyRecord, StoreError> {
+pub(crate) fn read_key(item: &Item) -> Result<KeyRecord, StoreError> {
     let item = Reader::new("key", item);
     Ok(KeyRecord {
         id: item.parsed("id")?,
@@ -780,34 +776,13 @@ impl Store {
         &self,
         customers: &BTreeSet<CustomerId>,
     ) -> Result<HashMap<CustomerId, PlanId>, StoreError> {
-        let mut plans = HashMap::new();
-        let mut keys: Vec<Item> = customers
-            .iter()
-            .map(|id| item::key(customer_pk(id)))
-            .collect();
-        while !keys.is_empty() {
-            let rest = keys.split_off(keys.len().min(BATCH_GET));
-            let wanted = KeysAndAttributes::builder()
-                .set_keys(Some(keys))
-                .build()
-                .map_err(|error| StoreError::request("reading customers", error))?;
-            let mut found = self
-                .client
-                .batch_get_item()
-                .request_items(self.table(ACCOUNTS), wanted)
-                .send()
-                .await
-                .map_err(|error| StoreError::service("reading customers", error))?;
-            let responses = found.responses.take().unwrap_or_default();
-            for item in responses.values().flatten() {
-                let customer = read_customer(item)?;
-                plans.insert(customer.id, customer.plan);
-            }
-            keys = rest;
-            // What a busy table left unread is asked for again.
-            let unread = found.unprocessed_keys.take().unwrap_or_default();
-            keys.extend(unread.into_values().flat_map(|left| left.keys));
-        }
-        Ok(plans)
+        let keys = customers.iter().map(|id| item::key(customer_pk(id)));
+        let found = self.batch_get("reading customers", ACCOUNTS, keys.collect());
+        let customers = found.await?;
+        let plans = customers.iter().map(|item| {
+            let customer = read_customer(item)?;
+            Ok((customer.id, customer.plan))
+        });
+        plans.collect()
     }
 }

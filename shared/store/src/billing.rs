@@ -11,7 +11,7 @@ use tollgate_domain::window::Month;
 use crate::Store;
 use crate::accounts::Page;
 use crate::error::StoreError;
-use crate::item::{Item, Reader, keys, n, s, t};
+use crate::item::{Item, Reader, keys, n, s, signed, t};
 use crate::schema::{BILLABLE, BILLABLE_SHARDS, BILLING, USAGE, attr};
 use crate::transaction::{Action, Transacted};
 
@@ -59,6 +59,9 @@ fn intent_item(intent: &ChargeIntent) -> Item {
     item.insert("cumulative_micro_usd".into(), n(intent.cumulative.0));
     item.insert("from_call".into(), n(intent.from_call));
     item.insert("to_call".into(), n(intent.to_call));
+    if intent.adjusted_calls != 0 {
+        item.insert("adjusted_calls".into(), signed(intent.adjusted_calls));
+    }
     item.insert("usage_digest".into(), s(&intent.usage_digest));
     item.insert("created_at".into(), t(intent.created_at));
     item.insert("status".into(), s(LEDGER_ONLY));
@@ -77,6 +80,7 @@ fn read_intent(item: &Item) -> Result<LedgerEntry, StoreError> {
             cumulative: MicroUsd(item.number("cumulative_micro_usd")?),
             from_call: item.number("from_call")?,
             to_call: item.number("to_call")?,
+            adjusted_calls: item.opt_signed("adjusted_calls")?.unwrap_or(0),
             usage_digest: item.text("usage_digest")?.to_owned(),
             created_at: item.parsed("created_at")?,
         },

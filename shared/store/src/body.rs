@@ -3,12 +3,11 @@
 //! The first item is the head, which says what the body is of. The others have its key, with `+1`,
 //! `+2` and so on after the sort key, and hold nothing else. All are written in one transaction.
 
-use std::io::{Read, Write as _};
+use std::io::Read;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use flate2::Compression;
 use flate2::read::GzDecoder;
-use flate2::write::GzEncoder;
+use flate2::{Compress, Compression, FlushCompress, Status};
 
 use crate::error::StoreError;
 use crate::item::{Item, Reader, b, keys};
@@ -17,20 +16,40 @@ use crate::transaction::Action;
 
 /// What one item takes of a body: DynamoDB's 400 KB, less room for what else is in the head.
 const PIECE: usize = 380_000;
+/// The largest window that gzip knows.
+const WINDOW_BITS: u8 = 15;
+const COMPRESSING: &str = "compressing an entry";
 
 /// A body, compressed.
 #[derive(Debug, Clone)]
 pub(crate) struct Body(Vec<u8>);
 
-impl Body {
-    pub(crate) fn compressed(body: &[u8]) -> Result<Self, StoreError> {
-        let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
-        gzip.write_all(body)
-            .and_then(|()| gzip.finish())
-            .map(Self)
-            .map_err(|error| StoreError::request("compressing an entry", error))
+/// Makes bodies, one after another: what it works with is larger than most of them.
+pub(crate) struct Compressor(Compress);
+
+impl Compressor {
+    pub(crate) fn new() -> Self {
+        Self(Compress::new_gzip(Compression::default(), WINDOW_BITS))
     }
 
+    pub(crate) fn compress(&mut self, body: &[u8]) -> Result<Body, StoreError> {
+        self.0.reset();
+        // Enough for the header and for what does not get smaller; it grows if it is not.
+        let mut gzip = Vec::with_capacity(body.len() / 4 + 256);
+        loop {
+            let read = usize::try_from(self.0.total_in()).unwrap_or(usize::MAX);
+            let rest = body.get(read..).unwrap_or_default();
+            let status = self.0.compress_vec(rest, &mut gzip, FlushCompress::Finish);
+            let status = status.map_err(|error| StoreError::request(COMPRESSING, error))?;
+            if status == Status::StreamEnd {
+                return Ok(Body(gzip));
+            }
+            gzip.reserve(gzip.capacity());
+        }
+    }
+}
+
+impl Body {
     /// How many items it takes.
     pub(crate) fn items(&self) -> usize {
         self.0.len().div_ceil(PIECE)

@@ -1,6 +1,7 @@
 //! Items as DynamoDB has them, read and written by attribute.
 
 use std::collections::HashMap;
+use std::str::FromStr;
 
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -27,6 +28,10 @@ pub(crate) fn s(text: impl Into<String>) -> AttributeValue {
 }
 
 pub(crate) fn n(number: u64) -> AttributeValue {
+    AttributeValue::N(number.to_string())
+}
+
+pub(crate) fn signed(number: i64) -> AttributeValue {
     AttributeValue::N(number.to_string())
 }
 
@@ -73,15 +78,12 @@ impl<'a> Reader<'a> {
     }
 
     /// A text attribute of a type that can be read from text.
-    pub(crate) fn parsed<T: std::str::FromStr>(
-        &self,
-        attribute: &'static str,
-    ) -> Result<T, StoreError> {
+    pub(crate) fn parsed<T: FromStr>(&self, attribute: &'static str) -> Result<T, StoreError> {
         self.opt_parsed(attribute)?
             .ok_or_else(|| self.corrupt(attribute))
     }
 
-    pub(crate) fn opt_parsed<T: std::str::FromStr>(
+    pub(crate) fn opt_parsed<T: FromStr>(
         &self,
         attribute: &'static str,
     ) -> Result<Option<T>, StoreError> {
@@ -90,7 +92,7 @@ impl<'a> Reader<'a> {
             .transpose()
     }
 
-    pub(crate) fn opt_number(&self, attribute: &'static str) -> Result<Option<u64>, StoreError> {
+    fn opt_n<N: FromStr>(&self, attribute: &'static str) -> Result<Option<N>, StoreError> {
         match self.item.get(attribute) {
             None => Ok(None),
             Some(AttributeValue::N(number)) => number
@@ -99,6 +101,14 @@ impl<'a> Reader<'a> {
                 .map_err(|_| self.corrupt(attribute)),
             Some(_) => Err(self.corrupt(attribute)),
         }
+    }
+
+    pub(crate) fn opt_number(&self, attribute: &'static str) -> Result<Option<u64>, StoreError> {
+        self.opt_n(attribute)
+    }
+
+    pub(crate) fn opt_signed(&self, attribute: &'static str) -> Result<Option<i64>, StoreError> {
+        self.opt_n(attribute)
     }
 
     pub(crate) fn number(&self, attribute: &'static str) -> Result<u64, StoreError> {

@@ -5,12 +5,14 @@
 //! conditional write says what each clause of its condition guards.
 
 mod accounts;
+mod adjustments;
 mod billing;
 mod body;
 mod counters;
 mod error;
 mod item;
 mod log;
+mod owners;
 mod quarantine;
 mod query;
 mod retry;
@@ -22,6 +24,7 @@ mod usage;
 pub use accounts::{
     Created, CustomerChange, Idempotency, KeyChange, KeyRef, NewKey, Page, Rotated, Updated,
 };
+pub use adjustments::CountedAdjustment;
 pub use billing::{BillableCursor, LedgerEntry, Recorded};
 pub use counters::{Account, Claimed, Units};
 pub use error::StoreError;

@@ -67,15 +67,32 @@ impl Store {
         Ok(Page { items, next })
     }
 
-    /// A part, unless it has expired since it was listed.
-    async fn logged_part(&self, pk: &str, sk: &str) -> Result<Option<Logged>, StoreError> {
-        let entry = self.query_all(
+    /// The entry under this key as it arrived, if it is in the log.
+    pub(crate) async fn logged_entry(&self, pk: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let entry = self.log_items(pk).await?;
+        let mut body = Vec::new();
+        for item in &entry {
+            if holds_body(Reader::new("log", item).text(attr::SK)?) {
+                body.push(item);
+            }
+        }
+        let found = !body.is_empty();
+        found.then(|| read_body("log", body)).transpose()
+    }
+
+    async fn log_items(&self, pk: &str) -> Result<Vec<Item>, StoreError> {
+        self.query_all(
             "reading a counted entry",
             USAGE_LOG,
             "pk = :pk",
             [(":pk", s(pk))],
-        );
-        let entry = entry.await?;
+        )
+        .await
+    }
+
+    /// A part, unless it has expired since it was listed.
+    async fn logged_part(&self, pk: &str, sk: &str) -> Result<Option<Logged>, StoreError> {
+        let entry = self.log_items(pk).await?;
         let sk_of = |item| Reader::new("log", item).text(attr::SK);
         let mut part = None;
         let mut body = Vec::new();
@@ -84,7 +101,7 @@ impl Store {
             if found == sk {
                 part = Some(Reader::new("log", item));
             }
-            if found == part_sk(0) || is_piece(found) {
+            if holds_body(found) {
                 body.push(item);
             }
         }
@@ -99,6 +116,10 @@ impl Store {
             body: read_body("log", body)?,
         }))
     }
+}
+
+fn holds_body(sk: &str) -> bool {
+    sk == part_sk(0) || is_piece(sk)
 }
 
 fn cursor(key: &Item) -> Result<String, StoreError> {

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use tollgate_domain::key::hex;
 
 use crate::Store;
-use crate::body::{Body, is_piece, read_body};
+use crate::body::{Compressor, is_piece, read_body};
 use crate::error::StoreError;
 use crate::item::{Item, Reader, keys, n, s, t};
 use crate::schema::{QUARANTINE, attr};
@@ -105,7 +105,7 @@ impl Store {
     }
 
     async fn quarantine(&self, item: Item, body: &[u8]) -> Result<(), StoreError> {
-        let (head, pieces) = Body::compressed(body)?.put(QUARANTINE, item);
+        let (head, pieces) = Compressor::new().compress(body)?.put(QUARANTINE, item);
         // Absent: the key has a digest of what is set aside, so a repeat has nothing to add, and must
         // not undo what was done with the first. The pieces change together with the head.
         let mut actions = vec![head.when("attribute_not_exists(pk)")];

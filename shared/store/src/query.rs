@@ -1,13 +1,72 @@
-//! Queries of everything under a partition key, however many pages that takes.
+//! Reads of more than one item: of everything under a partition key, however many pages that takes, and
+//! of all items of some keys.
 
-use aws_sdk_dynamodb::types::AttributeValue;
+use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes};
 
 use crate::Store;
 use crate::error::StoreError;
 use crate::item::Item;
 use crate::schema::Table;
+use crate::transaction::Backoff;
+
+/// DynamoDB's bound on the keys of one batch.
+const BATCH_GET: usize = 100;
 
 impl Store {
+    /// The items under these keys, those that are there, read consistently, in any order.
+    pub(crate) async fn batch_get(
+        &self,
+        operation: &'static str,
+        table: Table,
+        mut keys: Vec<Item>,
+    ) -> Result<Vec<Item>, StoreError> {
+        let mut items = Vec::new();
+        let mut backoff = Backoff::new();
+        while !keys.is_empty() {
+            let batch = keys.split_off(keys.len().saturating_sub(BATCH_GET));
+            // What a busy table leaves unread is asked for again, as is what came to no answer, but
+            // neither for ever.
+            let (unread, error) = match self.batch_get_once(operation, table, &batch).await {
+                Ok((found, unread)) => {
+                    items.extend(found);
+                    (unread, StoreError::contended(operation))
+                }
+                Err(error) if error.is_transient() => (batch, error),
+                Err(error) => return Err(error),
+            };
+            if !unread.is_empty() && !backoff.another(&self.entropy).await {
+                return Err(error);
+            }
+            keys.extend(unread);
+        }
+        Ok(items)
+    }
+
+    /// Some of the items under these keys, and the keys that are still to be read.
+    async fn batch_get_once(
+        &self,
+        operation: &'static str,
+        table: Table,
+        keys: &[Item],
+    ) -> Result<(Vec<Item>, Vec<Item>), StoreError> {
+        let wanted = KeysAndAttributes::builder()
+            .set_keys(Some(keys.to_vec()))
+            .consistent_read(true)
+            .build()
+            .map_err(|error| StoreError::request(operation, error))?;
+        let found = self
+            .client
+            .batch_get_item()
+            .request_items(self.table(table), wanted)
+            .send()
+            .await
+            .map_err(|error| StoreError::service(operation, error))?;
+        let items = found.responses.unwrap_or_default().into_values();
+        let unread = found.unprocessed_keys.unwrap_or_default().into_values();
+        let unread = unread.flat_map(|left| left.keys);
+        Ok((items.flatten().collect(), unread.collect()))
+    }
+
     /// All items that meet the key condition, read consistently, in the order of their sort keys.
     pub(crate) async fn query_all<const N: usize>(
         &self,

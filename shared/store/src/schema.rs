@@ -92,6 +92,7 @@ pub const COUNTERS: Table = Table {
 /// | `<customer>` | `DAY#<day>` | a UTC day |
 /// | `<customer>` | `ENDPOINT#<day>#<method> <route>` | an endpoint in a UTC day |
 /// | `<customer>` | `MONTH#<month>` | a UTC month |
+/// | `<customer>` | `ADJUSTMENT#<day>#<source>#<id>#<place>` | none: one adjustment, which is in its day and month |
 ///
 /// A tally that writers met at is spread: `/<shard>`, from `/1`, then follows the day or month, and
 /// what all its items come to is the tally.

@@ -213,8 +213,8 @@ impl Store {
         let token = self.transaction_token();
         let mut backoff = Backoff::new();
         loop {
-            let Unsettled { error, effect } = match self.attempt(operation, &actions, &token).await
-            {
+            let again = actions.clone();
+            let Unsettled { error, effect } = match self.attempt(operation, again, &token).await {
                 Ok(transacted) => return Ok(transacted),
                 Err(unsettled) => unsettled,
             };
@@ -245,13 +245,13 @@ impl Store {
     pub(crate) async fn attempt(
         &self,
         operation: &'static str,
-        actions: &[TransactWriteItem],
+        actions: Vec<TransactWriteItem>,
         token: &str,
     ) -> Result<Transacted, Unsettled> {
         let outcome = self
             .client
             .transact_write_items()
-            .set_transact_items(Some(actions.to_vec()))
+            .set_transact_items(Some(actions))
             .client_request_token(token)
             .send()
             .await;

@@ -1,23 +1,26 @@
 //! Usage: entries claimed and counted in one transaction, and the tallies they add up to.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::str::FromStr;
 use std::sync::Arc;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
-use tollgate_domain::billing::BillableDays;
+use tollgate_domain::billing::{Billable, BillableDays};
 use tollgate_domain::id::{CustomerId, PlanId};
 use tollgate_domain::key::hex;
 use tollgate_domain::money::MicroUsd;
 use tollgate_domain::plan::Catalog;
-use tollgate_domain::usage::{Aggregates, Endpoint, Tally};
+use tollgate_domain::usage::{Adjusted, Adjustment, Aggregates, Endpoint, Tally};
 use tollgate_domain::window::{Day, Month};
 
 use crate::Store;
-use crate::body::Body;
+use crate::adjustments::adjustment_item;
+use crate::body::{Body, Compressor};
 use crate::error::StoreError;
-use crate::item::{Item, Reader, keys, n, s, t, ttl};
+use crate::item::{Item, Reader, keys, n, s, signed, t, ttl};
 use crate::quarantine::{RefusedRecord, refused_of};
 use crate::schema::{BILLABLE_SHARDS, QUARANTINE, USAGE, USAGE_LOG, attr};
 use crate::spread::Spread;
@@ -29,6 +32,8 @@ const LOG_KEPT: SignedDuration = SignedDuration::from_hours(400 * 24);
 
 /// What comes before the plan in the attributes that count billable calls by plan.
 const BILLABLE_PREFIX: &str = "billable#";
+/// The same of those that count what adjustments add or take away.
+const ADJUSTED_PREFIX: &str = "adjusted#";
 
 /// DynamoDB's bound on the actions of a transaction.
 const MAX_ACTIONS: usize = 100;
@@ -46,11 +51,13 @@ pub struct EntryPart<'a> {
     pub part: usize,
     /// Whose usage.
     pub customer: &'a CustomerId,
-    /// What its good records add up to. They are all of one day.
+    /// What its good records and adjustments add up to. They are all of one day.
     pub aggregates: &'a Aggregates,
     /// Its good records: how many.
     pub records: usize,
-    /// Its records that cannot be counted.
+    /// Its good adjustments, with their places in the entry.
+    pub adjustments: &'a [(usize, Adjustment)],
+    /// Its records or adjustments that cannot be counted.
     pub refused: &'a [RefusedRecord],
     /// The entry as it arrived.
     pub body: &'a [u8],
@@ -112,37 +119,45 @@ fn shard_of(customer: &CustomerId) -> u32 {
 
 /// Adds a tally to the item under `key`, which need not exist yet.
 fn add(key: Item, tally: &Tally) -> Action {
+    let Tally { adjusted, .. } = tally;
     let fixed = [
-        ("calls", tally.calls),
-        ("client_errors", tally.client_errors),
-        ("server_errors", tally.server_errors),
-        ("latency_ms", tally.latency_ms),
-        ("tokens", tally.tokens),
-        ("unpriced_tokens", tally.unpriced_tokens),
-        ("cost_micro_usd", tally.cost.0),
+        ("calls", n(tally.calls)),
+        ("client_errors", n(tally.client_errors)),
+        ("server_errors", n(tally.server_errors)),
+        ("latency_ms", n(tally.latency_ms)),
+        ("tokens", n(tally.tokens)),
+        ("unpriced_tokens", n(tally.unpriced_tokens)),
+        ("cost_micro_usd", n(tally.cost.0)),
+        ("adjustments", n(adjusted.count)),
+        ("adjusted_cost_micro_usd", signed(adjusted.micro_usd)),
     ];
     let fixed = fixed.map(|(name, value)| (name.to_owned(), value));
-    let billable = tally
-        .billable
-        .iter()
-        .map(|(plan, calls)| (format!("{BILLABLE_PREFIX}{plan}"), *calls));
-    let sums: Vec<(String, u64)> = fixed
+    let billable = tally.billable.iter();
+    let billable = billable.map(|(plan, calls)| (format!("{BILLABLE_PREFIX}{plan}"), n(*calls)));
+    let of_plans = adjusted.billable.iter();
+    let of_plans =
+        of_plans.map(|(plan, calls)| (format!("{ADJUSTED_PREFIX}{plan}"), signed(*calls)));
+    let nothing = n(0);
+    let sums: Vec<(String, AttributeValue)> = fixed
         .into_iter()
         .chain(billable)
-        .filter(|(_, value)| *value > 0)
+        .chain(of_plans)
+        .filter(|(_, value)| *value != nothing)
         .collect();
     let terms: Vec<String> = (0..sums.len()).map(|i| format!("#a{i} :a{i}")).collect();
     let mut action = Action::update(USAGE, key, format!("ADD {}", terms.join(", ")));
     for (i, (name, value)) in sums.into_iter().enumerate() {
         action = action
             .name(format!("#a{i}"), name)
-            .value(format!(":a{i}"), n(value));
+            .value(format!(":a{i}"), value);
     }
     action
 }
 
 fn read_tally(item: &Item) -> Result<Tally, StoreError> {
-    let billable = read_billable(item)?;
+    let billable = read_by_plan(item, BILLABLE_PREFIX)?;
+    let mut adjusted = read_by_plan(item, ADJUSTED_PREFIX)?;
+    adjusted.retain(|_, calls| *calls != 0);
     let item = Reader::new("tally", item);
     let sum = |name| item.opt_number(name).map(|sum| sum.unwrap_or(0));
     Ok(Tally {
@@ -154,13 +169,22 @@ fn read_tally(item: &Item) -> Result<Tally, StoreError> {
         tokens: sum("tokens")?,
         unpriced_tokens: sum("unpriced_tokens")?,
         cost: MicroUsd(sum("cost_micro_usd")?),
+        adjusted: Adjusted {
+            count: sum("adjustments")?,
+            billable: adjusted,
+            micro_usd: item.opt_signed("adjusted_cost_micro_usd")?.unwrap_or(0),
+        },
     })
 }
 
-fn read_billable(item: &Item) -> Result<BTreeMap<PlanId, u64>, StoreError> {
-    let corrupt = || StoreError::corrupt("tally", "billable");
+/// The numbers whose attributes begin with `prefix`, by the plan that follows it.
+fn read_by_plan<N: FromStr>(
+    item: &Item,
+    prefix: &'static str,
+) -> Result<BTreeMap<PlanId, N>, StoreError> {
+    let corrupt = || StoreError::corrupt("tally", prefix);
     item.iter()
-        .filter_map(|(name, value)| Some((name.strip_prefix(BILLABLE_PREFIX)?, value)))
+        .filter_map(|(name, value)| Some((name.strip_prefix(prefix)?, value)))
         .map(|(plan, value)| match value {
             AttributeValue::N(calls) => Ok((
                 plan.parse().map_err(|_| corrupt())?,
@@ -176,13 +200,16 @@ impl EntryPart<'_> {
         entry_pk(self.source, self.id)
     }
 
-    /// What tells this entry from another of the same identity: a digest of its JSON, whatever
-    /// its spacing and order of members, which differ between deliveries.
+    /// What tells this entry from another of the same identity, as a rule: a digest of its text.
     pub(crate) fn digest(&self) -> String {
-        match serde_json::from_slice::<serde_json::Value>(self.body) {
-            Ok(json) => hex(&Sha256::digest(json.to_string())),
-            Err(_) => hex(&Sha256::digest(self.body)),
-        }
+        hex(&Sha256::digest(self.body))
+    }
+
+    /// Whether `body` is this entry. The spacing of JSON and the order of its members are not part
+    /// of what it says, and may differ between deliveries.
+    fn is_same_as(&self, body: &[u8]) -> bool {
+        let json = |body| serde_json::from_slice::<Value>(body).ok();
+        body == self.body || json(body).is_some_and(|other| json(self.body) == Some(other))
     }
 }
 
@@ -198,11 +225,14 @@ struct Prepared<'a> {
 }
 
 impl<'a> Prepared<'a> {
-    fn new(at: usize, part: &'a EntryPart<'a>) -> Result<Self, StoreError> {
+    fn new(
+        at: usize,
+        part: &'a EntryPart<'a>,
+        compressor: &mut Compressor,
+    ) -> Result<Self, StoreError> {
         let keeps_body = part.part == 0 || !part.refused.is_empty();
-        let body = keeps_body
-            .then(|| Body::compressed(part.body))
-            .transpose()?;
+        let body = keeps_body.then(|| compressor.compress(part.body));
+        let body = body.transpose()?;
         Ok(Self {
             at,
             part,
@@ -221,10 +251,11 @@ impl<'a> Prepared<'a> {
     fn puts(&self) -> (usize, usize) {
         let body = self.body.as_ref();
         let (items, bytes) = body.map_or((1, 0), |body| (body.items(), body.len()));
+        let adjustments = self.part.adjustments.len();
         let logged = if self.part.part == 0 {
-            (items, bytes)
+            (items + adjustments, bytes)
         } else {
-            (1, 0)
+            (1 + adjustments, 0)
         };
         match self.part.refused.is_empty() {
             true => logged,
@@ -258,6 +289,10 @@ impl<'a> Prepared<'a> {
             beside.push(head);
             beside.extend(pieces);
         }
+        let adjustments = part.adjustments.iter();
+        beside.extend(adjustments.map(|(place, adjustment)| {
+            Action::put(USAGE, adjustment_item(part, *place, adjustment))
+        }));
         // Absent: only the first delivery of an entry counts. The tallies, and what else is put, are
         // unconditional because they change together with this item or not at all.
         (claim.when("attribute_not_exists(pk)"), beside)
@@ -283,8 +318,9 @@ impl Store {
     ) -> Vec<Outcome> {
         let mut outcomes: Vec<Option<Outcome>> = vec![None; parts.len()];
         let mut prepared = Vec::with_capacity(parts.len());
+        let mut compressor = Compressor::new();
         for (at, part) in parts.iter().enumerate() {
-            match Prepared::new(at, part) {
+            match Prepared::new(at, part, &mut compressor) {
                 Ok(part) => prepared.push(part),
                 Err(error) => outcomes[at] = Some(Err(Arc::new(error))),
             }
@@ -361,14 +397,13 @@ impl Store {
                 Err(error) => return Batch::Failed(error),
             };
             let token = self.transaction_token();
-            let Unsettled { error, effect } = match self.attempt(OPERATION, &actions, &token).await
-            {
+            let Unsettled { error, effect } = match self.attempt(OPERATION, actions, &token).await {
                 Ok(Transacted::Done) => {
                     return Batch::Written(vec![Some(Written::Counted); batch.len()]);
                 }
                 Ok(Transacted::Refused(refusals)) => {
-                    return found(batch, &mark, &refusals)
-                        .map_or_else(Batch::Failed, Batch::Written);
+                    let found = self.found(batch, &mark, &refusals).await;
+                    return found.map_or_else(Batch::Failed, Batch::Written);
                 }
                 Err(unsettled) => unsettled,
             };
@@ -382,6 +417,39 @@ impl Store {
                 return Batch::Failed(error);
             }
         }
+    }
+
+    /// What the log holds of each part, after a transaction that found some of them in it.
+    async fn found(
+        &self,
+        batch: &[&Prepared<'_>],
+        mark: &str,
+        refusals: &[Refusal],
+    ) -> Result<Vec<Option<Written>>, StoreError> {
+        let mut found = Vec::with_capacity(batch.len());
+        for (at, prepared) in batch.iter().enumerate() {
+            let Some(Refusal::Condition(claimed)) = refusals.get(at) else {
+                found.push(None);
+                continue;
+            };
+            let claimed = claimed.as_ref();
+            let claimed = claimed.ok_or_else(|| StoreError::corrupt("claim", attr::PK))?;
+            let claimed = Reader::new("claim", claimed);
+            found.push(Some(if claimed.text("digest")? != prepared.digest {
+                match self.logged_entry(&prepared.pk).await? {
+                    Some(body) if prepared.part.is_same_as(&body) => Written::Duplicate,
+                    _ => Written::Conflict,
+                }
+            } else if claimed.opt_text("written_by")? == Some(mark) {
+                Written::Counted
+            } else {
+                Written::Duplicate
+            }));
+        }
+        if found.iter().all(Option::is_none) {
+            return Err(StoreError::corrupt("claim", attr::PK));
+        }
+        Ok(found)
     }
 
     /// The transaction that counts these parts. The claims come first, in the order of the parts.
@@ -509,8 +577,21 @@ impl Store {
         month: Month,
     ) -> Result<BillableDays, StoreError> {
         let days = self.day_usage(customer, month).await?;
-        let days = days.into_iter().map(|(day, tally)| (day, tally.billable));
-        Ok(days.filter(|(_, plans)| !plans.is_empty()).collect())
+        let mut billable = BillableDays::new();
+        for (day, tally) in days {
+            let calls = tally.billable.into_iter().map(|(plan, calls)| {
+                let adjusted = 0;
+                (plan, Billable { calls, adjusted })
+            });
+            let mut by_plan: BTreeMap<PlanId, Billable> = calls.collect();
+            for (plan, calls) in tally.adjusted.billable {
+                by_plan.entry(plan).or_default().adjusted = calls;
+            }
+            if !by_plan.is_empty() {
+                billable.insert(day, by_plan);
+            }
+        }
+        Ok(billable)
     }
 
     /// All usage items of a customer whose sort key begins with `prefix`.
@@ -590,38 +671,6 @@ fn batches<'a, 'b>(parts: &'b [Prepared<'a>]) -> Vec<Vec<&'b Prepared<'a>>> {
     batches
 }
 
-/// What the log holds of each part, after a transaction that found some of them in it.
-fn found(
-    batch: &[&Prepared<'_>],
-    mark: &str,
-    refusals: &[Refusal],
-) -> Result<Vec<Option<Written>>, StoreError> {
-    let of_part = |(at, prepared): (usize, &&Prepared<'_>)| {
-        let Some(Refusal::Condition(claimed)) = refusals.get(at) else {
-            return Ok(None);
-        };
-        let claimed = claimed.as_ref();
-        let claimed = claimed.ok_or_else(|| StoreError::corrupt("claim", attr::PK))?;
-        let claimed = Reader::new("claim", claimed);
-        let is_same = claimed.text("digest")? == prepared.digest;
-        let is_own = claimed.opt_text("written_by")? == Some(mark);
-        Ok(Some(match (is_same, is_own) {
-            (true, true) => Written::Counted,
-            (true, false) => Written::Duplicate,
-            (false, _) => Written::Conflict,
-        }))
-    };
-    let found: Vec<_> = batch
-        .iter()
-        .enumerate()
-        .map(of_part)
-        .collect::<Result<_, _>>()?;
-    if found.iter().all(Option::is_none) {
-        return Err(StoreError::corrupt("claim", attr::PK));
-    }
-    Ok(found)
-}
-
 /// Enters a month in the index of billable months if any of its calls was made on a plan that charges
 /// overage.
 fn list_if_billable(
@@ -632,7 +681,8 @@ fn list_if_billable(
     plans: &Catalog,
 ) -> Action {
     let charges = |plan: &PlanId| plans.get(plan).is_some_and(|plan| plan.charges_overage());
-    if tally.billable.keys().any(charges) {
+    let mut of_plans = tally.billable.keys().chain(tally.adjusted.billable.keys());
+    if of_plans.any(charges) {
         let listed = billable_month(month, shard_of(customer));
         action.also_set(attr::BILLABLE_MONTH, s(listed))
     } else {

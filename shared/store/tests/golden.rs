@@ -12,26 +12,27 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use flate2::read::GzDecoder;
 use serde_json::{Value, json};
-use tollgate_domain::billing::Charged;
+use tollgate_domain::billing::{Billable, Charged};
 use tollgate_domain::customer::Customer;
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::key::{KeyRecord, Owner};
 use tollgate_domain::money::{Cents, MicroUsd};
 use tollgate_domain::plan::Overrides;
-use tollgate_domain::usage::{Cost, Tally, UsageRecord};
+use tollgate_domain::usage::{Adjusted, Cost, Tally, UsageRecord};
 use tollgate_domain::window::Month;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_store::schema::TABLES;
 use tollgate_store::{
-    Claimed, Created, CustomerChange, LedgerEntry, Quarantined, Recorded, RefusedRecord, Rotated,
-    Units, Written,
+    Claimed, CountedAdjustment, Created, CustomerChange, LedgerEntry, Quarantined, Recorded,
+    RefusedRecord, Rotated, Units, Written,
 };
 
 mod common;
 
 use common::{
-    Entry, Key, NOW, all_billable, call, charge, claim, create_customer, create_key, customer,
-    everything, fixture, granted, hour_account, once, p, put, rotate_key, write_usage,
+    Entry, Key, NOW, adjustment, all_billable, billable, call, charge, claim, create_customer,
+    create_key, customer, everything, fixture, granted, hour_account, once, p, put, rotate_key,
+    write_usage,
 };
 
 /// What `write` stores into an empty stack is what the golden file of that name holds, and `read`
@@ -348,13 +349,17 @@ async fn the_tallies_of_an_entry_and_its_claim() {
                 tokens: 1_040,
                 unpriced_tokens: 40,
                 cost: MicroUsd(3_000),
+                adjusted: Adjusted::default(),
             };
             assert_eq!(store.month_usage(&acme, november).await.unwrap(), month);
             let days = store.day_usage(&acme, november).await.unwrap();
             assert_eq!(days, entry.aggregates.days);
             let billable = [
-                (p("2026-11-21"), [(p("pro"), 1)].into()),
-                (p("2026-11-22"), [(p("free"), 1), (p("pro"), 1)].into()),
+                (p("2026-11-21"), [(p("pro"), billable(1))].into()),
+                (
+                    p("2026-11-22"),
+                    [(p("free"), billable(1)), (p("pro"), billable(1))].into(),
+                ),
             ];
             let stored = store.billable_days(&acme, november).await.unwrap();
             assert_eq!(stored, billable.into());
@@ -366,6 +371,53 @@ async fn the_tallies_of_an_entry_and_its_claim() {
             // This is another writer than the one of the golden file, and so is its randomness.
             let _ = at.entropy.below(2);
             assert_eq!(write_usage(at, &entry).await, Written::Duplicate);
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn adjustments_and_the_tallies_that_they_are_in() {
+    let adjustments = [
+        adjustment("2026-11-20T12:00:00Z", -12),
+        adjustment("2026-11-20T13:00:00.5Z", 0),
+    ];
+    let entry = Entry::of_adjustments("acme", "a-1", &adjustments);
+    check(
+        "adjustments",
+        async |at| {
+            assert_eq!(write_usage(at, &entry).await, Written::Counted);
+        },
+        async |at| {
+            let (acme, november): (CustomerId, Month) = (p("acme"), p("2026-11"));
+            let store = &at.store;
+            let month = Tally {
+                adjusted: Adjusted {
+                    count: 2,
+                    billable: [(p("pro"), -12)].into(),
+                    micro_usd: -2_000,
+                },
+                ..Tally::default()
+            };
+            assert_eq!(store.month_usage(&acme, november).await.unwrap(), month);
+            let days = store.day_usage(&acme, november).await.unwrap();
+            assert_eq!(days, [(p("2026-11-20"), month)].into());
+            let of_day = Billable {
+                calls: 0,
+                adjusted: -12,
+            };
+            let stored = store.billable_days(&acme, november).await.unwrap();
+            let expected = [(p("2026-11-20"), [(p("pro"), of_day)].into())];
+            assert_eq!(stored, expected.into());
+            assert_eq!(all_billable(store, november).await, [acme.clone()]);
+            let page = store.adjustments(&acme, november, None).await.unwrap();
+            let counted = adjustments.clone().map(|adjustment| CountedAdjustment {
+                adjustment,
+                source: "admin".into(),
+                id: "a-1".into(),
+                received_at: p(NOW),
+            });
+            assert_eq!((page.items, page.next), (counted.to_vec(), None));
         },
     )
     .await;

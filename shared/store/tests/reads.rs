@@ -8,7 +8,7 @@ use tollgate_local_aws::Fault;
 
 mod common;
 
-use common::{Entry, Key, call, fixture, p, with_keys, write_usage};
+use common::{Entry, Key, billable, call, fixture, p, with_keys, write_usage};
 
 /// The engines of these tests answer every read consistently, so what is asked for is seen on the
 /// wire alone.
@@ -20,7 +20,8 @@ async fn what_a_decision_or_a_charge_rests_on_is_read_consistently() {
     let seen = Arc::clone(&inconsistent);
     at.aws.inject(move |call| {
         let request: Value = serde_json::from_str(&call.body).unwrap();
-        if request["ConsistentRead"] != true {
+        let of_batch = &request["RequestItems"]["test-accounts"]["ConsistentRead"];
+        if request["ConsistentRead"] != true && *of_batch != true {
             seen.lock().unwrap().push(call.body.clone());
         }
         Fault::None
@@ -30,10 +31,12 @@ async fn what_a_decision_or_a_charge_rests_on_is_read_consistently() {
     store.key(&key.by_id()).await.unwrap();
     store.key(&key.by_prefix()).await.unwrap();
     store.customer(&acme).await.unwrap();
+    store.key_owners(vec![p("key_0001")]).await.unwrap();
     store.month_units(&acme, november).await.unwrap();
     store.month_usage(&acme, november).await.unwrap();
     store.day_usage(&acme, november).await.unwrap();
     store.billable_days(&acme, november).await.unwrap();
+    store.adjustments(&acme, november, None).await.unwrap();
     let today = p("2026-11-22");
     store.endpoint_usage(&acme, today).await.unwrap();
     store.charged(&acme, november).await.unwrap();
@@ -76,7 +79,7 @@ async fn a_day_without_billable_calls_is_not_billed() {
         call("2026-11-02T12:00:00Z", "pro", "/ping", 200),
     ];
     write_usage(&at, &Entry::new("acme", "e-1", &calls)).await;
-    let billable = at.store.billable_days(&p("acme"), p("2026-11")).await;
-    let expected = [(p("2026-11-02"), [(p("pro"), 1)].into())];
-    assert_eq!(billable.unwrap(), expected.into());
+    let days = at.store.billable_days(&p("acme"), p("2026-11")).await;
+    let expected = [(p("2026-11-02"), [(p("pro"), billable(1))].into())];
+    assert_eq!(days.unwrap(), expected.into());
 }

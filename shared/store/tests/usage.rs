@@ -10,6 +10,7 @@ mod common;
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
+use tollgate_domain::key::hex;
 use tollgate_domain::usage::UsageRecord;
 use tollgate_domain::window::Day;
 use tollgate_local_aws::fixture::Fixture;
@@ -17,7 +18,7 @@ use tollgate_local_aws::{Call, Fault};
 use tollgate_store::schema::{USAGE, USAGE_LOG};
 use tollgate_store::{EntryPart, Logged, Outcome, RefusedRecord, Spread, Written};
 
-use common::{Entry, NOW, call, fixture, p, plans, raw, write_usage};
+use common::{Entry, NOW, adjustment, call, fixture, p, plans, raw, write_usage};
 
 const TRANSACTION: &str = "TransactWriteItems";
 
@@ -288,6 +289,81 @@ async fn logged(at: &Fixture, from: &str, to: &str) -> Vec<Logged> {
             return all;
         }
     }
+}
+
+#[tokio::test]
+async fn the_same_entry_in_another_text_is_no_conflict() {
+    let at = fixture();
+    let entry = |id: &str, body: &[u8]| {
+        let mut entry = ping(id);
+        entry.body = body.to_vec();
+        entry
+    };
+    let big = "0".repeat(500_000) + &hex(&noise(300_000));
+    let written = format!(r#"{{"a": [1, {{"b": "{big}"}}]}}"#);
+    let respaced = format!(r#"{{ "a":[1,{{"b":"{big}"}}] }}"#);
+    let other = format!(r#"{{"a":[2,{{"b":"{big}"}}]}}"#);
+    write_usage(&at, &entry("e-1", written.as_bytes())).await;
+    let again = [
+        entry("e-1", respaced.as_bytes()),
+        entry("e-1", other.as_bytes()),
+        entry("e-1", b"no JSON"),
+    ];
+    let outcomes = write(&at, &again, &Spread::default()).await;
+    let expected = [Written::Duplicate, Written::Conflict, Written::Conflict];
+    assert_eq!(known(&outcomes), expected.map(Some));
+    assert_eq!(calls(&at).await, 1);
+}
+
+#[tokio::test]
+async fn adjustments_are_listed_by_day_whatever_else_was_counted() {
+    let at = fixture();
+    write_usage(&at, &ping("e-1")).await;
+    for (n, day) in [30, 2, 14].into_iter().enumerate() {
+        let times = [
+            format!("2026-11-{day:02}T12:00:00Z"),
+            format!("2026-11-{day:02}T13:00:00Z"),
+        ];
+        let adjustments = times.map(|time| adjustment(&time, day));
+        let entry = Entry::of_adjustments("acme", &format!("a-{n}"), &adjustments);
+        // The same again changes nothing.
+        for written in [Written::Counted, Written::Duplicate] {
+            assert_eq!(write_usage(&at, &entry).await, written);
+        }
+    }
+    let other = [adjustment("2026-12-01T00:00:00Z", 1)];
+    write_usage(&at, &Entry::of_adjustments("acme", "a-9", &other)).await;
+    write_usage(&at, &Entry::of_adjustments("acme-2", "a-9", &other)).await;
+    let (acme, november) = (p("acme"), p("2026-11"));
+    let page = at.store.adjustments(&acme, november, None).await.unwrap();
+    let calls = page
+        .items
+        .iter()
+        .map(|counted| counted.adjustment.billable_calls);
+    assert_eq!(calls.collect::<Vec<_>>(), [2, 2, 14, 14, 30, 30]);
+    let month = at.store.month_usage(&acme, november).await.unwrap();
+    assert_eq!(
+        (month.adjusted.count, month.adjusted.billable_calls()),
+        (6, 92)
+    );
+    assert_eq!(month.calls, 1);
+}
+
+#[tokio::test]
+async fn many_adjustments_come_in_pages() {
+    let at = fixture();
+    for n in 0..3 {
+        let adjustments: Vec<_> = (0..20).map(|_| adjustment(NOW, 1)).collect();
+        let entry = Entry::of_adjustments("acme", &format!("a-{n}"), &adjustments);
+        write_usage(&at, &entry).await;
+    }
+    let (acme, november) = (p("acme"), p("2026-11"));
+    let first = at.store.adjustments(&acme, november, None).await.unwrap();
+    assert_eq!(first.items.len(), 50);
+    let next = first.next.as_deref();
+    let rest = at.store.adjustments(&acme, november, next).await.unwrap();
+    assert_eq!((rest.items.len(), rest.next), (10, None));
+    assert_eq!(rest.items[9].id, "a-2");
 }
 
 #[tokio::test]

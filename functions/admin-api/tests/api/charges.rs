@@ -74,6 +74,7 @@ async fn a_long_ledger_is_paged() {
             cumulative: MicroUsd(10_000 * number),
             from_call: 10 * number - 9,
             to_call: 10 * number,
+            adjusted_calls: 0,
             usage_digest: "x".repeat(300_000),
             created_at: stack.at.clock().now(),
         };

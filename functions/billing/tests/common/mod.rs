@@ -84,6 +84,7 @@ impl Stack {
             customer: &p(customer),
             aggregates: &aggregates,
             records: 1,
+            adjustments: &[],
             refused: &[],
             body: id.as_bytes(),
             received_at: self.app.clock.now(),

@@ -96,8 +96,8 @@ fn mistakes_in_the_template_are_found() {
         "dies after 1 deliveries",
     );
     check(
+        "detail-type: [{ prefix: tollgate. }]",
         "detail-type: [tollgate.usage.v1]",
-        "detail-type: [tollgate.usage.v2]",
         "the rule",
     );
     check(

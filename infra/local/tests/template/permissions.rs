@@ -95,13 +95,26 @@ async fn everything(running: &Running) -> Option<()> {
     get("/admin/customers/acme/charges").await;
     client.get("/api/usage/current").await.unwrap();
 
-    // Set aside: a message that is no entry.
-    let body = json!({ "Entries": [{
-        "EventBusName": "local-usage",
-        "Source": "test",
-        "DetailType": "tollgate.usage.v1",
-        "Detail": "{}",
-    }] });
+    // Set aside: a message that is no entry, and one of two entries that have the same identity.
+    let adjusting = |calls: i64| {
+        json!({
+            "specversion": "1.0", "id": "a-1", "source": "test", "type": "tollgate.adjustment.v1",
+            "time": "2026-11-22T10:00:00Z", "subject": "acme",
+            "data": { "adjustments": [{
+                "time": "2026-11-22T09:00:00Z", "plan": "starter", "billable_calls": calls,
+                "reason": "test",
+            }] },
+        })
+    };
+    let details = [json!({}), adjusting(1), adjusting(2)].map(|detail| {
+        json!({
+            "EventBusName": "local-usage",
+            "Source": "test",
+            "DetailType": "tollgate.adjustment.v1",
+            "Detail": detail.to_string(),
+        })
+    });
+    let body = json!({ "Entries": details });
     let headers = [("x-amz-target", "AWSEvents.PutEvents")];
     let put = anyone.send(Method::POST, "/", &headers, body.to_string().into());
     put.await.unwrap();

@@ -19,7 +19,7 @@ use tollgate_local_aws::LocalAws;
 use tollgate_metering::Emitter;
 use tollgate_runtime::{Clock, Entropy, Metrics, aws};
 use tollgate_store::{Spread, Store};
-use usage_writer::App;
+use usage_writer::{App, Owners};
 
 use super::queue::Queue;
 use super::scenario::{Event, Scenario};
@@ -163,6 +163,7 @@ impl<'a> World<'a> {
         let app = App {
             store: Store::new(&sdk, PREFIX, clock.clone(), entropy.clone()),
             spread: Spread::default(),
+            owners: Owners::default(),
             plans: self.plans.clone(),
             clock,
             metrics: Metrics::none(),

@@ -9,7 +9,9 @@
 use serde_json::Value;
 use tollgate_domain::llm::LlmPrices;
 use tollgate_domain::plan::Catalog;
-use tollgate_domain::usage::{EVENT_TYPE, UsageEntry, UsageRecord, read_entry, read_record};
+use tollgate_domain::usage::{
+    Countable, EVENT_TYPE, UsageData, UsageEntry, UsageRecord, read_entry,
+};
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_metering::{Emitter, Metering};
 
@@ -19,7 +21,7 @@ pub(crate) const NOW: &str = "2026-11-22T10:00:00Z";
 /// An entry that has arrived, with its records read.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
-    pub(crate) envelope: UsageEntry<Value>,
+    pub(crate) envelope: UsageEntry<UsageData<Value>>,
     pub(crate) records: Vec<UsageRecord>,
 }
 
@@ -46,14 +48,19 @@ pub(crate) fn delivered(at: &Fixture) -> Vec<Value> {
 /// The entries in them, each good for the usage writer.
 pub(crate) fn entries(at: &Fixture) -> Vec<Entry> {
     let plans = Catalog::shipped().unwrap();
-    let entry = |mut event: Value| {
+    let entry = |event: Value| {
         assert_eq!(event["source"], "tollgate.metering");
         assert_eq!(event["detail-type"], EVENT_TYPE);
-        let envelope = read_entry(event["detail"].take()).unwrap();
+        let detail = event["detail"].to_string();
+        let envelope: UsageEntry<_> = serde_json::from_str(&detail).unwrap();
         assert_eq!(envelope.time, at.clock().now());
-        let records = envelope.data.records.iter();
-        let records = records.map(|record| read_record(record, &plans, at.clock().now()));
-        let records = records.collect::<Result<_, _>>().unwrap();
+        let received = read_entry(&detail).unwrap();
+        let records = received.items.iter();
+        let records = records.map(|item| match item.check(&plans, at.clock().now()) {
+            Ok(Countable::Record(record)) => record.clone(),
+            other => panic!("{other:?}"),
+        });
+        let records = records.collect();
         Entry { envelope, records }
     };
     delivered(at).into_iter().map(entry).collect()

@@ -12,13 +12,13 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
-use tollgate_domain::billing::{ChargeIntent, Charged};
+use tollgate_domain::billing::{Billable, ChargeIntent, Charged};
 use tollgate_domain::customer::Customer;
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::key::{ApiKey, KeyFormat, KeyRecord, Owner};
 use tollgate_domain::money::{Cents, MicroUsd};
 use tollgate_domain::plan::{Catalog, Overrides};
-use tollgate_domain::usage::{Aggregates, UsageRecord};
+use tollgate_domain::usage::{Adjustment, Aggregates, UsageRecord};
 use tollgate_domain::window::{Hour, Month};
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_runtime::Entropy;
@@ -231,12 +231,24 @@ pub(crate) struct Entry {
     pub(crate) customer: CustomerId,
     pub(crate) aggregates: Aggregates,
     pub(crate) records: usize,
+    pub(crate) adjustments: Vec<(usize, Adjustment)>,
     pub(crate) refused: Vec<RefusedRecord>,
     pub(crate) body: Vec<u8>,
     pub(crate) received_at: Timestamp,
 }
 
 impl Entry {
+    /// The entry `admin` / `id` of these adjustments of one day.
+    pub(crate) fn of_adjustments(customer: &str, id: &str, adjustments: &[Adjustment]) -> Self {
+        let mut entry = Self::new(customer, id, &[]);
+        for adjustment in adjustments {
+            entry.aggregates.adjust(adjustment);
+        }
+        entry.source = "admin".into();
+        entry.adjustments = adjustments.iter().cloned().enumerate().collect();
+        entry
+    }
+
     /// The entry `tollgate:ping` / `id` of these records.
     pub(crate) fn new(customer: &str, id: &str, records: &[UsageRecord]) -> Self {
         Self {
@@ -246,6 +258,7 @@ impl Entry {
             customer: p(customer),
             aggregates: records.iter().collect(),
             records: records.len(),
+            adjustments: Vec::new(),
             refused: Vec::new(),
             body: json!({ "id": id, "subject": customer })
                 .to_string()
@@ -262,10 +275,22 @@ impl Entry {
             customer: &self.customer,
             aggregates: &self.aggregates,
             records: self.records,
+            adjustments: &self.adjustments,
             refused: &self.refused,
             body: &self.body,
             received_at: self.received_at,
         }
+    }
+}
+
+/// An adjustment on the plan `pro` for that many calls.
+pub(crate) fn adjustment(time: &str, billable_calls: i64) -> Adjustment {
+    Adjustment {
+        time: p(time),
+        plan: p("pro"),
+        billable_calls,
+        micro_usd: -1_000,
+        reason: "our outage".into(),
     }
 }
 
@@ -280,9 +305,15 @@ pub(crate) fn charge(number: u64) -> ChargeIntent {
         cumulative: MicroUsd(230_000 * number),
         from_call: 230 * (number - 1) + 1,
         to_call: 230 * number,
+        adjusted_calls: 0,
         usage_digest: format!("digest {number}"),
         created_at: p("2026-11-22T02:00:00.5Z"),
     }
+}
+
+/// So many billable calls, never adjusted.
+pub(crate) fn billable(calls: u64) -> Billable {
+    Billable { calls, adjusted: 0 }
 }
 
 /// All pages of a month's billable customers, one after another.

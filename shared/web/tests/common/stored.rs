@@ -76,6 +76,7 @@ pub(crate) async fn add_usage(at: &Fixture, customer: &str, day: &str, tally: Ta
         customer: &customer,
         aggregates: &aggregates,
         records: 1,
+        adjustments: &[],
         refused: &[],
         body: b"{}",
         received_at: at.clock().now(),

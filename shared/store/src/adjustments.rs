@@ -1,0 +1,107 @@
+//! Adjustments, each an item beside the tallies that it is in, so that whoever shows what usage adds up
+//! to can say why it is not what was recorded.
+
+use jiff::Timestamp;
+use tollgate_domain::id::CustomerId;
+use tollgate_domain::usage::Adjustment;
+use tollgate_domain::window::{Day, Month};
+
+use crate::Store;
+use crate::accounts::Page;
+use crate::error::StoreError;
+use crate::item::{Item, Reader, keys, s, signed, t};
+use crate::schema::{USAGE, attr};
+use crate::usage::EntryPart;
+
+/// Adjustments in a page.
+const PAGE: i32 = 50;
+const PREFIX: &str = "ADJUSTMENT#";
+
+/// An adjustment as it was counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CountedAdjustment {
+    /// What it says.
+    pub adjustment: Adjustment,
+    /// With `id`, the entry that it came in.
+    pub source: String,
+    /// Unique within the source.
+    pub id: String,
+    /// When that arrived.
+    pub received_at: Timestamp,
+}
+
+/// The item of an adjustment, which is the `place`th of its entry.
+pub(crate) fn adjustment_item(
+    entry: &EntryPart<'_>,
+    place: usize,
+    adjustment: &Adjustment,
+) -> Item {
+    let day = Day::containing(adjustment.time);
+    let sk = format!("{PREFIX}{day}#{}#{place:02}", entry.pk());
+    let mut item = keys(entry.customer.as_str(), sk);
+    item.insert("time".into(), t(adjustment.time));
+    item.insert("plan".into(), s(adjustment.plan.as_str()));
+    item.insert("billable_calls".into(), signed(adjustment.billable_calls));
+    item.insert("cost_micro_usd".into(), signed(adjustment.micro_usd));
+    item.insert("reason".into(), s(&adjustment.reason));
+    item.insert("source".into(), s(entry.source));
+    item.insert("id".into(), s(entry.id));
+    item.insert("received_at".into(), t(entry.received_at));
+    item
+}
+
+fn read(item: &Item) -> Result<CountedAdjustment, StoreError> {
+    let item = Reader::new("adjustment", item);
+    let number = |name| item.opt_signed(name).map(|number| number.unwrap_or(0));
+    Ok(CountedAdjustment {
+        adjustment: Adjustment {
+            time: item.parsed("time")?,
+            plan: item.parsed("plan")?,
+            billable_calls: number("billable_calls")?,
+            micro_usd: number("cost_micro_usd")?,
+            reason: item.text("reason")?.to_owned(),
+        },
+        source: item.text("source")?.to_owned(),
+        id: item.text("id")?.to_owned(),
+        received_at: item.parsed("received_at")?,
+    })
+}
+
+impl Store {
+    /// The adjustments of a customer's month by day, from after `after` on, read consistently.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn adjustments(
+        &self,
+        customer: &CustomerId,
+        month: Month,
+        after: Option<&str>,
+    ) -> Result<Page<CountedAdjustment>, StoreError> {
+        let prefix = format!("{PREFIX}{month}-");
+        let start = after.map(|after| keys(customer.as_str(), format!("{prefix}{after}")));
+        let found = self
+            .client
+            .query()
+            .table_name(self.table(USAGE))
+            .key_condition_expression("pk = :pk AND begins_with(sk, :prefix)")
+            .expression_attribute_values(":pk", s(customer.as_str()))
+            .expression_attribute_values(":prefix", s(&prefix))
+            .consistent_read(true)
+            .limit(PAGE)
+            .set_exclusive_start_key(start)
+            .send()
+            .await
+            .map_err(|error| StoreError::service("listing adjustments", error))?;
+        let items = found.items().iter().map(read);
+        let items = items.collect::<Result<_, _>>()?;
+        let next = found.last_evaluated_key.map(|key| {
+            let sk = Reader::new("adjustment", &key).text(attr::SK)?;
+            let place = sk.strip_prefix(&prefix);
+            let place = place.ok_or_else(|| StoreError::corrupt("adjustment", attr::SK))?;
+            Ok::<_, StoreError>(place.to_owned())
+        });
+        let next = next.transpose()?;
+        Ok(Page { items, next })
+    }
+}
