@@ -10,7 +10,7 @@ use tollgate_domain::key::KeyFormat;
 use tollgate_domain::llm::LlmPrices;
 use tollgate_local_aws::template::{InvalidTemplate, Stack};
 use tollgate_local_aws::{LocalAws, Role};
-use tollgate_metering::{Emitter, Metering};
+use tollgate_metering::{Emitter, Metering, Spill};
 use tollgate_runtime::config::InvalidConfig;
 use tollgate_runtime::{Clock, Entropy, Env, Metrics, config, env};
 use tollgate_store::{Spread, Store};
@@ -24,7 +24,7 @@ use crate::product::StartError;
 #[derive(Clone)]
 pub(crate) struct Function {
     pub(crate) service: BoxCloneSyncService<Request, Response, Infallible>,
-    /// Metered functions only: flushed after each answer.
+    /// Metered functions only: flushed after each call.
     pub(crate) emitter: Option<Emitter>,
 }
 
@@ -172,7 +172,8 @@ impl Given<'_> {
         let var = |var| self.env.get(var).map_err(InvalidConfig::from);
         let (bus, name) = (var(env::EVENT_BUS)?, var(env::FUNCTION_NAME)?);
         let sdk = self.aws.sdk_config();
-        let emitter = Emitter::new(&sdk, bus, name, clock, entropy);
+        let spill = Spill::to_stderr(Metrics::none());
+        let emitter = Emitter::new(&sdk, bus, name, clock, entropy, spill);
         Ok(Metering::new(emitter, LlmPrices::shipped()?))
     }
 }

@@ -1,6 +1,6 @@
 //! Records on their way to the bus.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +11,8 @@ use jiff::{SignedDuration, Timestamp};
 use tollgate_domain::id::{CustomerId, random_base62};
 use tollgate_domain::usage::{EVENT_TYPE, MAX_RECORDS, UsageData, UsageEntry, UsageRecord};
 use tollgate_runtime::{Chain, Clock, Entropy};
+
+use crate::spill::Spill;
 
 /// The EventBridge `Source` of entries made here. The identity of an entry is inside its detail.
 const EVENT_SOURCE: &str = "tollgate.metering";
@@ -28,10 +30,15 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(350);
 /// How long records are buffered, where not every call is followed by a flush.
 const LONGEST_BUFFERED: SignedDuration = SignedDuration::from_secs(5);
-/// Entries that wait while the bus is down. More go to the log.
+/// Entries that wait while the bus is down. The oldest of more are spilled.
 const MAX_WAITING: usize = 1_000;
+/// Records that are buffered before entries are made of them, flush or no flush.
+const MAX_BUFFERED: usize = 10_000;
 
 /// Buffers records and puts them on the bus. Cheap to clone; all clones share the buffer.
+///
+/// A record is in the buffer until the bus has acknowledged its entry, so that a flush may be dropped
+/// at any time, and a process that ends in the midst of one knows what it still has.
 #[derive(Debug, Clone)]
 pub struct Emitter(Arc<Inner>);
 
@@ -42,30 +49,52 @@ struct Inner {
     source: String,
     clock: Clock,
     entropy: Entropy,
+    spill: Spill,
     buffer: Mutex<Buffer>,
+    /// Flushes take turns.
+    flushing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
 struct Buffer {
-    /// Since when something waits: the first record after a flush, or what the flush has left.
+    /// Since when something waits: the first record after a flush, or a flush that left something.
     since: Option<Timestamp>,
     records: Vec<(CustomerId, UsageRecord)>,
-    /// Entries made of earlier records, whose fate is not known or known to be bad. They are sent
-    /// again as they are: the same entry twice counts once.
-    unsent: VecDeque<String>,
+    /// Entries made of earlier records that the bus has not acknowledged. They are sent again as they
+    /// are: the same entry twice counts once.
+    unsent: VecDeque<Unsent>,
+    /// Entries made so far.
+    made: u64,
+}
+
+/// An entry, by its number among all that were made here.
+#[derive(Debug, Clone)]
+struct Unsent {
+    number: u64,
+    detail: Arc<str>,
+    records: usize,
 }
 
 impl Emitter {
     /// An emitter for the function called `function`, to the bus of this name or ARN.
     #[must_use]
-    pub fn new(sdk: &SdkConfig, bus: &str, function: &str, clock: Clock, entropy: Entropy) -> Self {
+    pub fn new(
+        sdk: &SdkConfig,
+        bus: &str,
+        function: &str,
+        clock: Clock,
+        entropy: Entropy,
+        spill: Spill,
+    ) -> Self {
         Self(Arc::new(Inner {
             client: Client::new(sdk),
             bus: bus.to_owned(),
             source: format!("tollgate:{function}"),
             clock,
             entropy,
+            spill,
             buffer: Mutex::default(),
+            flushing: tokio::sync::Mutex::default(),
         }))
     }
 
@@ -79,6 +108,12 @@ impl Emitter {
         let mut buffer = self.buffer();
         buffer.since.get_or_insert(now);
         buffer.records.push((customer, record));
+        if buffer.records.len() >= MAX_BUFFERED {
+            self.make_entries(&mut buffer);
+            let spilled = buffer.too_many();
+            drop(buffer);
+            self.spill(spilled);
+        }
     }
 
     /// [`flush`](Self::flush), if 100 records are buffered, or anything has been for five seconds.
@@ -98,30 +133,32 @@ impl Emitter {
     }
 
     /// Puts all that is buffered on the bus. Never fails: what cannot be sent waits for the next
-    /// flush, up to a bound, and then goes to the log.
+    /// flush, up to a bound, and is spilled beyond it. When it returns, no other flush is still at what
+    /// was recorded before.
     pub async fn flush(&self) {
-        let entries = self.take();
-        let sent = tokio::time::timeout(FLUSH_TIMEOUT, self.try_to_send(entries.clone())).await;
-        let unsent = sent.unwrap_or(entries);
-        if unsent.is_empty() {
+        let _turn = self.0.flushing.lock().await;
+        self.make_all_entries();
+        // What the bus has not acknowledged by then is still there.
+        let _ = tokio::time::timeout(FLUSH_TIMEOUT, self.try_to_send()).await;
+        let mut buffer = self.buffer();
+        if buffer.unsent.is_empty() {
             return;
         }
-        tracing::warn!(entries = unsent.len(), "usage waits for the event bus");
-        let now = self.now();
-        let mut buffer = self.buffer();
-        buffer.since.get_or_insert(now);
-        buffer.unsent.extend(unsent);
-        let too_many = buffer.unsent.len().saturating_sub(MAX_WAITING);
-        let spilled: Vec<String> = buffer.unsent.drain(..too_many).collect();
+        tracing::warn!(
+            entries = buffer.unsent.len(),
+            "usage waits for the event bus"
+        );
+        buffer.since = Some(self.now());
+        let spilled = buffer.too_many();
         drop(buffer);
-        spill(spilled);
+        self.spill(spilled);
     }
 
-    /// Sends the entries, some more often than once, and returns those that may not have arrived.
-    async fn try_to_send(&self, mut entries: Vec<String>) -> Vec<String> {
+    /// Sends what is unsent, some of it more often than once.
+    async fn try_to_send(&self) {
         for attempt in 1..=TRIES {
-            entries = self.send(entries).await;
-            if entries.is_empty() {
+            self.send(self.unsent()).await;
+            if self.unsent().is_empty() {
                 break;
             }
             if attempt < TRIES {
@@ -131,43 +168,53 @@ impl Emitter {
                 tokio::time::sleep(wait).await;
             }
         }
-        entries
     }
 
-    /// Flushes for the last time: one try, in the third of a second that there is; what may not
-    /// have been sent by then goes to the log. An entry that is in both counts once.
+    /// Flushes for the last time, whatever a flush is at: one try, in the third of a second that there
+    /// is. What may not have been sent by then is spilled. An entry that is on the bus as well counts
+    /// once.
     pub async fn close(&self) {
-        let entries = self.take();
-        let sent = tokio::time::timeout(CLOSE_TIMEOUT, self.send(entries.clone())).await;
-        spill(sent.unwrap_or(entries));
+        self.make_all_entries();
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.send(self.unsent())).await;
+        let spilled = self.buffer().unsent.drain(..).collect();
+        self.spill(spilled);
+    }
+
+    fn spill(&self, entries: Vec<Unsent>) {
+        let entries = entries.iter();
+        let entries = entries.map(|entry| (&*entry.detail, entry.records));
+        self.0.spill.write(entries);
+    }
+
+    fn unsent(&self) -> Vec<Unsent> {
+        self.buffer().unsent.iter().cloned().collect()
     }
 
     fn buffer(&self) -> MutexGuard<'_, Buffer> {
         self.0.buffer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All that is buffered, as the details of entries, oldest first.
-    fn take(&self) -> Vec<String> {
-        let (mut entries, records): (Vec<String>, _) = {
-            let mut buffer = self.buffer();
-            buffer.since = None;
-            let unsent = buffer.unsent.drain(..).collect();
-            (unsent, std::mem::take(&mut buffer.records))
-        };
+    fn make_all_entries(&self) {
+        let mut buffer = self.buffer();
+        buffer.since = None;
+        self.make_entries(&mut buffer);
+    }
+
+    /// Makes entries of all records.
+    fn make_entries(&self, buffer: &mut Buffer) {
         let mut by_customer: BTreeMap<CustomerId, Vec<UsageRecord>> = BTreeMap::new();
-        for (customer, record) in records {
+        for (customer, record) in std::mem::take(&mut buffer.records) {
             by_customer.entry(customer).or_default().push(record);
         }
         for (customer, records) in by_customer {
             for records in records.chunks(MAX_RECORDS) {
-                self.make_entries(&customer, records, &mut entries);
+                self.make_entry(&customer, records, buffer);
             }
         }
-        entries
     }
 
     /// One entry of these records, or several if it would be too large for a call.
-    fn make_entries(&self, customer: &CustomerId, records: &[UsageRecord], out: &mut Vec<String>) {
+    fn make_entry(&self, customer: &CustomerId, records: &[UsageRecord], buffer: &mut Buffer) {
         let entry = UsageEntry {
             specversion: "1.0".to_owned(),
             id: self.0.entropy.with(|rng| random_base62(rng, 24)),
@@ -181,43 +228,48 @@ impl Emitter {
             },
         };
         match serde_json::to_string(&entry) {
-            Ok(detail) if detail.len() <= MAX_CALL_BYTES || records.len() == 1 => out.push(detail),
+            Ok(detail) if detail.len() <= MAX_CALL_BYTES || records.len() == 1 => {
+                buffer.made += 1;
+                buffer.unsent.push_back(Unsent {
+                    number: buffer.made,
+                    detail: detail.into(),
+                    records: records.len(),
+                });
+            }
             Ok(_) => {
                 let (first, second) = records.split_at(records.len() / 2);
-                self.make_entries(customer, first, out);
-                self.make_entries(customer, second, out);
+                self.make_entry(customer, first, buffer);
+                self.make_entry(customer, second, buffer);
             }
             Err(error) => tracing::error!(%error, "a usage record cannot be written as JSON"),
         }
     }
 
-    /// Sends the entries, and returns those that must be sent again.
-    async fn send(&self, entries: Vec<String>) -> Vec<String> {
-        let mut again = Vec::new();
+    /// Sends the entries once, and forgets those that the bus acknowledges.
+    async fn send(&self, entries: Vec<Unsent>) {
         let mut entries = entries.into_iter().peekable();
         while entries.peek().is_some() {
-            let mut call: Vec<String> = Vec::new();
+            let mut call: Vec<Unsent> = Vec::new();
             let mut bytes = 0;
             while let Some(entry) = entries.next_if(|entry| {
-                let fits = bytes + entry.len() <= MAX_CALL_BYTES && call.len() < MAX_ENTRIES;
+                let fits = bytes + entry.detail.len() <= MAX_CALL_BYTES && call.len() < MAX_ENTRIES;
                 fits || call.is_empty()
             }) {
-                bytes += entry.len();
+                bytes += entry.detail.len();
                 call.push(entry);
             }
-            again.extend(self.put(call).await);
+            self.put(&call).await;
         }
-        again
     }
 
-    /// One PutEvents call; returns the entries that it did not take, or may not have taken.
-    async fn put(&self, call: Vec<String>) -> Vec<String> {
-        let entry = |detail: &String| {
+    /// One PutEvents call.
+    async fn put(&self, call: &[Unsent]) {
+        let entry = |entry: &Unsent| {
             PutEventsRequestEntry::builder()
                 .event_bus_name(&self.0.bus)
                 .source(EVENT_SOURCE)
                 .detail_type(EVENT_TYPE)
-                .detail(detail)
+                .detail(&*entry.detail)
                 .build()
         };
         let request = self.0.client.put_events();
@@ -228,30 +280,26 @@ impl Emitter {
         match outcome {
             Ok(answer) => {
                 let results = answer.entries();
-                let failed = |at: usize| match results.get(at) {
-                    Some(result) => result.event_id().is_none(),
-                    None => true,
-                };
                 let refused = results.iter().find_map(|result| result.error_code());
                 if let Some(code) = refused {
                     tracing::warn!(code, "the event bus refused usage");
                 }
-                let numbered = call.into_iter().enumerate();
-                numbered
-                    .filter_map(|(at, entry)| failed(at).then_some(entry))
-                    .collect()
+                // The results are in the order of the entries.
+                let taken = call.iter().zip(results);
+                let taken = taken.filter(|(_, result)| result.event_id().is_some());
+                let taken: BTreeSet<u64> = taken.map(|(entry, _)| entry.number).collect();
+                let unsent = &mut self.buffer().unsent;
+                unsent.retain(|entry| !taken.contains(&entry.number));
             }
-            Err(error) => {
-                tracing::warn!(error = %Chain(&error), "the event bus did not answer");
-                call
-            }
+            Err(error) => tracing::warn!(error = %Chain(&error), "the event bus did not answer"),
         }
     }
 }
 
-/// Writes entries to the log whole, from where they can be sent again.
-fn spill(entries: Vec<String>) {
-    for entry in entries {
-        tracing::error!(entry, "unsent_usage");
+impl Buffer {
+    /// Takes out what is too much to wait, oldest first.
+    fn too_many(&mut self) -> Vec<Unsent> {
+        let too_many = self.unsent.len().saturating_sub(MAX_WAITING);
+        self.unsent.drain(..too_many).collect()
     }
 }

@@ -10,17 +10,19 @@
 //! # What is lost when
 //! By default records are flushed after every call, so a crash loses those of the call it happens in,
 //! and what a bus that was down had left waiting. What does not fit into the bounded buffer meanwhile
-//! goes to the log as `unsent_usage`, whole. [`Flush::Buffered`] costs less, and says what it risks.
+//! is written to standard error as `unsent_usage`, whole. [`Flush::Buffered`] costs less, and says what it risks.
 
 mod cost;
 mod emitter;
 mod layer;
 mod run;
+mod spill;
 
 pub use cost::RequestCost;
 pub use emitter::Emitter;
 pub use layer::{MeteringLayer, MeteringService};
 pub use run::{Flush, Metering};
+pub use spill::Spill;
 
 /// Compiles the example in the README.
 #[cfg(doctest)]

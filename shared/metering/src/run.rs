@@ -8,11 +8,18 @@ use lambda_http::{Adapter, Error, IntoResponse, Request};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, mpsc};
 use tollgate_domain::llm::LlmPrices;
-use tollgate_runtime::{Clock, Entropy, Env, aws, env};
+use tollgate_runtime::{Clock, Entropy, Env, Metrics, aws, env};
 use tower::util::MapResultLayer;
 use tower::{Service, ServiceExt};
 
-use crate::{Emitter, MeteringLayer};
+use crate::{Emitter, MeteringLayer, Spill};
+
+/// The stack whose bus this is: the template calls a stack's bus `<stack>-usage`.
+fn stack_of(bus: &str) -> &str {
+    // An ARN ends with the name.
+    let name = bus.rsplit('/').next().unwrap_or(bus);
+    name.strip_suffix("-usage").unwrap_or(name)
+}
 
 /// When records are put on the bus. Whichever it is, an instance that is told to end flushes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -57,12 +64,15 @@ impl Metering {
         // The instance takes no call before the flush of the last one has ended, so that a bus that
         // is down must not hold it for long.
         let sdk = aws::sdk_config(&env, aws::PROMPT)?;
+        let (bus, clock) = (env.get(env::EVENT_BUS)?, Clock::system());
+        let metrics = Metrics::to_stdout(stack_of(bus), clock.clone());
         let emitter = Emitter::new(
             &sdk,
-            env.get(env::EVENT_BUS)?,
+            bus,
             env.get(env::FUNCTION_NAME)?,
-            Clock::system(),
+            clock,
             Entropy::system()?,
+            Spill::to_stderr(metrics),
         );
         Ok(Self::new(emitter, LlmPrices::shipped()?))
     }
@@ -148,5 +158,21 @@ impl Metering {
             }));
         tokio::try_join!(runtime.run(), extension.run())?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bus_names_its_stack() {
+        let check = |bus, stack| assert_eq!(stack_of(bus), stack, "{bus}");
+        check("tollgate-usage", "tollgate");
+        check(
+            "arn:aws:events:us-east-1:123456789012:event-bus/my-api-usage",
+            "my-api",
+        );
+        check("default", "default");
     }
 }

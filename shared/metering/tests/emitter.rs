@@ -7,22 +7,24 @@
 )]
 
 use std::future::ready;
-use std::io;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use jiff::SignedDuration;
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 use tollgate_domain::money::MicroUsd;
 use tollgate_domain::usage::{Cost, UsageRecord};
 use tollgate_local_aws::fixture::Fixture;
-use tollgate_local_aws::{Fault, LocalAws, wire};
-use tollgate_metering::Emitter;
-use tracing::subscriber::DefaultGuard;
+use tollgate_local_aws::{CloudWatch, Fault, LocalAws, wire};
+use tollgate_metering::{Emitter, Spill};
+use tollgate_runtime::Metrics;
+use tollgate_runtime::metrics::RECORDS_SPILLED;
 
 #[path = "common/metered.rs"]
 mod metered;
 
-use metered::{Entry, NOW, delivered, emitter, entries};
+use metered::{Entry, NOW, delivered, emitter, entries, spilling};
 
 /// The most bytes of detail in a call, as documented.
 const MAX_CALL_BYTES: usize = 200_000;
@@ -325,7 +327,9 @@ async fn an_entry_refused_on_its_own_is_sent_again_on_its_own() {
     let asked = picky.clone();
     let client = wire::http_client(move |call| ready(Some(asked.answer(&call.body))));
     let sdk = sdk.http_client(client).build();
-    let emitter = Emitter::new(&sdk, "usage", "ping", at.clock(), at.entropy.clone());
+    let (clock, entropy) = (at.clock(), at.entropy.clone());
+    let spill = Spill::new(Metrics::none(), |_| {});
+    let emitter = Emitter::new(&sdk, "usage", "ping", clock, entropy, spill);
     for (number, customer) in ["acme", "bolt", "crow"].into_iter().enumerate() {
         record(&emitter, customer, [call(number)]);
     }
@@ -341,50 +345,41 @@ async fn an_entry_refused_on_its_own_is_sent_again_on_its_own() {
     assert_eq!(delivered(&at), [0; 0]);
 }
 
-/// What is logged on this thread, line by line.
+/// What is written down of usage that was not sent.
 #[derive(Debug, Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+struct Spilled(Arc<Mutex<Vec<String>>>);
 
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend(bytes);
-        Ok(bytes.len())
+impl Spilled {
+    /// An emitter that writes there, and its metrics.
+    fn emitter(&self, at: &Fixture) -> (Emitter, CloudWatch) {
+        let cloudwatch = CloudWatch::default();
+        let lines = Arc::clone(&self.0);
+        let spill = Spill::new(cloudwatch.metrics("test", at.clock()), move |line| {
+            lines.lock().unwrap().push(line.to_owned());
+        });
+        (spilling(at, "ping", spill), cloudwatch)
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Log {
-    fn capture() -> (Self, DefaultGuard) {
-        let log = Self::default();
-        let writer = log.clone();
-        let subscriber = tracing_subscriber::fmt().json();
-        let subscriber = subscriber.with_writer(move || writer.clone()).finish();
-        (log, tracing::subscriber::set_default(subscriber))
-    }
-
-    /// The entries that were written to the log, from where they can be sent again.
-    fn unsent(&self) -> Vec<Value> {
-        let log = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
-        let lines = log
-            .lines()
-            .map(|line| serde_json::from_str::<Value>(line).unwrap());
-        let unsent = lines.filter(|line| line["fields"]["message"] == "unsent_usage");
-        let entry = |line: Value| {
-            assert_eq!(line["level"], "ERROR");
-            serde_json::from_str(line["fields"]["entry"].as_str().unwrap()).unwrap()
+    /// The entries, from where they can be sent again.
+    fn entries(&self) -> Vec<Value> {
+        let lines = self.0.lock().unwrap();
+        let entry = |line: &String| {
+            let mut line: Value = serde_json::from_str(line).unwrap();
+            assert_eq!(
+                (&line["level"], &line["message"]),
+                (&json!("ERROR"), &json!("unsent_usage"))
+            );
+            line["entry"].take()
         };
-        unsent.map(entry).collect()
+        lines.iter().map(entry).collect()
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_does_not_fit_the_buffer_goes_to_the_log_whole_oldest_first() {
+async fn what_does_not_fit_the_buffer_is_written_down_whole_oldest_first() {
     let at = Fixture::at(NOW);
-    let emitter = emitter(&at, "ping");
-    let (log, _guard) = Log::capture();
+    let spilled = Spilled::default();
+    let (emitter, cloudwatch) = spilled.emitter(&at);
     let calls = watch(&at, |_| Fault::RequestLost);
     record(&emitter, "early", [call(0)]);
     emitter.flush().await;
@@ -392,29 +387,34 @@ async fn what_does_not_fit_the_buffer_goes_to_the_log_whole_oldest_first() {
         record(&emitter, &format!("c-{number:04}"), [call(number)]);
     }
     emitter.flush().await;
-    let spilled = log.unsent();
-    let subjects: Vec<_> = spilled.iter().map(|entry| &entry["subject"]).collect();
+    let entries_spilled = spilled.entries();
+    let subjects: Vec<_> = entries_spilled
+        .iter()
+        .map(|entry| &entry["subject"])
+        .collect();
     assert_eq!(subjects, ["early", "c-0001"]);
-    assert_eq!(spilled[0], calls.lock().unwrap()[0][0]);
+    assert_eq!(entries_spilled[0], calls.lock().unwrap()[0][0]);
 
     at.aws.heal();
     emitter.flush().await;
     let sent = entries(&at);
     assert_eq!(sent.len(), 1_000);
     assert_eq!(customers(&sent)[0], "c-0002");
-    assert_eq!(log.unsent().len(), 2);
+    assert_eq!(spilled.entries().len(), 2);
+    assert_eq!(cloudwatch.sum(RECORDS_SPILLED, &[]), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_last_flush_cannot_send_goes_to_the_log_whole() {
+async fn what_a_last_flush_cannot_send_is_written_down_whole() {
     let at = Fixture::at(NOW);
-    let emitter = emitter(&at, "ping");
-    let (log, _guard) = Log::capture();
+    let spilled = Spilled::default();
+    let (emitter, cloudwatch) = spilled.emitter(&at);
     let calls = watch(&at, |_| Fault::Throttled);
     record(&emitter, "acme", [large_call(1)]);
     record(&emitter, "bolt", [call(2)]);
     emitter.close().await;
-    assert_eq!(log.unsent(), calls.lock().unwrap()[0]);
+    assert_eq!(spilled.entries(), calls.lock().unwrap()[0]);
+    assert_eq!(cloudwatch.sum(RECORDS_SPILLED, &[]), 2);
 
     at.aws.heal();
     emitter.flush().await;
@@ -439,16 +439,92 @@ async fn a_silent_bus_holds_a_flush_for_three_seconds_and_loses_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_instance_that_ends_writes_what_a_silent_bus_may_not_have_taken_to_the_log() {
+async fn an_instance_that_ends_writes_down_what_a_silent_bus_may_not_have_taken() {
+    let at = Fixture::at(NOW);
+    let spilled = Spilled::default();
+    let (emitter, _) = spilled.emitter(&at);
+    record(&emitter, "acme", [call(1)]);
+    watch(&at, |_| Fault::NoAnswer);
+    let began = tokio::time::Instant::now();
+    emitter.close().await;
+    assert_eq!(began.elapsed().as_millis(), 350);
+    assert_eq!(spilled.entries().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_that_nobody_flushes_are_bounded_too() {
+    let at = Fixture::at(NOW);
+    let spilled = Spilled::default();
+    let (emitter, cloudwatch) = spilled.emitter(&at);
+    // Each of a customer of its own, so that each is an entry.
+    for number in 0..10_000 {
+        record(&emitter, &format!("c-{number:05}"), [call(number)]);
+    }
+    let entries = spilled.entries();
+    assert_eq!(entries.len(), 9_000);
+    assert_eq!(entries[8_999]["subject"], "c-08999");
+    assert_eq!(cloudwatch.sum(RECORDS_SPILLED, &[]), 9_000);
+    emitter.flush().await;
+    assert_eq!(delivered(&at).len(), 1_000);
+}
+
+/// Begins a flush that the bus does not answer, and lets it get there.
+async fn begin_a_flush(emitter: &Emitter) -> JoinHandle<()> {
+    let flushing = emitter.clone();
+    let flush = tokio::spawn(async move { flushing.flush().await });
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    flush
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flush_that_is_dropped_drops_no_record() {
     let at = Fixture::at(NOW);
     let emitter = emitter(&at, "ping");
     record(&emitter, "acme", [call(1)]);
     watch(&at, |_| Fault::NoAnswer);
-    let (log, _guard) = Log::capture();
-    let began = tokio::time::Instant::now();
+    let flush = begin_a_flush(&emitter).await;
+    flush.abort();
+    assert!(flush.await.unwrap_err().is_cancelled());
+    at.aws.heal();
+    delivered(&at);
+    emitter.flush().await;
+    assert_eq!(numbers(&entries(&at)[0]), ["r-00001"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_ends_in_the_midst_of_a_flush_loses_nothing() {
+    let at = Fixture::at(NOW);
+    let spilled = Spilled::default();
+    let (emitter, _) = spilled.emitter(&at);
+    record(&emitter, "acme", [call(1)]);
+    watch(&at, |_| Fault::NoAnswer);
+    let flush = begin_a_flush(&emitter).await;
+    record(&emitter, "bolt", [call(2)]);
     emitter.close().await;
-    assert_eq!(began.elapsed().as_millis(), 350);
-    assert_eq!(log.unsent().len(), 1);
+    let subjects = spilled.entries().into_iter();
+    let subjects: Vec<Value> = subjects.map(|mut entry| entry["subject"].take()).collect();
+    assert_eq!(subjects, ["acme", "bolt"]);
+    flush.await.unwrap();
+    assert_eq!(spilled.entries().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flush_ends_when_what_was_recorded_before_it_has_been_sent() {
+    let at = Fixture::at(NOW);
+    let emitter = emitter(&at, "ping");
+    record(&emitter, "acme", [call(1)]);
+    let mut is_first = true;
+    watch(&at, move |_| match std::mem::take(&mut is_first) {
+        true => Fault::NoAnswer,
+        false => Fault::None,
+    });
+    let first = begin_a_flush(&emitter).await;
+    // The first flush has the record, and its entry has not been acknowledged.
+    emitter.flush().await;
+    assert!(first.is_finished());
+    let sent = entries(&at);
+    assert_eq!(sent.len(), 2);
+    assert_eq!(ids(&sent)[0], ids(&sent)[1]);
 }
 
 /// The numbers of the records in each entry that was put on the bus.

@@ -133,6 +133,11 @@ pub const TOKENS_UNPRICED: Metric = count(
     "TokensUnpriced",
     "Language-model tokens that were counted at no cost, because the price list has none for them.",
 );
+/// Records that the bus did not take.
+pub const RECORDS_SPILLED: Metric = count(
+    "RecordsSpilled",
+    "Calls whose usage the event bus did not take, so that it is in a function's log, as `unsent_usage`.",
+);
 /// From the call to its count.
 pub const METERING_LAG: Metric = time(
     "MeteringLag",
@@ -168,6 +173,7 @@ pub const ALL: &[Metric] = &[
     RECORDS_METERED,
     RECORDS_QUARANTINED,
     TOKENS_UNPRICED,
+    RECORDS_SPILLED,
     METERING_LAG,
     NIGHTS_RUN,
     CHARGES_MADE,

@@ -16,7 +16,7 @@ use tollgate_domain::plan::Catalog;
 use tollgate_domain::usage::{Cost, UsageRecord};
 use tollgate_domain::window::{Day, Month};
 use tollgate_local_aws::LocalAws;
-use tollgate_metering::Emitter;
+use tollgate_metering::{Emitter, Spill};
 use tollgate_runtime::{Clock, Entropy, Metrics, aws};
 use tollgate_store::{Spread, Store};
 use usage_writer::{App, Owners};
@@ -129,7 +129,9 @@ impl<'a> World<'a> {
         let skew_ms = Arc::new(AtomicI64::new(skew_ms));
         let clock = self.time.clock(Arc::clone(&skew_ms));
         let name = format!("f{seed}");
-        let emitter = Emitter::new(&sdk, "bus", &name, clock.clone(), Entropy::seeded(seed));
+        let entropy = Entropy::seeded(seed);
+        let spill = Spill::new(Metrics::none(), |_| {});
+        let emitter = Emitter::new(&sdk, "bus", &name, clock.clone(), entropy, spill);
         let (invocations, mut invoked) = mpsc::unbounded_channel::<Vec<_>>();
         let flushing = emitter.clone();
         let running = tokio::spawn(async move {

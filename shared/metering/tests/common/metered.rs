@@ -13,7 +13,8 @@ use tollgate_domain::usage::{
     Countable, EVENT_TYPE, UsageData, UsageEntry, UsageRecord, read_entry,
 };
 use tollgate_local_aws::fixture::Fixture;
-use tollgate_metering::{Emitter, Metering};
+use tollgate_metering::{Emitter, Metering, Spill};
+use tollgate_runtime::Metrics;
 
 /// The instant at which all tests begin.
 pub(crate) const NOW: &str = "2026-11-22T10:00:00Z";
@@ -26,8 +27,12 @@ pub(crate) struct Entry {
 }
 
 pub(crate) fn emitter(at: &Fixture, function: &str) -> Emitter {
-    let sdk = at.aws.sdk_config();
-    Emitter::new(&sdk, "usage", function, at.clock(), at.entropy.clone())
+    spilling(at, function, Spill::new(Metrics::none(), |_| {}))
+}
+
+pub(crate) fn spilling(at: &Fixture, function: &str, spill: Spill) -> Emitter {
+    let (sdk, clock, entropy) = (at.aws.sdk_config(), at.clock(), at.entropy.clone());
+    Emitter::new(&sdk, "usage", function, clock, entropy, spill)
 }
 
 /// Metering of that function, with the shipped prices.
