@@ -361,19 +361,23 @@ async fn read(body: Body) -> Result<Bytes, Own> {
 async fn invoke(function: &Function, event: &Value) -> Result<Response, Own> {
     let request =
         lambda_http::request::from_str(&event.to_string()).map_err(|_| Own::IntegrationFailure)?;
-    let service = function.service.clone();
-    let running = tokio::spawn(service.oneshot(request));
-    let outcome = tokio::time::timeout(INTEGRATION_TIMEOUT, running).await;
-    // In Lambda the answer does not wait for this. Here it does, so that whatever was answered has
-    // been handed to the bus even if the process is killed the moment after.
-    if let Some(emitter) = &function.emitter {
-        emitter.flush().await;
-    }
-    match outcome {
-        Err(_) => Err(Own::IntegrationTimeout),
-        Ok(Err(_)) => Err(Own::IntegrationFailure),
-        Ok(Ok(Ok(response))) => Ok(response),
-        Ok(Ok(Err(never))) => match never {},
+    let Function { service, emitter } = function.clone();
+    // As in Lambda, a caller who does not wait for the answer ends nothing of this.
+    let invoked = tokio::spawn(async move {
+        let running = tokio::spawn(service.oneshot(request));
+        let outcome = tokio::time::timeout(INTEGRATION_TIMEOUT, running).await;
+        // In Lambda the answer does not wait for this. Here it does, so that whatever was answered
+        // has been handed to the bus even if the process is killed the moment after.
+        if let Some(emitter) = emitter {
+            emitter.flush().await;
+        }
+        outcome
+    });
+    match invoked.await {
+        Ok(Err(_)) => Err(Own::IntegrationTimeout),
+        Err(_) | Ok(Ok(Err(_))) => Err(Own::IntegrationFailure),
+        Ok(Ok(Ok(Ok(response)))) => Ok(response),
+        Ok(Ok(Ok(Err(never)))) => match never {},
     }
 }
 

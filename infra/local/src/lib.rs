@@ -6,6 +6,7 @@
 
 pub mod client;
 mod consumer;
+pub mod crash;
 pub mod demo;
 mod functions;
 mod gateway;

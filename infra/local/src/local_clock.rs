@@ -66,7 +66,10 @@ impl LocalClock {
             now.checked_add(edge).map_err(|_| ClockError::Range)?;
         }
         if let Some(file) = &self.file {
-            std::fs::write(file, offset.as_millis().to_string())?;
+            // A process that is killed in the midst of this leaves the one or the other.
+            let new = file.with_extension("new");
+            std::fs::write(&new, offset.as_millis().to_string())?;
+            std::fs::rename(new, file)?;
         }
         *self.offset() = offset;
         Ok(())

@@ -210,6 +210,43 @@ async fn a_store_that_is_down_closes_the_free_plan_and_leaves_paid_ones_open() {
     );
 }
 
+/// More than one thread, because one waits while the caller hangs up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_who_hangs_up_loses_no_record() {
+    use std::io::Write;
+    use tollgate_local_aws::Fault;
+
+    let target = Target::at(NOW).await;
+    target.customer("acme", "pro").await;
+    let (client, key) = target.key(json!({ "customer_id": "acme" })).await;
+    let (began, mut begins) = tokio::sync::mpsc::unbounded_channel();
+    let (hang_up, hung_up) = std::sync::mpsc::channel();
+    let mut is_first = true;
+    target.running.aws.inject(move |call| {
+        if call.operation() != "PutEvents" || !std::mem::take(&mut is_first) {
+            return Fault::None;
+        }
+        began.send(()).unwrap();
+        hung_up.recv().unwrap();
+        Fault::RequestLost
+    });
+    let address = target.running.url.strip_prefix("http://").unwrap();
+    let mut caller = std::net::TcpStream::connect(address).unwrap();
+    let secret = key["key"].as_str().unwrap();
+    let head = format!("host: {address}\r\nx-api-key: {secret}");
+    write!(caller, "GET /api/secure/ping HTTP/1.1\r\n{head}\r\n\r\n").unwrap();
+    begins.recv().await.unwrap();
+    drop(caller);
+    hang_up.send(()).unwrap();
+
+    // It is answered when the flush that is under way has ended, and its own has.
+    let pong = client.get("/api/secure/ping").await.unwrap();
+    assert_eq!(pong.status, StatusCode::OK);
+    target.drain().await;
+    let usage = client.get("/api/usage/current").await.unwrap().json();
+    assert_eq!(usage["metered"]["calls"], 2);
+}
+
 /// Puts one event on the bus over the AWS protocol.
 async fn put_events(target: &Target, what: &str, detail: serde_json::Value) {
     let answer = calls::put_event(&target.anyone, &detail).await;

@@ -290,6 +290,30 @@ fn the_demo_tells_its_story_and_succeeds() {
     assert!(!stdout.contains('\x1b'), "colour without a terminal");
 }
 
+#[test]
+fn what_was_answered_under_load_is_metered_once_whenever_it_is_killed() {
+    let dir = Dir::new("crash");
+    let json = dir.0.join("figures.json");
+    let crash = program()
+        .args(["crash", "--times", "3", "--json"])
+        .arg(&json)
+        .output()
+        .unwrap();
+    let stdout = String::from_utf8_lossy(&crash.stdout);
+    let stderr = String::from_utf8_lossy(&crash.stderr);
+    assert!(crash.status.success(), "{stdout}\n{stderr}");
+    let figures: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    let number = |name: &str| figures[name].as_u64().unwrap();
+    assert_eq!((number("kills"), number("not_metered")), (3, 0));
+    assert_eq!(
+        Some(number("metered_once")),
+        figures["answers"]["200"].as_u64()
+    );
+    let metered = number("metered_once") + number("in_flight_metered");
+    assert_eq!(number("tallied"), metered, "{stdout}");
+    assert!(number("metered_once") >= 3, "{stdout}");
+}
+
 /// Runs keys through everything, at the most talkative log level, and looks for them in all that
 /// the program printed.
 #[tokio::test]
