@@ -8,7 +8,7 @@
 mod owners;
 mod parts;
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent};
@@ -53,19 +53,53 @@ struct Event<'a> {
     detail: &'a RawValue,
 }
 
-/// A message that is an entry.
-struct Entry {
-    message_id: String,
-    entry: Received,
+/// An entry whose envelope is good.
+#[derive(Debug)]
+pub struct Entry {
+    received: Received,
     /// Its text as it arrived.
     detail: String,
 }
 
-/// A message that is none.
-struct NoEntry {
-    message_id: String,
-    body: String,
-    defect: Defect,
+impl Entry {
+    /// The entry in this text.
+    ///
+    /// # Errors
+    /// When its envelope is not of the documented shape.
+    pub fn read(detail: &str) -> Result<Self, Defect> {
+        Ok(Self {
+            received: read_entry(detail)?,
+            detail: detail.to_owned(),
+        })
+    }
+
+    /// What is in it.
+    #[must_use]
+    pub fn received(&self) -> &Received {
+        &self.received
+    }
+}
+
+/// What became of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fate {
+    /// All of it was counted before.
+    Duplicate,
+    /// It is counted now.
+    Counted,
+    /// It is not counted: another one of its identity was before.
+    Conflict,
+}
+
+/// [`Fate`], or why it is not known.
+pub type Outcome = Result<Fate, Arc<StoreError>>;
+
+/// What is not to be counted, and is kept to be looked at.
+enum Refused {
+    /// A message that is no entry.
+    Message { body: String, defect: Defect },
+    /// The entry of this place, whose identity another one has.
+    Conflict(usize),
 }
 
 /// A part of an entry, as it is counted.
@@ -84,50 +118,35 @@ struct Part<'a> {
 
 /// Counts the entries of a batch, and names the messages to deliver again.
 pub async fn handle(app: &App, batch: SqsEvent) -> SqsBatchResponse {
-    let mut by_customer: BTreeMap<CustomerId, Vec<Entry>> = BTreeMap::new();
-    let mut others = Vec::new();
+    let mut ids = Vec::new();
+    let mut entries = Vec::new();
+    let mut refused = Vec::new();
     for message in batch.records {
         let message_id = message.message_id.unwrap_or_default();
         let body = message.body.unwrap_or_default();
         match read(&body) {
-            Ok((entry, detail)) => {
-                let customer = entry.customer.clone();
-                let entries = by_customer.entry(customer).or_default();
-                entries.push(Entry {
-                    message_id,
-                    entry,
-                    detail,
-                });
+            Ok(entry) => {
+                ids.push(message_id);
+                entries.push(entry);
             }
-            Err(defect) => others.push(NoEntry {
-                message_id,
-                body,
-                defect,
-            }),
+            Err(defect) => refused.push((message_id, Refused::Message { body, defect })),
         }
     }
+    let entries: Arc<[Entry]> = entries.into();
+    let outcomes = app.count(&entries).await;
     let mut failed = Vec::new();
-    let mut of_customers = by_customer.into_iter();
-    let mut running = JoinSet::new();
-    loop {
-        while running.len() < CONCURRENCY {
-            let app = app.clone();
-            if let Some((customer, entries)) = of_customers.next() {
-                running.spawn(async move { app.count(&customer, &entries).await });
-            } else if let Some(no_entry) = others.pop() {
-                running.spawn(async move { app.set_aside(no_entry).await });
-            } else {
-                break;
+    for (at, (message_id, outcome)) in ids.into_iter().zip(outcomes).enumerate() {
+        match outcome {
+            Ok(Fate::Counted | Fate::Duplicate) => {}
+            Ok(Fate::Conflict) => refused.push((message_id, Refused::Conflict(at))),
+            Err(error) => {
+                let error = Chain(&*error);
+                tracing::error!(message_id, %error, "usage was not counted");
+                failed.push(message_id);
             }
         }
-        match running.join_next().await {
-            None => break,
-            Some(Ok(more)) => failed.extend(more),
-            // Which messages they were is lost with the task, so the whole batch comes again; what
-            // of it was counted is found to be.
-            Some(Err(panic)) => std::panic::resume_unwind(panic.into_panic()),
-        }
     }
+    failed.extend(app.set_aside(&entries, refused).await);
     app.record(metrics::ENTRIES_FAILED, failed.len());
     app.metrics.write();
     let mut response = SqsBatchResponse::default();
@@ -142,12 +161,21 @@ pub async fn handle(app: &App, batch: SqsEvent) -> SqsBatchResponse {
     response
 }
 
-/// The entry in a message, and its text.
-fn read(body: &str) -> Result<(Received, String), Defect> {
+/// The entry in a message.
+fn read(body: &str) -> Result<Entry, Defect> {
     let event: Event<'_> =
         serde_json::from_str(body).map_err(|error| Defect::Shape(error.to_string()))?;
-    let detail = event.detail.get();
-    Ok((read_entry(detail)?, detail.to_owned()))
+    Entry::read(event.detail.get())
+}
+
+/// What the next of `running` has come to, if there is one.
+async fn ended<T: 'static>(running: &mut JoinSet<T>) -> Option<T> {
+    match running.join_next().await? {
+        Ok(ended) => Some(ended),
+        // Which entries they were is lost with the task, so the whole batch comes again; what of it was
+        // counted is found to be.
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
 }
 
 impl Part<'_> {
@@ -170,12 +198,12 @@ impl Part<'_> {
     }
 
     fn as_stored(&self, received_at: Timestamp) -> EntryPart<'_> {
-        let Entry { entry, detail, .. } = self.entry;
+        let Entry { received, detail } = self.entry;
         EntryPart {
-            source: &entry.source,
-            id: &entry.id,
+            source: &received.source,
+            id: &received.id,
             part: self.number,
-            customer: &entry.customer,
+            customer: &received.customer,
             aggregates: &self.aggregates,
             records: self.records,
             adjustments: &self.adjustments,
@@ -187,49 +215,79 @@ impl Part<'_> {
 }
 
 impl App {
-    /// Sets aside a message that is no entry, or returns its id.
-    async fn set_aside(&self, no_entry: NoEntry) -> Vec<String> {
-        let NoEntry {
-            message_id,
-            body,
-            defect,
-        } = no_entry;
-        let reason = defect.to_string();
-        tracing::warn!(message_id, reason, "a message was quarantined");
-        let now = self.clock.now();
-        let set_aside = self.store.quarantine_message(body.as_bytes(), &reason, now);
-        match set_aside.await {
-            Ok(()) => {
-                self.record(metrics::ENTRIES_QUARANTINED, 1);
-                Vec::new()
+    /// Counts entries, each at most once for ever, those of a customer together. Says of each what
+    /// became of it.
+    pub async fn count(&self, entries: &Arc<[Entry]>) -> Vec<Outcome> {
+        let mut by_customer: BTreeMap<&CustomerId, Vec<usize>> = BTreeMap::new();
+        for (at, entry) in entries.iter().enumerate() {
+            let places = by_customer.entry(&entry.received.customer).or_default();
+            places.push(at);
+        }
+        let mut outcomes: Vec<(usize, Outcome)> = Vec::with_capacity(entries.len());
+        let mut of_customers = by_customer.into_values();
+        let mut running = JoinSet::new();
+        loop {
+            while running.len() < CONCURRENCY
+                && let Some(places) = of_customers.next()
+            {
+                let (app, entries) = (self.clone(), Arc::clone(entries));
+                running.spawn(async move {
+                    let of_customer: Vec<&Entry> = places.iter().map(|at| &entries[*at]).collect();
+                    let outcomes = app.count_together(&of_customer).await;
+                    places.into_iter().zip(outcomes).collect::<Vec<_>>()
+                });
             }
-            Err(error) => {
-                tracing::error!(message_id, error = %Chain(&error), "a message was not quarantined");
-                vec![message_id]
+            match ended(&mut running).await {
+                Some(more) => outcomes.extend(more),
+                None => break,
             }
         }
+        outcomes.sort_by_key(|(at, _)| *at);
+        outcomes.into_iter().map(|(_, outcome)| outcome).collect()
     }
 
-    /// Counts entries of one customer, and returns the ids of the messages of those that it could
-    /// not count.
-    async fn count(&self, customer: &CustomerId, entries: &[Entry]) -> Vec<String> {
+    /// What cannot be counted of each of these entries, as of now.
+    ///
+    /// # Errors
+    /// When the store does not say whose keys are.
+    pub async fn check(&self, entries: &[Entry]) -> Result<Vec<Vec<RefusedRecord>>, StoreError> {
+        let now = self.clock.now();
+        let mut refused = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let Received {
+                customer, items, ..
+            } = &entry.received;
+            let received = [&entry.received];
+            let foreign = self.owners.foreign(&self.store, customer, received).await?;
+            let defects = items.iter().enumerate().filter_map(|(index, item)| {
+                let reason = self.check_item(item, &foreign, now).err()?.to_string();
+                Some(RefusedRecord { index, reason })
+            });
+            refused.push(defects.collect());
+        }
+        Ok(refused)
+    }
+
+    /// Counts entries of one customer.
+    async fn count_together(&self, entries: &[&Entry]) -> Vec<Outcome> {
         let received_at = self.clock.now();
-        let received = entries.iter().map(|entry| &entry.entry);
+        let Some(first) = entries.first() else {
+            return Vec::new();
+        };
+        let received = entries.iter().map(|entry| &entry.received);
+        let customer = &first.received.customer;
         let foreign = match self.owners.foreign(&self.store, customer, received).await {
             Ok(foreign) => foreign,
             Err(error) => {
-                tracing::error!(%customer, error = %Chain(&error), "usage was not counted");
-                return entries
-                    .iter()
-                    .map(|entry| entry.message_id.clone())
-                    .collect();
+                let error = Arc::new(error);
+                return entries.iter().map(|_| Err(Arc::clone(&error))).collect();
             }
         };
         let mut parts = Vec::new();
-        for entry in entries {
-            let items = &entry.entry.items;
-            let of_entry = parts::split(items).into_iter().enumerate();
-            parts.extend(of_entry.map(|(number, places)| {
+        let mut of_entries = Vec::new();
+        for (at, &entry) in entries.iter().enumerate() {
+            let items = &entry.received.items;
+            for (number, places) in parts::split(items).into_iter().enumerate() {
                 let mut part = Part {
                     entry,
                     number,
@@ -240,39 +298,38 @@ impl App {
                     earliest: received_at,
                 };
                 for place in places {
-                    part.add(place, self.check(&items[place], &foreign, received_at));
+                    part.add(place, self.check_item(&items[place], &foreign, received_at));
                 }
-                part
-            }));
+                parts.push(part);
+                of_entries.push(at);
+            }
         }
         let stored = parts.iter().map(|part| part.as_stored(received_at));
         let stored: Vec<EntryPart> = stored.collect();
-        let outcomes = self.store.write_usage(&stored, &self.plans, &self.spread);
-        let outcomes = outcomes.await;
-        let mut failed = HashSet::new();
-        for (part, outcome) in parts.iter().zip(outcomes) {
-            let message_id = &part.entry.message_id;
-            let outcome = match outcome {
-                Ok(Written::Conflict) if part.number == 0 => {
-                    self.set_aside_conflict(part.entry, received_at).await
+        let written = self.store.write_usage(&stored, &self.plans, &self.spread);
+        let written = written.await;
+        let mut outcomes: Vec<Outcome> = vec![Ok(Fate::Duplicate); entries.len()];
+        for ((part, at), written) in parts.iter().zip(of_entries).zip(written) {
+            let of_part = written.map(|written| {
+                self.tell(part, written, received_at);
+                match written {
+                    Written::Counted => Fate::Counted,
+                    Written::Duplicate => Fate::Duplicate,
+                    Written::Conflict => Fate::Conflict,
                 }
-                Ok(written) => {
-                    self.tell(part, written, received_at);
-                    Ok(())
-                }
-                Err(error) => Err(error),
+            });
+            // An entry is what the worst of its parts is.
+            outcomes[at] = match (&outcomes[at], of_part) {
+                (Ok(so_far), Ok(of_part)) => Ok(of_part.max(*so_far)),
+                (Ok(_), Err(error)) => Err(error),
+                (Err(error), _) => Err(Arc::clone(error)),
             };
-            if let Err(error) = outcome {
-                let error = Chain(&*error);
-                tracing::error!(message_id, %error, "usage was not counted");
-                failed.insert(message_id.clone());
-            }
         }
-        failed.into_iter().collect()
+        outcomes
     }
 
     /// What there is to count of an item of a customer whose keys these are not.
-    fn check<'a>(
+    fn check_item<'a>(
         &self,
         item: &'a Item,
         foreign: &BTreeSet<KeyId>,
@@ -287,36 +344,73 @@ impl App {
         }
     }
 
-    /// Sets aside an entry whose identity another one has.
-    async fn set_aside_conflict(
+    /// Sets aside what is not to be counted, and names the messages of which that is not known.
+    async fn set_aside(
         &self,
-        entry: &Entry,
-        received_at: Timestamp,
-    ) -> Result<(), Arc<StoreError>> {
-        let Entry {
-            message_id,
-            entry,
-            detail,
-        } = entry;
-        let id = &entry.id;
-        tracing::warn!(message_id, id, "a conflicting entry was quarantined");
-        let refused = RefusedRecord {
-            index: 0,
-            reason: Defect::Conflict.to_string(),
-        };
-        let whole = EntryPart {
-            source: &entry.source,
-            id,
-            part: 0,
-            customer: &entry.customer,
-            aggregates: &Aggregates::default(),
-            records: 0,
-            adjustments: &[],
-            refused: &[refused],
-            body: detail.as_bytes(),
-            received_at,
-        };
-        self.store.quarantine_conflict(&whole).await?;
+        entries: &Arc<[Entry]>,
+        refused: Vec<(String, Refused)>,
+    ) -> Vec<String> {
+        let mut failed = Vec::new();
+        let mut refused = refused.into_iter();
+        let mut running = JoinSet::new();
+        loop {
+            while running.len() < CONCURRENCY
+                && let Some((message_id, refused)) = refused.next()
+            {
+                let (app, entries) = (self.clone(), Arc::clone(entries));
+                running.spawn(async move {
+                    let set_aside = app.quarantine(&message_id, &entries, refused).await;
+                    set_aside.map_err(|error| {
+                        let error = Chain(&error);
+                        tracing::error!(message_id, %error, "a message was not quarantined");
+                        message_id
+                    })
+                });
+            }
+            match ended(&mut running).await {
+                Some(set_aside) => failed.extend(set_aside.err()),
+                None => return failed,
+            }
+        }
+    }
+
+    async fn quarantine(
+        &self,
+        message_id: &str,
+        entries: &[Entry],
+        refused: Refused,
+    ) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        match refused {
+            Refused::Message { body, defect } => {
+                let reason = defect.to_string();
+                tracing::warn!(message_id, reason, "a message was quarantined");
+                let set_aside = self.store.quarantine_message(body.as_bytes(), &reason, now);
+                set_aside.await?;
+            }
+            Refused::Conflict(at) => {
+                let Entry { received, detail } = &entries[at];
+                let id = &received.id;
+                tracing::warn!(message_id, id, "a conflicting entry was quarantined");
+                let refused = RefusedRecord {
+                    index: 0,
+                    reason: Defect::Conflict.to_string(),
+                };
+                let whole = EntryPart {
+                    source: &received.source,
+                    id,
+                    part: 0,
+                    customer: &received.customer,
+                    aggregates: &Aggregates::default(),
+                    records: 0,
+                    adjustments: &[],
+                    refused: &[refused],
+                    body: detail.as_bytes(),
+                    received_at: now,
+                };
+                self.store.quarantine_conflict(&whole).await?;
+            }
+        }
         self.record(metrics::ENTRIES_QUARANTINED, 1);
         Ok(())
     }
@@ -328,8 +422,8 @@ impl App {
             Written::Counted => {
                 let refused = part.refused.len();
                 if refused > 0 {
-                    let message_id = &part.entry.message_id;
-                    tracing::warn!(message_id, refused, "records were quarantined");
+                    let Received { source, id, .. } = &part.entry.received;
+                    tracing::warn!(source, id, refused, "records were quarantined");
                 }
                 self.record(metrics::ENTRIES_CLAIMED, is_first);
                 self.record(metrics::ENTRIES_QUARANTINED, usize::from(refused > 0));
