@@ -9,12 +9,13 @@ use tollgate_domain::window::{Day, Month};
 use crate::Store;
 use crate::accounts::Page;
 use crate::error::StoreError;
-use crate::item::{Item, Reader, keys, s, signed, t};
+use crate::item::{Item, MAX_SK, Reader, keys, s, signed, t};
 use crate::schema::{USAGE, attr};
 use crate::usage::EntryPart;
 
 /// Adjustments in a page.
 const PAGE: i32 = 50;
+const LISTING: &str = "listing adjustments";
 const PREFIX: &str = "ADJUSTMENT#";
 
 /// An adjustment as it was counted.
@@ -79,6 +80,9 @@ impl Store {
         after: Option<&str>,
     ) -> Result<Page<CountedAdjustment>, StoreError> {
         let prefix = format!("{PREFIX}{month}-");
+        if after.is_some_and(|after| prefix.len() + after.len() > MAX_SK) {
+            return Err(StoreError::no_place(LISTING));
+        }
         let start = after.map(|after| keys(customer.as_str(), format!("{prefix}{after}")));
         let found = self
             .client
@@ -92,7 +96,7 @@ impl Store {
             .set_exclusive_start_key(start)
             .send()
             .await
-            .map_err(|error| StoreError::service("listing adjustments", error))?;
+            .map_err(|error| StoreError::service(LISTING, error))?;
         let items = found.items().iter().map(read);
         let items = items.collect::<Result<_, _>>()?;
         let next = found.last_evaluated_key.map(|key| {

@@ -26,6 +26,8 @@ enum Cause {
         item: &'static str,
         attribute: &'static str,
     },
+    #[error("the list does not go on from there")]
+    Place,
     #[error("others changed the item at every try")]
     Contended,
     #[error("the request could not be built")]
@@ -94,6 +96,20 @@ impl StoreError {
         }
     }
 
+    /// A place in a list that no page of it has named.
+    pub(crate) fn no_place(operation: &'static str) -> Self {
+        Self {
+            operation,
+            cause: Cause::Place,
+        }
+    }
+
+    /// Whether the caller has named a place in a list that is none.
+    #[must_use]
+    pub fn is_no_place(&self) -> bool {
+        matches!(self.cause, Cause::Place)
+    }
+
     /// A conditional write that others got in the way of, time after time.
     pub(crate) fn contended(operation: &'static str) -> Self {
         Self {
@@ -140,7 +156,7 @@ impl StoreError {
     pub fn is_outage(&self) -> bool {
         match &self.cause {
             Cause::Service { code, .. } => OUTAGE.contains(&code.as_str()),
-            Cause::Corrupt { .. } | Cause::Contended | Cause::Request(_) => false,
+            Cause::Corrupt { .. } | Cause::Place | Cause::Contended | Cause::Request(_) => false,
         }
     }
 }

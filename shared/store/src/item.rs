@@ -13,6 +13,10 @@ use crate::schema::attr;
 /// An item, or the values of an expression.
 pub(crate) type Item = HashMap<String, AttributeValue>;
 
+/// DynamoDB's bounds on the bytes of keys.
+pub(crate) const MAX_PK: usize = 2_048;
+pub(crate) const MAX_SK: usize = 1_024;
+
 /// The key of an item in a table without a sort key.
 pub(crate) fn key(pk: impl Into<String>) -> Item {
     HashMap::from([(attr::PK.to_owned(), s(pk))])

@@ -29,7 +29,9 @@ pub use billing::{BillableCursor, LedgerEntry, Recorded};
 pub use counters::{Account, Claimed, Units};
 pub use error::StoreError;
 pub use log::Logged;
-pub use quarantine::{Quarantined, RefusedRecord};
+pub use quarantine::{
+    Closed, InvalidQuarantineId, Kind, QuarantineId, Quarantined, RefusedRecord, SetAside,
+};
 pub use spread::Spread;
 pub use usage::{EntryPart, Outcome, Written};
 

@@ -7,12 +7,13 @@ use crate::Store;
 use crate::accounts::Page;
 use crate::body::{is_piece, read_body};
 use crate::error::StoreError;
-use crate::item::{Item, Reader, keys, s};
+use crate::item::{Item, MAX_PK, MAX_SK, Reader, keys, s};
 use crate::schema::{LOGGED, USAGE_LOG, attr};
 use crate::usage::part_sk;
 
 /// Parts in a page.
 const PAGE: i32 = 25;
+const LISTING: &str = "listing counted entries";
 /// What separates the parts of a cursor: no id has it.
 const BETWEEN: char = '\n';
 
@@ -56,7 +57,7 @@ impl Store {
             .set_exclusive_start_key(start)
             .send()
             .await
-            .map_err(|error| StoreError::service("listing counted entries", error))?;
+            .map_err(|error| StoreError::service(LISTING, error))?;
         let mut items = Vec::new();
         for key in found.items() {
             let key = Reader::new("log", key);
@@ -130,9 +131,16 @@ fn cursor(key: &Item) -> Result<String, StoreError> {
 }
 
 fn start_after(customer: &CustomerId, cursor: &str) -> Result<Item, StoreError> {
-    let corrupt = || StoreError::corrupt("cursor", attr::LOG_ORDER);
-    let (order, key) = cursor.split_once(BETWEEN).ok_or_else(corrupt)?;
-    let (pk, sk) = key.split_once(BETWEEN).ok_or_else(corrupt)?;
+    let none = || StoreError::no_place(LISTING);
+    let (order, key) = cursor.split_once(BETWEEN).ok_or_else(none)?;
+    let (pk, sk) = key.split_once(BETWEEN).ok_or_else(none)?;
+    let are_keys = [(order, MAX_SK), (pk, MAX_PK), (sk, MAX_SK)];
+    if !are_keys
+        .iter()
+        .all(|(key, max)| (1..=*max).contains(&key.len()))
+    {
+        return Err(none());
+    }
     let mut start = keys(pk, sk);
     start.insert(attr::CUSTOMER.into(), s(customer.as_str()));
     start.insert(attr::LOG_ORDER.into(), s(order));

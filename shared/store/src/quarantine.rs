@@ -1,18 +1,28 @@
 //! The quarantine: what could not be counted, whole, with the reasons.
 
 use std::collections::HashMap;
+use std::fmt;
+use std::str::FromStr;
 
-use aws_sdk_dynamodb::types::AttributeValue;
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure};
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
+use tollgate_domain::id::CustomerId;
 use tollgate_domain::key::hex;
 
 use crate::Store;
+use crate::accounts::Page;
 use crate::body::{Compressor, is_piece, read_body};
 use crate::error::StoreError;
-use crate::item::{Item, Reader, keys, n, s, t};
-use crate::schema::{QUARANTINE, attr};
+use crate::item::{Item, MAX_PK, MAX_SK, Reader, keys, n, s, t};
+use crate::schema::{QUARANTINE, WAITING, attr};
 use crate::usage::{EntryPart, entry_pk, part_sk};
+
+/// What waits in a page.
+const PAGE: i32 = 25;
+const YES: &str = "yes";
+const CONFLICT: &str = "CONFLICT#";
 
 /// A record that cannot be counted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +33,100 @@ pub struct RefusedRecord {
     pub reason: String,
 }
 
-/// An item of the quarantine.
+/// Names an item of the quarantine.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct QuarantineId {
+    pk: String,
+    sk: String,
+}
+
+/// The text names no item of the quarantine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this is not the id of anything that was set aside")]
+pub struct InvalidQuarantineId;
+
+/// What separates the parts of an id: neither has it.
+const BETWEEN: char = '\n';
+
+impl fmt::Display for QuarantineId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{BETWEEN}{}", self.pk, self.sk)
+    }
+}
+
+fn is_key(key: &str, max: usize) -> bool {
+    (1..=max).contains(&key.len()) && !key.contains(BETWEEN)
+}
+
+impl FromStr for QuarantineId {
+    type Err = InvalidQuarantineId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidQuarantineId> {
+        let (pk, sk) = text.split_once(BETWEEN).ok_or(InvalidQuarantineId)?;
+        if !is_key(pk, MAX_PK) || !is_key(sk, MAX_SK) || is_piece(sk) {
+            return Err(InvalidQuarantineId);
+        }
+        let (pk, sk) = (pk.to_owned(), sk.to_owned());
+        Ok(Self { pk, sk })
+    }
+}
+
+/// What was set aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Some of the records or adjustments of an entry; the others were counted.
+    Items,
+    /// An entry whose identity another one has.
+    Conflict,
+    /// A message that is no entry.
+    Message,
+}
+
+/// How something has left the quarantine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closed {
+    /// It was counted after all.
+    Replayed,
+    /// It was not, and is not to be.
+    Dismissed,
+}
+
+impl Closed {
+    fn as_str(self) -> &'static str {
+        match self {
+            Closed::Replayed => "replayed",
+            Closed::Dismissed => "dismissed",
+        }
+    }
+
+    fn read(item: &Reader<'_>) -> Result<Option<Self>, StoreError> {
+        match item.opt_text("closed_as")? {
+            None => Ok(None),
+            Some("replayed") => Ok(Some(Closed::Replayed)),
+            Some("dismissed") => Ok(Some(Closed::Dismissed)),
+            Some(_) => Err(item.corrupt("closed_as")),
+        }
+    }
+}
+
+/// Something that was set aside, but for its body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetAside {
+    /// Names it.
+    pub id: QuarantineId,
+    /// What it is.
+    pub kind: Kind,
+    /// Whose usage it is, where that can be read.
+    pub customer: Option<CustomerId>,
+    /// Why, record by record; one with index 0 where the whole is refused.
+    pub refused: Vec<RefusedRecord>,
+    /// When it arrived.
+    pub received_at: Timestamp,
+    /// How it has left the quarantine.
+    pub closed: Option<Closed>,
+}
+
+/// What of an entry, or of a message that is none, was set aside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quarantined {
     /// Why, record by record; one entry with index 0 where the whole is refused.
@@ -69,8 +172,36 @@ pub(crate) fn refused_of(entry: &EntryPart<'_>, sk: String) -> Item {
     let mut item = keys(entry_pk(entry.source, entry.id), sk);
     item.insert("customer".into(), s(entry.customer.as_str()));
     item.insert("refused".into(), reasons(entry.refused));
-    item.insert("received_at".into(), t(entry.received_at));
+    wait(&mut item, entry.received_at);
     item
+}
+
+/// Lists an item as waiting since then.
+fn wait(item: &mut Item, received_at: Timestamp) {
+    item.insert(attr::RECEIVED_AT.into(), t(received_at));
+    item.insert(attr::WAITING.into(), s(YES));
+}
+
+fn read_set_aside(item: &Item) -> Result<SetAside, StoreError> {
+    let refused = read_reasons(item)?;
+    let item = Reader::new("quarantine", item);
+    let (pk, sk) = (item.text(attr::PK)?, item.text(attr::SK)?);
+    let kind = match (pk.starts_with('#'), sk.starts_with(CONFLICT)) {
+        (true, _) => Kind::Message,
+        (false, true) => Kind::Conflict,
+        (false, false) => Kind::Items,
+    };
+    Ok(SetAside {
+        id: QuarantineId {
+            pk: pk.to_owned(),
+            sk: sk.to_owned(),
+        },
+        kind,
+        customer: item.opt_parsed("customer")?,
+        refused,
+        received_at: item.parsed(attr::RECEIVED_AT)?,
+        closed: Closed::read(&item)?,
+    })
 }
 
 impl Store {
@@ -79,7 +210,7 @@ impl Store {
     /// # Errors
     /// When the store does not answer; it may then have been set aside, and can be again.
     pub async fn quarantine_conflict(&self, entry: &EntryPart<'_>) -> Result<(), StoreError> {
-        let item = refused_of(entry, format!("CONFLICT#{}", entry.digest()));
+        let item = refused_of(entry, format!("{CONFLICT}{}", entry.digest()));
         self.quarantine(item, entry.body).await
     }
 
@@ -100,7 +231,7 @@ impl Store {
             reason: reason.to_owned(),
         };
         item.insert("refused".into(), reasons(&[refused]));
-        item.insert("received_at".into(), t(received_at));
+        wait(&mut item, received_at);
         self.quarantine(item, body).await
     }
 
@@ -135,6 +266,108 @@ impl Store {
             .await
     }
 
+    /// What waits in the quarantine, oldest first. The index behind it lags by well under a second.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn waiting(&self, after: Option<&str>) -> Result<Page<SetAside>, StoreError> {
+        const OPERATION: &str = "listing the quarantine";
+        let start = after.map(|after| start_after(OPERATION, after));
+        let start = start.transpose()?;
+        let found = self
+            .client
+            .query()
+            .table_name(self.table(QUARANTINE))
+            .index_name(WAITING.name)
+            .key_condition_expression("waiting = :yes")
+            .expression_attribute_values(":yes", s(YES))
+            .limit(PAGE)
+            .set_exclusive_start_key(start)
+            .send()
+            .await
+            .map_err(|error| StoreError::service(OPERATION, error))?;
+        let id = |item: &Item| {
+            let item = Reader::new("quarantine", item);
+            Ok::<_, StoreError>(keys(item.text(attr::PK)?, item.text(attr::SK)?))
+        };
+        let ids: Vec<Item> = found.items().iter().map(id).collect::<Result<_, _>>()?;
+        let items = self.batch_get(OPERATION, QUARANTINE, ids).await?;
+        let items = items.iter().map(read_set_aside);
+        let mut items: Vec<SetAside> = items.collect::<Result<_, _>>()?;
+        // The index may not know yet.
+        items.retain(|item| item.closed.is_none());
+        items.sort_by(|one, other| {
+            let order = |item: &SetAside| (item.received_at, item.id.clone());
+            order(one).cmp(&order(other))
+        });
+        let next = found.last_evaluated_key.as_ref().map(cursor).transpose()?;
+        Ok(Page { items, next })
+    }
+
+    /// What was set aside under this id, and its body: byte for byte what arrived.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn set_aside(
+        &self,
+        id: &QuarantineId,
+    ) -> Result<Option<(SetAside, Vec<u8>)>, StoreError> {
+        let items = self.query_all(
+            "reading the quarantine",
+            QUARANTINE,
+            "pk = :pk AND begins_with(sk, :sk)",
+            [(":pk", s(&id.pk)), (":sk", s(&id.sk))],
+        );
+        let items = items.await?;
+        let Some(head) = items.first() else {
+            return Ok(None);
+        };
+        let set_aside = read_set_aside(head)?;
+        if set_aside.id != *id {
+            return Ok(None);
+        }
+        let body = read_body("quarantine", &items)?;
+        Ok(Some((set_aside, body)))
+    }
+
+    /// Takes something off the list of what waits. It stays in the table. How it has left the
+    /// quarantine, now or before; nothing if there is no such thing.
+    ///
+    /// # Errors
+    /// When the store does not answer; it may then be off the list, and doing it again finds that out.
+    pub async fn close_set_aside(
+        &self,
+        id: &QuarantineId,
+        how: Closed,
+    ) -> Result<Option<Closed>, StoreError> {
+        const OPERATION: &str = "closing what was set aside";
+        let outcome = self
+            .client
+            .update_item()
+            .table_name(self.table(QUARANTINE))
+            .set_key(Some(keys(&id.pk, &id.sk)))
+            .update_expression("SET closed_as = :how, closed_at = :now REMOVE waiting")
+            // There: nothing is made of an id that names nothing. Not closed: what it was closed as
+            // first is what became of it.
+            .condition_expression("attribute_exists(pk) AND attribute_not_exists(closed_as)")
+            .expression_attribute_values(":how", s(how.as_str()))
+            .expression_attribute_values(":now", t(self.clock.now()))
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .send()
+            .await;
+        let Err(error) = outcome else {
+            return Ok(Some(how));
+        };
+        match error.as_service_error() {
+            Some(UpdateItemError::ConditionalCheckFailedException(refused)) => {
+                let item = refused.item.as_ref().filter(|item| !item.is_empty());
+                let item = item.map(|item| Reader::new("quarantine", item));
+                item.map_or(Ok(None), |item| Closed::read(&item))
+            }
+            _ => Err(StoreError::service(OPERATION, error)),
+        }
+    }
+
     async fn quarantined(&self, pk: String) -> Result<Vec<Quarantined>, StoreError> {
         let items = self.query_all(
             "reading the quarantine",
@@ -162,9 +395,30 @@ impl Store {
                 Ok(Quarantined {
                     refused: read_reasons(&items[0])?,
                     body: read_body("quarantine", items)?,
-                    received_at: head.parsed("received_at")?,
+                    received_at: head.parsed(attr::RECEIVED_AT)?,
                 })
             })
             .collect()
     }
+}
+
+/// `<received_at>`, and the id.
+fn cursor(key: &Item) -> Result<String, StoreError> {
+    let key = Reader::new("quarantine", key);
+    let parts = [attr::RECEIVED_AT, attr::PK, attr::SK].map(|name| key.text(name));
+    let [received_at, pk, sk] = parts;
+    Ok([received_at?, pk?, sk?].join(&BETWEEN.to_string()))
+}
+
+fn start_after(operation: &'static str, cursor: &str) -> Result<Item, StoreError> {
+    let none = || StoreError::no_place(operation);
+    let (received_at, id) = cursor.split_once(BETWEEN).ok_or_else(none)?;
+    let QuarantineId { pk, sk } = id.parse().map_err(|_| none())?;
+    if !is_key(received_at, MAX_SK) {
+        return Err(none());
+    }
+    let mut start = keys(pk, sk);
+    start.insert(attr::RECEIVED_AT.into(), s(received_at));
+    start.insert(attr::WAITING.into(), s(YES));
+    Ok(start)
 }

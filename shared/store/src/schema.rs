@@ -147,7 +147,17 @@ pub const QUARANTINE: Table = Table {
     hash: "pk",
     range: Some("sk"),
     ttl: None,
-    indexes: &[],
+    indexes: &[WAITING],
+};
+
+/// What was set aside and is neither replayed nor dismissed, oldest first: items that carry
+/// `waiting` = `yes`. One partition: what is set aside faster than 1,000 times a second waits in the
+/// queue.
+pub const WAITING: Index = Index {
+    name: "waiting",
+    hash: attr::WAITING,
+    range: attr::RECEIVED_AT,
+    projection: Projection::KeysOnly,
 };
 
 /// The ledger.
@@ -184,6 +194,10 @@ pub mod attr {
     pub const CUSTOMER: &str = "customer";
     /// Order within it.
     pub const LOG_ORDER: &str = "log_order";
+    /// Partition of [`super::WAITING`].
+    pub const WAITING: &str = "waiting";
+    /// When something arrived; the order within it.
+    pub const RECEIVED_AT: &str = "received_at";
     /// Partition of [`super::BILLABLE`].
     pub const BILLABLE_MONTH: &str = "billable_month";
     /// Units of a window's limit that are taken.

@@ -277,7 +277,7 @@ impl<'a> Prepared<'a> {
         claim.insert("records".into(), n(part.records as u64));
         claim.insert("digest".into(), s(&self.digest));
         claim.insert("written_by".into(), s(mark));
-        claim.insert("received_at".into(), t(part.received_at));
+        claim.insert(attr::RECEIVED_AT.into(), t(part.received_at));
         claim.insert(attr::EXPIRES.into(), ttl(kept_until));
         let logged = self.body.as_ref().filter(|_| part.part == 0);
         let (claim, mut beside) = match logged {

@@ -13,6 +13,8 @@ use tollgate_domain::caller::problem_type;
 use tollgate_runtime::Chain;
 use tollgate_store::StoreError;
 
+use crate::InvalidCursor;
+
 /// A request that is not met, and why: one text for the caller, another for the log.
 #[derive(Debug, Clone)]
 pub struct Problem {
@@ -172,7 +174,9 @@ impl IntoResponse for Problem {
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
-        if error.is_transient() {
+        if error.is_no_place() {
+            Self::bad_request(format!("In the query: {InvalidCursor}."))
+        } else if error.is_transient() {
             Self::unavailable(error)
         } else {
             Self::internal(error)

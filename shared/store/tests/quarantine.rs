@@ -1,0 +1,146 @@
+//! What was set aside: listed, read back whole, and taken off the list once.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot begin, or cannot look, has failed"
+)]
+
+mod common;
+
+use jiff::SignedDuration;
+use tollgate_local_aws::Fault;
+use tollgate_local_aws::fixture::Fixture;
+use tollgate_store::{Closed, Kind, QuarantineId, RefusedRecord, SetAside, StoreError};
+
+use common::{Entry, NOW, call, fixture, p, write_usage};
+
+fn refused(index: usize, reason: &str) -> RefusedRecord {
+    RefusedRecord {
+        index,
+        reason: reason.into(),
+    }
+}
+
+/// An entry with a good record and a bad one.
+fn partly_bad(id: &str) -> Entry {
+    let mut entry = Entry::new("acme", id, &[call(NOW, "pro", "/ping", 200)]);
+    entry.refused = vec![refused(1, "there is no plan platinum")];
+    entry
+}
+
+async fn all(at: &Fixture) -> Vec<SetAside> {
+    let page = at.store.waiting(None).await.unwrap();
+    assert_eq!(page.next, None);
+    page.items
+}
+
+#[tokio::test]
+async fn what_waits_is_listed_oldest_first_and_read_back_whole() {
+    let at = fixture();
+    at.store
+        .quarantine_message(b"junk", "not JSON", p("2026-11-22T09:59:00Z"))
+        .await
+        .unwrap();
+    write_usage(&at, &partly_bad("e-1")).await;
+    let mut rival = partly_bad("e-1");
+    rival.body = b"{\"rival\": true}".to_vec();
+    rival.received_at = p("2026-11-22T10:01:00Z");
+    let conflict = at.store.quarantine_conflict(&rival.part()).await;
+    conflict.unwrap();
+    let found = all(&at).await;
+    let kinds: Vec<Kind> = found.iter().map(|item| item.kind).collect();
+    assert_eq!(kinds, [Kind::Message, Kind::Items, Kind::Conflict]);
+    assert_eq!(found[0].customer, None);
+    assert_eq!(found[1].customer, Some(p("acme")));
+    assert_eq!(found[1].refused, [refused(1, "there is no plan platinum")]);
+    let bodies = [b"junk".to_vec(), partly_bad("e-1").body, rival.body];
+    for (item, body) in found.into_iter().zip(bodies) {
+        let id: QuarantineId = p(&item.id.to_string());
+        assert_eq!(at.store.set_aside(&id).await.unwrap(), Some((item, body)));
+    }
+}
+
+#[tokio::test]
+async fn a_long_list_is_paged() {
+    let at = fixture();
+    for n in 0..60 {
+        let received_at = at.clock().now() + SignedDuration::from_secs(n / 2);
+        let body = format!("junk {n}");
+        let set_aside = at
+            .store
+            .quarantine_message(body.as_bytes(), "", received_at);
+        set_aside.await.unwrap();
+    }
+    let (mut after, mut sizes, mut times) = (None, Vec::new(), Vec::new());
+    loop {
+        let page = at.store.waiting(after.as_deref()).await.unwrap();
+        sizes.push(page.items.len());
+        times.extend(page.items.into_iter().map(|item| item.received_at));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(sizes, [25, 25, 10]);
+    assert!(times.is_sorted());
+}
+
+#[tokio::test]
+async fn a_place_that_no_page_has_named_is_refused() {
+    let at = fixture();
+    let long = format!("2026\n{}\n00", "x".repeat(2_049));
+    for place in ["", "a", "a\nb", "\na\nb", "a\nb\n", "a\nb\nc\nd", &long] {
+        let error: StoreError = at.store.waiting(Some(place)).await.unwrap_err();
+        assert!(error.is_no_place(), "{place}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_closed_waits_no_more_and_stays_what_it_was_closed_as() {
+    let at = fixture();
+    write_usage(&at, &partly_bad("e-1")).await;
+    write_usage(&at, &partly_bad("e-2")).await;
+    let found = all(&at).await;
+    let id = &found[0].id;
+    let close = async |how| at.store.close_set_aside(id, how).await.unwrap();
+    assert_eq!(close(Closed::Replayed).await, Some(Closed::Replayed));
+    // The condition that it is not closed fails from now on.
+    assert_eq!(close(Closed::Replayed).await, Some(Closed::Replayed));
+    assert_eq!(close(Closed::Dismissed).await, Some(Closed::Replayed));
+    assert_eq!(all(&at).await, found[1..]);
+    let (item, body) = at.store.set_aside(id).await.unwrap().unwrap();
+    assert_eq!(item.closed, Some(Closed::Replayed));
+    assert_eq!(body, partly_bad("e-1").body);
+}
+
+#[tokio::test]
+async fn nothing_is_made_of_an_id_that_names_nothing() {
+    let at = fixture();
+    let id: QuarantineId = p("tollgate:ping#e-1\n00");
+    let closed = at.store.close_set_aside(&id, Closed::Dismissed).await;
+    assert_eq!(closed.unwrap(), None);
+    assert_eq!(at.store.set_aside(&id).await.unwrap(), None);
+    // Nor of the beginning of one.
+    write_usage(&at, &partly_bad("e-1")).await;
+    let id: QuarantineId = p("tollgate:ping#e-1\n0");
+    assert_eq!(at.store.set_aside(&id).await.unwrap(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_whose_answer_was_lost_is_found_done() {
+    let at = fixture();
+    write_usage(&at, &partly_bad("e-1")).await;
+    let id = all(&at).await.remove(0).id;
+    let mut is_first = true;
+    at.aws.inject(move |call| {
+        let loses = call.operation() == "UpdateItem" && std::mem::take(&mut is_first);
+        if loses {
+            Fault::AnswerLost
+        } else {
+            Fault::None
+        }
+    });
+    let closed = at.store.close_set_aside(&id, Closed::Dismissed).await;
+    assert_eq!(closed.unwrap(), Some(Closed::Dismissed));
+    assert!(all(&at).await.is_empty());
+}
