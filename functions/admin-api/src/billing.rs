@@ -79,6 +79,8 @@ struct ChargeView {
     cumulative: Amount,
     from_call: u64,
     to_call: u64,
+    /// What adjustments had added to the month's billable calls, or taken away.
+    adjusted_calls: i64,
     usage_digest: String,
     created_at: Timestamp,
 }
@@ -95,6 +97,7 @@ impl From<LedgerEntry> for ChargeView {
             cumulative: intent.cumulative.into(),
             from_call: intent.from_call,
             to_call: intent.to_call,
+            adjusted_calls: intent.adjusted_calls,
             usage_digest: intent.usage_digest,
             created_at: intent.created_at,
         }

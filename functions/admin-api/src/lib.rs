@@ -1,12 +1,15 @@
-//! Customers and billing, for admins.
+//! Customers, usage and billing, for admins.
 
 mod billing;
 mod customers;
+mod quarantine;
+mod usage;
 
 use axum::Router;
 use tollgate_domain::plan::Catalog;
 use tollgate_runtime::{Clock, Entropy, Env, Metrics, aws, config, env};
-use tollgate_store::Store;
+use tollgate_store::{Spread, Store};
+use usage_writer::Owners;
 
 /// What the function works with.
 #[derive(Debug, Clone)]
@@ -19,7 +22,11 @@ pub struct App {
     pub clock: Clock,
     /// Where the ids of customers come from.
     pub entropy: Entropy,
-    /// Charges are counted here.
+    /// Whose tallies this instance spreads.
+    pub spread: Spread,
+    /// Whose keys are.
+    pub owners: Owners,
+    /// Charges and usage are counted here.
     pub metrics: Metrics,
 }
 
@@ -38,11 +45,28 @@ impl App {
             metrics: Metrics::to_stdout(env.get(env::TABLE_PREFIX)?, clock.clone()),
             clock,
             entropy,
+            spread: Spread::default(),
+            owners: Owners::default(),
         })
+    }
+
+    /// What counts usage, as the usage-writer does.
+    fn writer(&self) -> usage_writer::App {
+        usage_writer::App {
+            store: self.store.clone(),
+            spread: self.spread.clone(),
+            owners: self.owners.clone(),
+            plans: self.plans.clone(),
+            clock: self.clock.clone(),
+            metrics: self.metrics.clone(),
+        }
     }
 }
 
 /// The routes.
 pub fn routes(app: App) -> Router {
-    customers::routes(app.clone()).merge(billing::routes(app))
+    customers::routes(app.clone())
+        .merge(usage::routes(app.clone()))
+        .merge(quarantine::routes(app.clone()))
+        .merge(billing::routes(app))
 }

@@ -84,6 +84,8 @@ pub struct Charge {
     pub from_call: u64,
     /// The last one.
     pub to_call: u64,
+    /// What adjustments had added to the month's billable calls, or taken away.
+    pub adjusted_calls: i64,
 }
 
 /// A failure in a report.
@@ -275,6 +277,7 @@ impl Report {
                         cents: intent.cents,
                         from_call: intent.from_call,
                         to_call: intent.to_call,
+                        adjusted_calls: intent.adjusted_calls,
                     });
                 }
             }

@@ -60,6 +60,7 @@ async fn the_nightly_event_charges_what_is_over() {
                 "cents": 23,
                 "from_call": 1,
                 "to_call": 234,
+                "adjusted_calls": 0,
             }],
             "failures": [],
         })

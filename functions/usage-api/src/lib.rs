@@ -12,7 +12,9 @@ use tollgate_domain::plan::Catalog;
 use tollgate_domain::window::Month;
 use tollgate_runtime::{Clock, Entropy, Env, aws, config};
 use tollgate_store::Store;
-use tollgate_web::{Amount, CustomerCaller, Problem};
+use tollgate_web::{
+    Adjustments, AdjustmentsQuery, Amount, CustomerCaller, Problem, QueryParams, SignedAmount,
+};
 
 /// What the function works with.
 #[derive(Debug, Clone)]
@@ -45,6 +47,7 @@ impl App {
 pub fn routes(app: App) -> Router {
     Router::new()
         .route("/api/usage/current", get(current))
+        .route("/api/usage/adjustments", get(adjustments))
         .with_state(app)
 }
 
@@ -58,6 +61,8 @@ struct Current {
     admitted: Admitted,
     /// Calls that were answered and counted: what bills are made of. A few seconds behind.
     metered: Metered,
+    /// Corrections of what was counted, which are in the overage and in no other number here.
+    adjustments: Adjusted,
     overage: Overage,
 }
 
@@ -99,6 +104,13 @@ struct Metered {
     average_latency_ms: u64,
     tokens: u64,
     cost: Amount,
+}
+
+#[derive(Debug, Serialize)]
+struct Adjusted {
+    count: u64,
+    billable_calls: i64,
+    cost: SignedAmount,
 }
 
 #[derive(Debug, Serialize)]
@@ -144,9 +156,28 @@ async fn current(State(app): State<App>, caller: CustomerCaller) -> Result<Json<
             tokens: tally.tokens,
             cost: tally.cost.into(),
         },
+        adjustments: Adjusted {
+            count: tally.adjusted.count,
+            billable_calls: tally.adjusted.billable_calls(),
+            cost: SignedAmount::of(tally.adjusted.micro_usd),
+        },
         overage: Overage {
             calls: lines.iter().map(|line| line.over).sum(),
             cost: over_cost.into(),
         },
     }))
+}
+
+/// The corrections of the caller's month, each with its reason.
+async fn adjustments(
+    State(app): State<App>,
+    caller: CustomerCaller,
+    QueryParams(query): QueryParams<AdjustmentsQuery>,
+) -> Result<Json<Adjustments>, Problem> {
+    let month = query.month_at(app.clock.now());
+    let page = app
+        .store
+        .adjustments(&caller.id, month, query.after())
+        .await?;
+    Ok(Json(page.into()))
 }

@@ -3,7 +3,7 @@
 use axum::Router;
 use serde_json::{Value, json};
 use tollgate_domain::money::MicroUsd;
-use tollgate_domain::usage::Tally;
+use tollgate_domain::usage::{Adjustment, Tally};
 use tollgate_domain::window::Month;
 use tollgate_local_aws::Fault;
 use tollgate_local_aws::fixture::Fixture;
@@ -19,7 +19,7 @@ mod stored;
 
 use answer::{call, has_no_other_routes, ignores_the_stage, needs_a_customer};
 use event::Event;
-use stored::{add_usage, calls, p, plans, stored};
+use stored::{add_usage, adjust, calls, p, plans, stored};
 
 const NOW: &str = "2026-11-22T10:00:00Z";
 
@@ -67,6 +67,7 @@ async fn a_month_without_calls_is_all_zeros() {
             "calls": 0, "billable_calls": 0, "client_errors": 0, "server_errors": 0,
             "average_latency_ms": 0, "tokens": 0, "cost": zero,
         },
+        "adjustments": { "count": 0, "billable_calls": 0, "cost": zero },
         "overage": { "calls": 0, "cost": zero },
     });
     let at = Fixture::at(NOW);
@@ -200,4 +201,37 @@ async fn while_the_store_is_down_it_says_to_try_again() {
     let answer = call(&function(&at), &event()).await;
     answer.problem(503, "temporarily-unavailable", None);
     assert_eq!(answer.header("retry-after"), Some("1"));
+}
+
+#[tokio::test]
+#[allow(clippy::unwrap_used, reason = "a test that cannot begin has failed")]
+async fn corrections_are_apart_from_what_was_counted_and_in_the_overage() {
+    let at = Fixture::at(NOW);
+    add_usage(&at, "acme", "2026-11-20", calls("pro", 100_010)).await;
+    let adjustment = Adjustment {
+        time: p("2026-11-20T12:00:00Z"),
+        plan: p("pro"),
+        billable_calls: -4,
+        micro_usd: -1_500,
+        reason: "retries during our outage".into(),
+    };
+    adjust(&at, "acme", adjustment).await;
+    let shown = current(&at, "acme", "pro").await;
+    let expected = json!({
+        "count": 1, "billable_calls": -4, "cost": { "micro_usd": -1_500, "display": "-$0.0015" },
+    });
+    assert_eq!(shown["adjustments"], expected);
+    assert_eq!(shown["metered"]["billable_calls"], 100_010);
+    assert_eq!(shown["overage"]["calls"], 6);
+
+    let list = async |customer: &str, month: &str| {
+        let event = Event::load("usage-api/adjustments").customer(customer, "pro");
+        let event = event.query(&[("month", month)]);
+        call(&function(&at), &event).await.json(200)["data"].clone()
+    };
+    let mine = list("acme", "2026-11").await;
+    assert_eq!(mine[0]["reason"], "retries during our outage");
+    assert_eq!(mine[0]["billable_calls"], -4);
+    assert_eq!(list("acme", "2026-10").await, json!([]));
+    assert_eq!(list("bolt", "2026-11").await, json!([]));
 }

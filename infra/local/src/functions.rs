@@ -127,6 +127,8 @@ impl Parts {
                 plans: config::plans(&given.env)?,
                 clock: self.clock.clone(),
                 entropy: self.entropy.clone(),
+                spread: Spread::default(),
+                owners: usage_writer::Owners::default(),
                 metrics: Metrics::none(),
             }))),
             "UsageApiFunction" => plain(serve(usage_api::routes(usage_api::App {

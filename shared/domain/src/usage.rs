@@ -251,10 +251,32 @@ pub struct Received {
     pub source: String,
     /// Unique within the source.
     pub id: String,
+    /// What it carries.
+    pub r#type: EntryType,
     /// Whose usage.
     pub customer: CustomerId,
     /// At least one.
     pub items: Vec<Item>,
+}
+
+impl Received {
+    /// Where the items are in the entry, as a JSON pointer (RFC 6901).
+    #[must_use]
+    pub fn pointer(&self) -> &'static str {
+        match self.r#type {
+            EntryType::Usage => "/data/records",
+            EntryType::Adjustment => "/data/adjustments",
+        }
+    }
+}
+
+/// What an entry carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EntryType {
+    /// [`EVENT_TYPE`]: records.
+    Usage,
+    /// [`ADJUSTMENT_TYPE`]: adjustments.
+    Adjustment,
 }
 
 /// A record or an adjustment, or what is neither.
@@ -315,17 +337,18 @@ pub fn read_entry(detail: &str) -> Result<Received, Defect> {
         }
     })?;
     let data = entry.data.get();
-    let items: Vec<Item> = match entry.r#type.as_str() {
+    let (r#type, items): (_, Vec<Item>) = match entry.r#type.as_str() {
         EVENT_TYPE => {
             let data: UsageData<&RawValue> = read(data)?;
             let records = data.records.into_iter();
-            records.map(|raw| item(raw, Item::Record)).collect()
+            let records = records.map(|raw| item(raw, Item::Record));
+            (EntryType::Usage, records.collect())
         }
         ADJUSTMENT_TYPE => {
             let data: AdjustmentData<&RawValue> = read(data)?;
             let adjustments = data.adjustments.into_iter();
             let adjustments = adjustments.map(|raw| item(raw, Item::Adjustment));
-            adjustments.collect()
+            (EntryType::Adjustment, adjustments.collect())
         }
         other => return Err(version(other)),
     };
@@ -334,9 +357,9 @@ pub fn read_entry(detail: &str) -> Result<Received, Defect> {
     }
     text("id", &entry.id, 128)?;
     text("source", &entry.source, 128)?;
-    let (what, most) = match entry.r#type.as_str() {
-        ADJUSTMENT_TYPE => ("adjustments", MAX_ADJUSTMENTS),
-        _ => ("records", MAX_RECORDS),
+    let (what, most) = match r#type {
+        EntryType::Usage => ("records", MAX_RECORDS),
+        EntryType::Adjustment => ("adjustments", MAX_ADJUSTMENTS),
     };
     if !(1..=most).contains(&items.len()) {
         return Err(Defect::Count(items.len(), what, most));
@@ -344,6 +367,7 @@ pub fn read_entry(detail: &str) -> Result<Received, Defect> {
     Ok(Received {
         source: entry.source,
         id: entry.id,
+        r#type,
         customer: entry.subject,
         items,
     })

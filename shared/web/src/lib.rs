@@ -1,5 +1,6 @@
 //! What the HTTP functions share, so that all of them read and answer alike.
 
+mod adjustments;
 mod body;
 mod caller;
 mod cursor;
@@ -8,10 +9,11 @@ mod money;
 mod problem;
 mod serve;
 
+pub use adjustments::{Adjustments, AdjustmentsQuery};
 pub use body::{JsonBody, MAX_BODY, Object, PathParam, QueryParams, nullable};
 pub use caller::{AdminCaller, CustomerCaller};
 pub use cursor::{Cursor, InvalidCursor, PageParams};
 pub use idempotency::IdempotencyKey;
-pub use money::Amount;
+pub use money::{Amount, SignedAmount};
 pub use problem::Problem;
 pub use serve::{Service, run, serve};

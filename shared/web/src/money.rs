@@ -29,3 +29,37 @@ impl From<Cents> for Amount {
         }
     }
 }
+
+/// An amount that may be taken away, such as `{"micro_usd": -230000, "display": "-$0.23"}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SignedAmount {
+    /// Millionths of a US dollar.
+    pub micro_usd: i64,
+    /// The same in dollars.
+    pub display: String,
+}
+
+impl SignedAmount {
+    /// So many millionths of a US dollar.
+    #[must_use]
+    pub fn of(micro_usd: i64) -> Self {
+        let sign = if micro_usd < 0 { "-" } else { "" };
+        Self {
+            micro_usd,
+            display: format!("{sign}{}", MicroUsd(micro_usd.unsigned_abs())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_taken_away_has_a_sign() {
+        let check = |micro_usd, shown: &str| assert_eq!(SignedAmount::of(micro_usd).display, shown);
+        check(-230_000, "-$0.23");
+        check(0, "$0.00");
+        check(1, "$0.000001");
+    }
+}

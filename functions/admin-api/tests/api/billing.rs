@@ -42,6 +42,7 @@ async fn a_dry_run_says_what_a_run_charges_and_writes_nothing() {
             "cents": 23,
             "from_call": 1,
             "to_call": 234,
+                "adjusted_calls": 0,
         }],
         "failures": [],
     });

@@ -26,6 +26,7 @@ async fn the_ledger_shows_each_charge_with_its_amounts() {
             "cumulative": { "micro_usd": 234_000, "display": "$0.234" },
             "from_call": 1,
             "to_call": 234,
+            "adjusted_calls": 0,
             "usage_digest": Value::Null,
             "created_at": "2026-11-22T10:00:00Z",
         }],

@@ -12,4 +12,6 @@ mod billing;
 mod bodies;
 mod charges;
 mod customers;
+mod quarantine;
 mod stack;
+mod usage;

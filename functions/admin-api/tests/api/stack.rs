@@ -7,6 +7,8 @@ use axum::Router;
 use serde_json::{Value, json};
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_runtime::Metrics;
+use tollgate_store::Spread;
+use usage_writer::Owners;
 
 use crate::answer::{Answer, call};
 use crate::event::Event;
@@ -28,6 +30,8 @@ impl Stack {
             plans: plans(),
             clock: at.clock(),
             entropy: at.entropy.clone(),
+            spread: Spread::default(),
+            owners: Owners::default(),
             metrics: Metrics::none(),
         });
         Self { at, function }
@@ -66,6 +70,12 @@ impl Stack {
     pub(crate) async fn charges(&self, customer: &str, query: &[(&str, &str)]) -> Answer {
         let change = |event: Event| event.param("customer", customer).query(query);
         self.call("charges", change).await
+    }
+
+    /// Counts entries, as a producer outside AWS has them counted.
+    pub(crate) async fn count(&self, events: &[Value]) -> Answer {
+        let body = json!({ "events": events });
+        self.call("count-usage", |event| event.body(&body)).await
     }
 
     pub(crate) async fn run(&self, dry_run: bool) -> Value {

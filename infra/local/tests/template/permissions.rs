@@ -120,6 +120,35 @@ async fn everything(running: &Running) -> Option<()> {
     put.await.unwrap();
     anyone.post("/_local/drain", json!({})).await.unwrap();
 
+    // Reported by hand: records, adjustments, and another event of the same identity.
+    let record = json!({
+        "time": "2026-11-22T09:00:00Z", "request_id": "r-1", "key_id": "key_1", "plan": "starter",
+        "method": "GET", "endpoint": "/", "status": 200, "latency_ms": 1,
+    });
+    let mut reported = adjusting(1);
+    reported["type"] = "tollgate.usage.v1".into();
+    reported["data"] = json!({ "records": [record] });
+    for (id, event) in [
+        ("r-1", &reported),
+        ("r-2", &adjusting(1)),
+        ("r-1", &adjusting(1)),
+    ] {
+        let mut event = event.clone();
+        event["id"] = id.into();
+        post("/admin/usage/events", json!({ "events": [event] })).await;
+    }
+    get("/admin/usage/events?customer_id=acme").await;
+    get("/admin/customers/acme/adjustments").await;
+    client.get("/api/usage/adjustments").await.unwrap();
+    let waiting = get("/admin/usage/quarantine").await;
+    let item = waiting["data"][0]["id"].as_str().unwrap_or_default();
+    let item = format!("/admin/usage/quarantine/{item}");
+    get(&item).await;
+    post(&format!("{item}/replay"), json!({ "event": reported })).await;
+    let nothing = axum::body::Body::empty();
+    let dismissed = admin.send(Method::DELETE, &item, &[], nothing).await;
+    dismissed.unwrap();
+
     post(&format!("{path}/rotate"), json!({})).await;
     admin
         .send(Method::DELETE, &path, &[], axum::body::Body::empty())

@@ -12,7 +12,7 @@ use std::str::FromStr;
 use serde_json::{Map, Value, json};
 use tollgate_domain::customer::Customer;
 use tollgate_domain::plan::Catalog;
-use tollgate_domain::usage::{Aggregates, Tally};
+use tollgate_domain::usage::{Adjustment, Aggregates, Tally};
 use tollgate_domain::window::Day;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_store::schema::TABLES;
@@ -68,15 +68,31 @@ pub(crate) async fn add_usage(at: &Fixture, customer: &str, day: &str, tally: Ta
     let mut aggregates = Aggregates::default();
     aggregates.months.insert(day.month(), tally.clone());
     aggregates.days.insert(day, tally);
+    write(at, customer, &aggregates, &[]).await;
+}
+
+/// Counts an adjustment of a customer's usage, likewise.
+pub(crate) async fn adjust(at: &Fixture, customer: &str, adjustment: Adjustment) {
+    let mut aggregates = Aggregates::default();
+    aggregates.adjust(&adjustment);
+    write(at, customer, &aggregates, &[(0, adjustment)]).await;
+}
+
+async fn write(
+    at: &Fixture,
+    customer: &str,
+    aggregates: &Aggregates,
+    adjustments: &[(usize, Adjustment)],
+) {
     let (customer, id) = (p(customer), format!("entry-{}", at.entropy.below(u64::MAX)));
     let entry = EntryPart {
         source: "tollgate:tests",
         id: &id,
         part: 0,
         customer: &customer,
-        aggregates: &aggregates,
+        aggregates,
         records: 1,
-        adjustments: &[],
+        adjustments,
         refused: &[],
         body: b"{}",
         received_at: at.clock().now(),

@@ -1,0 +1,207 @@
+//! `/admin/usage/events`: usage from producers outside AWS, and the log of all that was counted; and what
+//! was corrected of a customer's.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use serde_json::value::RawValue;
+use tollgate_domain::id::CustomerId;
+use tollgate_domain::window::Day;
+use tollgate_store::StoreError;
+use tollgate_web::{
+    Adjustments, AdjustmentsQuery, AdminCaller, Cursor, JsonBody, PathParam, Problem, QueryParams,
+};
+use usage_writer::{Entry, Fate};
+
+use crate::App;
+
+/// The most entries in one request.
+const MAX_ENTRIES: usize = 100;
+
+/// The routes.
+pub(crate) fn routes(app: App) -> Router {
+    Router::new()
+        .route("/admin/usage/events", post(count).get(log))
+        .route("/admin/customers/{customer}/adjustments", get(adjustments))
+        .with_state(app)
+}
+
+/// Entries, in the form that `docs/usage-event.md` documents.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Batch {
+    events: Vec<Box<RawValue>>,
+}
+
+/// What became of the entries, in their order.
+#[derive(Debug, Serialize)]
+struct Counted {
+    data: Vec<CountedEntry>,
+}
+
+#[derive(Debug, Serialize)]
+struct CountedEntry {
+    source: String,
+    id: String,
+    outcome: &'static str,
+}
+
+/// Something that cannot be counted, by its JSON pointer (RFC 6901) in the body.
+#[derive(Debug, Serialize)]
+pub(crate) struct DefectView {
+    pub(crate) pointer: String,
+    pub(crate) reason: String,
+}
+
+pub(crate) fn not_countable(defects: &[DefectView]) -> Problem {
+    let detail = "Some of it cannot be counted, so none of it was. Correct it, and send all of it.";
+    Problem::unprocessable(detail).with("defects", json!(defects))
+}
+
+/// Counts entries, each once for ever. Nothing is counted of a request in which anything is wrong: its
+/// sender is there to be told.
+async fn count(
+    State(app): State<App>,
+    _: AdminCaller,
+    JsonBody(batch): JsonBody<Batch>,
+) -> Result<Json<Counted>, Problem> {
+    if !(1..=MAX_ENTRIES).contains(&batch.events.len()) {
+        let (found, field) = (batch.events.len(), "events");
+        let detail = format!("There are {found} events; a request has 1 to {MAX_ENTRIES}.");
+        return Err(Problem::unprocessable(detail).with("field", field));
+    }
+    let mut entries = Vec::with_capacity(batch.events.len());
+    let mut defects = Vec::new();
+    for (at, event) in batch.events.iter().enumerate() {
+        match Entry::read(event.get()) {
+            Ok(entry) => entries.push(entry),
+            Err(defect) => defects.push(DefectView {
+                pointer: format!("/events/{at}"),
+                reason: defect.to_string(),
+            }),
+        }
+    }
+    let writer = app.writer();
+    if defects.is_empty() {
+        for (at, refused) in writer.check(&entries).await?.into_iter().enumerate() {
+            let items = format!("/events/{at}{}", entries[at].received().pointer());
+            defects.extend(refused.into_iter().map(|refused| DefectView {
+                pointer: format!("{items}/{}", refused.index),
+                reason: refused.reason,
+            }));
+        }
+    }
+    if !defects.is_empty() {
+        return Err(not_countable(&defects));
+    }
+    let entries: Arc<[Entry]> = entries.into();
+    let outcomes = writer.count(&entries).await;
+    app.metrics.write();
+    let mut counted = Vec::with_capacity(outcomes.len());
+    let mut conflicts = Vec::new();
+    for (at, (entry, outcome)) in entries.iter().zip(outcomes).enumerate() {
+        let outcome = match outcome.map_err(unknown)? {
+            Fate::Counted => "counted",
+            Fate::Duplicate => "duplicate",
+            Fate::Conflict => {
+                conflicts.push(format!("/events/{at}"));
+                "conflict"
+            }
+        };
+        let received = entry.received();
+        counted.push(CountedEntry {
+            source: received.source.clone(),
+            id: received.id.clone(),
+            outcome,
+        });
+    }
+    if !conflicts.is_empty() {
+        let detail = "Other events of the same source and id were counted before: these were not, and \
+                      all others are.";
+        return Err(Problem::conflict(detail).with("conflicts", conflicts));
+    }
+    Ok(Json(Counted { data: counted }))
+}
+
+/// What was sent may have been counted, and is when it is sent again.
+pub(crate) fn unknown(error: Arc<StoreError>) -> Problem {
+    if error.is_transient() {
+        Problem::unavailable(error)
+    } else {
+        Problem::internal(error)
+    }
+}
+
+/// The query of the log.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LogQuery {
+    customer_id: CustomerId,
+    /// The first UTC day; today if left out.
+    from: Option<Day>,
+    /// The last; today if left out.
+    to: Option<Day>,
+    cursor: Option<Cursor>,
+}
+
+/// Entries that were counted, by the day of their records.
+#[derive(Debug, Serialize)]
+struct Log {
+    data: Vec<LoggedView>,
+    next_cursor: Option<Cursor>,
+}
+
+#[derive(Debug, Serialize)]
+struct LoggedView {
+    /// Of the records that were counted; an entry of several days comes once for each.
+    day: Day,
+    /// How many records of that day were counted.
+    records: u64,
+    /// The whole entry as it arrived.
+    event: Box<RawValue>,
+}
+
+async fn log(
+    State(app): State<App>,
+    _: AdminCaller,
+    QueryParams(query): QueryParams<LogQuery>,
+) -> Result<Json<Log>, Problem> {
+    let today = Day::containing(app.clock.now());
+    let days = (query.from.unwrap_or(today), query.to.unwrap_or(today));
+    if days.0 > days.1 {
+        let detail = "In the query: from is after to.";
+        return Err(Problem::bad_request(detail));
+    }
+    let after = query.cursor.as_ref().map(Cursor::place);
+    let page = app.store.logged(&query.customer_id, days, after).await?;
+    let data = page.items.into_iter().map(|logged| {
+        let text = String::from_utf8(logged.body).map_err(Problem::internal)?;
+        Ok(LoggedView {
+            day: logged.day,
+            records: logged.records,
+            event: RawValue::from_string(text).map_err(Problem::internal)?,
+        })
+    });
+    Ok(Json(Log {
+        data: data.collect::<Result<_, Problem>>()?,
+        next_cursor: page.next.map(Cursor::new),
+    }))
+}
+
+async fn adjustments(
+    State(app): State<App>,
+    _: AdminCaller,
+    PathParam(customer): PathParam<CustomerId>,
+    QueryParams(query): QueryParams<AdjustmentsQuery>,
+) -> Result<Json<Adjustments>, Problem> {
+    let month = query.month_at(app.clock.now());
+    let page = app
+        .store
+        .adjustments(&customer, month, query.after())
+        .await?;
+    Ok(Json(page.into()))
+}

@@ -1,0 +1,237 @@
+//! `/admin/usage/quarantine`.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot begin, or cannot look, has failed"
+)]
+
+use aws_lambda_events::sqs::SqsEvent;
+use serde_json::{Value, json};
+use tollgate_local_aws::Fault;
+use tollgate_runtime::Metrics;
+use tollgate_store::Spread;
+use usage_writer::Owners;
+
+use crate::answer::{Answer, checks_bodies, data};
+use crate::event::{Event, text};
+use crate::stack::Stack;
+use crate::stored::{plans, stored};
+use crate::usage::{calls, entry, record};
+
+/// Has the usage-writer count these messages.
+async fn deliver(stack: &Stack, bodies: &[String]) {
+    let messages = bodies.iter().enumerate();
+    let messages: Vec<Value> = messages
+        .map(|(id, body)| json!({ "messageId": id.to_string(), "body": body }))
+        .collect();
+    let batch: SqsEvent = serde_json::from_value(json!({ "Records": messages })).unwrap();
+    let writer = usage_writer::App {
+        store: stack.at.store.clone(),
+        spread: Spread::default(),
+        owners: Owners::default(),
+        plans: plans(),
+        clock: stack.at.clock(),
+        metrics: Metrics::none(),
+    };
+    let response = usage_writer::handle(&writer, batch).await;
+    assert!(response.batch_item_failures.is_empty());
+}
+
+fn message(entry: &Value) -> String {
+    json!({ "detail-type": "tollgate.usage.v1", "detail": entry }).to_string()
+}
+
+fn of_plan(plan: &str) -> Value {
+    let mut record = record();
+    record["plan"] = plan.into();
+    record
+}
+
+/// Delivers one message of which something waits from then on: its view.
+async fn one_waiting(stack: &Stack, body: String) -> Value {
+    deliver(stack, &[body]).await;
+    let list = waiting(stack).await;
+    assert_eq!(list.len(), 1);
+    list[0].clone()
+}
+
+async fn waiting(stack: &Stack) -> Vec<Value> {
+    let list = stack.call("list-quarantine", |event| event).await;
+    data(&list.json(200)).clone()
+}
+
+async fn on(stack: &Stack, operation: &str, item: &Value, body: Option<Value>) -> Answer {
+    let id = text(item, "id");
+    let change = |event: Event| {
+        let event = event.param("item", id);
+        match &body {
+            Some(body) => event.body(body),
+            None => event,
+        }
+    };
+    stack.call(operation, change).await
+}
+
+async fn replay(stack: &Stack, item: &Value, body: Value) -> Answer {
+    on(stack, "replay-quarantined", item, Some(body)).await
+}
+
+#[tokio::test]
+async fn what_was_refused_is_shown_corrected_and_counted_once() {
+    let stack = Stack::new();
+    let mixed = entry(
+        "e-1",
+        &[record(), of_plan("platinum"), record(), of_plan("gold")],
+    );
+    let item = one_waiting(&stack, message(&mixed)).await;
+    let id = text(&item, "id").to_owned();
+    let expected = json!({
+        "id": id, "kind": "items", "status": "waiting", "customer_id": "acme",
+        "refused": [
+            { "index": 1, "reason": "there is no plan platinum" },
+            { "index": 3, "reason": "there is no plan gold" },
+        ],
+        "received_at": "2026-11-22T10:00:00Z",
+    });
+    assert_eq!(item, expected);
+    let whole = on(&stack, "get-quarantined", &item, None).await.json(200);
+    assert_eq!(whole["body"], mixed.to_string());
+    let mut event = whole["event"].clone();
+    let refused = entry("e-1", &[of_plan("platinum"), of_plan("gold")]);
+    assert_eq!(event, refused);
+
+    // As it is, it can be counted no more than before.
+    let before = stored(&stack.at);
+    let answer = replay(&stack, &item, json!({})).await;
+    answer.unprocessable(None);
+    let first = json!({
+        "pointer": "/event/data/records/0", "reason": "there is no plan platinum",
+    });
+    assert_eq!(answer.body["defects"][0], first);
+    assert_eq!(stored(&stack.at), before);
+
+    event["data"]["records"][0]["plan"] = "pro".into();
+    event["data"]["records"][1]["plan"] = "pro".into();
+    for outcome in ["counted", "duplicate"] {
+        let replayed = replay(&stack, &item, json!({ "event": event })).await;
+        assert_eq!(replayed.json(200)["outcome"], outcome);
+        assert_eq!(calls(&stack).await, 4);
+        assert_eq!(waiting(&stack).await, [json!(null); 0]);
+    }
+    event["data"]["records"][1]["status"] = 404.into();
+    let other = replay(&stack, &item, json!({ "event": event })).await;
+    other.conflict();
+    on(&stack, "dismiss-quarantined", &item, None)
+        .await
+        .conflict();
+    let whole = on(&stack, "get-quarantined", &item, None).await.json(200);
+    assert_eq!(whole["status"], "replayed");
+    assert_eq!(calls(&stack).await, 4);
+}
+
+#[tokio::test]
+async fn what_the_passing_of_time_mends_is_replayed_as_it_is() {
+    let stack = Stack::new();
+    let mut early = record();
+    early["time"] = json!("2026-11-22T10:30:00Z");
+    let item = one_waiting(&stack, message(&entry("e-1", &[record(), early]))).await;
+    replay(&stack, &item, json!({})).await.unprocessable(None);
+    stack.at.time.set("2026-11-22T10:30:00Z".parse().unwrap());
+    replay(&stack, &item, json!({})).await.json(200);
+    assert_eq!(calls(&stack).await, 2);
+}
+
+#[tokio::test]
+async fn a_conflicting_entry_can_be_counted_beside_the_first() {
+    let stack = Stack::new();
+    let bodies = [of_plan("pro"), of_plan("free")].map(|one| message(&entry("e-1", &[one])));
+    deliver(&stack, &bodies).await;
+    assert_eq!(calls(&stack).await, 1);
+    let item = waiting(&stack).await.remove(0);
+    assert_eq!(item["kind"], "conflict");
+    replay(&stack, &item, json!({})).await.json(200);
+    assert_eq!(calls(&stack).await, 2);
+}
+
+#[tokio::test]
+async fn a_message_is_replayed_as_the_entry_that_it_should_have_been() {
+    let stack = Stack::new();
+    let item = one_waiting(&stack, "not even JSON".into()).await;
+    assert_eq!(
+        (&item["kind"], &item["customer_id"]),
+        (&json!("message"), &Value::Null)
+    );
+    let whole = on(&stack, "get-quarantined", &item, None).await.json(200);
+    assert_eq!(
+        (&whole["body"], &whole["event"]),
+        (&json!("not even JSON"), &Value::Null)
+    );
+    let none = replay(&stack, &item, json!({})).await;
+    none.unprocessable(Some("event"));
+    let body = json!({ "event": { "specversion": "1.0" } });
+    let answer = replay(&stack, &item, body).await;
+    answer.unprocessable(None);
+    assert_eq!(answer.body["defects"][0]["pointer"], "/event");
+    let body = json!({ "event": entry("whatever", &[record()]) });
+    replay(&stack, &item, body).await.json(200);
+    assert_eq!(calls(&stack).await, 1);
+    let checked = Event::load("admin-api/replay-quarantined");
+    checks_bodies(&stack.function, &checked.param("item", text(&item, "id"))).await;
+}
+
+#[tokio::test]
+async fn what_is_dismissed_is_not_counted_any_more() {
+    let stack = Stack::new();
+    let item = one_waiting(&stack, message(&entry("e-1", &[of_plan("gold")]))).await;
+    for _ in 0..2 {
+        let answer = on(&stack, "dismiss-quarantined", &item, None).await;
+        assert_eq!((answer.status, answer.text.as_str()), (204, ""));
+    }
+    assert_eq!(waiting(&stack).await, [json!(null); 0]);
+    let event = entry("e-1", &[record()]);
+    replay(&stack, &item, json!({ "event": event }))
+        .await
+        .conflict();
+    assert_eq!(calls(&stack).await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_that_ends_half_way_is_finished_by_the_next() {
+    let stack = Stack::new();
+    let item = one_waiting(&stack, message(&entry("e-1", &[of_plan("gold")]))).await;
+    // Counted, and not taken off the list.
+    stack.at.aws.inject(|call| match call.operation() {
+        "UpdateItem" => Fault::RequestLost,
+        _ => Fault::None,
+    });
+    let body = json!({ "event": entry("e-1", &[record()]) });
+    let answer = replay(&stack, &item, body.clone()).await;
+    answer.problem(503, "temporarily-unavailable", None);
+    stack.at.aws.heal();
+    assert_eq!(waiting(&stack).await.len(), 1);
+    let answer = replay(&stack, &item, body).await.json(200);
+    assert_eq!(answer["outcome"], "duplicate");
+    assert_eq!(waiting(&stack).await, [json!(null); 0]);
+    assert_eq!(calls(&stack).await, 1);
+}
+
+#[tokio::test]
+async fn what_names_nothing_is_not_found() {
+    let stack = Stack::new();
+    let item = json!({ "id": "nonsense" });
+    let unknown =
+        json!({ "id": Event::load("admin-api/get-quarantined").0["pathParameters"]["item"] });
+    for item in [item, unknown] {
+        on(&stack, "get-quarantined", &item, None).await.not_found();
+        on(&stack, "dismiss-quarantined", &item, None)
+            .await
+            .not_found();
+        replay(&stack, &item, json!({})).await.not_found();
+    }
+    let place = String::from(tollgate_web::Cursor::new("nowhere".into()));
+    let query = [("cursor", place.as_str())];
+    let list = stack
+        .call("list-quarantine", |event| event.query(&query))
+        .await;
+    list.bad_request(None);
+}

@@ -1,0 +1,282 @@
+//! `/admin/usage/events`, and `/admin/customers/{customer}/adjustments`.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot look at what is stored has failed"
+)]
+
+use serde_json::{Value, json};
+use tollgate_local_aws::Fault;
+use tollgate_web::Cursor;
+
+use crate::answer::{checks_bodies, data};
+use crate::event::{Event, text};
+use crate::stack::Stack;
+use crate::stored::{p, stored};
+
+/// A call that is all good.
+pub(crate) fn record() -> Value {
+    json!({
+        "time": "2026-11-22T09:59:00Z", "request_id": "r-1", "key_id": "key_elsewhere",
+        "plan": "pro", "method": "POST", "endpoint": "/batch", "status": 200, "latency_ms": 5,
+    })
+}
+
+pub(crate) fn entry(id: &str, records: &[Value]) -> Value {
+    json!({
+        "specversion": "1.0", "id": id, "source": "my-batch-job", "type": "tollgate.usage.v1",
+        "time": "2026-11-22T10:00:00Z", "subject": "acme", "data": { "records": records },
+    })
+}
+
+/// A correction by that many calls on a day of November.
+fn adjusting(id: &str, day: &str, calls: i64) -> Value {
+    let mut entry = entry(id, &[]);
+    entry["type"] = "tollgate.adjustment.v1".into();
+    let time = format!("2026-11-{day}T12:00:00Z");
+    entry["data"] = json!({ "adjustments": [{
+        "time": time, "plan": "pro", "billable_calls": calls, "micro_usd": -1_000, "reason": "outage",
+    }] });
+    entry
+}
+
+/// Calls of `acme` in November.
+pub(crate) async fn calls(stack: &Stack) -> u64 {
+    let month = stack.at.store.month_usage(&p("acme"), p("2026-11")).await;
+    month.unwrap().calls
+}
+
+fn outcomes(answer: &Value) -> Vec<(&str, &str)> {
+    let outcome = |one| (text(one, "id"), text(one, "outcome"));
+    data(answer).iter().map(outcome).collect()
+}
+
+#[tokio::test]
+async fn the_documented_request_is_counted_once_however_often_it_is_sent() {
+    let stack = Stack::new();
+    for outcome in ["counted", "duplicate", "duplicate"] {
+        let answer = stack.call("count-usage", |event| event).await.json(200);
+        let expected = [("2026-11-22-0001", outcome), ("ticket-4711", outcome)];
+        assert_eq!(outcomes(&answer), expected);
+        assert_eq!(data(&answer)[0]["source"], "my-batch-job");
+        assert_eq!(calls(&stack).await, 1);
+    }
+}
+
+#[tokio::test]
+async fn nothing_of_a_request_is_counted_if_any_of_it_cannot_be() {
+    let stack = Stack::new();
+    let before = stored(&stack.at);
+    let mut bad = record();
+    bad["status"] = json!("200");
+    let mut late = record();
+    late["time"] = json!("2026-01-01T00:00:00Z");
+    let events = [
+        entry("e-1", &[record()]),
+        entry("e-2", &[record(), bad, record(), late]),
+        adjusting("a-1", "20", 0),
+    ];
+    let answer = stack.count(&events).await;
+    answer.unprocessable(None);
+    let shape = "not of the documented shape: invalid type: string \"200\", expected u16";
+    let expected = json!([
+        { "pointer": "/events/1/data/records/1", "reason": shape },
+        { "pointer": "/events/1/data/records/3", "reason": "older than 35 days" },
+    ]);
+    assert_eq!(answer.body["defects"], expected);
+    let mut unknown = entry("e-3", &[record()]);
+    unknown["type"] = json!("tollgate.usage.v9");
+    let answer = stack.count(&[entry("e-1", &[record()]), unknown]).await;
+    answer.unprocessable(None);
+    assert_eq!(answer.body["defects"][0]["pointer"], "/events/1");
+    assert_eq!(stored(&stack.at), before);
+}
+
+#[tokio::test]
+async fn a_request_has_one_to_a_hundred_events() {
+    let stack = Stack::new();
+    stack.count(&[]).await.unprocessable(Some("events"));
+    let events: Vec<Value> = (0..101)
+        .map(|n| entry(&format!("e-{n}"), &[record()]))
+        .collect();
+    stack.count(&events).await.unprocessable(Some("events"));
+    let answer = stack.count(&events[..100]).await.json(200);
+    assert_eq!(data(&answer).len(), 100);
+    assert_eq!(calls(&stack).await, 100);
+    checks_bodies(&stack.function, &Event::load("admin-api/count-usage")).await;
+}
+
+#[tokio::test]
+async fn a_taken_identity_is_a_conflict_and_the_others_are_counted() {
+    let stack = Stack::new();
+    stack.count(&[entry("e-1", &[record()])]).await.json(200);
+    let mut other = record();
+    other["status"] = json!(404);
+    let events = [entry("e-1", &[other]), entry("e-2", &[record()])];
+    let answer = stack.count(&events).await;
+    answer.conflict();
+    assert_eq!(answer.body["conflicts"], json!(["/events/0"]));
+    assert_eq!(calls(&stack).await, 2);
+    // The sender was told, so that nobody else has to look at it.
+    assert!(stack.at.store.waiting(None).await.unwrap().items.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_failed_in_part_can_be_sent_again() {
+    let stack = Stack::new();
+    let mut of_another = entry("e-2", &[record()]);
+    of_another["subject"] = json!("globex");
+    let events = [entry("e-1", &[record()]), of_another];
+    stack
+        .at
+        .aws
+        .inject(|call| match call.body.contains("globex") {
+            true => Fault::RequestLost,
+            false => Fault::None,
+        });
+    let answer = stack.count(&events).await;
+    answer.problem(503, "temporarily-unavailable", None);
+    assert_eq!(calls(&stack).await, 1);
+    stack.at.aws.heal();
+    let answer = stack.count(&events).await.json(200);
+    assert_eq!(
+        outcomes(&answer),
+        [("e-1", "duplicate"), ("e-2", "counted")]
+    );
+}
+
+#[tokio::test]
+async fn the_log_gives_back_what_was_counted_as_it_arrived() {
+    let stack = Stack::new();
+    let spaced = r#"{"events": [{ "specversion":"1.0", "id": "e-1", "source":"s",
+        "type":"tollgate.usage.v1", "time":"2026-11-22T10:00:00Z", "subject":"acme", "data":
+        {"records":[RECORD]}}]}"#;
+    let body = spaced.replace("RECORD", &record().to_string());
+    let counted = stack.call("count-usage", |event| event.text(&body)).await;
+    counted.json(200);
+    let log = stack.call("list-usage", |event| event).await;
+    assert!(
+        log.text
+            .contains(r#"{ "specversion":"1.0", "id": "e-1", "source":"s","#)
+    );
+    let log = log.json(200);
+    assert_eq!(log["next_cursor"], Value::Null);
+    let [only] = &data(&log)[..] else {
+        panic!("{log}");
+    };
+    assert_eq!(
+        (&only["day"], &only["records"]),
+        (&json!("2026-11-22"), &json!(1))
+    );
+    let check = async |query: &[(&str, &str)], expected: usize| {
+        let log = stack.call("list-usage", |event| event.query(query)).await;
+        assert_eq!(data(&log.json(200)).len(), expected, "{query:?}");
+    };
+    check(&[("customer_id", "acme")], 1).await;
+    check(&[("customer_id", "acme"), ("to", "2026-11-23")], 1).await;
+    check(
+        &[
+            ("customer_id", "acme"),
+            ("from", "2026-11-01"),
+            ("to", "2026-11-21"),
+        ],
+        0,
+    )
+    .await;
+    check(&[("customer_id", "globex")], 0).await;
+}
+
+#[tokio::test]
+async fn a_long_log_is_paged() {
+    let stack = Stack::new();
+    let events: Vec<Value> = (0..60)
+        .map(|n| entry(&format!("e-{n}"), &[record()]))
+        .collect();
+    stack.count(&events).await.json(200);
+    let mut cursor = None;
+    let mut ids = Vec::new();
+    loop {
+        let mut query = vec![("customer_id", "acme")];
+        query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
+        let page = stack.call("list-usage", |event| event.query(&query)).await;
+        let page = page.json(200);
+        ids.extend(
+            data(&page)
+                .iter()
+                .map(|one| text(&one["event"], "id").to_owned()),
+        );
+        match page["next_cursor"].as_str() {
+            Some(next) => cursor = Some(next.to_owned()),
+            None => break,
+        }
+    }
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 60);
+}
+
+#[tokio::test]
+async fn a_query_of_the_log_that_makes_no_sense_is_refused() {
+    let stack = Stack::new();
+    let place = |place: &str| String::from(Cursor::new(place.into()));
+    let (nowhere, half) = (place(""), place("2026-11-22#\nx"));
+    let wrong: [&[(&str, &str)]; 6] = [
+        &[],
+        &[("customer_id", "a b")],
+        &[("customer_id", "acme"), ("from", "yesterday")],
+        &[
+            ("customer_id", "acme"),
+            ("from", "2026-11-22"),
+            ("to", "2026-11-21"),
+        ],
+        &[("customer_id", "acme"), ("cursor", &nowhere)],
+        &[("customer_id", "acme"), ("cursor", &half)],
+    ];
+    for query in wrong {
+        let answer = stack.call("list-usage", |event| event.query(query)).await;
+        answer.bad_request(None);
+    }
+}
+
+#[tokio::test]
+async fn adjustments_are_listed_with_their_reasons_and_show_in_charges() {
+    let stack = Stack::new();
+    let mut many = record();
+    many["plan"] = json!("pro");
+    stack.count(&[entry("e-1", &[many])]).await.json(200);
+    let events = [adjusting("a-2", "21", 100_020), adjusting("a-1", "02", 5)];
+    stack.count(&events).await.json(200);
+    let answer = stack
+        .call("list-adjustments", |event| event)
+        .await
+        .json(200);
+    let view = |id: &str, time: &str, calls: i64| {
+        json!({
+            "time": time, "plan": "pro", "billable_calls": calls,
+            "cost": { "micro_usd": -1_000, "display": "-$0.001" }, "reason": "outage",
+            "source": "my-batch-job", "id": id, "received_at": "2026-11-22T10:00:00Z",
+        })
+    };
+    let expected = json!({
+        "data": [
+            view("a-1", "2026-11-02T12:00:00Z", 5),
+            view("a-2", "2026-11-21T12:00:00Z", 100_020),
+        ],
+        "next_cursor": null,
+    });
+    assert_eq!(answer, expected);
+    let report = stack.run(false).await;
+    let charge = &report["charges"][0];
+    assert_eq!(
+        (&charge["to_call"], &charge["adjusted_calls"]),
+        (&json!(26), &json!(100_025))
+    );
+    let ledger = stack.charges("acme", &[]).await.json(200);
+    assert_eq!(data(&ledger)[0]["adjusted_calls"], 100_025);
+    let long = String::from(Cursor::new("x".repeat(1_100)));
+    let query = [("cursor", long.as_str())];
+    let answer = stack
+        .call("list-adjustments", |event| event.query(&query))
+        .await;
+    answer.bad_request(None);
+}
