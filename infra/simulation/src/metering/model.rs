@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::civil::Date;
 use serde_json::Value;
-use tollgate_domain::usage::Tally;
+use tollgate_domain::usage::{Adjusted, Tally};
 use tollgate_domain::window::{Day, Month};
 use tollgate_store::{Store, StoreError};
 
@@ -15,6 +15,23 @@ type Tallies = BTreeMap<String, Tally>;
 
 fn number(value: &Value) -> u64 {
     value.as_u64().unwrap_or(0)
+}
+
+/// What one adjustment comes to.
+fn adjusted(adjustment: &Value) -> Tally {
+    let signed = |name: &str| adjustment[name].as_i64().unwrap_or(0);
+    let plan = adjustment["plan"]
+        .as_str()
+        .and_then(|plan| plan.parse().ok());
+    let calls = plan.map(|plan| (plan, signed("billable_calls")));
+    Tally {
+        adjusted: Adjusted {
+            count: 1,
+            billable: calls.into_iter().filter(|(_, calls)| *calls != 0).collect(),
+            micro_usd: signed("micro_usd"),
+        },
+        ..Tally::default()
+    }
 }
 
 /// What one record comes to, worked out from its JSON alone.
@@ -62,19 +79,23 @@ pub(crate) fn expected<'a>(records: impl IntoIterator<Item = &'a (String, Value)
         let text = |name: &str| record[name].as_str().unwrap_or_default();
         // Times are in UTC, as the emitter writes them.
         let day = &text("time")[..10];
-        let one = tally(record);
-        for of in [
+        let is_adjustment = record["reason"].is_string();
+        let one = match is_adjustment {
+            true => adjusted(record),
+            false => tally(record),
+        };
+        let mut all = vec![
             format!("month {customer} {}", &day[..7]),
             format!("week {customer} {}", week(day)),
             format!("day {customer} {day}"),
-            format!(
-                "endpoint {customer} {day} {} {}",
-                text("method"),
-                text("endpoint")
-            ),
             format!("customer {customer}"),
             "total".to_owned(),
-        ] {
+        ];
+        if !is_adjustment {
+            let (method, endpoint) = (text("method"), text("endpoint"));
+            all.push(format!("endpoint {customer} {day} {method} {endpoint}"));
+        }
+        for of in all {
             tallies.entry(of).or_default().merge(&one);
         }
     }
@@ -113,25 +134,38 @@ pub(crate) async fn stored(
     Ok(tallies)
 }
 
-/// How many records the log has of a customer.
+/// What the log has of a customer.
+#[derive(Debug, Default)]
+pub(crate) struct Log {
+    /// How many records.
+    pub(crate) records: u64,
+    /// The entries, by their ids.
+    pub(crate) entries: BTreeMap<String, Value>,
+}
+
 pub(crate) async fn logged(
     store: &Store,
     customer: &str,
     (from, to): (Day, Day),
-) -> Result<u64, StoreError> {
+) -> Result<Log, StoreError> {
+    let mut log = Log::default();
     let Ok(customer) = customer.parse() else {
-        return Ok(0);
+        return Ok(log);
     };
-    let mut records = 0;
     let mut after = None;
     loop {
         let page = store
             .logged(&customer, (from, to), after.as_deref())
             .await?;
-        records += page.items.iter().map(|entry| entry.records).sum::<u64>();
+        for logged in page.items {
+            log.records += logged.records;
+            let entry: Value = serde_json::from_slice(&logged.body).unwrap_or_default();
+            let id = entry["id"].as_str().unwrap_or_default().to_owned();
+            log.entries.insert(id, entry);
+        }
         after = page.next;
         if after.is_none() {
-            return Ok(records);
+            return Ok(log);
         }
     }
 }

@@ -31,7 +31,8 @@ struct State {
     messages: BTreeMap<u64, Message>,
     last_id: u64,
     is_calm: bool,
-    /// The records that were accepted, with their customers, by request id.
+    /// The records and adjustments that were accepted, with their customers: by request id, or by the
+    /// entry's id and the place in it.
     accepted: BTreeMap<String, (String, Value)>,
 }
 
@@ -72,6 +73,28 @@ impl Queue {
         self.state().accepted.clone()
     }
 
+    /// Puts an entry on the bus for as long as it takes, twice where an answer was lost.
+    pub(crate) fn put(&self, detail: &Value, detail_type: &str) {
+        let entry = json!({ "DetailType": detail_type, "Detail": detail.to_string() });
+        let body = json!({ "Entries": [entry] }).to_string();
+        let mut tries = 1 + self.0.entropy.below(2);
+        while tries > 0 {
+            let (_, answer) = self.put_events(&body);
+            let is_accepted = answer.contains("\"FailedEntryCount\":0");
+            tries -= u64::from(is_accepted);
+        }
+    }
+
+    /// Puts two entries of one identity on the bus, of which either may be counted, and not both. They
+    /// are not among those that were accepted.
+    pub(crate) fn put_rivals(&self, rivals: &[Value; 2], detail_type: &str) {
+        let accepted = self.accepted();
+        for rival in rivals {
+            self.put(rival, detail_type);
+        }
+        self.state().accepted = accepted;
+    }
+
     /// Answers PutEvents: refuses some entries, and takes others twice.
     pub(crate) fn put_events(&self, body: &str) -> (u16, String) {
         let request: Value = serde_json::from_str(body).unwrap_or_default();
@@ -89,10 +112,16 @@ impl Queue {
             let text = entry["Detail"].as_str().unwrap_or_default();
             let detail: Value = serde_json::from_str(text).unwrap_or_default();
             let customer = detail["subject"].as_str().unwrap_or_default();
-            for record in detail["data"]["records"].as_array().into_iter().flatten() {
-                let id = record["request_id"].as_str().unwrap_or_default();
-                let accepted = (customer.to_owned(), record.clone());
-                state.accepted.insert(id.to_owned(), accepted);
+            let items = detail["data"].as_object().into_iter().flatten();
+            let items = items.filter_map(|(_, items)| items.as_array()).flatten();
+            for (place, item) in items.enumerate() {
+                let id = match item["request_id"].as_str() {
+                    Some(id) => id.to_owned(),
+                    None => format!("{}/{place}", detail["id"]),
+                };
+                state
+                    .accepted
+                    .insert(id, (customer.to_owned(), item.clone()));
             }
             let event = json!({ "detail-type": entry["DetailType"], "detail": detail });
             let copies = if self.chance(is_calm, 10) { 2 } else { 1 };

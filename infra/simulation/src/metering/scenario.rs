@@ -16,6 +16,8 @@ pub(crate) struct Scenario {
     /// Between the writers and the tables.
     pub(crate) to_tables: Weather,
     pub(crate) customers: usize,
+    /// Whether the functions buffer records over several calls.
+    pub(crate) is_buffered: bool,
     /// By how much the clock of each metered function's instance is ahead, in milliseconds.
     pub(crate) functions_ms: Vec<i64>,
     /// The same of the writers.
@@ -38,6 +40,13 @@ pub(crate) enum Event {
     Calls { function: usize, count: usize },
     /// The instance is gone, with all it knew; another takes its place.
     Crash { function: usize },
+    /// The instance is told to end, whatever it is at, and another takes its place. What it writes down
+    /// is put on the bus afterwards.
+    End { function: usize },
+    /// Someone corrects what was counted of a customer.
+    Adjust { customer: usize },
+    /// Two entries of one identity and of different content are put on the bus.
+    Rivals { customer: usize },
     /// The instance's clock is set to be so far ahead.
     SetClock { function: usize, skew_ms: i64 },
     /// The same of a writer.
@@ -74,7 +83,7 @@ impl Scenario {
         let (functions, writers) = (1 + index(3), 1 + index(4));
         let step = |_| {
             let function = index(functions);
-            let event = match entropy.below(20) {
+            let event = match entropy.below(24) {
                 0 => Event::Crash { function },
                 1 => Event::SetClock {
                     function,
@@ -94,6 +103,9 @@ impl Scenario {
                     function,
                     count: 100 + index(60),
                 },
+                6 => Event::End { function },
+                7 => Event::Adjust { customer: index(3) },
+                8 => Event::Rivals { customer: index(3) },
                 _ => Event::Calls {
                     function,
                     count: 1 + index(4),
@@ -110,6 +122,7 @@ impl Scenario {
             to_bus: weather(),
             to_tables: weather(),
             customers: 1 + index(3),
+            is_buffered: index(3) == 0,
             functions_ms: (0..functions).map(|_| skew_ms()).collect(),
             writers_ms: (0..writers).map(|_| skew_ms()).collect(),
             writer_crashes: [0, 10, 30][index(3)],

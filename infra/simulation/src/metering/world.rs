@@ -1,19 +1,20 @@
 //! The functions, the writers, and what becomes of records between them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aws_types::region::Region;
-use serde_json::json;
+use jiff::SignedDuration;
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::money::MicroUsd;
 use tollgate_domain::plan::Catalog;
-use tollgate_domain::usage::{Cost, UsageRecord};
+use tollgate_domain::usage::{ADJUSTMENT_TYPE, Cost, EVENT_TYPE, UsageRecord};
 use tollgate_domain::window::{Day, Month};
 use tollgate_local_aws::LocalAws;
 use tollgate_metering::{Emitter, Spill};
@@ -49,6 +50,12 @@ pub(crate) struct World<'a> {
     writers: Vec<Writer>,
     lines: u64,
     calls: u64,
+    /// What instances that were told to end have written down.
+    spilled: Arc<Mutex<Vec<String>>>,
+    /// Records that instances had in hand when they were told to end.
+    in_hand: BTreeSet<String>,
+    /// Entries of which one of two is counted, with their customers and ids.
+    rivals: Vec<(String, String, [Value; 2])>,
 }
 
 /// An instance of a metered function.
@@ -60,8 +67,8 @@ struct Function {
     /// One invocation at a time: the records of each, flushed before the next.
     invocations: mpsc::UnboundedSender<Vec<(CustomerId, UsageRecord)>>,
     running: JoinHandle<()>,
-    /// The request ids of all records that it was given.
-    given: Vec<String>,
+    /// The request ids of all records that it has taken.
+    taken: Arc<Mutex<Vec<String>>>,
 }
 
 struct Writer {
@@ -92,6 +99,9 @@ impl<'a> World<'a> {
             writers: Vec::new(),
             lines: 0,
             calls: 0,
+            spilled: Arc::default(),
+            in_hand: BTreeSet::new(),
+            rivals: Vec::new(),
         };
         for &skew_ms in &scenario.functions_ms {
             let function = world.function(skew_ms);
@@ -130,16 +140,26 @@ impl<'a> World<'a> {
         let clock = self.time.clock(Arc::clone(&skew_ms));
         let name = format!("f{seed}");
         let entropy = Entropy::seeded(seed);
-        let spill = Spill::new(Metrics::none(), |_| {});
+        let spilled = Arc::clone(&self.spilled);
+        let spill = Spill::new(Metrics::none(), move |line| {
+            lock(&spilled).push(line.to_owned());
+        });
         let emitter = Emitter::new(&sdk, "bus", &name, clock.clone(), entropy, spill);
-        let (invocations, mut invoked) = mpsc::unbounded_channel::<Vec<_>>();
+        let (invocations, mut invoked) =
+            mpsc::unbounded_channel::<Vec<(CustomerId, UsageRecord)>>();
         let flushing = emitter.clone();
+        let taken = Arc::new(Mutex::new(Vec::new()));
+        let (takes, is_buffered) = (Arc::clone(&taken), self.scenario.is_buffered);
         let running = tokio::spawn(async move {
             while let Some(records) = invoked.recv().await {
                 for (customer, record) in records {
+                    lock(&takes).push(record.request_id.clone());
                     flushing.record(customer, record);
                 }
-                flushing.flush().await;
+                match is_buffered {
+                    true => flushing.flush_due().await,
+                    false => flushing.flush().await,
+                }
             }
         });
         Function {
@@ -149,7 +169,7 @@ impl<'a> World<'a> {
             clock,
             invocations,
             running,
-            given: Vec::new(),
+            taken,
         }
     }
 
@@ -228,9 +248,9 @@ impl<'a> World<'a> {
             sleep(step.after).await;
             let at = self.time.began.elapsed();
             self.trace.tell(|| format!("{at:?} {:?}", step.event));
-            self.take(step.event)?;
+            self.take(step.event).await?;
         }
-        let mut in_hand = BTreeSet::new();
+        let mut in_hand = std::mem::take(&mut self.in_hand);
         for function in self.functions.drain(..) {
             drop(function.invocations);
             // Its network fails on while it works off what it was given.
@@ -238,7 +258,11 @@ impl<'a> World<'a> {
             function.network.set(Weather::CALM);
             self.queue.calm();
             function.emitter.flush().await;
-            in_hand.extend(function.given);
+            in_hand.extend(std::mem::take(&mut *lock(&function.taken)));
+        }
+        for line in std::mem::take(&mut *lock(&self.spilled)) {
+            let line: Value = serde_json::from_str(&line).unwrap_or_default();
+            self.queue.put(&line["entry"], EVENT_TYPE);
         }
         // What was held back on the way to the bus is accepted now.
         sleep(ALL_HAS_ARRIVED).await;
@@ -255,24 +279,40 @@ impl<'a> World<'a> {
         self.compare(&in_hand).await
     }
 
-    fn take(&mut self, event: Event) -> Result<(), Unable> {
+    async fn take(&mut self, event: Event) -> Result<(), Unable> {
         match event {
             Event::Calls { function, count } => {
                 let mut records = Vec::new();
                 for _ in 0..count {
                     records.push(self.call(function)?);
                 }
-                let function = &mut self.functions[function];
-                let ids = records.iter().map(|(_, record)| record.request_id.clone());
-                function.given.extend(ids);
                 // The receiver lives as long as the function.
-                let _ = function.invocations.send(records);
+                let _ = self.functions[function].invocations.send(records);
             }
             Event::Crash { function } => {
-                let skew_ms = self.functions[function].skew_ms.load(Ordering::Relaxed);
-                let another = self.function(skew_ms);
-                let crashed = std::mem::replace(&mut self.functions[function], another);
-                crashed.running.abort();
+                self.replace(function).running.abort();
+            }
+            Event::End { function } => {
+                let ended = self.replace(function);
+                ended.running.abort();
+                // It takes nothing more once it has ended.
+                let _ = ended.running.await;
+                ended.emitter.close().await;
+                self.in_hand
+                    .extend(std::mem::take(&mut *lock(&ended.taken)));
+            }
+            Event::Adjust { customer } => {
+                let entry = self.adjustments(customer);
+                self.queue.put(&entry, ADJUSTMENT_TYPE);
+            }
+            Event::Rivals { customer } => {
+                let rivals = [self.adjustments(customer), self.adjustments(customer)];
+                let [first, mut second] = rivals;
+                second["id"] = first["id"].clone();
+                let rivals = [first, second];
+                self.queue.put_rivals(&rivals, ADJUSTMENT_TYPE);
+                let id = rivals[0]["id"].as_str().unwrap_or_default().to_owned();
+                self.rivals.push((self.customer(customer), id, rivals));
             }
             Event::SetClock { function, skew_ms } => {
                 let clock = &self.functions[function].skew_ms;
@@ -289,6 +329,37 @@ impl<'a> World<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Puts another instance in the place of this one.
+    fn replace(&mut self, function: usize) -> Function {
+        let skew_ms = self.functions[function].skew_ms.load(Ordering::Relaxed);
+        let another = self.function(skew_ms);
+        std::mem::replace(&mut self.functions[function], another)
+    }
+
+    /// An entry of adjustments, of today and yesterday.
+    fn adjustments(&mut self, customer: usize) -> Value {
+        self.calls += 1;
+        let id = format!("a{}-{}", self.seed, self.calls);
+        let now = self.time.clock(Arc::default()).now();
+        let drawn = |below| i64::try_from(self.entropy.below(below)).unwrap_or(0);
+        let adjustments: Vec<Value> = (0..1 + drawn(3))
+            .map(|_| {
+                let plan = if drawn(2) == 0 { "free" } else { "pro" };
+                json!({
+                    "time": now - SignedDuration::from_hours(drawn(24)),
+                    "plan": plan,
+                    "billable_calls": drawn(2_000) - 1_000,
+                    "micro_usd": 1 + drawn(1_000),
+                    "reason": format!("{id}, {}", drawn(1_000_000)),
+                })
+            })
+            .collect();
+        json!({
+            "specversion": "1.0", "id": id, "source": "support", "type": ADJUSTMENT_TYPE,
+            "time": now, "subject": self.customer(customer), "data": { "adjustments": adjustments },
+        })
     }
 
     /// A call to that function, answered just now.
@@ -331,11 +402,10 @@ impl<'a> World<'a> {
     }
 
     async fn compare(&self, in_hand: &BTreeSet<String>) -> Result<Deviation, Unable> {
-        let accepted = self.queue.accepted();
-        let expected = model::expected(accepted.values());
+        let mut accepted = self.queue.accepted();
         let customers: Vec<String> = (0..3).map(|n| self.customer(n)).collect();
         let start = self.time.start;
-        let day = jiff::SignedDuration::from_hours(24);
+        let day = SignedDuration::from_hours(24);
         let (before, after) = (start - day, start + day);
         let months = [
             Month::containing(before),
@@ -346,18 +416,43 @@ impl<'a> World<'a> {
         let clock = self.time.clock(Arc::default());
         let store = Store::new(&self.aws.sdk_config(), PREFIX, clock, self.entropy.clone());
         let months: Vec<Month> = months.into_iter().collect();
+        let days = (Day::containing(before - day), Day::containing(after));
+        let mut logs = BTreeMap::new();
+        for customer in &customers {
+            let log = model::logged(&store, customer, days).await?;
+            logs.insert(customer.as_str(), log);
+        }
+        let mut wrong = Vec::new();
+        for (customer, id, rivals) in &self.rivals {
+            let log = logs.get(customer.as_str());
+            let counted = log.and_then(|log| log.entries.get(id));
+            let Some(counted) = counted.filter(|counted| rivals.contains(counted)) else {
+                wrong.push(format!("{id}: neither of two rivals is in the log"));
+                continue;
+            };
+            let adjustments = counted["data"]["adjustments"].as_array();
+            for (place, adjustment) in adjustments.into_iter().flatten().enumerate() {
+                let of = (customer.clone(), adjustment.clone());
+                accepted.insert(format!("{id}/{place}"), of);
+            }
+            let set_aside = store.quarantined_of_entry("support", id).await?.len();
+            if set_aside != 1 {
+                wrong.push(format!("{id}: {set_aside} rivals are set aside and not 1"));
+            }
+        }
+        let expected = model::expected(accepted.values());
         let stored = model::stored(&store, &customers, &months).await?;
         let mut deviation = model::compare(&expected, &stored);
+        deviation.mismatches.extend(wrong);
         let mut by_customer: BTreeMap<&str, u64> = BTreeMap::new();
-        for (customer, _) in accepted.values() {
-            *by_customer.entry(customer).or_default() += 1;
+        for (customer, item) in accepted.values() {
+            let is_record = item["request_id"].is_string();
+            *by_customer.entry(customer).or_default() += u64::from(is_record);
         }
-        let days = (Day::containing(before), Day::containing(after));
-        for customer in &customers {
-            let logged = model::logged(&store, customer, days).await?;
-            let should = by_customer.get(customer.as_str()).copied().unwrap_or(0);
-            if logged != should {
-                let what = format!("log {customer}: {logged} records and not {should}");
+        for (customer, log) in &logs {
+            let should = by_customer.get(customer).copied().unwrap_or(0);
+            if log.records != should {
+                let what = format!("log {customer}: {} records and not {should}", log.records);
                 deviation.mismatches.push(what);
             }
         }
@@ -367,4 +462,8 @@ impl<'a> World<'a> {
         }
         Ok(deviation)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
