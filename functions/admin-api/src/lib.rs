@@ -3,6 +3,7 @@
 mod billing;
 mod customers;
 mod quarantine;
+mod reconciliation;
 mod usage;
 
 use axum::Router;
@@ -68,5 +69,6 @@ pub fn routes(app: App) -> Router {
     customers::routes(app.clone())
         .merge(usage::routes(app.clone()))
         .merge(quarantine::routes(app.clone()))
+        .merge(reconciliation::routes(app.clone()))
         .merge(billing::routes(app))
 }

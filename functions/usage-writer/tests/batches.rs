@@ -18,11 +18,15 @@ use tollgate_local_aws::Fault;
 use tollgate_store::{Quarantined, RefusedRecord};
 
 mod common;
+#[path = "../../../shared/web/tests/common/stored.rs"]
+mod stored;
 
 use common::{
     NOW, SOURCE, Stack, adjusting, adjustment, around, batch, body, deliver, entry, event, p,
     record, reordered, tally, with,
 };
+
+use stored::{add_customer, add_key};
 
 const NONE: [&str; 0] = [];
 
@@ -502,11 +506,11 @@ async fn an_entry_is_the_same_in_another_envelope_and_another_order() {
 #[tokio::test]
 async fn a_record_of_another_customers_key_is_set_aside() {
     let stack = Stack::new();
-    stack.add_key(Owner::Customer(p("acme")), "key_acme").await;
-    stack
-        .add_key(Owner::Customer(p("globex")), "key_globex")
-        .await;
-    stack.add_key(Owner::Admin, "key_admin").await;
+    add_customer(&stack.at, "acme", "pro").await;
+    add_key(&stack.at, Owner::Customer(p("acme")), "key_acme").await;
+    add_customer(&stack.at, "globex", "pro").await;
+    add_key(&stack.at, Owner::Customer(p("globex")), "key_globex").await;
+    add_key(&stack.at, Owner::Admin, "key_admin").await;
     let with_key = |key: &str| with(record(NOW, "/a"), "key_id", key);
     // The last is a key of something that Tollgate does not guard.
     let keys = ["key_acme", "key_globex", "key_admin", "key_elsewhere"];
@@ -532,7 +536,8 @@ async fn a_record_of_another_customers_key_is_set_aside() {
 #[tokio::test]
 async fn whose_a_key_is_is_asked_once() {
     let stack = Stack::new();
-    stack.add_key(Owner::Customer(p("acme")), "key_acme").await;
+    add_customer(&stack.at, "acme", "pro").await;
+    add_key(&stack.at, Owner::Customer(p("acme")), "key_acme").await;
     let asked = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&asked);
     stack.at.aws.inject(move |call| {

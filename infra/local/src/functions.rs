@@ -111,6 +111,15 @@ impl Parts {
         })
     }
 
+    pub(crate) fn reconciliation(&self) -> Result<reconciliation::App, StartError> {
+        let given = self.given("ReconciliationFunction")?;
+        Ok(reconciliation::App {
+            store: given.store()?,
+            clock: self.clock.clone(),
+            metrics: Metrics::none(),
+        })
+    }
+
     /// The HTTP function of that logical id.
     pub(crate) fn http_function(&self, logical_id: &str) -> Result<Function, StartError> {
         let given = self.given(logical_id)?;

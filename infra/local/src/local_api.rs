@@ -26,6 +26,7 @@ pub(crate) struct App {
     pub(crate) aws: LocalAws,
     pub(crate) consumer: Arc<Consumer>,
     pub(crate) billing: billing::App,
+    pub(crate) reconciliation: reconciliation::App,
 }
 
 pub(crate) fn routes(app: App) -> Router {
@@ -83,8 +84,20 @@ async fn drain(State(app): State<App>) -> Result<Json<DrainReport>, Problem> {
     }))
 }
 
-async fn night(State(app): State<App>) -> Result<Json<Report>, Problem> {
-    Ok(Json(billing::run(&app.billing, Mode::Charge).await?))
+/// What runs at night, one after the other.
+#[derive(Debug, Serialize)]
+struct Night {
+    #[serde(flatten)]
+    billing: Report,
+    /// Of the day before.
+    reconciliation: reconciliation::Report,
+}
+
+async fn night(State(app): State<App>) -> Result<Json<Night>, Problem> {
+    Ok(Json(Night {
+        billing: billing::run(&app.billing, Mode::Charge).await?,
+        reconciliation: reconciliation::handle(&app.reconciliation).await?,
+    }))
 }
 
 #[derive(Debug, Serialize)]

@@ -200,6 +200,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         aws: aws.clone(),
         consumer: Arc::clone(&consumer),
         billing: parts.billing()?,
+        reconciliation: parts.reconciliation()?,
     });
     let gateway = Arc::new(Gateway::new(&template, &parts, alias)?);
     let doors = Doors {

@@ -14,5 +14,6 @@ pub mod lease;
 pub mod llm;
 pub mod money;
 pub mod plan;
+pub mod reconciliation;
 pub mod usage;
 pub mod window;

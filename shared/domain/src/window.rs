@@ -84,6 +84,12 @@ impl Day {
         Month(self.0.first_of_month())
     }
 
+    /// The day before.
+    #[must_use]
+    pub fn previous(self) -> Self {
+        Self(self.0.saturating_sub(jiff::Span::new().days(1)))
+    }
+
     /// Its first instant.
     #[must_use]
     pub fn start(self) -> Timestamp {

@@ -144,6 +144,22 @@ pub const METERING_LAG: Metric = time(
     Unit::Milliseconds,
     "Time from the earliest call of an entry to its count.",
 );
+/// Where the two ledgers of a day differ.
+pub const CALLS_UNMETERED: Metric = count(
+    "CallsUnmetered",
+    "Calls of customers whose ledgers of a day differ that were let in and not metered.",
+);
+/// The other way round.
+pub const CALLS_UNADMITTED: Metric = count(
+    "CallsUnadmitted",
+    "Calls of customers whose ledgers of a day differ that were metered and not let in: while the \
+     store was down, or by something else than the authorizer.",
+);
+/// Customers nothing is known of.
+pub const CUSTOMERS_SILENT: Metric = count(
+    "CustomersSilent",
+    "Customers with calls that were let in on a day, none of which was metered.",
+);
 /// Runs of billing by the schedule.
 pub const NIGHTS_RUN: Metric = count(
     "NightsRun",
@@ -175,6 +191,9 @@ pub const ALL: &[Metric] = &[
     TOKENS_UNPRICED,
     RECORDS_SPILLED,
     METERING_LAG,
+    CALLS_UNMETERED,
+    CALLS_UNADMITTED,
+    CUSTOMERS_SILENT,
     NIGHTS_RUN,
     CHARGES_MADE,
     CHARGES_FAILED,

@@ -227,7 +227,7 @@ impl Store {
     /// An account of the calls with a key in an hour.
     #[must_use]
     pub fn hour_account(&self, key: &KeyId, hour: Hour) -> Account {
-        Account::new(self, format!("HOUR#{key}#{hour}"), hour.end())
+        Account::new(self, hour_pk(key, hour), hour.end())
     }
 
     /// An account of the calls of a customer in a month.
@@ -420,15 +420,21 @@ impl Store {
             .send()
             .await
             .map_err(|error| StoreError::service("reading a counter", error))?;
-        let Some(item) = &found.item else {
-            return Ok(Units::default());
-        };
-        let counter = Reader::new("counter", item);
-        let taken = counter.number(attr::USED)?;
-        // A release that counted calls one by one spent what it took.
-        let spent = counter.opt_number(attr::SPENT)?.unwrap_or(taken);
-        Ok(Units { taken, spent })
+        found.item.as_ref().map_or(Ok(Units::default()), read_units)
     }
+}
+
+/// The units of a counter.
+pub(crate) fn read_units(item: &Item) -> Result<Units, StoreError> {
+    let counter = Reader::new("counter", item);
+    let taken = counter.number(attr::USED)?;
+    // A release that counted calls one by one spent what it took.
+    let spent = counter.opt_number(attr::SPENT)?.unwrap_or(taken);
+    Ok(Units { taken, spent })
+}
+
+pub(crate) fn hour_pk(key: &KeyId, hour: Hour) -> String {
+    format!("HOUR#{key}#{hour}")
 }
 
 fn month_pk(customer: &CustomerId, month: Month) -> String {

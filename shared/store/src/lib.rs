@@ -15,6 +15,7 @@ mod log;
 mod owners;
 mod quarantine;
 mod query;
+mod reconciliation;
 mod retry;
 pub mod schema;
 mod spread;
@@ -32,6 +33,7 @@ pub use log::Logged;
 pub use quarantine::{
     Closed, InvalidQuarantineId, Kind, QuarantineId, Quarantined, RefusedRecord, SetAside,
 };
+pub use reconciliation::Reconciled;
 pub use spread::Spread;
 pub use usage::{EntryPart, Outcome, Written};
 

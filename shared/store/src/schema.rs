@@ -92,6 +92,8 @@ pub const COUNTERS: Table = Table {
 /// | `<customer>` | `DAY#<day>` | a UTC day |
 /// | `<customer>` | `ENDPOINT#<day>#<method> <route>` | an endpoint in a UTC day |
 /// | `<customer>` | `MONTH#<month>` | a UTC month |
+/// | `RECONCILIATION#<day>` | `<customer>` | none: what two ledgers say of a customer's day, where they differ |
+/// | `RECONCILIATION#<day>` | `#` | none: what all customers' ledgers come to |
 /// | `<customer>` | `ADJUSTMENT#<day>#<source>#<id>#<place>` | none: one adjustment, which is in its day and month |
 ///
 /// A tally that writers met at is spread: `/<shard>`, from `/1`, then follows the day or month, and

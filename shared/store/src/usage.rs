@@ -536,6 +536,20 @@ impl Store {
         Ok(days)
     }
 
+    /// The tally of a customer's day.
+    pub(crate) async fn one_day_usage(
+        &self,
+        customer: &CustomerId,
+        day: Day,
+    ) -> Result<Tally, StoreError> {
+        let items = self.usage_items(customer, day_sk(day)).await?;
+        let mut sum = Tally::default();
+        for (_, item) in &items {
+            sum.merge(&read_tally(item)?);
+        }
+        Ok(sum)
+    }
+
     /// The tallies of the endpoints of a customer's day.
     ///
     /// # Errors

@@ -13,5 +13,6 @@ mod bodies;
 mod charges;
 mod customers;
 mod quarantine;
+mod reconciliation;
 mod stack;
 mod usage;

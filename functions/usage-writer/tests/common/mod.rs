@@ -8,13 +8,11 @@ use std::str::FromStr;
 
 use aws_lambda_events::sqs::SqsEvent;
 use serde_json::{Value, json};
-use tollgate_domain::customer::Customer;
-use tollgate_domain::key::{KeyFormat, KeyRecord, Owner};
-use tollgate_domain::plan::{Catalog, Overrides};
+use tollgate_domain::plan::Catalog;
 use tollgate_domain::usage::Tally;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_local_aws::{CloudWatch, Fault};
-use tollgate_store::{Created, NewKey, Quarantined, Spread};
+use tollgate_store::{Quarantined, Spread};
 use usage_writer::{App, Owners, handle};
 
 /// The instant at which most stacks stand, just after the records of the events were made.
@@ -224,45 +222,6 @@ impl Stack {
                 None => return items,
             }
         }
-    }
-
-    /// Makes a key of that id.
-    pub(crate) async fn add_key(&self, owner: Owner, id: &str) {
-        let entropy = &self.at.entropy;
-        let format = KeyFormat::new("tg", "live").unwrap();
-        let secret = entropy.with(|rng| format.generate(owner.role(), rng));
-        if let Owner::Customer(customer) = &owner {
-            let customer = Customer {
-                id: customer.clone(),
-                name: String::new(),
-                email: None,
-                plan: p("pro"),
-                created_at: p(NOW),
-            };
-            // There already, if this is not its first key.
-            self.at
-                .store
-                .create_customer(&customer, None)
-                .await
-                .unwrap();
-        }
-        let record = KeyRecord {
-            id: p(id),
-            prefix: secret.prefix(),
-            name: String::new(),
-            owner,
-            created_at: p(NOW),
-            expires_at: None,
-            revoked_at: None,
-            overrides: Overrides::default(),
-            rotated_to: None,
-        };
-        let key = NewKey {
-            secret: &secret,
-            record: &record,
-        };
-        let created = self.at.store.create_key(&key, None).await.unwrap();
-        assert_eq!(created, Created::New);
     }
 
     /// What was set aside of the entry of that id.

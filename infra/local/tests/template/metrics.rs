@@ -6,9 +6,9 @@ use serde_json::Value;
 use tollgate_local_aws::template::{Node, Stack};
 use tollgate_runtime::metrics::{ALL, NAMESPACE, STACK};
 
-/// As many metrics as alarms may watch without charge
+/// As many metrics as alarms watch. Ten are without charge, and each further one is $0.10 a month
 /// (<https://aws.amazon.com/cloudwatch/pricing/>).
-const FREE: usize = 10;
+const MOST: usize = 11;
 
 /// A metric's name and those of its dimensions.
 type Named = (String, Vec<String>);
@@ -29,9 +29,9 @@ pub(crate) fn defects(stack: &Stack) -> Vec<String> {
         }
     }
     let watched = alarm_metrics(stack).count();
-    if watched > FREE {
+    if watched > MOST {
         defects.push(format!(
-            "alarms watch {watched} metrics, and {FREE} are free"
+            "alarms watch {watched} metrics, and {MOST} are paid for"
         ));
     }
     defects

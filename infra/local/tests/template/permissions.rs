@@ -138,6 +138,7 @@ async fn everything(running: &Running) -> Option<()> {
         post("/admin/usage/events", json!({ "events": [event] })).await;
     }
     get("/admin/usage/events?customer_id=acme").await;
+    get("/admin/usage/reconciliation").await;
     get("/admin/customers/acme/adjustments").await;
     client.get("/api/usage/adjustments").await.unwrap();
     let waiting = get("/admin/usage/quarantine").await;
@@ -148,6 +149,14 @@ async fn everything(running: &Running) -> Option<()> {
     let nothing = axum::body::Body::empty();
     let dismissed = admin.send(Method::DELETE, &item, &[], nothing).await;
     dismissed.unwrap();
+
+    // The second night forgets what the first found, of calls that were let in with a key of the
+    // day before.
+    for _ in 0..2 {
+        let tomorrow = json!({ "now": "2026-11-23T10:00:00Z" });
+        anyone.post("/_local/clock", tomorrow).await.unwrap();
+        anyone.post("/_local/night", json!({})).await.unwrap();
+    }
 
     post(&format!("{path}/rotate"), json!({})).await;
     admin

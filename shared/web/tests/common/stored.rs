@@ -11,12 +11,13 @@ use std::str::FromStr;
 
 use serde_json::{Map, Value, json};
 use tollgate_domain::customer::Customer;
-use tollgate_domain::plan::Catalog;
+use tollgate_domain::key::{KeyFormat, KeyRecord, Owner};
+use tollgate_domain::plan::{Catalog, Overrides};
 use tollgate_domain::usage::{Adjustment, Aggregates, Tally};
 use tollgate_domain::window::Day;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_store::schema::TABLES;
-use tollgate_store::{Created, EntryPart, Spread, Written};
+use tollgate_store::{Created, EntryPart, NewKey, Spread, Written};
 
 /// Reads an id, an instant, a month: whatever a literal stands for.
 pub(crate) fn p<T: FromStr<Err: Debug>>(text: &str) -> T {
@@ -59,6 +60,30 @@ pub(crate) async fn add_customer(at: &Fixture, id: &str, plan: &str) {
         created_at: p("2026-11-01T08:30:00Z"),
     };
     let created = at.store.create_customer(&customer, None).await.unwrap();
+    assert_eq!(created, Created::New);
+}
+
+/// Makes a key of that id, of a customer there is or of an admin.
+pub(crate) async fn add_key(at: &Fixture, owner: Owner, id: &str) {
+    let format = KeyFormat::new("tg", "live").unwrap();
+    let secret = at.entropy.with(|rng| format.generate(owner.role(), rng));
+    let record = KeyRecord {
+        id: p(id),
+        prefix: secret.prefix(),
+        name: String::new(),
+        owner,
+        created_at: p("2026-11-01T09:00:00Z"),
+        expires_at: None,
+        revoked_at: None,
+        overrides: Overrides::default(),
+        rotated_to: None,
+    };
+    let secret = &secret;
+    let key = NewKey {
+        secret,
+        record: &record,
+    };
+    let created = at.store.create_key(&key, None).await.unwrap();
     assert_eq!(created, Created::New);
 }
 

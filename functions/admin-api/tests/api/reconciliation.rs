@@ -1,0 +1,95 @@
+//! `/admin/usage/reconciliation`.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot begin has failed")]
+
+use serde_json::{Value, json};
+use tollgate_domain::reconciliation::Comparison;
+use tollgate_store::Reconciled;
+
+use crate::answer::data;
+use crate::stack::Stack;
+use crate::stored::{add_usage, calls, p};
+
+const DAY: &str = "2026-11-21";
+
+async fn differs(stack: &Stack, customer: &str, admitted: u64, metered: u64) {
+    let compared = Comparison { admitted, metered };
+    let customer = p(customer);
+    let recorded = stack
+        .at
+        .store
+        .record_difference(p(DAY), &customer, compared);
+    recorded.await.unwrap();
+}
+
+async fn show(stack: &Stack, query: &[(&str, &str)]) -> Value {
+    let answer = stack
+        .call("reconciliation", |event| event.query(query))
+        .await;
+    answer.json(200)
+}
+
+#[tokio::test]
+async fn the_differences_of_a_day_are_shown_beside_what_has_come_since() {
+    let stack = Stack::new();
+    differs(&stack, "acme", 100, 0).await;
+    differs(&stack, "globex", 100, 50).await;
+    let found = Reconciled {
+        customers: 7,
+        total: Comparison {
+            admitted: 1_000,
+            metered: 850,
+        },
+        off: 2,
+    };
+    stack
+        .at
+        .store
+        .record_reconciled(p(DAY), &found)
+        .await
+        .unwrap();
+    add_usage(&stack.at, "acme", DAY, calls("pro", 99)).await;
+    let expected = json!({
+        "day": DAY,
+        "summary": {
+            "reconciled_at": "2026-11-22T10:00:00Z", "customers": 7, "admitted": 1_000,
+            "metered": 850, "differences": 2,
+        },
+        "data": [
+            { "customer_id": "acme", "admitted": 100, "metered": 0, "metered_now": 99,
+              "silent": true },
+            { "customer_id": "globex", "admitted": 100, "metered": 50, "metered_now": 0,
+              "silent": false },
+        ],
+        "next_cursor": null,
+    });
+    // Yesterday is what is shown if no day is named.
+    for query in [&[][..], &[("day", DAY)]] {
+        assert_eq!(show(&stack, query).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_day_that_was_not_reconciled_has_no_summary() {
+    let stack = Stack::new();
+    let shown = show(&stack, &[("day", "2026-11-01")]).await;
+    assert_eq!((&shown["summary"], data(&shown).len()), (&Value::Null, 0));
+    let wrong = stack
+        .call("reconciliation", |event| event.query(&[("day", "today")]))
+        .await;
+    wrong.bad_request(None);
+}
+
+#[tokio::test]
+async fn many_differences_come_in_pages() {
+    let stack = Stack::new();
+    for n in 0..60 {
+        differs(&stack, &format!("c-{n:02}"), 100, 0).await;
+    }
+    let first = show(&stack, &[]).await;
+    let cursor = first["next_cursor"].as_str().unwrap();
+    let rest = show(&stack, &[("cursor", cursor)]).await;
+    assert_eq!((data(&first).len(), data(&rest).len()), (50, 10));
+    assert_eq!(data(&rest)[9]["customer_id"], "c-59");
+    assert_eq!(rest["next_cursor"], Value::Null);
+}
