@@ -48,7 +48,7 @@ const MAX_REASON: usize = 200;
 
 /// An entry: usage of one customer, `D` being [`UsageData`] or [`AdjustmentData`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 pub struct UsageEntry<D> {
     /// `1.0`.
     pub specversion: String,
@@ -71,7 +71,7 @@ pub struct UsageEntry<D> {
 
 /// The payload of an entry of type [`EVENT_TYPE`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 pub struct UsageData<R> {
     /// At least one, at most [`MAX_RECORDS`].
     pub records: Vec<R>,
@@ -79,7 +79,7 @@ pub struct UsageData<R> {
 
 /// The payload of an entry of type [`ADJUSTMENT_TYPE`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 pub struct AdjustmentData<A> {
     /// At least one, at most [`MAX_ADJUSTMENTS`].
     pub adjustments: Vec<A>,
@@ -88,7 +88,7 @@ pub struct AdjustmentData<A> {
 /// A correction of what was counted: more or less, and never silently. It is kept apart from the
 /// records in every tally, so that a report shows both.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 pub struct Adjustment {
     /// Of which day and month, by an instant within it.
     pub time: Timestamp,
@@ -110,7 +110,7 @@ fn is_none(number: &i64) -> bool {
 
 /// One call that a metered function answered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 pub struct UsageRecord {
     /// When the call came in; decides the day and month it counts in.
     pub time: Timestamp,
@@ -146,7 +146,7 @@ pub struct UsageRecord {
 
 /// One part of what a call cost: tokens of a provider, or an amount.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 pub struct Cost {
     /// Who was paid, such as `anthropic`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,0 +1,251 @@
+//! What `docs/usage-event.md` says of an entry, held against what is read of one.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot read the page has failed"
+)]
+
+use jiff::Timestamp;
+use jsonschema::Validator;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use tollgate_domain::plan::Catalog;
+use tollgate_domain::usage::{Defect, read_entry};
+
+const PAGE: &str = include_str!("../../../docs/usage-event.md");
+
+/// The JSON blocks of the page: an entry of each type, and the schema.
+fn blocks() -> [Value; 3] {
+    let blocks = PAGE.split("```json\n").skip(1);
+    let blocks = blocks.map(|block| block.split("```").next().unwrap());
+    let blocks: Vec<Value> = blocks
+        .map(|block| serde_json::from_str(block).unwrap())
+        .collect();
+    blocks.try_into().unwrap()
+}
+
+fn validator() -> Validator {
+    let [_, _, schema] = blocks();
+    jsonschema::options()
+        .should_validate_formats(true)
+        .build(&schema)
+        .unwrap()
+}
+
+fn now() -> Timestamp {
+    "2026-11-22T10:00:02Z".parse().unwrap()
+}
+
+/// The first thing that is wrong with an entry, if anything is.
+fn defect(entry: &str) -> Option<Defect> {
+    let plans = Catalog::shipped().unwrap();
+    match read_entry(entry) {
+        Err(defect) => Some(defect),
+        Ok(received) => {
+            let mut items = received.items.iter();
+            items.find_map(|item| item.check(&plans, now()).err())
+        }
+    }
+}
+
+/// Whether a schema can know of the defect.
+fn is_of_form(defect: &Defect) -> bool {
+    match defect {
+        Defect::Future | Defect::Ancient | Defect::Plan(_) | Defect::Key(_) | Defect::Conflict => {
+            false
+        }
+        // Bytes, and not characters.
+        Defect::Text(..) => false,
+        _ => true,
+    }
+}
+
+#[test]
+fn the_entries_on_the_page_are_good() {
+    let validator = validator();
+    let [usage, adjustment, _] = blocks();
+    for entry in [usage, adjustment] {
+        assert_eq!(defect(&entry.to_string()), None);
+        assert!(validator.is_valid(&entry), "{entry}");
+    }
+}
+
+#[test]
+fn what_is_out_of_bounds_is_out_of_the_schemas_bounds() {
+    let validator = validator();
+    let [usage, adjustment, _] = blocks();
+    let check = |entry: &Value, pointer: &str, value: Value, is_good: bool| {
+        let mut entry = entry.clone();
+        let place = entry.pointer_mut(pointer);
+        *place.unwrap_or_else(|| panic!("no {pointer}")) = value.clone();
+        assert_eq!(validator.is_valid(&entry), is_good, "{pointer} {value}");
+        let found = defect(&entry.to_string());
+        assert_eq!(found.is_none(), is_good, "{pointer} {value}: {found:?}");
+    };
+    let text = |length: usize| json!("x".repeat(length));
+    let envelope = [
+        ("/id", text(128), text(129)),
+        ("/source", text(1), text(0)),
+        ("/subject", text(64), json!("a#b")),
+        ("/specversion", json!("1.0"), json!("0.3")),
+        (
+            "/type",
+            json!("tollgate.usage.v1"),
+            json!("tollgate.usage.v2"),
+        ),
+        ("/datacontenttype", json!(null), json!(1)),
+    ];
+    for (pointer, good, bad) in envelope {
+        check(&usage, pointer, good, true);
+        check(&usage, pointer, bad, false);
+    }
+    let record = [
+        ("status", json!(599), json!(600)),
+        ("latency_ms", json!(100_000_000), json!(100_000_001)),
+        ("request_bytes", json!(1_000_000_000_000_u64), json!(-1)),
+        ("method", text(16), json!("GET /")),
+        ("endpoint", text(256), json!("/a\n")),
+        ("billable", json!(null), json!("yes")),
+        ("costs/1/tokens", json!(100_000_000), json!(1e308)),
+        ("costs/1/provider", text(64), text(65)),
+        ("costs/1/micro_usd", json!(100_000_000_000_u64), json!(0.5)),
+    ];
+    for (member, good, bad) in record {
+        let pointer = format!("/data/records/0/{member}");
+        check(&usage, &pointer, good, true);
+        check(&usage, &pointer, bad, false);
+    }
+    let members = [
+        ("reason", text(512), text(513)),
+        (
+            "billable_calls",
+            json!(-10_000_000_000_i64),
+            json!(-10_000_000_001_i64),
+        ),
+        (
+            "micro_usd",
+            json!(1_000_000_000_000_000_i64),
+            json!(i64::MAX),
+        ),
+    ];
+    for (member, good, bad) in members {
+        let pointer = format!("/data/adjustments/0/{member}");
+        check(&adjustment, &pointer, good, true);
+        check(&adjustment, &pointer, bad, false);
+    }
+    let one = &usage["data"]["records"][0];
+    check(&usage, "/data/records", json!(vec![one; 100]), true);
+    check(&usage, "/data/records", json!(vec![one; 101]), false);
+    check(&usage, "/data/records", json!([]), false);
+    let one = &adjustment["data"]["adjustments"][0];
+    check(&adjustment, "/data/adjustments", json!(vec![one; 20]), true);
+    check(
+        &adjustment,
+        "/data/adjustments",
+        json!(vec![one; 21]),
+        false,
+    );
+    let mut nothing = adjustment.clone();
+    nothing["data"]["adjustments"][0]["micro_usd"] = json!(0);
+    check(
+        &nothing,
+        "/data/adjustments/0/billable_calls",
+        json!(0),
+        false,
+    );
+}
+
+/// Any JSON, with a liking for what breaks readers.
+fn any_json() -> impl Strategy<Value = Value> {
+    let times = [
+        "2026-11-22T10:00:00Z",
+        "2026-11-22T10:00:00.123456789+01:00",
+        "9999-12-30T22:00:00Z",
+        "0000-01-01T00:00:00Z",
+        "2026-02-30T00:00:00Z",
+    ];
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        (0_u64..1_000).prop_map(Value::from),
+        any::<f64>().prop_map(|number| json!(number)),
+        prop::sample::select(vec![json!(1e308), json!(-0.5), json!(u64::MAX)]),
+        ".{0,40}".prop_map(Value::from),
+        "[a-z]{1,20}".prop_map(Value::from),
+        (1_usize..2_000).prop_map(|length| json!("\u{e9}".repeat(length))),
+        prop::sample::select(times.map(Value::from).to_vec()),
+    ];
+    leaf.prop_recursive(4, 40, 6, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+            prop::collection::btree_map("[a-z_]{1,12}", inner, 0..6)
+                .prop_map(|members| Value::Object(members.into_iter().collect())),
+        ]
+    })
+}
+
+/// Every place in an entry, as a JSON pointer.
+fn places(json: &Value, at: &str, out: &mut Vec<String>) {
+    out.push(at.to_owned());
+    match json {
+        Value::Object(members) => {
+            for (name, value) in members {
+                places(value, &format!("{at}/{name}"), out);
+            }
+        }
+        Value::Array(values) => {
+            for (index, value) in values.iter().enumerate() {
+                places(value, &format!("{at}/{index}"), out);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Whether a whole number is written with a fraction, which a schema cannot tell.
+fn has_whole_float(json: &Value) -> bool {
+    match json {
+        Value::Number(number) => {
+            number.is_f64() && number.as_f64().is_some_and(|n| n.fract() == 0.0)
+        }
+        Value::Array(values) => values.iter().any(has_whole_float),
+        Value::Object(members) => members.values().any(has_whole_float),
+        _ => false,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    /// Whatever stands in any place of an entry, it is read or refused; and what the schema allows is
+    /// refused for nothing that a schema could have known.
+    #[test]
+    fn the_schema_allows_nothing_that_is_refused_for_its_form(
+        which in 0_usize..2,
+        place in any::<prop::sample::Index>(),
+        value in any_json(),
+        is_removed in prop::bool::weighted(0.1),
+    ) {
+        let mut entry = blocks()[which].clone();
+        let mut all = Vec::new();
+        places(&entry, "", &mut all);
+        let pointer = place.get(&all);
+        let skipped = has_whole_float(&value) && !is_removed;
+        match pointer.rsplit_once('/') {
+            Some((parent, name)) if is_removed => {
+                if let Some(Value::Object(members)) = entry.pointer_mut(parent) {
+                    members.remove(name);
+                }
+            }
+            _ => *entry.pointer_mut(pointer).unwrap() = value,
+        }
+        thread_local!(static VALIDATOR: Validator = validator());
+        let is_valid = VALIDATOR.with(|validator| validator.is_valid(&entry)) && !skipped;
+        if let Some(found) = defect(&entry.to_string()) {
+            prop_assert!(found.to_string().len() < 300);
+            prop_assert!(!is_valid || !is_of_form(&found), "{pointer}: {found}\n{entry}");
+        }
+    }
+}
