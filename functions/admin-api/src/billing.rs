@@ -10,7 +10,7 @@ use tollgate_domain::id::CustomerId;
 use tollgate_domain::window::Month;
 use tollgate_store::LedgerEntry;
 use tollgate_web::{
-    AdminCaller, Amount, Cursor, InvalidCursor, JsonBody, PathParam, Problem, QueryParams,
+    AdminCaller, Amount, Cursor, InvalidCursor, JsonBody, List, PathParam, Problem, QueryParams,
 };
 
 use crate::App;
@@ -60,13 +60,6 @@ struct ChargesQuery {
     cursor: Option<Cursor>,
 }
 
-/// The charges of a customer's month, oldest first.
-#[derive(Debug, Serialize)]
-struct ChargeList {
-    data: Vec<ChargeView>,
-    next_cursor: Option<Cursor>,
-}
-
 /// A charge as the ledger has it.
 #[derive(Debug, Serialize)]
 struct ChargeView {
@@ -104,12 +97,13 @@ impl From<LedgerEntry> for ChargeView {
     }
 }
 
+/// The charges of a customer's month, oldest first.
 async fn charges(
     State(app): State<App>,
     _: AdminCaller,
     PathParam(customer): PathParam<CustomerId>,
     QueryParams(query): QueryParams<ChargesQuery>,
-) -> Result<Json<ChargeList>, Problem> {
+) -> Result<Json<List<ChargeView>>, Problem> {
     let month = query
         .month
         .unwrap_or_else(|| Month::containing(app.clock.now()));
@@ -121,8 +115,5 @@ async fn charges(
             .map_err(|_| Problem::bad_request(format!("In the query: {InvalidCursor}.")))?,
     };
     let page = app.store.charges(&customer, month, from).await?;
-    Ok(Json(ChargeList {
-        data: page.items.into_iter().map(ChargeView::from).collect(),
-        next_cursor: page.next.map(Cursor::new),
-    }))
+    Ok(Json(page.into()))
 }

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::key::hex;
 use tollgate_store::{Closed, Kind, QuarantineId, RefusedRecord, SetAside};
-use tollgate_web::{AdminCaller, Cursor, JsonBody, PathParam, Problem, QueryParams};
+use tollgate_web::{AdminCaller, Cursor, JsonBody, List, PathParam, Problem, QueryParams};
 use usage_writer::{Entry, Fate};
 
 use crate::App;
@@ -86,23 +86,14 @@ struct ListQuery {
 }
 
 /// What waits, oldest first.
-#[derive(Debug, Serialize)]
-struct List {
-    data: Vec<SetAsideView>,
-    next_cursor: Option<Cursor>,
-}
-
 async fn list(
     State(app): State<App>,
     _: AdminCaller,
     QueryParams(query): QueryParams<ListQuery>,
-) -> Result<Json<List>, Problem> {
+) -> Result<Json<List<SetAsideView>>, Problem> {
     let after = query.cursor.as_ref().map(Cursor::place);
     let page = app.store.waiting(after).await?;
-    Ok(Json(List {
-        data: page.items.into_iter().map(SetAsideView::from).collect(),
-        next_cursor: page.next.map(Cursor::new),
-    }))
+    Ok(Json(page.into()))
 }
 
 /// One of them, with what it is about.

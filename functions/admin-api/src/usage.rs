@@ -13,7 +13,8 @@ use tollgate_domain::id::CustomerId;
 use tollgate_domain::window::Day;
 use tollgate_store::StoreError;
 use tollgate_web::{
-    Adjustments, AdjustmentsQuery, AdminCaller, Cursor, JsonBody, PathParam, Problem, QueryParams,
+    AdjustmentView, AdjustmentsQuery, AdminCaller, Cursor, JsonBody, List, PathParam, Problem,
+    QueryParams,
 };
 use usage_writer::{Entry, Fate};
 
@@ -148,13 +149,7 @@ struct LogQuery {
     cursor: Option<Cursor>,
 }
 
-/// Entries that were counted, by the day of their records.
-#[derive(Debug, Serialize)]
-struct Log {
-    data: Vec<LoggedView>,
-    next_cursor: Option<Cursor>,
-}
-
+/// An entry that was counted.
 #[derive(Debug, Serialize)]
 struct LoggedView {
     /// Of the records that were counted; an entry of several days comes once for each.
@@ -169,7 +164,7 @@ async fn log(
     State(app): State<App>,
     _: AdminCaller,
     QueryParams(query): QueryParams<LogQuery>,
-) -> Result<Json<Log>, Problem> {
+) -> Result<Json<List<LoggedView>>, Problem> {
     let today = Day::containing(app.clock.now());
     let days = (query.from.unwrap_or(today), query.to.unwrap_or(today));
     if days.0 > days.1 {
@@ -186,7 +181,7 @@ async fn log(
             event: RawValue::from_string(text).map_err(Problem::internal)?,
         })
     });
-    Ok(Json(Log {
+    Ok(Json(List {
         data: data.collect::<Result<_, Problem>>()?,
         next_cursor: page.next.map(Cursor::new),
     }))
@@ -197,7 +192,7 @@ async fn adjustments(
     _: AdminCaller,
     PathParam(customer): PathParam<CustomerId>,
     QueryParams(query): QueryParams<AdjustmentsQuery>,
-) -> Result<Json<Adjustments>, Problem> {
+) -> Result<Json<List<AdjustmentView>>, Problem> {
     let month = query.month_at(app.clock.now());
     let page = app
         .store

@@ -13,7 +13,8 @@ use tollgate_domain::window::Month;
 use tollgate_runtime::{Clock, Entropy, Env, aws, config};
 use tollgate_store::Store;
 use tollgate_web::{
-    Adjustments, AdjustmentsQuery, Amount, CustomerCaller, Problem, QueryParams, SignedAmount,
+    AdjustmentView, AdjustmentsQuery, Amount, CustomerCaller, List, Problem, QueryParams,
+    SignedAmount,
 };
 
 /// What the function works with.
@@ -173,7 +174,7 @@ async fn adjustments(
     State(app): State<App>,
     caller: CustomerCaller,
     QueryParams(query): QueryParams<AdjustmentsQuery>,
-) -> Result<Json<Adjustments>, Problem> {
+) -> Result<Json<List<AdjustmentView>>, Problem> {
     let month = query.month_at(app.clock.now());
     let page = app
         .store

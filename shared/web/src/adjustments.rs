@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tollgate_domain::id::PlanId;
 use tollgate_domain::window::Month;
-use tollgate_store::{CountedAdjustment, Page};
+use tollgate_store::CountedAdjustment;
 
 use crate::{Cursor, SignedAmount};
 
@@ -31,15 +31,9 @@ impl AdjustmentsQuery {
     }
 }
 
-/// A page of adjustments, by day.
+/// An adjustment as it was counted.
 #[derive(Debug, Clone, Serialize)]
-pub struct Adjustments {
-    data: Vec<AdjustmentView>,
-    next_cursor: Option<Cursor>,
-}
-
-#[derive(Debug, Clone, Serialize)]
-struct AdjustmentView {
+pub struct AdjustmentView {
     time: Timestamp,
     plan: PlanId,
     billable_calls: i64,
@@ -62,16 +56,6 @@ impl From<CountedAdjustment> for AdjustmentView {
             source: counted.source,
             id: counted.id,
             received_at: counted.received_at,
-        }
-    }
-}
-
-impl From<Page<CountedAdjustment>> for Adjustments {
-    fn from(page: Page<CountedAdjustment>) -> Self {
-        let data = page.items.into_iter().map(AdjustmentView::from);
-        Self {
-            data: data.collect(),
-            next_cursor: page.next.map(Cursor::new),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
+use tollgate_store::Page;
 
 /// The page size without a `limit`, and the largest.
 const DEFAULT_LIMIT: usize = 50;
@@ -76,6 +77,24 @@ impl TryFrom<String> for Cursor {
 
     fn try_from(text: String) -> Result<Self, InvalidCursor> {
         text.parse()
+    }
+}
+
+/// A page of a list, as callers see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct List<T> {
+    /// The items of the page.
+    pub data: Vec<T>,
+    /// Where the next page begins; `null` if this is the last.
+    pub next_cursor: Option<Cursor>,
+}
+
+impl<T, U: From<T>> From<Page<T>> for List<U> {
+    fn from(page: Page<T>) -> Self {
+        Self {
+            data: page.items.into_iter().map(U::from).collect(),
+            next_cursor: page.next.map(Cursor::new),
+        }
     }
 }
 

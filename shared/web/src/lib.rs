@@ -9,10 +9,10 @@ mod money;
 mod problem;
 mod serve;
 
-pub use adjustments::{Adjustments, AdjustmentsQuery};
+pub use adjustments::{AdjustmentView, AdjustmentsQuery};
 pub use body::{JsonBody, MAX_BODY, Object, PathParam, QueryParams, nullable};
 pub use caller::{AdminCaller, CustomerCaller};
-pub use cursor::{Cursor, InvalidCursor, PageParams};
+pub use cursor::{Cursor, InvalidCursor, List, PageParams};
 pub use idempotency::IdempotencyKey;
 pub use money::{Amount, SignedAmount};
 pub use problem::Problem;
