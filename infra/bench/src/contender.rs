@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use crate::dynamodb::DynamoDb;
-use crate::runtime_api::{Report, RuntimeApi, Start};
+use crate::runtime_api::{Answered, Report, RuntimeApi, Start};
 
 /// Far longer than the slowest start or answer.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -72,11 +72,30 @@ pub(crate) struct Memory {
 }
 
 impl Contender {
-    /// Starts a process, and waits until it is ready for an event.
+    /// Starts a process that reaches DynamoDB, and waits until it is ready for an event.
     pub(crate) async fn start(
         &self,
         endpoint: &DynamoDb,
         scheme: Scheme,
+    ) -> Result<Process, ContenderError> {
+        self.start_as(|command| match scheme {
+            Scheme::Http => command.env("AWS_ENDPOINT_URL_DYNAMODB", endpoint.http()),
+            Scheme::Https => command
+                .env("AWS_ENDPOINT_URL_DYNAMODB", endpoint.https())
+                .env("AWS_CA_BUNDLE", endpoint.certificate())
+                .env("NODE_EXTRA_CA_CERTS", endpoint.certificate()),
+        })
+        .await
+    }
+
+    /// The same of a process that reaches what its variables name.
+    pub(crate) async fn start_alone(&self) -> Result<Process, ContenderError> {
+        self.start_as(|command| command).await
+    }
+
+    async fn start_as(
+        &self,
+        reaching: impl FnOnce(&mut Command) -> &mut Command,
     ) -> Result<Process, ContenderError> {
         let cannot_run = |error| ContenderError::Run(self.name.clone(), error);
         let mut api = RuntimeApi::start().await.map_err(cannot_run)?;
@@ -106,15 +125,8 @@ impl Contender {
             .stdout(log.try_clone().map_err(cannot_run)?)
             .stderr(log)
             .kill_on_drop(true);
-        match scheme {
-            Scheme::Http => command.env("AWS_ENDPOINT_URL_DYNAMODB", endpoint.http()),
-            Scheme::Https => command
-                .env("AWS_ENDPOINT_URL_DYNAMODB", endpoint.https())
-                .env("AWS_CA_BUNDLE", endpoint.certificate())
-                .env("NODE_EXTRA_CA_CERTS", endpoint.certificate()),
-        };
         let spawned = Instant::now();
-        let mut child = command.spawn().map_err(cannot_run)?;
+        let mut child = reaching(&mut command).spawn().map_err(cannot_run)?;
         let report = tokio::select! {
             report = timeout(PATIENCE, api.report()) => report.ok(),
             _ = child.wait() => None,
@@ -122,7 +134,7 @@ impl Contender {
         let start = match report.ok_or_else(|| ContenderError::Silent(self.name.clone()))? {
             Report::Started(start) => start,
             Report::Failed(said) => return Err(failed(&self.name, &said)),
-            Report::Answered { .. } => return Err(ContenderError::Unasked(self.name.clone())),
+            Report::Answered(_) => return Err(ContenderError::Unasked(self.name.clone())),
         };
         Ok(Process {
             contender: self.name.clone(),
@@ -158,15 +170,29 @@ impl Process {
     /// Hands it an event. Returns how long the answer took, which allows the call and says how it
     /// stands against its limits.
     pub(crate) async fn invoke(&mut self, event: &Bytes) -> Result<Duration, ContenderError> {
+        let answered = self.ask(event).await?;
+        if allows(&answered.answer) {
+            Ok(answered.took())
+        } else {
+            Err(failed(&self.contender, &answered.answer))
+        }
+    }
+
+    /// Hands it an event, as soon as Lambda would, and waits for the answer, whatever that is.
+    pub(crate) async fn ask(&mut self, event: &Bytes) -> Result<Answered, ContenderError> {
         self.api.send(event.clone());
         let report = timeout(PATIENCE, self.api.report()).await;
         match report.map_err(|_| ContenderError::Silent(self.contender.clone()))? {
-            Report::Answered { took, answer } if allows(&answer) => Ok(took),
-            Report::Answered { answer: said, .. } | Report::Failed(said) => {
-                Err(failed(&self.contender, &said))
-            }
+            Report::Answered(answered) => Ok(answered),
+            Report::Failed(said) => Err(failed(&self.contender, &said)),
             Report::Started(_) => Err(ContenderError::Unasked(self.contender.clone())),
         }
+    }
+
+    /// Waits until Lambda could hand it the next event.
+    pub(crate) async fn idle(&mut self) -> Result<(), ContenderError> {
+        let idle = timeout(PATIENCE, self.api.idle()).await;
+        idle.map_err(|_| ContenderError::Silent(self.contender.clone()))
     }
 
     /// What the process occupies.

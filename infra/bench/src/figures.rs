@@ -42,8 +42,9 @@ struct Ratios {
     rss_ratio: f64,
 }
 
+/// What a figure is held against.
 #[derive(Debug, Clone, Copy)]
-enum Target {
+pub(crate) enum Target {
     AtMost(f64),
     AtLeast(f64),
 }
@@ -64,6 +65,24 @@ impl std::fmt::Display for Target {
             Self::AtLeast(bound) => write!(f, "≥ {}", number(*bound)),
         }
     }
+}
+
+/// The header of a table of [`line`]s.
+pub(crate) const HEADER: [&str; 4] = ["figure", "measured", "target", ""];
+
+/// What it is, the figure, the target, and whether that is met.
+pub(crate) fn line(name: &str, value: Option<f64>, target: Option<Target>) -> [String; 4] {
+    let verdict = match (value, target) {
+        (Some(value), Some(target)) if target.is_met(value) => "met",
+        (Some(_), Some(_)) => "**missed**",
+        _ => "",
+    };
+    [
+        name.to_owned(),
+        value.map_or("not measured".to_owned(), number),
+        target.map_or(String::new(), |target| target.to_string()),
+        verdict.to_owned(),
+    ]
 }
 
 impl Figures {
@@ -113,24 +132,10 @@ impl Figures {
 
     /// The figures beside their targets.
     pub(crate) fn table(&self) -> String {
-        table(["figure", "measured", "target", ""], &self.lines())
+        table(HEADER, &self.lines())
     }
 
-    /// A line for each: what it is, the figure, the target, and whether that is met.
     fn lines(&self) -> Vec<[String; 4]> {
-        let line = |name: &str, value: Option<f64>, target: Option<Target>| {
-            let verdict = match (value, target) {
-                (Some(value), Some(target)) if target.is_met(value) => "met",
-                (Some(_), Some(_)) => "**missed**",
-                _ => "",
-            };
-            [
-                name.to_owned(),
-                value.map_or("not measured".to_owned(), number),
-                target.map_or(String::new(), |target| target.to_string()),
-                verdict.to_owned(),
-            ]
-        };
         let at_most = |bound| Some(Target::AtMost(bound));
         // The one that is further of an absolute bound and four times the floor.
         let one_write = at_most((4.0 * self.floor_us).max(350.0));
@@ -214,7 +219,8 @@ fn init(tls: &TlsStarts) -> (Until, &Samples) {
     }
 }
 
-fn rounded(value: f64) -> f64 {
+/// As figures are written down.
+pub(crate) fn rounded(value: f64) -> f64 {
     (value * 1e4).round() / 1e4
 }
 

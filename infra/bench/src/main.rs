@@ -1,5 +1,5 @@
 //! `cargo run --release -p bench -- authorizer`: measures the authorizer's release binary beside a
-//! floor and its peers.
+//! floor and its peers. `writer` and `metering` measure the usage-writer and the metering layer.
 
 #![allow(
     clippy::float_arithmetic,
@@ -11,6 +11,7 @@
     reason = "a command line speaks on its standard streams"
 )]
 
+mod bus;
 mod contender;
 mod core;
 mod cost;
@@ -19,6 +20,7 @@ mod effort;
 mod figures;
 mod handler;
 mod latency;
+mod metering;
 mod page;
 mod peers;
 mod plot;
@@ -36,6 +38,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 use tollgate_runtime::Chain;
 
@@ -68,6 +71,12 @@ enum Command {
         #[arg(long, value_name = "PATH")]
         json: Option<PathBuf>,
     },
+    /// The metering layer, and whether a caller waits for what follows an answer. Prints a table.
+    Metering {
+        /// Writes the figures to this file as well.
+        #[arg(long, value_name = "PATH")]
+        json: Option<PathBuf>,
+    },
 }
 
 #[derive(clap::Args)]
@@ -91,6 +100,7 @@ async fn main() -> ExitCode {
         match &command {
             Command::Authorizer(args) => measure(args).await,
             Command::Writer { json } => measure_writer(json.as_deref()).await,
+            Command::Metering { json } => measure_metering(json.as_deref()).await,
         }
     };
     // Ending a run drops its processes, which ends them.
@@ -131,10 +141,7 @@ async fn measure(args: &Args) -> Result<(), Failure> {
         traffic_table(&results),
     ];
     print!("{}", tables.join("\n"));
-    if let Some(path) = &args.json {
-        let json = serde_json::to_string_pretty(&figures)?;
-        write(path, &format!("{json}\n"))?;
-    }
+    write_figures(args.json.as_deref(), &figures)?;
     if !args.quick && args.profile == RELEASE {
         let docs = Path::new(ROOT).join("docs");
         let page = page::page(&results, &figures, &effort, &machine().await?);
@@ -149,11 +156,21 @@ async fn measure(args: &Args) -> Result<(), Failure> {
 async fn measure_writer(json: Option<&Path>) -> Result<(), Failure> {
     let figures = writer::measure().await?;
     print!("{}", figures.table());
-    if let Some(path) = json {
-        let json = serde_json::to_string_pretty(&figures)?;
-        write(path, &format!("{json}\n"))?;
-    }
-    Ok(())
+    write_figures(json, &figures)
+}
+
+async fn measure_metering(json: Option<&Path>) -> Result<(), Failure> {
+    let figures = metering::measure().await?;
+    print!("{}", figures.table());
+    write_figures(json, &figures)
+}
+
+fn write_figures(path: Option<&Path>, figures: &impl Serialize) -> Result<(), Failure> {
+    let Some(path) = path else {
+        return Ok(());
+    };
+    let json = serde_json::to_string_pretty(figures)?;
+    write(path, &format!("{json}\n"))
 }
 
 fn write(path: &Path, text: &str) -> Result<(), Failure> {

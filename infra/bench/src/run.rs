@@ -16,7 +16,7 @@ use crate::peers::{self, Peer};
 use crate::report::{Measured, NotMeasured, PeerResults, Results};
 use crate::shapes;
 use crate::tables::{self, STACK, SeedError};
-use crate::tools::{ToolError, build, target_dir, zipped};
+use crate::tools::{ToolError, build, build_bare, target_dir, zipped};
 
 /// Starts that are not counted: they fill the page cache.
 const DISCARDED_STARTS: usize = 3;
@@ -50,7 +50,7 @@ pub(crate) async fn authorizer(effort: &Effort, profile: &str) -> Result<Results
     progress(&format!("logs go to {}", dir.display()));
     progress("building the authorizer and the floor");
     let binary = build("authorizer", "authorizer", profile).await?;
-    let floor_binary = build("bench", "floor", profile).await?;
+    let floor_binary = build_bare("bench", "floor", profile).await?;
     let aws = tables::services()?;
     let events = tables::seed(&aws).await?;
     let endpoint = DynamoDb::start(aws.clone(), &dir)?;
@@ -128,7 +128,7 @@ pub(crate) async fn authorizer(effort: &Effort, profile: &str) -> Result<Results
     })
 }
 
-fn progress(what: &str) {
+pub(crate) fn progress(what: &str) {
     eprintln!("bench: {what}");
 }
 
@@ -143,7 +143,12 @@ fn variables(stack: &Stack) -> Result<Vec<(String, String)>, InvalidTemplate> {
     Ok(stack.variables("AuthorizerFunction")?.into_iter().collect())
 }
 
-fn binary_in(dir: &Path, name: &str, binary: &Path, variables: Vec<(String, String)>) -> Contender {
+pub(crate) fn binary_in(
+    dir: &Path,
+    name: &str,
+    binary: &Path,
+    variables: Vec<(String, String)>,
+) -> Contender {
     Contender {
         name: name.to_owned(),
         program: binary.to_owned(),

@@ -91,9 +91,28 @@ pub(crate) async fn build(
     binary: &str,
     profile: &str,
 ) -> Result<PathBuf, ToolError> {
+    build_with(&[], package, binary, profile).await
+}
+
+/// The same without the features that its package has by default.
+pub(crate) async fn build_bare(
+    package: &str,
+    binary: &str,
+    profile: &str,
+) -> Result<PathBuf, ToolError> {
+    build_with(&["--no-default-features"], package, binary, profile).await
+}
+
+async fn build_with(
+    options: &[&str],
+    package: &str,
+    binary: &str,
+    profile: &str,
+) -> Result<PathBuf, ToolError> {
     let mut command = cargo();
     command.args(["build", "--locked", "--profile", profile]);
     command.args(["--package", package, "--bin", binary]);
+    command.args(options);
     command.arg("--message-format=json-render-diagnostics");
     let printed = run(&mut command).await?;
     let built = printed

@@ -198,7 +198,7 @@ pub enum Defect {
     #[error("not of the documented shape: {0}")]
     Shape(String),
     /// A version that this release does not read.
-    #[error("type {0:?} is not one that this release reads")]
+    #[error("type \"{0}\" is not one that this release reads")]
     Version(String),
     /// No record or adjustment, or too many.
     #[error("{0} {1}; an entry has 1 to {2}")]
@@ -378,7 +378,7 @@ fn is_known(r#type: &str) -> bool {
 }
 
 fn version(found: &str) -> Defect {
-    Defect::Version(found.chars().take(64).collect())
+    Defect::Version(found.escape_debug().take(64).collect())
 }
 
 fn read<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, Defect> {
