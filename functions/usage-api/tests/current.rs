@@ -1,4 +1,4 @@
-//! `GET /api/usage/current`, called as the gateway calls it.
+//! `GET /api/usage/current` and `…/adjustments`, called as the gateway calls them.
 
 use axum::Router;
 use serde_json::{Value, json};
@@ -33,6 +33,13 @@ fn function(at: &Fixture) -> Router {
 
 fn event() -> Event {
     Event::load("usage-api/current")
+}
+
+/// One for each operation.
+fn events() -> Vec<Event> {
+    let names = Event::names("usage-api").into_iter();
+    let load = |name: String| Event::load(&format!("usage-api/{name}"));
+    names.map(load).collect()
 }
 
 async fn current(at: &Fixture, customer: &str, plan: &str) -> Value {
@@ -180,27 +187,33 @@ async fn a_month_begins_and_ends_at_midnight_utc() {
 }
 
 #[tokio::test]
-async fn it_is_for_customers_alone_and_changes_nothing() {
+async fn all_of_it_is_for_customers_alone_and_changes_nothing() {
     let at = Fixture::at(NOW);
     let before = stored(&at);
-    needs_a_customer(&function(&at), &event()).await;
+    for event in events() {
+        needs_a_customer(&function(&at), &event).await;
+    }
     assert_eq!(stored(&at), before);
 }
 
 #[tokio::test]
-async fn the_function_has_this_route_alone_in_any_stage() {
+async fn the_function_has_these_routes_alone_in_any_stage() {
     let at = Fixture::at(NOW);
-    has_no_other_routes(&function(&at), &event()).await;
-    ignores_the_stage(&function(&at), &event()).await;
+    for event in events() {
+        has_no_other_routes(&function(&at), &event).await;
+        ignores_the_stage(&function(&at), &event).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn while_the_store_is_down_it_says_to_try_again() {
     let at = Fixture::at(NOW);
     at.aws.inject(|_| Fault::Throttled);
-    let answer = call(&function(&at), &event()).await;
-    answer.problem(503, "temporarily-unavailable", None);
-    assert_eq!(answer.header("retry-after"), Some("1"));
+    for event in events() {
+        let answer = call(&function(&at), &event).await;
+        answer.problem(503, "temporarily-unavailable", None);
+        assert_eq!(answer.header("retry-after"), Some("1"));
+    }
 }
 
 #[tokio::test]
