@@ -67,7 +67,7 @@ impl std::fmt::Display for Target {
     }
 }
 
-/// The header of a table of [`line`]s.
+/// The header of a table of [`line()`]s.
 pub(crate) const HEADER: [&str; 4] = ["figure", "measured", "target", ""];
 
 /// What it is, the figure, the target, and whether that is met.
