@@ -15,7 +15,7 @@ use tollgate_web::{AdminCaller, Cursor, JsonBody, List, PathParam, Problem, Quer
 use usage_writer::{Entry, Fate};
 
 use crate::App;
-use crate::usage::{DefectView, not_countable, unknown};
+use crate::usage::{DefectView, not_countable};
 
 /// The source of what is replayed.
 const SOURCE: &str = "tollgate:quarantine";
@@ -128,7 +128,7 @@ async fn dismiss(
     _: AdminCaller,
     PathParam(id): PathParam<Cursor>,
 ) -> Result<StatusCode, Problem> {
-    let id = id.place().parse().map_err(|_| nothing())?;
+    let id = named(&id)?;
     match app.store.close_set_aside(&id, Closed::Dismissed).await? {
         None => Err(nothing()),
         Some(Closed::Dismissed) => Ok(StatusCode::NO_CONTENT),
@@ -195,7 +195,7 @@ async fn replay(
     app.metrics.write();
     let mut outcome = "duplicate";
     for of_entry in outcomes {
-        match of_entry.map_err(unknown)? {
+        match of_entry? {
             Fate::Counted => outcome = "counted",
             Fate::Duplicate => {}
             Fate::Conflict => {
@@ -234,13 +234,17 @@ fn countable(item: &SetAside, body: &[u8]) -> Option<Map<String, Value>> {
     }
 }
 
+fn named(id: &Cursor) -> Result<QuarantineId, Problem> {
+    id.place().parse().map_err(|_| nothing())
+}
+
 fn nothing() -> Problem {
     Problem::not_found("There is nothing of that name.")
 }
 
 impl App {
     async fn find(&self, id: &Cursor) -> Result<(SetAside, Vec<u8>), Problem> {
-        let id: QuarantineId = id.place().parse().map_err(|_| nothing())?;
+        let id = named(id)?;
         self.store.set_aside(&id).await?.ok_or_else(nothing)
     }
 }

@@ -11,7 +11,6 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::window::Day;
-use tollgate_store::StoreError;
 use tollgate_web::{
     AdjustmentView, AdjustmentsQuery, AdminCaller, Cursor, JsonBody, List, PathParam, Problem,
     QueryParams,
@@ -105,7 +104,8 @@ async fn count(
     let mut counted = Vec::with_capacity(outcomes.len());
     let mut conflicts = Vec::new();
     for (at, (entry, outcome)) in entries.iter().zip(outcomes).enumerate() {
-        let outcome = match outcome.map_err(unknown)? {
+        // What is not known may have been counted, and is found to be when it is sent again.
+        let outcome = match outcome? {
             Fate::Counted => "counted",
             Fate::Duplicate => "duplicate",
             Fate::Conflict => {
@@ -126,15 +126,6 @@ async fn count(
         return Err(Problem::conflict(detail).with("conflicts", conflicts));
     }
     Ok(Json(Counted { data: counted }))
-}
-
-/// What was sent may have been counted, and is when it is sent again.
-pub(crate) fn unknown(error: Arc<StoreError>) -> Problem {
-    if error.is_transient() {
-        Problem::unavailable(error)
-    } else {
-        Problem::internal(error)
-    }
 }
 
 /// The query of the log.

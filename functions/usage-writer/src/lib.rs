@@ -163,8 +163,7 @@ pub async fn handle(app: &App, batch: SqsEvent) -> SqsBatchResponse {
 
 /// The entry in a message.
 fn read(body: &str) -> Result<Entry, Defect> {
-    let event: Event<'_> =
-        serde_json::from_str(body).map_err(|error| Defect::Shape(error.to_string()))?;
+    let event: Event<'_> = serde_json::from_str(body).map_err(|error| Defect::shape(&error))?;
     Entry::read(event.detail.get())
 }
 

@@ -185,6 +185,9 @@ async fn what_can_never_be_counted_does_not_come_again() {
     check_hopeless("", "EOF while parsing").await;
     check_hopeless("usage", "expected value").await;
     check_hopeless("[]", "invalid length 0").await;
+    // Quoted whole, this would be a reason that no item can hold.
+    let long = json!("\u{1}".repeat(200_000)).to_string();
+    check_hopeless(&long, "invalid type: string").await;
     check_hopeless("{}", "missing field `detail`").await;
     check_hopeless(&good.to_string(), "missing field `detail`").await;
     check_hopeless(&around("e-1", "\"text\""), "invalid type").await;

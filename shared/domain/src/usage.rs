@@ -233,7 +233,9 @@ pub enum Defect {
 }
 
 impl Defect {
-    fn shape(error: &serde_json::Error) -> Self {
+    /// What a JSON reader says, in few words: it may quote all that it has read.
+    #[must_use]
+    pub fn shape(error: &serde_json::Error) -> Self {
         let mut said = error.to_string();
         // A place within an item says nothing to whoever sees the whole entry.
         if let Some(at) = said.rfind(" at line ").filter(|_| error.is_data()) {

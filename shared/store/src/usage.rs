@@ -503,12 +503,7 @@ impl Store {
         customer: &CustomerId,
         month: Month,
     ) -> Result<Tally, StoreError> {
-        let items = self.usage_items(customer, month_sk(month)).await?;
-        let mut sum = Tally::default();
-        for (_, item) in &items {
-            sum.merge(&read_tally(item)?);
-        }
-        Ok(sum)
+        self.tally(customer, month_sk(month)).await
     }
 
     /// The tallies of the days of a customer's month.
@@ -542,7 +537,12 @@ impl Store {
         customer: &CustomerId,
         day: Day,
     ) -> Result<Tally, StoreError> {
-        let items = self.usage_items(customer, day_sk(day)).await?;
+        self.tally(customer, day_sk(day)).await
+    }
+
+    /// What the items of a tally come to.
+    async fn tally(&self, customer: &CustomerId, sk: String) -> Result<Tally, StoreError> {
+        let items = self.usage_items(customer, sk).await?;
         let mut sum = Tally::default();
         for (_, item) in &items {
             sum.merge(&read_tally(item)?);

@@ -1,10 +1,12 @@
 //! Reads: which of them see what was written just before, and where one window ends.
 
+use std::future::ready;
 use std::sync::{Arc, Mutex};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tollgate_domain::usage::Tally;
-use tollgate_local_aws::Fault;
+use tollgate_local_aws::{Fault, wire};
+use tollgate_store::Store;
 
 mod common;
 
@@ -82,4 +84,40 @@ async fn a_day_without_billable_calls_is_not_billed() {
     let days = at.store.billable_days(&p("acme"), p("2026-11")).await;
     let expected = [(p("2026-11-02"), [(p("pro"), billable(1))].into())];
     assert_eq!(days.unwrap(), expected.into());
+}
+
+/// Leaves all but one key of the first batch unread, as a busy table does.
+#[tokio::test(start_paused = true)]
+async fn what_a_batch_leaves_unread_is_read_by_the_next() {
+    let keys: Vec<Key> = (1..=3).map(Key::of_acme).collect();
+    let at = with_keys(&keys.iter().collect::<Vec<_>>()).await;
+    let (aws, batches) = (at.aws.clone(), Arc::new(Mutex::new(Vec::new())));
+    let sizes = Arc::clone(&batches);
+    let client = wire::http_client(move |call| {
+        let mut request: Value = serde_json::from_str(&call.body).unwrap();
+        let of_table = &mut request["RequestItems"]["test-accounts"]["Keys"];
+        let mut unread = of_table.as_array().unwrap().clone();
+        let mut sizes = sizes.lock().unwrap();
+        sizes.push(unread.len());
+        let read = if sizes.len() == 1 { 1 } else { unread.len() };
+        *of_table = unread.drain(..read).collect();
+        let (status, answer) = aws.answer(&call.target, &request.to_string());
+        let mut answer: Value = serde_json::from_str(&answer).unwrap();
+        if !unread.is_empty() {
+            answer["UnprocessedKeys"] = json!({ "test-accounts": { "Keys": unread } });
+        }
+        ready(Some((status, answer.to_string())))
+    });
+    let sdk = at
+        .aws
+        .sdk_config()
+        .into_builder()
+        .http_client(client)
+        .build();
+    let store = Store::new(&sdk, "test", at.clock(), at.entropy.clone());
+    let ids = keys.iter().map(|key| key.record.id.clone());
+    let owners = store.key_owners(ids.collect()).await.unwrap();
+    assert_eq!(owners.len(), 3);
+    // The ids, in two batches, and then the keys.
+    assert_eq!(*batches.lock().unwrap(), [3, 2, 3]);
 }

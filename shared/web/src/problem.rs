@@ -174,6 +174,12 @@ impl IntoResponse for Problem {
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
+        Arc::new(error).into()
+    }
+}
+
+impl From<Arc<StoreError>> for Problem {
+    fn from(error: Arc<StoreError>) -> Self {
         if error.is_no_place() {
             Self::bad_request(format!("In the query: {InvalidCursor}."))
         } else if error.is_transient() {
