@@ -110,9 +110,15 @@ impl Gateway {
         })
     }
 
-    /// Ends the authorizer's instance, as Lambda ends one: what it has reserved goes back.
+    /// Ends the functions' instances, as Lambda ends them: what the authorizer has reserved goes back, and
+    /// metered functions flush for the last time.
     pub(crate) async fn end(&self) {
         self.authorizer.end().await;
+        for (_, function) in &self.routes {
+            if let Some(emitter) = &function.emitter {
+                emitter.close().await;
+            }
+        }
     }
 
     /// Answers a request as the deployed API would.

@@ -247,6 +247,26 @@ async fn a_caller_who_hangs_up_loses_no_record() {
     assert_eq!(usage["metered"]["calls"], 2);
 }
 
+#[tokio::test]
+async fn what_a_function_still_holds_is_put_on_the_bus_when_the_product_stops() {
+    use tollgate_local_aws::Fault;
+
+    let target = Target::at(NOW).await;
+    target.customer("acme", "pro").await;
+    let (client, _) = target.key(json!({ "customer_id": "acme" })).await;
+    let aws = target.running.aws.clone();
+    aws.inject(|call| match call.operation() {
+        "PutEvents" => Fault::RequestLost,
+        _ => Fault::None,
+    });
+    let pong = client.get("/api/secure/ping").await.unwrap();
+    assert_eq!(pong.status, StatusCode::OK);
+    aws.heal();
+    assert_eq!(aws.queue().counts().unwrap().queued, 0);
+    target.running.stop().await.unwrap();
+    assert_eq!(aws.queue().counts().unwrap().queued, 1);
+}
+
 /// Puts one event on the bus over the AWS protocol.
 async fn put_events(target: &Target, what: &str, detail: serde_json::Value) {
     let answer = calls::put_event(&target.anyone, &detail).await;
