@@ -28,6 +28,12 @@ pub const ADJUSTMENT_TYPE: &str = "tollgate.adjustment.v1";
 pub const MAX_RECORDS: usize = 100;
 /// The most adjustments in one: each is an item of its own.
 pub const MAX_ADJUSTMENTS: usize = 20;
+/// The most parts that the cost of one call has.
+pub const MAX_COSTS: usize = 16;
+/// Bytes of a provider's name.
+pub const MAX_PROVIDER: usize = 64;
+/// Bytes of a model's.
+pub const MAX_MODEL: usize = 128;
 /// A record this far in the future is taken for a broken clock.
 pub const MAX_AHEAD: SignedDuration = SignedDuration::from_mins(5);
 /// A record older than this is too late to count.
@@ -490,15 +496,15 @@ impl UsageRecord {
                 return Err(Defect::Bounds(name));
             }
         }
-        if self.costs.len() > 16 {
+        if self.costs.len() > MAX_COSTS {
             return Err(Defect::Bounds("costs"));
         }
         for cost in &self.costs {
             if let Some(provider) = &cost.provider {
-                text("provider", provider, 64)?;
+                text("provider", provider, MAX_PROVIDER)?;
             }
             if let Some(model) = &cost.model {
-                text("model", model, 128)?;
+                text("model", model, MAX_MODEL)?;
             }
             let tokens = [cost.input_tokens, cost.output_tokens, cost.tokens];
             if tokens.iter().any(|n| *n > MAX_NUMBER) || cost.micro_usd > MAX_COST {

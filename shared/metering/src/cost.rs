@@ -5,7 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use jiff::Timestamp;
 use tollgate_domain::llm::{LlmPrices, Tokens};
 use tollgate_domain::money::MicroUsd;
-use tollgate_domain::usage::Cost;
+use tollgate_domain::usage::{Cost, MAX_COSTS, MAX_MODEL, MAX_PROVIDER};
+
+/// The provider of what is added beyond the parts that a record has.
+const OTHERS: &str = "others";
 
 /// Collects the cost of one call. A request extension that the layer puts there: a handler adds to
 /// it as often as it likes, one time for each provider that served the call.
@@ -42,8 +45,8 @@ impl RequestCost {
         let price = self.prices.cost(provider, model, tokens, self.at);
         let micro_usd = price.unwrap_or_default();
         self.add(Cost {
-            provider: Some(provider.to_ascii_lowercase()),
-            model: model.map(str::to_ascii_lowercase),
+            provider: Some(name(provider, MAX_PROVIDER)),
+            model: model.map(|model| name(model, MAX_MODEL)),
             input_tokens: tokens.input,
             output_tokens: tokens.output,
             tokens: tokens.other,
@@ -61,10 +64,16 @@ impl RequestCost {
         });
     }
 
-    /// Keeps one part for each model: a record with many is refused.
-    fn add(&self, cost: Cost) {
+    /// Keeps one part for each model, and no more than a record may have: what is refused is not billed.
+    fn add(&self, mut cost: Cost) {
         let mut costs = self.costs.lock().unwrap_or_else(PoisonError::into_inner);
         let of = |part: &Cost| (part.provider.clone(), part.model.clone(), part.unpriced);
+        let is_new = !costs.iter().any(|part| of(part) == of(&cost));
+        // Two are left for the rest: with a price and without.
+        if is_new && costs.len() >= MAX_COSTS - 2 {
+            cost.provider = Some(OTHERS.to_owned());
+            cost.model = None;
+        }
         match costs.iter_mut().find(|part| of(part) == of(&cost)) {
             Some(part) => {
                 part.input_tokens = part.input_tokens.saturating_add(cost.input_tokens);
@@ -79,4 +88,17 @@ impl RequestCost {
     pub(crate) fn take(&self) -> Vec<Cost> {
         std::mem::take(&mut self.costs.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// A name as records have it: in lower case, printable, and neither empty nor longer than `max` bytes.
+fn name(given: &str, max: usize) -> String {
+    let lower = given.chars().map(|c| c.to_ascii_lowercase());
+    let mut name: String = lower
+        .map(|c| if c.is_control() { '_' } else { c })
+        .collect();
+    name.truncate(name.floor_char_boundary(max));
+    if name.is_empty() {
+        name.push_str("unnamed");
+    }
+    name
 }

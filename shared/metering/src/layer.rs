@@ -18,6 +18,9 @@ use tower::{Layer, Service};
 
 use crate::{Emitter, RequestCost};
 
+/// The status of a call that its function did not answer: what the gateway makes of that.
+const UNANSWERED: u16 = 502;
+
 /// Meters the services it is put around.
 #[derive(Debug, Clone)]
 pub struct MeteringLayer {
@@ -54,11 +57,12 @@ pub struct MeteringService<S> {
     layer: MeteringLayer,
 }
 
-/// What of a request its record and its answer's header fields are made of.
+/// A call under way. Its record is made when this is dropped: a handler that panics, or that is dropped
+/// before it has answered, was called all the same.
 struct Call {
-    customer: CustomerId,
-    /// The record, but for what only the answer tells.
-    record: UsageRecord,
+    emitter: Emitter,
+    /// Taken when the call ends.
+    of: Option<(CustomerId, UsageRecord)>,
     cost: RequestCost,
     started: Instant,
 }
@@ -82,13 +86,11 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let headers = limit_headers(&request);
         let call = self.layer.begin(&mut request);
-        let emitter = self.layer.emitter.clone();
         let answer = self.inner.call(request);
         Box::pin(async move {
             let outcome = answer.await;
-            if let Some(call) = call {
-                let (customer, record) = call.end(outcome.as_ref().ok());
-                emitter.record(customer, record);
+            if let (Some(call), Ok(answer)) = (call, &outcome) {
+                call.answered(answer);
             }
             outcome.map(|mut answer| {
                 for (name, value) in headers {
@@ -124,7 +126,7 @@ impl MeteringLayer {
             plan,
             method: request.method().to_string(),
             endpoint: context.resource_path.clone().unwrap_or_default(),
-            status: 0,
+            status: UNANSWERED,
             latency_ms: 0,
             request_bytes: size(request.body()),
             response_bytes: None,
@@ -134,8 +136,8 @@ impl MeteringLayer {
         let cost = RequestCost::new(Arc::clone(&self.prices), now);
         request.extensions_mut().insert(cost.clone());
         Some(Call {
-            customer: id,
-            record,
+            emitter: self.emitter.clone(),
+            of: Some((id, record)),
             cost,
             started: Instant::now(),
         })
@@ -143,15 +145,24 @@ impl MeteringLayer {
 }
 
 impl Call {
-    fn end<R: Body>(mut self, answer: Option<&Response<R>>) -> (CustomerId, UsageRecord) {
+    fn answered<R: Body>(mut self, answer: &Response<R>) {
+        if let Some((_, record)) = &mut self.of {
+            record.status = answer.status().as_u16();
+            record.response_bytes = size(answer.body());
+        }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        let Some((customer, mut record)) = self.of.take() else {
+            return;
+        };
         let elapsed = self.started.elapsed();
-        // An error becomes a 502 at the gateway.
-        self.record.status = answer.map_or(502, |answer| answer.status().as_u16());
-        self.record.response_bytes = answer.and_then(|answer| size(answer.body()));
-        self.record.latency_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-        self.record.costs = self.cost.take();
-        self.record.billable = Some(self.record.is_billable());
-        (self.customer, self.record)
+        record.latency_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+        record.costs = self.cost.take();
+        record.billable = Some(record.is_billable());
+        self.emitter.record(customer, record);
     }
 }
 

@@ -137,6 +137,36 @@ async fn a_handlers_error_is_passed_on_and_not_billable() {
 }
 
 #[tokio::test]
+async fn a_call_whose_handler_panics_or_is_abandoned_is_recorded_and_not_billable() {
+    let at = Fixture::at(NOW);
+    let metering = metering(&at);
+    let spend = |cost: &RequestCost| {
+        cost.add_tokens("openai", 100);
+        panic!("a bug in the handler");
+    };
+    let function = metering.layer().layer(spending(spend));
+    let call = tokio::spawn(function.oneshot(event().request()));
+    assert!(call.await.unwrap_err().is_panic());
+    metering.emitter().flush().await;
+    let record = the_record(&at);
+    assert_eq!((record.status, record.billable), (502, Some(false)));
+    assert_eq!(record.costs[0].micro_usd, MicroUsd(1_000));
+
+    let endless = service_fn(async |_: Request| {
+        std::future::pending::<()>().await;
+        Ok::<_, Infallible>(answer(200))
+    });
+    tokio::select! {
+        biased;
+        _ = metering.layer().layer(endless).oneshot(event().request()) => unreachable!(),
+        () = std::future::ready(()) => {}
+    }
+    metering.emitter().flush().await;
+    let record = the_record(&at);
+    assert_eq!((record.status, record.billable), (502, Some(false)));
+}
+
+#[tokio::test]
 async fn what_is_no_customers_call_is_answered_and_not_recorded() {
     let at = Fixture::at(NOW);
     let metering = metering(&at);
@@ -264,6 +294,42 @@ async fn however_often_a_handler_adds_to_the_cost_the_record_can_be_read() {
         record.costs,
         [tokens("anthropic", 300, 900), unknown, amount]
     );
+}
+
+#[tokio::test]
+async fn whatever_a_handler_calls_its_providers_the_record_can_be_read() {
+    let spend = |cost: &RequestCost| {
+        let long = "é".repeat(100);
+        cost.add_tokens("", 1);
+        cost.add_tokens("open\nai", 1);
+        cost.add_model_tokens(&long, &long, Tokens::of(1));
+        for n in 0..20 {
+            cost.add_tokens(&format!("provider-{n}"), 1);
+            cost.add_model_tokens("openai", &format!("model-{n}"), Tokens::of(100));
+        }
+    };
+    let record = record_of(spending(spend), &event()).await;
+    let unpriced = |provider: &str, n| Cost {
+        unpriced: true,
+        ..tokens(provider, n, 0)
+    };
+    let long = Cost {
+        model: Some("é".repeat(64)),
+        ..unpriced(&"é".repeat(32), 1)
+    };
+    assert_eq!(record.costs.len(), 16);
+    assert_eq!(
+        record.costs[..3],
+        [unpriced("unnamed", 1), unpriced("open_ai", 1), long]
+    );
+    // Eleven more have a part of their own: six without a price, and five models.
+    let others = [
+        tokens("others", 15 * 100, 15 * 1_000),
+        unpriced("others", 14),
+    ];
+    assert_eq!(record.costs[14..], others);
+    let all: u64 = record.costs.iter().map(Cost::all_tokens).sum();
+    assert_eq!(all, 3 + 20 + 2_000);
 }
 
 #[tokio::test]
