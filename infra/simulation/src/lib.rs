@@ -2,6 +2,7 @@
 //! that can go wrong between an instance and the store, held against a model that is told each event
 //! once.
 
+mod drawn;
 pub mod limiter;
 pub mod metering;
 mod network;

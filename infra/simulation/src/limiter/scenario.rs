@@ -5,6 +5,7 @@ use std::time::Duration;
 use tollgate_domain::plan::Overrides;
 use tollgate_runtime::Entropy;
 
+use crate::drawn::{Step, index, skew_ms};
 use crate::network::Weather;
 
 /// What a run is made of. All of it follows from the seed.
@@ -25,14 +26,7 @@ pub(crate) struct Scenario {
     pub(crate) skews_ms: Vec<i64>,
     /// How many calls an instance takes on at the same time.
     pub(crate) calls_at_once: usize,
-    pub(crate) steps: Vec<Step>,
-}
-
-/// One event, and how long after the one before it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Step {
-    pub(crate) after: Duration,
-    pub(crate) event: Event,
+    pub(crate) steps: Vec<Step<Event>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -60,7 +54,7 @@ const STARTS: [&str; 4] = [
 ];
 
 /// Clocks of instances differ by as much to either side.
-const MAX_SKEW_MS: u64 = 2_000;
+const MAX_SKEW_MS: i64 = 2_000;
 
 impl Scenario {
     pub(crate) fn drawn(seed: u64) -> Self {
@@ -92,7 +86,9 @@ impl Scenario {
             fails_open: entropy.below(4) == 0,
             key_cache: Duration::from_secs([0, 5, 5][pick(3)]),
             keys: (0..keys).map(|_| limits(&entropy)).collect(),
-            skews_ms: (0..instances).map(|_| skew(&entropy)).collect(),
+            skews_ms: (0..instances)
+                .map(|_| skew_ms(&entropy, MAX_SKEW_MS))
+                .collect(),
             calls_at_once: [1, 1, 4][pick(3)],
             steps,
         }
@@ -100,14 +96,9 @@ impl Scenario {
 
     /// Whether nothing fails, nobody crashes, and no limit changes.
     pub(crate) fn is_peaceful(&self) -> bool {
-        let only_calls = |step: &Step| matches!(step.event, Event::Call { .. });
+        let only_calls = |step: &Step<Event>| matches!(step.event, Event::Call { .. });
         self.weather == Weather::CALM && self.steps.iter().all(only_calls)
     }
-}
-
-fn index(entropy: &Entropy, bound: usize) -> usize {
-    let bound = u64::try_from(bound).unwrap_or(u64::MAX);
-    usize::try_from(entropy.below(bound)).unwrap_or(0)
 }
 
 fn pause(entropy: &Entropy, hurry: u64) -> Duration {
@@ -129,11 +120,6 @@ fn limits(entropy: &Entropy) -> Overrides {
     }
 }
 
-fn skew(entropy: &Entropy) -> i64 {
-    let skew = entropy.below(2 * MAX_SKEW_MS + 1);
-    i64::try_from(skew).unwrap_or(0) - i64::try_from(MAX_SKEW_MS).unwrap_or(0)
-}
-
 fn event(entropy: &Entropy, instances: usize, keys: usize, is_eventful: bool) -> Event {
     let instance = index(entropy, instances);
     let key = index(entropy, keys);
@@ -146,7 +132,7 @@ fn event(entropy: &Entropy, instances: usize, keys: usize, is_eventful: bool) ->
         2 | 3 => Event::End { instance },
         4 => Event::SetClock {
             instance,
-            skew_ms: skew(entropy),
+            skew_ms: skew_ms(entropy, MAX_SKEW_MS),
         },
         5 if entropy.below(3) == 0 => Event::Revoke { key },
         6 => Event::SetLimits {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tollgate_runtime::Entropy;
 
+use crate::drawn::{Step, index, skew_ms};
 use crate::network::Weather;
 
 /// What a run is made of. All of it follows from the seed.
@@ -24,14 +25,7 @@ pub(crate) struct Scenario {
     pub(crate) writers_ms: Vec<i64>,
     /// How many of a hundred batches a writer does not live to answer.
     pub(crate) writer_crashes: u64,
-    pub(crate) steps: Vec<Step>,
-}
-
-/// One event, and how long after the one before it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Step {
-    pub(crate) after: Duration,
-    pub(crate) event: Event,
+    pub(crate) steps: Vec<Step<Event>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -66,19 +60,13 @@ const STARTS: [&str; 5] = [
     "2028-02-28T23:59:00Z",
 ];
 /// Clocks differ by up to this: two of them by less than what is taken for a broken one.
-const MAX_SKEW_MS: u64 = 120_000;
+const MAX_SKEW_MS: i64 = 120_000;
 
 impl Scenario {
     pub(crate) fn drawn(seed: u64) -> Self {
         let entropy = Entropy::seeded(seed ^ 0x5eed);
-        let index = |below: usize| {
-            let drawn = entropy.below(u64::try_from(below).unwrap_or(1));
-            usize::try_from(drawn).unwrap_or(0)
-        };
-        let skew_ms = || {
-            let drawn = i64::try_from(entropy.below(2 * MAX_SKEW_MS + 1)).unwrap_or(0);
-            drawn - i64::try_from(MAX_SKEW_MS).unwrap_or(0)
-        };
+        let index = |bound| index(&entropy, bound);
+        let skew_ms = || skew_ms(&entropy, MAX_SKEW_MS);
         let weather = || [Weather::CALM, Weather::LOSSY, Weather::CROWDED][index(3)];
         let (functions, writers) = (1 + index(3), 1 + index(4));
         let step = |_| {
