@@ -10,7 +10,8 @@ use tollgate_domain::id::CustomerId;
 use tollgate_domain::window::Month;
 use tollgate_store::LedgerEntry;
 use tollgate_web::{
-    AdminCaller, Amount, Cursor, InvalidCursor, JsonBody, List, PathParam, Problem, QueryParams,
+    AdminCaller, Amount, Cursor, InvalidCursor, JsonBody, List, Listing, PathParam, Problem,
+    QueryParams,
 };
 
 use crate::App;
@@ -104,16 +105,13 @@ async fn charges(
     PathParam(customer): PathParam<CustomerId>,
     QueryParams(query): QueryParams<ChargesQuery>,
 ) -> Result<Json<List<ChargeView>>, Problem> {
-    let month = query
-        .month
-        .unwrap_or_else(|| Month::containing(app.clock.now()));
-    let from = match &query.cursor {
+    let name = format!("charges {customer}");
+    let mut listing = Listing::new(name, query.cursor.as_ref())?;
+    let month = listing.window(query.month, Month::containing(app.clock.now()))?;
+    let from = match listing.after() {
         None => 1,
-        Some(cursor) => cursor
-            .place()
-            .parse()
-            .map_err(|_| Problem::bad_request(format!("In the query: {InvalidCursor}.")))?,
+        Some(place) => place.parse().map_err(|_| InvalidCursor)?,
     };
     let page = app.store.charges(&customer, month, from).await?;
-    Ok(Json(page.into()))
+    Ok(Json(listing.page(page)))
 }

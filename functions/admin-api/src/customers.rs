@@ -11,8 +11,8 @@ use tollgate_domain::customer::Customer;
 use tollgate_domain::id::{CustomerId, PlanId};
 use tollgate_store::{Created, CustomerChange};
 use tollgate_web::{
-    AdminCaller, Cursor, IdempotencyKey, JsonBody, PageParams, PathParam, Problem, QueryParams,
-    nullable,
+    AdminCaller, Cursor, IdempotencyKey, JsonBody, Listing, PageParams, PathParam, Problem,
+    QueryParams, nullable,
 };
 
 use crate::App;
@@ -164,12 +164,12 @@ async fn list(
     QueryParams(page): QueryParams<PageParams>,
 ) -> Result<Json<CustomerList>, Problem> {
     let limit = PageParams::limit(page.limit)?;
-    let after = page.cursor.as_ref().map(Cursor::place);
-    let found = app.store.list_customers(after, limit).await?;
+    let listing = Listing::new("customers", page.cursor.as_ref())?;
+    let found = app.store.list_customers(listing.after(), limit).await?;
     let customers = found.items.into_iter().map(|(_, customer)| customer.into());
     Ok(Json(CustomerList {
         data: customers.collect(),
-        next_cursor: found.next.map(Cursor::new),
+        next_cursor: found.next.map(|place| listing.cursor(&place)),
     }))
 }
 

@@ -10,8 +10,8 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::key::hex;
-use tollgate_store::{Closed, Kind, QuarantineId, RefusedRecord, SetAside};
-use tollgate_web::{AdminCaller, Cursor, JsonBody, List, PathParam, Problem, QueryParams};
+use tollgate_store::{Change, Closed, Kind, QuarantineId, RefusedRecord, SetAside};
+use tollgate_web::{AdminCaller, Cursor, JsonBody, List, Listing, PathParam, Problem, QueryParams};
 use usage_writer::{Entry, Fate};
 
 use crate::App;
@@ -19,6 +19,8 @@ use crate::usage::{DefectView, not_countable};
 
 /// The source of what is replayed.
 const SOURCE: &str = "tollgate:quarantine";
+/// What the ids of single items are cursors of, so to speak.
+const ITEMS: &str = "quarantined";
 
 /// The routes.
 pub(crate) fn routes(app: App) -> Router {
@@ -57,7 +59,7 @@ impl From<RefusedRecord> for RefusedView {
 impl From<SetAside> for SetAsideView {
     fn from(item: SetAside) -> Self {
         Self {
-            id: Cursor::new(item.id.to_string()),
+            id: Cursor::new(ITEMS, item.id.to_string()),
             kind: match item.kind {
                 Kind::Items => "items",
                 Kind::Conflict => "conflict",
@@ -91,9 +93,9 @@ async fn list(
     _: AdminCaller,
     QueryParams(query): QueryParams<ListQuery>,
 ) -> Result<Json<List<SetAsideView>>, Problem> {
-    let after = query.cursor.as_ref().map(Cursor::place);
-    let page = app.store.waiting(after).await?;
-    Ok(Json(page.into()))
+    let listing = Listing::new("quarantine", query.cursor.as_ref())?;
+    let page = app.store.waiting(listing.after()).await?;
+    Ok(Json(listing.page(page)))
 }
 
 /// One of them, with what it is about.
@@ -129,10 +131,15 @@ async fn dismiss(
     PathParam(id): PathParam<Cursor>,
 ) -> Result<StatusCode, Problem> {
     let id = named(&id)?;
-    match app.store.close_set_aside(&id, Closed::Dismissed).await? {
-        None => Err(nothing()),
-        Some(Closed::Dismissed) => Ok(StatusCode::NO_CONTENT),
-        Some(Closed::Replayed) => Err(Problem::conflict("It was replayed.")),
+    match app.store.dismiss(&id).await? {
+        Change::Made | Change::Closed(Closed::Dismissed) => Ok(StatusCode::NO_CONTENT),
+        Change::Closed(Closed::Replayed) => Err(Problem::conflict("It was replayed.")),
+        Change::Replaying => {
+            let detail =
+                "A replay of it has begun, and may have counted it. Replay it again to end that.";
+            Err(Problem::conflict(detail))
+        }
+        Change::Missing => Err(nothing()),
     }
 }
 
@@ -164,7 +171,7 @@ async fn replay(
 ) -> Result<Json<Replayed>, Problem> {
     let (item, original) = app.find(&id).await?;
     if item.closed == Some(Closed::Dismissed) {
-        return Err(Problem::conflict("It was dismissed."));
+        return Err(dismissed());
     }
     let event = body.event.or_else(|| countable(&item, &original));
     let Some(mut event) = event else {
@@ -174,7 +181,11 @@ async fn replay(
     let identity = hex(&Sha256::digest(item.id.to_string()));
     event.insert("source".to_owned(), SOURCE.into());
     event.insert("id".to_owned(), identity.clone().into());
-    let entry = Entry::read(&Value::Object(event).to_string()).map_err(|defect| {
+    let event = Value::Object(event);
+    if item.closed == Some(Closed::Replayed) {
+        return app.replayed_before(identity, &event).await;
+    }
+    let entry = Entry::read(&event.to_string()).map_err(|defect| {
         let pointer = "/event".to_owned();
         let reason = defect.to_string();
         not_countable(&[DefectView { pointer, reason }])
@@ -191,6 +202,12 @@ async fn replay(
     if !refused.is_empty() {
         return Err(not_countable(&refused));
     }
+    match app.store.begin_replay(&item.id).await? {
+        Change::Made | Change::Replaying => {}
+        Change::Closed(Closed::Dismissed) => return Err(dismissed()),
+        Change::Closed(Closed::Replayed) => return app.replayed_before(identity, &event).await,
+        Change::Missing => return Err(nothing()),
+    }
     let outcomes = writer.count(&entries.into()).await;
     app.metrics.write();
     let mut outcome = "duplicate";
@@ -198,14 +215,14 @@ async fn replay(
         match of_entry? {
             Fate::Counted => outcome = "counted",
             Fate::Duplicate => {}
+            // An earlier replay has counted it, and did not come to say so.
             Fate::Conflict => {
-                return Err(Problem::conflict("It was replayed as something else."));
+                app.store.close_replayed(&item.id).await?;
+                return Err(replayed_as_another());
             }
         }
     }
-    app.store
-        .close_set_aside(&item.id, Closed::Replayed)
-        .await?;
+    app.store.close_replayed(&item.id).await?;
     Ok(Json(Replayed {
         source: SOURCE,
         id: identity,
@@ -234,8 +251,17 @@ fn countable(item: &SetAside, body: &[u8]) -> Option<Map<String, Value>> {
     }
 }
 
+fn dismissed() -> Problem {
+    Problem::conflict("It was dismissed.")
+}
+
+fn replayed_as_another() -> Problem {
+    Problem::conflict("It was replayed as something else.")
+}
+
 fn named(id: &Cursor) -> Result<QuarantineId, Problem> {
-    id.place().parse().map_err(|_| nothing())
+    let id = id.place_in(ITEMS).map_err(|_| nothing())?;
+    id.parse().map_err(|_| nothing())
 }
 
 fn nothing() -> Problem {
@@ -243,6 +269,26 @@ fn nothing() -> Problem {
 }
 
 impl App {
+    /// What there is to say of a replay of what was replayed before, of which nothing is counted.
+    async fn replayed_before(
+        &self,
+        identity: String,
+        event: &Value,
+    ) -> Result<Json<Replayed>, Problem> {
+        let counted = self.store.counted_entry(SOURCE, &identity).await?;
+        let counted = counted.and_then(|body| serde_json::from_slice::<Value>(&body).ok());
+        match counted {
+            Some(counted) if counted == *event => Ok(Json(Replayed {
+                source: SOURCE,
+                id: identity,
+                outcome: "duplicate",
+            })),
+            Some(_) => Err(replayed_as_another()),
+            // It is no longer in the log.
+            None => Err(Problem::conflict("It was replayed.")),
+        }
+    }
+
     async fn find(&self, id: &Cursor) -> Result<(SetAside, Vec<u8>), Problem> {
         let id = named(id)?;
         self.store.set_aside(&id).await?.ok_or_else(nothing)

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::reconciliation::Comparison;
 use tollgate_domain::window::Day;
-use tollgate_web::{AdminCaller, Cursor, Problem, QueryParams};
+use tollgate_web::{AdminCaller, Cursor, Listing, Problem, QueryParams};
 
 use crate::App;
 
@@ -68,9 +68,9 @@ async fn show(
     QueryParams(query): QueryParams<Query>,
 ) -> Result<Json<Reconciliation>, Problem> {
     let yesterday = Day::containing(app.clock.now()).previous();
-    let day = query.day.unwrap_or(yesterday);
-    let after = query.cursor.as_ref().map(Cursor::place);
-    let page = app.store.differences(day, after).await?;
+    let mut listing = Listing::new("reconciliation", query.cursor.as_ref())?;
+    let day = listing.window(query.day, yesterday)?;
+    let page = app.store.differences(day, listing.after()).await?;
     let summary = app.store.reconciled(day).await?;
     let mut data = Vec::with_capacity(page.items.len());
     for (customer_id, compared) in page.items {
@@ -93,6 +93,6 @@ async fn show(
             differences: found.off,
         }),
         data,
-        next_cursor: page.next.map(Cursor::new),
+        next_cursor: page.next.map(|place| listing.cursor(&place)),
     }))
 }

@@ -12,8 +12,8 @@ use serde_json::value::RawValue;
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::window::Day;
 use tollgate_web::{
-    AdjustmentView, AdjustmentsQuery, AdminCaller, Cursor, JsonBody, List, PathParam, Problem,
-    QueryParams,
+    AdjustmentView, AdjustmentsQuery, AdminCaller, Cursor, JsonBody, List, Listing, PathParam,
+    Problem, QueryParams,
 };
 use usage_writer::{Entry, Fate};
 
@@ -157,13 +157,15 @@ async fn log(
     QueryParams(query): QueryParams<LogQuery>,
 ) -> Result<Json<List<LoggedView>>, Problem> {
     let today = Day::containing(app.clock.now());
-    let days = (query.from.unwrap_or(today), query.to.unwrap_or(today));
+    let customer = &query.customer_id;
+    let mut listing = Listing::new(format!("log {customer}"), query.cursor.as_ref())?;
+    let from = listing.window(query.from, today)?;
+    let days = (from, listing.window(query.to, today)?);
     if days.0 > days.1 {
         let detail = "In the query: from is after to.";
         return Err(Problem::bad_request(detail));
     }
-    let after = query.cursor.as_ref().map(Cursor::place);
-    let page = app.store.logged(&query.customer_id, days, after).await?;
+    let page = app.store.logged(customer, days, listing.after()).await?;
     let data = page.items.into_iter().map(|logged| {
         let text = String::from_utf8(logged.body).map_err(Problem::internal)?;
         Ok(LoggedView {
@@ -174,7 +176,7 @@ async fn log(
     });
     Ok(Json(List {
         data: data.collect::<Result<_, Problem>>()?,
-        next_cursor: page.next.map(Cursor::new),
+        next_cursor: page.next.map(|place| listing.cursor(&place)),
     }))
 }
 
@@ -184,10 +186,7 @@ async fn adjustments(
     PathParam(customer): PathParam<CustomerId>,
     QueryParams(query): QueryParams<AdjustmentsQuery>,
 ) -> Result<Json<List<AdjustmentView>>, Problem> {
-    let month = query.month_at(app.clock.now());
-    let page = app
-        .store
-        .adjustments(&customer, month, query.after())
-        .await?;
-    Ok(Json(page.into()))
+    let (listing, month) = query.listing(&customer, app.clock.now())?;
+    let page = app.store.adjustments(&customer, month, listing.after());
+    Ok(Json(listing.page(page.await?)))
 }

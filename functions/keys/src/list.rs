@@ -6,7 +6,7 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use tollgate_domain::id::{CustomerId, PlanId};
 use tollgate_domain::key::KeyStatus;
-use tollgate_web::{AdminCaller, Cursor, PageParams, Problem, QueryParams};
+use tollgate_web::{AdminCaller, Cursor, Listing, PageParams, Problem, QueryParams};
 
 use crate::App;
 use crate::page::{self, Listed};
@@ -50,7 +50,15 @@ async fn list(
     let limit = PageParams::limit(filter.limit)?;
     let now = app.clock.now();
     let mut data = Vec::new();
-    let mut after = filter.cursor.map(|cursor| cursor.place().to_owned());
+    let Filter {
+        customer_id,
+        plan,
+        status,
+        ..
+    } = &filter;
+    let name = format!("keys {customer_id:?} {plan:?} {status:?}");
+    let listing = Listing::new(name, filter.cursor.as_ref())?;
+    let mut after = listing.after().map(str::to_owned);
     for _ in 0..MAX_READ / READ_AT_ONCE {
         let customer = filter.customer_id.as_ref();
         let after_place = after.as_deref();
@@ -67,7 +75,7 @@ async fn list(
             }
             if data.len() == limit {
                 let ended = !more && at + 1 == last;
-                let next_cursor = (!ended).then(|| Cursor::new(place));
+                let next_cursor = (!ended).then(|| listing.cursor(&place));
                 return Ok(Json(KeyList { data, next_cursor }));
             }
             after = Some(place);
@@ -77,6 +85,6 @@ async fn list(
             return Ok(Json(KeyList { data, next_cursor }));
         }
     }
-    let next_cursor = after.map(Cursor::new);
+    let next_cursor = after.map(|place| listing.cursor(&place));
     Ok(Json(KeyList { data, next_cursor }))
 }

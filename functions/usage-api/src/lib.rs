@@ -175,10 +175,7 @@ async fn adjustments(
     caller: CustomerCaller,
     QueryParams(query): QueryParams<AdjustmentsQuery>,
 ) -> Result<Json<List<AdjustmentView>>, Problem> {
-    let month = query.month_at(app.clock.now());
-    let page = app
-        .store
-        .adjustments(&caller.id, month, query.after())
-        .await?;
-    Ok(Json(page.into()))
+    let (listing, month) = query.listing(&caller.id, app.clock.now())?;
+    let page = app.store.adjustments(&caller.id, month, listing.after());
+    Ok(Json(listing.page(page.await?)))
 }

@@ -135,19 +135,23 @@ pub fn key(input: &[u8]) {
     }
 }
 
+/// The list whose cursors are tried.
+const LIST: &str = "a list";
+
 /// A cursor comes back as it went, as does the id of what was set aside that may be in it.
 pub fn cursor(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else {
         return;
     };
     if let Ok(cursor) = text.parse::<Cursor>() {
-        let place = cursor.place().to_owned();
+        if let Ok(place) = cursor.place_in(LIST) {
+            id(place);
+        }
         assert_eq!(String::from(cursor), text);
-        id(&place);
     }
     // Whatever is a place has a cursor.
-    let cursor = String::from(Cursor::new(text.to_owned()));
-    assert_eq!(cursor.parse::<Cursor>().unwrap().place(), text);
+    let cursor = String::from(Cursor::new(LIST, text.to_owned()));
+    assert_eq!(cursor.parse::<Cursor>().unwrap().place_in(LIST), Ok(text));
     id(text);
 }
 

@@ -31,7 +31,7 @@ pub use counters::{Account, Claimed, Units};
 pub use error::StoreError;
 pub use log::Logged;
 pub use quarantine::{
-    Closed, InvalidQuarantineId, Kind, QuarantineId, Quarantined, RefusedRecord, SetAside,
+    Change, Closed, InvalidQuarantineId, Kind, QuarantineId, Quarantined, RefusedRecord, SetAside,
 };
 pub use reconciliation::Reconciled;
 pub use spread::Spread;

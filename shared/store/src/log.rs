@@ -1,5 +1,7 @@
 //! The log of entries that were counted, read back.
 
+use std::ops::RangeInclusive;
+
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::window::Day;
 
@@ -9,10 +11,13 @@ use crate::body::{is_piece, read_body};
 use crate::error::StoreError;
 use crate::item::{Item, MAX_PK, MAX_SK, Reader, keys, s};
 use crate::schema::{LOGGED, USAGE_LOG, attr};
-use crate::usage::part_sk;
+use crate::usage::{entry_pk, part_sk};
 
 /// Parts in a page.
 const PAGE: i32 = 25;
+/// The most bytes of entries in one that has several. A function may answer 6 MB, in which each
+/// quotation mark of an entry takes two.
+const MAX_PAGE_BYTES: usize = 2_000_000;
 const LISTING: &str = "listing counted entries";
 /// What separates the parts of a cursor: no id has it.
 const BETWEEN: char = '\n';
@@ -41,9 +46,9 @@ impl Store {
         (from, to): (Day, Day),
         after: Option<&str>,
     ) -> Result<Page<Logged>, StoreError> {
-        let start = after
-            .map(|after| start_after(customer, after))
-            .transpose()?;
+        let (from, to) = (format!("{from}#"), format!("{to}#~"));
+        let start = after.map(|after| start_after(customer, &(&*from..=&*to), after));
+        let start = start.transpose()?;
         let found = self
             .client
             .query()
@@ -51,21 +56,42 @@ impl Store {
             .index_name(LOGGED.name)
             .key_condition_expression("customer = :customer AND log_order BETWEEN :from AND :to")
             .expression_attribute_values(":customer", s(customer.as_str()))
-            .expression_attribute_values(":from", s(format!("{from}#")))
-            .expression_attribute_values(":to", s(format!("{to}#~")))
+            .expression_attribute_values(":from", s(from))
+            .expression_attribute_values(":to", s(to))
             .limit(PAGE)
             .set_exclusive_start_key(start)
             .send()
             .await
             .map_err(|error| StoreError::service(LISTING, error))?;
         let mut items = Vec::new();
-        for key in found.items() {
-            let key = Reader::new("log", key);
+        let (mut bytes, mut last) = (0, None);
+        for item in found.items() {
+            let key = Reader::new("log", item);
             let (pk, sk) = (key.text(attr::PK)?, key.text(attr::SK)?);
-            items.extend(self.logged_part(pk, sk).await?);
+            if let Some(logged) = self.logged_part(pk, sk).await? {
+                bytes += logged.body.len();
+                if bytes > MAX_PAGE_BYTES && !items.is_empty() {
+                    let next = last.map(cursor).transpose()?;
+                    return Ok(Page { items, next });
+                }
+                items.push(logged);
+            }
+            last = Some(item);
         }
         let next = found.last_evaluated_key.as_ref().map(cursor).transpose()?;
         Ok(Page { items, next })
+    }
+
+    /// The entry of this identity that was counted, as it arrived; for as long as the log keeps it.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn counted_entry(
+        &self,
+        source: &str,
+        id: &str,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        self.logged_entry(&entry_pk(source, id)).await
     }
 
     /// The entry under this key as it arrived, if it is in the log.
@@ -130,15 +156,19 @@ fn cursor(key: &Item) -> Result<String, StoreError> {
     Ok([order?, pk?, sk?].join(&BETWEEN.to_string()))
 }
 
-fn start_after(customer: &CustomerId, cursor: &str) -> Result<Item, StoreError> {
+fn start_after(
+    customer: &CustomerId,
+    orders: &RangeInclusive<&str>,
+    cursor: &str,
+) -> Result<Item, StoreError> {
     let none = || StoreError::no_place(LISTING);
     let (order, key) = cursor.split_once(BETWEEN).ok_or_else(none)?;
     let (pk, sk) = key.split_once(BETWEEN).ok_or_else(none)?;
     let are_keys = [(order, MAX_SK), (pk, MAX_PK), (sk, MAX_SK)];
-    if !are_keys
+    let are_keys = are_keys
         .iter()
-        .all(|(key, max)| (1..=*max).contains(&key.len()))
-    {
+        .all(|(key, max)| (1..=*max).contains(&key.len()));
+    if !are_keys || !orders.contains(&order) {
         return Err(none());
     }
     let mut start = keys(pk, sk);

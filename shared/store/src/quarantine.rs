@@ -23,6 +23,7 @@ use crate::usage::{EntryPart, entry_pk, part_sk};
 const PAGE: i32 = 25;
 const YES: &str = "yes";
 const CONFLICT: &str = "CONFLICT#";
+const CLOSE: &str = "SET closed_as = :how, closed_at = :now REMOVE waiting";
 
 /// A record that cannot be counted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,6 +108,19 @@ impl Closed {
             Some(_) => Err(item.corrupt("closed_as")),
         }
     }
+}
+
+/// What stands in the way of a change to what was set aside, or does not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// Nothing: it is made.
+    Made,
+    /// It was closed before.
+    Closed(Closed),
+    /// A replay of it has begun, and it is not known to have ended.
+    Replaying,
+    /// There is no such thing.
+    Missing,
 }
 
 /// Something that was set aside, but for its body.
@@ -330,41 +344,75 @@ impl Store {
         Ok(Some((set_aside, body)))
     }
 
-    /// Takes something off the list of what waits. It stays in the table. How it has left the
-    /// quarantine, now or before; nothing if there is no such thing.
+    /// Notes that a replay begins, which keeps it from being dismissed: from here on it may have been
+    /// counted.
+    ///
+    /// # Errors
+    /// When the store does not answer; it may then be noted, and can be again.
+    pub async fn begin_replay(&self, id: &QuarantineId) -> Result<Change, StoreError> {
+        // There: nothing is made of an id that names nothing. Not closed: what was counted or
+        // dismissed is not counted again.
+        let condition = "attribute_exists(pk) AND attribute_not_exists(closed_as)";
+        let update = "SET replaying_since = :now";
+        self.change_set_aside(id, update, condition, None).await
+    }
+
+    /// Takes something that was counted off the list of what waits. It stays in the table.
     ///
     /// # Errors
     /// When the store does not answer; it may then be off the list, and doing it again finds that out.
-    pub async fn close_set_aside(
+    pub async fn close_replayed(&self, id: &QuarantineId) -> Result<Change, StoreError> {
+        // There: as above. Not closed: the first time is kept. A replay that has begun keeps it from
+        // being dismissed, so that it can only have been closed as this.
+        let condition = "attribute_exists(pk) AND attribute_not_exists(closed_as)";
+        self.change_set_aside(id, CLOSE, condition, Some(Closed::Replayed))
+            .await
+    }
+
+    /// The same of something that is not to be counted.
+    ///
+    /// # Errors
+    /// When the store does not answer; it may then be off the list, and doing it again finds that out.
+    pub async fn dismiss(&self, id: &QuarantineId) -> Result<Change, StoreError> {
+        // There and not closed: as above. No replay: it may have been counted, or be about to be.
+        let condition = "attribute_exists(pk) AND attribute_not_exists(closed_as) \
+                         AND attribute_not_exists(replaying_since)";
+        self.change_set_aside(id, CLOSE, condition, Some(Closed::Dismissed))
+            .await
+    }
+
+    async fn change_set_aside(
         &self,
         id: &QuarantineId,
-        how: Closed,
-    ) -> Result<Option<Closed>, StoreError> {
-        const OPERATION: &str = "closing what was set aside";
+        update: &str,
+        condition: &str,
+        how: Option<Closed>,
+    ) -> Result<Change, StoreError> {
+        let how = how.map(|how| (":how".to_owned(), s(how.as_str())));
+        let now = (":now".to_owned(), t(self.clock.now()));
         let outcome = self
             .client
             .update_item()
             .table_name(self.table(QUARANTINE))
             .set_key(Some(keys(&id.pk, &id.sk)))
-            .update_expression("SET closed_as = :how, closed_at = :now REMOVE waiting")
-            // There: nothing is made of an id that names nothing. Not closed: what it was closed as
-            // first is what became of it.
-            .condition_expression("attribute_exists(pk) AND attribute_not_exists(closed_as)")
-            .expression_attribute_values(":how", s(how.as_str()))
-            .expression_attribute_values(":now", t(self.clock.now()))
+            .update_expression(update)
+            .condition_expression(condition)
+            .set_expression_attribute_values(Some(how.into_iter().chain([now]).collect()))
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .send()
             .await;
         let Err(error) = outcome else {
-            return Ok(Some(how));
+            return Ok(Change::Made);
         };
         match error.as_service_error() {
             Some(UpdateItemError::ConditionalCheckFailedException(refused)) => {
-                let item = refused.item.as_ref().filter(|item| !item.is_empty());
-                let item = item.map(|item| Reader::new("quarantine", item));
-                item.map_or(Ok(None), |item| Closed::read(&item))
+                let Some(item) = refused.item.as_ref().filter(|item| !item.is_empty()) else {
+                    return Ok(Change::Missing);
+                };
+                let closed = Closed::read(&Reader::new("quarantine", item))?;
+                Ok(closed.map_or(Change::Replaying, Change::Closed))
             }
-            _ => Err(StoreError::service(OPERATION, error)),
+            _ => Err(StoreError::service("changing what was set aside", error)),
         }
     }
 

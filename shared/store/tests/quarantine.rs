@@ -10,7 +10,7 @@ mod common;
 use jiff::SignedDuration;
 use tollgate_local_aws::Fault;
 use tollgate_local_aws::fixture::Fixture;
-use tollgate_store::{Closed, Kind, QuarantineId, RefusedRecord, SetAside, StoreError};
+use tollgate_store::{Change, Closed, Kind, QuarantineId, RefusedRecord, SetAside, StoreError};
 
 use common::{Entry, NOW, call, fixture, p, write_usage};
 
@@ -98,27 +98,54 @@ async fn a_place_that_no_page_has_named_is_refused() {
 #[tokio::test]
 async fn what_is_closed_waits_no_more_and_stays_what_it_was_closed_as() {
     let at = fixture();
-    write_usage(&at, &partly_bad("e-1")).await;
-    write_usage(&at, &partly_bad("e-2")).await;
+    for id in ["e-1", "e-2", "e-3"] {
+        write_usage(&at, &partly_bad(id)).await;
+    }
     let found = all(&at).await;
-    let id = &found[0].id;
-    let close = async |how| at.store.close_set_aside(id, how).await.unwrap();
-    assert_eq!(close(Closed::Replayed).await, Some(Closed::Replayed));
+    let [replayed, dismissed, _] = &found[..] else {
+        panic!("{found:?}");
+    };
+    let (replayed, dismissed) = (&replayed.id, &dismissed.id);
+    let store = &at.store;
+    assert_eq!(store.begin_replay(replayed).await.unwrap(), Change::Made);
+    assert_eq!(store.close_replayed(replayed).await.unwrap(), Change::Made);
+    assert_eq!(store.dismiss(dismissed).await.unwrap(), Change::Made);
     // The condition that it is not closed fails from now on.
-    assert_eq!(close(Closed::Replayed).await, Some(Closed::Replayed));
-    assert_eq!(close(Closed::Dismissed).await, Some(Closed::Replayed));
-    assert_eq!(all(&at).await, found[1..]);
-    let (item, body) = at.store.set_aside(id).await.unwrap().unwrap();
-    assert_eq!(item.closed, Some(Closed::Replayed));
+    for (id, how) in [(replayed, Closed::Replayed), (dismissed, Closed::Dismissed)] {
+        let closed = Change::Closed(how);
+        assert_eq!(store.begin_replay(id).await.unwrap(), closed);
+        assert_eq!(store.close_replayed(id).await.unwrap(), closed);
+        assert_eq!(store.dismiss(id).await.unwrap(), closed);
+        let (item, _) = store.set_aside(id).await.unwrap().unwrap();
+        assert_eq!(item.closed, Some(how));
+    }
+    assert_eq!(all(&at).await, found[2..]);
+    let (_, body) = store.set_aside(replayed).await.unwrap().unwrap();
     assert_eq!(body, partly_bad("e-1").body);
+}
+
+#[tokio::test]
+async fn what_a_replay_may_have_counted_is_not_dismissed() {
+    let at = fixture();
+    write_usage(&at, &partly_bad("e-1")).await;
+    let id = &all(&at).await[0].id;
+    let store = &at.store;
+    for _ in 0..2 {
+        assert_eq!(store.begin_replay(id).await.unwrap(), Change::Made);
+        assert_eq!(store.dismiss(id).await.unwrap(), Change::Replaying);
+        assert_eq!(all(&at).await.len(), 1);
+    }
+    assert_eq!(store.close_replayed(id).await.unwrap(), Change::Made);
+    assert_eq!(all(&at).await, []);
 }
 
 #[tokio::test]
 async fn nothing_is_made_of_an_id_that_names_nothing() {
     let at = fixture();
     let id: QuarantineId = p("tollgate:ping#e-1\n00");
-    let closed = at.store.close_set_aside(&id, Closed::Dismissed).await;
-    assert_eq!(closed.unwrap(), None);
+    assert_eq!(at.store.begin_replay(&id).await.unwrap(), Change::Missing);
+    assert_eq!(at.store.close_replayed(&id).await.unwrap(), Change::Missing);
+    assert_eq!(at.store.dismiss(&id).await.unwrap(), Change::Missing);
     assert_eq!(at.store.set_aside(&id).await.unwrap(), None);
     // Nor of the beginning of one.
     write_usage(&at, &partly_bad("e-1")).await;
@@ -127,20 +154,30 @@ async fn nothing_is_made_of_an_id_that_names_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn closing_whose_answer_was_lost_is_found_done() {
+async fn a_change_whose_answer_was_lost_is_found_done() {
     let at = fixture();
     write_usage(&at, &partly_bad("e-1")).await;
-    let id = all(&at).await.remove(0).id;
-    let mut is_first = true;
-    at.aws.inject(move |call| {
-        let loses = call.operation() == "UpdateItem" && std::mem::take(&mut is_first);
-        if loses {
-            Fault::AnswerLost
-        } else {
-            Fault::None
-        }
-    });
-    let closed = at.store.close_set_aside(&id, Closed::Dismissed).await;
-    assert_eq!(closed.unwrap(), Some(Closed::Dismissed));
-    assert!(all(&at).await.is_empty());
+    write_usage(&at, &partly_bad("e-2")).await;
+    let found = all(&at).await;
+    let lose_one = || {
+        let mut is_first = true;
+        at.aws.inject(move |call| {
+            let loses = call.operation() == "UpdateItem" && std::mem::take(&mut is_first);
+            if loses {
+                Fault::AnswerLost
+            } else {
+                Fault::None
+            }
+        });
+    };
+    lose_one();
+    let begun = at.store.begin_replay(&found[0].id).await;
+    assert_eq!(begun.unwrap(), Change::Made);
+    lose_one();
+    let closed = at.store.close_replayed(&found[0].id).await;
+    assert_eq!(closed.unwrap(), Change::Closed(Closed::Replayed));
+    lose_one();
+    let closed = at.store.dismiss(&found[1].id).await;
+    assert_eq!(closed.unwrap(), Change::Closed(Closed::Dismissed));
+    assert_eq!(all(&at).await, []);
 }

@@ -275,6 +275,27 @@ async fn an_entry_as_large_as_a_message_is_counted_and_kept_whole() {
     assert_eq!(set_aside.unwrap()[0].body, entries[1].body);
 }
 
+#[tokio::test]
+async fn a_page_of_large_entries_is_short_and_leaves_none_out() {
+    let at = fixture();
+    let entries = ["e-0", "e-1", "e-2", "e-3"].map(|id| {
+        let mut entry = ping(id);
+        entry.body = noise(if id == "e-0" { 10 } else { 900_000 });
+        entry
+    });
+    let outcomes = write(&at, &entries, &Spread::default()).await;
+    assert_eq!(known(&outcomes), all(Written::Counted, 4));
+    let days = (p("2026-11-22"), p("2026-11-22"));
+    let first = at.store.logged(&p("acme"), days, None).await.unwrap();
+    let after = first.next.as_deref();
+    let rest = at.store.logged(&p("acme"), days, after).await.unwrap();
+    assert_eq!((first.items.len(), rest.items.len()), (3, 1));
+    assert_eq!(rest.next, None);
+    let all = first.items.iter().chain(&rest.items);
+    let bytes: usize = all.map(|logged| logged.body.len()).sum();
+    assert_eq!(bytes, 10 + 3 * 900_000);
+}
+
 /// All pages of the log of `acme`.
 async fn logged(at: &Fixture, from: &str, to: &str) -> Vec<Logged> {
     let mut all = Vec::new();

@@ -2,11 +2,11 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use tollgate_domain::id::PlanId;
+use tollgate_domain::id::{CustomerId, PlanId};
 use tollgate_domain::window::Month;
 use tollgate_store::CountedAdjustment;
 
-use crate::{Cursor, SignedAmount};
+use crate::{Cursor, InvalidCursor, Listing, SignedAmount};
 
 /// The query of a list of adjustments.
 #[derive(Debug, Clone, Deserialize)]
@@ -18,16 +18,19 @@ pub struct AdjustmentsQuery {
 }
 
 impl AdjustmentsQuery {
-    /// The month that is asked for at `now`.
-    #[must_use]
-    pub fn month_at(&self, now: Timestamp) -> Month {
-        self.month.unwrap_or_else(|| Month::containing(now))
-    }
-
-    /// The place after which the page begins.
-    #[must_use]
-    pub fn after(&self) -> Option<&str> {
-        self.cursor.as_ref().map(Cursor::place)
+    /// The list of this customer's that is asked for at `now`, and of which month it is.
+    ///
+    /// # Errors
+    /// When the cursor is of another one.
+    pub fn listing(
+        &self,
+        customer: &CustomerId,
+        now: Timestamp,
+    ) -> Result<(Listing, Month), InvalidCursor> {
+        let name = format!("adjustments {customer}");
+        let mut listing = Listing::new(name, self.cursor.as_ref())?;
+        let month = listing.window(self.month, Month::containing(now))?;
+        Ok((listing, month))
     }
 }
 

@@ -12,7 +12,7 @@ mod serve;
 pub use adjustments::{AdjustmentView, AdjustmentsQuery};
 pub use body::{JsonBody, MAX_BODY, Object, PathParam, QueryParams, nullable};
 pub use caller::{AdminCaller, CustomerCaller};
-pub use cursor::{Cursor, InvalidCursor, List, PageParams};
+pub use cursor::{Cursor, InvalidCursor, List, Listing, PageParams};
 pub use idempotency::IdempotencyKey;
 pub use money::{Amount, SignedAmount};
 pub use problem::Problem;

@@ -100,7 +100,9 @@ async fn a_long_ledger_is_paged() {
 #[tokio::test]
 async fn a_query_that_cannot_be_read_is_refused() {
     let stack = Stack::new();
-    let elsewhere = String::from(Cursor::new("acme".into()));
+    let cursor = |list, place: &str| String::from(Cursor::new(list, place.into()));
+    let elsewhere = cursor("charges acme", "2026-11\nacme");
+    let of_another = cursor("charges globex", "2026-11\n2");
     let check = async |name: &str, value: &str, reason: &str| {
         let answer = stack.charges("acme", &[(name, value)]).await;
         let detail = answer.bad_request(None);
@@ -111,6 +113,7 @@ async fn a_query_that_cannot_be_read_is_refused() {
     check("month", "November", "month").await;
     check("cursor", "MTIzNDU2Nzg5", "cursor").await;
     check("cursor", &elsewhere, "cursor").await;
+    check("cursor", &of_another, "cursor").await;
     check("limit", "10", "unknown field `limit`").await;
 }
 

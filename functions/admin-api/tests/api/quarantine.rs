@@ -15,7 +15,7 @@ use usage_writer::Owners;
 use crate::answer::{Answer, checks_bodies, data};
 use crate::event::{Event, text};
 use crate::stack::Stack;
-use crate::stored::{plans, stored};
+use crate::stored::{p, plans, stored};
 use crate::usage::{calls, entry, record};
 
 /// Has the usage-writer count these messages.
@@ -195,24 +195,90 @@ async fn what_is_dismissed_is_not_counted_any_more() {
     assert_eq!(calls(&stack).await, 0);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_replay_that_ends_half_way_is_finished_by_the_next() {
-    let stack = Stack::new();
-    let item = one_waiting(&stack, message(&entry("e-1", &[of_plan("gold")]))).await;
-    // Counted, and not taken off the list.
-    stack.at.aws.inject(|call| match call.operation() {
-        "UpdateItem" => Fault::RequestLost,
-        _ => Fault::None,
+/// Something whose replay ended half way, at the `nth` change to it, and the replay's body.
+async fn half_way(stack: &Stack, nth: usize) -> (Value, Value) {
+    let item = one_waiting(stack, message(&entry("e-1", &[of_plan("gold")]))).await;
+    let mut changes = 0;
+    stack.at.aws.inject(move |call| {
+        changes += usize::from(call.operation() == "UpdateItem");
+        match call.operation() {
+            "UpdateItem" if changes >= nth => Fault::RequestLost,
+            _ => Fault::None,
+        }
     });
     let body = json!({ "event": entry("e-1", &[record()]) });
-    let answer = replay(&stack, &item, body.clone()).await;
+    let answer = replay(stack, &item, body.clone()).await;
     answer.problem(503, "temporarily-unavailable", None);
     stack.at.aws.heal();
-    assert_eq!(waiting(&stack).await.len(), 1);
+    assert_eq!(waiting(stack).await.len(), 1);
+    (item, body)
+}
+
+async fn status(stack: &Stack, item: &Value) -> Value {
+    let whole = on(stack, "get-quarantined", item, None).await.json(200);
+    whole["status"].clone()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_that_counted_and_could_not_say_so_is_ended_by_the_next() {
+    let stack = Stack::new();
+    let (item, body) = half_way(&stack, 2).await;
+    assert_eq!(calls(&stack).await, 1);
+    on(&stack, "dismiss-quarantined", &item, None)
+        .await
+        .conflict();
+    assert_eq!(status(&stack, &item).await, "waiting");
     let answer = replay(&stack, &item, body).await.json(200);
     assert_eq!(answer["outcome"], "duplicate");
     assert_eq!(waiting(&stack).await, [json!(null); 0]);
     assert_eq!(calls(&stack).await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_that_counted_is_ended_by_another_too() {
+    let stack = Stack::new();
+    let (item, mut body) = half_way(&stack, 2).await;
+    body["event"]["data"]["records"][0]["status"] = 404.into();
+    replay(&stack, &item, body).await.conflict();
+    assert_eq!(status(&stack, &item).await, "replayed");
+    assert_eq!(waiting(&stack).await, [json!(null); 0]);
+    assert_eq!(calls(&stack).await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_that_could_not_begin_has_counted_nothing() {
+    let stack = Stack::new();
+    let (item, _) = half_way(&stack, 1).await;
+    assert_eq!(calls(&stack).await, 0);
+    let answer = on(&stack, "dismiss-quarantined", &item, None).await;
+    assert_eq!(answer.status, 204);
+    assert_eq!(status(&stack, &item).await, "dismissed");
+}
+
+#[tokio::test]
+async fn what_was_replayed_is_never_counted_again_however_long_ago_that_was() {
+    let stack = Stack::new();
+    let item = one_waiting(&stack, message(&entry("e-1", &[of_plan("gold")]))).await;
+    let body = json!({ "event": entry("e-1", &[record()]) });
+    let first = replay(&stack, &item, body.clone()).await.json(200);
+    // The log keeps entries for 400 days.
+    stack.at.time.set("2027-12-31T10:00:00Z".parse().unwrap());
+    let pk = format!("{}#{}", text(&first, "source"), text(&first, "id"));
+    let expired = json!({
+        "TableName": "test-usage-log", "ReturnValues": "ALL_OLD",
+        "Key": { "pk": { "S": pk }, "sk": { "S": "00" } },
+    });
+    let delete = "DynamoDB_20120810.DeleteItem";
+    let (status, old) = stack.at.aws.answer(delete, &expired.to_string());
+    assert!(status == 200 && old.contains(&pk), "{old}");
+    let mut later = body.clone();
+    later["event"]["data"]["records"][0]["time"] = json!("2027-12-31T09:59:00Z");
+    for body in [body, later] {
+        replay(&stack, &item, body).await.conflict();
+    }
+    assert_eq!(calls(&stack).await, 1);
+    let month = stack.at.store.month_usage(&p("acme"), p("2027-12")).await;
+    assert_eq!(month.unwrap().calls, 0);
 }
 
 #[tokio::test]
@@ -228,10 +294,12 @@ async fn what_names_nothing_is_not_found() {
             .not_found();
         replay(&stack, &item, json!({})).await.not_found();
     }
-    let place = String::from(tollgate_web::Cursor::new("nowhere".into()));
-    let query = [("cursor", place.as_str())];
-    let list = stack
-        .call("list-quarantine", |event| event.query(&query))
-        .await;
-    list.bad_request(None);
+    let cursor = |list: &str| String::from(tollgate_web::Cursor::new(list, "nowhere".into()));
+    for cursor in [cursor("quarantine"), cursor("customers")] {
+        let query = [("cursor", cursor.as_str())];
+        let list = stack
+            .call("list-quarantine", |event| event.query(&query))
+            .await;
+        list.bad_request(None);
+    }
 }

@@ -209,6 +209,8 @@ async fn a_long_log_is_paged() {
             Some(next) => cursor = Some(next.to_owned()),
             None => break,
         }
+        // The day that the first page was of is no longer the current one.
+        stack.at.time.set("2026-11-23T00:00:10Z".parse().unwrap());
     }
     ids.sort();
     ids.dedup();
@@ -218,9 +220,16 @@ async fn a_long_log_is_paged() {
 #[tokio::test]
 async fn a_query_of_the_log_that_makes_no_sense_is_refused() {
     let stack = Stack::new();
-    let place = |place: &str| String::from(Cursor::new(place.into()));
-    let (nowhere, half) = (place(""), place("2026-11-22#\nx"));
-    let wrong: [&[(&str, &str)]; 6] = [
+    let cursor = |list: &str, place: &str| {
+        let windows = "2026-11-22\n2026-11-22\n";
+        String::from(Cursor::new(list, format!("{windows}{place}")))
+    };
+    let nowhere = cursor("log acme", "");
+    let half = cursor("log acme", "2026-11-22#\nx");
+    let outside = cursor("log acme", "2026-11-23#2026-11-23T10:00:00Z\nx#y\n00");
+    let of_another = cursor("log globex", "2026-11-22#2026-11-22T10:00:00Z\nx#y\n00");
+    let good = cursor("log acme", "2026-11-22#2026-11-22T10:00:00Z\nx#y\n00");
+    let wrong: [&[(&str, &str)]; 9] = [
         &[],
         &[("customer_id", "a b")],
         &[("customer_id", "acme"), ("from", "yesterday")],
@@ -231,6 +240,13 @@ async fn a_query_of_the_log_that_makes_no_sense_is_refused() {
         ],
         &[("customer_id", "acme"), ("cursor", &nowhere)],
         &[("customer_id", "acme"), ("cursor", &half)],
+        &[("customer_id", "acme"), ("cursor", &outside)],
+        &[("customer_id", "acme"), ("cursor", &of_another)],
+        &[
+            ("customer_id", "acme"),
+            ("cursor", &good),
+            ("from", "2026-11-21"),
+        ],
     ];
     for query in wrong {
         let answer = stack.call("list-usage", |event| event.query(query)).await;
@@ -273,10 +289,41 @@ async fn adjustments_are_listed_with_their_reasons_and_show_in_charges() {
     );
     let ledger = stack.charges("acme", &[]).await.json(200);
     assert_eq!(data(&ledger)[0]["adjusted_calls"], 100_025);
-    let long = String::from(Cursor::new("x".repeat(1_100)));
+    let long = format!("2026-11\n{}", "x".repeat(1_100));
+    let long = String::from(Cursor::new("adjustments acme", long));
     let query = [("cursor", long.as_str())];
     let answer = stack
         .call("list-adjustments", |event| event.query(&query))
         .await;
     answer.bad_request(None);
+}
+
+#[tokio::test]
+async fn many_adjustments_come_in_pages_of_one_month() {
+    let stack = Stack::new();
+    let events: Vec<Value> = (0..60)
+        .map(|n| adjusting(&format!("a-{n}"), "21", n + 1))
+        .collect();
+    stack.count(&events).await.json(200);
+    let list = async |query: &[(&str, &str)]| {
+        stack
+            .call("list-adjustments", |event| event.query(query))
+            .await
+    };
+    let first = list(&[]).await.json(200);
+    let cursor = text(&first, "next_cursor");
+    // The month that the first page was of is over.
+    stack.at.time.set("2026-12-01T00:00:10Z".parse().unwrap());
+    for month in [&[][..], &[("month", "2026-11")]] {
+        let query = [&[("cursor", cursor)], month].concat();
+        let rest = list(&query).await.json(200);
+        assert_eq!(rest["next_cursor"], Value::Null);
+        let all = data(&first).iter().chain(data(&rest));
+        let mut ids: Vec<&str> = all.map(|one| text(one, "id")).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), 60);
+    }
+    let other = list(&[("cursor", cursor), ("month", "2026-12")]).await;
+    other.bad_request(None);
 }
