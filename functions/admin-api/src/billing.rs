@@ -10,8 +10,8 @@ use tollgate_domain::id::CustomerId;
 use tollgate_domain::window::Month;
 use tollgate_store::LedgerEntry;
 use tollgate_web::{
-    AdminCaller, Amount, Cursor, InvalidCursor, JsonBody, List, Listing, PathParam, Problem,
-    QueryParams,
+    AdminCaller, Amount, Cursor, InvalidCursor, JsonBody, List, Listing, NoQuery, PathParam,
+    Problem, QueryParams,
 };
 
 use crate::App;
@@ -36,6 +36,7 @@ struct RunBody {
 async fn run(
     State(app): State<App>,
     _: AdminCaller,
+    _: NoQuery,
     JsonBody(body): JsonBody<RunBody>,
 ) -> Result<Json<Report>, Problem> {
     let mode = if body.dry_run {

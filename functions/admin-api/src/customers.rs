@@ -11,8 +11,8 @@ use tollgate_domain::customer::Customer;
 use tollgate_domain::id::{CustomerId, PlanId};
 use tollgate_store::{Created, CustomerChange};
 use tollgate_web::{
-    AdminCaller, Cursor, IdempotencyKey, JsonBody, Listing, PageParams, PathParam, Problem,
-    QueryParams, nullable,
+    AdminCaller, Cursor, IdempotencyKey, JsonBody, Listing, NoQuery, PageParams, PathParam,
+    Problem, QueryParams, nullable,
 };
 
 use crate::App;
@@ -127,6 +127,7 @@ impl App {
 async fn create(
     State(app): State<App>,
     caller: AdminCaller,
+    _: NoQuery,
     idempotency: IdempotencyKey,
     JsonBody(body): JsonBody<NewCustomer>,
 ) -> Result<Response, Problem> {
@@ -176,6 +177,7 @@ async fn list(
 async fn show(
     State(app): State<App>,
     _: AdminCaller,
+    _: NoQuery,
     PathParam(id): PathParam<CustomerId>,
 ) -> Result<Json<CustomerView>, Problem> {
     let customer = app.store.customer(&id).await?;
@@ -185,6 +187,7 @@ async fn show(
 async fn update(
     State(app): State<App>,
     _: AdminCaller,
+    _: NoQuery,
     PathParam(id): PathParam<CustomerId>,
     JsonBody(patch): JsonBody<CustomerPatch>,
 ) -> Result<Json<CustomerView>, Problem> {

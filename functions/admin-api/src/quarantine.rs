@@ -11,7 +11,9 @@ use sha2::{Digest, Sha256};
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::key::hex;
 use tollgate_store::{Change, Closed, Kind, QuarantineId, RefusedRecord, SetAside};
-use tollgate_web::{AdminCaller, Cursor, JsonBody, List, Listing, PathParam, Problem, QueryParams};
+use tollgate_web::{
+    AdminCaller, Cursor, JsonBody, List, Listing, NoQuery, PathParam, Problem, QueryParams,
+};
 use usage_writer::{Entry, Fate};
 
 use crate::App;
@@ -113,6 +115,7 @@ struct Whole {
 async fn show(
     State(app): State<App>,
     _: AdminCaller,
+    _: NoQuery,
     PathParam(id): PathParam<Cursor>,
 ) -> Result<Json<Whole>, Problem> {
     let (item, body) = app.find(&id).await?;
@@ -128,6 +131,7 @@ async fn show(
 async fn dismiss(
     State(app): State<App>,
     _: AdminCaller,
+    _: NoQuery,
     PathParam(id): PathParam<Cursor>,
 ) -> Result<StatusCode, Problem> {
     let id = named(&id)?;
@@ -166,6 +170,7 @@ struct Replayed {
 async fn replay(
     State(app): State<App>,
     _: AdminCaller,
+    _: NoQuery,
     PathParam(id): PathParam<Cursor>,
     JsonBody(body): JsonBody<ReplayBody>,
 ) -> Result<Json<Replayed>, Problem> {

@@ -12,8 +12,8 @@ use serde_json::value::RawValue;
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::window::Day;
 use tollgate_web::{
-    AdjustmentView, AdjustmentsQuery, AdminCaller, Cursor, JsonBody, List, Listing, PathParam,
-    Problem, QueryParams,
+    AdjustmentView, AdjustmentsQuery, AdminCaller, Cursor, JsonBody, List, Listing, NoQuery,
+    PathParam, Problem, QueryParams,
 };
 use usage_writer::{Entry, Fate};
 
@@ -67,6 +67,7 @@ pub(crate) fn not_countable(defects: &[DefectView]) -> Problem {
 async fn count(
     State(app): State<App>,
     _: AdminCaller,
+    _: NoQuery,
     JsonBody(batch): JsonBody<Batch>,
 ) -> Result<Json<Counted>, Problem> {
     if !(1..=MAX_ENTRIES).contains(&batch.events.len()) {

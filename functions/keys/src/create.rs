@@ -11,7 +11,7 @@ use tollgate_domain::id::{CustomerId, KeyId};
 use tollgate_domain::key::{ApiKey, KeyRecord, Owner, Role};
 use tollgate_domain::plan::Overrides;
 use tollgate_store::{Created, NewKey};
-use tollgate_web::{AdminCaller, IdempotencyKey, JsonBody, Object, Problem};
+use tollgate_web::{AdminCaller, IdempotencyKey, JsonBody, NoQuery, Object, Problem};
 
 use crate::view::{IssuedKey, KeyView, check_expiry, check_limit, check_name};
 use crate::{Issuer, MAX_DRAWS};
@@ -41,6 +41,7 @@ struct NewKeyBody {
 async fn create(
     State(issuer): State<Issuer>,
     caller: AdminCaller,
+    _: NoQuery,
     idempotency: IdempotencyKey,
     JsonBody(body): JsonBody<NewKeyBody>,
 ) -> Result<Response, Problem> {

@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
 use tollgate_store::KeyRef;
-use tollgate_web::{AdminCaller, PathParam, Problem};
+use tollgate_web::{AdminCaller, NoQuery, PathParam, Problem};
 
 use crate::App;
 use crate::view::{KeyView, no_such_key};
@@ -19,6 +19,7 @@ pub fn routes(app: App) -> Router {
 async fn show(
     State(app): State<App>,
     _: AdminCaller,
+    _: NoQuery,
     PathParam(key): PathParam<KeyRef>,
 ) -> Result<Json<KeyView>, Problem> {
     let key = app.store.key(&key).await?.ok_or_else(no_such_key)?;

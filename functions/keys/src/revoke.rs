@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::routing::delete;
 use lambda_http::http::StatusCode;
 use tollgate_store::KeyRef;
-use tollgate_web::{AdminCaller, PathParam, Problem};
+use tollgate_web::{AdminCaller, NoQuery, PathParam, Problem};
 
 use crate::App;
 use crate::view::no_such_key;
@@ -21,6 +21,7 @@ pub fn routes(app: App) -> Router {
 async fn revoke(
     State(app): State<App>,
     _: AdminCaller,
+    _: NoQuery,
     PathParam(key): PathParam<KeyRef>,
 ) -> Result<StatusCode, Problem> {
     if app.store.revoke_key(&key, app.clock.now()).await? {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tollgate_domain::id::KeyId;
 use tollgate_domain::key::{KeyRecord, KeyStatus};
 use tollgate_store::{KeyRef, NewKey, Rotated};
-use tollgate_web::{AdminCaller, IdempotencyKey, JsonBody, PathParam, Problem};
+use tollgate_web::{AdminCaller, IdempotencyKey, JsonBody, NoQuery, PathParam, Problem};
 
 use crate::create::{NamesTaken, issued};
 use crate::view::no_such_key;
@@ -45,6 +45,7 @@ fn default_grace_s() -> u32 {
 async fn rotate(
     State(issuer): State<Issuer>,
     caller: AdminCaller,
+    _: NoQuery,
     PathParam(key): PathParam<KeyRef>,
     idempotency: IdempotencyKey,
     JsonBody(body): JsonBody<Rotation>,

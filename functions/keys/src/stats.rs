@@ -8,7 +8,7 @@ use axum::{Json, Router};
 use serde::Serialize;
 use tollgate_domain::id::PlanId;
 use tollgate_domain::key::{KeyStatus, Owner};
-use tollgate_web::{AdminCaller, Problem};
+use tollgate_web::{AdminCaller, NoQuery, Problem};
 
 use crate::{App, page};
 
@@ -53,7 +53,7 @@ struct Stats {
 
 /// Counted afresh, page by page: a hundred thousand keys are some thirty reads, and no counter can
 /// be wrong.
-async fn stats(State(app): State<App>, _: AdminCaller) -> Result<Json<Stats>, Problem> {
+async fn stats(State(app): State<App>, _: AdminCaller, _: NoQuery) -> Result<Json<Stats>, Problem> {
     let now = app.clock.now();
     let mut stats = Stats::default();
     let mut after = None;

@@ -6,7 +6,7 @@ use axum::{Json, Router};
 use jiff::Timestamp;
 use serde::Deserialize;
 use tollgate_store::{KeyChange, KeyRef, Updated};
-use tollgate_web::{AdminCaller, JsonBody, Object, PathParam, Problem, nullable};
+use tollgate_web::{AdminCaller, JsonBody, NoQuery, Object, PathParam, Problem, nullable};
 
 use crate::App;
 use crate::view::{KeyView, check_expiry, check_limit, check_name, no_such_key};
@@ -42,6 +42,7 @@ struct OverridesPatch {
 async fn update(
     State(app): State<App>,
     _: AdminCaller,
+    _: NoQuery,
     PathParam(key): PathParam<KeyRef>,
     JsonBody(patch): JsonBody<KeyPatch>,
 ) -> Result<Json<KeyView>, Problem> {

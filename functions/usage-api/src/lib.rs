@@ -13,7 +13,7 @@ use tollgate_domain::window::Month;
 use tollgate_runtime::{Clock, Entropy, Env, aws, config};
 use tollgate_store::Store;
 use tollgate_web::{
-    AdjustmentView, AdjustmentsQuery, Amount, CustomerCaller, List, Problem, QueryParams,
+    AdjustmentView, AdjustmentsQuery, Amount, CustomerCaller, List, NoQuery, Problem, QueryParams,
     SignedAmount,
 };
 
@@ -120,7 +120,11 @@ struct Overage {
     cost: Amount,
 }
 
-async fn current(State(app): State<App>, caller: CustomerCaller) -> Result<Json<Current>, Problem> {
+async fn current(
+    State(app): State<App>,
+    caller: CustomerCaller,
+    _: NoQuery,
+) -> Result<Json<Current>, Problem> {
     let month = Month::containing(app.clock.now());
     let plan = app.plans.get(&caller.plan);
     let included = plan.and_then(|plan| plan.included());

@@ -71,6 +71,24 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for QueryParams<T>
     }
 }
 
+/// A query without parameters. Any is a 400 that says so: one that was meant for the body would
+/// otherwise be passed over in silence.
+#[derive(Debug, Clone, Copy)]
+pub struct NoQuery;
+
+impl<S: Send + Sync> FromRequestParts<S> for NoQuery {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct None {}
+
+        let QueryParams(None {}) = QueryParams::from_request_parts(parts, state).await?;
+        Ok(Self)
+    }
+}
+
 /// The one parameter of the path. One that names nothing of its kind is a 404, for there can be no
 /// such thing.
 #[derive(Debug, Clone)]

@@ -10,7 +10,7 @@ mod problem;
 mod serve;
 
 pub use adjustments::{AdjustmentView, AdjustmentsQuery};
-pub use body::{JsonBody, MAX_BODY, Object, PathParam, QueryParams, nullable};
+pub use body::{JsonBody, MAX_BODY, NoQuery, Object, PathParam, QueryParams, nullable};
 pub use caller::{AdminCaller, CustomerCaller};
 pub use cursor::{Cursor, InvalidCursor, List, Listing, PageParams};
 pub use idempotency::IdempotencyKey;

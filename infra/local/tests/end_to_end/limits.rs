@@ -63,25 +63,34 @@ pub(crate) async fn a_change_of_plan_holds_within_seconds(site: Site) {
     .await;
 }
 
-/// Walks every route of the template: without a key it is 401, and with a key of the other kind
-/// 403.
-pub(crate) async fn no_route_is_open_to_the_wrong_caller(site: Site) {
+/// Walks every route of the template: without a key it is 401, with a key of the other kind 403, and
+/// with a parameter that nobody has heard of 400. The examples take any.
+pub(crate) async fn no_route_is_open_to_the_wrong_caller_or_to_what_it_does_not_take(site: Site) {
     let customer = site.customer("pro").await;
     let (client, _) = site.key(json!({ "customer_id": customer })).await;
     let template = Template::of(&Stack::built_in("test").unwrap()).unwrap();
     assert!(template.routes.len() >= 16);
     for route in template.routes {
         let path = route.path.replace("{key}", "tg_live_00000000");
-        let path = path.replace("{customer}", &customer);
+        let path = path.replace("{customer}", &customer).replace("{item}", "x");
         let method: Method = route.method.parse().unwrap();
         let answer = send(&site.anyone, method.clone(), &path).await;
         site.assert_problem(&answer, StatusCode::UNAUTHORIZED, "unauthorized");
         assert!(answer.header("www-authenticate").starts_with("Bearer"));
-        let other = match path.starts_with("/admin/") {
-            true => &client,
-            false => &site.admin,
+        let (one, other) = match path.starts_with("/admin/") {
+            true => (&site.admin, &client),
+            false => (&client, &site.admin),
         };
-        let answer = send(other, method, &path).await;
+        let answer = send(other, method.clone(), &path).await;
         site.assert_problem(&answer, StatusCode::FORBIDDEN, "forbidden");
+        if !["PingFunction", "AnalyzeFunction"].contains(&&*route.function) {
+            let answer = send(one, method, &format!("{path}?colour=red")).await;
+            site.assert_problem(&answer, StatusCode::BAD_REQUEST, "bad-request");
+            assert!(
+                answer.text.contains("unknown field `colour`"),
+                "{}",
+                answer.text
+            );
+        }
     }
 }

@@ -60,7 +60,7 @@ const CASES: &[Case] = &[
     case!(limits::the_hourly_limit_refuses),
     case!(limits::an_exhausted_customer_still_sees_their_usage),
     case!(limits::a_change_of_plan_holds_within_seconds),
-    case!(limits::no_route_is_open_to_the_wrong_caller),
+    case!(limits::no_route_is_open_to_the_wrong_caller_or_to_what_it_does_not_take),
     case!(usage::every_served_call_is_metered_and_no_other),
     case!(usage::an_entry_reported_twice_counts_once, Need::Aws),
     case!(
