@@ -30,6 +30,8 @@ pub const MAX_RECORDS: usize = 100;
 pub const MAX_ADJUSTMENTS: usize = 20;
 /// The most parts that the cost of one call has.
 pub const MAX_COSTS: usize = 16;
+/// Bytes of a route's template.
+pub const MAX_ENDPOINT: usize = 256;
 /// Bytes of a provider's name.
 pub const MAX_PROVIDER: usize = 64;
 /// Bytes of a model's.
@@ -39,13 +41,13 @@ pub const MAX_AHEAD: SignedDuration = SignedDuration::from_mins(5);
 /// A record older than this is too late to count.
 pub const MAX_AGE: SignedDuration = SignedDuration::from_hours(35 * 24);
 
-/// A bound on every count in a record. The sums of a hundred thousand million records at the bound
-/// still fit a `u64`.
-const MAX_NUMBER: u64 = 100_000_000;
+/// A bound on every count in a record, or in a part of its costs. The sums of a thousand million records
+/// at the bound still fit a `u64`; beyond that, sums stay at the largest.
+pub const MAX_NUMBER: u64 = 100_000_000;
 /// The same for the size of a body: a terabyte.
 const MAX_BYTES: u64 = 1_000_000_000_000;
-/// The same for what one call costs: $100,000.
-const MAX_COST: MicroUsd = MicroUsd(100_000_000_000);
+/// The same for a part of what one call costs: $100,000.
+pub const MAX_COST: MicroUsd = MicroUsd(100_000_000_000);
 /// A bound on what one adjustment adds or takes away: calls, and micro-dollars.
 const MAX_ADJUSTED_CALLS: u64 = 10_000_000_000;
 const MAX_ADJUSTED_COST: u64 = 1_000_000_000_000_000;
@@ -210,7 +212,7 @@ pub enum Defect {
     #[error("{0} {1}; an entry has 1 to {2}")]
     Count(usize, &'static str, usize),
     /// A text is empty, too long, or has control characters.
-    #[error("{0} must be 1 to {1} printable characters")]
+    #[error("{0} must be printable text of 1 to {1} bytes")]
     Text(&'static str, usize),
     /// The method holds the character that separates it from the endpoint where tallies are stored.
     #[error("method must not contain a space")]
@@ -476,7 +478,7 @@ impl UsageRecord {
         if self.method.contains(' ') {
             return Err(Defect::Method);
         }
-        text("endpoint", &self.endpoint, 256)?;
+        text("endpoint", &self.endpoint, MAX_ENDPOINT)?;
         let numbers = [
             ("status", u64::from(self.status), 100..=599),
             ("latency_ms", self.latency_ms, 0..=MAX_NUMBER),

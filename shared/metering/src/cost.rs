@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use jiff::Timestamp;
 use tollgate_domain::llm::{LlmPrices, Tokens};
 use tollgate_domain::money::MicroUsd;
-use tollgate_domain::usage::{Cost, MAX_COSTS, MAX_MODEL, MAX_PROVIDER};
+use tollgate_domain::usage::{Cost, MAX_COST, MAX_COSTS, MAX_MODEL, MAX_NUMBER, MAX_PROVIDER};
 
 /// The provider of what is added beyond the parts that a record has.
 const OTHERS: &str = "others";
@@ -85,8 +85,22 @@ impl RequestCost {
         }
     }
 
+    /// The parts, none beyond the bounds of a record.
     pub(crate) fn take(&self) -> Vec<Cost> {
-        std::mem::take(&mut self.costs.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut costs =
+            std::mem::take(&mut *self.costs.lock().unwrap_or_else(PoisonError::into_inner));
+        for cost in &mut costs {
+            let tokens = [
+                &mut cost.input_tokens,
+                &mut cost.output_tokens,
+                &mut cost.tokens,
+            ];
+            for count in tokens {
+                *count = (*count).min(MAX_NUMBER);
+            }
+            cost.micro_usd = cost.micro_usd.min(MAX_COST);
+        }
+        costs
     }
 }
 

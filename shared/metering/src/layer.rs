@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tollgate_domain::caller::{Caller, Identity, LIMIT_HEADERS};
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::llm::LlmPrices;
-use tollgate_domain::usage::UsageRecord;
+use tollgate_domain::usage::{MAX_ENDPOINT, UsageRecord};
 use tower::{Layer, Service};
 
 use crate::{Emitter, RequestCost};
@@ -125,7 +125,10 @@ impl MeteringLayer {
             key_id: caller.key_id,
             plan,
             method: request.method().to_string(),
-            endpoint: context.resource_path.clone().unwrap_or_default(),
+            endpoint: context
+                .resource_path
+                .as_deref()
+                .map_or_else(String::new, cut),
             status: UNANSWERED,
             latency_ms: 0,
             request_bytes: size(request.body()),
@@ -147,7 +150,9 @@ impl MeteringLayer {
 impl Call {
     fn answered<R: Body>(mut self, answer: &Response<R>) {
         if let Some((_, record)) = &mut self.of {
-            record.status = answer.status().as_u16();
+            // There is no status above: the gateway makes of one what it makes of no answer.
+            let status = answer.status().as_u16();
+            record.status = if status < 600 { status } else { UNANSWERED };
             record.response_bytes = size(answer.body());
         }
     }
@@ -164,6 +169,11 @@ impl Drop for Call {
         record.billable = Some(record.is_billable());
         self.emitter.record(customer, record);
     }
+}
+
+/// As much of a route's template as a record may have.
+fn cut(route: &str) -> String {
+    route[..route.floor_char_boundary(MAX_ENDPOINT)].to_owned()
 }
 
 /// Bytes of a body, unless it is streamed.

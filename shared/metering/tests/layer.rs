@@ -333,6 +333,32 @@ async fn whatever_a_handler_calls_its_providers_the_record_can_be_read() {
 }
 
 #[tokio::test]
+async fn whatever_comes_together_the_record_can_be_read() {
+    let spend = |cost: &RequestCost| {
+        for _ in 0..3 {
+            cost.add_tokens("anthropic", 60_000_000);
+            cost.add_amount(MicroUsd(60_000_000_000));
+        }
+    };
+    let record = record_of(spending(spend), &event()).await;
+    let most = Cost {
+        micro_usd: MicroUsd(100_000_000_000),
+        ..Cost::default()
+    };
+    assert_eq!(
+        record.costs,
+        [tokens("anthropic", 100_000_000, 540_000_000), most]
+    );
+
+    let mut long = event();
+    long.0["requestContext"]["resourcePath"] = format!("/{}é", "x".repeat(254)).into();
+    let odd = service_fn(async |_: Request| Ok::<_, Infallible>(answer(799)));
+    let record = record_of(odd, &long).await;
+    assert_eq!((record.status, record.billable), (502, Some(false)));
+    assert_eq!(record.endpoint, format!("/{}", "x".repeat(254)));
+}
+
+#[tokio::test]
 async fn prices_can_be_given() {
     let at = Fixture::at(NOW);
     let prices = LlmPrices::from_json(
