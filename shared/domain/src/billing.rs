@@ -149,7 +149,7 @@ pub struct ChargeIntent {
     /// The last one. Adjustments may have made it an earlier one than the charge before ended with;
     /// then it covers none.
     pub to_call: u64,
-    /// What adjustments of the month had added to its billable calls, or taken away.
+    /// What adjustments had added to the month's calls on plans that charge, or taken away.
     pub adjusted_calls: i64,
     /// [`usage_digest`] of the days it was computed from.
     pub usage_digest: String,
@@ -186,15 +186,12 @@ pub fn charge_due(
         cumulative,
         from_call: charged.over_calls.min(to_call) + 1,
         to_call,
-        adjusted_calls: adjusted_calls(days),
+        adjusted_calls: lines
+            .iter()
+            .fold(0, |sum, line| sum.saturating_add(line.adjusted)),
         usage_digest: usage_digest(days),
         created_at: now,
     })
-}
-
-fn adjusted_calls(days: &BillableDays) -> i64 {
-    let all = days.values().flat_map(BTreeMap::values);
-    all.fold(0, |sum, day| sum.saturating_add(day.adjusted))
 }
 
 /// SHA-256, in hexadecimal, of one line `<day> <plan> <calls>` for each day and plan, in order; where
@@ -319,6 +316,10 @@ mod tests {
         let line = &lines[0];
         assert_eq!((line.calls, line.adjusted), (100_050, -50));
         assert_eq!((line.over, line.micro_usd), (50, MicroUsd(50_000)));
+        let intent = due(&month, Charged::default()).unwrap();
+        assert_eq!((intent.cents, intent.adjusted_calls), (Cents(5), -50));
+        // Calls that nobody charges for are no part of a charge.
+        adjust(&mut month, "2026-11-11", "free", -7);
         let intent = due(&month, Charged::default()).unwrap();
         assert_eq!((intent.cents, intent.adjusted_calls), (Cents(5), -50));
         let charged = Charged {

@@ -96,15 +96,10 @@ impl<'a> Reader<'a> {
             .transpose()
     }
 
-    fn opt_n<N: FromStr>(&self, attribute: &'static str) -> Result<Option<N>, StoreError> {
-        match self.item.get(attribute) {
-            None => Ok(None),
-            Some(AttributeValue::N(number)) => number
-                .parse()
-                .map(Some)
-                .map_err(|_| self.corrupt(attribute)),
-            Some(_) => Err(self.corrupt(attribute)),
-        }
+    fn opt_n<N: Whole>(&self, attribute: &'static str) -> Result<Option<N>, StoreError> {
+        let number = self.item.get(attribute);
+        let number = number.map(|value| whole(value).ok_or_else(|| self.corrupt(attribute)));
+        number.transpose()
     }
 
     pub(crate) fn opt_number(&self, attribute: &'static str) -> Result<Option<u64>, StoreError> {
@@ -126,4 +121,31 @@ impl<'a> Reader<'a> {
             _ => Err(self.corrupt(attribute)),
         }
     }
+}
+
+/// Numbers that are stored. Where many are added up in the table, the sum can grow beyond them; it is then
+/// the largest there is, as sums made in memory are.
+pub(crate) trait Whole: Sized {
+    fn saturating(number: i128) -> Option<Self>;
+}
+
+impl Whole for u64 {
+    fn saturating(number: i128) -> Option<Self> {
+        let is_count = number >= 0;
+        is_count.then(|| Self::try_from(number).unwrap_or(Self::MAX))
+    }
+}
+
+impl Whole for i64 {
+    fn saturating(number: i128) -> Option<Self> {
+        let number = number.clamp(Self::MIN.into(), Self::MAX.into());
+        Self::try_from(number).ok()
+    }
+}
+
+pub(crate) fn whole<N: Whole>(value: &AttributeValue) -> Option<N> {
+    let AttributeValue::N(number) = value else {
+        return None;
+    };
+    N::saturating(number.parse().ok()?)
 }
