@@ -10,6 +10,7 @@ mod parts;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent};
 use jiff::Timestamp;
@@ -43,8 +44,15 @@ pub struct App {
     pub metrics: Metrics,
 }
 
-/// Customers counted at a time.
+/// Customers counted at a time, and messages set aside.
 const CONCURRENCY: usize = 8;
+/// How long a batch may take to be counted, and what of it is set aside after that. Where one customer's
+/// items give no answer, the others' entries are still answered for: together this is less than the
+/// function has.
+const COUNTING: Duration = Duration::from_secs(15);
+const SETTING_ASIDE: Duration = Duration::from_secs(8);
+/// What the function needs of time for a batch, which the template must give it.
+pub const LONGEST: Duration = COUNTING.saturating_add(SETTING_ASIDE);
 
 /// The EventBridge event around an entry.
 #[derive(Deserialize)]
@@ -133,20 +141,22 @@ pub async fn handle(app: &App, batch: SqsEvent) -> SqsBatchResponse {
         }
     }
     let entries: Arc<[Entry]> = entries.into();
-    let outcomes = app.count(&entries).await;
-    let mut failed = Vec::new();
+    // What is no entry does not wait for those that are: the store may be slow to count one of them.
+    let set_aside = app.set_aside(&entries, refused);
+    let (outcomes, mut failed) = tokio::join!(app.count(&entries), set_aside);
+    let mut conflicts = Vec::new();
     for (at, (message_id, outcome)) in ids.into_iter().zip(outcomes).enumerate() {
         match outcome {
             Ok(Fate::Counted | Fate::Duplicate) => {}
-            Ok(Fate::Conflict) => refused.push((message_id, Refused::Conflict(at))),
+            Ok(Fate::Conflict) => conflicts.push((message_id, Refused::Conflict(at))),
             Err(error) => {
                 let error = Chain(&*error);
                 tracing::error!(message_id, %error, "usage was not counted");
-                failed.push(message_id);
+                failed.insert(message_id);
             }
         }
     }
-    failed.extend(app.set_aside(&entries, refused).await);
+    failed.extend(app.set_aside(&entries, conflicts).await);
     app.record(metrics::ENTRIES_FAILED, failed.len());
     app.metrics.write();
     let mut response = SqsBatchResponse::default();
@@ -167,14 +177,33 @@ fn read(body: &str) -> Result<Entry, Defect> {
     Entry::read(event.detail.get())
 }
 
-/// What the next of `running` has come to, if there is one.
-async fn ended<T: 'static>(running: &mut JoinSet<T>) -> Option<T> {
-    match running.join_next().await? {
-        Ok(ended) => Some(ended),
-        // Which entries they were is lost with the task, so the whole batch comes again; what of it was
-        // counted is found to be.
-        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-    }
+/// Runs tasks, some at a time, until all have ended or the time is over. What has not ended by then is
+/// dropped, and may have taken effect.
+async fn run<T: Send + 'static>(
+    tasks: impl IntoIterator<Item = impl Future<Output = T> + Send + 'static>,
+    within: Duration,
+) -> Vec<T> {
+    let mut done = Vec::new();
+    let mut tasks = tasks.into_iter();
+    let mut running = JoinSet::new();
+    let all = async {
+        loop {
+            while running.len() < CONCURRENCY
+                && let Some(task) = tasks.next()
+            {
+                running.spawn(task);
+            }
+            match running.join_next().await {
+                Some(Ok(one)) => done.push(one),
+                // Which entries they were is lost with the task, so the whole batch comes again; what
+                // of it was counted is found to be.
+                Some(Err(panic)) => std::panic::resume_unwind(panic.into_panic()),
+                None => return,
+            }
+        }
+    };
+    let _ = tokio::time::timeout(within, all).await;
+    done
 }
 
 impl Part<'_> {
@@ -222,27 +251,23 @@ impl App {
             let places = by_customer.entry(&entry.received.customer).or_default();
             places.push(at);
         }
-        let mut outcomes: Vec<(usize, Outcome)> = Vec::with_capacity(entries.len());
-        let mut of_customers = by_customer.into_values();
-        let mut running = JoinSet::new();
-        loop {
-            while running.len() < CONCURRENCY
-                && let Some(places) = of_customers.next()
-            {
-                let (app, entries) = (self.clone(), Arc::clone(entries));
-                running.spawn(async move {
-                    let of_customer: Vec<&Entry> = places.iter().map(|at| &entries[*at]).collect();
-                    let outcomes = app.count_together(&of_customer).await;
-                    places.into_iter().zip(outcomes).collect::<Vec<_>>()
-                });
+        let tasks = by_customer.into_values().map(|places| {
+            let (app, entries) = (self.clone(), Arc::clone(entries));
+            async move {
+                let of_customer: Vec<&Entry> = places.iter().map(|at| &entries[*at]).collect();
+                let outcomes = app.count_together(&of_customer).await;
+                places.into_iter().zip(outcomes).collect::<Vec<_>>()
             }
-            match ended(&mut running).await {
-                Some(more) => outcomes.extend(more),
-                None => break,
-            }
+        });
+        let mut outcomes: Vec<Option<Outcome>> = vec![None; entries.len()];
+        for (at, outcome) in run(tasks, COUNTING).await.into_iter().flatten() {
+            outcomes[at] = Some(outcome);
         }
-        outcomes.sort_by_key(|(at, _)| *at);
-        outcomes.into_iter().map(|(_, outcome)| outcome).collect()
+        let late = || Err(Arc::new(StoreError::late("counting usage")));
+        let outcomes = outcomes.into_iter();
+        outcomes
+            .map(|outcome| outcome.unwrap_or_else(late))
+            .collect()
     }
 
     /// What cannot be counted of each of these entries, as of now.
@@ -348,29 +373,24 @@ impl App {
         &self,
         entries: &Arc<[Entry]>,
         refused: Vec<(String, Refused)>,
-    ) -> Vec<String> {
-        let mut failed = Vec::new();
-        let mut refused = refused.into_iter();
-        let mut running = JoinSet::new();
-        loop {
-            while running.len() < CONCURRENCY
-                && let Some((message_id, refused)) = refused.next()
-            {
-                let (app, entries) = (self.clone(), Arc::clone(entries));
-                running.spawn(async move {
-                    let set_aside = app.quarantine(&message_id, &entries, refused).await;
-                    set_aside.map_err(|error| {
-                        let error = Chain(&error);
-                        tracing::error!(message_id, %error, "a message was not quarantined");
-                        message_id
-                    })
-                });
+    ) -> BTreeSet<String> {
+        let ids = refused.iter().map(|(message_id, _)| message_id.clone());
+        let mut unknown: BTreeSet<String> = ids.collect();
+        let tasks = refused.into_iter().map(|(message_id, refused)| {
+            let (app, entries) = (self.clone(), Arc::clone(entries));
+            async move {
+                let set_aside = app.quarantine(&message_id, &entries, refused).await;
+                if let Err(error) = &set_aside {
+                    let error = Chain(error);
+                    tracing::error!(message_id, %error, "a message was not quarantined");
+                }
+                set_aside.is_ok().then_some(message_id)
             }
-            match ended(&mut running).await {
-                Some(set_aside) => failed.extend(set_aside.err()),
-                None => return failed,
-            }
+        });
+        for message_id in run(tasks, SETTING_ASIDE).await.into_iter().flatten() {
+            unknown.remove(&message_id);
         }
+        unknown
     }
 
     async fn quarantine(

@@ -11,11 +11,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use tollgate_domain::key::Owner;
 use tollgate_domain::money::MicroUsd;
 use tollgate_domain::usage::{Adjusted, Tally};
-use tollgate_local_aws::Fault;
-use tollgate_store::{Quarantined, RefusedRecord};
+use tollgate_local_aws::{Call, Fault};
+use tollgate_runtime::aws;
+use tollgate_store::{Quarantined, RefusedRecord, Store};
 
 mod common;
 #[path = "../../../shared/web/tests/common/stored.rs"]
@@ -635,7 +637,7 @@ async fn adjustments_are_counted_apart_in_their_days_and_months() {
     let calls: Vec<i64> = calls.map(|one| one.adjustment.billable_calls).collect();
     assert_eq!(calls, [3, 2]);
     let set_aside = stack.quarantined("a-1").await;
-    let reason = "reason must be 1 to 512 printable characters";
+    let reason = "reason must be printable text of 1 to 512 bytes";
     assert_eq!(set_aside[0].refused, [refused(2, reason)]);
 }
 
@@ -650,4 +652,58 @@ async fn an_entry_of_records_is_no_entry_of_adjustments() {
     let many = vec![adjustment(NOW, 1); 21];
     let many = adjusting("a-1", "acme", many);
     check_hopeless(&body(&many), "21 adjustments; an entry has 1 to 20").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_customer_of_whom_the_store_says_nothing_holds_up_no_other() {
+    let mut stack = Stack::new();
+    let sdk = stack.at.aws.sdk_config().to_builder();
+    let sdk = sdk.timeout_config(aws::timeouts(aws::PATIENT)).build();
+    let entropy = stack.at.entropy.clone();
+    stack.app.store = Store::new(&sdk, "test", stack.at.clock(), entropy);
+    let is_silent =
+        |call: &Call| call.operation() == "TransactWriteItems" && call.body.contains("acme");
+    stack.at.aws.inject(move |call| match is_silent(call) {
+        true => Fault::NoAnswer,
+        false => Fault::None,
+    });
+    let of = |id, customer| body(&entry(id, customer, [record(NOW, "/a")]));
+    let messages = [
+        ("m-1", of("e-1", "acme")),
+        ("m-2", of("e-2", "globex")),
+        ("m-3", "no entry".to_owned()),
+    ];
+    let stored = async || {
+        let store = &stack.at.store;
+        let calls = async |customer| {
+            let month = store.month_usage(&p(customer), p("2026-11")).await;
+            month.unwrap().calls
+        };
+        let set_aside = store.quarantined_message(b"no entry").await.unwrap();
+        (calls("acme").await, calls("globex").await, set_aside.len())
+    };
+    let began = Instant::now();
+    assert_eq!(deliver(&stack.app, batch(&messages)).await, ["m-1"]);
+    assert!(began.elapsed() < usage_writer::LONGEST);
+    // It was counted, and nobody was told. All of it comes again when the store speaks again.
+    assert_eq!(stored().await, (1, 1, 1));
+    stack.at.aws.heal();
+    assert_eq!(deliver(&stack.app, batch(&messages)).await, NONE);
+    assert_eq!(stored().await, (1, 1, 1));
+}
+
+#[tokio::test]
+async fn an_entry_that_differs_by_a_member_that_comes_twice_is_another() {
+    let stack = Stack::new();
+    let good = entry("e-1", "acme", [record(NOW, "/a")]).to_string();
+    let twice = good.replacen(r#""status":200"#, r#""status":500,"status":200"#, 1);
+    assert_ne!(good, twice);
+    // Which of the two is meant cannot be told: the record is set aside.
+    stack.count(&around("e-1", &twice)).await;
+    stack.count(&around("e-1", &good)).await;
+    let month = stack.at.store.month_usage(&p("acme"), p("2026-11")).await;
+    assert_eq!(month.unwrap().calls, 0);
+    let set_aside = stack.at.store.quarantined_of_entry(SOURCE, "e-1").await;
+    let bodies: Vec<Vec<u8>> = set_aside.unwrap().into_iter().map(|q| q.body).collect();
+    assert_eq!(bodies, [twice.into_bytes(), good.into_bytes()]);
 }

@@ -28,6 +28,8 @@ enum Cause {
     },
     #[error("the list does not go on from there")]
     Place,
+    #[error("no answer came in time")]
+    Late,
     #[error("others changed the item at every try")]
     Contended,
     #[error("the request could not be built")]
@@ -118,6 +120,15 @@ impl StoreError {
         }
     }
 
+    /// An operation that its caller did not wait for any longer.
+    #[must_use]
+    pub fn late(operation: &'static str) -> Self {
+        Self {
+            operation,
+            cause: Cause::Late,
+        }
+    }
+
     /// A request that never left.
     pub(crate) fn request(
         operation: &'static str,
@@ -143,6 +154,7 @@ impl StoreError {
         matches!(
             self.cause,
             Cause::Contended
+                | Cause::Late
                 | Cause::Service {
                     transient: true,
                     ..
@@ -156,6 +168,7 @@ impl StoreError {
     pub fn is_outage(&self) -> bool {
         match &self.cause {
             Cause::Service { code, .. } => OUTAGE.contains(&code.as_str()),
+            Cause::Late => true,
             Cause::Corrupt { .. } | Cause::Place | Cause::Contended | Cause::Request(_) => false,
         }
     }

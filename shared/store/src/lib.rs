@@ -8,6 +8,7 @@ mod accounts;
 mod adjustments;
 mod billing;
 mod body;
+mod canonical;
 mod counters;
 mod error;
 mod item;

@@ -7,13 +7,14 @@ use std::str::FromStr;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure};
 use jiff::Timestamp;
-use sha2::{Digest, Sha256};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use tollgate_domain::id::CustomerId;
-use tollgate_domain::key::hex;
 
 use crate::Store;
 use crate::accounts::Page;
 use crate::body::{Compressor, is_piece, read_body};
+use crate::canonical::digest;
 use crate::error::StoreError;
 use crate::item::{Item, MAX_PK, MAX_SK, Reader, keys, n, s, t};
 use crate::schema::{QUARANTINE, WAITING, attr};
@@ -190,6 +191,20 @@ pub(crate) fn refused_of(entry: &EntryPart<'_>, sk: String) -> Item {
     item
 }
 
+/// Tells a message from others by what it says: the detail of an event, whose envelope is another one
+/// each time that it is sent. All of it where there is no detail.
+fn message_pk(body: &[u8]) -> String {
+    #[derive(Deserialize)]
+    struct Event<'a> {
+        #[serde(borrow)]
+        detail: &'a RawValue,
+    }
+
+    let event: Result<Event<'_>, _> = serde_json::from_slice(body);
+    let said = event.map_or(body, |event| event.detail.get().as_bytes());
+    format!("#{}", digest(said))
+}
+
 /// Lists an item as waiting since then.
 fn wait(item: &mut Item, received_at: Timestamp) {
     item.insert(attr::RECEIVED_AT.into(), t(received_at));
@@ -224,7 +239,7 @@ impl Store {
     /// # Errors
     /// When the store does not answer; it may then have been set aside, and can be again.
     pub async fn quarantine_conflict(&self, entry: &EntryPart<'_>) -> Result<(), StoreError> {
-        let item = refused_of(entry, format!("{CONFLICT}{}", entry.digest()));
+        let item = refused_of(entry, format!("{CONFLICT}{}", digest(entry.body)));
         self.quarantine(item, entry.body).await
     }
 
@@ -238,8 +253,7 @@ impl Store {
         reason: &str,
         received_at: Timestamp,
     ) -> Result<(), StoreError> {
-        let digest = hex(&Sha256::digest(body));
-        let mut item = keys(format!("#{digest}"), part_sk(0));
+        let mut item = keys(message_pk(body), part_sk(0));
         let refused = RefusedRecord {
             index: 0,
             reason: reason.to_owned(),
@@ -276,8 +290,7 @@ impl Store {
     /// # Errors
     /// When the store does not answer.
     pub async fn quarantined_message(&self, body: &[u8]) -> Result<Vec<Quarantined>, StoreError> {
-        self.quarantined(format!("#{}", hex(&Sha256::digest(body))))
-            .await
+        self.quarantined(message_pk(body)).await
     }
 
     /// What waits in the quarantine, oldest first. The index behind it lags by well under a second.

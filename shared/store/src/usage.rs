@@ -1,12 +1,10 @@
 //! Usage: entries claimed and counted in one transaction, and the tallies they add up to.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::str::FromStr;
 use std::sync::Arc;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::{SignedDuration, Timestamp};
-use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tollgate_domain::billing::{Billable, BillableDays};
 use tollgate_domain::id::{CustomerId, PlanId};
@@ -19,8 +17,9 @@ use tollgate_domain::window::{Day, Month};
 use crate::Store;
 use crate::adjustments::adjustment_item;
 use crate::body::{Body, Compressor};
+use crate::canonical::is_same;
 use crate::error::StoreError;
-use crate::item::{Item, Reader, keys, n, s, signed, t, ttl};
+use crate::item::{Item, Reader, Whole, keys, n, s, signed, t, ttl, whole};
 use crate::quarantine::{RefusedRecord, refused_of};
 use crate::schema::{BILLABLE_SHARDS, QUARANTINE, USAGE, USAGE_LOG, attr};
 use crate::spread::Spread;
@@ -178,19 +177,16 @@ fn read_tally(item: &Item) -> Result<Tally, StoreError> {
 }
 
 /// The numbers whose attributes begin with `prefix`, by the plan that follows it.
-fn read_by_plan<N: FromStr>(
+fn read_by_plan<N: Whole>(
     item: &Item,
     prefix: &'static str,
 ) -> Result<BTreeMap<PlanId, N>, StoreError> {
     let corrupt = || StoreError::corrupt("tally", prefix);
     item.iter()
         .filter_map(|(name, value)| Some((name.strip_prefix(prefix)?, value)))
-        .map(|(plan, value)| match value {
-            AttributeValue::N(calls) => Ok((
-                plan.parse().map_err(|_| corrupt())?,
-                calls.parse().map_err(|_| corrupt())?,
-            )),
-            _ => Err(corrupt()),
+        .map(|(plan, value)| {
+            let plan = plan.parse().map_err(|_| corrupt())?;
+            Ok((plan, whole(value).ok_or_else(corrupt)?))
         })
         .collect()
 }
@@ -208,8 +204,7 @@ impl EntryPart<'_> {
     /// Whether `body` is this entry. The spacing of JSON and the order of its members are not part
     /// of what it says, and may differ between deliveries.
     fn is_same_as(&self, body: &[u8]) -> bool {
-        let json = |body| serde_json::from_slice::<Value>(body).ok();
-        body == self.body || json(body).is_some_and(|other| json(self.body) == Some(other))
+        is_same(self.body, body)
     }
 }
 

@@ -282,6 +282,27 @@ async fn what_was_replayed_is_never_counted_again_however_long_ago_that_was() {
 }
 
 #[tokio::test]
+async fn what_is_sent_again_waits_once() {
+    let stack = Stack::new();
+    let mut unknown = entry("e-1", &[record()]);
+    unknown["surprise"] = true.into();
+    // The bus makes another event of it each time.
+    for id in ["first", "second"] {
+        let event = json!({ "id": id, "detail-type": "tollgate.usage.v1", "detail": unknown });
+        deliver(&stack, &[event.to_string()]).await;
+    }
+    assert_eq!(waiting(&stack).await.len(), 1);
+
+    deliver(&stack, &[message(&entry("e-2", &[record()]))]).await;
+    let rival = entry("e-2", &[record(), record()]);
+    let spaced = serde_json::to_string_pretty(&rival).unwrap();
+    for text in [rival.to_string(), spaced] {
+        deliver(&stack, &[format!(r#"{{"detail":{text}}}"#)]).await;
+    }
+    assert_eq!(waiting(&stack).await.len(), 2);
+}
+
+#[tokio::test]
 async fn what_names_nothing_is_not_found() {
     let stack = Stack::new();
     let item = json!({ "id": "nonsense" });

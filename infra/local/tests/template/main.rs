@@ -85,6 +85,11 @@ fn mistakes_in_the_template_are_found() {
     );
     check("BatchSize: 100", "BatchSize: 10", "batches of 10");
     check(
+        "Role: !GetAtt UsageWriterRole.Arn\n      Timeout: 30",
+        "Role: !GetAtt UsageWriterRole.Arn\n      Timeout: 20",
+        "a batch may take 23 s, and the usage-writer has 20",
+    );
+    check(
         "MaximumBatchingWindowInSeconds: 5",
         "MaximumBatchingWindowInSeconds: 60",
         "wait for 60 s",

@@ -28,6 +28,17 @@ pub(crate) fn defects(stack: &Stack) -> Vec<String> {
         let what = "without ReportBatchItemFailures a failed message is lost as if counted";
         defects.push(what.to_owned());
     }
+    let longest = usage_writer::LONGEST.as_secs();
+    let timeout = resources.at("UsageWriterFunction.Properties.Timeout");
+    match timeout.number("the usage-writer's timeout") {
+        Ok(timeout) if timeout > longest => {}
+        Ok(timeout) => {
+            defects.push(format!(
+                "a batch may take {longest} s, and the usage-writer has {timeout}"
+            ));
+        }
+        Err(error) => defects.push(error.to_string()),
+    }
     let policy = resources.at("UsageQueue.Properties.RedrivePolicy");
     let deliveries = policy.get("maxReceiveCount").number("maxReceiveCount");
     match deliveries {
