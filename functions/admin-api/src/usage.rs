@@ -63,7 +63,7 @@ pub(crate) fn not_countable(defects: &[DefectView]) -> Problem {
 }
 
 /// Counts entries, each once for ever. Nothing is counted of a request in which anything is wrong: its
-/// sender is there to be told.
+/// sender is there to be told. Of one in which only an identity is taken, all else is.
 async fn count(
     State(app): State<App>,
     _: AdminCaller,
@@ -76,26 +76,34 @@ async fn count(
         return Err(Problem::unprocessable(detail).with("field", field));
     }
     let mut entries = Vec::with_capacity(batch.events.len());
+    // Where each of them is among the events.
+    let mut places = Vec::with_capacity(batch.events.len());
     let mut defects = Vec::new();
     for (at, event) in batch.events.iter().enumerate() {
         match Entry::read(event.get()) {
-            Ok(entry) => entries.push(entry),
-            Err(defect) => defects.push(DefectView {
-                pointer: format!("/events/{at}"),
-                reason: defect.to_string(),
-            }),
+            Ok(entry) => {
+                entries.push(entry);
+                places.push(at);
+            }
+            Err(defect) => {
+                let pointer = format!("/events/{at}");
+                let reason = defect.to_string();
+                defects.push((at, DefectView { pointer, reason }));
+            }
         }
     }
     let writer = app.writer();
-    if defects.is_empty() {
-        for (at, refused) in writer.check(&entries).await?.into_iter().enumerate() {
-            let items = format!("/events/{at}{}", entries[at].received().pointer());
-            defects.extend(refused.into_iter().map(|refused| DefectView {
-                pointer: format!("{items}/{}", refused.index),
-                reason: refused.reason,
-            }));
-        }
+    let checked = writer.check(&entries).await?;
+    for ((at, entry), refused) in places.into_iter().zip(&entries).zip(checked) {
+        let items = format!("/events/{at}{}", entry.received().pointer());
+        defects.extend(refused.into_iter().map(|refused| {
+            let pointer = format!("{items}/{}", refused.index);
+            let reason = refused.reason;
+            (at, DefectView { pointer, reason })
+        }));
     }
+    defects.sort_by_key(|(at, _)| *at);
+    let defects: Vec<DefectView> = defects.into_iter().map(|(_, defect)| defect).collect();
     if !defects.is_empty() {
         return Err(not_countable(&defects));
     }

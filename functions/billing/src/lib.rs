@@ -107,7 +107,7 @@ pub struct Incomplete(u64);
 /// Why one customer could not be billed.
 #[derive(Debug, thiserror::Error)]
 enum NotBilled {
-    #[error("the store did not answer")]
+    #[error("the store failed")]
     Store(#[from] StoreError),
     #[error("other runs kept charging the same customer")]
     Raced,
@@ -116,7 +116,8 @@ enum NotBilled {
 impl NotBilled {
     fn reason(&self) -> &'static str {
         match self {
-            NotBilled::Store(_) => "the store did not answer",
+            NotBilled::Store(error) if error.is_transient() => "the store did not answer",
+            NotBilled::Store(_) => "what is stored of the customer cannot be used",
             NotBilled::Raced => "other runs kept charging the same customer",
         }
     }

@@ -8,10 +8,10 @@ use serde::Serialize;
 use tollgate_domain::billing::overage;
 use tollgate_domain::id::{CustomerId, PlanId};
 use tollgate_domain::money::MicroUsd;
-use tollgate_domain::plan::Catalog;
+use tollgate_domain::plan::{Catalog, Plan};
 use tollgate_domain::window::Month;
 use tollgate_runtime::{Clock, Entropy, Env, aws, config};
-use tollgate_store::Store;
+use tollgate_store::{KeyRef, Store};
 use tollgate_web::{
     AdjustmentView, AdjustmentsQuery, Amount, CustomerCaller, List, NoQuery, Problem, QueryParams,
     SignedAmount,
@@ -80,7 +80,10 @@ struct Admitted {
     /// Calls beyond those that instances of the authorizer may let in, or have let in within the
     /// last second or so, without asking: they count towards the limit already.
     reserved: u64,
-    /// Calls that the plan includes; `null` if there is no such number.
+    /// Calls after which all with this key are refused; `null` if there is no such number.
+    limit: Option<u64>,
+    /// Calls before what `beyond` says: those that the plan includes, or fewer if the limit is lower;
+    /// `null` if there is no such number.
     included: Option<u64>,
     /// What is left of them.
     remaining: Option<u64>,
@@ -127,7 +130,15 @@ async fn current(
 ) -> Result<Json<Current>, Problem> {
     let month = Month::containing(app.clock.now());
     let plan = app.plans.get(&caller.plan);
-    let included = plan.and_then(|plan| plan.included());
+    let key = app.store.key(&KeyRef::Id(caller.key_id)).await?;
+    let overrides = key.map(|key| key.overrides).unwrap_or_default();
+    let limit = plan.and_then(|plan| plan.limits(&overrides).per_month);
+    let included = match plan.and_then(Plan::included) {
+        Some(included) if plan.is_some_and(Plan::charges_overage) => {
+            Some(limit.map_or(included, |limit| limit.min(included)))
+        }
+        _ => limit,
+    };
     let units = app.store.month_units(&caller.id, month).await?;
     let tally = app.store.month_usage(&caller.id, month).await?;
     let days = app.store.billable_days(&caller.id, month).await?;
@@ -144,12 +155,13 @@ async fn current(
         admitted: Admitted {
             calls: units.spent,
             reserved: units.taken.saturating_sub(units.spent),
+            limit,
             included,
             remaining: included.map(|included| included.saturating_sub(units.spent)),
-            beyond: match (included, plan) {
-                (None, _) => Beyond::Unlimited,
-                (_, Some(plan)) if plan.charges_overage() => Beyond::Charged,
-                _ => Beyond::Refused,
+            beyond: match included {
+                None => Beyond::Unlimited,
+                _ if included == limit => Beyond::Refused,
+                _ => Beyond::Charged,
             },
         },
         metered: Metered {

@@ -2,12 +2,13 @@
 
 use axum::Router;
 use serde_json::{Value, json};
+use tollgate_domain::key::Owner;
 use tollgate_domain::money::MicroUsd;
 use tollgate_domain::usage::{Adjustment, Tally};
 use tollgate_domain::window::Month;
 use tollgate_local_aws::Fault;
 use tollgate_local_aws::fixture::Fixture;
-use tollgate_store::Claimed;
+use tollgate_store::{Claimed, KeyChange, KeyRef, Updated};
 use usage_api::App;
 
 #[path = "../../../shared/web/tests/common/answer.rs"]
@@ -19,7 +20,7 @@ mod stored;
 
 use answer::{call, has_no_other_routes, ignores_the_stage, needs_a_customer};
 use event::Event;
-use stored::{add_usage, adjust, calls, p, plans, stored};
+use stored::{add_customer, add_key, add_usage, adjust, calls, p, plans, stored};
 
 const NOW: &str = "2026-11-22T10:00:00Z";
 
@@ -68,7 +69,8 @@ async fn a_month_without_calls_is_all_zeros() {
             "ends_at": "2026-12-01T00:00:00Z",
         },
         "admitted": {
-            "calls": 0, "reserved": 0, "included": 100_000, "remaining": 100_000, "beyond": "charged",
+            "calls": 0, "reserved": 0, "limit": null, "included": 100_000, "remaining": 100_000,
+            "beyond": "charged",
         },
         "metered": {
             "calls": 0, "billable_calls": 0, "client_errors": 0, "server_errors": 0,
@@ -123,18 +125,49 @@ async fn calls_let_in_and_calls_answered_are_counted_apart() {
 async fn what_comes_after_the_included_calls_depends_on_the_plan() {
     let at = Fixture::at(NOW);
     admit(&at, "acme", 2).await;
-    let check = async |plan: &str, included: Value, remaining: Value, beyond: &str| {
-        let shown = current(&at, "acme", plan).await;
-        assert_eq!(shown["plan"], plan);
+    let check =
+        async |plan: &str, limit: Value, included: Value, remaining: Value, beyond: &str| {
+            let shown = current(&at, "acme", plan).await;
+            assert_eq!(shown["plan"], plan);
+            let expected = json!({
+                "calls": 2, "reserved": 1, "limit": limit, "included": included,
+                "remaining": remaining, "beyond": beyond,
+            });
+            assert_eq!(shown["admitted"], expected);
+        };
+    let none = || Value::Null;
+    check("free", json!(1_000), json!(1_000), json!(998), "refused").await;
+    check("pro", none(), json!(100_000), json!(99_998), "charged").await;
+    check("enterprise", none(), none(), none(), "unlimited").await;
+}
+
+/// The key's own quota, where it has one, is what the authorizer goes by.
+#[tokio::test]
+#[allow(clippy::unwrap_used, reason = "a test that cannot begin has failed")]
+async fn a_keys_own_quota_is_what_is_shown() {
+    let check = async |plan: &str, quota: u64, included: u64, beyond: &str| {
+        let at = Fixture::at(NOW);
+        add_customer(&at, "acme", plan).await;
+        add_key(&at, Owner::Customer(p("acme")), "key_c").await;
+        let change = KeyChange {
+            monthly_quota: Some(Some(quota)),
+            ..KeyChange::default()
+        };
+        let changed = at.store.update_key(&KeyRef::Id(p("key_c")), &change).await;
+        assert!(matches!(changed.unwrap(), Updated::Done(_)));
+        admit(&at, "acme", 2).await;
         let expected = json!({
-            "calls": 2, "reserved": 1, "included": included, "remaining": remaining,
-            "beyond": beyond,
+            "calls": 2, "reserved": 1, "limit": quota, "included": included,
+            "remaining": included - 2, "beyond": beyond,
         });
-        assert_eq!(shown["admitted"], expected);
+        let shown = current(&at, "acme", plan).await;
+        assert_eq!(shown["admitted"], expected, "{plan} {quota}");
     };
-    check("free", json!(1_000), json!(998), "refused").await;
-    check("pro", json!(100_000), json!(99_998), "charged").await;
-    check("enterprise", json!(null), json!(null), "unlimited").await;
+    check("free", 5, 5, "refused").await;
+    check("free", 5_000, 5_000, "refused").await;
+    check("pro", 2, 2, "refused").await;
+    check("pro", 200_000, 100_000, "charged").await;
+    check("enterprise", 7, 7, "refused").await;
 }
 
 #[tokio::test]

@@ -112,12 +112,12 @@ impl FromStr for Day {
             expected: "a day such as 2026-11-22",
         };
         let date: Date = text.parse().map_err(|_| invalid())?;
-        // jiff also reads times after the date, and signed years; only one spelling names a day.
         let day = Self(date);
-        if day.to_string() == text {
-            Ok(day)
-        } else {
-            Err(invalid())
+        // jiff also reads times after the date, and signed years; only one spelling names a day. Years
+        // below zero do not sort as they are written.
+        match date.year() >= 0 && day.to_string() == text {
+            true => Ok(day),
+            false => Err(invalid()),
         }
     }
 }
@@ -244,6 +244,7 @@ mod tests {
             "2026-11-22T10",
             "+2026-11",
             "2026-11-",
+            "-000001-11",
         ] {
             assert!(text.parse::<Month>().is_err(), "{text:?}");
         }
@@ -254,6 +255,7 @@ mod tests {
             "20261122",
             "2026-11-22T10:00",
             " 2026-11-22",
+            "-000001-11-22",
         ] {
             assert!(text.parse::<Day>().is_err(), "{text:?}");
         }

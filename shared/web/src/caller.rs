@@ -23,6 +23,8 @@ pub struct CustomerCaller {
     pub id: CustomerId,
     /// On which plan when the call was admitted.
     pub plan: PlanId,
+    /// The key that the call was made with.
+    pub key_id: KeyId,
 }
 
 fn caller(parts: &Parts) -> Result<Caller, Problem> {
@@ -56,8 +58,11 @@ impl<S: Send + Sync> FromRequestParts<S> for CustomerCaller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        match caller(parts)?.identity {
-            Identity::Customer { id, plan } => Ok(Self { id, plan }),
+        let Caller {
+            identity, key_id, ..
+        } = caller(parts)?;
+        match identity {
+            Identity::Customer { id, plan } => Ok(Self { id, plan, key_id }),
             Identity::Admin => Err(Problem::forbidden("This needs a customer's key.")),
         }
     }

@@ -73,7 +73,7 @@ async fn nothing_of_a_request_is_counted_if_any_of_it_cannot_be() {
     late["time"] = json!("2026-01-01T00:00:00Z");
     let events = [
         entry("e-1", &[record()]),
-        entry("e-2", &[record(), bad, record(), late]),
+        entry("e-2", &[record(), bad.clone(), record(), late]),
         adjusting("a-1", "20", 0),
     ];
     let answer = stack.count(&events).await;
@@ -86,9 +86,14 @@ async fn nothing_of_a_request_is_counted_if_any_of_it_cannot_be() {
     assert_eq!(answer.body["defects"], expected);
     let mut unknown = entry("e-3", &[record()]);
     unknown["type"] = json!("tollgate.usage.v9");
-    let answer = stack.count(&[entry("e-1", &[record()]), unknown]).await;
+    let bad = |id| entry(id, &[bad.clone()]);
+    let events = [bad("e-1"), unknown.clone(), bad("e-2"), unknown];
+    let answer = stack.count(&events).await;
     answer.unprocessable(None);
-    assert_eq!(answer.body["defects"][0]["pointer"], "/events/1");
+    let defects = answer.body["defects"].as_array().unwrap();
+    let pointers: Vec<&str> = defects.iter().map(|one| text(one, "pointer")).collect();
+    let (first, third) = ("/events/0/data/records/0", "/events/2/data/records/0");
+    assert_eq!(pointers, [first, "/events/1", third, "/events/3"]);
     assert_eq!(stored(&stack.at), before);
 }
 
