@@ -11,8 +11,8 @@ use tollgate_domain::customer::Customer;
 use tollgate_domain::id::{CustomerId, PlanId};
 use tollgate_store::{Created, CustomerChange};
 use tollgate_web::{
-    AdminCaller, Cursor, IdempotencyKey, JsonBody, Listing, NoQuery, PageParams, PathParam,
-    Problem, QueryParams, nullable,
+    AdminCaller, IdempotencyKey, JsonBody, List, Listing, NoQuery, PageParams, PathParam, Problem,
+    QueryParams, nullable,
 };
 
 use crate::App;
@@ -74,13 +74,6 @@ struct CustomerPatch {
     email: Option<Option<String>>,
     #[serde(default, deserialize_with = "nullable")]
     plan: Option<Option<PlanId>>,
-}
-
-/// The answer to a `GET` of all.
-#[derive(Debug, Serialize)]
-struct CustomerList {
-    data: Vec<CustomerView>,
-    next_cursor: Option<Cursor>,
 }
 
 fn no_such_customer() -> Problem {
@@ -163,12 +156,12 @@ async fn list(
     State(app): State<App>,
     _: AdminCaller,
     QueryParams(page): QueryParams<PageParams>,
-) -> Result<Json<CustomerList>, Problem> {
+) -> Result<Json<List<CustomerView>>, Problem> {
     let limit = PageParams::limit(page.limit)?;
     let listing = Listing::new("customers", page.cursor.as_ref())?;
     let found = app.store.list_customers(listing.after(), limit).await?;
     let customers = found.items.into_iter().map(|(_, customer)| customer.into());
-    Ok(Json(CustomerList {
+    Ok(Json(List {
         data: customers.collect(),
         next_cursor: found.next.map(|place| listing.cursor(&place)),
     }))

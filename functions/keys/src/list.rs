@@ -3,10 +3,10 @@
 use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tollgate_domain::id::{CustomerId, PlanId};
 use tollgate_domain::key::KeyStatus;
-use tollgate_web::{AdminCaller, Cursor, Listing, PageParams, Problem, QueryParams};
+use tollgate_web::{AdminCaller, Cursor, List, Listing, PageParams, Problem, QueryParams};
 
 use crate::App;
 use crate::page::{self, Listed};
@@ -35,18 +35,11 @@ struct Filter {
     cursor: Option<Cursor>,
 }
 
-/// The answer.
-#[derive(Debug, Serialize)]
-struct KeyList {
-    data: Vec<ListedKey>,
-    next_cursor: Option<Cursor>,
-}
-
 async fn list(
     State(app): State<App>,
     _: AdminCaller,
     QueryParams(filter): QueryParams<Filter>,
-) -> Result<Json<KeyList>, Problem> {
+) -> Result<Json<List<ListedKey>>, Problem> {
     let limit = PageParams::limit(filter.limit)?;
     let now = app.clock.now();
     let mut data = Vec::new();
@@ -76,15 +69,15 @@ async fn list(
             if data.len() == limit {
                 let ended = !more && at + 1 == last;
                 let next_cursor = (!ended).then(|| listing.cursor(&place));
-                return Ok(Json(KeyList { data, next_cursor }));
+                return Ok(Json(List { data, next_cursor }));
             }
             after = Some(place);
         }
         if !more {
             let next_cursor = None;
-            return Ok(Json(KeyList { data, next_cursor }));
+            return Ok(Json(List { data, next_cursor }));
         }
     }
     let next_cursor = after.map(|place| listing.cursor(&place));
-    Ok(Json(KeyList { data, next_cursor }))
+    Ok(Json(List { data, next_cursor }))
 }

@@ -181,7 +181,7 @@ impl From<StoreError> for Problem {
 impl From<Arc<StoreError>> for Problem {
     fn from(error: Arc<StoreError>) -> Self {
         if error.is_no_place() {
-            Self::bad_request(format!("In the query: {InvalidCursor}."))
+            InvalidCursor.into()
         } else if error.is_transient() {
             Self::unavailable(error)
         } else {
