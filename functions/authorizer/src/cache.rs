@@ -1,9 +1,11 @@
-//! What is known of keys, for a moment.
+//! Key cache: keys and their customers, each for a stated time (TTL) after it was read.
 //!
-//! A key and its customer are read at most once in a while, whoever asks: callers that ask while a
-//! read is under way wait for that one, and a key that is asked for again and again is read ahead of
-//! time, so that no caller waits. What was found is held for the stated delay and no longer,
-//! counted from before it was read. That is how long a revoked key may still work.
+//! A key is read at most once in that time, whoever asks: callers that ask while a read is under way
+//! wait for that one, and a key that is asked for again and again is read ahead of time, so that no
+//! caller waits. The TTL counts from before the read. That is how long a revoked key may still work.
+//!
+//! A key that was good when it was last read stays known for longer, for a store that does not answer
+//! (stale-if-error): [`KeyCache::find_stale`].
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +17,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 use tollgate_domain::customer::Customer;
 use tollgate_domain::key::{KeyDigest, KeyRecord, Owner};
-use tollgate_store::Store;
+use tollgate_store::{Store, StoreError};
 
 use crate::circuit::{Circuit, NoAnswer};
 
@@ -43,7 +45,9 @@ pub(crate) struct KeyCache(Arc<Inner>);
 struct Inner {
     store: Store,
     circuit: Circuit,
-    delay: Duration,
+    ttl: Duration,
+    /// How long a good key stays known after that.
+    stale: Duration,
     entries: Mutex<Entries>,
 }
 
@@ -60,6 +64,8 @@ struct Entry {
     read: Read,
     /// The read that is to replace this one.
     ahead: Option<(Moment, Read)>,
+    /// What the last read has found that came to an answer, if that was a key, and when it began.
+    last_good: Option<(Moment, Arc<Known>)>,
 }
 
 /// The time by two clocks. The machine's can be set back, and the process's stands still while the
@@ -80,18 +86,19 @@ impl Moment {
 }
 
 impl KeyCache {
-    /// A cache of what `store` knows of keys. `delay` is how long that may be gone by; zero reads
-    /// always.
-    pub(crate) fn new(store: Store, circuit: Circuit, delay: Duration) -> Self {
+    /// A cache of the keys in `store`. A `ttl` of zero reads always. `stale` is how long a good key
+    /// stays known after that.
+    pub(crate) fn new(store: Store, circuit: Circuit, ttl: Duration, stale: Duration) -> Self {
         Self(Arc::new(Inner {
             store,
             circuit,
-            delay,
+            ttl,
+            stale,
             entries: Mutex::default(),
         }))
     }
 
-    /// The key of that digest, as it was no longer before `now` than the delay.
+    /// The key of that digest, as it was no longer before `now` than the TTL.
     pub(crate) async fn find(
         &self,
         digest: KeyDigest,
@@ -110,16 +117,33 @@ impl KeyCache {
         found
     }
 
+    /// The key of that digest as it was when it was last read, if it was good then, the store does not
+    /// answer, and no more than the time for that has passed. That other requests are answered, or
+    /// this one's was throttled, is no reason: the key may have been revoked.
+    pub(crate) fn find_stale(&self, digest: KeyDigest, now: Moment) -> Option<Arc<Known>> {
+        if !self.0.circuit.is_open() {
+            return None;
+        }
+        let mut entries = self.entries();
+        let entry = entries.take(&digest)?.replaced();
+        let known = entry.last_good.clone();
+        entries.put(digest, entry);
+        let longest = self.0.ttl + self.0.stale;
+        let (_, known) = known.filter(|(began, _)| now.is_within(*began, longest))?;
+        Some(known)
+    }
+
     /// The read to go by.
     fn read_of(&self, digest: KeyDigest, now: Moment) -> Read {
         let mut entries = self.entries();
         let entry = entries.take(&digest).map(Entry::replaced);
         let entry = match entry {
             Some(entry) if self.holds(&entry, now) => self.with_read_ahead(entry, digest, now),
-            _ => Entry {
+            entry => Entry {
                 began: now,
                 read: self.begin(digest),
                 ahead: None,
+                last_good: entry.and_then(|entry| entry.last_good),
             },
         };
         let read = entry.read.clone();
@@ -130,16 +154,16 @@ impl KeyCache {
     /// Whether the entry may be gone by: what it found, or, while it is under way, will find.
     fn holds(&self, entry: &Entry, now: Moment) -> bool {
         let may_take = match entry.read.peek() {
-            Some(Ok(_)) => self.0.delay,
+            Some(Ok(_)) => self.0.ttl,
             Some(Err(_)) => return false,
-            None => self.0.delay.min(LONGEST_READ),
+            None => self.0.ttl.min(LONGEST_READ),
         };
         now.is_within(entry.began, may_take)
     }
 
     /// The entry, and in the last two fifths of its time a read that is to replace it.
     fn with_read_ahead(&self, mut entry: Entry, digest: KeyDigest, now: Moment) -> Entry {
-        let is_due = !now.is_within(entry.began, self.0.delay * 3 / 5);
+        let is_due = !now.is_within(entry.began, self.0.ttl * 3 / 5);
         // One that failed is begun again as rarely as one that has no answer.
         let is_tried = |(began, _): &(Moment, Read)| now.is_within(*began, LONGEST_READ);
         if is_due && !entry.ahead.as_ref().is_some_and(is_tried) {
@@ -152,19 +176,15 @@ impl KeyCache {
 
     fn begin(&self, digest: KeyDigest) -> Read {
         let (store, circuit) = (self.0.store.clone(), self.0.circuit.clone());
-        let read = async move {
-            let Some(record) = store.key_by_digest(digest).await? else {
-                return Ok(None);
-            };
-            let customer = match &record.owner {
-                Owner::Admin => None,
-                Owner::Customer(id) => store.customer(id).await?,
-            };
-            Ok(Some(Arc::new(Known { record, customer })))
+        let reading = async move {
+            let mut asking = circuit.asking();
+            loop {
+                if let Some(found) = asking.once(read(&store, digest)).await.map_err(Arc::new)? {
+                    return Ok(found);
+                }
+            }
         };
-        async move { circuit.ask(read).await.map_err(Arc::new) }
-            .boxed()
-            .shared()
+        reading.boxed().shared()
     }
 
     fn entries(&self) -> MutexGuard<'_, Entries> {
@@ -175,18 +195,34 @@ impl KeyCache {
     }
 }
 
+async fn read(store: &Store, digest: KeyDigest) -> Result<Found, StoreError> {
+    let Some(record) = store.key_by_digest(digest).await? else {
+        return Ok(None);
+    };
+    let customer = match &record.owner {
+        Owner::Admin => None,
+        Owner::Customer(id) => store.customer(id).await?,
+    };
+    Ok(Some(Arc::new(Known { record, customer })))
+}
+
 impl Entry {
-    /// The entry after it has given way to the read ahead, if that has found something.
-    fn replaced(self) -> Self {
-        match self.ahead {
-            Some((began, read)) if matches!(read.peek(), Some(Ok(_))) => Self {
-                began,
-                read,
-                ahead: None,
-            },
-            ahead => Self { ahead, ..self },
+    /// The entry after it has given way to the read ahead, if that has come to an answer, and has
+    /// noted what was found.
+    fn replaced(mut self) -> Self {
+        if let Some((began, read)) = self.ahead.take_if(|(_, read)| has_answer(read)) {
+            self.began = began;
+            self.read = read;
         }
+        if let Some(Ok(found)) = self.read.peek() {
+            self.last_good = found.clone().map(|known| (self.began, known));
+        }
+        self
     }
+}
+
+fn has_answer(read: &Read) -> bool {
+    matches!(read.peek(), Some(Ok(_)))
 }
 
 impl Entries {
@@ -195,7 +231,8 @@ impl Entries {
     }
 
     fn put(&mut self, digest: KeyDigest, entry: Entry) {
-        let is_good = matches!(entry.read.peek(), Some(Ok(Some(_))));
+        let entry = entry.replaced();
+        let is_good = entry.last_good.is_some();
         let entries = if is_good {
             &mut self.good
         } else {

@@ -1,33 +1,40 @@
-//! The blocks of units that this instance has taken, by counter.
+//! The quota leases of this instance, by counter.
 //!
 //! A call needs a unit of its key's hour and one of its customer's month. Where both are at hand, it
-//! costs no write; where not, a block is claimed, of both counters side by side. What one counter
-//! granted while the other refused stays here for the next call. Who needs units of a counter while
-//! a claim of it is under way waits for that claim.
+//! costs no write; where not, a block is reserved, of both counters side by side. What was reserved
+//! for a call that the other counter refused is released at once, so that a counter knows of no call
+//! that was not allowed. Who needs units of a counter while they are being reserved waits for that.
+//!
+//! What a counter does not know yet when its window ends, it is told by the next call of this
+//! instance, whichever key that has, and otherwise when the instance ends.
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, MutexGuard, PoisonError};
 
-use futures_util::{StreamExt, future, stream};
-use jiff::Timestamp;
+use futures_util::{FutureExt, StreamExt, future, stream};
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::Mutex;
 use tollgate_domain::decision::Counted;
 use tollgate_domain::id::{CustomerId, KeyId};
-use tollgate_domain::lease::{Lease, MAX_BLOCK};
+use tollgate_domain::lease::{Lease, MAX_UNLIMITED_BLOCK};
 use tollgate_domain::plan::Limits;
 use tollgate_domain::window::{Hour, Month};
 use tollgate_runtime::{Chain, Clock, Metrics, metrics};
-use tollgate_store::{Account, Claimed, Store};
+use tollgate_store::{Calls, LeaseShare, ReserveOutcome, Store};
 
 use crate::circuit::{Circuit, NoAnswer};
 
-/// Keys, or customers, of which counters are held before those that hold nothing are dropped.
-const HELD: usize = 1_000;
-/// Accounts that are ended at the same time.
-const ENDED_AT_ONCE: usize = 16;
+/// Counters of a window that are kept before those that hold nothing are dropped.
+const KEPT: usize = 1_000;
+/// Counters that are settled at the same time.
+const SETTLED_AT_ONCE: usize = 64;
+/// How long after the end of a window its counters are settled: a clock that wavers may still come
+/// back to it.
+const WAVERS: SignedDuration = SignedDuration::from_secs(2);
 
-/// What this instance has taken. Cheap to clone; all clones hold the same.
+/// The quota leases of an instance. Cheap to clone; clones share them.
 #[derive(Clone)]
 pub(crate) struct Leases(Arc<Inner>);
 
@@ -36,23 +43,45 @@ struct Inner {
     circuit: Circuit,
     clock: Clock,
     metrics: Metrics,
-    hours: std::sync::Mutex<Held<KeyId, Hour>>,
-    months: std::sync::Mutex<Held<CustomerId, Month>>,
+    hours: std::sync::Mutex<Counters<KeyId, Hour>>,
+    months: std::sync::Mutex<Counters<CustomerId, Month>>,
 }
 
 /// A counter of one window, as this instance knows it.
 struct Counter {
-    lease: Lease,
-    account: Account,
+    /// Calls that were allowed without a unit.
+    uncounted: AtomicU64,
+    held: Mutex<Held>,
 }
 
-type Shared = Arc<Mutex<Counter>>;
+struct Held {
+    lease: Lease,
+    share: LeaseShare,
+}
 
-/// What a call may take.
+/// The key whose hour and the customer whose month a call counts in, and when it was made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Counting<'a> {
+    pub(crate) key: &'a KeyId,
+    pub(crate) customer: &'a CustomerId,
+    pub(crate) now: Timestamp,
+}
+
+/// What a call may reserve.
 #[derive(Debug, Clone, Copy)]
 struct Terms {
     limit: Option<u64>,
     max_block: u64,
+}
+
+/// Whether a unit is there for a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unit {
+    AtHand,
+    /// Reserved for this call.
+    Reserved,
+    /// There is none.
+    Exhausted,
 }
 
 impl Leases {
@@ -62,37 +91,41 @@ impl Leases {
             circuit,
             clock,
             metrics,
-            hours: std::sync::Mutex::default(),
-            months: std::sync::Mutex::default(),
+            hours: std::sync::Mutex::new(Counters::ending(Hour::end)),
+            months: std::sync::Mutex::new(Counters::ending(Month::end)),
         }))
     }
 
-    /// Counts one call, made at `now` with `key` of `customer`, in its hour and its month: in
-    /// both, or, if either is full, in neither. `max_block` of 1 is strict.
-    ///
-    /// What is dropped on the way loses nothing: the next claim finds what this one took.
-    pub(crate) async fn count(
-        &self,
-        key: &KeyId,
-        customer: &CustomerId,
-        limits: Limits,
-        max_block: u64,
-        now: Timestamp,
-    ) -> Result<Counted, NoAnswer> {
+    fn counters(&self, call: Counting<'_>) -> (Arc<Counter>, Arc<Counter>) {
+        let Counting { key, customer, now } = call;
         let store = &self.0.store;
         let hour = lock(&self.0.hours).counter(key, Hour::containing(now), |hour| {
-            Counter::new(store.hour_account(key, hour))
+            Counter::new(store.hour_share(key, hour))
         });
         let month = lock(&self.0.months).counter(customer, Month::containing(now), |month| {
-            Counter::new(store.month_account(customer, month))
+            Counter::new(store.month_share(customer, month))
         });
+        (hour, month)
+    }
+
+    /// Counts one call in its hour and its month: in both, or, if either is full, in neither.
+    /// `max_block` of 1 is strict.
+    ///
+    /// What is dropped on the way loses nothing: the next reservation finds what this one took.
+    pub(crate) async fn count(
+        &self,
+        call: Counting<'_>,
+        limits: Limits,
+        max_block: u64,
+    ) -> Result<Counted, NoAnswer> {
+        let (hour, month) = self.counters(call);
         // Every call takes an hour before a month, so that none waits for another in a circle.
-        let (mut hour, mut month) = (hour.lock().await, month.lock().await);
-        if hour.lease.is_full(Some(limits.per_hour), now) {
-            return Ok(Counted::HourFull);
-        }
-        if month.lease.is_full(limits.per_month, now) {
-            return Ok(Counted::MonthFull);
+        let (mut hour_held, mut month_held) = (hour.held.lock().await, month.held.lock().await);
+        let (in_hour, in_month) = (&mut *hour_held, &mut *month_held);
+        let hour_full = in_hour.lease.is_full(Some(limits.per_hour), call.now);
+        let month_full = in_month.lease.is_full(limits.per_month, call.now);
+        if let Some(full) = Counted::full(hour_full, month_full) {
+            return Ok(full);
         }
         let of_hour = Terms {
             limit: Some(limits.per_hour),
@@ -100,96 +133,188 @@ impl Leases {
         };
         let of_month = Terms {
             limit: limits.per_month,
-            max_block: limits.per_month.map_or(MAX_BLOCK, |_| max_block),
+            max_block: limits.per_month.map_or(MAX_UNLIMITED_BLOCK, |_| max_block),
         };
-        let (has_hour, has_month) = if max_block == 1 && limits.per_month.is_some() {
-            // One after the other, so that no unit of a month lies with an instance whose call the
-            // hour refused, while another instance finds the month full.
-            let has_hour = self.provide(&mut hour, of_hour).await;
-            let has_month = match &has_hour {
-                Ok(true) => self.provide(&mut month, of_month).await,
-                _ => Ok(true),
+        // One after the other on a strict plan, so that no unit of a month lies with an instance whose
+        // call the hour refused, while another instance finds the month full; and where one was full,
+        // so that nothing is written for a call that it refuses again.
+        let is_strict = max_block == 1 && limits.per_month.is_some();
+        let (for_hour, for_month) = if in_month.lease.was_full(limits.per_month) {
+            let for_month = self.provide(&month, in_month, of_month).await;
+            let for_hour = match &for_month {
+                Ok(Unit::Exhausted) => self.look(in_hour, of_hour).boxed().await,
+                _ => self.provide(&hour, in_hour, of_hour).await,
             };
-            (has_hour, has_month)
+            (for_hour, for_month)
+        } else if is_strict || in_hour.lease.was_full(Some(limits.per_hour)) {
+            let for_hour = self.provide(&hour, in_hour, of_hour).await;
+            let for_month = match &for_hour {
+                Ok(Unit::Exhausted) => self.look(in_month, of_month).boxed().await,
+                _ => self.provide(&month, in_month, of_month).await,
+            };
+            (for_hour, for_month)
         } else {
             future::join(
-                self.provide(&mut hour, of_hour),
-                self.provide(&mut month, of_month),
+                self.provide(&hour, in_hour, of_hour),
+                self.provide(&month, in_month, of_month),
             )
             .await
         };
-        match (has_hour, has_month) {
-            // A refusal by one window is final, whatever is known of the other.
-            (Ok(false), _) => Ok(Counted::HourFull),
-            (_, Ok(false)) => Ok(Counted::MonthFull),
-            (Ok(true), Ok(true)) => Ok(Counted::Both {
-                in_hour: hour.lease.spend(),
-                in_month: month.lease.spend(),
-            }),
-            (Err(error), _) | (_, Err(error)) => Err(error),
+        let is_exhausted = |unit: &Result<Unit, NoAnswer>| matches!(unit, Ok(Unit::Exhausted));
+        // A refusal by one window is final, whatever is known of the other.
+        if let Some(full) = Counted::full(is_exhausted(&for_hour), is_exhausted(&for_month)) {
+            for (unit, counter, held) in
+                [(&for_hour, &hour, in_hour), (&for_month, &month, in_month)]
+            {
+                if matches!(unit, Ok(Unit::Reserved)) {
+                    self.settle_held(counter, held).await;
+                }
+            }
+            return Ok(full);
+        }
+        for_hour?;
+        for_month?;
+        Ok(Counted::Both {
+            in_hour: in_hour.lease.spend(),
+            in_month: in_month.lease.spend(),
+        })
+    }
+
+    /// Notes that a call was allowed without being counted.
+    pub(crate) fn allowed_uncounted(&self, call: Counting<'_>) {
+        let (hour, month) = self.counters(call);
+        for counter in [hour, month] {
+            counter.uncounted.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// Sees to it that a unit is at hand, or finds that there is none.
-    async fn provide(&self, counter: &mut Counter, terms: Terms) -> Result<bool, NoAnswer> {
-        if counter.lease.covers(terms.limit) {
-            return Ok(true);
+    /// Reserves units if none are left.
+    async fn provide(
+        &self,
+        counter: &Counter,
+        held: &mut Held,
+        terms: Terms,
+    ) -> Result<Unit, NoAnswer> {
+        if held.lease.covers(terms.limit) {
+            return Ok(Unit::AtHand);
         }
         // The SDK's futures are large, and most calls need none.
-        Box::pin(self.claim(counter, terms)).await
+        self.reserve(counter, held, terms).boxed().await
     }
 
-    async fn claim(&self, counter: &mut Counter, terms: Terms) -> Result<bool, NoAnswer> {
+    async fn reserve(
+        &self,
+        counter: &Counter,
+        held: &mut Held,
+        terms: Terms,
+    ) -> Result<Unit, NoAnswer> {
         let Terms { limit, max_block } = terms;
         let Inner { store, circuit, .. } = &*self.0;
-        while !counter.lease.covers(limit) {
+        let mut asking = circuit.asking();
+        while !held.lease.covers(limit) {
             let now = self.0.clock.now();
-            let Counter { lease, account } = &mut *counter;
+            let Held { lease, share } = &mut *held;
             let units = lease.next_block(limit, max_block, now);
-            // The call at hand is as good as counted, so that the last call of an hour or an
-            // instance does not go unreported.
-            let spent = lease.spent() + 1;
-            match circuit
-                .ask(store.claim(account, units, limit, spent))
+            let mut calls = counter.calls(lease);
+            // The call at hand is as good as allowed, so that the last one of an hour or an instance
+            // does not go unreported.
+            calls.spent += 1;
+            let Some(outcome) = asking
+                .once(store.reserve(share, units, limit, calls))
                 .await?
-            {
-                Claimed::Granted { units, used } => {
-                    lease.granted(units, used, now);
+            else {
+                continue;
+            };
+            match outcome {
+                ReserveOutcome::Reserved {
+                    units,
+                    used,
+                    in_branch,
+                } => {
+                    lease.reserved(units, used, in_branch, now);
                     self.0.metrics.record(metrics::LEASES, &[], 1);
                 }
-                Claimed::Full => {
+                ReserveOutcome::Exhausted => {
                     lease.refused(limit.unwrap_or(u64::MAX), now);
-                    return Ok(false);
+                    return Ok(Unit::Exhausted);
                 }
             }
         }
-        Ok(true)
+        Ok(Unit::Reserved)
     }
 
-    /// Gives back what is not spent, and reports what is: for the end of the instance.
-    pub(crate) async fn give_back(&self) {
-        let hours = lock(&self.0.hours).drain();
-        let months = lock(&self.0.months).drain();
-        stream::iter(hours.into_iter().chain(months))
-            .for_each_concurrent(ENDED_AT_ONCE, async |counter| {
-                let mut counter = counter.lock().await;
-                if !counter.holds_something() {
-                    return;
-                }
-                let Counter { lease, account } = &mut *counter;
-                let lease = std::mem::take(lease);
-                let store = &self.0.store;
-                let ended = Box::pin(store.give_back(account, lease.left(), lease.spent()));
-                let ended = ended.await;
-                if let Err(error) = ended {
-                    tracing::warn!(
-                        error = %Chain(&error),
-                        units = lease.left(),
-                        "units of a limit may not have been given back"
-                    );
-                }
+    /// Finds out whether units are left, without reserving any.
+    async fn look(&self, held: &mut Held, terms: Terms) -> Result<Unit, NoAnswer> {
+        let Some(limit) = terms.limit.filter(|_| !held.lease.covers(terms.limit)) else {
+            return Ok(Unit::AtHand);
+        };
+        let Inner { store, circuit, .. } = &*self.0;
+        let Held { lease, share } = held;
+        let mut asking = circuit.asking();
+        let has_room = loop {
+            if let Some(has_room) = asking.once(store.has_room(share, limit)).await? {
+                break has_room;
+            }
+        };
+        if has_room {
+            return Ok(Unit::AtHand);
+        }
+        lease.refused(limit, self.0.clock.now());
+        Ok(Unit::Exhausted)
+    }
+
+    /// Settles counters whose windows have ended, some of them if there are many. The next call goes
+    /// on with what is left.
+    pub(crate) async fn settle_ended(&self, now: Timestamp) {
+        let hours = lock(&self.0.hours).ended(now);
+        let months = lock(&self.0.months).ended(now);
+        let mut ended: Vec<Arc<Counter>> = hours.into_iter().chain(months).collect();
+        if ended.is_empty() {
+            return;
+        }
+        ended.truncate(SETTLED_AT_ONCE);
+        self.settle(ended).boxed().await;
+    }
+
+    /// Settles all counters: for the end of the instance.
+    pub(crate) async fn end(&self) {
+        let hours = lock(&self.0.hours).all();
+        let months = lock(&self.0.months).all();
+        self.settle(hours.into_iter().chain(months)).await;
+    }
+
+    async fn settle(&self, counters: impl IntoIterator<Item = Arc<Counter>>) {
+        stream::iter(counters)
+            .for_each_concurrent(SETTLED_AT_ONCE, async |counter| {
+                let mut held = counter.held.lock().await;
+                self.settle_held(&counter, &mut held).await;
             })
             .await;
+    }
+
+    /// Releases what is not spent, and reports what is.
+    async fn settle_held(&self, counter: &Counter, held: &mut Held) {
+        if counter.is_settled(held) {
+            return;
+        }
+        let Inner { store, circuit, .. } = &*self.0;
+        let Held { lease, share } = held;
+        let calls = counter.calls(lease);
+        let left = lease.release();
+        // Whatever comes of it, they are not spent any more.
+        share.release(left, calls);
+        let settling = async {
+            let mut asking = circuit.asking();
+            while asking.once(store.settle(share, calls)).await?.is_none() {}
+            Ok::<(), NoAnswer>(())
+        };
+        if let Err(error) = settling.boxed().await {
+            tracing::warn!(
+                error = %Chain(&error),
+                units = left,
+                "units of a limit may not have been released"
+            );
+        }
     }
 }
 
@@ -200,16 +325,25 @@ impl std::fmt::Debug for Leases {
 }
 
 impl Counter {
-    fn new(account: Account) -> Self {
+    fn new(share: LeaseShare) -> Self {
+        let lease = Lease::default();
         Self {
-            lease: Lease::default(),
-            account,
+            uncounted: AtomicU64::new(0),
+            held: Mutex::new(Held { lease, share }),
         }
     }
 
-    /// Whether the store does not know all of it.
-    fn holds_something(&self) -> bool {
-        self.lease.left() > 0 || !self.account.is_settled(self.lease.spent())
+    /// The calls that this instance has allowed in the window.
+    fn calls(&self, lease: &Lease) -> Calls {
+        Calls {
+            spent: lease.spent(),
+            uncounted: self.uncounted.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Whether the store knows all of it.
+    fn is_settled(&self, held: &Held) -> bool {
+        held.lease.left() == 0 && held.share.is_settled(self.calls(&held.lease))
     }
 }
 
@@ -217,88 +351,82 @@ fn lock<T>(mutex: &std::sync::Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Counters by key or customer, and by window.
-struct Held<K, W> {
-    windows: HashMap<K, Windows<W>>,
+/// Counters by window, and by key or customer.
+struct Counters<K, W> {
+    windows: Vec<Window<K, W>>,
+    end: fn(W) -> Timestamp,
+}
+
+struct Window<K, W> {
+    window: W,
+    counters: HashMap<K, Arc<Counter>>,
     /// How many there may be before those that hold nothing are dropped.
     sweep_at: usize,
 }
 
-/// The last two windows of one key or customer: a clock that wavers around the end of a window
-/// finds in each what it had.
-struct Windows<W> {
-    newer: (W, Shared),
-    older: Option<(W, Shared)>,
-}
-
-impl<K, W> Default for Held<K, W> {
-    fn default() -> Self {
+impl<K: Clone + Eq + Hash, W: Copy + Ord> Counters<K, W> {
+    fn ending(end: fn(W) -> Timestamp) -> Self {
         Self {
-            windows: HashMap::new(),
-            sweep_at: HELD,
+            windows: Vec::new(),
+            end,
         }
     }
-}
 
-impl<K: Clone + Eq + Hash, W: Copy + Ord> Held<K, W> {
-    fn counter(&mut self, of: &K, window: W, new: impl FnOnce(W) -> Counter) -> Shared {
-        if let Some(windows) = self.windows.get_mut(of) {
-            return windows.counter(window, new);
-        }
-        if self.windows.len() >= self.sweep_at {
-            self.sweep();
-        }
-        let counter = Arc::new(Mutex::new(new(window)));
-        let windows = Windows {
-            newer: (window, Arc::clone(&counter)),
-            older: None,
-        };
-        self.windows.insert(of.clone(), windows);
-        counter
-    }
-
-    /// Drops what is not in use and holds nothing.
-    fn sweep(&mut self) {
-        self.windows.retain(|_, windows| windows.is_needed());
-        self.sweep_at = HELD.max(self.windows.len() * 2);
-    }
-
-    fn drain(&mut self) -> Vec<Shared> {
-        let windows = self.windows.drain().map(|(_, windows)| windows);
-        windows
-            .flat_map(|windows| [Some(windows.newer), windows.older])
-            .flatten()
-            .map(|(_, counter)| counter)
-            .collect()
-    }
-}
-
-impl<W: Copy + Ord> Windows<W> {
-    fn counter(&mut self, window: W, new: impl FnOnce(W) -> Counter) -> Shared {
-        if self.newer.0 == window {
-            return Arc::clone(&self.newer.1);
-        }
-        if let Some((older, counter)) = &self.older
-            && *older == window
-        {
+    fn counter(&mut self, of: &K, window: W, new: impl FnOnce(W) -> Counter) -> Arc<Counter> {
+        let at = self.windows.iter().position(|it| it.window == window);
+        let at = at.unwrap_or_else(|| {
+            self.windows.push(Window {
+                window,
+                counters: HashMap::new(),
+                sweep_at: KEPT,
+            });
+            self.windows.len() - 1
+        });
+        let Window {
+            counters, sweep_at, ..
+        } = &mut self.windows[at];
+        if let Some(counter) = counters.get(of) {
             return Arc::clone(counter);
         }
-        let counter = Arc::new(Mutex::new(new(window)));
-        let entry = (window, Arc::clone(&counter));
-        if window > self.newer.0 {
-            self.older = Some(std::mem::replace(&mut self.newer, entry));
-        } else {
-            self.older = Some(entry);
+        if counters.len() >= *sweep_at {
+            counters.retain(|_, counter| is_needed(counter));
+            *sweep_at = KEPT.max(counters.len() * 2);
         }
+        let counter = Arc::new(new(window));
+        counters.insert(of.clone(), Arc::clone(&counter));
         counter
     }
 
-    fn is_needed(&self) -> bool {
-        let counter = &self.newer.1;
-        // In use, or about to be.
-        let Ok(unused) = counter.try_lock() else {
-            return true;
-        };
-        Arc::strong_count(counter) > 1 || unused.holds_something()
+    /// The counters of windows that have ended which the store does not know all of. The others are
+    /// dropped.
+    fn ended(&mut self, now: Timestamp) -> Vec<Arc<Counter>> {
+        let has_ended = |window| now.duration_since((self.end)(window)) >= WAVERS;
+        let mut ended = Vec::new();
+        self.windows.retain_mut(
+            |Window {
+                 window, counters, ..
+             }| {
+                if !has_ended(*window) {
+                    return true;
+                }
+                counters.retain(|_, counter| is_needed(counter));
+                ended.extend(counters.values().cloned());
+                !counters.is_empty()
+            },
+        );
+        ended
     }
+
+    fn all(&self) -> Vec<Arc<Counter>> {
+        let counters = self.windows.iter().flat_map(|it| it.counters.values());
+        counters.cloned().collect()
+    }
+}
+
+/// Whether a counter is in use, or the store does not know all of it.
+fn is_needed(counter: &Arc<Counter>) -> bool {
+    let Ok(held) = counter.held.try_lock() else {
+        return true;
+    };
+    Arc::strong_count(counter) > 1 || !counter.is_settled(&held)
 }

@@ -17,19 +17,23 @@ mod verdict;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_smithy_types::retry::RetryConfig;
+use aws_smithy_types::timeout::TimeoutConfig;
+use aws_types::SdkConfig;
+use futures_util::future;
 use tokio::time::{Instant, timeout, timeout_at};
 use tollgate_domain::customer::Customer;
 use tollgate_domain::decision::{Decision, decide};
-use tollgate_domain::key::{ApiKey, KeyStatus, Owner};
+use tollgate_domain::key::{ApiKey, KeyDigest, KeyStatus, Owner};
 use tollgate_domain::plan::{Catalog, Plan, StoreDown};
 use tollgate_runtime::{Chain, Clock, Metrics, metrics};
 use tollgate_store::Store;
 
-use cache::{KeyCache, Moment};
+use cache::{KeyCache, Known, Moment};
 use circuit::{Circuit, NoAnswer};
 pub use event::{Answer, Request};
 pub use extension::{Extension, NotRegistered, request_is_out};
-use leases::Leases;
+use leases::{Counting, Leases};
 pub use verdict::{Cause, NoGoodKey, Refused};
 use verdict::{Grounds, dimensions};
 
@@ -40,18 +44,19 @@ pub struct Settings {
     pub plans: Catalog,
     /// Beginnings of route templates that need a good key, and count towards no limit.
     pub uncounted: Vec<String>,
-    /// How long what was read of a key is gone by; zero reads always.
+    /// For how long what was read of a key decides (TTL); zero reads always.
     pub key_cache: Duration,
+    /// For how long more it decides while the store does not answer, on plans that fail open.
+    pub stale_keys: Duration,
 }
 
-/// What a decision is made with. Cheap to clone; all clones remember the same keys and hold the same
-/// units.
+/// State of an authorizer instance: key cache, quota leases, circuit breaker. Cheap to clone; clones
+/// share it.
 #[derive(Debug, Clone)]
 pub struct App {
     store: Store,
     keys: KeyCache,
     leases: Leases,
-    circuit: Circuit,
     settings: Arc<Settings>,
     clock: Clock,
     metrics: Metrics,
@@ -59,12 +64,14 @@ pub struct App {
 
 impl App {
     /// An instance that knows nothing yet. `clock` decides what has expired, and in which window a
-    /// call counts; decisions are counted in `metrics`.
+    /// call counts; decisions are counted in `metrics`. The clients of `store` are configured by
+    /// [`single_requests`].
     #[must_use]
     pub fn new(store: Store, settings: Settings, clock: Clock, metrics: Metrics) -> Self {
-        let circuit = Circuit::new(clock.clone());
+        let circuit = Circuit::new(clock.clone(), store.entropy().clone());
+        let (ttl, stale) = (settings.key_cache, settings.stale_keys);
         Self {
-            keys: KeyCache::new(store.clone(), circuit.clone(), settings.key_cache),
+            keys: KeyCache::new(store.clone(), circuit.clone(), ttl, stale),
             leases: Leases::new(
                 store.clone(),
                 circuit.clone(),
@@ -72,7 +79,6 @@ impl App {
                 metrics.clone(),
             ),
             store,
-            circuit,
             settings: Arc::new(settings),
             clock,
             metrics,
@@ -92,14 +98,15 @@ impl App {
         }
     }
 
-    /// Gives back the units that are not spent, and writes the metrics: for the end of the instance.
-    /// An instance that ends otherwise leaves what it holds taken until the window is over.
+    /// Releases the units that are not spent, reports those that are, and writes the metrics: for the
+    /// end of the instance. An instance that ends otherwise leaves what it holds reserved until the
+    /// window is over.
     pub async fn end(&self) {
         // Less than Lambda lets an instance have, so that the metrics are written whatever the
         // store does.
-        let given_back = timeout(ENDED_WITHIN, self.leases.give_back()).await;
-        if given_back.is_err() {
-            tracing::warn!("units of limits may not have been given back: no answer in time");
+        let settled = timeout(ENDED_WITHIN, self.leases.end()).await;
+        if settled.is_err() {
+            tracing::warn!("units of limits may not have been released: no answer in time");
         }
         self.metrics.write();
     }
@@ -107,8 +114,24 @@ impl App {
 
 /// A decision is due within a second. What the store has not answered by then, it is made without.
 const DECIDED_WITHIN: Duration = Duration::from_millis(900);
+/// What a call waits at most for windows that have ended. What is left is for the next one.
+const SETTLED_WITHIN: Duration = Duration::from_millis(300);
 /// Of the half second between Lambda's signal and the end of the instance.
 const ENDED_WITHIN: Duration = Duration::from_millis(400);
+
+/// The SDK's configuration for the authorizer: each request is made once, within a bound, and which to
+/// repeat, and when, is decided by what it was for.
+#[must_use]
+pub fn single_requests(sdk: SdkConfig) -> SdkConfig {
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(circuit::REQUEST)
+        .operation_timeout(circuit::REQUEST)
+        .build();
+    sdk.into_builder()
+        .retry_config(RetryConfig::disabled())
+        .timeout_config(timeouts)
+        .build()
+}
 
 /// Decides one call, within a second.
 ///
@@ -121,36 +144,40 @@ pub async fn handle(app: &App, request: &Request<'_>) -> Result<Answer, Refused>
     };
     let decided = decide_call(app, request, at).await;
     let took = u64::try_from(at.process.elapsed().as_micros()).unwrap_or(u64::MAX);
-    let grounds = decided.as_ref().map(|(_, grounds)| *grounds);
+    let grounds = decided.as_ref().map(|decided| decided.grounds);
     let is_admitted = matches!(grounds, Ok(Grounds::WithinLimits | Grounds::StoreDown));
     let store_down = Refused::Unavailable(Cause::StoreDown);
     let is_without_store =
         matches!(grounds, Ok(Grounds::StoreDown)) || grounds.is_err_and(|e| *e == store_down);
-    let records: [Option<metrics::Record>; 4] = [
+    let is_by_stale_key = decided.as_ref().is_ok_and(|decided| decided.by_stale_key);
+    let records: [Option<metrics::Record>; 5] = [
         Some((metrics::DECISION_LATENCY, &[], took)),
         Some((metrics::DECISIONS, dimensions(grounds), 1)),
         is_admitted.then_some((metrics::CALLS_ADMITTED, &[], 1)),
         is_without_store.then_some((metrics::DECISIONS_WITHOUT_STORE, &[], 1)),
+        is_by_stale_key.then_some((metrics::DECISIONS_BY_STALE_KEY, &[], 1)),
     ];
     app.metrics
         .record_and_write_due(records.into_iter().flatten());
-    decided.map(|(answer, _)| answer)
+    decided.map(|decided| decided.answer)
 }
 
-async fn decide_call(
-    app: &App,
-    request: &Request<'_>,
-    at: Moment,
-) -> Result<(Answer, Grounds), Refused> {
+/// A policy, and how it came about.
+struct Decided {
+    answer: Answer,
+    grounds: Grounds,
+    by_stale_key: bool,
+}
+
+async fn decide_call(app: &App, request: &Request<'_>, at: Moment) -> Result<Decided, Refused> {
     let now = at.wall;
     let deadline = at.process + DECIDED_WITHIN;
-    let unavailable = |error: Arc<NoAnswer>| {
-        let request_id = request.request_id();
-        tracing::error!(request_id, error = %Chain(&*error), "no decision");
+    let request_id = request.request_id();
+    let unavailable = |error: &dyn std::error::Error| {
+        tracing::error!(request_id, error = %Chain(error), "no decision");
         Refused::Unavailable(Cause::StoreDown)
     };
     let unauthorized = |reason: NoGoodKey, prefix: Option<&str>| {
-        let request_id = request.request_id();
         tracing::info!(request_id, ?reason, key_prefix = prefix, "unauthorized");
         Refused::Unauthorized(reason)
     };
@@ -161,19 +188,29 @@ async fn decide_call(
     let key = ApiKey::parse(text).map_err(|_| unauthorized(NoGoodKey::Malformed, None))?;
     let digest = key.digest();
     let prefix = key.prefix();
-    let known = app.in_time(deadline, app.keys.find(digest, at)).await;
-    let known = known.map_err(unavailable)?;
     let bad_key = |reason| unauthorized(reason, Some(prefix.as_str()));
-    let known = known.ok_or_else(|| bad_key(NoGoodKey::Unknown))?;
+    let (known, by_stale_key) = match in_time(deadline, app.keys.find(digest, at)).await {
+        Ok(Some(known)) => (known, false),
+        Ok(None) => return Err(bad_key(NoGoodKey::Unknown)),
+        Err(error) => match app.find_stale(digest, at) {
+            Some(known) => (known, true),
+            None => return Err(unavailable(&*error)),
+        },
+    };
     let record = &known.record;
     match record.status(now) {
         KeyStatus::Active => {}
         KeyStatus::Expired => return Err(bad_key(NoGoodKey::Expired)),
         KeyStatus::Revoked => return Err(bad_key(NoGoodKey::Revoked)),
     }
+    let decided = |decision: Option<Decision>, grounds| Decided {
+        answer: Answer::new(request, known.clone(), decision.map(|it| (now, it))),
+        grounds,
+        by_stale_key,
+    };
 
     if record.owner == Owner::Admin {
-        return Ok((Answer::new(request, known, None), Grounds::Uncounted));
+        return Ok(decided(None, Grounds::Uncounted));
     }
     let customer = known.customer.as_ref();
     let Some((customer, plan)) = customer.and_then(|customer| app.with_plan(customer)) else {
@@ -181,38 +218,44 @@ async fn decide_call(
         return Err(Refused::Unavailable(Cause::NoPlan));
     };
     if app.is_uncounted(request) {
-        return Ok((Answer::new(request, known, None), Grounds::Uncounted));
+        return Ok(decided(None, Grounds::Uncounted));
     }
 
     let limits = plan.limits(&record.overrides);
-    let max_block = plan.max_lease.get();
-    let counting = app
-        .leases
-        .count(&record.id, &customer.id, limits, max_block, now);
-    let counted = match app.in_time(deadline, counting).await {
+    let call = Counting {
+        key: &record.id,
+        customer: &customer.id,
+        now,
+    };
+    let counting = app.leases.count(call, limits, plan.max_lease.get());
+    let counting = in_time(deadline, counting);
+    // Once a window has ended, beside the first reservations of the next.
+    let settling = timeout(SETTLED_WITHIN, app.leases.settle_ended(now));
+    let (counted, _) = future::join(counting, settling).await;
+    let counted = match counted {
         Ok(counted) => counted,
         Err(error) => {
             let fail_open = plan.when_store_is_down == StoreDown::Open;
             tracing::error!(
-                request_id = request.request_id(),
+                request_id,
                 error = %Chain(&error),
                 plan = %plan.id,
                 fail_open,
                 "the call could not be counted"
             );
-            return if fail_open {
-                Ok((Answer::new(request, known, None), Grounds::StoreDown))
-            } else {
-                Err(Refused::Unavailable(Cause::StoreDown))
-            };
+            if !fail_open {
+                return Err(Refused::Unavailable(Cause::StoreDown));
+            }
+            app.leases.allowed_uncounted(call);
+            return Ok(decided(None, Grounds::StoreDown));
         }
     };
     let decision = decide(now, limits, counted);
     let grounds = match decision {
         Decision::Admit { .. } => Grounds::WithinLimits,
-        Decision::Refuse { by } => {
+        Decision::Refuse { by, .. } => {
             tracing::info!(
-                request_id = request.request_id(),
+                request_id,
                 key_prefix = prefix.as_str(),
                 window = by.window.as_str(),
                 "over the limit"
@@ -220,24 +263,26 @@ async fn decide_call(
             Grounds::Full(by.window)
         }
     };
-    Ok((Answer::new(request, known, Some((now, decision))), grounds))
+    Ok(decided(Some(decision), grounds))
+}
+
+/// Awaits what the store answers before `deadline`. What it has begun by then may still take effect:
+/// units are then reserved and found by the next reservation.
+async fn in_time<T, E: From<NoAnswer>>(
+    deadline: Instant,
+    answer: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    let in_time = timeout_at(deadline, answer).await;
+    in_time.unwrap_or_else(|_| Err(NoAnswer::Late.into()))
 }
 
 impl App {
-    /// What the store answers before `deadline`. What it has begun by then may still take effect:
-    /// units are then taken and found by the next claim.
-    async fn in_time<T, E: From<NoAnswer>>(
-        &self,
-        deadline: Instant,
-        answer: impl Future<Output = Result<T, E>>,
-    ) -> Result<T, E> {
-        match timeout_at(deadline, answer).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                self.circuit.failed();
-                Err(NoAnswer::Late.into())
-            }
-        }
+    /// A key that was good when it was last read, for a store that does not answer: only where the
+    /// customer's plan lets calls pass then.
+    fn find_stale(&self, digest: KeyDigest, at: Moment) -> Option<Arc<Known>> {
+        let known = self.keys.find_stale(digest, at)?;
+        let (_, plan) = self.with_plan(known.customer.as_ref()?)?;
+        (plan.when_store_is_down == StoreDown::Open).then_some(known)
     }
 
     fn with_plan<'a>(&'a self, customer: &'a Customer) -> Option<(&'a Customer, &'a Plan)> {

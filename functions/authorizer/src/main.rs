@@ -1,6 +1,6 @@
 //! The authorizer function.
 
-use authorizer::{App, Extension, Refused, Settings, request_is_out};
+use authorizer::{App, Extension, Refused, Settings, request_is_out, single_requests};
 use lambda_runtime::{Diagnostic, Error, LambdaEvent, service_fn};
 use serde_json::value::RawValue;
 use tollgate_runtime::{Clock, Entropy, Env, Failure, Metrics, aws, config, env, logging};
@@ -33,7 +33,7 @@ async fn main() -> Result<(), Failure> {
 }
 
 fn app(env: &Env) -> Result<App, Error> {
-    let sdk = aws::sdk_config(env, aws::PROMPT)?;
+    let sdk = single_requests(aws::sdk_config(env, aws::PROMPT)?);
     let clock = Clock::system();
     let metrics = Metrics::to_stdout(env.get(env::TABLE_PREFIX)?, clock.clone());
     let store = Store::from_env(env, &sdk, clock.clone(), Entropy::system()?)?;
@@ -41,6 +41,7 @@ fn app(env: &Env) -> Result<App, Error> {
         plans: config::plans(env)?,
         uncounted: config::uncounted_routes(env)?,
         key_cache: config::key_cache(env)?,
+        stale_keys: config::stale_keys(env)?,
     };
     Ok(App::new(store, settings, clock, metrics))
 }

@@ -1,4 +1,5 @@
-//! What is known of keys: how rarely it is read, and how soon it is given up.
+//! The key cache: how rarely keys are read, how soon what was read is given up, and what it is good for
+//! while the store does not answer.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,13 +10,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use aws_smithy_types::retry::RetryConfig;
+use authorizer::{Request, handle};
 use jiff::SignedDuration;
 use serde_json::Value;
 use tollgate_domain::key::{KeyFormat, Role};
-use tollgate_domain::plan::Catalog;
+use tollgate_domain::plan::{Catalog, Overrides};
 use tollgate_local_aws::{Call, Fault};
-use tollgate_store::{KeyRef, Store};
+use tollgate_runtime::metrics::DECISIONS_BY_STALE_KEY;
+use tollgate_store::KeyRef;
 
 mod common;
 
@@ -201,14 +203,9 @@ async fn the_delay_ends_by_the_process_clock_as_well() {
     assert_eq!(stack.call().await, unauthorized());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_read_that_failed_is_not_remembered() {
-    let (mut stack, _) = stack().await;
-    // Without repetitions the read has failed by the time that the call is decided.
-    let sdk = stack.at.aws.sdk_config().into_builder();
-    let sdk = sdk.retry_config(RetryConfig::disabled()).build();
-    let store = Store::new(&sdk, "test", stack.at.clock(), stack.at.entropy.clone());
-    stack.app = stack.instance(store);
+    let (stack, _) = stack().await;
     stack.fail("GetItem", Fault::Throttled);
     assert_eq!(stack.call().await, unavailable());
     stack.at.aws.heal();
@@ -231,7 +228,7 @@ async fn a_read_ahead_that_failed_is_not_begun_again_at_once() {
     });
     pass(&stack, 3_000);
     assert_eq!(stack.call().await, Allowed);
-    // With all the repetitions that the SDK makes of it.
+    // With all its repetitions.
     tokio::time::sleep(Duration::from_millis(999)).await;
     let of_one_read = reads.load(Ordering::Relaxed);
     for _ in 0..10 {
@@ -245,16 +242,122 @@ async fn a_read_ahead_that_failed_is_not_begun_again_at_once() {
     assert!(reads.load(Ordering::Relaxed) > of_one_read);
 }
 
-/// What is known of a key outlives a short outage; what is not known cannot be decided.
+/// The customer `acme` on this plan, whose key was read just before the store failed, and was revoked
+/// then if that is so.
+async fn in_outage(plan: &str, fault: Fault, is_revoked: bool) -> Stack {
+    let stack = Stack::with(DELAY, Catalog::shipped().unwrap());
+    let stack = stack.and_acme(plan, Overrides::default()).await;
+    assert_eq!(stack.call().await, Allowed);
+    if is_revoked {
+        revoke(&stack).await;
+    }
+    stack.at.aws.inject(move |_| fault);
+    stack
+}
+
+/// The faults of a store that does not answer.
+const OUTAGES: [Fault; 2] = [Fault::RequestLost, Fault::NoAnswer];
+
 #[tokio::test(start_paused = true)]
-async fn while_keys_cannot_be_read_those_that_are_known_work_until_the_delay_ends() {
-    let (stack, _) = stack().await;
+async fn while_the_store_is_down_a_known_key_decides_on_plans_that_fail_open() {
+    for fault in OUTAGES {
+        let stack = in_outage("pro", fault, false).await;
+        let by_stale_key = || stack.cloudwatch.sum(DECISIONS_BY_STALE_KEY, &[]);
+        for second in 0..905 {
+            assert_eq!(stack.call().await, Allowed, "{fault:?} {second}");
+            pass(&stack, 1_000);
+        }
+        assert_eq!(stack.call().await, unavailable(), "{fault:?}");
+        // Not in the five seconds in which it was known anyway.
+        stack.metrics.write();
+        assert_eq!(by_stale_key(), 900, "{fault:?}");
+        stack.at.aws.heal();
+        pass(&stack, 8_000);
+        assert_eq!(stack.call().await, Allowed);
+        stack.metrics.write();
+        assert_eq!(by_stale_key(), 900, "{fault:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_store_is_down_a_known_key_is_refused_on_plans_that_fail_closed() {
+    for fault in OUTAGES {
+        let stack = in_outage("free", fault, false).await;
+        pass(&stack, 5_000);
+        for _ in 0..5 {
+            assert_eq!(stack.call().await, unavailable(), "{fault:?}");
+            pass(&stack, 1_000);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_knows_no_key_refuses_all_while_the_store_is_down() {
+    let stack = in_outage("pro", Fault::RequestLost, false).await;
+    let fresh = stack.instance();
+    for _ in 0..5 {
+        let event = event("api-key-header").to_string();
+        let request: Request<'_> = serde_json::from_str(&event).unwrap();
+        let refused = handle(&fresh, &request).await.unwrap_err();
+        assert_eq!(refused.to_string(), "Unavailable");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn stale_keys_can_be_switched_off() {
+    let stack = Stack::with(DELAY, Catalog::shipped().unwrap());
+    let stack = stack.with_settings(|settings| settings.stale_keys = Duration::ZERO);
+    let stack = stack.and_acme("pro", Overrides::default()).await;
     assert_eq!(stack.call().await, Allowed);
-    stack.fail("GetItem", Fault::RequestLost);
-    pass(&stack, 4_000);
+    stack.at.aws.inject(|_| Fault::RequestLost);
+    pass(&stack, 4_999);
     assert_eq!(stack.call().await, Allowed);
-    pass(&stack, 1_000);
+    pass(&stack, 1);
     assert_eq!(stack.call().await, unavailable());
+}
+
+/// One item is in too great demand to be read, and the others are answered.
+#[tokio::test(start_paused = true)]
+async fn a_throttled_item_does_not_keep_its_key_alive() {
+    let stack = in_outage("pro", Fault::None, true).await;
+    stack.fail("GetItem", Fault::Throttled);
+    pass(&stack, 5_000);
+    for _ in 0..5 {
+        assert_eq!(stack.call().await, unavailable());
+        pass(&stack, 1_000);
+    }
+    stack.at.aws.heal();
+    assert_eq!(stack.call().await, unauthorized());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revocation_takes_effect_as_soon_as_the_store_answers() {
+    let stack = in_outage("pro", Fault::RequestLost, true).await;
+    for _ in 0..60 {
+        assert_eq!(stack.call().await, Allowed);
+        pass(&stack, 1_000);
+    }
+    stack.at.aws.heal();
+    pass(&stack, 8_000);
+    // Whoever's item it is that answers first.
+    assert_eq!(Outcome::of(stack.ask(&stranger(0)).await), unauthorized());
+    assert_eq!(stack.call().await, unauthorized());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_is_known_to_be_no_good_does_not_come_back_in_an_outage() {
+    let stack = Stack::with(DELAY, Catalog::shipped().unwrap());
+    let stack = stack.and_acme("pro", Overrides::default()).await;
+    assert_eq!(stack.call().await, Allowed);
+    revoke(&stack).await;
+    pass(&stack, 5_000);
+    assert_eq!(stack.call().await, unauthorized());
+    stack.at.aws.inject(|_| Fault::RequestLost);
+    for _ in 0..60 {
+        assert_eq!(stack.call().await, unauthorized());
+        assert_eq!(Outcome::of(stack.ask(&stranger(0)).await), unavailable());
+        pass(&stack, 1_000);
+    }
 }
 
 /// An event with a key of the right form that nobody has.

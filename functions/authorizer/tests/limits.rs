@@ -46,7 +46,7 @@ async fn of_200_calls_at_once_on_a_key_with_50_left_exactly_50_pass() {
     let outcomes = at_once(&stack, 200).await;
     assert_eq!(count(&outcomes, &Allowed), 50);
     assert_eq!(count(&outcomes, &denied_by("hour")), 150);
-    stack.give_back().await;
+    stack.end().await;
     assert_eq!(stack.in_hour("key_1", "2026-11-22T10"), 100);
     assert_eq!(stack.in_month("2026-11"), 100);
 }
@@ -58,13 +58,13 @@ async fn calls_that_the_hour_refuses_spend_nothing_of_the_month() {
     let outcomes = at_once(&stack, 200).await;
     assert_eq!(count(&outcomes, &Allowed), 50);
     assert_eq!(count(&outcomes, &denied_by("hour")), 150);
-    stack.give_back().await;
+    stack.end().await;
     assert_eq!(stack.in_month("2026-11"), 50);
 
     stack.at.time.set(p("2026-11-22T11:00:00Z"));
     let outcomes = at_once(&stack, 200).await;
     assert_eq!(count(&outcomes, &Allowed), 30, "what is left of the month");
-    stack.give_back().await;
+    stack.end().await;
     assert_eq!(stack.in_month("2026-11"), 80);
     assert_eq!(stack.in_hour("key_1", "2026-11-22T11"), 30);
 }
@@ -75,12 +75,12 @@ async fn calls_that_the_month_refuses_spend_nothing_of_the_hour() {
     let stack = Arc::new(stack);
     let outcomes = at_once(&stack, 200).await;
     assert_eq!(count(&outcomes, &Allowed), 70);
-    stack.give_back().await;
+    stack.end().await;
     assert_eq!(stack.in_month("2026-11"), 70);
     assert_eq!(stack.in_hour("key_1", "2026-11-22T10"), 70);
     // What is left of the hour is there for whoever has a month to spend.
     assert_eq!(stack.call().await, denied_by("month"));
-    stack.give_back().await;
+    stack.end().await;
     assert_eq!(stack.in_hour("key_1", "2026-11-22T10"), 70);
 }
 
@@ -101,7 +101,7 @@ async fn the_keys_of_a_customer_share_the_month_and_not_the_hour() {
     }
     let outcomes = calls.join_all().await;
     assert_eq!(count(&outcomes, &Allowed), 60);
-    stack.give_back().await;
+    stack.end().await;
     assert_eq!(stack.in_month("2026-11"), 60);
     let hours = ["key_1", "key_2"].map(|key| stack.in_hour(key, "2026-11-22T10"));
     assert!(hours.iter().all(|used| *used <= 40), "{hours:?}");
@@ -170,7 +170,7 @@ async fn a_new_hour_has_a_fresh_count() {
     assert_eq!(stack.call().await, denied_by("hour"));
     stack.at.time.set(p("2026-11-22T11:00:00Z"));
     assert_eq!(context(&stack).await["rateLimitRemaining"], "1");
-    stack.give_back().await;
+    stack.end().await;
     assert_eq!(stack.in_hour("key_1", "2026-11-22T10"), 2);
     assert_eq!(stack.in_hour("key_1", "2026-11-22T11"), 1);
     assert_eq!(stack.in_month("2026-11"), 3, "the month goes on");
@@ -186,7 +186,7 @@ async fn a_new_month_has_a_fresh_count() {
     assert_eq!(stack.call().await, denied_by("month"));
     stack.at.time.set(p("2026-12-01T00:00:00Z"));
     assert_eq!(context(&stack).await["rateLimitRemaining"], "1");
-    stack.give_back().await;
+    stack.end().await;
     assert_eq!(stack.in_month("2026-11"), 2);
     assert_eq!(stack.in_month("2026-12"), 1);
 }
@@ -219,10 +219,16 @@ async fn check_uncountable(plan: &str, fault: Fault, expected: Outcome) {
         assert_eq!(stack.call().await, expected, "{plan} {fault:?}");
     }
     // Where no call can be counted, a customer can still see its usage.
+    store_is_asked_again(&stack);
     let usage = with_resource("/api/usage/current");
     assert_eq!(Outcome::of(stack.ask(&usage).await), Allowed);
     stack.at.aws.heal();
     assert_eq!(stack.call().await, Allowed, "{plan} {fault:?}");
+}
+
+/// A store that has not answered is left alone for half a second.
+fn store_is_asked_again(stack: &Stack) {
+    stack.at.time.advance(SignedDuration::from_millis(500));
 }
 
 fn with_resource(resource: &str) -> Value {
@@ -269,6 +275,7 @@ async fn while_no_customer_can_be_read_nobody_is_let_in() {
         }
     });
     assert_eq!(stack.call().await, unavailable());
+    store_is_asked_again(&stack);
     let unknown = with_headers(
         event("no-key"),
         &[("x-api-key", key_in(&event("bearer")).expose())],

@@ -77,7 +77,7 @@ async fn each_decision_is_counted_by_its_outcome_and_reason() {
 
     let stack = Stack::with_acme("pro", overrides(None, Some(0))).await;
     check(&stack, &call, "limited", "month").await;
-    assert_eq!(stack.cloudwatch.sum(LEASES, &[]), 1);
+    assert_eq!(stack.cloudwatch.sum(LEASES, &[]), 0);
     let stack = Stack::with_acme("pro", Overrides::default()).await;
     stack.fail("UpdateItem", Fault::RequestLost);
     check(&stack, &call, "allowed", "store_down").await;

@@ -42,6 +42,7 @@ pub(crate) async fn measure(
         plans: Catalog::shipped()?,
         uncounted: Vec::new(),
         key_cache: KEY_CACHE,
+        stale_keys: Duration::ZERO,
     };
     let metrics = Metrics::new("bench", clock.clone(), |_| {});
     let app = App::new(store(aws), settings, clock, metrics);

@@ -43,7 +43,7 @@ pub(crate) struct Parts {
 struct Given<'a> {
     parts: &'a Parts,
     env: Env,
-    aws: LocalAws,
+    sdk: SdkConfig,
 }
 
 impl Parts {
@@ -57,7 +57,7 @@ impl Parts {
         Ok(Given {
             parts: self,
             env: Env::of(variables.into_iter().chain([name])),
-            aws,
+            sdk: aws.sdk_config(),
         })
     }
 
@@ -74,11 +74,13 @@ impl Parts {
     }
 
     pub(crate) fn authorizer(&self) -> Result<authorizer::App, StartError> {
-        let given = self.given("AuthorizerFunction")?;
+        let mut given = self.given("AuthorizerFunction")?;
+        given.sdk = authorizer::single_requests(given.sdk);
         let settings = authorizer::Settings {
             plans: config::plans(&given.env)?,
             uncounted: config::uncounted_routes(&given.env)?,
             key_cache: config::key_cache(&given.env)?,
+            stale_keys: config::stale_keys(&given.env)?,
         };
         let clock = self.clock.clone();
         Ok(authorizer::App::new(
@@ -159,7 +161,7 @@ impl Parts {
 impl Given<'_> {
     fn store(&self) -> Result<Store, StartError> {
         let (clock, entropy) = (self.parts.clock.clone(), self.parts.entropy.clone());
-        let store = Store::from_env(&self.env, &self.aws.sdk_config(), clock, entropy);
+        let store = Store::from_env(&self.env, &self.sdk, clock, entropy);
         Ok(store.map_err(InvalidConfig::from)?)
     }
 

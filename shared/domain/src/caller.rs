@@ -169,9 +169,9 @@ impl Serialize for Context<'_> {
                 };
                 serialize_limits(&mut map, now, closest, &[Some(hour), month])?;
             }
-            Some((now, Decision::Refuse { by })) => {
-                serialize_limits(&mut map, now, by, &[Some(by)])?;
-                serialize_refusal(&mut map, now, by)?;
+            Some((now, Decision::Refuse { by, also })) => {
+                serialize_limits(&mut map, now, by, &[also, Some(by)])?;
+                serialize_refusal(&mut map, now, by, also)?;
             }
         }
         map.end()
@@ -227,6 +227,7 @@ fn serialize_refusal<M: SerializeMap>(
     map: &mut M,
     now: Timestamp,
     by: Standing,
+    also: Option<Standing>,
 ) -> Result<(), M::Error> {
     let window = by.window.as_str();
     let (problem, title) = match by.window {
@@ -234,10 +235,14 @@ fn serialize_refusal<M: SerializeMap>(
         Window::Month => ("quota-exceeded", "The month's calls are used up"),
     };
     let resets_at = format!("{:.0}", by.resets_at);
-    let detail = format!(
+    let mut detail = format!(
         "The limit of {} calls in a UTC {window} is reached; the count starts again at {resets_at}.",
         by.limit
     );
+    if let Some(Standing { window, limit, .. }) = also {
+        let window = window.as_str();
+        detail += &format!(" So is the limit of {limit} calls in a UTC {window}.");
+    }
     map.serialize_entry(name::WINDOW, window)?;
     map.serialize_entry(name::RETRY_AFTER, &Text(by.resets_in_s(now)))?;
     map.serialize_entry(name::RESETS_AT, &resets_at)?;
@@ -319,7 +324,8 @@ mod tests {
     #[test]
     fn a_context_is_a_flat_map_of_texts() {
         let by = standing(Window::Month, 1_000, 0);
-        let context = context(Some("acme"), Some(Decision::Refuse { by }));
+        let also = None;
+        let context = context(Some("acme"), Some(Decision::Refuse { by, also }));
         let values = context.as_object().unwrap().values();
         assert_eq!(values.clone().count(), 16);
         assert!(values.clone().all(Value::is_string), "{context}");
@@ -348,7 +354,8 @@ mod tests {
     #[test]
     fn a_refusal_says_which_limit_and_until_when() {
         let by = standing(Window::Hour, 100, 0);
-        let context = context(Some("acme"), Some(Decision::Refuse { by }));
+        let also = None;
+        let context = context(Some("acme"), Some(Decision::Refuse { by, also }));
         assert_eq!(context["retryAfter"], "1200");
         assert_eq!(context["window"], "hour");
         assert_eq!(context["problemType"], "urn:tollgate:problem:rate-limited");
@@ -356,6 +363,25 @@ mod tests {
             context["problemDetail"],
             "The limit of 100 calls in a UTC hour is reached; \
              the count starts again at 2026-11-22T11:00:00Z."
+        );
+    }
+
+    #[test]
+    fn a_refusal_by_both_limits_says_when_a_call_can_pass_again() {
+        let by = standing(Window::Month, 1_000, 0);
+        let also = Some(standing(Window::Hour, 100, 0));
+        let context = context(Some("acme"), Some(Decision::Refuse { by, also }));
+        assert_eq!(context["retryAfter"], "739200");
+        assert_eq!(context["window"], "month");
+        assert_eq!(
+            context["rateLimit"],
+            r#""hour";r=0;t=1200, "month";r=0;t=739200"#
+        );
+        assert_eq!(
+            context["problemDetail"],
+            "The limit of 1000 calls in a UTC month is reached; \
+             the count starts again at 2026-12-01T00:00:00Z. \
+             So is the limit of 100 calls in a UTC hour."
         );
     }
 }

@@ -22,6 +22,21 @@ pub enum Counted {
     HourFull,
     /// The customer's month was full.
     MonthFull,
+    /// Both were full.
+    BothFull,
+}
+
+impl Counted {
+    /// The refusal by those of the two windows that are full; none if neither is.
+    #[must_use]
+    pub fn full(hour: bool, month: bool) -> Option<Self> {
+        match (hour, month) {
+            (false, false) => None,
+            (true, false) => Some(Self::HourFull),
+            (false, true) => Some(Self::MonthFull),
+            (true, true) => Some(Self::BothFull),
+        }
+    }
 }
 
 /// Which of the two limits.
@@ -82,8 +97,11 @@ pub enum Decision {
     },
     /// The call ends here, and has been counted in neither window.
     Refuse {
-        /// The limit that was reached.
+        /// The limit that was reached: of two, the one whose count starts again later, before which
+        /// no call can pass.
         by: Standing,
+        /// The other one, where both were reached.
+        also: Option<Standing>,
     },
 }
 
@@ -99,6 +117,7 @@ pub fn decide(now: Timestamp, limits: Limits, counted: Counted) -> Decision {
         window_s: 3_600,
         resets_at: this_hour.end(),
     };
+    let full_hour = hour_standing(limits.per_hour);
     let month_standing = |limit: u64, used: u64| Standing {
         window: Window::Month,
         limit,
@@ -106,6 +125,8 @@ pub fn decide(now: Timestamp, limits: Limits, counted: Counted) -> Decision {
         window_s: seconds_between(this_month.start(), this_month.end()),
         resets_at: this_month.end(),
     };
+    let month_limit = limits.per_month.unwrap_or(0);
+    let full_month = month_standing(month_limit, month_limit);
     match counted {
         Counted::Both { in_hour, in_month } => Decision::Admit {
             hour: hour_standing(in_hour),
@@ -114,14 +135,18 @@ pub fn decide(now: Timestamp, limits: Limits, counted: Counted) -> Decision {
                 .map(|limit| month_standing(limit, in_month)),
         },
         Counted::HourFull => Decision::Refuse {
-            by: hour_standing(limits.per_hour),
+            by: full_hour,
+            also: None,
         },
-        Counted::MonthFull => {
-            let limit = limits.per_month.unwrap_or(0);
-            Decision::Refuse {
-                by: month_standing(limit, limit),
-            }
-        }
+        Counted::MonthFull => Decision::Refuse {
+            by: full_month,
+            also: None,
+        },
+        // No month ends before the hour that it contains.
+        Counted::BothFull => Decision::Refuse {
+            by: full_month,
+            also: Some(full_hour),
+        },
     }
 }
 
@@ -164,14 +189,16 @@ mod tests {
 
     #[test]
     fn a_refusal_names_the_limit_that_was_reached() {
-        let check = |counted, window, limit| {
-            let Decision::Refuse { by } = decide(now(), LIMITS, counted) else {
+        let check = |counted, window, limit, other| {
+            let Decision::Refuse { by, also } = decide(now(), LIMITS, counted) else {
                 panic!("admitted");
             };
             assert_eq!((by.window, by.limit, by.remaining), (window, limit, 0));
+            assert_eq!(also.map(|also| also.window), other);
         };
-        check(Counted::HourFull, Window::Hour, 100);
-        check(Counted::MonthFull, Window::Month, 1_000);
+        check(Counted::HourFull, Window::Hour, 100, None);
+        check(Counted::MonthFull, Window::Month, 1_000, None);
+        check(Counted::BothFull, Window::Month, 1_000, Some(Window::Hour));
     }
 
     #[test]

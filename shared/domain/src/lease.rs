@@ -1,20 +1,24 @@
-//! Units of a limit that one instance has taken in advance, and spends from memory.
+//! Quota leases: units of a limit that one instance has reserved in one write, and spends from memory.
 //!
 //! A counter in the store says how many units of a window's limit all instances together have
-//! taken, and never says more than the limit. An instance takes a block of them at a time, so that
-//! most calls cost no write. How many a block has follows the pace of the calls, and what is left
-//! of the limit.
+//! reserved, and never says more than the limit. An instance reserves a block of them at a time, so
+//! that most calls cost no write. How many a block has follows the pace of the calls, and what is
+//! left of the limit.
 
 use jiff::{SignedDuration, Timestamp};
 
-/// The block of a counter that nothing limits, and of a plan that says nothing.
+/// The largest block of a plan that says nothing.
 pub const MAX_BLOCK: u64 = 1_000;
+/// The largest block of a counter that nothing limits.
+pub const MAX_UNLIMITED_BLOCK: u64 = 10_000;
 
 /// A block is no more than this part of what is left, so that the instances that share a limit
 /// come to its end together.
 const SHARE: u64 = 16;
-/// How long a block is to last: a claim in this time at most is one claim a second.
+/// How long a block of a limit is to last.
 const LASTS: SignedDuration = SignedDuration::from_secs(1);
+/// How long one lasts where there is no limit, to whose end other instances could want the units.
+const UNLIMITED_LASTS: SignedDuration = SignedDuration::from_secs(10);
 /// How long a full counter is taken to be full. Other instances may give units back meanwhile.
 const STAYS_FULL: SignedDuration = SignedDuration::from_secs(1);
 
@@ -23,8 +27,10 @@ const STAYS_FULL: SignedDuration = SignedDuration::from_secs(1);
 pub struct Lease {
     left: u64,
     spent: u64,
-    /// Units that all instances had taken, or more, when the counter was last asked.
+    /// Units that all instances had reserved, or more, when the counter was last asked.
     used: u64,
+    /// Whether some may be left though `used` has come up to a limit.
+    in_branch: bool,
     asked_at: Option<Timestamp>,
     block: Option<Block>,
 }
@@ -59,27 +65,27 @@ impl Lease {
     /// Whether no unit is at hand, and a moment ago none was left.
     #[must_use]
     pub fn is_full(&self, limit: Option<u64>, now: Timestamp) -> bool {
-        let (Some(asked_at), Some(limit)) = (self.asked_at, limit) else {
-            return false;
-        };
-        let ago = now.duration_since(asked_at);
-        let is_fresh = !ago.is_negative() && ago < STAYS_FULL;
-        limit <= self.used && is_fresh && !self.covers(Some(limit))
+        let ago = self.asked_at.map(|asked_at| now.duration_since(asked_at));
+        let is_fresh = ago.is_some_and(|ago| !ago.is_negative() && ago < STAYS_FULL);
+        is_fresh && self.was_full(limit)
     }
 
-    /// How many units to ask for: as many as last a second at the pace of the last block, at most
-    /// `max`, and fewer as the limit comes near; always one.
+    /// How many units to ask for: as many as last a second at the pace of the last block, or ten
+    /// without a limit, at most `max`, and fewer as the limit comes near; always one.
     #[must_use]
     pub fn next_block(&self, limit: Option<u64>, max: u64, now: Timestamp) -> u64 {
-        let by_pace = self.block.map_or(1, |block| block.next(now));
+        let lasts = limit.map_or(UNLIMITED_LASTS, |_| LASTS);
+        let by_pace = self.block.map_or(1, |block| block.next(lasts, now));
         let by_room = limit.map_or(u64::MAX, |limit| limit.saturating_sub(self.used) / SHARE);
         by_pace.min(by_room).min(max).max(1)
     }
 
-    /// Takes in `units` that a claim came by at `now`, after which the counter stood at `used`.
-    pub fn granted(&mut self, units: u64, used: u64, now: Timestamp) {
+    /// Takes in `units` that were reserved at `now`, after which the counter stood at `used`. Of a
+    /// counter with branches, some may be left though that is the limit.
+    pub fn reserved(&mut self, units: u64, used: u64, in_branch: bool, now: Timestamp) {
         self.left += units;
         self.used = used;
+        self.in_branch = in_branch;
         self.asked_at = Some(now);
         self.block = Some(Block { units, at: now });
     }
@@ -87,7 +93,21 @@ impl Lease {
     /// Remembers that at `now` nothing was left of `limit`.
     pub fn refused(&mut self, limit: u64, now: Timestamp) {
         self.used = self.used.max(limit);
+        self.in_branch = false;
         self.asked_at = Some(now);
+    }
+
+    /// Parts with the units at hand, and tells how many those are. The pace is found anew.
+    pub fn release(&mut self) -> u64 {
+        self.block = None;
+        std::mem::take(&mut self.left)
+    }
+
+    /// Whether nothing was left of `limit` when the counter was last asked, however long ago.
+    #[must_use]
+    pub fn was_full(&self, limit: Option<u64>) -> bool {
+        let is_used_up = limit.is_some_and(|limit| limit <= self.used);
+        is_used_up && !self.in_branch && !self.covers(limit)
     }
 
     /// Units at hand.
@@ -104,20 +124,20 @@ impl Lease {
 }
 
 impl Block {
-    /// The block after this one, which it takes until `now` to use up.
-    fn next(self, now: Timestamp) -> u64 {
+    /// The block after this one, which took until `now` to use up, and is to last so long.
+    fn next(self, lasts: SignedDuration, now: Timestamp) -> u64 {
         let lasted = now.duration_since(self.at);
         if lasted.is_negative() {
             // The clock was set back, and tells nothing of the pace.
             self.units
-        } else if lasted < LASTS {
+        } else if lasted < lasts {
             // One short interval is no pace yet: doubling finds it in a few steps.
             self.units.saturating_mul(2)
-        } else if lasted <= LASTS * 2 {
+        } else if lasted <= lasts * 2 {
             self.units
         } else {
-            let a_second = u128::from(self.units) * LASTS.as_millis().unsigned_abs();
-            let units = a_second / lasted.as_millis().unsigned_abs();
+            let in_time = u128::from(self.units) * lasts.as_millis().unsigned_abs();
+            let units = in_time / lasted.as_millis().unsigned_abs();
             u64::try_from(units).unwrap_or(u64::MAX)
         }
     }
@@ -135,7 +155,7 @@ mod tests {
 
     fn after_claim(units: u64, used: u64) -> Lease {
         let mut lease = Lease::default();
-        lease.granted(units, used, at(0));
+        lease.reserved(units, used, false, at(0));
         lease
     }
 
@@ -161,16 +181,21 @@ mod tests {
 
     #[test]
     fn a_block_follows_the_pace() {
-        let check = |units, lasted_ms, expected| {
+        let next = |units, limit, lasted_ms| {
             let lease = after_claim(units, units);
-            let next = lease.next_block(None, MAX_BLOCK, at(lasted_ms));
-            assert_eq!(next, expected, "{units} in {lasted_ms} ms");
+            lease.next_block(limit, MAX_BLOCK, at(lasted_ms))
+        };
+        let check = |units, lasted_ms, expected| {
+            let limited = next(units, Some(1_000_000), lasted_ms);
+            assert_eq!(limited, expected, "{units} in {lasted_ms} ms");
+            let unlimited = next(units, None, lasted_ms * 10);
+            assert_eq!(unlimited, expected, "{units} in {lasted_ms} ms, ten times");
         };
         check(1, 0, 2);
         check(64, 999, 128);
         check(64, 1_000, 64);
         check(64, 2_000, 64);
-        check(64, 2_001, 31);
+        check(64, 2_010, 31);
         check(64, 60_000, 1);
         check(800, 10, 1_000);
         check(64, -5_000, 64);
@@ -210,10 +235,25 @@ mod tests {
         check(&lease, Some(5), 1_000, false);
         check(&lease, Some(5), -1, false);
         // The last unit: there is one, and after it none.
-        lease.granted(1, 5, at(10));
+        lease.reserved(1, 5, false, at(10));
         check(&lease, Some(5), 10, false);
         lease.spend();
         check(&lease, Some(5), 10, true);
         check(&lease, Some(6), 10, false);
+        // Other branches may have some.
+        lease.reserved(1, 5, true, at(20));
+        lease.spend();
+        check(&lease, Some(5), 20, false);
+        lease.refused(5, at(30));
+        check(&lease, Some(5), 30, true);
+    }
+
+    #[test]
+    fn what_is_released_is_not_spent() {
+        let mut lease = after_claim(3, 3);
+        lease.spend();
+        assert_eq!(lease.release(), 2);
+        assert!(!lease.covers(None));
+        assert_eq!((lease.left(), lease.spent()), (0, 1));
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tollgate_domain::key::{InvalidKeyFormat, KeyFormat};
 use tollgate_domain::plan::{Catalog, InvalidCatalog};
 
-use crate::env::{self, Env, MissingVar};
+use crate::env::{self, Env, MissingVar, Var};
 
 /// Why the configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +19,9 @@ pub enum InvalidConfig {
     /// The delay is no number of seconds, or too long.
     #[error("{} is not a whole number from 0 to {MAX_KEY_CACHE_S}", env::KEY_CACHE.name)]
     KeyCache,
+    /// The time of stale keys is no number of seconds, or too long.
+    #[error("{} is not a whole number from 0 to {MAX_STALE_KEY_S}", env::STALE_KEY.name)]
+    StaleKey,
     /// The levels cannot be read.
     #[error("{} is not a list of levels", env::LOG.name)]
     Log(#[from] tracing_subscriber::filter::ParseError),
@@ -30,15 +33,29 @@ pub enum InvalidConfig {
 /// A revoked key that works for longer is not revoked.
 const MAX_KEY_CACHE_S: u64 = 60;
 
-/// How long a key that was read is gone by.
+/// Nor is one that an outage keeps alive for longer.
+const MAX_STALE_KEY_S: u64 = 3_600;
+
+/// Reads the TTL of the key cache.
 ///
 /// # Errors
 /// When the variable holds anything but a whole number of seconds within bounds.
 pub fn key_cache(env: &Env) -> Result<Duration, InvalidConfig> {
-    match env.get(env::KEY_CACHE)?.parse() {
-        Ok(seconds @ 0..=MAX_KEY_CACHE_S) => Ok(Duration::from_secs(seconds)),
-        _ => Err(InvalidConfig::KeyCache),
-    }
+    seconds(env, env::KEY_CACHE, MAX_KEY_CACHE_S)?.ok_or(InvalidConfig::KeyCache)
+}
+
+/// Reads for how long more keys decide while they cannot be read.
+///
+/// # Errors
+/// When the variable holds anything but a whole number of seconds within bounds.
+pub fn stale_keys(env: &Env) -> Result<Duration, InvalidConfig> {
+    seconds(env, env::STALE_KEY, MAX_STALE_KEY_S)?.ok_or(InvalidConfig::StaleKey)
+}
+
+fn seconds(env: &Env, var: Var, max: u64) -> Result<Option<Duration>, MissingVar> {
+    let seconds = env.get(var)?.parse().ok();
+    let seconds = seconds.filter(|seconds| *seconds <= max);
+    Ok(seconds.map(Duration::from_secs))
 }
 
 /// The plans on offer: those of [`env::PLANS`].
@@ -90,6 +107,20 @@ mod tests {
         check("61", None);
         check("-1", None);
         check("1.5", None);
+        check("", None);
+    }
+
+    #[test]
+    fn the_time_of_stale_keys_is_bounded() {
+        let check = |text: &str, expected: Option<u64>| {
+            let env = Env::of([(env::STALE_KEY.name.to_owned(), text.to_owned())]);
+            let found = stale_keys(&env).ok();
+            assert_eq!(found, expected.map(Duration::from_secs), "{text}");
+        };
+        check("0", Some(0));
+        check("900", Some(900));
+        check("3600", Some(3_600));
+        check("3601", None);
         check("", None);
     }
 }

@@ -52,6 +52,13 @@ pub const KEY_CACHE: Var = Var {
     doc: "Seconds, 0 to 60, that the authorizer goes by what it has read of a key and its customer: \
           the longest that a revoked key still works. 0 reads at every call.",
 };
+/// For how long more a key decides while it cannot be read.
+pub const STALE_KEY: Var = Var {
+    name: "TOLLGATE_STALE_KEY_S",
+    doc: "Seconds, 0 to 3600, that a key which was good when it was last read goes on deciding after \
+          its time in the cache, while DynamoDB does not answer and on plans that fail open. 0 for \
+          never.",
+};
 /// Routes that need a key but are not counted.
 pub const UNCOUNTED_ROUTES: Var = Var {
     name: "TOLLGATE_UNCOUNTED_ROUTES",
@@ -117,6 +124,7 @@ pub const OF_TEMPLATE: &[Var] = &[
     KEY_ENV,
     PLANS,
     KEY_CACHE,
+    STALE_KEY,
     UNCOUNTED_ROUTES,
 ];
 

@@ -95,6 +95,12 @@ pub const DECISIONS_WITHOUT_STORE: Metric = count(
     "DecisionsWithoutStore",
     "Calls let in uncounted, or refused, because the store did not answer.",
 );
+/// What rests on a key that could not be read again.
+pub const DECISIONS_BY_STALE_KEY: Metric = count(
+    "DecisionsByStaleKey",
+    "Calls decided by a key whose time in the cache was over, because the store did not answer. A \
+     revocation since then was not seen.",
+);
 /// How long it took.
 pub const DECISION_LATENCY: Metric = time(
     "DecisionLatency",
@@ -180,6 +186,7 @@ pub const ALL: &[Metric] = &[
     DECISIONS,
     CALLS_ADMITTED,
     DECISIONS_WITHOUT_STORE,
+    DECISIONS_BY_STALE_KEY,
     DECISION_LATENCY,
     LEASES,
     ENTRIES_CLAIMED,

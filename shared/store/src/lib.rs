@@ -28,7 +28,7 @@ pub use accounts::{
 };
 pub use adjustments::CountedAdjustment;
 pub use billing::{BillableCursor, LedgerEntry, Recorded};
-pub use counters::{Account, Claimed, Units};
+pub use counters::{Calls, LeaseShare, ReserveOutcome, Units};
 pub use error::StoreError;
 pub use log::Logged;
 pub use quarantine::{
@@ -79,6 +79,12 @@ impl Store {
         entropy: Entropy,
     ) -> Result<Self, MissingVar> {
         Ok(Self::new(sdk, env.get(env::TABLE_PREFIX)?, clock, entropy))
+    }
+
+    /// The randomness that spreads retries.
+    #[must_use]
+    pub fn entropy(&self) -> &Entropy {
+        &self.entropy
     }
 
     fn table(&self, table: schema::Table) -> String {

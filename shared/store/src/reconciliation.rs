@@ -7,10 +7,10 @@ use tollgate_domain::window::{Day, Hour};
 
 use crate::Store;
 use crate::accounts::Page;
-use crate::counters::{hour_pk, read_units};
+use crate::counters::Units;
 use crate::error::StoreError;
-use crate::item::{self, Item, MAX_SK, Reader, keys, n, s, t};
-use crate::schema::{COUNTERS, USAGE, attr};
+use crate::item::{Item, MAX_SK, Reader, keys, n, s, t};
+use crate::schema::{USAGE, attr};
 
 /// Differences in a page.
 const PAGE: i32 = 50;
@@ -55,15 +55,8 @@ impl Store {
         let start = day.start();
         let hours = (0..24).map(|hour| start.saturating_add(SignedDuration::from_hours(hour)));
         let hours: Vec<Hour> = hours.flatten().map(Hour::containing).collect();
-        let counters = keys
-            .iter()
-            .flat_map(|key| hours.iter().map(|hour| hour_pk(key, *hour)));
-        let counters = counters.map(item::key).collect();
-        let found = self
-            .batch_get("reading counters", COUNTERS, counters)
-            .await?;
-        let units = found.iter().map(read_units);
-        units.map(|units| Ok(units?.spent)).sum()
+        let units = self.hour_units(keys, &hours).await?;
+        Ok(units.iter().map(Units::admitted).sum())
     }
 
     /// The calls of a customer's day that were metered.

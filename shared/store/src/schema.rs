@@ -204,8 +204,12 @@ pub mod attr {
     pub const BILLABLE_MONTH: &str = "billable_month";
     /// Units of a window's limit that are taken.
     pub const USED: &str = "used";
-    /// Units of them that were spent on calls.
+    /// Calls that units were spent on.
     pub const SPENT: &str = "spent";
+    /// Calls that were allowed without a unit.
+    pub const UNCOUNTED: &str = "uncounted";
+    /// Lease shares in a counter's item.
+    pub const SHARES: &str = "shares";
 }
 
 /// Partitions of [`BILLABLE`] in a month; the planner reads them one after another.

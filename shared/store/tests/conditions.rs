@@ -1,31 +1,25 @@
 //! Every conditional write, with each clause of its condition failing in turn: what the caller is
 //! told, and that nothing has changed.
 
-use std::collections::BTreeMap;
 use std::fmt::Debug;
-use std::sync::{Arc, Mutex};
 
-use jiff::SignedDuration;
-use serde_json::{Value, json};
+use serde_json::json;
 use tollgate_domain::billing::{ChargeIntent, Charged};
 use tollgate_domain::customer::Customer;
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::key::KeyRecord;
 use tollgate_domain::money::Cents;
-use tollgate_local_aws::Fault;
 use tollgate_local_aws::fixture::Fixture;
-use tollgate_store::schema::{ACCOUNTS, BILLING, COUNTERS, QUARANTINE};
+use tollgate_store::schema::{ACCOUNTS, BILLING, QUARANTINE};
 use tollgate_store::{
-    Account, Claimed, Created, CustomerChange, KeyChange, KeyRef, Recorded, Rotated, Updated,
-    Written,
+    Created, CustomerChange, KeyChange, KeyRef, Recorded, Rotated, Updated, Written,
 };
 
 mod common;
 
 use common::{
-    Entry, Key, NOW, call, charge, claim, counter, create_customer, create_key, customer, delete,
-    edit, everything, fixture, granted, hour_account, once, p, put, raw, record, rotate_key, text,
-    update_customer, update_key, used_and_spent, with_keys, write_usage,
+    Entry, Key, NOW, call, charge, create_customer, create_key, customer, delete, edit, everything,
+    fixture, once, p, put, record, rotate_key, update_customer, update_key, with_keys, write_usage,
 };
 
 /// The operation comes to this outcome, and the tables stay as they are.
@@ -474,197 +468,6 @@ async fn a_repeated_request_creates_no_second_customer() {
     }
     at.time.set(p("2026-11-23T10:00:00Z"));
     assert_eq!(create("acme-2", "another request").await, Created::New);
-}
-
-#[tokio::test]
-async fn nothing_is_taken_beyond_a_limit() {
-    let at = fixture();
-    let mut one = hour_account(&at);
-    refused(&at, claim(&at, &mut one, 5, Some(0), 0), Claimed::Full).await;
-    assert_eq!(claim(&at, &mut one, 5, Some(8), 0).await, granted(5, 5));
-    // Close to the limit, one is enough.
-    let mut other = hour_account(&at);
-    for used in [6, 7, 8] {
-        let claimed = claim(&at, &mut other, 5, Some(8), 0).await;
-        assert_eq!(claimed, granted(1, used));
-    }
-    for account in [&mut one, &mut other] {
-        refused(&at, claim(&at, account, 1, Some(8), 0), Claimed::Full).await;
-        // A limit that was lowered below what it had let through.
-        refused(&at, claim(&at, account, 1, Some(3), 0), Claimed::Full).await;
-    }
-    let mut newcomer = hour_account(&at);
-    refused(&at, claim(&at, &mut newcomer, 9, Some(8), 0), Claimed::Full).await;
-    assert_eq!(claim(&at, &mut newcomer, 9, None, 0).await, granted(9, 17));
-}
-
-#[tokio::test]
-async fn a_small_limit_is_taken_by_ones() {
-    let at = fixture();
-    let mut account = hour_account(&at);
-    for used in 1..=3 {
-        let claimed = claim(&at, &mut account, 10, Some(3), 0).await;
-        assert_eq!(claimed, granted(1, used));
-    }
-    refused(&at, claim(&at, &mut account, 10, Some(3), 0), Claimed::Full).await;
-}
-
-/// The accounts of a counter, by the attribute that holds each.
-fn places(at: &Fixture) -> BTreeMap<String, String> {
-    let counter = counter(at);
-    let attributes = counter.as_object().into_iter().flatten();
-    attributes
-        .filter(|(name, _)| name.starts_with('s') && *name != "spent")
-        .map(|(name, _)| (name.clone(), text(&counter, name)))
-        .collect()
-}
-
-/// However many there are, each gets a place of its own, and none is lost to another.
-#[tokio::test]
-async fn accounts_do_not_take_each_others_places() {
-    let at = fixture();
-    let mut accounts: Vec<Account> = (0..20).map(|_| hour_account(&at)).collect();
-    for (n, account) in (1..).zip(&mut accounts) {
-        assert_eq!(claim(&at, account, 1, Some(100), 1).await, granted(1, n));
-    }
-    assert_eq!(places(&at).len(), 20);
-    for (n, account) in (21..).zip(&mut accounts) {
-        assert_eq!(claim(&at, account, 1, Some(100), 2).await, granted(1, n));
-    }
-    assert_eq!(places(&at).len(), 20);
-    assert_eq!(used_and_spent(&at), (40, 40));
-}
-
-/// Wherever it looks for a place, another comes first.
-#[tokio::test]
-async fn who_finds_no_place_has_taken_nothing_and_may_try_again() {
-    let at = fixture();
-    let meddled = at.clone();
-    at.aws.inject(move |call| {
-        let request: Value = serde_json::from_str(&call.body).unwrap();
-        let place = &request["ExpressionAttributeNames"]["#place"];
-        let take = json!({
-            "Key": request["Key"],
-            "UpdateExpression": "SET #place = :stranger",
-            "ExpressionAttributeNames": { "#place": place },
-            "ExpressionAttributeValues": { ":stranger": { "S": "9999999999 stranger 1 1" } },
-        });
-        raw(&meddled, "UpdateItem", COUNTERS, take);
-        Fault::None
-    });
-    let mut account = hour_account(&at);
-    let error = at.store.claim(&mut account, 1, Some(9), 1).await;
-    assert!(error.unwrap_err().is_transient());
-    assert_eq!(used_and_spent(&at), (0, 0));
-    at.aws.heal();
-    assert_eq!(claim(&at, &mut account, 1, Some(9), 1).await, granted(1, 1));
-}
-
-/// An instance that took one unit and was not heard of since leaves no trace: its place is used
-/// again, and the item does not grow.
-#[tokio::test]
-async fn places_of_the_dead_are_used_again() {
-    let at = fixture();
-    let mut in_blocks = hour_account(&at);
-    claim(&at, &mut in_blocks, 10, None, 0).await;
-    for _ in 0..100 {
-        at.time.advance(SignedDuration::from_secs(61));
-        claim(&at, &mut hour_account(&at), 1, None, 1).await;
-    }
-    let places = places(&at);
-    assert!(places.len() <= 17, "{places:?}");
-    // Who may still have something to give back keeps its place for a day.
-    at.store.give_back(&mut in_blocks, 10, 0).await.unwrap();
-    assert_eq!(used_and_spent(&at), (100, 100));
-}
-
-#[tokio::test]
-async fn who_has_lost_its_place_goes_on_and_gives_nothing_back() {
-    let at = fixture();
-    let mut slow = hour_account(&at);
-    assert_eq!(claim(&at, &mut slow, 1, Some(50), 0).await, granted(1, 1));
-    at.time.advance(SignedDuration::from_secs(61));
-    for _ in 0..40 {
-        claim(&at, &mut hour_account(&at), 1, None, 1).await;
-    }
-    let before = everything(&at);
-    at.store.give_back(&mut slow, 1, 0).await.unwrap();
-    assert_eq!(everything(&at), before);
-
-    let mut slow = hour_account(&at);
-    claim(&at, &mut slow, 1, None, 1).await;
-    at.time.advance(SignedDuration::from_secs(61));
-    for _ in 0..40 {
-        claim(&at, &mut hour_account(&at), 1, None, 1).await;
-    }
-    let (used, spent) = used_and_spent(&at);
-    let claimed = claim(&at, &mut slow, 1, None, 2).await;
-    assert_eq!(claimed, granted(1, used + 1));
-    assert_eq!(used_and_spent(&at), (used + 1, spent + 1), "reported once");
-}
-
-#[tokio::test]
-async fn what_is_given_back_is_given_back_once() {
-    let at = fixture();
-    let mut account = hour_account(&at);
-    claim(&at, &mut account, 10, Some(50), 1).await;
-    at.store.give_back(&mut account, 7, 3).await.unwrap();
-    assert_eq!(used_and_spent(&at), (3, 3));
-    let before = everything(&at);
-    at.store.give_back(&mut account, 7, 3).await.unwrap();
-    assert_eq!(everything(&at), before);
-    // The account that follows begins at nothing.
-    assert_eq!(
-        claim(&at, &mut account, 2, Some(50), 2).await,
-        granted(2, 5)
-    );
-    assert_eq!(used_and_spent(&at), (5, 5));
-}
-
-/// Requests that arrive long after those that followed them: the network held them back.
-#[tokio::test]
-async fn a_write_that_arrives_again_later_changes_nothing() {
-    let at = fixture();
-    let sent = Arc::new(Mutex::new(Vec::new()));
-    let seen = Arc::clone(&sent);
-    at.aws.inject(move |call| {
-        seen.lock().unwrap().push(call.clone());
-        Fault::None
-    });
-    let mut account = hour_account(&at);
-    claim(&at, &mut account, 10, Some(50), 1).await;
-    claim(&at, &mut account, 10, Some(50), 11).await;
-    at.store.give_back(&mut account, 9, 11).await.unwrap();
-    claim(&at, &mut account, 10, Some(50), 1).await;
-    let mut other = hour_account(&at);
-    claim(&at, &mut other, 10, Some(50), 1).await;
-    at.aws.heal();
-    let before = everything(&at);
-    let sent = std::mem::take(&mut *sent.lock().unwrap());
-    assert!(sent.len() >= 5, "{}", sent.len());
-    for hours in [0, 1, 100] {
-        at.time.advance(SignedDuration::from_hours(hours));
-        for call in &sent {
-            let (status, answer) = at.aws.answer(&call.target, &call.body);
-            assert_eq!(status, 400, "{answer}");
-            assert_eq!(everything(&at), before);
-        }
-    }
-}
-
-/// TTL, or a person, has deleted the item.
-#[tokio::test]
-async fn a_counter_that_has_gone_is_begun_again() {
-    let at = fixture();
-    let mut account = hour_account(&at);
-    claim(&at, &mut account, 10, Some(50), 1).await;
-    delete(&at, COUNTERS, "HOUR#");
-    let given_back = async { at.store.give_back(&mut account, 9, 1).await.is_ok() };
-    refused(&at, given_back, true).await;
-    claim(&at, &mut account, 10, Some(50), 1).await;
-    delete(&at, COUNTERS, "HOUR#");
-    let claimed = claim(&at, &mut account, 10, Some(50), 11).await;
-    assert_eq!(claimed, granted(10, 10));
 }
 
 fn entry() -> Entry {

@@ -23,16 +23,16 @@ use tollgate_domain::window::Month;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_store::schema::TABLES;
 use tollgate_store::{
-    Claimed, CountedAdjustment, Created, CustomerChange, LedgerEntry, Quarantined, Recorded,
-    RefusedRecord, Rotated, Units, Written,
+    Calls, CountedAdjustment, Created, CustomerChange, LedgerEntry, Quarantined, Recorded,
+    RefusedRecord, ReserveOutcome, Rotated, Units, Written,
 };
 
 mod common;
 
 use common::{
-    Entry, Key, NOW, adjustment, all_billable, billable, call, charge, claim, create_customer,
-    create_key, customer, everything, fixture, granted, hour_account, once, p, put, rotate_key,
-    write_usage,
+    Entry, Key, NOW, adjustment, all_billable, billable, call, charge, create_customer, create_key,
+    customer, everything, fixture, hour_share, once, p, put, release, reserve, reserved,
+    rotate_key, write_usage,
 };
 
 /// What `write` stores into an empty stack is what the golden file of that name holds, and `read`
@@ -259,48 +259,95 @@ async fn a_revoked_key() {
 
 #[tokio::test]
 async fn the_counters_of_an_hour_and_a_month() {
-    let month_account = |at: &Fixture| at.store.month_account(&p("acme"), p("2026-11"));
+    let month_share = |at: &Fixture| at.store.month_share(&p("acme"), p("2026-11"));
     check(
         "counters",
         async |at| {
-            let mut hour = hour_account(at);
+            let mut hour = hour_share(at);
             assert_eq!(
-                claim(at, &mut hour, 20, Some(100), 1).await,
-                granted(20, 20)
+                reserve(at, &mut hour, 20, Some(100), 1).await,
+                reserved(20, 20)
             );
-            let mut month = month_account(at);
-            assert_eq!(claim(at, &mut month, 1, None, 1).await, granted(1, 1));
-            claim(at, &mut month, 2, None, 2).await;
-            // A place that was given up.
-            claim(at, &mut month_account(at), 2, None, 1).await;
-            at.store.give_back(&mut month, 1, 2).await.unwrap();
+            let mut month = month_share(at);
+            assert_eq!(reserve(at, &mut month, 1, None, 1).await, reserved(1, 1));
+            reserve(at, &mut month, 2, None, 2).await;
+            let mut uncounted = month_share(at);
+            let calls = Calls {
+                spent: 1,
+                uncounted: 7,
+            };
+            at.store
+                .reserve(&mut uncounted, 2, None, calls)
+                .await
+                .unwrap();
+            // A share that has ended.
+            release(at, &mut month, 1, 2).await;
         },
         async |at| {
             let units = at.store.month_units(&p("acme"), p("2026-11")).await;
-            assert_eq!(units.unwrap(), Units { taken: 4, spent: 3 });
+            let expected = Units {
+                reserved: 4,
+                spent: 3,
+                uncounted: 7,
+            };
+            assert_eq!(units.unwrap(), expected);
             // Fixtures draw the same ids, and instances do not.
             let _ = at.entropy.below(2);
-            let mut hour = hour_account(at);
-            assert_eq!(claim(at, &mut hour, 1, Some(21), 1).await, granted(1, 21));
-            assert_eq!(claim(at, &mut hour, 1, Some(21), 1).await, Claimed::Full);
+            let mut hour = hour_share(at);
+            assert_eq!(
+                reserve(at, &mut hour, 1, Some(21), 1).await,
+                reserved(1, 21)
+            );
+            let exhausted = reserve(at, &mut hour, 1, Some(21), 1).await;
+            assert_eq!(exhausted, ReserveOutcome::Exhausted);
         },
     )
     .await;
 }
 
-/// Calls that an earlier release counted one by one.
+/// Counters with shares of an earlier form, which nobody comes back to.
 #[tokio::test]
-async fn counters_without_accounts_go_on() {
+async fn counters_with_shares_in_places_go_on() {
     let at = fixture();
-    put_golden(&at, "counters-of-calls");
-    let units = async || {
-        let units = at.store.month_units(&p("acme"), p("2026-11")).await;
-        units.map(|units| (units.taken, units.spent)).unwrap()
+    put_golden(&at, "counters-with-places");
+    let mut hour = hour_share(&at);
+    assert_eq!(
+        reserve(&at, &mut hour, 5, Some(21), 1).await,
+        reserved(1, 21)
+    );
+    let exhausted = reserve(&at, &mut hour, 1, Some(21), 1).await;
+    assert_eq!(exhausted, ReserveOutcome::Exhausted);
+    let units = at.store.month_units(&p("acme"), p("2026-11")).await;
+    let expected = Units {
+        reserved: 4,
+        spent: 3,
+        uncounted: 0,
     };
-    assert_eq!(units().await, (2, 2));
-    let mut month = at.store.month_account(&p("acme"), p("2026-11"));
-    assert_eq!(claim(&at, &mut month, 5, Some(9), 1).await, granted(5, 7));
-    assert_eq!(units().await, (7, 3));
+    assert_eq!(units.unwrap(), expected);
+}
+
+/// A counter that more instances share than its root has room for.
+#[tokio::test]
+async fn the_branches_of_a_counter() {
+    check(
+        "counters-branches",
+        async |at| {
+            for calls in 0..22 {
+                let mut share = at.store.month_share(&p("acme"), p("2026-11"));
+                reserve(at, &mut share, 2, Some(1_000), calls % 2).await;
+            }
+        },
+        async |at| {
+            let units = at.store.month_units(&p("acme"), p("2026-11")).await;
+            let expected = Units {
+                reserved: 44,
+                spent: 11,
+                uncounted: 0,
+            };
+            assert_eq!(units.unwrap(), expected);
+        },
+    )
+    .await;
 }
 
 /// Calls with everything that a tally adds up.

@@ -15,19 +15,18 @@ use tollgate_domain::money::Cents;
 use tollgate_domain::window::Month;
 use tollgate_local_aws::Fault;
 use tollgate_local_aws::fixture::Fixture;
-use tollgate_runtime::{Chain, Entropy};
+use tollgate_runtime::Chain;
 use tollgate_store::schema::ACCOUNTS;
 use tollgate_store::{
-    Account, Claimed, Created, CustomerChange, Idempotency, KeyChange, Recorded, Rotated, Store,
-    StoreError, Written,
+    Created, CustomerChange, Idempotency, KeyChange, Recorded, Rotated, Store, StoreError, Written,
 };
 
 mod common;
 
 use common::{
-    Entry, Key, NOW, call, charge, claim, create_customer, create_key, customer, edit, everything,
-    fixture, granted, hour, hour_account, once, p, record, rotate_key, try_to_write,
-    update_customer, update_key, used_and_spent, with_keys, write_usage,
+    Entry, Key, NOW, call, charge, create_customer, create_key, customer, edit, everything,
+    fixture, hour, once, p, record, rotate_key, spent, try_to_write, update_customer, update_key,
+    with_keys, write_usage,
 };
 
 const TRANSACTION: &str = "TransactWriteItems";
@@ -357,84 +356,6 @@ async fn a_read_is_repeated() {
     .await;
 }
 
-/// Claims and what is given back take effect once, whatever happens to the first try.
-#[tokio::test(start_paused = true)]
-async fn units_are_taken_and_given_back_once() {
-    for fault in [
-        Fault::AnswerLost,
-        Fault::RequestLost,
-        Fault::Throttled,
-        Fault::Conflict,
-    ] {
-        let at = fixture();
-        let mut account = hour_account(&at);
-        for used in [10, 20] {
-            afflict(&at, "UpdateItem", Mishap::Fault(fault));
-            let claimed = claim(&at, &mut account, 10, Some(100), used - 4).await;
-            assert_eq!(claimed, granted(10, used), "{fault:?}");
-            assert_eq!(used_and_spent(&at), (used, used - 4), "{fault:?}");
-        }
-        afflict(&at, "UpdateItem", Mishap::Fault(fault));
-        at.store.give_back(&mut account, 3, 17).await.unwrap();
-        assert_eq!(used_and_spent(&at), (17, 17), "{fault:?}");
-    }
-}
-
-/// The last units of a limit, of which the answer is lost.
-#[tokio::test(start_paused = true)]
-async fn the_last_unit_of_a_limit_is_granted_though_the_answer_was_lost() {
-    let at = fixture();
-    let mut account = hour_account(&at);
-    for used in [1, 2] {
-        afflict(&at, "UpdateItem", Mishap::Fault(Fault::AnswerLost));
-        let claimed = claim(&at, &mut account, 1, Some(2), used).await;
-        assert_eq!(claimed, granted(1, used));
-    }
-    let claimed = claim(&at, &mut account, 1, Some(2), 3).await;
-    assert_eq!(claimed, Claimed::Full);
-}
-
-/// All tries go unanswered, and whoever claimed has turned to something else.
-#[tokio::test(start_paused = true)]
-async fn what_was_taken_unanswered_is_granted_or_given_back_later() {
-    let unanswered = async |at: &Fixture, account: &mut Account| {
-        at.aws.inject(|call| match call.operation() {
-            "UpdateItem" => Fault::AnswerLost,
-            _ => Fault::None,
-        });
-        let error = at.store.claim(account, 10, Some(100), 1).await.unwrap_err();
-        assert!(error.is_transient() && error.is_outage(), "{error:?}");
-        at.aws.heal();
-    };
-    for taken_before in [0, 5] {
-        let at = with_own_retry_quota(fixture(), "unanswered");
-        let mut account = hour_account(&at);
-        if taken_before > 0 {
-            claim(&at, &mut account, taken_before, Some(100), 1).await;
-        }
-        unanswered(&at, &mut account).await;
-        assert_eq!(used_and_spent(&at), (taken_before + 10, 1));
-        // Others have gone on meanwhile.
-        claim(&at, &mut hour_account(&at), 40, Some(100), 0).await;
-        let claimed = claim(&at, &mut account, 30, Some(100), 1).await;
-        assert_eq!(claimed, granted(10, taken_before + 50));
-
-        unanswered(&at, &mut account).await;
-        let left = taken_before + 9;
-        at.store.give_back(&mut account, left, 1).await.unwrap();
-        assert_eq!(used_and_spent(&at), (41, 1));
-    }
-
-    // An account that has never had an answer.
-    let at = with_own_retry_quota(fixture(), "never-answered");
-    let mut account = hour_account(&at);
-    unanswered(&at, &mut account).await;
-    assert!(!account.is_settled(0));
-    at.store.give_back(&mut account, 0, 0).await.unwrap();
-    assert_eq!(used_and_spent(&at), (0, 0));
-    assert!(account.is_settled(0));
-}
-
 /// A store with a retry quota of its own, for tests that use up much of it. The SDK keeps one quota
 /// for each service and region of the process.
 fn with_own_retry_quota(at: Fixture, region: &'static str) -> Fixture {
@@ -442,50 +363,6 @@ fn with_own_retry_quota(at: Fixture, region: &'static str) -> Fixture {
     let sdk = sdk.region(Region::from_static(region)).build();
     let store = Store::new(&sdk, "test", at.clock(), at.entropy.clone());
     Fixture { store, ..at }
-}
-
-/// Of all that instances hold and have spent, the counter knows, and none of it is beyond the limit.
-#[tokio::test(start_paused = true)]
-async fn a_counter_holds_what_was_granted_and_never_more_than_the_limit() {
-    const LIMIT: u64 = 60;
-    for seed in 0..20 {
-        let at = with_own_retry_quota(fixture(), "counters-hold");
-        let fate = Entropy::seeded(seed);
-        at.aws.inject(move |_| match fate.below(10) {
-            0 => Fault::RequestLost,
-            1 | 2 => Fault::AnswerLost,
-            3 => Fault::Throttled,
-            _ => Fault::None,
-        });
-        let choice = Entropy::seeded(seed + 1_000);
-        let mut accounts: Vec<(Account, u64)> = (0..4).map(|_| (hour_account(&at), 0)).collect();
-        let mut full = false;
-        for _ in 0..60 {
-            let (account, held) = &mut accounts[usize::try_from(choice.below(4)).unwrap()];
-            let units = 1 + choice.below(6);
-            match at.store.claim(account, units, Some(LIMIT), 0).await {
-                Ok(Claimed::Granted { units, used }) => {
-                    *held += units;
-                    assert!(used <= LIMIT, "seed {seed}");
-                }
-                Ok(Claimed::Full) => full = true,
-                Err(error) => assert!(error.is_transient(), "seed {seed}: {error:?}"),
-            }
-            let granted: u64 = accounts.iter().map(|(_, held)| held).sum();
-            let (used, _) = used_and_spent(&at);
-            assert!(granted <= used && used <= LIMIT, "seed {seed}");
-        }
-        assert!(full, "seed {seed}");
-        at.aws.heal();
-        for (account, held) in &mut accounts {
-            at.store.give_back(account, *held, 0).await.unwrap();
-        }
-        assert_eq!(
-            used_and_spent(&at),
-            (0, 0),
-            "seed {seed}: nothing is stranded"
-        );
-    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -541,9 +418,9 @@ async fn each_write(at: &Fixture, mut verdict: impl FnMut(&str, Result<(), Store
     let recorded = store.record_charge(&charge(1), Charged::default()).await;
     verdict("record_charge", recorded.map(drop));
     verdict("close", store.close(p("2026-08")).await);
-    let mut account = store.hour_account(&old.record.id, hour());
-    let claimed = store.claim(&mut account, 1, None, 1).await;
-    verdict("claim", claimed.map(drop));
+    let mut share = store.hour_share(&old.record.id, hour());
+    let reserved = store.reserve(&mut share, 1, None, spent(1)).await;
+    verdict("reserve", reserved.map(drop));
 }
 
 #[tokio::test(start_paused = true)]

@@ -22,8 +22,9 @@ async fn what_a_decision_or_a_charge_rests_on_is_read_consistently() {
     let seen = Arc::clone(&inconsistent);
     at.aws.inject(move |call| {
         let request: Value = serde_json::from_str(&call.body).unwrap();
-        let of_batch = &request["RequestItems"]["test-accounts"]["ConsistentRead"];
-        if request["ConsistentRead"] != true && *of_batch != true {
+        let mut of_batch = request["RequestItems"].as_object().into_iter().flatten();
+        let is_consistent = of_batch.any(|(_, batch)| batch["ConsistentRead"] == true);
+        if request["ConsistentRead"] != true && !is_consistent {
             seen.lock().unwrap().push(call.body.clone());
         }
         Fault::None

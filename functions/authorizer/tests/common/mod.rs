@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use std::str::FromStr;
 use std::time::Duration;
 
-use authorizer::{App, Request, Settings, handle};
+use authorizer::{App, Request, Settings, handle, single_requests};
 use serde_json::{Value, json};
 use tollgate_domain::customer::Customer;
 use tollgate_domain::key::{ApiKey, KeyRecord, Owner};
@@ -52,6 +52,12 @@ pub(crate) fn with_headers(mut event: Value, headers: &[(&str, &str)]) -> Value 
     event
 }
 
+/// The tables, as the authorizer reaches them.
+fn store(at: &Fixture) -> Store {
+    let sdk = single_requests(at.aws.sdk_config());
+    Store::new(&sdk, "test", at.clock(), at.entropy.clone())
+}
+
 pub(crate) struct Stack {
     pub(crate) at: Fixture,
     pub(crate) app: App,
@@ -77,14 +83,11 @@ impl Stack {
             plans,
             uncounted: config::uncounted_routes(&variables()).unwrap(),
             key_cache,
+            stale_keys: config::stale_keys(&variables()).unwrap(),
         };
         let metrics = cloudwatch.metrics("test", at.clock());
-        let app = App::new(
-            at.store.clone(),
-            settings.clone(),
-            at.clock(),
-            metrics.clone(),
-        );
+        let store = store(&at);
+        let app = App::new(store, settings.clone(), at.clock(), metrics.clone());
         Self {
             at,
             app,
@@ -97,14 +100,14 @@ impl Stack {
     /// The stack after its settings were changed, which starts a new instance.
     pub(crate) fn with_settings(mut self, change: impl FnOnce(&mut Settings)) -> Self {
         change(&mut self.settings);
-        self.app = self.instance(self.at.store.clone());
+        self.app = self.instance();
         self
     }
 
-    /// Another instance of the authorizer, which reaches the same tables by way of `store`.
-    pub(crate) fn instance(&self, store: Store) -> App {
+    /// Another instance of the authorizer.
+    pub(crate) fn instance(&self) -> App {
         let (clock, metrics) = (self.at.clock(), self.metrics.clone());
-        App::new(store, self.settings.clone(), clock, metrics)
+        App::new(store(&self.at), self.settings.clone(), clock, metrics)
     }
 
     /// A stack with the customer `acme` on `plan`, who holds the key of the event `api-key-header`
@@ -173,10 +176,17 @@ impl Stack {
         }
     }
 
-    /// The units that are not spent go back, as they do when the instance ends. The counters hold
-    /// what was let in then.
-    pub(crate) async fn give_back(&self) {
+    /// Ends the instance: the units that are not spent are released, and the counters hold what was
+    /// allowed.
+    pub(crate) async fn end(&self) {
         self.app.end().await;
+    }
+
+    /// The calls that were allowed with a key in the day at which stacks stand.
+    pub(crate) async fn admitted(&self, key: &str) -> u64 {
+        let keys = [p(key)];
+        let admitted = self.at.store.admitted_calls(&keys, p("2026-11-22"));
+        admitted.await.unwrap()
     }
 
     /// The effect of the policy, or the text of the error, for a call with the key of `acme`.
@@ -237,6 +247,10 @@ impl Stack {
         let number = |name: &str| found["Item"][name]["N"].as_str().map_or(0, p);
         let (used, spent): (u64, u64) = (number("used"), number("spent"));
         assert!(spent <= used, "{found}");
+        assert!(
+            found["Item"].get("b1").is_none(),
+            "branches are not added up"
+        );
         used
     }
 }

@@ -24,8 +24,9 @@ use tollgate_local_aws::fixture::Fixture;
 use tollgate_runtime::Entropy;
 use tollgate_store::schema::{TABLES, Table};
 use tollgate_store::{
-    Account, BillableCursor, Claimed, Created, CustomerChange, EntryPart, Idempotency, KeyChange,
-    KeyRef, NewKey, Recorded, RefusedRecord, Rotated, Spread, Store, StoreError, Updated, Written,
+    BillableCursor, Calls, Created, CustomerChange, EntryPart, Idempotency, KeyChange, KeyRef,
+    LeaseShare, NewKey, Recorded, RefusedRecord, ReserveOutcome, Rotated, Spread, Store,
+    StoreError, Updated, Written,
 };
 
 /// The instant at which all fixtures stand.
@@ -143,28 +144,48 @@ pub(crate) async fn update_customer(
     at.store.update_customer(&p(id), change).await.unwrap()
 }
 
-/// An account of the hour of `key_0001`, in which no call is counted yet.
-pub(crate) fn hour_account(at: &Fixture) -> Account {
-    at.store.hour_account(&p("key_0001"), hour())
+/// A share of the hour of `key_0001`, which its counter knows nothing of yet.
+pub(crate) fn hour_share(at: &Fixture) -> LeaseShare {
+    at.store.hour_share(&p("key_0001"), hour())
 }
 
 pub(crate) fn hour() -> Hour {
     Hour::containing(p(NOW))
 }
 
-/// Takes units, of which this many are said to be spent.
-pub(crate) async fn claim(
-    at: &Fixture,
-    account: &mut Account,
-    units: u64,
-    limit: Option<u64>,
-    spent: u64,
-) -> Claimed {
-    at.store.claim(account, units, limit, spent).await.unwrap()
+/// Calls that units were spent on.
+pub(crate) fn spent(spent: u64) -> Calls {
+    Calls {
+        spent,
+        uncounted: 0,
+    }
 }
 
-pub(crate) fn granted(units: u64, used: u64) -> Claimed {
-    Claimed::Granted { units, used }
+/// Reserves units, and reports so many calls as spent.
+pub(crate) async fn reserve(
+    at: &Fixture,
+    share: &mut LeaseShare,
+    units: u64,
+    limit: Option<u64>,
+    calls: u64,
+) -> ReserveOutcome {
+    let reserved = at.store.reserve(share, units, limit, spent(calls)).await;
+    reserved.unwrap()
+}
+
+/// Releases so many units, and reports so many calls as spent.
+pub(crate) async fn release(at: &Fixture, share: &mut LeaseShare, left: u64, calls: u64) {
+    share.release(left, spent(calls));
+    at.store.settle(share, spent(calls)).await.unwrap();
+}
+
+/// What is reserved at the root of a counter.
+pub(crate) fn reserved(units: u64, used: u64) -> ReserveOutcome {
+    ReserveOutcome::Reserved {
+        units,
+        used,
+        in_branch: false,
+    }
 }
 
 pub(crate) async fn record(at: &Fixture, charge: &ChargeIntent, before: Charged) -> Recorded {
@@ -407,14 +428,15 @@ fn the_one(at: &Fixture, table: Table, pk: &str) -> Value {
     one
 }
 
-/// The one counter there is.
+/// The root of the one counter there is.
 pub(crate) fn counter(at: &Fixture) -> Value {
     let mut counters = items(at, tollgate_store::schema::COUNTERS);
+    counters.retain(|item| text(item, "pk").matches('#').count() == 2);
     assert!(counters.len() <= 1, "{counters:?}");
     counters.pop().unwrap_or_default()
 }
 
-/// Units that the one counter says are taken, and spent.
+/// Units that are reserved at the root of the one counter, and calls that are reported there.
 pub(crate) fn used_and_spent(at: &Fixture) -> (u64, u64) {
     let counter = counter(at);
     let number = |name: &str| counter[name]["N"].as_str().map_or(0, p);

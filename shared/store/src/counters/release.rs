@@ -1,0 +1,106 @@
+//! Releasing units that were not spent.
+
+use super::TRIES;
+use super::share::{Calls, LeaseShare, Release, Stored};
+use super::write::{Entering, Write, second};
+use crate::Store;
+use crate::error::StoreError;
+use crate::item::{Item, n};
+
+const RELEASING: &str = "releasing units of a limit";
+
+impl Store {
+    /// Completes the release that has begun, if one has, and reports all calls that the share has
+    /// allowed. A later reservation begins another share. Where the share has been removed for dead
+    /// meanwhile, its units stay reserved.
+    ///
+    /// # Errors
+    /// When the store does not answer. The next operation with the share sees to it that its units
+    /// are released, once.
+    pub async fn settle(&self, share: &mut LeaseShare, calls: Calls) -> Result<(), StoreError> {
+        self.finish_release(share).await?;
+        if share.reported == calls {
+            return Ok(());
+        }
+        self.report(share, calls).await
+    }
+
+    /// Completes a release that has begun.
+    pub(super) async fn finish_release(&self, share: &mut LeaseShare) -> Result<(), StoreError> {
+        for _ in 0..TRIES {
+            let Some(release) = share.releasing else {
+                return Ok(());
+            };
+            let was_stored = share.stored.is_some();
+            let written = match &share.stored {
+                Some(stored) => self.return_units(share, stored, release).await?,
+                None if share.unanswered.is_some() => self.bar(share).await?,
+                None => Ok(Item::new()),
+            };
+            if let Err(item) = written {
+                if let Some(units) = share.learn(&item, &self.entropy) {
+                    let left = release.left + units;
+                    share.releasing = Some(Release { left, ..release });
+                    continue;
+                }
+                if share.stored.is_some() {
+                    continue;
+                }
+                // An earlier try has taken effect, or the share has been removed for dead.
+            }
+            if was_stored {
+                share.reported = release.calls;
+            }
+            share.end(&self.entropy);
+        }
+        Err(StoreError::contended(RELEASING))
+    }
+
+    /// Returns units to where they were reserved, and ends the share.
+    async fn return_units(
+        &self,
+        share: &LeaseShare,
+        stored: &Stored,
+        release: Release,
+    ) -> Result<Result<Item, Item>, StoreError> {
+        let now = self.clock.now();
+        let mut write = Write::holding(share)
+            .reporting(share, release.calls)
+            .set(match share.branch {
+                None => "used = used - :left",
+                Some(_) => "unreserved = unreserved + :left",
+            })
+            .value(":left", n(release.left));
+        write = if share.is_removable(now) {
+            write
+                .removing(share, stored)
+                .set("swept = :now")
+                .value(":now", second(now))
+        } else {
+            write.moving(share, LeaseShare::ended(now), &Entering::default())
+        };
+        write.send(self, RELEASING).await
+    }
+
+    /// Takes the place of a share of which no write was answered, so that none takes effect any more.
+    async fn bar(&self, share: &LeaseShare) -> Result<Result<Item, Item>, StoreError> {
+        let ended = LeaseShare::ended(self.clock.now());
+        let write = Write::holding(share).moving(share, ended, &Entering::DESPITE_CROWD);
+        write.send(self, RELEASING).await
+    }
+
+    /// Reports calls without reserving anything: at the root, which has room for that.
+    async fn report(&self, share: &mut LeaseShare, calls: Calls) -> Result<(), StoreError> {
+        for _ in 0..TRIES {
+            let entering = &Entering::DESPITE_CROWD;
+            let written = self.send_share(share, 0, calls, entering, |share| Write::holding(share));
+            if let Err(item) = written.await? {
+                share.learn(&item, &self.entropy);
+            }
+            if share.is_settled(calls) {
+                return Ok(());
+            }
+        }
+        Err(StoreError::contended(RELEASING))
+    }
+}

@@ -1,0 +1,432 @@
+//! Reserving units, at the root of a counter or at one of its branches.
+
+use super::share::{Calls, LeaseShare, expired_shares};
+use super::write::{Entering, Write};
+use super::{BRANCHES, Branch, MAX_SHARES, Root, TRIES, branch_pk};
+use crate::Store;
+use crate::error::StoreError;
+use crate::item::{self, Item, Reader, n, signed};
+use crate::schema::{COUNTERS, attr};
+
+const RESERVING: &str = "reserving units of a limit";
+
+/// Units that a branch is granted for each that is asked of it, so that the root is written less often
+/// than the branch.
+const GRANTED_FOR_ONE: u64 = 16;
+/// A grant is no more than this part of what is left of the limit, so that branches come to its end
+/// together.
+const GRANTED_PART: u64 = 32;
+
+/// Outcome of reserving units.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReserveOutcome {
+    /// So many units are the instance's. They may have been reserved by an earlier try whose answer
+    /// was lost.
+    Reserved {
+        /// How many.
+        units: u64,
+        /// Units that all instances had reserved when these were, these included.
+        used: u64,
+        /// Whether units may be left though `used` has come up to the limit.
+        in_branch: bool,
+    },
+    /// Nothing is left of the limit.
+    Exhausted,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    units: u64,
+    limit: Option<u64>,
+    calls: Calls,
+}
+
+/// A sum of grants that a branch is to follow.
+#[derive(Debug, Clone, Copy)]
+struct Grant {
+    /// What the branch has followed.
+    seen: u64,
+    /// All that the root has granted it.
+    total: u64,
+    /// Units used at the root when that was seen.
+    top: u64,
+}
+
+/// Outcome of asking the root for a grant.
+enum GrantOutcome {
+    Granted(Grant),
+    Exhausted(Root),
+}
+
+/// Where a reservation stands.
+#[derive(Default)]
+struct Progress {
+    entering: Entering,
+    /// What the next write of the branch follows.
+    grant: Option<Grant>,
+    /// The root as it was last seen.
+    root: Option<Root>,
+}
+
+impl Store {
+    /// Reserves `wanted` units, or fewer where fewer are left, and reports the calls that the share
+    /// has allowed so far. Nothing is reserved beyond `limit`.
+    ///
+    /// # Errors
+    /// When the store does not answer, or others come first at every try. What was reserved then is
+    /// found by the next call.
+    pub async fn reserve(
+        &self,
+        share: &mut LeaseShare,
+        wanted: u64,
+        limit: Option<u64>,
+        calls: Calls,
+    ) -> Result<ReserveOutcome, StoreError> {
+        let units = match limit {
+            Some(0) => return Ok(ReserveOutcome::Exhausted),
+            Some(limit) if limit < wanted => 1,
+            _ => wanted,
+        };
+        self.finish_release(share).await?;
+        let mut wanted = Wanted {
+            units,
+            limit,
+            calls,
+        };
+        let mut progress = Progress::default();
+        for _ in 0..TRIES {
+            let outcome = match share.branch {
+                None => self.try_at_root(share, &mut wanted, &mut progress).await?,
+                Some(branch) => {
+                    self.try_at_branch(share, branch, &mut wanted, &mut progress)
+                        .await?
+                }
+            };
+            if let Some(outcome) = outcome {
+                return Ok(outcome);
+            }
+        }
+        Err(StoreError::contended(RESERVING))
+    }
+
+    /// Finds out whether units are left under `limit`, without reserving any.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn has_room(&self, share: &LeaseShare, limit: u64) -> Result<bool, StoreError> {
+        let units = self.units(vec![share.counter.clone()]).await?;
+        Ok(units.first().map_or(0, |units| units.reserved) < limit)
+    }
+
+    /// Tries once at the root. Returns nothing if there is reason to try again, or elsewhere.
+    async fn try_at_root(
+        &self,
+        share: &mut LeaseShare,
+        wanted: &mut Wanted,
+        progress: &mut Progress,
+    ) -> Result<Option<ReserveOutcome>, StoreError> {
+        let Wanted {
+            units,
+            limit,
+            calls,
+        } = *wanted;
+        let write = |share: &LeaseShare| {
+            let write = Write::root_of(share)
+                .set("used = if_not_exists(used, :zero) + :units")
+                .value(":units", n(units));
+            match limit {
+                None => write,
+                // The first reservation of a window finds no counter. After that the sum must stay
+                // within the limit at the instant of the write, whoever else reserves units.
+                Some(limit) => write
+                    .only_if("(attribute_not_exists(used) OR used <= :limit)")
+                    .value(":limit", n(limit.saturating_sub(units))),
+            }
+        };
+        let entering = &progress.entering;
+        let item = match self
+            .send_share(share, units, calls, entering, write)
+            .await?
+        {
+            Ok(updated) => {
+                let used = Reader::new("counter", &updated).number(attr::USED)?;
+                return Ok(Some(reserved(units, used, false)));
+            }
+            Err(item) => item,
+        };
+        let root = Root::read(&item)?;
+        if let Some(units) = share.learn(&item, &self.entropy) {
+            return Ok(Some(reserved(units, root.used, false)));
+        }
+        let room = root.room(limit);
+        if room == 0 {
+            return self.turn_to_branches(share, root, wanted, progress).await;
+        }
+        if share.stored.is_none() && root.shares >= MAX_SHARES {
+            let expired = expired_shares(&item, self.clock.now());
+            if expired.is_empty() {
+                share.branch = Some(1 + self.entropy.below(BRANCHES));
+                progress.root = Some(root);
+            }
+            progress.entering.expired = expired;
+        }
+        if room < units {
+            // Others are as close to the limit, so nobody takes more than it needs now.
+            wanted.units = 1;
+        }
+        Ok(None)
+    }
+
+    /// Tries once at a branch. Returns nothing if there is reason to try again, or elsewhere.
+    async fn try_at_branch(
+        &self,
+        share: &mut LeaseShare,
+        branch: u64,
+        wanted: &mut Wanted,
+        progress: &mut Progress,
+    ) -> Result<Option<ReserveOutcome>, StoreError> {
+        let Wanted {
+            units,
+            limit,
+            calls,
+        } = *wanted;
+        let grant = progress.grant.take();
+        let write = |share: &LeaseShare| {
+            let write = Write::holding(share).returning_all();
+            match grant {
+                None => reserving_of_branch(write, units, limit),
+                Some(grant) => following(write, units, grant),
+            }
+        };
+        let entering = &progress.entering;
+        let item = match self
+            .send_share(share, units, calls, entering, write)
+            .await?
+        {
+            Ok(updated) => {
+                let branch = Branch::read(&updated)?;
+                return Ok(Some(reserved(units, branch.top, true)));
+            }
+            Err(item) => item,
+        };
+        let found = Branch::read(&item)?;
+        if let Some(units) = share.learn(&item, &self.entropy) {
+            return Ok(Some(reserved(units, found.top, true)));
+        }
+        if share.stored.is_none() && found.shares >= MAX_SHARES && !progress.entering.despite_crowd
+        {
+            // There is nowhere else to go.
+            let expired = expired_shares(&item, self.clock.now());
+            progress.entering.despite_crowd = expired.is_empty();
+            progress.entering.expired = expired;
+        }
+        if found.left > 0 && limit.is_none_or(|limit| found.top <= limit) {
+            wanted.units = units.min(found.left);
+            return Ok(None);
+        }
+        let seen = found.granted;
+        if let Some(root) = progress.root.take() {
+            let total = root.granted_to(branch);
+            if total > seen && limit.is_none_or(|limit| root.used <= limit) {
+                let top = root.used;
+                progress.grant = Some(Grant { seen, total, top });
+                wanted.units = units.min(found.unreserved(total));
+                return Ok(None);
+            }
+        }
+        match self.grant(share, branch, seen, wanted).await? {
+            GrantOutcome::Granted(grant) => {
+                wanted.units = units.min(found.unreserved(grant.total)).max(1);
+                progress.grant = Some(grant);
+                Ok(None)
+            }
+            GrantOutcome::Exhausted(root) => {
+                self.turn_to_branches(share, root, wanted, progress).await
+            }
+        }
+    }
+
+    /// Sends a write that leaves the share with `units` more, and reports `calls` with it.
+    pub(super) async fn send_share(
+        &self,
+        share: &mut LeaseShare,
+        units: u64,
+        calls: Calls,
+        entering: &Entering,
+        write: impl FnOnce(&LeaseShare) -> Write,
+    ) -> Result<Result<Item, Item>, StoreError> {
+        let now = self.clock.now();
+        share.sends_at(now);
+        let after = share.after(units, calls, now);
+        let write = write(share)
+            .reporting(share, calls)
+            .moving(share, after.to_string(), entering);
+        let earlier = share.unanswered.replace(calls);
+        let written = write.send(self, RESERVING).await?;
+        share.unanswered = earlier;
+        if written.is_ok() {
+            share.stands_at(after);
+        }
+        Ok(written)
+    }
+
+    /// Grants a branch, which has followed grants of `seen` units, more of them, unless that has
+    /// happened meanwhile.
+    async fn grant(
+        &self,
+        share: &LeaseShare,
+        branch: u64,
+        seen: u64,
+        wanted: &Wanted,
+    ) -> Result<GrantOutcome, StoreError> {
+        let Wanted { units, limit, .. } = *wanted;
+        let mut room = limit;
+        loop {
+            let part = room.map_or(u64::MAX, |room| room / GRANTED_PART);
+            let more = units
+                .saturating_mul(GRANTED_FOR_ONE)
+                .min(part.max(units))
+                .min(room.unwrap_or(u64::MAX));
+            let mut write = Write::root_of(share)
+                .name("#branch", format!("b{branch}"))
+                .set("used = if_not_exists(used, :zero) + :units")
+                .set("#branch = :total")
+                .value(":zero", n(0))
+                .value(":units", n(more))
+                .value(":total", n(seen + more));
+            // Nobody else has granted it more meanwhile, nor has a try whose answer was lost.
+            write = if seen == 0 {
+                write.only_if("attribute_not_exists(#branch)")
+            } else {
+                write.only_if("#branch = :seen").value(":seen", n(seen))
+            };
+            if let Some(limit) = limit {
+                // As with every reservation at the root.
+                write = write
+                    .only_if("(attribute_not_exists(used) OR used <= :limit)")
+                    .value(":limit", n(limit.saturating_sub(more)));
+            }
+            let item = match write.send(self, RESERVING).await? {
+                Ok(updated) => {
+                    let top = Reader::new("counter", &updated).number(attr::USED)?;
+                    let total = seen + more;
+                    return Ok(GrantOutcome::Granted(Grant { seen, total, top }));
+                }
+                Err(item) => item,
+            };
+            let root = Root::read(&item)?;
+            let total = root.granted_to(branch);
+            if total > seen && limit.is_none_or(|limit| root.used <= limit) {
+                let top = root.used;
+                return Ok(GrantOutcome::Granted(Grant { seen, total, top }));
+            }
+            let left = root.room(limit);
+            if left == 0 || total != seen || room.is_none_or(|room| room <= left) {
+                return Ok(GrantOutcome::Exhausted(root));
+            }
+            room = Some(left);
+        }
+    }
+
+    /// Looks for units that branches have left where the root has none, and goes there.
+    async fn turn_to_branches(
+        &self,
+        share: &mut LeaseShare,
+        root: Root,
+        wanted: &mut Wanted,
+        progress: &mut Progress,
+    ) -> Result<Option<ReserveOutcome>, StoreError> {
+        const EXHAUSTED: Result<Option<ReserveOutcome>, StoreError> =
+            Ok(Some(ReserveOutcome::Exhausted));
+        let is_beyond = wanted.limit.is_some_and(|limit| limit < root.used);
+        // Units that are held under a higher limit are bound to where they were reserved.
+        let stored = share.stored.as_ref();
+        let holds = stored.is_some_and(|stored| stored.reserved > wanted.calls.spent);
+        if is_beyond || holds || root.grants.is_empty() {
+            return EXHAUSTED;
+        }
+        let pks = root.grants.keys();
+        let keys = pks.map(|branch| item::key(branch_pk(&share.counter, *branch)));
+        let found = self.batch_get(RESERVING, COUNTERS, keys.collect()).await?;
+        let mut branches = Vec::with_capacity(root.grants.len());
+        for (number, total) in &root.grants {
+            let pk = branch_pk(&share.counter, *number);
+            let item = found.iter().find(|item| {
+                let stored = Reader::new("counter", item).text(attr::PK);
+                stored.is_ok_and(|stored| *stored == pk)
+            });
+            let branch = item.map(Branch::read).transpose()?.unwrap_or_default();
+            if branch.unreserved(*total) > 0 {
+                branches.push((*number, branch.granted, (*total).max(branch.granted)));
+            }
+        }
+        if branches.is_empty() {
+            return EXHAUSTED;
+        }
+        let choice = self
+            .entropy
+            .below(u64::try_from(branches.len()).unwrap_or(1));
+        let (number, seen, total) = branches[usize::try_from(choice).unwrap_or(0)];
+        if share.branch != Some(number) {
+            // A share is in one place at a time, and this one has nothing left where it was.
+            share.release(0, wanted.calls);
+            self.finish_release(share).await?;
+            share.branch = Some(number);
+        }
+        wanted.units = 1;
+        let top = root.used;
+        progress.grant = Some(Grant { seen, total, top });
+        Ok(None)
+    }
+}
+
+fn reserved(units: u64, used: u64, in_branch: bool) -> ReserveOutcome {
+    ReserveOutcome::Reserved {
+        units,
+        used,
+        in_branch,
+    }
+}
+
+/// Takes units of what a branch has left.
+fn reserving_of_branch(write: Write, units: u64, limit: Option<u64>) -> Write {
+    let write = write
+        .set("unreserved = unreserved - :units")
+        .value(":units", n(units))
+        // Nobody has reserved them meanwhile.
+        .only_if("unreserved >= :units");
+    match limit {
+        None => write,
+        // The root had used no more than the limit when the units were granted.
+        Some(limit) => write.only_if("top <= :limit").value(":limit", n(limit)),
+    }
+}
+
+/// Follows a grant, and takes units of what the branch has left then.
+fn following(write: Write, units: u64, grant: Grant) -> Write {
+    let Grant { seen, total, top } = grant;
+    let added = total - seen;
+    let net = i128::from(added) - i128::from(units);
+    let net = i64::try_from(net).unwrap_or(i64::MAX);
+    let write = write
+        .set("granted = :total")
+        .set("unreserved = if_not_exists(unreserved, :zero) + :net")
+        .set("top = :top")
+        .value(":total", n(total))
+        .value(":net", signed(net))
+        .value(":top", n(top));
+    // Nobody else has followed the grant yet, nor has a try whose answer was lost.
+    let write = if seen == 0 {
+        write.only_if("attribute_not_exists(granted)")
+    } else {
+        write.only_if("granted = :seen").value(":seen", n(seen))
+    };
+    if units <= added {
+        return write;
+    }
+    // The rest is still there.
+    write
+        .only_if("unreserved >= :rest")
+        .value(":rest", n(units - added))
+}
