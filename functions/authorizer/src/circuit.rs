@@ -81,6 +81,15 @@ impl Circuit {
             circuit: self,
             until: Instant::now() + ASKED_FOR,
             backoff_us: FIRST_BACKOFF_US,
+            insists: false,
+        }
+    }
+
+    /// Begins to ask the store for one answer even if it is left alone: there will be no other chance.
+    pub(crate) fn insisting(&self) -> Asking<'_> {
+        Asking {
+            insists: true,
+            ..self.asking()
         }
     }
 
@@ -134,6 +143,7 @@ impl Circuit {
 pub(crate) struct Asking<'a> {
     circuit: &'a Circuit,
     until: Instant,
+    insists: bool,
     backoff_us: u64,
 }
 
@@ -145,7 +155,7 @@ impl Asking<'_> {
         request: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<Option<T>, NoAnswer> {
         let circuit = self.circuit;
-        if !circuit.state().may_ask(circuit.clock.now()) {
+        if !self.insists && !circuit.state().may_ask(circuit.clock.now()) {
             return Err(NoAnswer::NotAsked);
         }
         let error = match request.await {
@@ -156,7 +166,7 @@ impl Asking<'_> {
             Err(error) => error,
         };
         let is_left_alone = if error.is_outage() {
-            circuit.failed()
+            circuit.failed() && !self.insists
         } else {
             circuit.answered();
             false

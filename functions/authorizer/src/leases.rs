@@ -24,7 +24,7 @@ use tollgate_domain::window::{Hour, Month};
 use tollgate_runtime::{Chain, Clock, Metrics, metrics};
 use tollgate_store::{Calls, LeaseShare, ReserveOutcome, Store};
 
-use crate::circuit::{Circuit, NoAnswer};
+use crate::circuit::{Asking, Circuit, NoAnswer};
 
 /// Counters of a window that are kept before those that hold nothing are dropped.
 const KEPT: usize = 1_000;
@@ -167,7 +167,8 @@ impl Leases {
                 [(&for_hour, &hour, in_hour), (&for_month, &month, in_month)]
             {
                 if matches!(unit, Ok(Unit::Reserved)) {
-                    self.settle_held(counter, held).await;
+                    self.settle_held(counter, held, self.0.circuit.asking())
+                        .await;
                 }
             }
             return Ok(full);
@@ -273,38 +274,43 @@ impl Leases {
             return;
         }
         ended.truncate(SETTLED_AT_ONCE);
-        self.settle(ended).boxed().await;
+        self.settle(ended, Circuit::asking).boxed().await;
     }
 
     /// Settles all counters: for the end of the instance.
     pub(crate) async fn end(&self) {
         let hours = lock(&self.0.hours).all();
         let months = lock(&self.0.months).all();
-        self.settle(hours.into_iter().chain(months)).await;
+        let all = hours.into_iter().chain(months);
+        self.settle(all, Circuit::insisting).await;
     }
 
-    async fn settle(&self, counters: impl IntoIterator<Item = Arc<Counter>>) {
+    async fn settle(
+        &self,
+        counters: impl IntoIterator<Item = Arc<Counter>>,
+        asking: fn(&Circuit) -> Asking<'_>,
+    ) {
         stream::iter(counters)
             .for_each_concurrent(SETTLED_AT_ONCE, async |counter| {
                 let mut held = counter.held.lock().await;
-                self.settle_held(&counter, &mut held).await;
+                let asking = asking(&self.0.circuit);
+                self.settle_held(&counter, &mut held, asking).await;
             })
             .await;
     }
 
     /// Releases what is not spent, and reports what is.
-    async fn settle_held(&self, counter: &Counter, held: &mut Held) {
+    async fn settle_held(&self, counter: &Counter, held: &mut Held, mut asking: Asking<'_>) {
         if counter.is_settled(held) {
             return;
         }
-        let Inner { store, circuit, .. } = &*self.0;
+        let store = &self.0.store;
         let Held { lease, share } = held;
         let calls = counter.calls(lease);
         let left = lease.release();
         // Whatever comes of it, they are not spent any more.
         share.release(left, calls);
         let settling = async {
-            let mut asking = circuit.asking();
             while asking.once(store.settle(share, calls)).await?.is_none() {}
             Ok::<(), NoAnswer>(())
         };

@@ -304,6 +304,8 @@ impl Network {
             sleep(fate.answered_after).await;
             match (fate.answer, answered) {
                 (Reply::Arrives, Some(answered)) => match answer.send(answered) {
+                    // A throttle tells nothing of what was sent before.
+                    Ok(()) if fate.is_throttled => {}
                     Ok(()) => this.was_answered(write),
                     // Whoever has asked has given up.
                     Err(_) => this.was_unseen(write, effect),

@@ -79,7 +79,7 @@ impl Units {
 struct Root {
     used: u64,
     shares: u64,
-    calls: Calls,
+    reported: Reported,
     /// Units granted to each branch that has some, by its number.
     grants: HashMap<u64, u64>,
 }
@@ -91,14 +91,24 @@ struct Branch {
     left: u64,
     top: u64,
     shares: u64,
-    calls: Calls,
+    reported: Reported,
 }
 
-fn read_calls(counter: &Reader<'_>) -> Result<Calls, StoreError> {
-    Ok(Calls {
-        spent: counter.opt_number(attr::SPENT)?.unwrap_or(0),
-        uncounted: counter.opt_number(attr::UNCOUNTED)?.unwrap_or(0),
-    })
+/// Calls that are reported at one item. What was reported in advance at one place can be taken back at
+/// another, so a part may be less than nothing; all parts together are not.
+#[derive(Debug, Default)]
+struct Reported {
+    spent: i64,
+    uncounted: i64,
+}
+
+impl Reported {
+    fn read(counter: &Reader<'_>) -> Result<Self, StoreError> {
+        Ok(Self {
+            spent: counter.opt_signed(attr::SPENT)?.unwrap_or(0),
+            uncounted: counter.opt_signed(attr::UNCOUNTED)?.unwrap_or(0),
+        })
+    }
 }
 
 impl Root {
@@ -111,7 +121,7 @@ impl Root {
         Ok(Self {
             used: counter.opt_number(attr::USED)?.unwrap_or(0),
             shares: counter.opt_number(attr::SHARES)?.unwrap_or(0),
-            calls: read_calls(&counter)?,
+            reported: Reported::read(&counter)?,
             grants: grants.collect(),
         })
     }
@@ -135,7 +145,7 @@ impl Branch {
             left: number("unreserved")?,
             top: number("top")?,
             shares: number(attr::SHARES)?,
-            calls: read_calls(&branch)?,
+            reported: Reported::read(&branch)?,
         })
     }
 
@@ -221,18 +231,23 @@ impl Store {
             branches.insert(pk, Branch::read(&item)?);
         }
         let units = roots.into_iter().map(|(pk, root)| {
-            let mut units = Units {
-                reserved: root.used,
-                spent: root.calls.spent,
-                uncounted: root.calls.uncounted,
-            };
+            let mut reserved = root.used;
+            let Reported {
+                mut spent,
+                mut uncounted,
+            } = root.reported;
             for (branch, total) in root.grants {
-                let branch = branches.remove(&branch_pk(&pk, branch)).unwrap_or_default();
-                units.reserved = units.reserved.saturating_sub(branch.unreserved(total));
-                units.spent += branch.calls.spent;
-                units.uncounted += branch.calls.uncounted;
+                let branch = branches.remove(&branch_pk(&pk, branch));
+                let branch = branch.unwrap_or_default();
+                reserved = reserved.saturating_sub(branch.unreserved(total));
+                spent += branch.reported.spent;
+                uncounted += branch.reported.uncounted;
             }
-            units
+            Units {
+                reserved,
+                spent: u64::try_from(spent).unwrap_or(0),
+                uncounted: u64::try_from(uncounted).unwrap_or(0),
+            }
         });
         Ok(units.collect())
     }

@@ -18,8 +18,10 @@ pub(crate) struct Scenario {
     pub(crate) max_lease: u64,
     /// Whether the plan lets calls pass while the store is down.
     pub(crate) fails_open: bool,
-    /// How long keys are remembered.
+    /// The TTL of keys.
     pub(crate) key_cache: Duration,
+    /// How long more they decide while the store does not answer.
+    pub(crate) stale_keys: Duration,
     /// The limits of each key; all keys are of one customer.
     pub(crate) keys: Vec<Overrides>,
     /// By how much each instance's clock is ahead, in milliseconds.
@@ -61,7 +63,13 @@ impl Scenario {
         let entropy = Entropy::seeded(seed);
         let pick = |bound: usize| index(&entropy, bound);
         let keys = 1 + pick(2);
-        let instances = 1 + pick(5);
+        // Mostly few, so that a limit is met from all sides; and at times as many as a root has room
+        // for, or far more.
+        let instances = match pick(40) {
+            0 => 20 + pick(281),
+            1..=5 => 15 + pick(15),
+            _ => 1 + pick(5),
+        };
         let weather = [
             Weather::CALM,
             Weather::LOSSY,
@@ -71,8 +79,11 @@ impl Scenario {
         // In half of the runs nothing happens to instances and keys, so that the bounds that hold
         // without crashes are put to the test.
         let is_eventful = entropy.below(2) == 0;
-        let calls = 15 + pick(60);
-        let hurry = [5, 50, 400, 3_000][pick(4)];
+        let calls = 15 + pick(60) + if instances > 5 { instances * 2 } else { 0 };
+        let hurry = match instances {
+            0..=29 => [5, 50, 400, 3_000][pick(4)],
+            _ => [2, 50][pick(2)],
+        };
         let steps = (0..calls)
             .map(|_| Step {
                 after: pause(&entropy, hurry),
@@ -85,7 +96,8 @@ impl Scenario {
             max_lease: [1, 2, 5, 1_000][pick(4)],
             fails_open: entropy.below(4) == 0,
             key_cache: Duration::from_secs([0, 5, 5][pick(3)]),
-            keys: (0..keys).map(|_| limits(&entropy)).collect(),
+            stale_keys: Duration::from_secs([0, 60, 900][pick(3)]),
+            keys: (0..keys).map(|_| limits(&entropy, instances)).collect(),
             skews_ms: (0..instances)
                 .map(|_| skew_ms(&entropy, MAX_SKEW_MS))
                 .collect(),
@@ -111,8 +123,9 @@ fn pause(entropy: &Entropy, hurry: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-fn limits(entropy: &Entropy) -> Overrides {
-    let most = [3, 20, 60][index(entropy, 3)];
+fn limits(entropy: &Entropy, instances: usize) -> Overrides {
+    let many = u64::try_from(instances).unwrap_or(u64::MAX) * 4;
+    let most = [3, 20, 60, 60 + many][index(entropy, 4)];
     let quota = entropy.below(2) == 0;
     Overrides {
         requests_per_hour: Some(entropy.below(most)),
@@ -137,7 +150,7 @@ fn event(entropy: &Entropy, instances: usize, keys: usize, is_eventful: bool) ->
         5 if entropy.below(3) == 0 => Event::Revoke { key },
         6 => Event::SetLimits {
             key,
-            limits: limits(entropy),
+            limits: limits(entropy, instances),
         },
         _ => call,
     }

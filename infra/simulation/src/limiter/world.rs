@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use authorizer::{App, Refused, Request, Settings, handle};
+use authorizer::{App, Refused, Request, Settings, handle, single_requests};
 use aws_types::region::Region;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -17,7 +17,7 @@ use tollgate_domain::key::{ApiKey, KeyFormat, KeyRecord, Owner, Role};
 use tollgate_domain::plan::{Catalog, Overrides};
 use tollgate_domain::window::{Hour, Month};
 use tollgate_local_aws::LocalAws;
-use tollgate_runtime::{Entropy, Metrics, aws};
+use tollgate_runtime::{Entropy, Metrics};
 use tollgate_store::{KeyChange, KeyRef, NewKey, Store};
 
 use super::scenario::{Event, Scenario};
@@ -36,25 +36,34 @@ pub(crate) struct Story {
     pub(crate) limits: Vec<Vec<(Instant, Overrides)>>,
     /// When each key was revoked.
     pub(crate) revoked: Vec<Option<Instant>>,
-    /// What instances did not end in peace: their units may be lost.
-    pub(crate) lost_instances: u64,
+    /// The lines of instances that did not end in peace: their units may be lost, and what they had
+    /// not reported.
+    pub(crate) lost: BTreeSet<usize>,
     /// The writes of each line, in order. Each instance has a line of its own.
     pub(crate) writes: Vec<Vec<Write>>,
     /// What the counters held in the end, by key.
     pub(crate) counters: BTreeMap<String, Counter>,
 }
 
-/// A counter as it is stored.
+/// A counter as it is stored, its branches included.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Counter {
+    /// Units at the root, those granted to branches included.
     pub(crate) used: u64,
+    /// Units that instances have reserved.
+    pub(crate) reserved: u64,
+    /// Calls that units were spent on.
     pub(crate) spent: u64,
+    /// Calls that were let through without.
+    pub(crate) uncounted: u64,
 }
 
 /// A call and what its caller learnt. One whose instance crashed learnt nothing, and is not there.
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
     pub(crate) key: usize,
+    /// The line of its instance.
+    pub(crate) line: usize,
     pub(crate) began: Instant,
     pub(crate) ended: Instant,
     /// The counters of its hour and its month, by the clock of its instance.
@@ -76,6 +85,8 @@ pub(crate) enum Outcome {
 pub(crate) struct World<'a> {
     scenario: &'a Scenario,
     aws: LocalAws,
+    /// What instances reach over their networks.
+    far: Far,
     /// Reaches the tables past the network.
     admin: Store,
     names: Names,
@@ -96,6 +107,8 @@ struct Names {
 }
 
 struct Instance {
+    /// The place of its line among all.
+    line: usize,
     app: App,
     network: Network,
     skew_ms: Arc<AtomicI64>,
@@ -143,10 +156,12 @@ impl<'a> World<'a> {
             plans: made_up(Catalog::from_json(&plans.to_string()))?,
             uncounted: Vec::new(),
             key_cache: scenario.key_cache,
+            stale_keys: scenario.stale_keys,
         };
         let mut world = Self {
             scenario,
             aws: aws.clone(),
+            far: Far::tables(aws),
             admin,
             names: Names { seed },
             settings,
@@ -204,13 +219,8 @@ impl<'a> World<'a> {
 
     fn instance(&mut self, skew_ms: i64) -> Instance {
         let number = u64::try_from(self.lines.len()).unwrap_or(u64::MAX);
-        let line = self.names.seed.wrapping_mul(1_000).wrapping_add(number);
-        let network = Network::new(
-            Far::tables(&self.aws),
-            line,
-            self.time.began,
-            self.trace.clone(),
-        );
+        let line = self.names.seed.wrapping_mul(10_000).wrapping_add(number);
+        let network = Network::new(self.far.clone(), line, self.time.began, self.trace.clone());
         network.set(self.scenario.weather);
         self.lines.push(network.clone());
         let skew_ms = Arc::new(AtomicI64::new(skew_ms));
@@ -218,11 +228,12 @@ impl<'a> World<'a> {
         let sdk = self.aws.sdk_config().into_builder();
         let sdk = sdk
             .region(self.names.region(number))
-            .timeout_config(aws::timeouts(aws::PROMPT))
             .http_client(network.http_client())
             .build();
+        let sdk = single_requests(sdk);
         let store = Store::new(&sdk, PREFIX, clock.clone(), Entropy::seeded(line));
         Instance {
+            line: self.lines.len() - 1,
             app: App::new(store, self.settings.clone(), clock, Metrics::none()),
             network,
             skew_ms,
@@ -266,7 +277,7 @@ impl<'a> World<'a> {
             Event::Crash { instance } => {
                 let mut crashed = self.replace(instance);
                 crashed.calls.abort_all();
-                lock(&self.story).lost_instances += 1;
+                lock(&self.story).lost.insert(crashed.line);
             }
             Event::End { instance } => {
                 let mut ended = self.replace(instance);
@@ -275,8 +286,10 @@ impl<'a> World<'a> {
                 self.ending.spawn(async move {
                     while ended.calls.join_next().await.is_some() {}
                     ended.app.end().await;
-                    // What it gave back may not have arrived.
-                    lock(&story).lost_instances += u64::from(!is_calm);
+                    // What it has told may not have arrived.
+                    if !is_calm {
+                        lock(&story).lost.insert(ended.line);
+                    }
                 });
             }
             Event::SetClock { instance, skew_ms } => {
@@ -325,6 +338,7 @@ impl<'a> World<'a> {
         });
         let event = event.to_string();
         let (story, trace, time) = (Arc::clone(&self.story), self.trace.clone(), self.time);
+        let line = called.line;
         called.calls.spawn(async move {
             // Lambda gives an instance no more calls at once than it takes on.
             let Ok(_room) = room.acquire().await else {
@@ -341,6 +355,7 @@ impl<'a> World<'a> {
             };
             let call = Call {
                 key,
+                line,
                 began,
                 ended: Instant::now(),
                 counters: [
@@ -356,6 +371,32 @@ impl<'a> World<'a> {
     }
 
     fn counter(&self, key: &str) -> Counter {
+        let root = self.item(key);
+        let used = number(&root, "used");
+        let (mut reserved, mut spent) = (used, number(&root, "spent"));
+        let mut uncounted = number(&root, "uncounted");
+        for (name, _) in root.as_object().into_iter().flatten() {
+            let Some(branch) = name.strip_prefix('b') else {
+                continue;
+            };
+            let item = self.item(&format!("{key}#{branch}"));
+            let unfollowed = number(&root, name) - number(&item, "granted");
+            reserved -= unfollowed + number(&item, "unreserved");
+            spent += number(&item, "spent");
+            uncounted += number(&item, "uncounted");
+        }
+        // What should not be negative, and is, shows as too large.
+        let count = |number: i64| u64::try_from(number).unwrap_or(u64::MAX);
+        Counter {
+            used: count(used),
+            reserved: count(reserved),
+            spent: count(spent),
+            uncounted: count(uncounted),
+        }
+    }
+
+    /// An item of the counters' table, as DynamoDB JSON.
+    fn item(&self, key: &str) -> Value {
         let request = json!({
             "TableName": format!("{PREFIX}-counters"),
             "Key": { "pk": { "S": key } },
@@ -364,17 +405,16 @@ impl<'a> World<'a> {
         let (_, found) = self
             .aws
             .answer("DynamoDB_20120810.GetItem", &request.to_string());
-        let found: serde_json::Value = serde_json::from_str(&found).unwrap_or_default();
+        let mut found: Value = serde_json::from_str(&found).unwrap_or_default();
         self.trace.tell(|| format!("{key}: {}", found["Item"]));
-        let number = |name: &str| {
-            let text = found["Item"][name]["N"].as_str();
-            text.and_then(|text| text.parse().ok()).unwrap_or(0)
-        };
-        Counter {
-            used: number("used"),
-            spent: number("spent"),
-        }
+        found["Item"].take()
     }
+}
+
+/// A number of an item; zero if it has none of that name.
+fn number(item: &Value, name: &str) -> i64 {
+    let text = item[name]["N"].as_str();
+    text.and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 impl Outcome {

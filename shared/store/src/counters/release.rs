@@ -38,7 +38,7 @@ impl Store {
                 None => Ok(Item::new()),
             };
             if let Err(item) = written {
-                if let Some(units) = share.learn(&item, &self.entropy) {
+                if let Some(units) = share.learn(&item, &self.entropy, self.clock.now()) {
                     let left = release.left + units;
                     share.releasing = Some(Release { left, ..release });
                     continue;
@@ -95,7 +95,7 @@ impl Store {
             let entering = &Entering::DESPITE_CROWD;
             let written = self.send_share(share, 0, calls, entering, |share| Write::holding(share));
             if let Err(item) = written.await? {
-                share.learn(&item, &self.entropy);
+                share.learn(&item, &self.entropy, self.clock.now());
             }
             if share.is_settled(calls) {
                 return Ok(());

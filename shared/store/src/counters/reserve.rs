@@ -156,7 +156,7 @@ impl Store {
             Err(item) => item,
         };
         let root = Root::read(&item)?;
-        if let Some(units) = share.learn(&item, &self.entropy) {
+        if let Some(units) = share.learn(&item, &self.entropy, self.clock.now()) {
             return Ok(Some(reserved(units, root.used, false)));
         }
         let room = root.room(limit);
@@ -211,7 +211,7 @@ impl Store {
             Err(item) => item,
         };
         let found = Branch::read(&item)?;
-        if let Some(units) = share.learn(&item, &self.entropy) {
+        if let Some(units) = share.learn(&item, &self.entropy, self.clock.now()) {
             return Ok(Some(reserved(units, found.top, true)));
         }
         if share.stored.is_none() && found.shares >= MAX_SHARES && !progress.entering.despite_crowd
@@ -257,12 +257,11 @@ impl Store {
         write: impl FnOnce(&LeaseShare) -> Write,
     ) -> Result<Result<Item, Item>, StoreError> {
         let now = self.clock.now();
-        share.sends_at(now);
+        let earlier = share.sends(calls, now);
         let after = share.after(units, calls, now);
         let write = write(share)
             .reporting(share, calls)
             .moving(share, after.to_string(), entering);
-        let earlier = share.unanswered.replace(calls);
         let written = write.send(self, RESERVING).await?;
         share.unanswered = earlier;
         if written.is_ok() {
@@ -290,10 +289,10 @@ impl Store {
                 .min(room.unwrap_or(u64::MAX));
             let mut write = Write::root_of(share)
                 .name("#branch", format!("b{branch}"))
-                .set("used = if_not_exists(used, :zero) + :units")
+                .set("used = if_not_exists(used, :zero) + :more")
                 .set("#branch = :total")
                 .value(":zero", n(0))
-                .value(":units", n(more))
+                .value(":more", n(more))
                 .value(":total", n(seen + more));
             // Nobody else has granted it more meanwhile, nor has a try whose answer was lost.
             write = if seen == 0 {

@@ -13,6 +13,8 @@ use crate::item::{Item, ttl};
 /// How long a share outlives a reservation of one unit, of which nothing remains to be released: long
 /// past every repetition of the write, and clocks that differ by seconds.
 const ONE_UNIT_KEPT: SignedDuration = SignedDuration::from_secs(60);
+/// How long it does so by whichever clock.
+const SURELY_KEPT: SignedDuration = SignedDuration::from_secs(50);
 /// How long it outlives a larger one: longer than Lambda keeps an instance.
 const BLOCK_KEPT: SignedDuration = SignedDuration::from_hours(24);
 /// How long a share stands before it can be removed without a trace: its first write, repeated after
@@ -45,10 +47,19 @@ pub struct LeaseShare {
     pub(super) stored: Option<Stored>,
     /// Calls that the counter knows of.
     pub(super) reported: Calls,
-    /// What a write reported of which it is not known whether it took effect.
-    pub(super) unanswered: Option<Calls>,
+    /// Writes of which it is not known whether one of them took effect.
+    pub(super) unanswered: Option<Unanswered>,
     /// A release of which it is not known whether it took effect.
     pub(super) releasing: Option<Release>,
+}
+
+/// Writes without an answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Unanswered {
+    /// What the last one reported.
+    calls: Calls,
+    /// When the first one was sent.
+    since: Timestamp,
 }
 
 /// Units to be returned, with a last report.
@@ -103,11 +114,13 @@ impl LeaseShare {
         format!("i{}", self.id)
     }
 
-    /// Notes that a write is sent which the share may begin with.
-    pub(super) fn sends_at(&mut self, now: Timestamp) {
+    /// Notes that a write is sent which reports these calls. Returns what was unanswered before.
+    pub(super) fn sends(&mut self, calls: Calls, now: Timestamp) -> Option<Unanswered> {
         if self.stored.is_none() {
             self.joined = now;
         }
+        let since = self.unanswered.map_or(now, |earlier| earlier.since);
+        self.unanswered.replace(Unanswered { calls, since })
     }
 
     /// Whether the share may be removed without a trace.
@@ -139,7 +152,7 @@ impl LeaseShare {
 
     /// Learns from the item that refused a write. Returns the units that an earlier write has reserved
     /// whose answer was lost.
-    pub(super) fn learn(&mut self, item: &Item, entropy: &Entropy) -> Option<u64> {
+    pub(super) fn learn(&mut self, item: &Item, entropy: &Entropy, now: Timestamp) -> Option<u64> {
         let stored = item
             .get(&self.attribute())
             .and_then(|text| text.as_s().ok());
@@ -150,10 +163,14 @@ impl LeaseShare {
             return (units > 0).then_some(units);
         }
         if self.stored.is_some() {
-            // Removed for dead: its units stay reserved, and a write that was under way is lost with
-            // it. What that reported is not reported again: the counter may know, and is to know too
-            // little rather than too much.
-            if let Some(calls) = self.unanswered {
+            // Removed for dead: its units stay reserved. A write without an answer may have taken effect
+            // before that, if it was long ago; one that was sent lately would have kept the share
+            // alive. What it reported is then not reported again: the counter is to know too little
+            // rather than too much.
+            let in_doubt = self
+                .unanswered
+                .filter(|it| now.duration_since(it.since) >= SURELY_KEPT);
+            if let Some(Unanswered { calls, .. }) = in_doubt {
                 self.reported.spent = self.reported.spent.max(calls.spent);
                 self.reported.uncounted = self.reported.uncounted.max(calls.uncounted);
             }
