@@ -34,6 +34,16 @@ pub enum Fault {
     Conflict,
 }
 
+/// Status and body of the answer to any call for which there is no capacity.
+#[must_use]
+pub fn throttled() -> (u16, String) {
+    let body = json!({
+        "__type": "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException",
+        "message": "injected: no capacity",
+    });
+    (400, body.to_string())
+}
+
 impl Call {
     pub(crate) fn new(target: &str, body: String) -> Self {
         Self {
@@ -51,11 +61,7 @@ impl Call {
     /// Status and body of the answer to a call for which there is no capacity.
     #[must_use]
     pub fn throttled(&self) -> (u16, String) {
-        let body = json!({
-            "__type": "com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException",
-            "message": "injected: no capacity",
-        });
-        (400, body.to_string())
+        throttled()
     }
 
     pub(crate) fn refused(&self) -> (u16, String) {

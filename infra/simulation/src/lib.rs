@@ -2,6 +2,7 @@
 //! that can go wrong between an instance and the store, held against a model that is told each event
 //! once.
 
+mod capacity;
 mod drawn;
 pub mod limiter;
 pub mod metering;
@@ -15,6 +16,8 @@ use serde_json::json;
 use tollgate_domain::usage::EVENT_TYPE;
 use tollgate_local_aws::{LocalAws, LocalAwsError, Rule};
 use tollgate_runtime::{Clock, Entropy};
+
+pub use capacity::Spent;
 
 /// What the names of the tables begin with.
 const PREFIX: &str = "simulation";

@@ -2,12 +2,14 @@
 //! of limits, revocations and the ends of windows.
 
 mod model;
+mod rush;
 mod scenario;
 mod world;
 
 use tollgate_local_aws::LocalAws;
 
 use crate::{Trace, Unable, in_virtual_time};
+pub use rush::{Rushed, rush};
 use scenario::Scenario;
 use world::World;
 

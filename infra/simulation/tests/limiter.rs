@@ -5,6 +5,9 @@
     reason = "a test that cannot begin, or cannot look, has failed"
 )]
 
+use std::time::Duration;
+
+use simulation::limiter::rush;
 use simulation::seeds::run_all;
 use simulation::{limiter, services};
 
@@ -12,6 +15,28 @@ use simulation::{limiter, services};
 fn limits_hold_whatever_happens() {
     let violations = run_all(250, limiter::run, |_| ()).unwrap();
     assert!(violations.is_empty(), "{violations:#?}");
+}
+
+/// By DynamoDB's capacity, with limits that do not matter, that are just enough, and that are not.
+#[test]
+fn five_hundred_instances_start_on_one_key_at_once() {
+    let within = Duration::from_millis(200);
+    for limits in [
+        [Some(100_000), None],
+        [Some(600), Some(550)],
+        [Some(500), Some(1_000)],
+        [Some(300), Some(100_000)],
+    ] {
+        let rushed = rush(500, within, limits, &services().unwrap()).unwrap();
+        let limit = limits.into_iter().flatten().min().unwrap();
+        assert_eq!(rushed.calls, 500, "{limits:?} {rushed:?}");
+        assert_eq!(rushed.counted, limit.min(500), "{limits:?} {rushed:?}");
+        assert_eq!(rushed.uncounted, 0, "{limits:?} {rushed:?}");
+        assert_eq!(rushed.undecided, 0, "{limits:?} {rushed:?}");
+        let slowest = rushed.slowest;
+        assert!(slowest < Duration::from_secs(1), "{limits:?} {rushed:?}");
+        println!("{limits:?} {rushed:?}");
+    }
 }
 
 /// What became of each call, and when.

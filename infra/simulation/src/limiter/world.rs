@@ -21,6 +21,7 @@ use tollgate_runtime::{Entropy, Metrics};
 use tollgate_store::{KeyChange, KeyRef, NewKey, Store};
 
 use super::scenario::{Event, Scenario};
+use crate::capacity::{Capacity, Spent};
 use crate::network::{Far, Network, Weather, Write};
 use crate::time::Time;
 use crate::{PREFIX, Trace, Unable, made_up};
@@ -43,6 +44,8 @@ pub(crate) struct Story {
     pub(crate) writes: Vec<Vec<Write>>,
     /// What the counters held in the end, by key.
     pub(crate) counters: BTreeMap<String, Counter>,
+    /// What all writes of counters have cost, if that was measured.
+    pub(crate) written: Spent,
 }
 
 /// A counter as it is stored, its branches included.
@@ -87,6 +90,7 @@ pub(crate) struct World<'a> {
     aws: LocalAws,
     /// What instances reach over their networks.
     far: Far,
+    capacity: Capacity,
     /// Reaches the tables past the network.
     admin: Store,
     names: Names,
@@ -158,10 +162,16 @@ impl<'a> World<'a> {
             key_cache: scenario.key_cache,
             stale_keys: scenario.stale_keys,
         };
+        let capacity = Capacity::default();
         let mut world = Self {
             scenario,
             aws: aws.clone(),
-            far: Far::tables(aws),
+            far: if scenario.has_capacity {
+                capacity.of_tables(aws)
+            } else {
+                Far::tables(aws)
+            },
+            capacity,
             admin,
             names: Names { seed },
             settings,
@@ -262,6 +272,7 @@ impl<'a> World<'a> {
         while self.ending.join_next().await.is_some() {}
         sleep(ALL_HAS_ARRIVED).await;
         let mut story = std::mem::take(&mut *lock(&self.story));
+        story.written = self.capacity.spent();
         story.writes = self.lines.iter().map(Network::writes).collect();
         let named = story.calls.iter().flat_map(|call| call.counters.clone());
         for name in named.collect::<BTreeSet<String>>() {
