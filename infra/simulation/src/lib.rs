@@ -4,6 +4,7 @@
 
 mod capacity;
 mod drawn;
+pub mod ledgers;
 pub mod limiter;
 pub mod metering;
 mod network;

@@ -1,7 +1,7 @@
 //! Releasing units that were not spent.
 
 use super::TRIES;
-use super::share::{Calls, LeaseShare, Release, Stored};
+use super::share::{Calls, Learnt, LeaseShare, Release, Stored};
 use super::write::{Entering, Write, second};
 use crate::Store;
 use crate::error::StoreError;
@@ -37,19 +37,22 @@ impl Store {
                 None if share.unanswered.is_some() => self.bar(share).await?,
                 None => Ok(Item::new()),
             };
-            if let Err(item) = written {
-                if let Some(units) = share.learn(&item, &self.entropy, self.clock.now()) {
+            let learnt = match written {
+                Ok(_) if was_stored => Learnt::Ended,
+                Ok(_) => Learnt::Gone,
+                Err(item) => share.learn(&item, &self.entropy, self.clock.now()),
+            };
+            match learnt {
+                Learnt::Stands => continue,
+                Learnt::Reserved(units) => {
                     let left = release.left + units;
                     share.releasing = Some(Release { left, ..release });
                     continue;
                 }
-                if share.stored.is_some() {
-                    continue;
-                }
-                // An earlier try has taken effect, or the share has been removed for dead.
-            }
-            if was_stored {
-                share.reported = release.calls;
+                // By this try or an earlier one.
+                Learnt::Ended if was_stored => share.reported = release.calls,
+                // The units stay reserved, and what is not reported yet is by another share.
+                Learnt::Ended | Learnt::Gone => {}
             }
             share.end(&self.entropy);
         }
@@ -71,7 +74,8 @@ impl Store {
                 Some(_) => "unreserved = unreserved + :left",
             })
             .value(":left", n(release.left));
-        write = if share.is_removable(now) {
+        // What reports something leaves a trace, so that it is known whether it has taken effect.
+        write = if share.is_removable(now) && share.reported == release.calls {
             write
                 .removing(share, stored)
                 .set("swept = :now")

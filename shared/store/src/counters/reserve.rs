@@ -1,6 +1,6 @@
 //! Reserving units, at the root of a counter or at one of its branches.
 
-use super::share::{Calls, LeaseShare, expired_shares};
+use super::share::{Calls, Learnt, LeaseShare, expired_shares};
 use super::write::{Entering, Write};
 use super::{BRANCHES, Branch, MAX_SHARES, Root, TRIES, branch_pk};
 use crate::Store;
@@ -156,7 +156,7 @@ impl Store {
             Err(item) => item,
         };
         let root = Root::read(&item)?;
-        if let Some(units) = share.learn(&item, &self.entropy, self.clock.now()) {
+        if let Learnt::Reserved(units) = share.learn(&item, &self.entropy, self.clock.now()) {
             return Ok(Some(reserved(units, root.used, false)));
         }
         let room = root.room(limit);
@@ -211,7 +211,7 @@ impl Store {
             Err(item) => item,
         };
         let found = Branch::read(&item)?;
-        if let Some(units) = share.learn(&item, &self.entropy, self.clock.now()) {
+        if let Learnt::Reserved(units) = share.learn(&item, &self.entropy, self.clock.now()) {
             return Ok(Some(reserved(units, found.top, true)));
         }
         if share.stored.is_none() && found.shares >= MAX_SHARES && !progress.entering.despite_crowd

@@ -62,6 +62,19 @@ pub(super) struct Unanswered {
     since: Timestamp,
 }
 
+/// What an item says of a share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Learnt {
+    /// It stands where it was known to, or a write took effect that reserved nothing.
+    Stands,
+    /// A write took effect that reserved so many units.
+    Reserved(u64),
+    /// It was released.
+    Ended,
+    /// It is not there: it never was, or was removed for dead.
+    Gone,
+}
+
 /// Units to be returned, with a last report.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Release {
@@ -150,17 +163,21 @@ impl LeaseShare {
         self.stored = Some(stored);
     }
 
-    /// Learns from the item that refused a write. Returns the units that an earlier write has reserved
-    /// whose answer was lost.
-    pub(super) fn learn(&mut self, item: &Item, entropy: &Entropy, now: Timestamp) -> Option<u64> {
-        let stored = item
-            .get(&self.attribute())
-            .and_then(|text| text.as_s().ok());
-        if let Some(stored) = stored.and_then(|text| text.parse::<Stored>().ok()) {
+    /// Learns from the item that refused a write what became of the share.
+    pub(super) fn learn(&mut self, item: &Item, entropy: &Entropy, now: Timestamp) -> Learnt {
+        let text = item.get(&self.attribute());
+        let text = text.and_then(|text| text.as_s().ok());
+        if text.is_some_and(|text| text.ends_with(ENDED)) {
+            return Learnt::Ended;
+        }
+        if let Some(stored) = text.and_then(|text| text.parse::<Stored>().ok()) {
             let known = self.stored.as_ref().map_or(0, |stored| stored.reserved);
             let units = stored.reserved.saturating_sub(known);
             self.stands_at(stored);
-            return (units > 0).then_some(units);
+            return match units {
+                0 => Learnt::Stands,
+                units => Learnt::Reserved(units),
+            };
         }
         if self.stored.is_some() {
             // Removed for dead: its units stay reserved. A write without an answer may have taken effect
@@ -176,7 +193,7 @@ impl LeaseShare {
             }
             self.begin_anew(entropy);
         }
-        None
+        Learnt::Gone
     }
 
     /// Leaves the counter's share to itself, and takes an id for another.
