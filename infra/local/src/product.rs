@@ -74,9 +74,9 @@ pub enum StartError {
     /// Another process uses it.
     #[error("{0} is in use by another process; choose another directory with --data")]
     InUse(PathBuf),
-    /// The admin key.
-    #[error("the admin key must be 1 to 128 visible ASCII characters")]
-    AdminKey,
+    /// The admin key that is given.
+    #[error(transparent)]
+    AdminKey(#[from] UnusableAdminKey),
     /// The configuration.
     #[error(transparent)]
     Config(#[from] InvalidConfig),
@@ -98,6 +98,47 @@ pub enum StartError {
     /// Randomness.
     #[error("the operating system has no randomness to give")]
     Entropy(#[from] rand::rngs::SysError),
+}
+
+/// Why the admin key that is given, in `TOLLGATE_ADMIN_KEY` or else, cannot be the one of this start.
+#[derive(Debug, thiserror::Error)]
+pub enum UnusableAdminKey {
+    /// No header field could hold it.
+    #[error("the admin key (TOLLGATE_ADMIN_KEY) must be 1 to 128 visible ASCII characters")]
+    Unsendable,
+    /// A key that was not copied whole, or mistyped.
+    #[error(
+        "the admin key (TOLLGATE_ADMIN_KEY) begins like a key and is none: copy the key again, or \
+         make up one that begins otherwise"
+    )]
+    Mistyped,
+    /// A customer's key.
+    #[error(
+        "the admin key (TOLLGATE_ADMIN_KEY), {0}…, is a customer's key: give the admin key, or \
+         unset the variable to go on with the one made at the first start"
+    )]
+    OfACustomer(KeyPrefix),
+    /// A key that no longer works.
+    #[error(
+        "the admin key (TOLLGATE_ADMIN_KEY), {0}…, is revoked or has expired: give another, or one \
+         that you make up"
+    )]
+    Ended(KeyPrefix),
+    /// A key of which another shows the same beginning.
+    #[error("the admin key (TOLLGATE_ADMIN_KEY), {0}…, begins like another key: give another")]
+    Taken(KeyPrefix),
+    /// A key of another data directory, most likely.
+    #[error(
+        "the admin key (TOLLGATE_ADMIN_KEY), {given}…, is not known in this data directory, whose \
+         admin key is {known}…: give that one or one that you make up, unset the variable, or \
+         choose the key's own directory with --data"
+    )]
+    OfElsewhere {
+        /// What was given.
+        given: KeyPrefix,
+        /// What there is.
+        known: KeyPrefix,
+    },
 }
 
 /// The admin key of a running product.
@@ -279,37 +320,36 @@ async fn admin_key(
     store: &Store,
     given: Option<String>,
 ) -> Result<(AdminKey, Option<KeyAlias>), StartError> {
+    let format = parts.key_format()?;
     if let Some(text) = given {
         let visible = text.bytes().all(|byte| byte.is_ascii_graphic());
         if !visible || text.is_empty() || text.len() > 128 {
-            return Err(StartError::AdminKey);
+            return Err(UnusableAdminKey::Unsendable.into());
         }
         if let Ok(key) = ApiKey::parse(&text) {
-            store_admin_key(parts, store, &key).await?;
+            if !is_admin_key(parts, store, &key).await? {
+                may_become_admin_key(parts, store, &key).await?;
+                store_admin_key(parts, store, &key).await?;
+            }
             return Ok((AdminKey::Given(text), None));
+        }
+        if format.begins(&text) {
+            return Err(UnusableAdminKey::Mistyped.into());
         }
         // The same text stands for the same key at every start.
         let seed = Sha256::digest(&text).into();
-        let key = parts
-            .key_format()?
-            .generate(key::Role::Admin, &mut StdRng::from_seed(seed));
-        store_admin_key(parts, store, &key).await?;
+        let key = format.generate(key::Role::Admin, &mut StdRng::from_seed(seed));
+        if !is_admin_key(parts, store, &key).await? {
+            store_admin_key(parts, store, &key).await?;
+        }
         let alias = KeyAlias {
             text: text.clone(),
             key: key.expose().to_owned(),
         };
         return Ok((AdminKey::Given(text), Some(alias)));
     }
-    let format = parts.key_format()?;
-    // Admin keys come first in the list of keys.
-    let first = store.list_keys(None, None, 100).await?;
-    let now = parts.clock.now();
-    let earlier = first
-        .items
-        .into_iter()
-        .find(|(_, key)| key.owner == Owner::Admin && key.status(now) == KeyStatus::Active);
-    if let Some((_, key)) = earlier {
-        return Ok((AdminKey::Earlier(key.prefix), None));
+    if let Some(prefix) = earlier_admin_key(parts, store).await? {
+        return Ok((AdminKey::Earlier(prefix), None));
     }
     let key = parts
         .entropy
@@ -318,7 +358,48 @@ async fn admin_key(
     Ok((AdminKey::Made(key.expose().to_owned()), None))
 }
 
-/// Stores an admin key, unless it is stored already.
+/// Whether a key that is given works as an admin key; `false` if it is not known here.
+async fn is_admin_key(parts: &Parts, store: &Store, key: &ApiKey) -> Result<bool, StartError> {
+    let Some(record) = store.key_by_digest(key.digest()).await? else {
+        return Ok(false);
+    };
+    if record.owner != Owner::Admin {
+        Err(UnusableAdminKey::OfACustomer(record.prefix).into())
+    } else if record.status(parts.clock.now()) != KeyStatus::Active {
+        Err(UnusableAdminKey::Ended(record.prefix).into())
+    } else {
+        Ok(true)
+    }
+}
+
+/// Checks that a key that is not known here was meant for here.
+async fn may_become_admin_key(
+    parts: &Parts,
+    store: &Store,
+    key: &ApiKey,
+) -> Result<(), StartError> {
+    let given = key.prefix();
+    if key.role() != key::Role::Admin {
+        return Err(UnusableAdminKey::OfACustomer(given).into());
+    }
+    match earlier_admin_key(parts, store).await? {
+        Some(known) => Err(UnusableAdminKey::OfElsewhere { given, known }.into()),
+        None => Ok(()),
+    }
+}
+
+/// An admin key that works, from an earlier start.
+async fn earlier_admin_key(parts: &Parts, store: &Store) -> Result<Option<KeyPrefix>, StoreError> {
+    // Admin keys come first in the list of keys.
+    let first = store.list_keys(None, None, 100).await?;
+    let now = parts.clock.now();
+    let mut keys = first.items.into_iter().map(|(_, key)| key);
+    let earlier =
+        keys.find(|key| key.owner == Owner::Admin && key.status(now) == KeyStatus::Active);
+    Ok(earlier.map(|key| key.prefix))
+}
+
+/// Stores an admin key.
 async fn store_admin_key(parts: &Parts, store: &Store, key: &ApiKey) -> Result<(), StartError> {
     let record = KeyRecord {
         id: parts.entropy.with(KeyId::random),
@@ -336,9 +417,9 @@ async fn store_admin_key(parts: &Parts, store: &Store, key: &ApiKey) -> Result<(
         record: &record,
     };
     match store.create_key(&new, None).await? {
-        Created::New | Created::Taken => Ok(()),
-        Created::Replayed(_) | Created::KeyReused | Created::NoCustomer => {
-            Err(StartError::AdminKey)
+        Created::New => Ok(()),
+        Created::Taken | Created::Replayed(_) | Created::KeyReused | Created::NoCustomer => {
+            Err(UnusableAdminKey::Taken(key.prefix()).into())
         }
     }
 }
