@@ -29,11 +29,14 @@ use tollgate_runtime::Entropy;
 use tollgate_runtime::config::InvalidConfig;
 use tollgate_store::{Created, NewKey, Store, StoreError};
 
+use crate::bodies::Unreadable;
+use crate::connections;
 use crate::consumer::Consumer;
 use crate::functions::{self, Function, Parts};
 use crate::gateway::{self, Gateway, KeyAlias};
 use crate::local_api;
 use crate::local_clock::{ClockError, LocalClock};
+use crate::same_origin;
 use crate::template::Template;
 
 /// What the local product is called as a stack.
@@ -44,8 +47,6 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The one call that the bus takes, as the AWS protocol names it.
 const PUT_EVENTS: &str = "AWSEvents.PutEvents";
-/// Bytes read of such a call: the bus's own bound, and some more to tell that it is exceeded.
-const MAX_PUT_EVENTS: usize = 2 * 1024 * 1024;
 
 /// How to start.
 #[derive(Debug, Clone, Default)]
@@ -176,7 +177,7 @@ pub struct Running {
     /// The functions' roles, which know what was asked of them.
     pub roles: Vec<Role>,
     stop: oneshot::Sender<()>,
-    server: JoinHandle<std::io::Result<()>>,
+    server: JoinHandle<()>,
     gateway: Arc<Gateway>,
     deliveries: JoinHandle<()>,
     consumer: Arc<Consumer>,
@@ -256,14 +257,10 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         .with_state(doors);
 
     let (stop, stopped) = oneshot::channel::<()>();
-    let server = tokio::spawn(async move {
-        axum::serve(listener, routes)
-            .with_graceful_shutdown(async move {
-                // A sender that is dropped stops the server as well.
-                let _ = stopped.await;
-            })
-            .await
-    });
+    let server = tokio::spawn(connections::serve(listener, routes, async {
+        // A sender that is dropped stops the server as well.
+        let _ = stopped.await;
+    }));
     let running = Arc::clone(&consumer);
     let deliveries = tokio::spawn(async move { running.run().await });
     Ok(Running {
@@ -289,15 +286,19 @@ impl Running {
     /// When the server had failed.
     pub async fn stop(self) -> std::io::Result<()> {
         let _ = self.stop.send(());
-        let served = tokio::time::timeout(STOP_TIMEOUT, self.server).await;
+        let served = async {
+            let served = self.server.await;
+            self.gateway.finish_calls().await;
+            served
+        };
+        // Whoever has not sent their request by then does not keep the process alive.
+        let served = tokio::time::timeout(STOP_TIMEOUT, served).await;
         self.gateway.end().await;
         self.consumer.stop();
         let _ = self.deliveries.await;
         match served {
-            Ok(Ok(outcome)) => outcome,
             Ok(Err(panic)) => Err(std::io::Error::other(panic)),
-            // Whoever has not sent their request by now does not keep the process alive.
-            Err(_) => Ok(()),
+            Ok(Ok(())) | Err(_) => Ok(()),
         }
     }
 }
@@ -429,7 +430,10 @@ async fn gateway_door(State(doors): State<Doors>, request: Request) -> Response 
 }
 
 async fn local_door(State(doors): State<Doors>, request: Request) -> Response {
-    gateway::invoke_local(&doors.local, request).await
+    if let Err(problem) = same_origin::check(request.headers()) {
+        return problem.render(gateway::LOCAL);
+    }
+    doors.gateway.handle_local(&doors.local, request).await
 }
 
 /// The bus, for producers of usage that speak the AWS protocol:
@@ -439,12 +443,17 @@ async fn aws_door(State(doors): State<Doors>, request: Request) -> Response {
     if target.is_none_or(|target| target != PUT_EVENTS) {
         return doors.gateway.handle(request).await;
     }
-    let Ok(body) = axum::body::to_bytes(request.into_body(), MAX_PUT_EVENTS).await else {
-        return StatusCode::PAYLOAD_TOO_LARGE.into_response();
+    if let Err(problem) = same_origin::check(request.headers()) {
+        return problem.render(gateway::LOCAL);
+    }
+    let body = match doors.gateway.bodies.read(request.into_body()).await {
+        Ok(body) => body,
+        Err(Unreadable::TooLarge) => return StatusCode::PAYLOAD_TOO_LARGE.into_response(),
+        Err(Unreadable::Broken) => return StatusCode::BAD_REQUEST.into_response(),
     };
     let (status, answer) = doors
         .aws
-        .answer(PUT_EVENTS, &String::from_utf8_lossy(&body));
+        .answer(PUT_EVENTS, &String::from_utf8_lossy(&body.bytes));
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let json = [(CONTENT_TYPE, "application/x-amz-json-1.1")];
     (status, json, answer).into_response()
