@@ -235,6 +235,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         parts.usage_writer()?,
         template.batch_size,
         Duration::from_secs(template.batch_window_s),
+        Duration::from_secs(template.visibility_timeout_s),
     ));
     let local = local_api::routes(local_api::App {
         local_clock,
