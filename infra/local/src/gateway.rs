@@ -172,7 +172,7 @@ impl Gateway {
             Err(_) => return Err(Own::MissingAuthenticationToken),
         };
         let event = self.event(parts, &matched, request_id, now);
-        // A caller without a good key fills no memory.
+        // Whoever has no good key fills no memory with a large body.
         if !bodies::is_small(&body)
             && let Decision::Deny(context) = authorize(&self.authorizers.of_keys, &event).await?
         {

@@ -76,7 +76,7 @@ pub enum StartError {
     #[error("{0} is in use by another process; choose another directory with --data")]
     InUse(PathBuf),
     /// The admin key that is given.
-    #[error(transparent)]
+    #[error("the admin key that is given by TOLLGATE_ADMIN_KEY or --admin-key cannot be used")]
     AdminKey(#[from] UnusableAdminKey),
     /// The configuration.
     #[error(transparent)]
@@ -101,38 +101,34 @@ pub enum StartError {
     Entropy(#[from] rand::rngs::SysError),
 }
 
-/// Why the admin key that is given, in `TOLLGATE_ADMIN_KEY` or else, cannot be the one of this start.
+/// Why an admin key that is given cannot be the one of this start, and what to give.
 #[derive(Debug, thiserror::Error)]
 pub enum UnusableAdminKey {
     /// No header field could hold it.
-    #[error("the admin key (TOLLGATE_ADMIN_KEY) must be 1 to 128 visible ASCII characters")]
+    #[error("it must be 1 to 128 visible ASCII characters")]
     Unsendable,
     /// A key that was not copied whole, or mistyped.
     #[error(
-        "the admin key (TOLLGATE_ADMIN_KEY) begins like a key and is none: copy the key again, or \
-         make up one that begins otherwise"
+        "it begins like a key and is none; copy the key again, or make up a text that begins \
+         otherwise"
     )]
     Mistyped,
     /// A customer's key.
     #[error(
-        "the admin key (TOLLGATE_ADMIN_KEY), {0}…, is a customer's key: give the admin key, or \
-         unset the variable to go on with the one made at the first start"
+        "{0}… is a customer's key; give the admin key, or none to go on with the one that was made \
+         at the first start"
     )]
     OfACustomer(KeyPrefix),
     /// A key that no longer works.
-    #[error(
-        "the admin key (TOLLGATE_ADMIN_KEY), {0}…, is revoked or has expired: give another, or one \
-         that you make up"
-    )]
+    #[error("{0}… is revoked or has expired; give another, or a text that you make up")]
     Ended(KeyPrefix),
     /// A key of which another shows the same beginning.
-    #[error("the admin key (TOLLGATE_ADMIN_KEY), {0}…, begins like another key: give another")]
+    #[error("{0}… is how another key begins; give another")]
     Taken(KeyPrefix),
     /// A key of another data directory, most likely.
     #[error(
-        "the admin key (TOLLGATE_ADMIN_KEY), {given}…, is not known in this data directory, whose \
-         admin key is {known}…: give that one or one that you make up, unset the variable, or \
-         choose the key's own directory with --data"
+        "{given}… is not known in this data directory, whose admin key is {known}…; give that one, \
+         none, or a text that you make up, or choose the key's own directory with --data"
     )]
     OfElsewhere {
         /// What was given.

@@ -214,6 +214,20 @@ async fn a_store_that_is_down_closes_the_free_plan_and_leaves_paid_ones_open() {
     );
 }
 
+/// Of so short an outage it shows that nothing is lost by it: what plans promise of one takes the
+/// program's soak of minutes.
+#[tokio::test]
+async fn after_an_outage_admitted_calls_are_metered_ones() {
+    use std::time::Duration;
+    use tollgate_local::soak::outage;
+
+    let (down, around) = (Duration::from_secs(2), Duration::from_secs(4));
+    let report = outage::run(down, around).await.unwrap();
+    assert_eq!(report.violations, [""; 0]);
+    assert_eq!(report.metered, report.admitted + report.uncounted);
+    assert!(report.admitted > 0);
+}
+
 /// More than one thread, because one waits while the caller hangs up.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_caller_who_hangs_up_loses_no_record() {
