@@ -74,6 +74,13 @@ impl Bodies {
     }
 }
 
+/// Reads a body and keeps nothing of it: many callers send all of it before they read an answer.
+pub(crate) async fn discard(body: Body) {
+    let mut body = Limited::new(body, MAX_BODY as usize);
+    let read = async { while let Some(Ok(_)) = body.frame().await {} };
+    let _ = timeout(READ_TIMEOUT, read).await;
+}
+
 async fn collect(body: Body) -> Result<Bytes, Unreadable> {
     let read = timeout(
         READ_TIMEOUT,

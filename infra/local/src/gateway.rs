@@ -174,9 +174,10 @@ impl Gateway {
         let event = self.event(parts, &matched, request_id, now);
         // Whoever has no good key fills no memory with a large body.
         if !bodies::is_small(&body)
-            && let Decision::Deny(context) = authorize(&self.authorizers.of_keys, &event).await?
+            && let Some(refusal) = self.refusal_of_key(&event, request_id).await
         {
-            return Ok(self.own(Own::AccessDenied, request_id, &context));
+            bodies::discard(body).await;
+            return refusal;
         }
         let body = match self.bodies.read(body).await {
             Ok(body) => body,
@@ -190,6 +191,21 @@ impl Gateway {
             .calls
             .spawn(async move { this.answer(&function, event, body, &request_id).await });
         call.await.map_err(|_| Own::IntegrationFailure)?
+    }
+
+    /// What is answered to a caller whose key is not good.
+    async fn refusal_of_key(
+        &self,
+        event: &Event,
+        request_id: &str,
+    ) -> Option<Result<Response, Own>> {
+        match authorize(&self.authorizers.of_keys, event).await {
+            Ok(Decision::Allow(_)) => None,
+            Ok(Decision::Deny(context)) => {
+                Some(Ok(self.own(Own::AccessDenied, request_id, &context)))
+            }
+            Err(own) => Some(Err(own)),
+        }
     }
 
     /// Decides a call, and hands it to its function.

@@ -49,12 +49,13 @@ enum Command {
 
 #[derive(Args)]
 struct SoakArgs {
-    /// How long; with an outage, how long before it and after it.
+    /// How long.
     #[arg(long, default_value_t = 10)]
     minutes: u64,
     /// Instead, lets the store be down for so long, and checks that what plans promise of that time
     /// is kept, that no limit is exceeded, and that afterwards admitted calls are metered ones.
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=outage::LONGEST_MINUTES))]
+    #[arg(long, conflicts_with = "minutes")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=outage::LONGEST_MINUTES))]
     outage_minutes: Option<u64>,
     /// Writes the figures to this file.
     #[arg(long)]
@@ -141,12 +142,12 @@ async fn main() -> ExitCode {
 }
 
 async fn soak(args: SoakArgs) -> Result<ExitCode, soak::Failed> {
-    let lasts = Duration::from_secs(60 * args.minutes);
     if let Some(minutes) = args.outage_minutes {
         let down = Duration::from_secs(60 * minutes);
-        let report = outage::run(down, lasts).await?;
+        let report = outage::run(down, outage::AROUND).await?;
         return Ok(tell(&report.to_json(), &report.violations, args.json)?);
     }
+    let lasts = Duration::from_secs(60 * args.minutes);
     let report = soak::run(lasts).await?;
     Ok(tell(&report.to_json(), &report.violations, args.json)?)
 }

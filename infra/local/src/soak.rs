@@ -55,9 +55,6 @@ pub enum Failed {
     /// The ledgers.
     #[error("what was admitted and metered cannot be read")]
     Store(#[from] StoreError),
-    /// A time.
-    #[error("no time")]
-    Time(#[from] jiff::Error),
     /// A change was refused.
     #[error("{0} was answered {1}: {2}")]
     Refused(String, StatusCode, String),

@@ -328,6 +328,12 @@ async fn a_large_body_is_read_from_callers_with_a_good_key_alone() {
     check(with_key(length(11_000_000), secret), "413").await;
     check(with_key(length(9_000_000), secret), "400").await;
 
+    // Whoever sends all of it reads the answer all the same.
+    let unknown = target.anyone.with_key(stranger.expose());
+    let whole = json!({ "text": "x".repeat(9_000_000) });
+    let refused = unknown.post("/api/analyze", whole).await.unwrap();
+    assert_problem(&refused, StatusCode::UNAUTHORIZED, "unauthorized");
+
     // The key is looked at twice, and the call is counted once.
     let text = json!({ "text": "x".repeat(90_000) });
     let analysed = client.post("/api/analyze", text).await.unwrap();

@@ -20,10 +20,13 @@ use super::{Failed, lock, text};
 use crate::client::{Answer, Client, NoAnswer};
 use crate::product::{self, Options};
 
-/// When the clock of the soak begins, so that it does not come to the end of its hour.
-const BEGINS: &str = "2026-11-22T10:00:00Z";
-/// The longest outage that fits into that hour, in minutes.
-pub const LONGEST_MINUTES: u64 = 45;
+/// When the clock of the soak begins, 2026-11-22T10:00:00Z, so that it does not come to the end of its
+/// hour.
+const BEGINS: Timestamp = Timestamp::constant(1_795_341_600, 0);
+/// How long there is traffic before the outage, and after it.
+pub const AROUND: Duration = Duration::from_secs(60);
+/// The longest outage that fits into the hour, in minutes.
+pub const LONGEST_MINUTES: u64 = 55;
 /// Callers of a customer, each with one call at a time.
 const CALLERS: usize = 2;
 /// Between two calls of a caller.
@@ -33,8 +36,8 @@ const CALL_PAUSE_MS: u64 = 100;
 const SETTLES_WITHIN: Duration = Duration::from_secs(10);
 /// A rate that nobody comes to.
 const NO_LIMIT: u64 = 10_000_000;
-/// A rate that is used up in the midst of it.
-const LOW_LIMIT: u64 = 150;
+/// A rate that is used up after the outage, or about then.
+const LOW_LIMIT: u64 = 3_000;
 
 /// Who calls: a name, a plan, whether the plan lets calls through while the store is down, and the
 /// calls that the key may make in the hour.
@@ -115,18 +118,16 @@ pub async fn run(down: Duration, around: Duration) -> Result<Report, Failed> {
         callers.spawn(async move { caller.call().await });
     }
     tokio::time::sleep(around).await;
-    running.aws.inject(|call| {
-        let is_store = call.target.starts_with("DynamoDB");
-        if is_store {
-            Fault::RequestLost
-        } else {
-            Fault::None
-        }
-    });
     begin(true);
+    running
+        .aws
+        .inject(|call| match call.target.starts_with("DynamoDB") {
+            true => Fault::RequestLost,
+            false => Fault::None,
+        });
     tokio::time::sleep(down).await;
-    running.aws.heal();
     begin(false);
+    running.aws.heal();
     tokio::time::sleep(around).await;
     is_over.store(true, Ordering::Relaxed);
     for called in callers.join_all().await {
@@ -242,10 +243,11 @@ impl Customer {
     /// Holds the ledgers against what was seen.
     async fn settle(&self, store: &Store, report: &mut Report) -> Result<(), Failed> {
         let seen = std::mem::take(&mut *lock(&self.seen));
-        let begins: Timestamp = BEGINS.parse()?;
-        let day = Day::containing(begins);
+        let day = Day::containing(BEGINS);
         let id: CustomerId = self.name.parse()?;
-        let admitted = store.admitted_calls(&[self.key.clone()], day).await?;
+        let admitted = store
+            .admitted_calls(std::slice::from_ref(&self.key), day)
+            .await?;
         let metered = store.metered_calls(&id, day).await?;
         let mut differs = |what: &str, is: u64, should_be: u64| {
             if is != should_be {
