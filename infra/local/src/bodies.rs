@@ -174,8 +174,10 @@ mod tests {
     async fn who_stops_sending_is_not_waited_for() {
         let bodies = Bodies::new();
         let silent = futures_util::stream::pending::<Result<Vec<u8>, Infallible>>();
+        let began = tokio::time::Instant::now();
         let read = bodies.read(Body::from_stream(silent)).await;
         assert_eq!(read.err(), Some(Unreadable::Broken));
+        assert_eq!(began.elapsed().as_secs(), READ_TIMEOUT.as_secs());
         assert_eq!(bodies.0.available_permits(), ROOM as usize);
     }
 }

@@ -283,21 +283,23 @@ fn what_cannot_start_says_why() {
     );
 }
 
-/// Starts with that admin key on a directory, which must fail; returns what it says.
-fn refused_admin_key(dir: &Path, key: &str) -> String {
-    let mut command = program();
-    command
-        .arg("--data")
-        .arg(dir)
+/// Runs the program, which must not start; returns what it says.
+fn refusal(command: &mut Command) -> String {
+    let mut child = command
         .args(["--port", "0"])
-        .env("TOLLGATE_ADMIN_KEY", key);
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = command.output().unwrap();
-    assert_eq!(status.code(), Some(1), "{key}");
-    assert!(stdout.is_empty(), "it started");
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut greeting = String::new();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    stdout.read_line(&mut greeting).unwrap();
+    if !greeting.is_empty() {
+        child.kill().unwrap();
+        panic!("it started: {greeting}");
+    }
+    let Output { status, stderr, .. } = child.wait_with_output().unwrap();
+    assert_eq!(status.code(), Some(1));
     String::from_utf8(stderr).unwrap()
 }
 
@@ -323,7 +325,9 @@ async fn an_admin_key_that_would_open_nothing_is_said_at_the_start() {
     let (admin_key_elsewhere, customer_key_elsewhere) = made_in(&elsewhere).await;
 
     let check = |key: &str, reason: &str| {
-        let said = refused_admin_key(&dir.0, key);
+        let mut command = program();
+        command.env("TOLLGATE_ADMIN_KEY", key);
+        let said = refusal(command.arg("--data").arg(&dir.0));
         assert!(said.contains("TOLLGATE_ADMIN_KEY"), "{said}");
         assert!(said.contains(reason), "{said}");
         if let Ok(key) = ApiKey::parse(key) {
@@ -379,15 +383,8 @@ fn a_file_that_cannot_be_used_is_named() {
         let path = dir.0.join(file);
         let before = std::fs::read(&path).ok();
         std::fs::write(&path, content).unwrap();
-        let output = program()
-            .arg("--data")
-            .arg(&dir.0)
-            .args(["--port", "0"])
-            .output();
-        let Output { status, stderr, .. } = output.unwrap();
-        let stderr = String::from_utf8_lossy(&stderr);
-        assert_eq!(status.code(), Some(1), "{file}");
-        assert!(stderr.contains(path.to_str().unwrap()), "{stderr}");
+        let said = refusal(program().arg("--data").arg(&dir.0));
+        assert!(said.contains(path.to_str().unwrap()), "{said}");
         match before {
             Some(before) => std::fs::write(&path, before).unwrap(),
             None => std::fs::remove_file(&path).unwrap(),
