@@ -89,7 +89,7 @@ async fn the_nightly_event_charges_what_is_over() {
 async fn a_second_run_charges_nothing() {
     let stack = Stack::new();
     stack.calls("acme", "2026-11-22", "pro", 100_234).await;
-    stack.night(NIGHT).await;
+    assert_eq!(stack.night(NIGHT).await.cents, Cents(23));
     let billed = stack.everything_billed();
     for now in [NIGHT, "2026-11-24T02:00:00Z"] {
         let report = stack.night(now).await;

@@ -5,19 +5,25 @@
     reason = "a test that cannot begin, or cannot look, has failed"
 )]
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use jiff::ToSpan;
 use reconciliation::{App, Report, handle, run};
 use tollgate_domain::id::CustomerId;
-use tollgate_domain::key::Owner;
+use tollgate_domain::key::{ApiKey, Owner};
 use tollgate_domain::reconciliation::Comparison;
-use tollgate_domain::window::Hour;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_local_aws::{CloudWatch, Fault};
 use tollgate_runtime::metrics::{CALLS_UNADMITTED, CALLS_UNMETERED, CUSTOMERS_SILENT};
-use tollgate_store::{Claimed, KeyChange, KeyRef, Reconciled};
+use tollgate_store::{KeyChange, KeyRef, Reconciled};
 
+#[path = "../../../shared/web/tests/common/admitted.rs"]
+mod admitted;
 #[path = "../../../shared/web/tests/common/stored.rs"]
 mod stored;
 
+use admitted::{admit, authorizer, make_calls};
 use stored::{add_customer, add_key, add_usage, calls, p};
 
 /// Half past three of the night after [`DAY`].
@@ -28,6 +34,8 @@ struct Stack {
     at: Fixture,
     app: App,
     cloudwatch: CloudWatch,
+    /// By id.
+    keys: Mutex<HashMap<String, Arc<ApiKey>>>,
 }
 
 impl Stack {
@@ -43,6 +51,7 @@ impl Stack {
             at,
             app,
             cloudwatch,
+            keys: Mutex::default(),
         }
     }
 
@@ -53,16 +62,31 @@ impl Stack {
     }
 
     async fn key(&self, customer: &str, id: &str) {
-        add_key(&self.at, Owner::Customer(p(customer)), id).await;
+        let key = add_key(&self.at, Owner::Customer(p(customer)), id).await;
+        self.keys
+            .lock()
+            .unwrap()
+            .insert(id.to_owned(), Arc::new(key));
     }
 
-    /// Lets calls in with a key in the hour that begins then, as the authorizer does, which has a unit
-    /// left over.
-    async fn admit(&self, key: &str, hour: &str, calls: u64) {
-        let store = &self.at.store;
-        let mut account = store.hour_account(&p(key), Hour::containing(p(hour)));
-        let claimed = store.claim(&mut account, calls + 1, None, calls).await;
-        assert!(matches!(claimed.unwrap(), Claimed::Granted { .. }));
+    /// Asks an instance at `time` to let calls in; returns how many it does.
+    async fn call(&self, instance: &authorizer::App, key: &str, time: &str, calls: u64) -> u64 {
+        self.at.time.set(p(time));
+        let key = self.secret(key);
+        let let_in = make_calls(instance, &key, calls).await;
+        self.at.time.set(p(NIGHT));
+        let_in
+    }
+
+    /// Has calls let in at `time`, by an instance that ends then.
+    async fn admit(&self, key: &str, time: &str, calls: u64) {
+        self.at.time.set(p(time));
+        admit(&self.at, &self.secret(key), calls).await;
+        self.at.time.set(p(NIGHT));
+    }
+
+    fn secret(&self, key: &str) -> Arc<ApiKey> {
+        Arc::clone(&self.keys.lock().unwrap()[key])
     }
 
     async fn meter(&self, customer: &str, day: &str, number: u64) {
@@ -144,6 +168,47 @@ async fn the_ledgers_of_yesterday_are_compared_customer_by_customer() {
         off: 3,
     };
     assert_eq!((found, at), (reconciled, p(NIGHT)));
+}
+
+/// What an instance lets in is what it says, to the call, when it has ended: nothing is lost with the
+/// hours that it leaves behind, and nothing is said that was refused.
+#[tokio::test]
+async fn bursts_in_many_hours_are_no_difference() {
+    let stack = Stack::new();
+    for customer in ["bursts", "mixed"] {
+        stack.customer(customer).await;
+    }
+    add_customer(&stack.at, "refused", "free").await;
+    stack.key("refused", "key_refused").await;
+    let instance = authorizer(&stack.at);
+    let mut begins: jiff::Timestamp = p("2026-11-21T00:00:10Z");
+    for hour in 0..24 {
+        let time = begins.to_string();
+        let let_in = stack.call(&instance, "key_bursts", &time, 100).await;
+        assert_eq!(let_in, 100);
+        let let_in = stack
+            .call(&instance, "key_mixed", &time, 1 + hour % 3)
+            .await;
+        assert_eq!(let_in, 1 + hour % 3);
+        // A hundred an hour, and a thousand a month.
+        let let_in = stack.call(&instance, "key_refused", &time, 105).await;
+        assert_eq!(let_in, if hour < 10 { 100 } else { 0 });
+        begins += 1.hour();
+    }
+    instance.end().await;
+    stack.meter("bursts", DAY, 2_400).await;
+    stack.meter("mixed", DAY, 48).await;
+    stack.meter("refused", DAY, 1_000).await;
+    let report = handle(&stack.app).await.unwrap();
+    assert_eq!(stack.listed(DAY).await, []);
+    let expected = Report {
+        day: p(DAY),
+        customers: 3,
+        admitted: 3_448,
+        metered: 3_448,
+        differences: 0,
+    };
+    assert_eq!(report, expected);
 }
 
 #[tokio::test]

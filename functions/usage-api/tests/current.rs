@@ -2,15 +2,16 @@
 
 use axum::Router;
 use serde_json::{Value, json};
-use tollgate_domain::key::Owner;
+use tollgate_domain::key::{ApiKey, Owner};
 use tollgate_domain::money::MicroUsd;
 use tollgate_domain::usage::{Adjustment, Tally};
-use tollgate_domain::window::Month;
 use tollgate_local_aws::Fault;
 use tollgate_local_aws::fixture::Fixture;
-use tollgate_store::{Claimed, KeyChange, KeyRef, Updated};
+use tollgate_store::{KeyChange, KeyRef, Updated};
 use usage_api::App;
 
+#[path = "../../../shared/web/tests/common/admitted.rs"]
+mod admitted;
 #[path = "../../../shared/web/tests/common/answer.rs"]
 mod answer;
 #[path = "../../../shared/web/tests/common/event.rs"]
@@ -18,6 +19,7 @@ mod event;
 #[path = "../../../shared/web/tests/common/stored.rs"]
 mod stored;
 
+use admitted::{admit, authorizer, make_calls};
 use answer::{call, has_no_other_routes, ignores_the_stage, needs_a_customer};
 use event::Event;
 use stored::{add_customer, add_key, add_usage, adjust, calls, p, plans, stored};
@@ -48,13 +50,10 @@ async fn current(at: &Fixture, customer: &str, plan: &str) -> Value {
     call(&function(at), &event).await.json(200)
 }
 
-/// Lets calls of `customer` in, as the authorizer does, which has one unit left over.
-#[allow(clippy::unwrap_used, reason = "a test that cannot begin has failed")]
-async fn admit(at: &Fixture, customer: &str, calls: u64) {
-    let month = Month::containing(at.clock().now());
-    let mut account = at.store.month_account(&p(customer), month);
-    let claimed = at.store.claim(&mut account, calls + 1, None, calls).await;
-    assert!(matches!(claimed.unwrap(), Claimed::Granted { .. }));
+/// A key of a customer made for it, on a plan that refuses none of a month.
+async fn key(at: &Fixture, customer: &str) -> ApiKey {
+    add_customer(at, customer, "pro").await;
+    add_key(at, Owner::Customer(p(customer)), &format!("key_{customer}")).await
 }
 
 #[tokio::test]
@@ -86,9 +85,10 @@ async fn a_month_without_calls_is_all_zeros() {
 #[tokio::test]
 async fn calls_let_in_and_calls_answered_are_counted_apart() {
     let at = Fixture::at(NOW);
-    admit(&at, "acme", 3).await;
-    admit(&at, "acme", 2).await;
-    admit(&at, "bolt", 7).await;
+    let (acme, bolt) = (key(&at, "acme").await, key(&at, "bolt").await);
+    admit(&at, &acme, 3).await;
+    admit(&at, &acme, 2).await;
+    admit(&at, &bolt, 7).await;
     let tally = Tally {
         calls: 4,
         billable: [(p("pro"), 3)].into(),
@@ -124,13 +124,13 @@ async fn calls_let_in_and_calls_answered_are_counted_apart() {
 #[tokio::test]
 async fn what_comes_after_the_included_calls_depends_on_the_plan() {
     let at = Fixture::at(NOW);
-    admit(&at, "acme", 2).await;
+    admit(&at, &key(&at, "acme").await, 2).await;
     let check =
         async |plan: &str, limit: Value, included: Value, remaining: Value, beyond: &str| {
             let shown = current(&at, "acme", plan).await;
             assert_eq!(shown["plan"], plan);
             let expected = json!({
-                "calls": 2, "reserved": 1, "limit": limit, "included": included,
+                "calls": 2, "reserved": 0, "limit": limit, "included": included,
                 "remaining": remaining, "beyond": beyond,
             });
             assert_eq!(shown["admitted"], expected);
@@ -141,6 +141,24 @@ async fn what_comes_after_the_included_calls_depends_on_the_plan() {
     check("enterprise", none(), none(), none(), "unlimited").await;
 }
 
+#[tokio::test]
+async fn what_an_instance_has_reserved_is_apart_from_what_it_has_let_in() {
+    let at = Fixture::at(NOW);
+    let (acme, instance) = (key(&at, "acme").await, authorizer(&at));
+    assert_eq!(make_calls(&instance, &acme, 50).await, 50);
+    let shown = async || {
+        let admitted = current(&at, "acme", "pro").await["admitted"].take();
+        ["calls", "reserved"].map(|member| admitted[member].as_u64())
+    };
+    let [Some(calls), Some(reserved)] = shown().await else {
+        panic!("no numbers");
+    };
+    assert!(calls <= 50 && 50 <= calls + reserved, "{calls} {reserved}");
+    assert!(reserved > 0, "an instance reserves more than a call");
+    instance.end().await;
+    assert_eq!(shown().await, [Some(50), Some(0)]);
+}
+
 /// The key's own quota, where it has one, is what the authorizer goes by.
 #[tokio::test]
 #[allow(clippy::unwrap_used, reason = "a test that cannot begin has failed")]
@@ -148,16 +166,16 @@ async fn a_keys_own_quota_is_what_is_shown() {
     let check = async |plan: &str, quota: u64, included: u64, beyond: &str| {
         let at = Fixture::at(NOW);
         add_customer(&at, "acme", plan).await;
-        add_key(&at, Owner::Customer(p("acme")), "key_c").await;
+        let key = add_key(&at, Owner::Customer(p("acme")), "key_c").await;
         let change = KeyChange {
             monthly_quota: Some(Some(quota)),
             ..KeyChange::default()
         };
         let changed = at.store.update_key(&KeyRef::Id(p("key_c")), &change).await;
         assert!(matches!(changed.unwrap(), Updated::Done(_)));
-        admit(&at, "acme", 2).await;
+        admit(&at, &key, 2).await;
         let expected = json!({
-            "calls": 2, "reserved": 1, "limit": quota, "included": included,
+            "calls": 2, "reserved": 0, "limit": quota, "included": included,
             "remaining": included - 2, "beyond": beyond,
         });
         let shown = current(&at, "acme", plan).await;
@@ -173,13 +191,14 @@ async fn a_keys_own_quota_is_what_is_shown() {
 #[tokio::test]
 async fn remaining_calls_end_at_zero() {
     let at = Fixture::at(NOW);
-    admit(&at, "acme", 1_000).await;
+    let key = key(&at, "acme").await;
+    admit(&at, &key, 1_000).await;
     assert_eq!(
         current(&at, "acme", "free").await["admitted"]["remaining"],
         0
     );
     at.time.set(p("2026-11-22T11:00:00Z"));
-    admit(&at, "acme", 1).await;
+    admit(&at, &key, 1).await;
     let shown = current(&at, "acme", "free").await;
     assert_eq!(shown["admitted"]["calls"], 1_001);
     assert_eq!(shown["admitted"]["remaining"], 0);
@@ -204,7 +223,7 @@ async fn overage_is_priced_call_by_call_whatever_plan_the_customer_is_on_now() {
 #[tokio::test]
 async fn a_month_begins_and_ends_at_midnight_utc() {
     let at = Fixture::at("2026-10-31T23:59:59.999Z");
-    admit(&at, "acme", 2).await;
+    admit(&at, &key(&at, "acme").await, 2).await;
     add_usage(&at, "acme", "2026-10-31", calls("pro", 100_001)).await;
     let october = current(&at, "acme", "pro").await;
     assert_eq!(october["period"]["month"], "2026-10");

@@ -438,6 +438,7 @@ async fn another_entry_of_the_same_identity_is_set_aside_and_the_first_stands() 
     let first = entry("e-1", "acme", [record(NOW, "/a")]);
     stack.count(&body(&first)).await;
     let counted = stack.items("usage");
+    assert_eq!(counted.len(), 3);
     let rivals = [
         entry("e-1", "acme", [record(NOW, "/b")]),
         entry("e-1", "globex", [record(NOW, "/a")]),
@@ -497,6 +498,7 @@ async fn an_entry_is_the_same_in_another_envelope_and_another_order() {
     stack.count(&body(&entry)).await;
     let usage = stack.items("usage");
     let quarantine = stack.items("quarantine");
+    assert_eq!((usage.len(), quarantine.len()), (3, 1));
     assert!(reordered(&entry).starts_with("{ \"type\""));
     stack.count(&around("e-2", &reordered(&entry))).await;
     let other = json!({ "detail": entry, "replay-name": "again", "id": "e-3" });

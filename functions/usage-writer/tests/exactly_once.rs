@@ -36,6 +36,7 @@ async fn an_entry_delivered_again_changes_nothing() {
     let body = body(&entry("e-1", "acme", records));
     stack.count(&body).await;
     let before = ["usage", "usage-log", "quarantine"].map(|table| stack.items(table));
+    assert_eq!(before.each_ref().map(Vec::len), [4, 1, 1]);
     let copies: Vec<(String, &str)> = (0..20).map(|n| (n.to_string(), body.as_str())).collect();
     stack.at.time.set(p("2026-11-29T10:00:00Z"));
     assert_eq!(deliver(&stack.app, batch(&copies)).await, NONE);

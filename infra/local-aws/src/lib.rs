@@ -25,7 +25,7 @@ pub use queue::{Counts, DeadLetter, MAX_RECEIVES, Message, Queue};
 pub use role::{Permission, Role};
 pub use rusqlite::Error as QueueError;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_credential_types::Credentials;
@@ -47,6 +47,9 @@ pub enum LocalAwsError {
     /// The embedded DynamoDB engine.
     #[error("the embedded DynamoDB engine")]
     Engine(#[from] dynoxide::DynoxideError),
+    /// A file of theirs.
+    #[error("{0} cannot be used as a database; choose another directory")]
+    File(PathBuf, #[source] Box<dyn std::error::Error + Send + Sync>),
     /// What is given as DynamoDB's endpoint is no address.
     #[error("{0} is no endpoint")]
     Url(String, #[source] http::uri::InvalidUri),
@@ -97,8 +100,12 @@ impl LocalAws {
         clock: Clock,
         entropy: Entropy,
     ) -> Result<Self, LocalAwsError> {
-        let engine = engine::Engine::open(&dir.join("dynamodb.sqlite"))?;
-        let queue = Queue::open(&dir.join("queue.sqlite"))?;
+        let path = dir.join("dynamodb.sqlite");
+        let engine = engine::Engine::open(&path);
+        let engine = engine.map_err(|error| LocalAwsError::File(path, error.into()))?;
+        let path = dir.join("queue.sqlite");
+        let queue = Queue::open(&path);
+        let queue = queue.map_err(|error| LocalAwsError::File(path, error.into()))?;
         Ok(Self::of(engine, queue, rule, clock, entropy))
     }
 

@@ -1,5 +1,6 @@
 //! From the queue to the usage-writer: what Lambda's event source mapping does.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use aws_lambda_events::sqs::SqsEvent;
@@ -11,17 +12,22 @@ use tollgate_local_aws::{LocalAws, Message, QueueError};
 
 /// How often the queue is looked at.
 const POLL: Duration = Duration::from_millis(200);
-/// How long messages that failed wait for their next delivery.
-const RETRY_WAIT: Duration = Duration::from_secs(1);
 
 pub(crate) struct Consumer {
     aws: LocalAws,
     writer: usage_writer::App,
     batch_size: usize,
     window: Duration,
-    /// Held while a batch is out, so that a drain does not miss it.
-    delivering: Mutex<()>,
+    visibility_timeout: Duration,
+    /// Locked while a batch is out, so that a drain does not miss it.
+    failed: Mutex<VecDeque<Failed>>,
     stop: Notify,
+}
+
+/// Messages whose delivery failed, and when they are delivered again.
+struct Failed {
+    until: Instant,
+    ids: Vec<i64>,
 }
 
 /// What a drain did.
@@ -41,13 +47,15 @@ impl Consumer {
         writer: usage_writer::App,
         batch_size: usize,
         window: Duration,
+        visibility_timeout: Duration,
     ) -> Self {
         Self {
             aws,
             writer,
             batch_size,
             window,
-            delivering: Mutex::new(()),
+            visibility_timeout,
+            failed: Mutex::default(),
             stop: Notify::new(),
         }
     }
@@ -77,10 +85,8 @@ impl Consumer {
                 continue;
             }
             waiting_since = None;
-            match self.deliver().await {
-                Ok(outcome) if outcome.failed == 0 => {}
-                Ok(_) => tokio::time::sleep(RETRY_WAIT).await,
-                Err(error) => tracing::error!(%error, "the queue cannot be used"),
+            if let Err(error) = self.deliver(Some(Instant::now())).await {
+                tracing::error!(%error, "the queue cannot be used");
             }
         }
     }
@@ -95,7 +101,7 @@ impl Consumer {
     pub(crate) async fn drain(&self) -> Result<Drained, QueueError> {
         let mut total = Drained::default();
         loop {
-            let outcome = self.deliver().await?;
+            let outcome = self.deliver(None).await?;
             if outcome == Drained::default() {
                 return Ok(total);
             }
@@ -105,28 +111,33 @@ impl Consumer {
         }
     }
 
-    /// Delivers one batch.
-    async fn deliver(&self) -> Result<Drained, QueueError> {
-        let _delivering = self.delivering.lock().await;
+    /// Delivers one batch, in which may be what failed before and has waited until `now`, or what
+    /// failed at any time.
+    async fn deliver(&self, now: Option<Instant>) -> Result<Drained, QueueError> {
+        let mut failed = self.failed.lock().await;
         let queue = self.aws.queue();
+        let mut outcome = Drained::default();
+        while let Some(due) = failed.pop_front_if(|it| now.is_none_or(|now| it.until <= now)) {
+            outcome.dead_lettered += queue.put_back(&due.ids)?;
+        }
         let messages = queue.receive(self.batch_size)?;
         if messages.is_empty() {
-            return Ok(Drained::default());
+            return Ok(outcome);
         }
-        let failed = self.invoke(&messages).await;
-        let (mut done, mut again) = (Vec::new(), Vec::new());
-        for message in &messages {
-            match failed.contains(&message.id.to_string()) {
-                true => again.push(message.id),
-                false => done.push(message.id),
-            }
-        }
+        let refused = self.invoke(&messages).await;
+        let ids = messages.iter().map(|message| message.id);
+        let (again, done): (Vec<i64>, Vec<i64>) =
+            ids.partition(|id| refused.contains(&id.to_string()));
         queue.delete(&done)?;
-        Ok(Drained {
-            delivered: done.len(),
-            failed: again.len(),
-            dead_lettered: queue.put_back(&again)?,
-        })
+        outcome.delivered = done.len();
+        outcome.failed = again.len();
+        if !again.is_empty() {
+            failed.push_back(Failed {
+                until: Instant::now() + self.visibility_timeout,
+                ids: again,
+            });
+        }
+        Ok(outcome)
     }
 
     /// Hands a batch to the usage-writer; returns the ids of the messages that failed.
@@ -161,5 +172,83 @@ impl Consumer {
             // A panic fails the invocation, and so the whole batch.
             Err(_) => all().collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tollgate_domain::plan::Catalog;
+    use tollgate_local_aws::fixture::Fixture;
+    use tollgate_local_aws::{Counts, Fault, MAX_RECEIVES};
+    use tollgate_runtime::Metrics;
+    use tollgate_store::Spread;
+
+    use super::*;
+
+    const WINDOW: Duration = Duration::from_secs(5);
+    const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(180);
+
+    fn consumer(at: &Fixture) -> Arc<Consumer> {
+        let writer = usage_writer::App {
+            store: at.store.clone(),
+            spread: Spread::default(),
+            owners: usage_writer::Owners::default(),
+            plans: Catalog::shipped().unwrap(),
+            clock: at.clock(),
+            metrics: Metrics::none(),
+        };
+        let (aws, timeout) = (at.aws.clone(), VISIBILITY_TIMEOUT);
+        Arc::new(Consumer::new(aws, writer, 100, WINDOW, timeout))
+    }
+
+    // Where time is paused it goes on as soon as all wait.
+    #[tokio::test(start_paused = true)]
+    async fn what_fails_is_delivered_again_after_the_visibility_timeout() {
+        let at = Fixture::at("2026-11-22T10:00:00Z");
+        let consumer = consumer(&at);
+        // What is no usage event is quarantined, and so dealt with, if the store is up.
+        at.aws.queue().send(&["{}".to_owned()]).unwrap();
+        at.aws.inject(|_| Fault::RequestLost);
+        let running = Arc::clone(&consumer);
+        let running = tokio::spawn(async move { running.run().await });
+        tokio::time::sleep(VISIBILITY_TIMEOUT * (MAX_RECEIVES - 2)).await;
+        at.aws.heal();
+        tokio::time::sleep(VISIBILITY_TIMEOUT + 2 * WINDOW).await;
+        assert_eq!(at.aws.queue().counts().unwrap(), Counts::default());
+
+        at.aws.queue().send(&["{}".to_owned()]).unwrap();
+        at.aws.inject(|_| Fault::RequestLost);
+        tokio::time::sleep((VISIBILITY_TIMEOUT + 2 * WINDOW) * (MAX_RECEIVES + 1)).await;
+        let dead = Counts { queued: 0, dead: 1 };
+        assert_eq!(at.aws.queue().counts().unwrap(), dead);
+        consumer.stop();
+        running.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drain_does_not_wait_for_what_failed() {
+        let at = Fixture::at("2026-11-22T10:00:00Z");
+        let consumer = consumer(&at);
+        at.aws.queue().send(&["{}".to_owned()]).unwrap();
+        at.aws.inject(|_| Fault::RequestLost);
+        let began = Instant::now();
+        consumer.deliver(Some(began)).await.unwrap();
+        let waiting = consumer.deliver(Some(began)).await.unwrap();
+        assert_eq!(waiting, Drained::default());
+        at.aws.heal();
+        let drained = Drained {
+            delivered: 1,
+            ..Drained::default()
+        };
+        assert_eq!(consumer.drain().await.unwrap(), drained);
+
+        at.aws.queue().send(&["{}".to_owned()]).unwrap();
+        at.aws.inject(|_| Fault::RequestLost);
+        let drained = consumer.drain().await.unwrap();
+        let failed = MAX_RECEIVES as usize;
+        assert_eq!((drained.failed, drained.dead_lettered), (failed, 1));
+        assert!(began.elapsed() < VISIBILITY_TIMEOUT);
     }
 }

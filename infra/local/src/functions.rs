@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::convert::Infallible;
 
 use axum::body::Body;
+use aws_types::SdkConfig;
 use axum::response::Response;
 use lambda_http::Request;
 use tollgate_domain::key::KeyFormat;
@@ -26,6 +27,14 @@ pub(crate) struct Function {
     pub(crate) service: BoxCloneSyncService<Request, Response, Infallible>,
     /// Metered functions only: flushed after each call.
     pub(crate) emitter: Option<Emitter>,
+}
+
+/// The authorizer, twice.
+pub(crate) struct Authorizers {
+    /// Decides calls.
+    pub(crate) of_calls: authorizer::App,
+    /// Says whose key it is, and counts no call.
+    pub(crate) of_keys: authorizer::App,
 }
 
 /// What all functions are made of.
@@ -73,22 +82,34 @@ impl Parts {
         Ok(config::key_format(&Env::of(variables))?)
     }
 
-    pub(crate) fn authorizer(&self) -> Result<authorizer::App, StartError> {
+    pub(crate) fn authorizers(&self) -> Result<Authorizers, StartError> {
         let mut given = self.given("AuthorizerFunction")?;
         given.sdk = authorizer::single_requests(given.sdk);
-        let settings = authorizer::Settings {
+        let of_calls = authorizer::Settings {
             plans: config::plans(&given.env)?,
             uncounted: config::uncounted_routes(&given.env)?,
             key_cache: config::key_cache(&given.env)?,
             stale_keys: config::stale_keys(&given.env)?,
         };
-        let clock = self.clock.clone();
-        Ok(authorizer::App::new(
-            given.store()?,
-            settings,
-            clock,
-            Metrics::none(),
-        ))
+        let of_keys = authorizer::Settings {
+            // What all routes begin with.
+            uncounted: vec![String::new()],
+            ..of_calls.clone()
+        };
+        let app = |settings| {
+            let clock = self.clock.clone();
+            let store = given.store()?;
+            Ok::<_, StartError>(authorizer::App::new(
+                store,
+                settings,
+                clock,
+                Metrics::none(),
+            ))
+        };
+        Ok(Authorizers {
+            of_calls: app(of_calls)?,
+            of_keys: app(of_keys)?,
+        })
     }
 
     pub(crate) fn usage_writer(&self) -> Result<usage_writer::App, StartError> {

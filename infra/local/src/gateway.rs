@@ -3,31 +3,33 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use http::header::{ALLOW, HeaderName, HeaderValue};
 use http::request::Parts as RequestParts;
 use http::{HeaderMap, StatusCode, Uri};
-use http_body_util::{BodyExt, Limited};
 use jiff::Timestamp;
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
+use tokio_util::task::TaskTracker;
 use tollgate_runtime::{Clock, Entropy};
 use tollgate_web::Problem;
 use tower::ServiceExt;
 
-use crate::functions::{Function, Parts};
+use crate::bodies::{self, Bodies, Held, Unreadable};
+use crate::functions::{Authorizers, Function, Parts};
 use crate::product::StartError;
 use crate::template::{GatewayResponse, Route, Template};
 
-/// API Gateway's bound on a body.
-const MAX_BODY: usize = 10 * 1024 * 1024;
 /// API Gateway's bound on an integration.
 const INTEGRATION_TIMEOUT: Duration = Duration::from_secs(29);
+/// The id of requests to the local product's own routes.
+pub(crate) const LOCAL: &str = "local";
 /// What the policies of the authorizer speak of.
 const API_ARN: &str = "arn:aws:execute-api:us-east-1:000000000000:local";
 
@@ -35,7 +37,10 @@ pub(crate) struct Gateway {
     stage: String,
     routes: Vec<(Route, Function)>,
     responses: BTreeMap<String, GatewayResponse>,
-    authorizer: authorizer::App,
+    authorizers: Authorizers,
+    pub(crate) bodies: Bodies,
+    /// Calls under way, each of which goes on to its end whether or not its caller waits.
+    calls: TaskTracker,
     clock: Clock,
     entropy: Entropy,
     /// A text of the user's own that stands for a real key.
@@ -103,17 +108,25 @@ impl Gateway {
             stage: template.stage.clone(),
             routes: routes.collect(),
             responses: template.responses.clone(),
-            authorizer: parts.authorizer()?,
+            authorizers: parts.authorizers()?,
+            bodies: Bodies::new(),
+            calls: TaskTracker::new(),
             clock: parts.clock.clone(),
             entropy: parts.entropy.clone(),
             alias,
         })
     }
 
+    /// Waits for the calls that are under way.
+    pub(crate) async fn finish_calls(&self) {
+        self.calls.close();
+        self.calls.wait().await;
+    }
+
     /// Ends the functions' instances, as Lambda ends them: what the authorizer has reserved goes back, and
     /// metered functions flush for the last time.
     pub(crate) async fn end(&self) {
-        self.authorizer.end().await;
+        self.authorizers.of_calls.end().await;
         for (_, function) in &self.routes {
             if let Some(emitter) = &function.emitter {
                 emitter.close().await;
@@ -122,14 +135,14 @@ impl Gateway {
     }
 
     /// Answers a request as the deployed API would.
-    pub(crate) async fn handle(&self, request: axum::extract::Request) -> Response {
+    pub(crate) async fn handle(self: &Arc<Self>, request: axum::extract::Request) -> Response {
         let request_id = self.request_id();
         let now = self.clock.now();
         let (mut parts, body) = request.into_parts();
         if let Some(alias) = &self.alias {
             alias.replace_in(&mut parts.headers);
         }
-        let outcome = self.answer(&parts, body, &request_id, now).await;
+        let outcome = self.receive(&parts, body, &request_id, now).await;
         let mut response = outcome.unwrap_or_else(|own| self.own(own, &request_id, &Map::new()));
         if let Ok(id) = HeaderValue::from_str(&request_id) {
             let name = HeaderName::from_static("x-amzn-requestid");
@@ -138,8 +151,9 @@ impl Gateway {
         response
     }
 
-    async fn answer(
-        &self,
+    /// Reads a request and answers it.
+    async fn receive(
+        self: &Arc<Self>,
         parts: &RequestParts,
         body: Body,
         request_id: &str,
@@ -157,15 +171,109 @@ impl Gateway {
             }
             Err(_) => return Err(Own::MissingAuthenticationToken),
         };
-        let body = read(body).await?;
         let event = self.event(parts, &matched, request_id, now);
-        let context = match self.authorize(&event).await? {
-            Decision::Allow(context) => context,
-            Decision::Deny(context) => {
-                return Ok(self.own(Own::AccessDenied, request_id, &context));
-            }
+        // Whoever has no good key fills no memory with a large body.
+        if !bodies::is_small(&body)
+            && let Some(refusal) = self.refusal_of_key(&event, request_id).await
+        {
+            bodies::discard(body).await;
+            return refusal;
+        }
+        let body = match self.bodies.read(body).await {
+            Ok(body) => body,
+            Err(Unreadable::TooLarge) => return Err(Own::RequestTooLarge),
+            Err(Unreadable::Broken) => return Ok(unreadable().render(request_id)),
         };
-        invoke(matched.function, &event.into_proxy(context, &body)).await
+        // From here on the call counts. Whoever hangs up now has made it all the same.
+        let (this, function) = (Arc::clone(self), matched.function.clone());
+        let request_id = request_id.to_owned();
+        let call = self
+            .calls
+            .spawn(async move { this.answer(&function, event, body, &request_id).await });
+        call.await.map_err(|_| Own::IntegrationFailure)?
+    }
+
+    /// What is answered to a caller whose key is not good.
+    async fn refusal_of_key(
+        &self,
+        event: &Event,
+        request_id: &str,
+    ) -> Option<Result<Response, Own>> {
+        match authorize(&self.authorizers.of_keys, event).await {
+            Ok(Decision::Allow(_)) => None,
+            Ok(Decision::Deny(context)) => {
+                Some(Ok(self.own(Own::AccessDenied, request_id, &context)))
+            }
+            Err(own) => Some(Err(own)),
+        }
+    }
+
+    /// Decides a call, and hands it to its function.
+    async fn answer(
+        &self,
+        function: &Function,
+        event: Event,
+        body: Held,
+        request_id: &str,
+    ) -> Result<Response, Own> {
+        match authorize(&self.authorizers.of_calls, &event).await? {
+            Decision::Allow(context) => {
+                self.invoke(function, &event.into_proxy(context, &body.bytes))
+                    .await
+            }
+            Decision::Deny(context) => Ok(self.own(Own::AccessDenied, request_id, &context)),
+        }
+    }
+
+    /// Calls a function with a proxy event, and then does what its internal extension would.
+    async fn invoke(&self, function: &Function, event: &Value) -> Result<Response, Own> {
+        let request = lambda_http::request::from_str(&event.to_string())
+            .map_err(|_| Own::IntegrationFailure)?;
+        let Function { service, emitter } = function.clone();
+        let running = self.calls.spawn(service.oneshot(request));
+        let outcome = tokio::time::timeout(INTEGRATION_TIMEOUT, running).await;
+        // In Lambda the answer does not wait for this. Here it does, so that whatever was answered
+        // has been handed to the bus even if the process is killed the moment after.
+        if let Some(emitter) = emitter {
+            emitter.flush().await;
+        }
+        match outcome {
+            Err(_) => Err(Own::IntegrationTimeout),
+            Ok(Err(_)) => Err(Own::IntegrationFailure),
+            Ok(Ok(Ok(response))) => Ok(response),
+            Ok(Ok(Err(never))) => match never {},
+        }
+    }
+
+    /// Calls a function of the local product's own, which has no authorizer in front of it.
+    pub(crate) async fn handle_local(
+        self: &Arc<Self>,
+        function: &Function,
+        request: axum::extract::Request,
+    ) -> Response {
+        let (parts, body) = request.into_parts();
+        let body = match self.bodies.read(body).await {
+            Ok(body) => body,
+            Err(Unreadable::TooLarge) => return Problem::body_too_large().render(LOCAL),
+            Err(Unreadable::Broken) => return unreadable().render(LOCAL),
+        };
+        let (headers, multi_headers) = header_maps(&parts.headers);
+        let event = Event(json!({
+            "path": parts.uri.path(),
+            "httpMethod": parts.method.as_str(),
+            "headers": headers,
+            "multiValueHeaders": multi_headers,
+            "requestContext": { "requestId": LOCAL, "httpMethod": parts.method.as_str() },
+        }));
+        let event = event.into_proxy(Map::new(), &body.bytes);
+        let (this, function) = (Arc::clone(self), function.clone());
+        let call = self
+            .calls
+            .spawn(async move { this.invoke(&function, &event).await });
+        match call.await {
+            Ok(Ok(response)) => response,
+            Ok(Err(_)) | Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+        }
     }
 
     /// The route of a request, or the methods that its path has instead.
@@ -241,30 +349,6 @@ impl Gateway {
         }))
     }
 
-    async fn authorize(&self, event: &Event) -> Result<Decision, Own> {
-        let event = event.to_authorizer(&self.stage).to_string();
-        let app = self.authorizer.clone();
-        let decision = tokio::spawn(async move {
-            let request = serde_json::from_str(&event).map_err(|_| Own::AuthorizerFailure)?;
-            Ok(authorizer::handle(&app, &request).await)
-        });
-        let decision = decision.await;
-        // A panic ends the invocation, and the gateway sees an error.
-        let answer = match decision.map_err(|_| Own::AuthorizerFailure)?? {
-            Ok(answer) => answer,
-            Err(refused) if refused.to_string() == "Unauthorized" => return Err(Own::Unauthorized),
-            Err(_) => return Err(Own::AuthorizerFailure),
-        };
-        let answer = serde_json::to_value(answer).map_err(|_| Own::AuthorizerFailure)?;
-        let mut context = answer["context"].as_object().cloned().unwrap_or_default();
-        context.insert("principalId".to_owned(), answer["principalId"].clone());
-        match answer["policyDocument"]["Statement"][0]["Effect"].as_str() {
-            Some("Allow") => Ok(Decision::Allow(context)),
-            Some("Deny") => Ok(Decision::Deny(context)),
-            _ => Err(Own::AuthorizerFailure),
-        }
-    }
-
     /// An answer of the gateway's own, as the template words it.
     fn own(&self, own: Own, request_id: &str, context: &Map<String, Value>) -> Response {
         let (name, mut status) = own.name_and_status();
@@ -313,17 +397,18 @@ enum Decision {
 struct Event(Value);
 
 impl Event {
-    fn to_authorizer(&self, stage: &str) -> Value {
+    fn to_authorizer(&self) -> Value {
         let mut event = self.0.clone();
-        let (method, path) = (&event["httpMethod"], &event["path"]);
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let arn = format!("{API_ARN}/{stage}/{}{}", text(method), text(path));
+        let stage = text(&event["requestContext"]["stage"]);
+        let (method, path) = (text(&event["httpMethod"]), text(&event["path"]));
+        let arn = format!("{API_ARN}/{stage}/{method}{path}");
         event["type"] = "REQUEST".into();
         event["methodArn"] = arn.into();
         event
     }
 
-    fn into_proxy(self, context: Map<String, Value>, body: &Bytes) -> Value {
+    fn into_proxy(self, context: Map<String, Value>, body: &[u8]) -> Value {
         let mut event = self.0;
         event["requestContext"]["authorizer"] = context.into();
         let (body, encoded) = match std::str::from_utf8(body) {
@@ -356,56 +441,33 @@ impl KeyAlias {
     }
 }
 
-async fn read(body: Body) -> Result<Bytes, Own> {
-    match Limited::new(body, MAX_BODY).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(_) => Err(Own::RequestTooLarge),
-    }
-}
-
-/// Calls a function with a proxy event, and then does what its internal extension would.
-async fn invoke(function: &Function, event: &Value) -> Result<Response, Own> {
-    let request =
-        lambda_http::request::from_str(&event.to_string()).map_err(|_| Own::IntegrationFailure)?;
-    let Function { service, emitter } = function.clone();
-    // As in Lambda, a caller who does not wait for the answer ends nothing of this.
-    let invoked = tokio::spawn(async move {
-        let running = tokio::spawn(service.oneshot(request));
-        let outcome = tokio::time::timeout(INTEGRATION_TIMEOUT, running).await;
-        // In Lambda the answer does not wait for this. Here it does, so that whatever was answered
-        // has been handed to the bus even if the process is killed the moment after.
-        if let Some(emitter) = emitter {
-            emitter.flush().await;
-        }
-        outcome
+/// Asks an authorizer.
+async fn authorize(app: &authorizer::App, event: &Event) -> Result<Decision, Own> {
+    let event = event.to_authorizer().to_string();
+    let app = app.clone();
+    let decision = tokio::spawn(async move {
+        let request = serde_json::from_str(&event).map_err(|_| Own::AuthorizerFailure)?;
+        Ok(authorizer::handle(&app, &request).await)
     });
-    match invoked.await {
-        Ok(Err(_)) => Err(Own::IntegrationTimeout),
-        Err(_) | Ok(Ok(Err(_))) => Err(Own::IntegrationFailure),
-        Ok(Ok(Ok(Ok(response)))) => Ok(response),
-        Ok(Ok(Ok(Err(never)))) => match never {},
+    let decision = decision.await;
+    // A panic ends the invocation, and the gateway sees an error.
+    let answer = match decision.map_err(|_| Own::AuthorizerFailure)?? {
+        Ok(answer) => answer,
+        Err(refused) if refused.to_string() == "Unauthorized" => return Err(Own::Unauthorized),
+        Err(_) => return Err(Own::AuthorizerFailure),
+    };
+    let answer = serde_json::to_value(answer).map_err(|_| Own::AuthorizerFailure)?;
+    let mut context = answer["context"].as_object().cloned().unwrap_or_default();
+    context.insert("principalId".to_owned(), answer["principalId"].clone());
+    match answer["policyDocument"]["Statement"][0]["Effect"].as_str() {
+        Some("Allow") => Ok(Decision::Allow(context)),
+        Some("Deny") => Ok(Decision::Deny(context)),
+        _ => Err(Own::AuthorizerFailure),
     }
 }
 
-/// Calls a function of the local product's own, which has no authorizer in front of it.
-pub(crate) async fn invoke_local(function: &Function, request: axum::extract::Request) -> Response {
-    let (parts, body) = request.into_parts();
-    let Ok(body) = read(body).await else {
-        return Problem::body_too_large().render("");
-    };
-    let (headers, multi_headers) = header_maps(&parts.headers);
-    let event = Event(json!({
-        "path": parts.uri.path(),
-        "httpMethod": parts.method.as_str(),
-        "headers": headers,
-        "multiValueHeaders": multi_headers,
-        "requestContext": { "requestId": "local", "httpMethod": parts.method.as_str() },
-    }));
-    let event = event.into_proxy(Map::new(), &body);
-    match invoke(function, &event).await {
-        Ok(response) => response,
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-    }
+fn unreadable() -> Problem {
+    Problem::bad_request("The body did not come whole, or not as HTTP has it.")
 }
 
 /// The parameters of `path` if it is one of `template`'s, decoded.

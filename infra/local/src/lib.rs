@@ -4,7 +4,9 @@
 //! hands real API Gateway events to the handlers that run in Lambda. Underneath are the real AWS
 //! SDK clients, answered by the embedded services of `tollgate-local-aws`.
 
+mod bodies;
 pub mod client;
+mod connections;
 mod consumer;
 pub mod crash;
 pub mod demo;
@@ -13,5 +15,6 @@ mod gateway;
 mod local_api;
 mod local_clock;
 pub mod product;
+mod same_origin;
 pub mod soak;
 pub mod template;

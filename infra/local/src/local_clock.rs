@@ -1,6 +1,8 @@
 //! The local product's clock: the machine's, moved by as much as the user likes.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
@@ -14,24 +16,29 @@ pub(crate) struct LocalClock {
     file: Option<PathBuf>,
 }
 
-/// The instant is beyond the calendar.
+/// Why the clock cannot be set, or taken up where it was.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClockError {
     #[error("that is beyond the calendar")]
     Range,
-    #[error("the clock's file")]
-    File(#[from] std::io::Error),
+    #[error("{0} cannot be read or written")]
+    File(PathBuf, #[source] std::io::Error),
+    #[error(
+        "{0} should hold by how many milliseconds this clock is ahead of the machine's, and does \
+         not; write the number into it (0 for a clock that was never moved), or choose another \
+         directory with --data"
+    )]
+    Content(PathBuf),
 }
 
 impl LocalClock {
     pub(crate) fn new(file: Option<PathBuf>) -> Result<Self, ClockError> {
-        let stored = match &file {
-            Some(file) if file.exists() => std::fs::read_to_string(file)?,
-            _ => "0".to_owned(),
+        let offset = match &file {
+            Some(file) => stored_in(file)?,
+            None => SignedDuration::ZERO,
         };
-        let offset_ms = stored.trim().parse().map_err(|_| ClockError::Range)?;
         Ok(Self {
-            offset: Arc::new(Mutex::new(SignedDuration::from_millis(offset_ms))),
+            offset: Arc::new(Mutex::new(offset)),
             file,
         })
     }
@@ -58,18 +65,10 @@ impl LocalClock {
     }
 
     fn store(&self, offset: SignedDuration) -> Result<(), ClockError> {
-        // A month of room keeps every computation with windows inside the calendar.
-        let room = SignedDuration::from_hours(24 * 62);
-        for edge in [offset.checked_add(room), offset.checked_sub(room)] {
-            let edge = edge.ok_or(ClockError::Range)?;
-            let now = Clock::system().now();
-            now.checked_add(edge).map_err(|_| ClockError::Range)?;
-        }
+        check(offset)?;
         if let Some(file) = &self.file {
-            // A process that is killed in the midst of this leaves the one or the other.
-            let new = file.with_extension("new");
-            std::fs::write(&new, offset.as_millis().to_string())?;
-            std::fs::rename(new, file)?;
+            let written = replace(file, &offset.as_millis().to_string());
+            written.map_err(|error| ClockError::File(file.clone(), error))?;
         }
         *self.offset() = offset;
         Ok(())
@@ -78,4 +77,38 @@ impl LocalClock {
     fn offset(&self) -> MutexGuard<'_, SignedDuration> {
         self.offset.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn stored_in(file: &Path) -> Result<SignedDuration, ClockError> {
+    let content = || ClockError::Content(file.to_owned());
+    let stored = match std::fs::read(file) {
+        Ok(stored) => String::from_utf8(stored).map_err(|_| content())?,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(SignedDuration::ZERO),
+        Err(error) => return Err(ClockError::File(file.to_owned(), error)),
+    };
+    let offset_ms = stored.trim().parse().map_err(|_| content())?;
+    let offset = SignedDuration::from_millis(offset_ms);
+    check(offset).map_err(|_| content())?;
+    Ok(offset)
+}
+
+/// Checks that computations with windows stay inside the calendar: there is a month of room.
+fn check(offset: SignedDuration) -> Result<(), ClockError> {
+    let room = SignedDuration::from_hours(24 * 62);
+    let now = Clock::system().now();
+    for edge in [offset.checked_add(room), offset.checked_sub(room)] {
+        let edge = edge.ok_or(ClockError::Range)?;
+        now.checked_add(edge).map_err(|_| ClockError::Range)?;
+    }
+    Ok(())
+}
+
+/// Replaces a file's content as a whole: whenever the process or the machine ends, the old one or
+/// the new one is there.
+fn replace(file: &Path, content: &str) -> std::io::Result<()> {
+    let new = file.with_extension("new");
+    let mut written = File::create(&new)?;
+    written.write_all(content.as_bytes())?;
+    written.sync_all()?;
+    std::fs::rename(new, file)
 }

@@ -14,7 +14,8 @@ use clap::{Args, Parser, Subcommand};
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 use tollgate_local::product::{self, AdminKey, Options, Running};
-use tollgate_local::{crash, demo, product::StartError, soak};
+use tollgate_local::soak::{self, outage};
+use tollgate_local::{crash, demo, product::StartError};
 use tollgate_runtime::{Chain, env};
 
 /// Tollgate on one machine: gates, meters and bills an HTTP API, with no account, container or
@@ -39,7 +40,7 @@ enum Command {
     /// Plays the whole story over HTTP on a free port and an empty store, and checks each step.
     Demo,
     /// Makes mixed traffic while keys are revoked, expire and change plans, and checks that no
-    /// change takes effect later than it may.
+    /// change takes effect later than it may; or traffic while the store is down.
     Soak(SoakArgs),
     /// Kills the program at random moments under load, starts it again on the same data, and checks
     /// that every call answered 200 is metered exactly once.
@@ -51,6 +52,11 @@ struct SoakArgs {
     /// How long.
     #[arg(long, default_value_t = 10)]
     minutes: u64,
+    /// Instead, lets the store be down for so long, and checks that what plans promise of that time
+    /// is kept, that no limit is exceeded, and that afterwards admitted calls are metered ones.
+    #[arg(long, conflicts_with = "minutes")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=outage::LONGEST_MINUTES))]
+    outage_minutes: Option<u64>,
     /// Writes the figures to this file.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -136,6 +142,11 @@ async fn main() -> ExitCode {
 }
 
 async fn soak(args: SoakArgs) -> Result<ExitCode, soak::Failed> {
+    if let Some(minutes) = args.outage_minutes {
+        let down = Duration::from_secs(60 * minutes);
+        let report = outage::run(down, outage::AROUND).await?;
+        return Ok(tell(&report.to_json(), &report.violations, args.json)?);
+    }
     let lasts = Duration::from_secs(60 * args.minutes);
     let report = soak::run(lasts).await?;
     Ok(tell(&report.to_json(), &report.violations, args.json)?)

@@ -29,11 +29,14 @@ use tollgate_runtime::Entropy;
 use tollgate_runtime::config::InvalidConfig;
 use tollgate_store::{Created, NewKey, Store, StoreError};
 
+use crate::bodies::Unreadable;
+use crate::connections;
 use crate::consumer::Consumer;
 use crate::functions::{self, Function, Parts};
 use crate::gateway::{self, Gateway, KeyAlias};
 use crate::local_api;
 use crate::local_clock::{ClockError, LocalClock};
+use crate::same_origin;
 use crate::template::Template;
 
 /// What the local product is called as a stack.
@@ -44,8 +47,6 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The one call that the bus takes, as the AWS protocol names it.
 const PUT_EVENTS: &str = "AWSEvents.PutEvents";
-/// Bytes read of such a call: the bus's own bound, and some more to tell that it is exceeded.
-const MAX_PUT_EVENTS: usize = 2 * 1024 * 1024;
 
 /// How to start.
 #[derive(Debug, Clone, Default)]
@@ -74,9 +75,9 @@ pub enum StartError {
     /// Another process uses it.
     #[error("{0} is in use by another process; choose another directory with --data")]
     InUse(PathBuf),
-    /// The admin key.
-    #[error("the admin key must be 1 to 128 visible ASCII characters")]
-    AdminKey,
+    /// The admin key that is given.
+    #[error("the admin key that is given by TOLLGATE_ADMIN_KEY or --admin-key cannot be used")]
+    AdminKey(#[from] UnusableAdminKey),
     /// The configuration.
     #[error(transparent)]
     Config(#[from] InvalidConfig),
@@ -98,6 +99,43 @@ pub enum StartError {
     /// Randomness.
     #[error("the operating system has no randomness to give")]
     Entropy(#[from] rand::rngs::SysError),
+}
+
+/// Why an admin key that is given cannot be the one of this start, and what to give.
+#[derive(Debug, thiserror::Error)]
+pub enum UnusableAdminKey {
+    /// No header field could hold it.
+    #[error("it must be 1 to 128 visible ASCII characters")]
+    Unsendable,
+    /// A key that was not copied whole, or mistyped.
+    #[error(
+        "it begins like a key and is none; copy the key again, or make up a text that begins \
+         otherwise"
+    )]
+    Mistyped,
+    /// A customer's key.
+    #[error(
+        "{0}… is a customer's key; give the admin key, or none to go on with the one that was made \
+         at the first start"
+    )]
+    OfACustomer(KeyPrefix),
+    /// A key that no longer works.
+    #[error("{0}… is revoked or has expired; give another, or a text that you make up")]
+    Ended(KeyPrefix),
+    /// A key of which another shows the same beginning.
+    #[error("{0}… is how another key begins; give another")]
+    Taken(KeyPrefix),
+    /// A key of another data directory, most likely.
+    #[error(
+        "{given}… is not known in this data directory, whose admin key is {known}…; give that one, \
+         none, or a text that you make up, or choose the key's own directory with --data"
+    )]
+    OfElsewhere {
+        /// What was given.
+        given: KeyPrefix,
+        /// What there is.
+        known: KeyPrefix,
+    },
 }
 
 /// The admin key of a running product.
@@ -135,7 +173,7 @@ pub struct Running {
     /// The functions' roles, which know what was asked of them.
     pub roles: Vec<Role>,
     stop: oneshot::Sender<()>,
-    server: JoinHandle<std::io::Result<()>>,
+    server: JoinHandle<()>,
     gateway: Arc<Gateway>,
     deliveries: JoinHandle<()>,
     consumer: Arc<Consumer>,
@@ -193,6 +231,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         parts.usage_writer()?,
         template.batch_size,
         Duration::from_secs(template.batch_window_s),
+        Duration::from_secs(template.visibility_timeout_s),
     ));
     let local = local_api::routes(local_api::App {
         local_clock,
@@ -215,14 +254,10 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         .with_state(doors);
 
     let (stop, stopped) = oneshot::channel::<()>();
-    let server = tokio::spawn(async move {
-        axum::serve(listener, routes)
-            .with_graceful_shutdown(async move {
-                // A sender that is dropped stops the server as well.
-                let _ = stopped.await;
-            })
-            .await
-    });
+    let server = tokio::spawn(connections::serve(listener, routes, async {
+        // A sender that is dropped stops the server as well.
+        let _ = stopped.await;
+    }));
     let running = Arc::clone(&consumer);
     let deliveries = tokio::spawn(async move { running.run().await });
     Ok(Running {
@@ -248,15 +283,19 @@ impl Running {
     /// When the server had failed.
     pub async fn stop(self) -> std::io::Result<()> {
         let _ = self.stop.send(());
-        let served = tokio::time::timeout(STOP_TIMEOUT, self.server).await;
+        let served = async {
+            let served = self.server.await;
+            self.gateway.finish_calls().await;
+            served
+        };
+        // Whoever has not sent their request by then does not keep the process alive.
+        let served = tokio::time::timeout(STOP_TIMEOUT, served).await;
         self.gateway.end().await;
         self.consumer.stop();
         let _ = self.deliveries.await;
         match served {
-            Ok(Ok(outcome)) => outcome,
             Ok(Err(panic)) => Err(std::io::Error::other(panic)),
-            // Whoever has not sent their request by now does not keep the process alive.
-            Err(_) => Ok(()),
+            Ok(Ok(())) | Err(_) => Ok(()),
         }
     }
 }
@@ -279,37 +318,36 @@ async fn admin_key(
     store: &Store,
     given: Option<String>,
 ) -> Result<(AdminKey, Option<KeyAlias>), StartError> {
+    let format = parts.key_format()?;
     if let Some(text) = given {
         let visible = text.bytes().all(|byte| byte.is_ascii_graphic());
         if !visible || text.is_empty() || text.len() > 128 {
-            return Err(StartError::AdminKey);
+            return Err(UnusableAdminKey::Unsendable.into());
         }
         if let Ok(key) = ApiKey::parse(&text) {
-            store_admin_key(parts, store, &key).await?;
+            if !is_admin_key(parts, store, &key).await? {
+                may_become_admin_key(parts, store, &key).await?;
+                store_admin_key(parts, store, &key).await?;
+            }
             return Ok((AdminKey::Given(text), None));
+        }
+        if format.begins(&text) {
+            return Err(UnusableAdminKey::Mistyped.into());
         }
         // The same text stands for the same key at every start.
         let seed = Sha256::digest(&text).into();
-        let key = parts
-            .key_format()?
-            .generate(key::Role::Admin, &mut StdRng::from_seed(seed));
-        store_admin_key(parts, store, &key).await?;
+        let key = format.generate(key::Role::Admin, &mut StdRng::from_seed(seed));
+        if !is_admin_key(parts, store, &key).await? {
+            store_admin_key(parts, store, &key).await?;
+        }
         let alias = KeyAlias {
             text: text.clone(),
             key: key.expose().to_owned(),
         };
         return Ok((AdminKey::Given(text), Some(alias)));
     }
-    let format = parts.key_format()?;
-    // Admin keys come first in the list of keys.
-    let first = store.list_keys(None, None, 100).await?;
-    let now = parts.clock.now();
-    let earlier = first
-        .items
-        .into_iter()
-        .find(|(_, key)| key.owner == Owner::Admin && key.status(now) == KeyStatus::Active);
-    if let Some((_, key)) = earlier {
-        return Ok((AdminKey::Earlier(key.prefix), None));
+    if let Some(prefix) = earlier_admin_key(parts, store).await? {
+        return Ok((AdminKey::Earlier(prefix), None));
     }
     let key = parts
         .entropy
@@ -318,7 +356,48 @@ async fn admin_key(
     Ok((AdminKey::Made(key.expose().to_owned()), None))
 }
 
-/// Stores an admin key, unless it is stored already.
+/// Whether a key that is given works as an admin key; `false` if it is not known here.
+async fn is_admin_key(parts: &Parts, store: &Store, key: &ApiKey) -> Result<bool, StartError> {
+    let Some(record) = store.key_by_digest(key.digest()).await? else {
+        return Ok(false);
+    };
+    if record.owner != Owner::Admin {
+        Err(UnusableAdminKey::OfACustomer(record.prefix).into())
+    } else if record.status(parts.clock.now()) != KeyStatus::Active {
+        Err(UnusableAdminKey::Ended(record.prefix).into())
+    } else {
+        Ok(true)
+    }
+}
+
+/// Checks that a key that is not known here was meant for here.
+async fn may_become_admin_key(
+    parts: &Parts,
+    store: &Store,
+    key: &ApiKey,
+) -> Result<(), StartError> {
+    let given = key.prefix();
+    if key.role() != key::Role::Admin {
+        return Err(UnusableAdminKey::OfACustomer(given).into());
+    }
+    match earlier_admin_key(parts, store).await? {
+        Some(known) => Err(UnusableAdminKey::OfElsewhere { given, known }.into()),
+        None => Ok(()),
+    }
+}
+
+/// An admin key that works, from an earlier start.
+async fn earlier_admin_key(parts: &Parts, store: &Store) -> Result<Option<KeyPrefix>, StoreError> {
+    // Admin keys come first in the list of keys.
+    let first = store.list_keys(None, None, 100).await?;
+    let now = parts.clock.now();
+    let mut keys = first.items.into_iter().map(|(_, key)| key);
+    let earlier =
+        keys.find(|key| key.owner == Owner::Admin && key.status(now) == KeyStatus::Active);
+    Ok(earlier.map(|key| key.prefix))
+}
+
+/// Stores an admin key.
 async fn store_admin_key(parts: &Parts, store: &Store, key: &ApiKey) -> Result<(), StartError> {
     let record = KeyRecord {
         id: parts.entropy.with(KeyId::random),
@@ -336,9 +415,9 @@ async fn store_admin_key(parts: &Parts, store: &Store, key: &ApiKey) -> Result<(
         record: &record,
     };
     match store.create_key(&new, None).await? {
-        Created::New | Created::Taken => Ok(()),
-        Created::Replayed(_) | Created::KeyReused | Created::NoCustomer => {
-            Err(StartError::AdminKey)
+        Created::New => Ok(()),
+        Created::Taken | Created::Replayed(_) | Created::KeyReused | Created::NoCustomer => {
+            Err(UnusableAdminKey::Taken(key.prefix()).into())
         }
     }
 }
@@ -348,7 +427,10 @@ async fn gateway_door(State(doors): State<Doors>, request: Request) -> Response 
 }
 
 async fn local_door(State(doors): State<Doors>, request: Request) -> Response {
-    gateway::invoke_local(&doors.local, request).await
+    if let Err(problem) = same_origin::check(request.headers()) {
+        return problem.render(gateway::LOCAL);
+    }
+    doors.gateway.handle_local(&doors.local, request).await
 }
 
 /// The bus, for producers of usage that speak the AWS protocol:
@@ -358,12 +440,17 @@ async fn aws_door(State(doors): State<Doors>, request: Request) -> Response {
     if target.is_none_or(|target| target != PUT_EVENTS) {
         return doors.gateway.handle(request).await;
     }
-    let Ok(body) = axum::body::to_bytes(request.into_body(), MAX_PUT_EVENTS).await else {
-        return StatusCode::PAYLOAD_TOO_LARGE.into_response();
+    if let Err(problem) = same_origin::check(request.headers()) {
+        return problem.render(gateway::LOCAL);
+    }
+    let body = match doors.gateway.bodies.read(request.into_body()).await {
+        Ok(body) => body,
+        Err(Unreadable::TooLarge) => return StatusCode::PAYLOAD_TOO_LARGE.into_response(),
+        Err(Unreadable::Broken) => return StatusCode::BAD_REQUEST.into_response(),
     };
     let (status, answer) = doors
         .aws
-        .answer(PUT_EVENTS, &String::from_utf8_lossy(&body));
+        .answer(PUT_EVENTS, &String::from_utf8_lossy(&body.bytes));
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let json = [(CONTENT_TYPE, "application/x-amz-json-1.1")];
     (status, json, answer).into_response()

@@ -10,11 +10,15 @@ use http::{Method, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
+use tollgate_domain::id::InvalidId;
 use tollgate_domain::plan::{Catalog, InvalidCatalog};
 use tollgate_runtime::Entropy;
+use tollgate_store::StoreError;
 
 use crate::client::{Answer, Client, NoAnswer};
 use crate::product::{self, Options, StartError};
+
+pub mod outage;
 
 /// Keys in use at a time, each of a customer of its own.
 const KEYS: usize = 40;
@@ -45,6 +49,12 @@ pub enum Failed {
     /// A call.
     #[error(transparent)]
     NoAnswer(#[from] NoAnswer),
+    /// An answer has no such id.
+    #[error("what was created has no id")]
+    Id(#[from] InvalidId),
+    /// The ledgers.
+    #[error("what was admitted and metered cannot be read")]
+    Store(#[from] StoreError),
     /// A change was refused.
     #[error("{0} was answered {1}: {2}")]
     Refused(String, StatusCode, String),

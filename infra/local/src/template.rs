@@ -21,6 +21,8 @@ pub struct Template {
     pub batch_size: usize,
     /// The longest wait for a batch to fill, in seconds.
     pub batch_window_s: u64,
+    /// How long a message that failed waits for its next delivery, in seconds.
+    pub visibility_timeout_s: u64,
 }
 
 /// A route of the API.
@@ -98,6 +100,9 @@ impl Template {
             batch_window_s: source
                 .get("MaximumBatchingWindowInSeconds")
                 .number("the batching window")?,
+            visibility_timeout_s: resources
+                .at("UsageQueue.Properties.VisibilityTimeout")
+                .number("the queue's visibility timeout")?,
         })
     }
 }

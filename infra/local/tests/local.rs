@@ -8,10 +8,14 @@
 
 mod support;
 
+use std::io::Write;
+use std::net::{Shutdown, TcpStream};
+
 use http::{Method, StatusCode};
 use serde_json::json;
 use support::calls::{self, entry};
 use support::{Target, assert_problem, send};
+use tokio::io::AsyncReadExt;
 
 const NOW: &str = "2026-11-22T10:00:00Z";
 
@@ -210,10 +214,23 @@ async fn a_store_that_is_down_closes_the_free_plan_and_leaves_paid_ones_open() {
     );
 }
 
+/// Of so short an outage it shows that nothing is lost by it: what plans promise of one takes the
+/// program's soak of minutes.
+#[tokio::test]
+async fn after_an_outage_admitted_calls_are_metered_ones() {
+    use std::time::Duration;
+    use tollgate_local::soak::outage;
+
+    let (down, around) = (Duration::from_secs(2), Duration::from_secs(4));
+    let report = outage::run(down, around).await.unwrap();
+    assert_eq!(report.violations, [""; 0]);
+    assert_eq!(report.metered, report.admitted + report.uncounted);
+    assert!(report.admitted > 0);
+}
+
 /// More than one thread, because one waits while the caller hangs up.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_caller_who_hangs_up_loses_no_record() {
-    use std::io::Write;
     use tollgate_local_aws::Fault;
 
     let target = Target::at(NOW).await;
@@ -230,11 +247,11 @@ async fn a_caller_who_hangs_up_loses_no_record() {
         hung_up.recv().unwrap();
         Fault::RequestLost
     });
-    let address = target.running.url.strip_prefix("http://").unwrap();
-    let mut caller = std::net::TcpStream::connect(address).unwrap();
     let secret = key["key"].as_str().unwrap();
-    let head = format!("host: {address}\r\nx-api-key: {secret}");
-    write!(caller, "GET /api/secure/ping HTTP/1.1\r\n{head}\r\n\r\n").unwrap();
+    let caller = begin(
+        &target,
+        &format!("GET /api/secure/ping HTTP/1.1\r\nx-api-key: {secret}"),
+    );
     begins.recv().await.unwrap();
     drop(caller);
     hang_up.send(()).unwrap();
@@ -245,6 +262,147 @@ async fn a_caller_who_hangs_up_loses_no_record() {
     target.drain().await;
     let usage = client.get("/api/usage/current").await.unwrap().json();
     assert_eq!(usage["metered"]["calls"], 2);
+}
+
+/// More than one thread, because one waits while the caller hangs up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_who_hangs_up_while_it_is_decided_is_served_and_metered() {
+    use tollgate_local_aws::Fault;
+
+    let target = Target::at(NOW).await;
+    target.customer("acme", "pro").await;
+    let (_, key) = target.key(json!({ "customer_id": "acme" })).await;
+    let (began, mut begins) = tokio::sync::mpsc::unbounded_channel();
+    let (hang_up, hung_up) = std::sync::mpsc::channel::<()>();
+    target.running.aws.inject(move |call| {
+        if call.operation() == "UpdateItem" && began.send(()).is_ok() {
+            // Once; later ones find the other end gone.
+            let _ = hung_up.recv();
+        }
+        Fault::None
+    });
+    let secret = key["key"].as_str().unwrap();
+    let caller = begin(
+        &target,
+        &format!("GET /api/secure/ping HTTP/1.1\r\nx-api-key: {secret}"),
+    );
+    begins.recv().await.unwrap();
+    drop(caller);
+    // Its connection has ended when another, which was made later, has been answered.
+    target.anyone.get("/_local/clock").await.unwrap();
+    drop(hang_up);
+
+    let (aws, store) = (target.running.aws.clone(), target.running.store.clone());
+    target.running.stop().await.unwrap();
+    assert_eq!(aws.queue().counts().unwrap().queued, 1);
+    let key_id = key["id"].as_str().unwrap().parse().unwrap();
+    let day = "2026-11-22".parse().unwrap();
+    assert_eq!(store.admitted_calls(&[key_id], day).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_large_body_is_read_from_callers_with_a_good_key_alone() {
+    let target = Target::at(NOW).await;
+    target.customer("acme", "free").await;
+    let (client, key) = target.key(json!({ "customer_id": "acme" })).await;
+    let length = |bytes: u32| {
+        format!("POST /api/analyze HTTP/1.1\r\ncontent-length: {bytes}\r\nconnection: close")
+    };
+    let secret = key["key"].as_str().unwrap();
+    let stranger = tollgate_domain::key::KeyFormat::new("tg", "live").unwrap();
+    let stranger = tollgate_runtime::Entropy::seeded(9)
+        .with(|rng| stranger.generate(tollgate_domain::key::Role::Customer, rng));
+    // None of the body is sent.
+    let check = async |head: String, status: &str| {
+        let answer = answer_to_head(&target, &head).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")),
+            "{answer}"
+        );
+    };
+    check(length(9_000_000), "401").await;
+    let chunked = "POST /api/analyze HTTP/1.1\r\ntransfer-encoding: chunked\r\nconnection: close";
+    check(chunked.to_owned(), "401").await;
+    let with_key = |head: String, key: &str| format!("{head}\r\nx-api-key: {key}");
+    check(with_key(length(9_000_000), stranger.expose()), "401").await;
+    check(with_key(length(11_000_000), secret), "413").await;
+    check(with_key(length(9_000_000), secret), "400").await;
+
+    // Whoever sends all of it reads the answer all the same.
+    let unknown = target.anyone.with_key(stranger.expose());
+    let whole = json!({ "text": "x".repeat(9_000_000) });
+    let refused = unknown.post("/api/analyze", whole).await.unwrap();
+    assert_problem(&refused, StatusCode::UNAUTHORIZED, "unauthorized");
+
+    // The key is looked at twice, and the call is counted once.
+    let text = json!({ "text": "x".repeat(90_000) });
+    let analysed = client.post("/api/analyze", text).await.unwrap();
+    assert_eq!(analysed.status, StatusCode::OK, "{}", analysed.text);
+    assert_eq!(analysed.header("x-ratelimit-remaining"), "99");
+}
+
+#[tokio::test]
+async fn other_sites_pages_move_no_clock_and_report_no_usage() {
+    let target = Target::at(NOW).await;
+    target.customer("acme", "pro").await;
+    let (client, _) = target.key(json!({ "customer_id": "acme" })).await;
+    let own = target.running.url.clone();
+    let own_host = own.strip_prefix("http://").unwrap();
+    let (text, json) = (
+        ("content-type", "text/plain"),
+        ("content-type", "application/json"),
+    );
+    let put = ("x-amz-target", "AWSEvents.PutEvents");
+    let event = json!({ "Entries": [calls::event("usage", &entry("e", "acme", NOW, 1))] });
+    let a_year = json!({ "advance_s": 31_536_000 });
+    let post = async |path: &str, body: &serde_json::Value, headers: &[(&str, &str)]| {
+        let body = body.to_string().into();
+        let answer = target.anyone.send(Method::POST, path, headers, body);
+        answer.await.unwrap()
+    };
+    let foreign = [
+        ("origin", "https://evil.example"),
+        ("origin", "null"),
+        ("origin", "http://localhost:1"),
+        ("host", "evil.example"),
+    ];
+    for field in foreign {
+        for content_type in [text, json] {
+            for path in ["/_local/clock", "/_local/drain", "/_local/night"] {
+                let refused = post(path, &a_year, &[field, content_type]).await;
+                assert_eq!(refused.status, StatusCode::FORBIDDEN, "{path} {field:?}");
+                let problem = refused.json();
+                assert_eq!(problem["type"], "urn:tollgate:problem:forbidden");
+            }
+            let refused = post("/", &event, &[field, content_type, put]).await;
+            assert_eq!(refused.status, StatusCode::FORBIDDEN, "{field:?}");
+        }
+        let field = [field];
+        let letters = target
+            .anyone
+            .send(Method::GET, "/_local/dead-letters", &field, "".into());
+        assert_eq!(letters.await.unwrap().status, StatusCode::FORBIDDEN);
+    }
+    let now = target.anyone.get("/_local/clock").await.unwrap().json();
+    assert!(
+        now["now"].as_str().unwrap().starts_with("2026-11-22"),
+        "{now}"
+    );
+    assert_eq!(target.drain().await["delivered"], 0);
+
+    // Programs of this machine, pages of the product, and whoever has a key under any name.
+    let moved = json!({ "advance_s": 0 });
+    for headers in [
+        vec![text],
+        vec![("origin", own.as_str()), json],
+        vec![("host", own_host)],
+    ] {
+        let answer = post("/_local/clock", &moved, &headers).await;
+        assert_eq!(answer.status, StatusCode::OK, "{headers:?}");
+    }
+    let host = [("host", "api.example")];
+    let ping = client.send(Method::GET, "/api/secure/ping", &host, "".into());
+    assert_eq!(ping.await.unwrap().status, StatusCode::OK);
 }
 
 #[tokio::test]
@@ -265,6 +423,25 @@ async fn what_a_function_still_holds_is_put_on_the_bus_when_the_product_stops() 
     assert_eq!(aws.queue().counts().unwrap().queued, 0);
     target.running.stop().await.unwrap();
     assert_eq!(aws.queue().counts().unwrap().queued, 1);
+}
+
+/// Sends the head of a request over a connection of its own.
+fn begin(target: &Target, head: &str) -> TcpStream {
+    let address = target.running.url.strip_prefix("http://").unwrap();
+    let mut caller = TcpStream::connect(address).unwrap();
+    write!(caller, "{head}\r\nhost: {address}\r\n\r\n").unwrap();
+    caller
+}
+
+/// All that is answered to a caller who sends the head alone.
+async fn answer_to_head(target: &Target, head: &str) -> String {
+    let caller = begin(target, head);
+    caller.shutdown(Shutdown::Write).unwrap();
+    caller.set_nonblocking(true).unwrap();
+    let mut caller = tokio::net::TcpStream::from_std(caller).unwrap();
+    let mut answer = String::new();
+    caller.read_to_string(&mut answer).await.unwrap();
+    answer
 }
 
 /// Puts one event on the bus over the AWS protocol.

@@ -89,6 +89,21 @@ impl Process {
         Client::new(&self.url).unwrap()
     }
 
+    /// The admin key that this start has made: the one time that it is shown.
+    fn admin_key(&mut self) -> String {
+        loop {
+            let printed = self.stdout.lock().unwrap().clone();
+            let mut lines = printed.lines();
+            let shown = lines.find_map(|line| line.strip_prefix("admin key, shown this once: "));
+            if let Some(key) = shown.filter(|key| ApiKey::parse(key).is_ok()) {
+                return key.to_owned();
+            }
+            let ended = self.child.try_wait().unwrap();
+            assert!(ended.is_none(), "it ended: {printed}");
+            std::thread::yield_now();
+        }
+    }
+
     /// Asks it to end, and waits until it has; returns its exit code and all that it printed.
     fn terminate(mut self) -> (Option<i32>, String) {
         let id = self.child.id().to_string();
@@ -268,6 +283,123 @@ fn what_cannot_start_says_why() {
     );
 }
 
+/// Runs the program, which must not start; returns what it says.
+fn refusal(command: &mut Command) -> String {
+    let mut child = command
+        .args(["--port", "0"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut greeting = String::new();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    stdout.read_line(&mut greeting).unwrap();
+    if !greeting.is_empty() {
+        child.kill().unwrap();
+        panic!("it started: {greeting}");
+    }
+    let Output { status, stderr, .. } = child.wait_with_output().unwrap();
+    assert_eq!(status.code(), Some(1));
+    String::from_utf8(stderr).unwrap()
+}
+
+#[tokio::test]
+async fn an_admin_key_that_would_open_nothing_is_said_at_the_start() {
+    let (dir, elsewhere) = (Dir::new("admin-key-wrong"), Dir::new("admin-key-elsewhere"));
+    let made_in = async |dir: &Dir| {
+        let mut process = Process::start(program().arg("--data").arg(&dir.0));
+        let client = process.client();
+        let admin_key = process.admin_key();
+        let admin = client.with_key(&admin_key);
+        create(
+            &admin,
+            "/admin/customers",
+            json!({ "id": "acme", "plan": "pro" }),
+        )
+        .await;
+        let key = create(&admin, "/admin/api-keys", json!({ "customer_id": "acme" })).await;
+        process.terminate();
+        (admin_key, key["key"].as_str().unwrap().to_owned())
+    };
+    let (admin_key, customer_key) = made_in(&dir).await;
+    let (admin_key_elsewhere, customer_key_elsewhere) = made_in(&elsewhere).await;
+
+    let check = |key: &str, reason: &str| {
+        let mut command = program();
+        command.env("TOLLGATE_ADMIN_KEY", key);
+        let said = refusal(command.arg("--data").arg(&dir.0));
+        assert!(said.contains("TOLLGATE_ADMIN_KEY"), "{said}");
+        assert!(said.contains(reason), "{said}");
+        if let Ok(key) = ApiKey::parse(key) {
+            assert!(said.contains(key.prefix().as_str()), "{said}");
+            assert!(!said.contains(&key.expose()[17..]), "it prints the key");
+        }
+    };
+    check(&customer_key, "is a customer's key");
+    check(&customer_key_elsewhere, "is a customer's key");
+    check(&admin_key_elsewhere, &admin_key[..17]);
+    check(&admin_key[..17], "begins like a key and is none");
+    check(&admin_key[..45], "begins like a key and is none");
+    check("", "visible ASCII");
+
+    // What else is given still becomes the admin key, and so does a key where there is none yet.
+    let starts = async |dir: &Path, key: &str| {
+        let mut command = program();
+        command
+            .arg("--data")
+            .arg(dir)
+            .env("TOLLGATE_ADMIN_KEY", key);
+        let process = Process::start(&mut command);
+        let admin = process.client().with_key(key);
+        let customers = admin.get("/admin/customers").await.unwrap();
+        assert_eq!(customers.status, StatusCode::OK);
+        process
+    };
+    starts(&dir.0, &admin_key).await.terminate();
+    let empty = Dir::new("admin-key-empty");
+    starts(&empty.0, &admin_key).await.terminate();
+    let of_mine = starts(&dir.0, "an-admin-key-of-mine").await;
+
+    // One that was revoked does not.
+    let admin = of_mine.client().with_key("an-admin-key-of-mine");
+    let keys = admin.get("/admin/api-keys").await.unwrap().json();
+    let keys = keys["data"].as_array().unwrap();
+    for key in keys.iter().filter(|key| key["role"] == "admin") {
+        let path = format!("/admin/api-keys/{}", key["id"].as_str().unwrap());
+        let delete = http::Method::DELETE;
+        let revoked = admin.send(delete, &path, &[], axum::body::Body::empty());
+        assert_eq!(revoked.await.unwrap().status, StatusCode::NO_CONTENT);
+    }
+    of_mine.terminate();
+    check(&admin_key, "is revoked");
+    check("an-admin-key-of-mine", "is revoked");
+}
+
+#[test]
+fn a_file_that_cannot_be_used_is_named() {
+    let dir = Dir::new("files");
+    Process::start(program().arg("--data").arg(&dir.0)).terminate();
+    let check = |file: &str, content: &[u8]| {
+        let path = dir.0.join(file);
+        let before = std::fs::read(&path).ok();
+        std::fs::write(&path, content).unwrap();
+        let said = refusal(program().arg("--data").arg(&dir.0));
+        assert!(said.contains(path.to_str().unwrap()), "{said}");
+        match before {
+            Some(before) => std::fs::write(&path, before).unwrap(),
+            None => std::fs::remove_file(&path).unwrap(),
+        }
+    };
+    check("clock", b"");
+    check("clock", b"an hour");
+    check("clock", b"\xff");
+    check("clock", i64::MAX.to_string().as_bytes());
+    check("dynamodb.sqlite", b"no database at all");
+    check("queue.sqlite", b"no database at all");
+    // All is as before.
+    Process::start(program().arg("--data").arg(&dir.0)).terminate();
+}
+
 #[test]
 fn the_demo_tells_its_story_and_succeeds() {
     let Output {
@@ -320,20 +452,7 @@ fn what_was_answered_under_load_is_metered_once_whenever_it_is_killed() {
 async fn no_output_holds_a_key_or_a_digest() {
     let mut process = Process::start(program().arg("--in-memory").env("RUST_LOG", "trace"));
     let anyone = process.client();
-    // The one time that the admin key is shown is its creation.
-    let admin_key = loop {
-        let printed = process.stdout.lock().unwrap().clone();
-        let mut lines = printed.lines();
-        let shown = lines.find_map(|line| line.strip_prefix("admin key, shown this once: "));
-        match shown.filter(|key| ApiKey::parse(key).is_ok()) {
-            Some(key) => break key.to_owned(),
-            None => {
-                let ended = process.child.try_wait().unwrap();
-                assert!(ended.is_none(), "it ended: {printed}");
-                tokio::task::yield_now().await;
-            }
-        }
-    };
+    let admin_key = process.admin_key();
     let admin = anyone.with_key(&admin_key);
     create(
         &admin,

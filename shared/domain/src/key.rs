@@ -76,6 +76,15 @@ impl KeyFormat {
         text.extend(checksum.iter().copied().map(char::from));
         ApiKey(text)
     }
+
+    /// Whether `text` begins as keys of this format do, whatever comes then.
+    #[must_use]
+    pub fn begins(&self, text: &str) -> bool {
+        let mut segments = text.splitn(3, '_');
+        let (brand, env, rest) = (segments.next(), segments.next(), segments.next());
+        let is_env = env.is_some_and(|env| env == self.env || env == ADMIN_ENV);
+        brand == Some(self.brand.as_str()) && is_env && rest.is_some()
+    }
 }
 
 fn is_segment(text: &str) -> bool {
@@ -132,6 +141,16 @@ impl ApiKey {
     #[must_use]
     pub fn digest(&self) -> KeyDigest {
         KeyDigest(Sha256::digest(self.0.as_bytes()).into())
+    }
+
+    /// The role that its env segment names. What a key may do is decided by its record.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        if self.0.split('_').nth(1) == Some(ADMIN_ENV) {
+            Role::Admin
+        } else {
+            Role::Customer
+        }
     }
 
     /// The part that may be shown, stored and logged.
@@ -357,6 +376,25 @@ mod tests {
         let format = KeyFormat::new("acme", "test").unwrap();
         let key = format.generate(Role::Admin, &mut StdRng::seed_from_u64(7));
         assert!(key.expose().starts_with("acme_admin_"));
+        assert_eq!(key.role(), Role::Admin);
+        assert_eq!(self::key(7).role(), Role::Customer);
+    }
+
+    #[test]
+    fn what_begins_like_a_key_is_told_from_other_texts() {
+        let format = KeyFormat::new("acme", "test").unwrap();
+        for text in ["acme_test_", "acme_admin_4fJ9aQ2c", "acme_test_not a key"] {
+            assert!(format.begins(text), "{text}");
+        }
+        for text in [
+            "",
+            "acme",
+            "acme_test",
+            "acme_live_4fJ9aQ2c",
+            "my_admin_key",
+        ] {
+            assert!(!format.begins(text), "{text}");
+        }
     }
 
     #[test]

@@ -192,6 +192,11 @@ async fn what_is_no_customers_call_is_answered_and_not_recorded() {
     }
     metering.emitter().flush().await;
     assert_eq!(delivered(&at), [0; 0]);
+
+    let customers = metering.layer().layer(service).oneshot(event().request());
+    assert_eq!(customers.await.unwrap().status(), 500);
+    metering.emitter().flush().await;
+    assert_eq!(the_record(&at).status, 500);
 }
 
 #[tokio::test]
@@ -441,6 +446,10 @@ async fn while_the_bus_is_down_answers_are_as_ever_and_at_once() {
         assert_eq!(**answer.body(), *b"the answer");
     }
     assert_eq!(began.elapsed(), Duration::ZERO);
+    // Nobody had to wait for it, and it was recorded all the same.
+    at.aws.heal();
+    metering.emitter().flush().await;
+    assert_eq!(entries(&at)[0].records.len(), 3);
 }
 
 #[tokio::test]

@@ -59,9 +59,9 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, "bad-request", title, detail.into())
     }
 
-    /// 403: the key is good, and not for this.
+    /// 403: this caller may not do this.
     pub fn forbidden(detail: impl Into<String>) -> Self {
-        let title = "The key does not allow this";
+        let title = "Forbidden";
         Self::new(StatusCode::FORBIDDEN, "forbidden", title, detail.into())
     }
 

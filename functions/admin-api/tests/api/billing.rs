@@ -57,7 +57,7 @@ async fn a_dry_run_says_what_a_run_charges_and_writes_nothing() {
 #[tokio::test]
 async fn a_second_run_charges_nothing() {
     let stack = with_usage().await;
-    stack.run(false).await;
+    assert_eq!(stack.run(false).await["cents"], 23);
     let before = stored(&stack.at);
     let report = stack.run(false).await;
     assert_eq!(report["charged"], 0);

@@ -37,7 +37,7 @@ async fn deliver(stack: &Stack, bodies: &[String]) {
     assert!(response.batch_item_failures.is_empty());
 }
 
-fn message(entry: &Value) -> String {
+pub(crate) fn message(entry: &Value) -> String {
     json!({ "detail-type": "tollgate.usage.v1", "detail": entry }).to_string()
 }
 
@@ -48,7 +48,7 @@ fn of_plan(plan: &str) -> Value {
 }
 
 /// Delivers one message of which something waits from then on: its view.
-async fn one_waiting(stack: &Stack, body: String) -> Value {
+pub(crate) async fn one_waiting(stack: &Stack, body: String) -> Value {
     deliver(stack, &[body]).await;
     let list = waiting(stack).await;
     assert_eq!(list.len(), 1);

@@ -32,6 +32,8 @@ async fn a_second_revocation_changes_nothing() {
     let stack = Stack::new().await;
     let key = stack.key("acme", "").await;
     stack.revoke(text(&key, "id")).await;
+    let revoked_at = stack.get(text(&key, "id")).await["revoked_at"].clone();
+    assert_eq!(revoked_at, "2026-11-22T10:00:00Z");
     let before = stored(&stack.at);
     stack.advance_s(5);
     no_content(&stack.revoke(text(&key, "prefix")).await);
@@ -43,6 +45,7 @@ async fn only_the_named_key_is_revoked() {
     let stack = Stack::new().await;
     let (key, other) = (stack.key("acme", "").await, stack.key("acme", "").await);
     stack.revoke(text(&key, "id")).await;
+    assert_eq!(stack.get(text(&key, "id")).await["status"], "revoked");
     assert_eq!(stack.get(text(&other, "id")).await, view(&other));
 }
 

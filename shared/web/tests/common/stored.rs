@@ -11,7 +11,7 @@ use std::str::FromStr;
 
 use serde_json::{Map, Value, json};
 use tollgate_domain::customer::Customer;
-use tollgate_domain::key::{KeyFormat, KeyRecord, Owner};
+use tollgate_domain::key::{ApiKey, KeyFormat, KeyRecord, Owner};
 use tollgate_domain::plan::{Catalog, Overrides};
 use tollgate_domain::usage::{Adjustment, Aggregates, Tally};
 use tollgate_domain::window::Day;
@@ -64,7 +64,7 @@ pub(crate) async fn add_customer(at: &Fixture, id: &str, plan: &str) {
 }
 
 /// Makes a key of that id, of a customer there is or of an admin.
-pub(crate) async fn add_key(at: &Fixture, owner: Owner, id: &str) {
+pub(crate) async fn add_key(at: &Fixture, owner: Owner, id: &str) -> ApiKey {
     let format = KeyFormat::new("tg", "live").unwrap();
     let secret = at.entropy.with(|rng| format.generate(owner.role(), rng));
     let record = KeyRecord {
@@ -78,13 +78,13 @@ pub(crate) async fn add_key(at: &Fixture, owner: Owner, id: &str) {
         overrides: Overrides::default(),
         rotated_to: None,
     };
-    let secret = &secret;
     let key = NewKey {
-        secret,
+        secret: &secret,
         record: &record,
     };
     let created = at.store.create_key(&key, None).await.unwrap();
     assert_eq!(created, Created::New);
+    secret
 }
 
 /// Counts a day's calls of a customer, as the usage writer does.

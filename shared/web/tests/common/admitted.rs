@@ -1,0 +1,52 @@
+//! Calls that the authorizer itself lets in, so that its ledger is what calls have made of it.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot ask the authorizer has failed"
+)]
+
+use std::time::Duration;
+
+use authorizer::{App, Settings, handle};
+use serde_json::json;
+use tollgate_domain::key::ApiKey;
+use tollgate_local_aws::fixture::Fixture;
+use tollgate_runtime::Metrics;
+
+use crate::stored::plans;
+
+/// A new instance.
+pub(crate) fn authorizer(at: &Fixture) -> App {
+    let settings = Settings {
+        plans: plans(),
+        uncounted: Vec::new(),
+        key_cache: Duration::from_secs(5),
+    };
+    App::new(at.store.clone(), settings, at.clock(), Metrics::none())
+}
+
+/// Makes so many calls with a key; returns how many the instance lets in.
+pub(crate) async fn make_calls(instance: &App, key: &ApiKey, calls: u64) -> u64 {
+    let event = json!({
+        "methodArn": "arn:aws:execute-api:us-east-1:000000000000:api/v1/GET/api/secure/ping",
+        "resource": "/api/secure/ping",
+        "headers": { "x-api-key": key.expose() },
+    });
+    let event = event.to_string();
+    let request = serde_json::from_str(&event).unwrap();
+    let mut let_in = 0;
+    for _ in 0..calls {
+        let answer = handle(instance, &request).await.unwrap();
+        let answer = serde_json::to_value(answer).unwrap();
+        let effect = &answer["policyDocument"]["Statement"][0]["Effect"];
+        let_in += u64::from(effect == "Allow");
+    }
+    let_in
+}
+
+/// Has so many calls let in by an instance that ends then.
+pub(crate) async fn admit(at: &Fixture, key: &ApiKey, calls: u64) {
+    let instance = authorizer(at);
+    assert_eq!(make_calls(&instance, key, calls).await, calls);
+    instance.end().await;
+}
