@@ -18,10 +18,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout, timeout_at};
-use tollgate_domain::customer::Customer;
 use tollgate_domain::decision::{Decision, decide};
 use tollgate_domain::key::{ApiKey, KeyStatus, Owner};
-use tollgate_domain::plan::{Catalog, Plan, StoreDown};
+use tollgate_domain::plan::{Catalog, StoreDown};
 use tollgate_runtime::{Chain, Clock, Metrics, metrics};
 use tollgate_store::Store;
 
@@ -175,9 +174,13 @@ async fn decide_call(
     if record.owner == Owner::Admin {
         return Ok((Answer::new(request, known, None), Grounds::Uncounted));
     }
-    let customer = known.customer.as_ref();
-    let Some((customer, plan)) = customer.and_then(|customer| app.with_plan(customer)) else {
-        tracing::error!(key_id = %record.id, "the key's customer or its plan does not exist");
+    let Some(customer) = known.customer.as_ref() else {
+        tracing::error!(key_id = %record.id, "the key's customer does not exist");
+        return Err(Refused::Unavailable(Cause::NoPlan));
+    };
+    let Some(plan) = app.settings.plans.get(&customer.plan) else {
+        let (customer, plan) = (&customer.id, &customer.plan);
+        tracing::error!(%customer, %plan, "the customer's plan is not in the catalogue");
         return Err(Refused::Unavailable(Cause::NoPlan));
     };
     if app.is_uncounted(request) {
@@ -238,11 +241,6 @@ impl App {
                 Err(NoAnswer::Late.into())
             }
         }
-    }
-
-    fn with_plan<'a>(&'a self, customer: &'a Customer) -> Option<(&'a Customer, &'a Plan)> {
-        let plan = self.settings.plans.get(&customer.plan)?;
-        Some((customer, plan))
     }
 
     fn is_uncounted(&self, request: &Request<'_>) -> bool {

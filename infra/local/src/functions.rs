@@ -8,6 +8,7 @@ use axum::response::Response;
 use lambda_http::Request;
 use tollgate_domain::key::KeyFormat;
 use tollgate_domain::llm::LlmPrices;
+use tollgate_domain::plan::Catalog;
 use tollgate_local_aws::template::{InvalidTemplate, Stack};
 use tollgate_local_aws::{LocalAws, Role};
 use tollgate_metering::{Emitter, Metering, Spill};
@@ -71,6 +72,12 @@ impl Parts {
     pub(crate) fn key_format(&self) -> Result<KeyFormat, StartError> {
         let variables = self.stack.variables("KeysCreateFunction")?;
         Ok(config::key_format(&Env::of(variables))?)
+    }
+
+    /// The plans on offer.
+    pub(crate) fn plans(&self) -> Result<Catalog, StartError> {
+        let variables = self.stack.variables("AuthorizerFunction")?;
+        Ok(config::plans(&Env::of(variables))?)
     }
 
     pub(crate) fn authorizer(&self) -> Result<authorizer::App, StartError> {
