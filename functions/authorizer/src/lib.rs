@@ -22,10 +22,9 @@ use aws_smithy_types::timeout::TimeoutConfig;
 use aws_types::SdkConfig;
 use futures_util::future;
 use tokio::time::{Instant, timeout, timeout_at};
-use tollgate_domain::customer::Customer;
 use tollgate_domain::decision::{Decision, decide};
 use tollgate_domain::key::{ApiKey, KeyDigest, KeyStatus, Owner};
-use tollgate_domain::plan::{Catalog, Plan, StoreDown};
+use tollgate_domain::plan::{Catalog, StoreDown};
 use tollgate_runtime::{Chain, Clock, Metrics, metrics};
 use tollgate_store::Store;
 
@@ -212,9 +211,13 @@ async fn decide_call(app: &App, request: &Request<'_>, at: Moment) -> Result<Dec
     if record.owner == Owner::Admin {
         return Ok(decided(None, Grounds::Uncounted));
     }
-    let customer = known.customer.as_ref();
-    let Some((customer, plan)) = customer.and_then(|customer| app.with_plan(customer)) else {
-        tracing::error!(key_id = %record.id, "the key's customer or its plan does not exist");
+    let Some(customer) = known.customer.as_ref() else {
+        tracing::error!(key_id = %record.id, "the key's customer does not exist");
+        return Err(Refused::Unavailable(Cause::NoPlan));
+    };
+    let Some(plan) = app.settings.plans.get(&customer.plan) else {
+        let (customer, plan) = (&customer.id, &customer.plan);
+        tracing::error!(%customer, %plan, "the customer's plan is not in the catalogue");
         return Err(Refused::Unavailable(Cause::NoPlan));
     };
     if app.is_uncounted(request) {
@@ -281,13 +284,8 @@ impl App {
     /// customer's plan lets calls pass then.
     fn find_stale(&self, digest: KeyDigest, at: Moment) -> Option<Arc<Known>> {
         let known = self.keys.find_stale(digest, at)?;
-        let (_, plan) = self.with_plan(known.customer.as_ref()?)?;
+        let plan = self.settings.plans.get(&known.customer.as_ref()?.plan)?;
         (plan.when_store_is_down == StoreDown::Open).then_some(known)
-    }
-
-    fn with_plan<'a>(&'a self, customer: &'a Customer) -> Option<(&'a Customer, &'a Plan)> {
-        let plan = self.settings.plans.get(&customer.plan)?;
-        Some((customer, plan))
     }
 
     fn is_uncounted(&self, request: &Request<'_>) -> bool {

@@ -35,6 +35,10 @@ async fn check(stack: &Stack, event: &Value, outcome: &str, reason: &str) {
     let admitted = outcome == "allowed" && reason != "uncounted";
     let without_store = reason == "store_down";
     let steps = [1, 1, u64::from(admitted), u64::from(without_store)];
+    for value in [outcome, reason] {
+        let is_documented = DECISIONS.doc.contains(&format!("`{value}`"));
+        assert!(is_documented, "{value}");
+    }
     let expected: Vec<u64> = before.iter().zip(steps).map(|(n, step)| n + step).collect();
     assert_eq!(counted(), *expected, "{outcome} {reason}");
 }

@@ -4,15 +4,21 @@
 //! a charge into the ledger. No payment provider is configured in this release, so charges stay in
 //! the ledger, marked `ledger_only`.
 
+mod unbilled;
+
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 use tokio::task::JoinSet;
-use tollgate_domain::billing::{ChargeIntent, charge_due, may_close, months_to_bill};
+use tollgate_domain::billing::{ChargeIntent, UnknownPlan, charge_due, may_close, months_to_bill};
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::money::Cents;
 use tollgate_domain::plan::Catalog;
 use tollgate_domain::window::Month;
 use tollgate_runtime::{Chain, Clock, Metrics, metrics};
 use tollgate_store::{Recorded, Store, StoreError};
+
+pub use unbilled::{AtStake, Stake, unbilled};
 
 /// What billing works with.
 #[derive(Debug, Clone)]
@@ -96,7 +102,7 @@ pub struct Failure {
     /// For which month.
     pub month: Month,
     /// Why, in general words; the log has the details.
-    pub reason: &'static str,
+    pub reason: String,
 }
 
 /// Some customers could not be billed; all others were.
@@ -109,16 +115,18 @@ pub struct Incomplete(u64);
 enum NotBilled {
     #[error("the store failed")]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    UnknownPlan(#[from] UnknownPlan),
     #[error("other runs kept charging the same customer")]
     Raced,
 }
 
 impl NotBilled {
-    fn reason(&self) -> &'static str {
+    fn reason(&self) -> String {
         match self {
-            NotBilled::Store(error) if error.is_transient() => "the store did not answer",
-            NotBilled::Store(_) => "what is stored of the customer cannot be used",
-            NotBilled::Raced => "other runs kept charging the same customer",
+            NotBilled::Store(error) if error.is_transient() => "the store did not answer".into(),
+            NotBilled::Store(_) => "what is stored of the customer cannot be used".into(),
+            NotBilled::UnknownPlan(_) | NotBilled::Raced => self.to_string(),
         }
     }
 }
@@ -181,17 +189,25 @@ pub async fn run(app: &App, mode: Mode) -> Result<Report, StoreError> {
 
 async fn bill_months(app: &App, mode: Mode, report: &mut Report) -> Result<(), StoreError> {
     let now = app.clock.now();
-    for month in months_to_bill(now) {
-        if app.store.is_closed(month).await? {
+    let mut months = BTreeSet::from(months_to_bill(now));
+    months.extend(app.store.months_left_open().await?);
+    for month in months {
+        if app.store.closed_at(month).await?.is_some() {
             continue;
         }
         report.months.push(month);
         let failed_before = report.failed;
         bill_month(app, mode, month, report).await?;
         let complete = report.failed == failed_before;
-        if may_close(month, now) && complete && mode == Mode::Charge {
-            app.store.close(month).await?;
-            report.closed.push(month);
+        match mode {
+            Mode::Charge if may_close(month, now) && complete => {
+                if app.store.close(month).await? {
+                    report.closed.push(month);
+                }
+            }
+            // Whoever is left to bill in it is, however long that takes.
+            Mode::Charge if may_close(month, now) => app.store.leave_open(month).await?,
+            Mode::Charge | Mode::DryRun => {}
         }
     }
     Ok(())
@@ -203,10 +219,11 @@ async fn bill_month(
     month: Month,
     report: &mut Report,
 ) -> Result<(), StoreError> {
-    let mut after = None;
+    let mut after: Option<String> = None;
     loop {
-        let (customers, next) = app.store.billable_customers(month, after).await?;
-        let mut customers = customers.into_iter();
+        let page = app.store.billable_customers(month, after.as_deref(), None);
+        let page = page.await?;
+        let mut customers = page.items.into_iter();
         let mut running = JoinSet::new();
         loop {
             while running.len() < CONCURRENCY {
@@ -225,7 +242,7 @@ async fn bill_month(
                 Some(Err(panic)) => std::panic::resume_unwind(panic.into_panic()),
             }
         }
-        after = next;
+        after = page.next;
         if after.is_none() {
             return Ok(());
         }
@@ -243,13 +260,14 @@ async fn bill(
         let charged = app.store.charged(customer, month).await?;
         let days = app.store.billable_days(customer, month).await?;
         let now = app.clock.now();
-        let Some(intent) = charge_due(customer, month, &app.plans, &days, charged, now) else {
+        let due = charge_due(customer, month, &app.plans, &days, &charged, now)?;
+        let Some(intent) = due else {
             return Ok(None);
         };
         if mode == Mode::DryRun {
             return Ok(Some(intent));
         }
-        match app.store.record_charge(&intent, charged).await? {
+        match app.store.record_charge(&intent, &charged).await? {
             Recorded::Written => return Ok(Some(intent)),
             Recorded::Raced => {}
         }

@@ -7,13 +7,14 @@
 
 use std::collections::BTreeMap;
 
-use billing::{Mode, NightError, Report, run};
+use billing::{Mode, NightError, Report, run, unbilled};
 use serde_json::{Value, json};
-use tollgate_domain::billing::ChargeIntent;
+use tollgate_domain::billing::{ChargeIntent, Covered};
 use tollgate_domain::money::{Cents, MicroUsd};
-use tollgate_domain::plan::Catalog;
+use tollgate_domain::plan::{Catalog, Plan};
 use tollgate_domain::window::Month;
 use tollgate_local_aws::Fault;
+use tollgate_runtime::metrics::CHARGES_FAILED;
 use tollgate_store::LedgerEntry;
 
 mod common;
@@ -27,6 +28,11 @@ fn event(case: &str) -> Value {
     let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../events/billing");
     let text = std::fs::read_to_string(format!("{dir}/{case}.json")).unwrap();
     serde_json::from_str(&text).unwrap()
+}
+
+fn covered(calls: u64, micro_usd: u64) -> Covered {
+    let micro_usd = MicroUsd(micro_usd);
+    Covered { calls, micro_usd }
 }
 
 fn months(list: &[&str]) -> Vec<Month> {
@@ -73,6 +79,7 @@ async fn the_nightly_event_charges_what_is_over() {
             number: 1,
             cents: Cents(23),
             cumulative: MicroUsd(234_000),
+            covered: BTreeMap::from([(p("pro"), covered(234, 234_000))]),
             from_call: 1,
             to_call: 234,
             adjusted_calls: 0,
@@ -286,6 +293,151 @@ async fn a_month_that_became_cheaper_is_charged_no_more_until_it_is_dearer_again
     stack.night(NIGHT).await;
     let charges = [(10, 1, 10), (1, 11, 22)];
     assert_eq!(stack.charges("acme", "2026-11").await, charges);
+}
+
+/// The plan `pro`, and its successor, in whose place it stands no more.
+fn renamed() -> [Catalog; 2] {
+    let both = two_plans(10_000, 10_000);
+    let team: Vec<&Plan> = both.iter().filter(|plan| plan.id == p("team")).collect();
+    let team = Catalog::from_json(&json!(team).to_string()).unwrap();
+    [both, team]
+}
+
+#[tokio::test]
+async fn usage_on_a_plan_that_is_not_in_the_catalogue_fails_the_bill_and_keeps_the_month_open() {
+    let [both, team] = renamed();
+    let mut stack = Stack::new();
+    stack.app.plans = both.clone();
+    stack.calls("acme", "2026-11-22", "pro", 60).await;
+    stack.calls("globex", "2026-11-22", "team", 6).await;
+    stack.app.plans = team;
+    stack.calls("acme", "2026-11-23", "team", 105).await;
+    let failure = json!([{
+        "customer_id": "acme",
+        "month": "2026-11",
+        "reason": "plan pro is not in the catalogue",
+    }]);
+    let dry = run(&stack.app, Mode::DryRun).await.unwrap();
+    assert_eq!((dry.failed, dry.charged, dry.cents), (1, 1, Cents(1)));
+    let shown = serde_json::to_value(&dry).unwrap();
+    assert_eq!(shown["failures"], failure);
+    assert_eq!(stack.everything_billed(), [Value::Null; 0]);
+
+    // Long after it would have closed, and after the two months that every run looks at.
+    for night in [NIGHT, "2026-12-04T02:00:00Z", "2027-02-01T02:00:00Z"] {
+        stack.at.time.set(p(night));
+        let report = run(&stack.app, Mode::Charge).await.unwrap();
+        assert_eq!(report.failed, 1, "{night}");
+        assert!(report.months.contains(&p("2026-11")), "{night}");
+        let shown = serde_json::to_value(&report).unwrap();
+        assert_eq!(shown["failures"], failure, "{night}");
+        let failed = stack.try_night(night).await.unwrap_err();
+        assert!(matches!(failed, NightError::Incomplete(_)), "{night}");
+        assert_eq!(stack.charges("acme", "2026-11").await, NO_CHARGE, "{night}");
+        assert_eq!(stack.charges("globex", "2026-11").await, [(1, 1, 1)]);
+        assert!(!stack.is_closed("2026-11").await, "{night}");
+    }
+    let failed = stack.cloudwatch.sum(CHARGES_FAILED, &[]);
+    assert_eq!(failed, 6, "the alarm rings");
+
+    stack.app.plans = both;
+    let report = stack.night("2027-05-01T02:00:00Z").await;
+    // 50 calls beyond those of pro, and 100 beyond those of its successor.
+    assert_eq!(stack.charges("acme", "2026-11").await, [(150, 1, 150)]);
+    assert_eq!(report.closed[0], p("2026-11"));
+    let report = stack.night("2027-05-02T02:00:00Z").await;
+    assert_eq!(report.months, months(&["2027-04", "2027-05"]));
+}
+
+#[tokio::test]
+async fn what_a_plan_was_charged_is_not_taken_off_what_its_successor_owes() {
+    let [both, _] = renamed();
+    let mut stack = Stack::new();
+    stack.app.plans = both;
+    stack.calls("acme", "2026-11-01", "pro", 60).await;
+    stack.night(NIGHT).await;
+    assert_eq!(stack.charges("acme", "2026-11").await, [(50, 1, 50)]);
+    // The first price of a plan applies backwards: pro has become nearly free.
+    stack.app.plans = two_plans(1, 10_000);
+    stack.calls("acme", "2026-11-02", "team", 65).await;
+    stack.night(NIGHT).await;
+    let ledger = stack.ledger("acme", "2026-11").await;
+    let last = &ledger[1].intent;
+    assert_eq!(
+        (last.cents, last.from_call, last.to_call),
+        (Cents(60), 51, 110)
+    );
+    let plans = [
+        (p("pro"), covered(50, 500_000)),
+        (p("team"), covered(60, 600_000)),
+    ];
+    assert_eq!(last.covered, BTreeMap::from(plans));
+}
+
+/// Lists what is at stake of November, however many pages that takes: customer, and calls with what
+/// they cost and what would be charged, or the reason why that is not known.
+async fn at_stake(stack: &Stack) -> Vec<(String, Result<(u64, u64, u64), String>)> {
+    let mut all = Vec::new();
+    let mut after: Option<String> = None;
+    loop {
+        let page = unbilled(&stack.app, p("2026-11"), after.as_deref()).await;
+        let page = page.unwrap();
+        all.extend(page.items.into_iter().map(|item| {
+            let stake = item.stake.map(|s| (s.calls, s.overage.0, s.due.0));
+            let stake = stake.map_err(|error| error.to_string());
+            (item.customer_id.to_string(), stake)
+        }));
+        after = page.next;
+        if after.is_none() {
+            all.sort();
+            return all;
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_counted_before_the_closing_run_is_billed_and_after_it_at_stake() {
+    let stack = Stack::at("2026-12-03T02:00:00Z");
+    for n in 0..60 {
+        let customer = format!("c-{n:02}");
+        stack.calls(&customer, "2026-11-22", "pro", 100_100).await;
+    }
+    stack.calls("acme", "2026-11-22", "pro", 100_100).await;
+    stack.night("2026-12-03T23:59:59Z").await;
+    assert!(!stack.is_closed("2026-11").await);
+
+    // Counted three days and 1 h 59 min after the end of the month.
+    stack.at.time.set(p("2026-12-04T01:59:00Z"));
+    stack.calls("acme", "2026-11-30", "pro", 50).await;
+    stack.night("2026-12-04T02:00:00Z").await;
+    let billed = [(10, 1, 100), (5, 101, 150)];
+    assert_eq!(stack.charges("acme", "2026-11").await, billed);
+    assert!(stack.is_closed("2026-11").await);
+    assert_eq!(at_stake(&stack).await, []);
+
+    stack.calls("acme", "2026-11-30", "pro", 234).await;
+    // Less than half a cent would not have been charged.
+    stack.calls("c-07", "2026-11-30", "pro", 4).await;
+    stack.night("2026-12-05T02:00:00Z").await;
+    assert_eq!(stack.charges("acme", "2026-11").await, billed);
+    let late = ("acme".to_owned(), Ok((234, 234_000, 23)));
+    assert_eq!(at_stake(&stack).await, [late]);
+}
+
+#[tokio::test]
+async fn what_is_at_stake_on_a_plan_that_has_gone_is_said_not_to_be_known() {
+    let [both, team] = renamed();
+    let mut stack = Stack::new();
+    stack.app.plans = both;
+    stack.calls("acme", "2026-11-22", "pro", 60).await;
+    stack.calls("globex", "2026-11-22", "team", 55).await;
+    stack.app.plans = team;
+    let unknown = Err("plan pro is not in the catalogue".to_owned());
+    let expected = [
+        ("acme".to_owned(), unknown),
+        ("globex".to_owned(), Ok((50, 500_000, 50))),
+    ];
+    assert_eq!(at_stake(&stack).await, expected);
 }
 
 /// 120 customers `c-000`, `c-001`, …, over by 10 calls each.

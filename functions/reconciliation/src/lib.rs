@@ -44,13 +44,17 @@ pub struct Report {
     pub differences: u64,
 }
 
-/// The run of a night: compares the ledgers of yesterday.
+/// The run of a night: compares the ledgers of yesterday, and leaves word that it came to its end, so
+/// that an alarm can see when none does.
 ///
 /// # Errors
 /// When the store does not answer; a further run begins anew.
 pub async fn handle(app: &App) -> Result<Report, StoreError> {
     let today = Day::containing(app.clock.now());
-    run(app, today.previous()).await
+    let report = run(app, today.previous()).await?;
+    app.metrics.record(metrics::RECONCILIATIONS_RUN, &[], 1);
+    app.metrics.write();
+    Ok(report)
 }
 
 /// Compares the ledgers of a day, at most two days after it: counters are kept no longer.

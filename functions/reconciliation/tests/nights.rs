@@ -15,7 +15,9 @@ use tollgate_domain::key::{ApiKey, Owner};
 use tollgate_domain::reconciliation::Comparison;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_local_aws::{CloudWatch, Fault};
-use tollgate_runtime::metrics::{CALLS_UNADMITTED, CALLS_UNMETERED, CUSTOMERS_SILENT};
+use tollgate_runtime::metrics::{
+    CALLS_UNADMITTED, CALLS_UNMETERED, CUSTOMERS_SILENT, RECONCILIATIONS_RUN,
+};
 use tollgate_store::{KeyChange, KeyRef, Reconciled};
 
 #[path = "../../../shared/web/tests/common/admitted.rs"]
@@ -229,6 +231,25 @@ async fn a_further_run_begins_anew() {
     assert_eq!(report.differences, 1);
     assert_eq!(stack.listed(DAY).await, [off("globex", 100, 0)]);
     assert_eq!(stack.listed("2026-11-20").await, []);
+}
+
+/// Of a run by hand, or one that did not come to its end, nothing is said.
+#[tokio::test(start_paused = true)]
+async fn a_night_that_compared_everyone_leaves_word_of_it() {
+    let stack = Stack::new();
+    stack.customer("acme").await;
+    stack.admit("key_acme", "2026-11-21T10:00:00Z", 100).await;
+    let nights = || stack.cloudwatch.values(RECONCILIATIONS_RUN, &[]);
+    run(&stack.app, p(DAY)).await.unwrap();
+    stack.at.aws.inject(|call| match call.operation() {
+        "BatchGetItem" => Fault::RequestLost,
+        _ => Fault::None,
+    });
+    handle(&stack.app).await.unwrap_err();
+    assert_eq!(nights(), [0; 0]);
+    stack.at.aws.heal();
+    handle(&stack.app).await.unwrap();
+    assert_eq!(nights(), [1]);
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use jiff::Timestamp;
 use serde::Serialize;
-use tollgate_domain::billing::overage;
+use tollgate_domain::billing::{OverageLine, overage};
 use tollgate_domain::id::{CustomerId, PlanId};
 use tollgate_domain::money::MicroUsd;
 use tollgate_domain::plan::{Catalog, Plan};
@@ -64,7 +64,8 @@ struct Current {
     metered: Metered,
     /// Corrections of what was counted, which are in the overage and in no other number here.
     adjustments: Adjusted,
-    overage: Overage,
+    /// `null` while a plan of the month's calls is not in the catalogue: what they cost is not known.
+    overage: Option<Overage>,
 }
 
 #[derive(Debug, Serialize)]
@@ -123,6 +124,16 @@ struct Overage {
     cost: Amount,
 }
 
+impl From<Vec<OverageLine>> for Overage {
+    fn from(lines: Vec<OverageLine>) -> Self {
+        let cost: MicroUsd = lines.iter().map(|line| line.micro_usd).sum();
+        Self {
+            calls: lines.iter().map(|line| line.over).sum(),
+            cost: cost.into(),
+        }
+    }
+}
+
 async fn current(
     State(app): State<App>,
     caller: CustomerCaller,
@@ -142,8 +153,7 @@ async fn current(
     let units = app.store.month_units(&caller.id, month).await?;
     let tally = app.store.month_usage(&caller.id, month).await?;
     let days = app.store.billable_days(&caller.id, month).await?;
-    let lines = overage(&app.plans, &days);
-    let over_cost: MicroUsd = lines.iter().map(|line| line.micro_usd).sum();
+    let overage = overage(&app.plans, &days).ok();
     Ok(Json(Current {
         customer_id: caller.id,
         plan: caller.plan,
@@ -178,10 +188,7 @@ async fn current(
             billable_calls: tally.adjusted.billable_calls(),
             cost: SignedAmount::of(tally.adjusted.micro_usd),
         },
-        overage: Overage {
-            calls: lines.iter().map(|line| line.over).sum(),
-            cost: over_cost.into(),
-        },
+        overage: overage.map(Overage::from),
     }))
 }
 

@@ -4,6 +4,7 @@ use axum::Router;
 use serde_json::{Value, json};
 use tollgate_domain::key::{ApiKey, Owner};
 use tollgate_domain::money::MicroUsd;
+use tollgate_domain::plan::Catalog;
 use tollgate_domain::usage::{Adjustment, Tally};
 use tollgate_local_aws::Fault;
 use tollgate_local_aws::fixture::Fixture;
@@ -266,6 +267,25 @@ async fn while_the_store_is_down_it_says_to_try_again() {
         answer.problem(503, "temporarily-unavailable", None);
         assert_eq!(answer.header("retry-after"), Some("1"));
     }
+}
+
+/// A customer was moved to another plan, and the one before has gone: what its calls cost is not known,
+/// and not nothing.
+#[tokio::test]
+#[allow(clippy::unwrap_used, reason = "a test that cannot begin has failed")]
+async fn the_overage_on_a_plan_that_has_gone_is_not_shown_as_less() {
+    let at = Fixture::at(NOW);
+    add_usage(&at, "acme", "2026-11-20", calls("pro", 100_010)).await;
+    let free = plans().get(&p("free")).cloned().unwrap();
+    let function = usage_api::routes(App {
+        store: at.store.clone(),
+        plans: Catalog::from_json(&json!([free]).to_string()).unwrap(),
+        clock: at.clock(),
+    });
+    let shown = call(&function, &event().customer("acme", "free")).await;
+    let shown = shown.json(200);
+    assert_eq!(shown["overage"], Value::Null);
+    assert_eq!(shown["metered"]["calls"], 100_010);
 }
 
 #[tokio::test]

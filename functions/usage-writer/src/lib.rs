@@ -17,8 +17,9 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::task::JoinSet;
-use tollgate_domain::id::{CustomerId, KeyId};
-use tollgate_domain::plan::Catalog;
+use tollgate_domain::billing::may_close;
+use tollgate_domain::id::{CustomerId, KeyId, PlanId};
+use tollgate_domain::plan::{Catalog, Plan};
 use tollgate_domain::usage::{
     Adjustment, Aggregates, Countable, Defect, Item, Received, read_entry,
 };
@@ -447,6 +448,7 @@ impl App {
                 self.record(metrics::ENTRIES_CLAIMED, is_first);
                 self.record(metrics::ENTRIES_QUARANTINED, usize::from(refused > 0));
                 self.record(metrics::RECORDS_METERED, part.records);
+                self.tell_late(part);
                 self.record(metrics::RECORDS_QUARANTINED, refused);
                 let tallies = part.aggregates.days.values();
                 let unpriced = tallies.map(|tally| tally.unpriced_tokens).sum();
@@ -457,6 +459,29 @@ impl App {
             }
             Written::Duplicate => self.record(metrics::ENTRIES_DUPLICATE, is_first),
             Written::Conflict => {}
+        }
+    }
+
+    /// Tells of calls that may be in no bill, because a run may have closed their month before they were
+    /// counted. That is asked as of now, when they have been: a run that began before its month's
+    /// three days were over closes nothing.
+    fn tell_late(&self, part: &Part<'_>) {
+        let now = self.clock.now();
+        let charges = |plan: &PlanId| self.plans.get(plan).is_some_and(Plan::charges_overage);
+        for (month, tally) in &part.aggregates.months {
+            if !may_close(*month, now) {
+                continue;
+            }
+            let recorded = tally.billable.iter().map(|(plan, calls)| (plan, *calls));
+            let adjusted = tally.adjusted.billable.iter();
+            let adjusted = adjusted.map(|(plan, calls)| (plan, calls.unsigned_abs()));
+            let calls = recorded.chain(adjusted).filter(|(plan, _)| charges(plan));
+            let calls = calls.fold(0_u64, |sum, (_, calls)| sum.saturating_add(calls));
+            if calls > 0 {
+                let customer = &part.entry.received.customer;
+                tracing::warn!(%customer, %month, calls, "usage came late for its month's bill");
+                self.metrics.record(metrics::CALLS_LATE, &[], calls);
+            }
         }
     }
 

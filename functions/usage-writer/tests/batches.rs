@@ -333,12 +333,13 @@ async fn those_with_chargeable_calls_are_listed_for_billing_in_the_calls_month()
     }
     let check = async |month: &str, expected: &[&str]| {
         let mut listed = Vec::new();
-        let mut after = None;
+        let mut after: Option<String> = None;
         loop {
-            let page = stack.at.store.billable_customers(p(month), after).await;
-            let (customers, next) = page.unwrap();
-            listed.extend(customers.into_iter().map(String::from));
-            after = next;
+            let store = &stack.at.store;
+            let page = store.billable_customers(p(month), after.as_deref(), None);
+            let page = page.await.unwrap();
+            listed.extend(page.items.into_iter().map(String::from));
+            after = page.next;
             if after.is_none() {
                 break;
             }

@@ -8,13 +8,13 @@
 use serde_json::Value;
 use tollgate_local_aws::Fault;
 use tollgate_runtime::metrics::{
-    ENTRIES_CLAIMED, ENTRIES_DUPLICATE, ENTRIES_FAILED, ENTRIES_QUARANTINED, METERING_LAG, Metric,
-    RECORDS_METERED, RECORDS_QUARANTINED,
+    CALLS_LATE, ENTRIES_CLAIMED, ENTRIES_DUPLICATE, ENTRIES_FAILED, ENTRIES_QUARANTINED,
+    METERING_LAG, Metric, RECORDS_METERED, RECORDS_QUARANTINED,
 };
 
 mod common;
 
-use common::{NOW, Stack, batch, body, deliver, entry, record};
+use common::{NOW, Stack, adjusting, adjustment, batch, body, deliver, entry, record, with};
 
 const COUNTS: [Metric; 6] = [
     ENTRIES_CLAIMED,
@@ -62,4 +62,42 @@ async fn the_lag_of_an_entry_is_that_of_its_earliest_call() {
     stack.count(&body(&entry("e-1", "acme", behind))).await;
     stack.count(&body(&entry("e-2", "acme", ahead))).await;
     assert_eq!(stack.cloudwatch.values(METERING_LAG, &[]), [3_000, 0]);
+}
+
+/// What comes when its month may have closed is in no bill if it has: calls on plans that charge, and
+/// corrections of them either way.
+#[tokio::test]
+async fn usage_that_comes_late_for_its_months_bill_is_counted() {
+    let stack = Stack::new();
+    let last = "2026-10-31T23:59:59Z";
+    let on_free = with(record(last, "/a"), "plan", "free");
+    let failed = with(record(last, "/a"), "status", 500);
+    let mut n = 0;
+    let mut check = async |now: &str, expected: u64| {
+        stack.at.time.set(now.parse().unwrap());
+        let today = record(now, "/a");
+        let records = [
+            record(last, "/a"),
+            record(last, "/b"),
+            on_free.clone(),
+            failed.clone(),
+            today,
+        ];
+        n += 1;
+        let late = body(&entry(&format!("e-{n}"), "acme", records));
+        stack.count(&late).await;
+        let adjustments = [adjustment(last, -3), adjustment(last, 7)];
+        for (at, one) in adjustments.into_iter().enumerate() {
+            let one = adjusting(&format!("a-{n}-{at}"), "acme", [one]);
+            stack.count(&body(&one)).await;
+        }
+        assert_eq!(stack.cloudwatch.sum(CALLS_LATE, &[]), expected, "{now}");
+        // What was counted before is not late.
+        stack.count(&late).await;
+        assert_eq!(stack.cloudwatch.sum(CALLS_LATE, &[]), expected, "{now}");
+    };
+    check("2026-11-01T00:00:00Z", 0).await;
+    check("2026-11-03T23:59:59Z", 0).await;
+    check("2026-11-04T00:00:00Z", 12).await;
+    check("2026-11-22T10:00:00Z", 24).await;
 }

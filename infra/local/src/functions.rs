@@ -3,12 +3,13 @@
 use std::cell::RefCell;
 use std::convert::Infallible;
 
-use axum::body::Body;
 use aws_types::SdkConfig;
+use axum::body::Body;
 use axum::response::Response;
 use lambda_http::Request;
 use tollgate_domain::key::KeyFormat;
 use tollgate_domain::llm::LlmPrices;
+use tollgate_domain::plan::Catalog;
 use tollgate_local_aws::template::{InvalidTemplate, Stack};
 use tollgate_local_aws::{LocalAws, Role};
 use tollgate_metering::{Emitter, Metering, Spill};
@@ -80,6 +81,12 @@ impl Parts {
     pub(crate) fn key_format(&self) -> Result<KeyFormat, StartError> {
         let variables = self.stack.variables("KeysCreateFunction")?;
         Ok(config::key_format(&Env::of(variables))?)
+    }
+
+    /// The plans on offer.
+    pub(crate) fn plans(&self) -> Result<Catalog, StartError> {
+        let variables = self.stack.variables("AuthorizerFunction")?;
+        Ok(config::plans(&Env::of(variables))?)
     }
 
     pub(crate) fn authorizers(&self) -> Result<Authorizers, StartError> {

@@ -13,10 +13,12 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
+use tollgate_domain::customer::Customer;
 use tollgate_local::product::{self, AdminKey, Options, Running};
 use tollgate_local::soak::{self, outage};
 use tollgate_local::{crash, demo, product::StartError};
 use tollgate_runtime::{Chain, env};
+use tollgate_store::StoreError;
 
 /// Tollgate on one machine: gates, meters and bills an HTTP API, with no account, container or
 /// service.
@@ -211,12 +213,34 @@ async fn try_serve(args: ServeArgs) -> Result<(), ServeError> {
     })
     .await?;
     greet(&running, &place);
+    warn_of_missing_plans(&running)
+        .await
+        .map_err(StartError::from)?;
     tokio::select! {
         outcome = tokio::signal::ctrl_c() => outcome.map_err(ServeError::Signals)?,
         _ = terminate.recv() => {}
     }
     println!("stopping");
     running.stop().await.map_err(ServeError::Server)
+}
+
+/// Names the customers whose plan is not in the catalogue, and says what to do.
+async fn warn_of_missing_plans(running: &Running) -> Result<(), StoreError> {
+    let mut after: Option<String> = None;
+    loop {
+        let page = running.customers_without_plan(after.as_deref()).await?;
+        for Customer { id, plan, .. } in page.items {
+            eprintln!(
+                "warning: customer {id} is on plan {plan}, which is not in the catalogue: their calls \
+                 are refused, and months with calls on it are not billed. Put it back, or give them \
+                 another plan."
+            );
+        }
+        after = page.next;
+        if after.is_none() {
+            return Ok(());
+        }
+    }
 }
 
 fn parameters(stack: StackArgs) -> Vec<(&'static str, String)> {

@@ -19,15 +19,16 @@ use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tollgate_domain::customer::Customer;
 use tollgate_domain::id::KeyId;
 use tollgate_domain::key::{self, ApiKey, KeyPrefix, KeyRecord, KeyStatus, Owner};
 use tollgate_domain::llm::InvalidPrices;
-use tollgate_domain::plan::Overrides;
+use tollgate_domain::plan::{Catalog, Overrides};
 use tollgate_local_aws::template::{InvalidTemplate, Stack, TEMPLATE};
 use tollgate_local_aws::{LocalAws, LocalAwsError, Role};
 use tollgate_runtime::Entropy;
 use tollgate_runtime::config::InvalidConfig;
-use tollgate_store::{Created, NewKey, Store, StoreError};
+use tollgate_store::{Created, NewKey, Page, Store, StoreError};
 
 use crate::bodies::Unreadable;
 use crate::connections;
@@ -170,6 +171,8 @@ pub struct Running {
     pub aws: LocalAws,
     /// Its tables, likewise.
     pub store: Store,
+    /// The plans on offer.
+    pub plans: Catalog,
     /// The functions' roles, which know what was asked of them.
     pub roles: Vec<Role>,
     stop: oneshot::Sender<()>,
@@ -265,6 +268,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         admin,
         aws,
         store,
+        plans: parts.plans()?,
         roles: parts.roles.into_inner(),
         stop,
         server,
@@ -276,6 +280,24 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
 }
 
 impl Running {
+    /// Lists customers whose plan is not in the catalogue, from `after` on: their calls are refused. A
+    /// page may be empty and have a next one.
+    ///
+    /// # Errors
+    /// When the tables cannot be read.
+    pub async fn customers_without_plan(
+        &self,
+        after: Option<&str>,
+    ) -> Result<Page<Customer>, StoreError> {
+        let page = self.store.list_customers(after, 100).await?;
+        let customers = page.items.into_iter().map(|(_, customer)| customer);
+        let items = customers.filter(|customer| self.plans.get(&customer.plan).is_none());
+        Ok(Page {
+            items: items.collect(),
+            next: page.next,
+        })
+    }
+
     /// Stops it: no new calls, those under way are answered, the batch that is out is finished.
     /// What is queued stays queued, and is on disk where there is a data directory.
     ///

@@ -246,6 +246,39 @@ async fn the_admin_key_is_made_once_and_shown_once() {
     assert!(printed.contains(&key[..17]), "its prefix names it");
 }
 
+/// What the catalogue lacks is said before anyone is refused for it.
+#[tokio::test]
+async fn customers_whose_plan_has_gone_are_named_at_the_start() {
+    let dir = Dir::new("plans");
+    let start = |plans: &Value| {
+        let mut command = program();
+        command.arg("--data").arg(&dir.0);
+        command.env("TOLLGATE_ADMIN_KEY", "an-admin-key-of-mine");
+        Process::start(command.env("TOLLGATE_PLANS", plans.to_string()))
+    };
+    let plan = |id: &str| {
+        json!({
+            "id": id, "name": id, "requests_per_hour": 10, "when_store_is_down": "open",
+            "month": { "kind": "unlimited" },
+        })
+    };
+    let first = start(&json!([plan("old"), plan("new")]));
+    let admin = first.client().with_key("an-admin-key-of-mine");
+    for n in 0..102 {
+        let plan = if n % 100 == 0 { "old" } else { "new" };
+        let customer = json!({ "id": format!("c-{n:03}"), "plan": plan });
+        create(&admin, "/admin/customers", customer).await;
+    }
+    let (_, printed) = first.terminate();
+    assert!(!printed.contains("warning: "), "{printed}");
+
+    let (_, printed) = start(&json!([plan("new")])).terminate();
+    let warnings = printed.lines().filter(|line| line.starts_with("warning: "));
+    let named = warnings.map(|line| line.split(", which").next().unwrap_or_default());
+    let expected = ["c-000", "c-100"].map(|id| format!("warning: customer {id} is on plan old"));
+    assert_eq!(named.collect::<Vec<_>>(), expected);
+}
+
 #[test]
 fn what_cannot_start_says_why() {
     let check = |command: &mut Command, reason: &str| {

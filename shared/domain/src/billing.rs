@@ -1,8 +1,9 @@
 //! Overage: what a month's calls cost beyond the included ones, and what of it is due now.
 //!
 //! The amount of a month is always computed afresh from all of its days and rounded once. What is
-//! due is that amount less what has been charged already, so neither the number of nights nor the
-//! order of late records changes what a customer pays in the end.
+//! due is that amount less what has been charged already, so neither the number of runs nor the
+//! order of late records changes what a customer pays in the end. Charges are netted plan by plan:
+//! a plan that has become cheaper than what was charged for it lowers no other plan's overage.
 
 use std::collections::BTreeMap;
 
@@ -48,14 +49,24 @@ pub struct OverageLine {
     pub micro_usd: MicroUsd,
 }
 
-/// The overage of a month: a line for each plan that charges any.
+/// Calls were made on a plan that is not in the catalogue, so what they cost is not known.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("plan {0} is not in the catalogue")]
+pub struct UnknownPlan(pub PlanId);
+
+/// Computes the overage of a month: a line for each plan that charges any.
 ///
 /// Calls are taken in the order of their days; those after the included ones are priced as of the
 /// day they were made on. A day on which adjustments take away more calls than were made gives back
-/// the latest of the earlier days at their price. Plans that do not charge, or are no longer in the
-/// catalogue, have no line.
-#[must_use]
-pub fn overage(plans: &Catalog, days: &BillableDays) -> Vec<OverageLine> {
+/// the latest of the earlier days at their price. Plans that do not charge have no line.
+///
+/// # Errors
+/// When a plan of the calls is not in the catalogue.
+pub fn overage(plans: &Catalog, days: &BillableDays) -> Result<Vec<OverageLine>, UnknownPlan> {
+    let mut used = days.values().flat_map(BTreeMap::keys);
+    if let Some(unknown) = used.find(|plan| plans.get(plan).is_none()) {
+        return Err(UnknownPlan(unknown.clone()));
+    }
     let mut lines = Vec::new();
     for plan in plans {
         let MonthPolicy::Overage { included, prices } = &plan.month else {
@@ -88,7 +99,7 @@ pub fn overage(plans: &Catalog, days: &BillableDays) -> Vec<OverageLine> {
             });
         }
     }
-    lines
+    Ok(lines)
 }
 
 /// A sum of calls as a number of calls: there are none where more were taken away than made.
@@ -118,7 +129,7 @@ fn price_on(prices: &[OveragePrice], day: Day) -> MicroUsd {
 }
 
 /// What a customer's month has been charged so far.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Charged {
     /// The number of charges.
     pub charges: u64,
@@ -126,6 +137,30 @@ pub struct Charged {
     pub cents: Cents,
     /// The overage calls that they cover.
     pub over_calls: u64,
+    /// The overage that they cover, by plan. Empty where no charge says so, because all were
+    /// written by a release that did not: they are netted against the overage of all plans.
+    pub covered: BTreeMap<PlanId, Covered>,
+}
+
+impl Charged {
+    /// The overage that the charges cover, before rounding as far as that is known.
+    #[must_use]
+    pub fn micro_usd(&self) -> MicroUsd {
+        if self.covered.is_empty() {
+            return self.cents.into();
+        }
+        self.covered.values().map(|plan| plan.micro_usd).sum()
+    }
+}
+
+/// Overage of one plan in one month that charges cover: the most that it has come to when one was
+/// made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Covered {
+    /// Overage calls.
+    pub calls: u64,
+    /// What they cost, before rounding.
+    pub micro_usd: MicroUsd,
 }
 
 /// A charge that is due: the amount is frozen when it is written down, before anyone is asked to
@@ -142,12 +177,14 @@ pub struct ChargeIntent {
     pub number: u64,
     /// How much.
     pub cents: Cents,
-    /// The month's cumulative overage when it was computed, before rounding.
+    /// The overage that the month's charges cover with this one, before rounding.
     pub cumulative: MicroUsd,
+    /// The same by plan; empty where the ledger does not say it.
+    pub covered: BTreeMap<PlanId, Covered>,
     /// The first overage call it covers, from 1.
     pub from_call: u64,
-    /// The last one. Adjustments may have made it an earlier one than the charge before ended with;
-    /// then it covers none.
+    /// The last one. It may be an earlier one than the charge before ended with: fewer calls, each
+    /// at a higher price. Then it covers none.
     pub to_call: u64,
     /// What adjustments had added to the month's calls on plans that charge, or taken away.
     pub adjusted_calls: i64,
@@ -157,33 +194,45 @@ pub struct ChargeIntent {
     pub created_at: Timestamp,
 }
 
-/// The charge now due for a month, if any: its overage rounded once, less what was charged before.
+/// Computes the charge now due for a month, if any: its overage rounded once, less what was charged
+/// before. Of a plan whose overage has become less than what charges cover of it, what they cover
+/// counts, so that nothing of it is netted against other plans.
 ///
 /// Nothing is due when late corrections made the month cheaper than what was charged.
-#[must_use]
+///
+/// # Errors
+/// When a plan of the calls is not in the catalogue: the month's overage is then not known.
 pub fn charge_due(
     customer: &CustomerId,
     month: Month,
     plans: &Catalog,
     days: &BillableDays,
-    charged: Charged,
+    charged: &Charged,
     now: Timestamp,
-) -> Option<ChargeIntent> {
-    let lines = overage(plans, days);
-    let cumulative: MicroUsd = lines.iter().map(|line| line.micro_usd).sum();
+) -> Result<Option<ChargeIntent>, UnknownPlan> {
+    let lines = overage(plans, days)?;
+    let mut covered = charged.covered.clone();
+    for line in lines.iter().filter(|line| line.over > 0) {
+        let plan = covered.entry(line.plan.clone()).or_default();
+        plan.calls = plan.calls.max(line.over);
+        plan.micro_usd = plan.micro_usd.max(line.micro_usd);
+    }
+    let cumulative: MicroUsd = covered.values().map(|plan| plan.micro_usd).sum();
     let due = cumulative.to_cents().0.saturating_sub(charged.cents.0);
     if due == 0 {
-        return None;
+        return Ok(None);
     }
     let number = charged.charges + 1;
-    let to_call: u64 = lines.iter().map(|line| line.over).sum();
-    Some(ChargeIntent {
+    let calls = covered.values().map(|plan| plan.calls);
+    let to_call = calls.fold(0, u64::saturating_add);
+    Ok(Some(ChargeIntent {
         id: format!("ci_{customer}_{month}_{number:04}"),
         customer: customer.clone(),
         month,
         number,
         cents: Cents(due),
         cumulative,
+        covered,
         from_call: charged.over_calls.min(to_call) + 1,
         to_call,
         adjusted_calls: lines
@@ -191,7 +240,7 @@ pub fn charge_due(
             .fold(0, |sum, line| sum.saturating_add(line.adjusted)),
         usage_digest: usage_digest(days),
         created_at: now,
-    })
+    }))
 }
 
 /// SHA-256, in hexadecimal, of one line `<day> <plan> <calls>` for each day and plan, in order; where
@@ -211,15 +260,16 @@ pub fn usage_digest(days: &BillableDays) -> String {
     hex(&hash.finalize())
 }
 
-/// The months that a billing run at `now` looks at, oldest first: the current one, and the two
-/// before it. The store leaves out those that are closed.
+/// The months that every billing run at `now` looks at, oldest first: the current one, and the two
+/// before it. The store leaves out those that are closed, and adds those that were left open.
 #[must_use]
 pub fn months_to_bill(now: Timestamp) -> [Month; 3] {
     let current = Month::containing(now);
     [current.previous().previous(), current.previous(), current]
 }
 
-/// Whether late usage of `month` is no longer waited for at `now`.
+/// Whether a billing run that begins at `now` may close `month`: late usage of it is no longer waited
+/// for.
 #[must_use]
 pub fn may_close(month: Month, now: Timestamp) -> bool {
     now.as_duration() - month.end().as_duration() >= OPEN_AFTER_END
@@ -247,33 +297,43 @@ mod tests {
         of_day.adjusted += calls;
     }
 
-    fn due(days: &BillableDays, charged: Charged) -> Option<ChargeIntent> {
-        charge_due(
-            &"acme".parse().unwrap(),
-            "2026-11".parse().unwrap(),
-            &Catalog::shipped().unwrap(),
-            days,
-            charged,
-            "2026-11-23T02:00:00Z".parse().unwrap(),
-        )
+    fn due(days: &BillableDays, charged: &Charged) -> Option<ChargeIntent> {
+        try_due(&Catalog::shipped().unwrap(), days, charged).unwrap()
+    }
+
+    fn try_due(
+        plans: &Catalog,
+        days: &BillableDays,
+        charged: &Charged,
+    ) -> Result<Option<ChargeIntent>, UnknownPlan> {
+        let (customer, month) = ("acme".parse().unwrap(), "2026-11".parse().unwrap());
+        let now = "2026-11-23T02:00:00Z".parse().unwrap();
+        charge_due(&customer, month, plans, days, charged, now)
+    }
+
+    impl Charged {
+        /// What is charged once this charge is, too.
+        fn with(&self, intent: &ChargeIntent) -> Self {
+            Self {
+                charges: intent.number,
+                cents: Cents(self.cents.0 + intent.cents.0),
+                over_calls: intent.to_call,
+                covered: intent.covered.clone(),
+            }
+        }
     }
 
     #[test]
     fn calls_beyond_the_included_ones_are_charged_once() {
         let month = days(&[("2026-11-01", "pro", 100_000), ("2026-11-02", "pro", 234)]);
-        let intent = due(&month, Charged::default()).unwrap();
+        let intent = due(&month, &Charged::default()).unwrap();
         assert_eq!(intent.id, "ci_acme_2026-11_0001");
         assert_eq!(
             (intent.cents, intent.cumulative),
             (Cents(23), MicroUsd(234_000))
         );
         assert_eq!((intent.from_call, intent.to_call), (1, 234));
-        let charged = Charged {
-            charges: 1,
-            cents: Cents(23),
-            over_calls: 234,
-        };
-        assert_eq!(due(&month, charged), None);
+        assert_eq!(due(&month, &Charged::default().with(&intent)), None);
     }
 
     #[test]
@@ -283,7 +343,7 @@ mod tests {
             ("2026-11-02", "pro", 100_010),
             ("2026-11-03", "enterprise", 5_000_000),
         ]);
-        let intent = due(&month, Charged::default()).unwrap();
+        let intent = due(&month, &Charged::default()).unwrap();
         assert_eq!((intent.cents, intent.to_call), (Cents(1), 10));
     }
 
@@ -300,7 +360,7 @@ mod tests {
     #[test]
     fn a_call_costs_what_its_day_says() {
         let month = days(&[("2026-11-09", "pro", 12), ("2026-11-10", "pro", 3)]);
-        let lines = overage(&two_prices(), &month);
+        let lines = overage(&two_prices(), &month).unwrap();
         assert_eq!(
             (lines[0].over, lines[0].micro_usd),
             (5, MicroUsd(2 * 1_000 + 3 * 5_000))
@@ -312,25 +372,21 @@ mod tests {
         let mut month = days(&[("2026-11-02", "pro", 100_100)]);
         adjust(&mut month, "2026-11-01", "pro", 30);
         adjust(&mut month, "2026-11-03", "pro", -80);
-        let lines = overage(&Catalog::shipped().unwrap(), &month);
+        let lines = overage(&Catalog::shipped().unwrap(), &month).unwrap();
         let line = &lines[0];
         assert_eq!((line.calls, line.adjusted), (100_050, -50));
         assert_eq!((line.over, line.micro_usd), (50, MicroUsd(50_000)));
-        let intent = due(&month, Charged::default()).unwrap();
+        let intent = due(&month, &Charged::default()).unwrap();
         assert_eq!((intent.cents, intent.adjusted_calls), (Cents(5), -50));
         // Calls that nobody charges for are no part of a charge.
         adjust(&mut month, "2026-11-11", "free", -7);
-        let intent = due(&month, Charged::default()).unwrap();
+        let intent = due(&month, &Charged::default()).unwrap();
         assert_eq!((intent.cents, intent.adjusted_calls), (Cents(5), -50));
-        let charged = Charged {
-            charges: 1,
-            cents: Cents(5),
-            over_calls: 50,
-        };
+        let charged = Charged::default().with(&intent);
         adjust(&mut month, "2026-11-03", "pro", -40);
-        assert_eq!(due(&month, charged), None, "nothing is charged twice");
+        assert_eq!(due(&month, &charged), None, "nothing is charged twice");
         adjust(&mut month, "2026-11-04", "pro", 70);
-        let intent = due(&month, charged).unwrap();
+        let intent = due(&month, &charged).unwrap();
         assert_eq!((intent.from_call, intent.to_call), (51, 80));
         assert_eq!(intent.cents, Cents(3), "what was charged too much counts");
     }
@@ -341,7 +397,7 @@ mod tests {
         let check = |adjusted, over, micro_usd| {
             let mut month = days(&[("2026-11-09", "pro", 12), ("2026-11-10", "pro", 3)]);
             adjust(&mut month, "2026-11-11", "pro", adjusted);
-            let line = &overage(&plans, &month)[0];
+            let line = &overage(&plans, &month).unwrap()[0];
             let found = (line.over, line.micro_usd);
             assert_eq!(found, (over, MicroUsd(micro_usd)), "{adjusted}");
         };
@@ -352,7 +408,81 @@ mod tests {
         check(-100, 0, 0);
         let mut none = BillableDays::new();
         adjust(&mut none, "2026-11-11", "pro", -100);
-        assert_eq!(overage(&plans, &none)[0].calls, 0);
+        assert_eq!(overage(&plans, &none).unwrap()[0].calls, 0);
+    }
+
+    /// Plans that charge each call from the first: so many micro-dollars a call.
+    fn charging(plans: &[(&str, u64)]) -> Catalog {
+        let plan = |(id, price): &(&str, u64)| {
+            serde_json::json!({
+                "id": id, "name": id, "requests_per_hour": 1, "when_store_is_down": "open",
+                "month": { "kind": "overage", "included": 0, "prices": [
+                    { "from": "2026-01-01", "micro_usd_per_call": price },
+                ] },
+            })
+        };
+        let plans: Vec<_> = plans.iter().map(plan).collect();
+        Catalog::from_json(&serde_json::json!(plans).to_string()).unwrap()
+    }
+
+    #[test]
+    fn calls_on_a_plan_that_is_not_in_the_catalogue_are_not_rated() {
+        let month = days(&[("2026-11-01", "pro", 5), ("2026-11-02", "pro-2", 6)]);
+        let check = |plans: &Catalog, month: &BillableDays, expected: Result<(), &str>| {
+            let found = try_due(plans, month, &Charged::default());
+            let expected = expected.map_err(str::to_owned);
+            let found = found.map(drop).map_err(|error| error.to_string());
+            assert_eq!(found, expected);
+        };
+        let both = charging(&[("pro", 1), ("pro-2", 1)]);
+        check(&both, &month, Ok(()));
+        let (old, new) = (charging(&[("pro", 1)]), charging(&[("pro-2", 1)]));
+        check(&old, &month, Err("plan pro-2 is not in the catalogue"));
+        check(&new, &month, Err("plan pro is not in the catalogue"));
+        let mut corrected = days(&[("2026-11-02", "pro-2", 6)]);
+        check(&new, &corrected, Ok(()));
+        adjust(&mut corrected, "2026-11-02", "pro", -1);
+        check(&new, &corrected, Err("plan pro is not in the catalogue"));
+    }
+
+    #[test]
+    fn what_one_plan_was_charged_is_not_taken_off_another() {
+        let dear = charging(&[("pro", 10_000), ("pro-2", 10_000)]);
+        let mut month = days(&[("2026-11-01", "pro", 50)]);
+        let first = try_due(&dear, &month, &Charged::default());
+        let first = first.unwrap().unwrap();
+        assert_eq!((first.cents, first.to_call), (Cents(50), 50));
+        let charged = Charged::default().with(&first);
+
+        // The first price of a plan applies backwards, and this one has fallen.
+        let cheap = charging(&[("pro", 1_000), ("pro-2", 10_000)]);
+        assert_eq!(try_due(&cheap, &month, &charged), Ok(None));
+        adjust(&mut month, "2026-11-02", "pro", -20);
+        adjust(&mut month, "2026-11-02", "pro-2", 60);
+        let second = try_due(&cheap, &month, &charged).unwrap().unwrap();
+        assert_eq!(second.cents, Cents(60));
+        assert_eq!((second.from_call, second.to_call), (51, 110));
+        assert_eq!(second.cumulative, MicroUsd(1_100_000));
+        let charged = charged.with(&second);
+        assert_eq!(charged.micro_usd(), MicroUsd(1_100_000));
+        assert_eq!(try_due(&cheap, &month, &charged), Ok(None));
+    }
+
+    #[test]
+    fn charges_that_name_no_plan_are_taken_off_all_of_them() {
+        let plans = charging(&[("pro", 10_000), ("pro-2", 10_000)]);
+        let month = days(&[("2026-11-01", "pro", 50), ("2026-11-02", "pro-2", 10)]);
+        let charged = Charged {
+            charges: 1,
+            cents: Cents(55),
+            over_calls: 55,
+            ..Charged::default()
+        };
+        assert_eq!(charged.micro_usd(), MicroUsd(550_000));
+        let intent = try_due(&plans, &month, &charged).unwrap().unwrap();
+        assert_eq!((intent.cents, intent.from_call), (Cents(5), 56));
+        let plans_covered: Vec<_> = intent.covered.keys().map(PlanId::as_str).collect();
+        assert_eq!(plans_covered, ["pro", "pro-2"]);
     }
 
     #[test]
@@ -405,13 +535,12 @@ mod tests {
                 of_day.adjusted += adjusted;
                 total += i64::try_from(calls).unwrap() + adjusted;
                 let over = u64::try_from(total - 100_000).unwrap_or(0);
-                prop_assert_eq!(overage(&Catalog::shipped().unwrap(), &month)[0].over, over);
+                let lines = overage(&Catalog::shipped().unwrap(), &month).unwrap();
+                prop_assert_eq!(lines[0].over, over);
                 most = most.max(MicroUsd(1_000).times(over).to_cents());
-                if let Some(intent) = due(&month, charged) {
+                if let Some(intent) = due(&month, &charged) {
                     prop_assert!(intent.from_call <= intent.to_call);
-                    charged.charges += 1;
-                    charged.cents.0 += intent.cents.0;
-                    charged.over_calls = intent.to_call;
+                    charged = charged.with(&intent);
                 }
                 prop_assert_eq!(charged.cents, most);
             }

@@ -38,6 +38,12 @@ impl MicroUsd {
     }
 }
 
+impl From<Cents> for MicroUsd {
+    fn from(cents: Cents) -> Self {
+        Self(MICRO_USD_PER_CENT).times(cents.0)
+    }
+}
+
 impl Add for MicroUsd {
     type Output = Self;
 

@@ -13,8 +13,9 @@ use crate::window::Day;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
-    /// Names the plan in records; a change of price keeps the id, a change of what is included
-    /// takes a new one, because months already begun are billed by this entry.
+    /// Names the plan in records. A change of price keeps the id. A change of what is included, of
+    /// the kind or of the first price takes a new one, because open months are billed by this
+    /// entry; and the entry stays until the last month with calls on it has closed.
     pub id: PlanId,
     /// For people to read.
     pub name: String,

@@ -131,6 +131,12 @@ pub const ENTRIES_FAILED: Metric = count(
 );
 /// Records that were counted.
 pub const RECORDS_METERED: Metric = count("RecordsMetered", "Calls counted as usage.");
+/// Usage that comes too late for its bill.
+pub const CALLS_LATE: Metric = count(
+    "CallsLate",
+    "Billable calls on plans that charge, and corrections of them, counted three days or more after \
+     the end of their month. If it has closed, they are in no bill.",
+);
 /// Records set aside.
 pub const RECORDS_QUARANTINED: Metric =
     count("RecordsQuarantined", "Records set aside, one by one.");
@@ -166,6 +172,11 @@ pub const CUSTOMERS_SILENT: Metric = count(
     "CustomersSilent",
     "Customers with calls that were let in on a day, none of which was metered.",
 );
+/// Runs of reconciliation by the schedule.
+pub const RECONCILIATIONS_RUN: Metric = count(
+    "ReconciliationsRun",
+    "Runs of reconciliation by the schedule that compared all customers' ledgers.",
+);
 /// Runs of billing by the schedule.
 pub const NIGHTS_RUN: Metric = count(
     "NightsRun",
@@ -194,6 +205,7 @@ pub const ALL: &[Metric] = &[
     ENTRIES_QUARANTINED,
     ENTRIES_FAILED,
     RECORDS_METERED,
+    CALLS_LATE,
     RECORDS_QUARANTINED,
     TOKENS_UNPRICED,
     RECORDS_SPILLED,
@@ -201,6 +213,7 @@ pub const ALL: &[Metric] = &[
     CALLS_UNMETERED,
     CALLS_UNADMITTED,
     CUSTOMERS_SILENT,
+    RECONCILIATIONS_RUN,
     NIGHTS_RUN,
     CHARGES_MADE,
     CHARGES_FAILED,

@@ -406,7 +406,8 @@ impl Store {
         };
         if let (Some(request), Some(refusal)) = (idempotency, refusals.last()) {
             match replay(request, refusal)? {
-                // This very call, whose first answer was lost for longer than the token lasts.
+                // This very call, whose first answer was lost for longer than the token lasts: a
+                // key's id is drawn for its creation, and so names the write as well.
                 Some(Replay::Of(id)) if id == made => return Ok(Created::New),
                 Some(Replay::Of(id)) => return self.replayed_key(&id).await.map(Created::Replayed),
                 Some(Replay::Reused) => return Ok(Created::KeyReused),
@@ -611,12 +612,21 @@ impl Store {
         idempotency: Option<&Idempotency>,
     ) -> Result<Created<Customer>, StoreError> {
         let made = customer.id.as_str();
-        let mut actions = vec![put_if_absent(customer_item(customer))];
+        let mark = self.transaction_token();
+        let mut item = customer_item(customer);
+        item.insert(attr::WRITTEN_BY.into(), s(&mark));
+        let mut actions = vec![put_if_absent(item)];
         actions.extend(idempotency.map(|request| request.put(made, self.clock.now())));
         let refusals = match self.transact("creating a customer", actions).await? {
             Transacted::Done => return Ok(Created::New),
             Transacted::Refused(refusals) => refusals,
         };
+        if let Some(stored) = refusals[0].item()
+            && Reader::new("customer", stored).is_written_by(&mark)?
+        {
+            // This very call, whose first answer was lost for longer than the token lasts.
+            return Ok(Created::New);
+        }
         if let (Some(request), Some(refusal)) = (idempotency, refusals.get(1)) {
             match replay(request, refusal)? {
                 Some(Replay::Of(id)) => {
@@ -629,11 +639,7 @@ impl Store {
                 None => {}
             }
         }
-        match refusals[0].item().map(read_customer).transpose()? {
-            // This very call, whose first answer was lost for longer than the token lasts.
-            Some(stored) if stored == *customer => Ok(Created::New),
-            _ => Ok(Created::Taken),
-        }
+        Ok(Created::Taken)
     }
 
     /// The customer of that id, read consistently.

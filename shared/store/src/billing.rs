@@ -1,17 +1,20 @@
 //! The ledger: what each customer's month has been charged.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+use std::fmt;
 
-use aws_sdk_dynamodb::types::AttributeValue;
-use tollgate_domain::billing::{ChargeIntent, Charged};
-use tollgate_domain::id::CustomerId;
+use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure};
+use jiff::Timestamp;
+use tollgate_domain::billing::{ChargeIntent, Charged, Covered};
+use tollgate_domain::id::{CustomerId, PlanId};
 use tollgate_domain::money::{Cents, MicroUsd};
 use tollgate_domain::window::Month;
 
 use crate::Store;
 use crate::accounts::Page;
 use crate::error::StoreError;
-use crate::item::{Item, Reader, keys, n, s, signed, t};
+use crate::item::{Item, MAX_SK, Reader, keys, n, s, signed, t};
 use crate::schema::{BILLABLE, BILLABLE_SHARDS, BILLING, USAGE, attr};
 use crate::transaction::{Action, Transacted};
 
@@ -37,6 +40,11 @@ pub struct LedgerEntry {
 const LEDGER_ONLY: &str = "ledger_only";
 const ACCOUNT: &str = "ACCOUNT";
 const CLOSED: &str = "CLOSED";
+const LEFT_OPEN: &str = "LEFT_OPEN";
+const COVERED: &str = "covered";
+const LISTING: &str = "listing billable customers";
+/// What separates the parts of a cursor: neither a customer's id nor a month has it.
+const BETWEEN: char = '\n';
 
 fn account_pk(customer: &CustomerId, month: Month) -> String {
     format!("{customer}#{month}")
@@ -44,6 +52,38 @@ fn account_pk(customer: &CustomerId, month: Month) -> String {
 
 fn closed_key(month: Month) -> Item {
     keys(format!("MONTH#{month}"), CLOSED)
+}
+
+/// What charges cover, by plan: `{<plan>: {calls, micro_usd}}`.
+fn covered(plans: &BTreeMap<PlanId, Covered>) -> AttributeValue {
+    let plan = |(plan, covered): (&PlanId, &Covered)| {
+        let of_plan = [
+            ("calls".to_owned(), n(covered.calls)),
+            ("micro_usd".to_owned(), n(covered.micro_usd.0)),
+        ];
+        (plan.to_string(), AttributeValue::M(of_plan.into()))
+    };
+    AttributeValue::M(plans.iter().map(plan).collect())
+}
+
+/// The same, read; nothing where a release before wrote the item.
+fn read_covered(item: &Item) -> Result<BTreeMap<PlanId, Covered>, StoreError> {
+    let corrupt = || StoreError::corrupt("charge", COVERED);
+    let plans = match item.get(COVERED) {
+        None => return Ok(BTreeMap::new()),
+        Some(AttributeValue::M(plans)) => plans,
+        Some(_) => return Err(corrupt()),
+    };
+    let plans = plans.iter().map(|(plan, covered)| {
+        let covered = covered.as_m().map_err(|_| corrupt())?;
+        let covered = Reader::new("charge", covered);
+        let covered = Covered {
+            calls: covered.number("calls")?,
+            micro_usd: MicroUsd(covered.number("micro_usd")?),
+        };
+        Ok((plan.parse().map_err(|_| corrupt())?, covered))
+    });
+    plans.collect()
 }
 
 fn intent_item(intent: &ChargeIntent) -> Item {
@@ -57,6 +97,7 @@ fn intent_item(intent: &ChargeIntent) -> Item {
     item.insert("number".into(), n(intent.number));
     item.insert("cents".into(), n(intent.cents.0));
     item.insert("cumulative_micro_usd".into(), n(intent.cumulative.0));
+    item.insert(COVERED.into(), covered(&intent.covered));
     item.insert("from_call".into(), n(intent.from_call));
     item.insert("to_call".into(), n(intent.to_call));
     if intent.adjusted_calls != 0 {
@@ -69,6 +110,7 @@ fn intent_item(intent: &ChargeIntent) -> Item {
 }
 
 fn read_intent(item: &Item) -> Result<LedgerEntry, StoreError> {
+    let covered = read_covered(item)?;
     let item = Reader::new("charge", item);
     Ok(LedgerEntry {
         intent: ChargeIntent {
@@ -78,6 +120,7 @@ fn read_intent(item: &Item) -> Result<LedgerEntry, StoreError> {
             number: item.number("number")?,
             cents: Cents(item.number("cents")?),
             cumulative: MicroUsd(item.number("cumulative_micro_usd")?),
+            covered,
             from_call: item.number("from_call")?,
             to_call: item.number("to_call")?,
             adjusted_calls: item.opt_signed("adjusted_calls")?.unwrap_or(0),
@@ -89,54 +132,61 @@ fn read_intent(item: &Item) -> Result<LedgerEntry, StoreError> {
 }
 
 impl Store {
-    /// Customers with calls in `month` on a plan that charges overage, a page at a time, from
-    /// `after` on. The index behind it lags by well under a second.
+    /// Customers with calls in `month` on a plan that charges overage, from after `after` on, at most
+    /// `limit` of them or as many as an answer holds. A page may be empty and have a next one. The
+    /// index behind it lags by well under a second.
     ///
     /// # Errors
     /// When the store does not answer.
     pub async fn billable_customers(
         &self,
         month: Month,
-        after: Option<BillableCursor>,
-    ) -> Result<(Vec<CustomerId>, Option<BillableCursor>), StoreError> {
-        let BillableCursor { shard, start } = after.unwrap_or_default();
-        let last: Option<CustomerId> = match &start {
-            Some(start) => Some(Reader::new("billable month", start).parsed(attr::PK)?),
-            None => None,
-        };
+        after: Option<&str>,
+        limit: Option<i32>,
+    ) -> Result<Page<CustomerId>, StoreError> {
+        let place = after.map(BillablePlace::read).transpose()?;
+        let BillablePlace { shard, last } = place.unwrap_or_default();
+        let partition = s(format!("{month}#{shard}"));
+        let start = last.as_ref().map(|(customer, sk)| {
+            let mut start = keys(customer.as_str(), sk);
+            start.insert(attr::BILLABLE_MONTH.into(), partition.clone());
+            start
+        });
         let found = self
             .client
             .query()
             .table_name(self.table(USAGE))
             .index_name(BILLABLE.name)
             .key_condition_expression("billable_month = :month")
-            .expression_attribute_values(":month", s(format!("{month}#{shard}")))
+            .expression_attribute_values(":month", partition)
+            .set_limit(limit)
             .set_exclusive_start_key(start)
             .send()
             .await
-            .map_err(|error| StoreError::service("listing billable customers", error))?;
-        let customers = found.items().iter();
-        let customers = customers.map(|item| Reader::new("billable month", item).parsed(attr::PK));
-        let mut customers: Vec<CustomerId> = customers.collect::<Result<_, _>>()?;
+            .map_err(|error| StoreError::service(LISTING, error))?;
+        let customer = |item: &Item| Reader::new("billable month", item).parsed(attr::PK);
+        let customers = found.items().iter().map(customer);
+        let mut items: Vec<CustomerId> = customers.collect::<Result<_, _>>()?;
         // A month that is spread is in the index as often as it has items, side by side.
-        customers.dedup();
-        if let Some(last) = &last
-            && customers.first() == Some(last)
+        items.dedup();
+        if let Some((last, _)) = &last
+            && items.first() == Some(last)
         {
-            customers.remove(0);
+            items.remove(0);
         }
-        let next = match found.last_evaluated_key {
-            Some(start) => Some(BillableCursor {
-                shard,
-                start: Some(start),
-            }),
-            None if shard + 1 < BILLABLE_SHARDS => Some(BillableCursor {
+        let next = match &found.last_evaluated_key {
+            Some(item) => {
+                let sk = Reader::new("billable month", item).text(attr::SK)?;
+                let last = Some((customer(item)?, sk.to_owned()));
+                Some(BillablePlace { shard, last })
+            }
+            None => (shard + 1 < BILLABLE_SHARDS).then_some(BillablePlace {
                 shard: shard + 1,
-                start: None,
+                last: None,
             }),
-            None => None,
         };
-        Ok((customers, next))
+        let next = next.map(|place| place.to_string());
+        Ok(Page { items, next })
     }
 
     /// What a customer's month has been charged so far, read consistently.
@@ -152,11 +202,13 @@ impl Store {
         let Some(item) = self.billing_item(key).await? else {
             return Ok(Charged::default());
         };
+        let covered = read_covered(&item)?;
         let item = Reader::new("account", &item);
         Ok(Charged {
             charges: item.number("charges")?,
             cents: Cents(item.number("cents")?),
             over_calls: item.number("over_calls")?,
+            covered,
         })
     }
 
@@ -181,18 +233,19 @@ impl Store {
     pub async fn record_charge(
         &self,
         intent: &ChargeIntent,
-        before: Charged,
+        before: &Charged,
     ) -> Result<Recorded, StoreError> {
         let account = keys(account_pk(&intent.customer, intent.month), ACCOUNT);
         let account = Action::update(
             BILLING,
             account,
-            "SET charges = :number, cents = :cents, over_calls = :calls",
+            "SET charges = :number, cents = :cents, over_calls = :calls, covered = :covered",
         )
         .value(":number", n(intent.number))
         .value(":cents", n(before.cents.0 + intent.cents.0))
-        .value(":calls", n(intent.to_call));
-        let account = if before == Charged::default() {
+        .value(":calls", n(intent.to_call))
+        .value(":covered", covered(&intent.covered));
+        let account = if *before == Charged::default() {
             // Absent: this is the month's first charge, whoever else is writing one.
             account.when("attribute_not_exists(pk)")
         } else {
@@ -203,21 +256,22 @@ impl Store {
                 .value(":charges_before", n(before.charges))
                 .value(":cents_before", n(before.cents.0))
         };
+        let mark = self.transaction_token();
+        let mut charge = intent_item(intent);
+        charge.insert(attr::WRITTEN_BY.into(), s(&mark));
         // Absent: a charge once written is never written over, whatever the account says.
-        let charge = Action::put(BILLING, intent_item(intent)).when("attribute_not_exists(pk)");
+        let charge = Action::put(BILLING, charge).when("attribute_not_exists(pk)");
         match self
             .transact("recording a charge", vec![account, charge])
             .await?
         {
             Transacted::Done => Ok(Recorded::Written),
             Transacted::Refused(refusals) => {
-                // The charge itself stands there, computed from the same usage at the same
-                // instant: this call's first try wrote it, and its answer was lost.
-                let stored = refusals[1].item().map(read_intent).transpose()?;
-                if stored.is_some_and(|stored| stored.intent == *intent) {
-                    Ok(Recorded::Written)
-                } else {
-                    Ok(Recorded::Raced)
+                let stored = refusals[1].item().map(|item| Reader::new("charge", item));
+                match stored {
+                    // This call's first try wrote it, and its answer was lost.
+                    Some(stored) if stored.is_written_by(&mark)? => Ok(Recorded::Written),
+                    _ => Ok(Recorded::Raced),
                 }
             }
         }
@@ -256,35 +310,115 @@ impl Store {
         Ok(Page { items, next })
     }
 
-    /// Whether `month` is no longer billed.
+    /// When the billing of `month` ended, if it has.
     ///
     /// # Errors
     /// When the store does not answer.
-    pub async fn is_closed(&self, month: Month) -> Result<bool, StoreError> {
-        Ok(self.billing_item(closed_key(month)).await?.is_some())
+    pub async fn closed_at(&self, month: Month) -> Result<Option<Timestamp>, StoreError> {
+        let item = self.billing_item(closed_key(month)).await?;
+        let closed_at = |item| Reader::new("closed month", item).parsed("closed_at");
+        item.as_ref().map(closed_at).transpose()
     }
 
-    /// Ends the billing of `month`. Closing it again changes nothing that matters.
+    /// Ends the billing of `month`. False if it had ended before.
     ///
     /// # Errors
-    /// When the store does not answer.
-    pub async fn close(&self, month: Month) -> Result<(), StoreError> {
+    /// When the store does not answer; the month may then be closed.
+    pub async fn close(&self, month: Month) -> Result<bool, StoreError> {
+        let mark = self.transaction_token();
         let mut item = closed_key(month);
         item.insert("closed_at".into(), t(self.clock.now()));
-        self.client
+        item.insert(attr::WRITTEN_BY.into(), s(&mark));
+        let outcome = self
+            .client
             .put_item()
             .table_name(self.table(BILLING))
             .set_item(Some(item))
+            // Absent: the first instant is the one on record, of two runs that close it at once.
+            .condition_expression("attribute_not_exists(pk)")
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .send()
+            .await;
+        let Err(error) = outcome else {
+            return Ok(true);
+        };
+        match error.as_service_error() {
+            Some(PutItemError::ConditionalCheckFailedException(refused)) => {
+                let stored = refused.item().map(|item| Reader::new("closed month", item));
+                // This call's first try closed it, and its answer was lost.
+                stored.map_or(Ok(false), |stored| stored.is_written_by(&mark))
+            }
+            _ => Err(StoreError::service("closing a month", error)),
+        }
+    }
+
+    /// Notes that a run could not close `month`, so that [`months_left_open`](Self::months_left_open)
+    /// names it for as long as it is not closed. Noting it again changes nothing.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn leave_open(&self, month: Month) -> Result<(), StoreError> {
+        self.client
+            .put_item()
+            .table_name(self.table(BILLING))
+            .set_item(Some(keys(LEFT_OPEN, month.to_string())))
             .send()
             .await
-            .map_err(|error| StoreError::service("closing a month", error))?;
+            .map_err(|error| StoreError::service("leaving a month open", error))?;
         Ok(())
+    }
+
+    /// Months that a run could not close, oldest first. Some may have been closed since.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn months_left_open(&self) -> Result<Vec<Month>, StoreError> {
+        let found = self.query_all(
+            "reading the ledger",
+            BILLING,
+            "pk = :pk",
+            [(":pk", s(LEFT_OPEN))],
+        );
+        let found = found.await?;
+        let month = |item| Reader::new("month left open", item).parsed(attr::SK);
+        found.iter().map(month).collect()
     }
 }
 
-/// Where the list of a month's billable customers goes on.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct BillableCursor {
+/// A place in the list of a month's billable customers: `<shard>`, and within it the key of the item
+/// that it goes on after.
+#[derive(Default)]
+struct BillablePlace {
     shard: u32,
-    start: Option<HashMap<String, AttributeValue>>,
+    last: Option<(CustomerId, String)>,
+}
+
+impl BillablePlace {
+    fn read(place: &str) -> Result<Self, StoreError> {
+        let none = || StoreError::no_place(LISTING);
+        let mut parts = place.splitn(3, BETWEEN);
+        let shard = parts.next().and_then(|shard| shard.parse().ok());
+        let shard = shard.filter(|shard| *shard < BILLABLE_SHARDS);
+        let last = match (parts.next(), parts.next()) {
+            (None, None) => None,
+            (Some(customer), Some(sk)) if (1..=MAX_SK).contains(&sk.len()) => {
+                Some((customer.parse().map_err(|_| none())?, sk.to_owned()))
+            }
+            _ => return Err(none()),
+        };
+        Ok(Self {
+            shard: shard.ok_or_else(none)?,
+            last,
+        })
+    }
+}
+
+impl fmt::Display for BillablePlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.shard)?;
+        match &self.last {
+            Some((customer, sk)) => write!(f, "{BETWEEN}{customer}{BETWEEN}{sk}"),
+            None => Ok(()),
+        }
+    }
 }

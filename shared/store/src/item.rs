@@ -115,6 +115,11 @@ impl<'a> Reader<'a> {
             .ok_or_else(|| self.corrupt(attribute))
     }
 
+    /// Whether the write of this mark made the item.
+    pub(crate) fn is_written_by(&self, mark: &str) -> Result<bool, StoreError> {
+        Ok(self.opt_text(attr::WRITTEN_BY)? == Some(mark))
+    }
+
     pub(crate) fn bytes(&self, attribute: &'static str) -> Result<&'a [u8], StoreError> {
         match self.item.get(attribute) {
             Some(AttributeValue::B(blob)) => Ok(blob.as_ref()),

@@ -27,7 +27,7 @@ pub use accounts::{
     Created, CustomerChange, Idempotency, KeyChange, KeyRef, NewKey, Page, Rotated, Updated,
 };
 pub use adjustments::CountedAdjustment;
-pub use billing::{BillableCursor, LedgerEntry, Recorded};
+pub use billing::{LedgerEntry, Recorded};
 pub use counters::{Calls, LeaseShare, ReserveOutcome, Units};
 pub use error::StoreError;
 pub use log::Logged;

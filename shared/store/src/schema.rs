@@ -169,6 +169,7 @@ pub const WAITING: Index = Index {
 /// | `<customer>#<month>` | `ACCOUNT` | what the month was charged so far |
 /// | `<customer>#<month>` | `INTENT#<number>` | one charge |
 /// | `MONTH#<month>` | `CLOSED` | that the month is no longer billed |
+/// | `LEFT_OPEN` | `<month>` | that a run could not close the month, so that all further runs look at it |
 pub const BILLING: Table = Table {
     name: "billing",
     hash: "pk",
@@ -202,6 +203,9 @@ pub mod attr {
     pub const RECEIVED_AT: &str = "received_at";
     /// Partition of [`super::BILLABLE`].
     pub const BILLABLE_MONTH: &str = "billable_month";
+    /// Names the write that made an item, so that a writer whose answer was lost knows its own item
+    /// from an equal one of another writer.
+    pub const WRITTEN_BY: &str = "written_by";
     /// Units of a window's limit that are taken.
     pub const USED: &str = "used";
     /// Calls that units were spent on.

@@ -271,7 +271,7 @@ impl<'a> Prepared<'a> {
         }
         claim.insert("records".into(), n(part.records as u64));
         claim.insert("digest".into(), s(&self.digest));
-        claim.insert("written_by".into(), s(mark));
+        claim.insert(attr::WRITTEN_BY.into(), s(mark));
         claim.insert(attr::RECEIVED_AT.into(), t(part.received_at));
         claim.insert(attr::EXPIRES.into(), ttl(kept_until));
         let logged = self.body.as_ref().filter(|_| part.part == 0);
@@ -381,7 +381,6 @@ impl Store {
         if batch.is_empty() {
             return Batch::Written(Vec::new());
         }
-        // Tells a claim of an earlier try, whose answer was lost, from another writer's.
         let mark = self.transaction_token();
         let mut backoff = Backoff::new();
         loop {
@@ -435,7 +434,7 @@ impl Store {
                     Some(body) if prepared.part.is_same_as(&body) => Written::Duplicate,
                     _ => Written::Conflict,
                 }
-            } else if claimed.opt_text("written_by")? == Some(mark) {
+            } else if claimed.is_written_by(mark)? {
                 Written::Counted
             } else {
                 Written::Duplicate

@@ -18,8 +18,9 @@ use tollgate_store::{
 mod common;
 
 use common::{
-    Entry, Key, NOW, call, charge, create_customer, create_key, customer, delete, edit, everything,
-    fixture, once, p, put, record, rotate_key, update_customer, update_key, with_keys, write_usage,
+    Entry, Key, NOW, call, charge, charged, create_customer, create_key, customer, delete, edit,
+    everything, fixture, once, p, put, record, rotate_key, text, update_customer, update_key,
+    with_keys, write_usage,
 };
 
 /// The operation comes to this outcome, and the tables stay as they are.
@@ -452,6 +453,34 @@ async fn a_customer_with_a_taken_id_is_not_created() {
     refused(&at, create(Some(&once("request"))), Created::Taken).await;
 }
 
+/// Two requests for the same customer at the same instant: one creates it.
+#[tokio::test]
+async fn an_equal_customer_of_another_write_is_not_ones_own() {
+    let at = fixture();
+    create_customer(&at, "acme").await;
+    let acme = customer("acme");
+    for request in [None, Some(once("request"))] {
+        let created = async {
+            let created = at.store.create_customer(&acme, request.as_ref()).await;
+            created.unwrap()
+        };
+        refused(&at, created, Created::Taken).await;
+    }
+}
+
+#[tokio::test]
+async fn a_month_is_closed_by_one() {
+    let at = fixture();
+    let month = p("2026-08");
+    let close = async || at.store.close(month).await.unwrap();
+    assert!(close().await);
+    refused(&at, close(), false).await;
+    at.time.set(p("2026-11-23T10:00:00Z"));
+    refused(&at, close(), false).await;
+    let closed_at = at.store.closed_at(month).await;
+    assert_eq!(closed_at.unwrap(), Some(p(NOW)));
+}
+
 #[tokio::test]
 async fn a_repeated_request_creates_no_second_customer() {
     let at = fixture();
@@ -580,15 +609,6 @@ async fn each_entry_that_conflicts_is_in_quarantine_beside_the_first() {
     }
 }
 
-/// What `n` charges of these tests come to.
-fn charged(n: u64) -> Charged {
-    Charged {
-        charges: n,
-        cents: Cents(23 * n),
-        over_calls: 230 * n,
-    }
-}
-
 /// A ledger with that many charges for November.
 async fn with_charges(n: u64) -> Fixture {
     let at = fixture();
@@ -674,12 +694,13 @@ fn put_account(at: &Fixture, charged: Charged) {
     put(at, BILLING, &account);
 }
 
+/// Two runs that compute the same charge from the same usage at the same instant: one makes it.
 #[tokio::test]
-async fn a_charge_recorded_twice_is_in_the_ledger_once() {
+async fn an_equal_charge_of_another_write_is_not_ones_own() {
     for number in 1..=2 {
         let at = with_charges(number).await;
         let (charge, before) = (charge(number), charged(number - 1));
-        refused(&at, record(&at, &charge, before), Recorded::Written).await;
+        refused(&at, record(&at, &charge, before), Recorded::Raced).await;
         let acme: CustomerId = p("acme");
         let account = at.store.charged(&acme, p("2026-11")).await.unwrap();
         assert_eq!(account, charged(number));

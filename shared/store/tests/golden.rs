@@ -12,11 +12,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use flate2::read::GzDecoder;
 use serde_json::{Value, json};
-use tollgate_domain::billing::{Billable, Charged};
+use tollgate_domain::billing::{Billable, ChargeIntent, Charged};
 use tollgate_domain::customer::Customer;
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::key::{KeyRecord, Owner};
-use tollgate_domain::money::{Cents, MicroUsd};
+use tollgate_domain::money::MicroUsd;
 use tollgate_domain::plan::Overrides;
 use tollgate_domain::usage::{Adjusted, Cost, Tally, UsageRecord};
 use tollgate_domain::window::Month;
@@ -30,9 +30,9 @@ use tollgate_store::{
 mod common;
 
 use common::{
-    Entry, Key, NOW, adjustment, all_billable, billable, call, charge, create_customer, create_key,
-    customer, everything, fixture, hour_share, once, p, put, release, reserve, reserved,
-    rotate_key, write_usage,
+    Entry, Key, NOW, adjustment, all_billable, billable, call, charge, charged, create_customer,
+    create_key, customer, everything, fixture, hour_share, once, p, put, release, reserve,
+    reserved, rotate_key, write_usage,
 };
 
 /// What `write` stores into an empty stack is what the golden file of that name holds, and `read`
@@ -570,50 +570,96 @@ async fn a_message_in_quarantine() {
     .await;
 }
 
+/// The ledger of `acme` has two charges of November, of which each covers these plans.
+#[expect(clippy::unwrap_used, reason = "a read that fails fails the test")]
+async fn has_two_charges(at: &Fixture, covered: impl Fn(u64) -> Charged) {
+    let (acme, november) = (p("acme"), p("2026-11"));
+    let account = at.store.charged(&acme, november).await.unwrap();
+    assert_eq!(account, covered(2));
+    let in_ledger = |number| LedgerEntry {
+        intent: ChargeIntent {
+            covered: covered(number).covered,
+            ..charge(number)
+        },
+        status: "ledger_only".into(),
+    };
+    let page = at.store.charges(&acme, november, 1).await.unwrap();
+    assert_eq!(page.items, [in_ledger(1), in_ledger(2)]);
+    let page = at.store.charges(&acme, november, 2).await.unwrap();
+    assert_eq!(page.items, [in_ledger(2)]);
+}
+
 #[tokio::test]
 async fn the_account_and_the_charges_of_a_month() {
-    let once = Charged {
-        charges: 1,
-        cents: Cents(23),
-        over_calls: 230,
-    };
     check(
         "charges",
         async |at| {
-            for (number, before) in [(1, Charged::default()), (2, once)] {
-                let recorded = at.store.record_charge(&charge(number), before).await;
+            for number in [1, 2] {
+                let before = charged(number - 1);
+                let recorded = at.store.record_charge(&charge(number), &before).await;
                 assert_eq!(recorded.unwrap(), Recorded::Written);
             }
         },
-        async |at| {
-            let (acme, november) = (p("acme"), p("2026-11"));
-            let twice = Charged {
-                charges: 2,
-                cents: Cents(46),
-                over_calls: 460,
-            };
-            assert_eq!(at.store.charged(&acme, november).await.unwrap(), twice);
-            let page = at.store.charges(&acme, november, 1).await.unwrap();
-            let in_ledger = |number| LedgerEntry {
-                intent: charge(number),
-                status: "ledger_only".into(),
-            };
-            assert_eq!(page.items, [in_ledger(1), in_ledger(2)]);
-            let page = at.store.charges(&acme, november, 2).await.unwrap();
-            assert_eq!(page.items, [in_ledger(2)]);
-        },
+        async |at| has_two_charges(at, charged).await,
     )
     .await;
+}
+
+/// An earlier release did not write which plans a charge covers, nor which write made an item.
+#[tokio::test]
+async fn a_ledger_without_plans_goes_on() {
+    let at = fixture();
+    put_golden(&at, "charges_without_plans");
+    let unknown = |number| Charged {
+        covered: [].into(),
+        ..charged(number)
+    };
+    has_two_charges(&at, unknown).await;
+    let again = at.store.record_charge(&charge(2), &unknown(1)).await;
+    assert_eq!(again.unwrap(), Recorded::Raced);
+    let next = at.store.record_charge(&charge(3), &unknown(2)).await;
+    assert_eq!(next.unwrap(), Recorded::Written);
+    let account = at.store.charged(&p("acme"), p("2026-11")).await;
+    assert_eq!(account.unwrap(), charged(3));
+}
+
+#[tokio::test]
+async fn customers_and_closed_months_that_do_not_name_their_writer_are_read() {
+    let at = fixture();
+    put_golden(&at, "customer_without_writer");
+    put_golden(&at, "month_closed_without_writer");
+    let acme = customer("acme");
+    let stored = at.store.customer(&acme.id).await.unwrap();
+    assert_eq!(stored.as_ref(), Some(&acme));
+    let again = at.store.create_customer(&acme, None).await;
+    assert_eq!(again.unwrap(), Created::Taken);
+    let closed_at = at.store.closed_at(p("2026-08")).await;
+    assert_eq!(closed_at.unwrap(), Some(p(NOW)));
+    assert!(!at.store.close(p("2026-08")).await.unwrap());
 }
 
 #[tokio::test]
 async fn a_closed_month() {
     check(
         "month_closed",
-        async |at| at.store.close(p("2026-08")).await.unwrap(),
+        async |at| assert!(at.store.close(p("2026-08")).await.unwrap()),
         async |at| {
-            assert!(at.store.is_closed(p("2026-08")).await.unwrap());
-            assert!(!at.store.is_closed(p("2026-09")).await.unwrap());
+            let closed_at = async |month| at.store.closed_at(p(month)).await.unwrap();
+            assert_eq!(closed_at("2026-08").await, Some(p(NOW)));
+            assert_eq!(closed_at("2026-09").await, None);
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_month_left_open() {
+    check(
+        "month_left_open",
+        async |at| at.store.leave_open(p("2026-08")).await.unwrap(),
+        async |at| {
+            let left_open = at.store.months_left_open().await;
+            assert_eq!(left_open.unwrap(), [p("2026-08")]);
         },
     )
     .await;

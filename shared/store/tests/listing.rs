@@ -325,32 +325,69 @@ async fn more_billable_customers_than_an_answer_holds_are_listed_each() {
         })
     };
     put_all(&at, ids.iter().map(item));
-    let (first, next) = at
-        .store
-        .billable_customers(p("2026-11"), None)
-        .await
-        .unwrap();
-    assert_eq!(first, []);
-    assert!(next.is_some());
-    let mut pages = 0;
-    let mut listed = Vec::new();
-    let mut after = None;
-    loop {
-        let (page, next) = at
-            .store
-            .billable_customers(p("2026-11"), after)
-            .await
-            .unwrap();
-        pages += 1;
-        listed.extend(page.into_iter().map(String::from));
-        after = next;
-        if after.is_none() {
-            break;
-        }
-    }
+    let first = at.store.billable_customers(p("2026-11"), None, None).await;
+    let first = first.unwrap();
+    assert_eq!(first.items, []);
+    assert!(first.next.is_some());
+    let (listed, pages) = pages_of_billable(&at, None).await;
     assert_eq!(listed.len(), ids.len());
     assert_eq!(BTreeSet::from_iter(listed), ids);
     assert!(pages > BILLABLE_SHARDS, "one shard filled no page");
+}
+
+/// November's billable customers, and the number of pages that they came in.
+async fn pages_of_billable(at: &Fixture, limit: Option<i32>) -> (Vec<String>, u32) {
+    let (mut listed, mut pages) = (Vec::new(), 0);
+    let mut after: Option<String> = None;
+    loop {
+        let page = at
+            .store
+            .billable_customers(p("2026-11"), after.as_deref(), limit);
+        let page = page.await.unwrap();
+        pages += 1;
+        assert!(limit.is_none_or(|limit| page.items.len() <= usize::try_from(limit).unwrap()));
+        listed.extend(page.items.into_iter().map(String::from));
+        after = page.next;
+        if after.is_none() {
+            return (listed, pages);
+        }
+    }
+}
+
+/// Whatever the page size, a customer whose month is spread over items is listed once.
+#[tokio::test]
+async fn billable_customers_are_listed_once_in_pages_of_any_size() {
+    let at = fixture();
+    let items = ["acme", "globex", "initech"].into_iter().flat_map(|id| {
+        ["MONTH#2026-11", "MONTH#2026-11/1", "MONTH#2026-11/2"].map(|sk| {
+            json!({
+                "pk": { "S": id },
+                "sk": { "S": sk },
+                "billable_month": { "S": "2026-11#3" },
+            })
+        })
+    });
+    put_all(&at, items);
+    for limit in 1..=10 {
+        let (listed, _) = pages_of_billable(&at, Some(limit)).await;
+        assert_eq!(listed, ["acme", "globex", "initech"], "{limit}");
+    }
+}
+
+#[tokio::test]
+async fn a_place_among_billable_customers_that_is_none_is_refused() {
+    let at = fixture();
+    for place in [
+        "",
+        "8",
+        "x",
+        "3\nacme",
+        "3\na b\nMONTH#2026-11",
+        "3\nacme\n",
+    ] {
+        let page = at.store.billable_customers(p("2026-11"), Some(place), None);
+        assert!(page.await.unwrap_err().is_no_place(), "{place:?}");
+    }
 }
 
 #[tokio::test]
@@ -395,7 +432,7 @@ async fn more_charges_than_an_answer_holds_are_listed_each() {
         // in the embedded engine, before it.
         let mut charge = charge(number);
         charge.usage_digest = "x".repeat(390_000);
-        record(&at, &charge, before).await;
+        record(&at, &charge, before.clone()).await;
         before.charges += 1;
         before.cents.0 += charge.cents.0;
         before.over_calls = charge.to_call;

@@ -44,7 +44,8 @@ async fn what_a_decision_or_a_charge_rests_on_is_read_consistently() {
     store.endpoint_usage(&acme, today).await.unwrap();
     store.charged(&acme, november).await.unwrap();
     store.charges(&acme, november, 1).await.unwrap();
-    store.is_closed(november).await.unwrap();
+    store.closed_at(november).await.unwrap();
+    store.months_left_open().await.unwrap();
     store.quarantined_of_entry("a", "b").await.unwrap();
     store.quarantined_message(b"junk").await.unwrap();
     assert_eq!(*inconsistent.lock().unwrap(), [""; 0]);

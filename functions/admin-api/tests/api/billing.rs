@@ -1,11 +1,14 @@
-//! `POST /admin/billing/run`.
+//! `POST /admin/billing/run`, and what is in no bill.
 
-use serde_json::json;
+#![allow(clippy::unwrap_used, reason = "a test that cannot look has failed")]
+
+use serde_json::{Value, json};
+use tollgate_web::Cursor;
 
 use crate::answer::{call, data};
 use crate::event::Event;
-use crate::stack::Stack;
-use crate::stored::{add_usage, calls, stored};
+use crate::stack::{NOW, Stack};
+use crate::stored::{add_usage, calls, p, stored};
 
 /// `acme` is 234 calls over what pro includes, `bolt` on free, `crow` within what pro includes.
 async fn with_usage() -> Stack {
@@ -97,4 +100,84 @@ async fn a_run_charges_unless_it_is_said_to_be_dry() {
     assert_eq!(report["dry_run"], false);
     let ledger = stack.charges("acme", &[]).await.json(200);
     assert_eq!(data(&ledger).len(), 1);
+}
+
+async fn unbilled(stack: &Stack, query: &[(&str, &str)]) -> Value {
+    let answer = stack.call("unbilled", |event| event.query(query)).await;
+    answer.json(200)
+}
+
+#[tokio::test]
+async fn what_was_counted_after_its_month_closed_is_shown_with_what_it_would_cost() {
+    let stack = Stack::new();
+    add_usage(&stack.at, "acme", "2026-10-20", calls("pro", 100_100)).await;
+    add_usage(&stack.at, "globex", "2026-10-20", calls("pro", 100_100)).await;
+    let month = "2026-10";
+    let open = json!({ "month": month, "closed_at": null, "data": [], "next_cursor": null });
+    assert_eq!(unbilled(&stack, &[("month", month)]).await, open);
+    stack.run(false).await;
+    add_usage(&stack.at, "acme", "2026-10-31", calls("pro", 234)).await;
+    stack.run(false).await;
+    let at_stake = json!({
+        "customer_id": "acme",
+        "calls": 234,
+        "overage": { "micro_usd": 234_000, "display": "$0.234" },
+        "due": { "micro_usd": 230_000, "display": "$0.23" },
+        "reason": null,
+    });
+    let shown = json!({
+        "month": month, "closed_at": NOW, "data": [at_stake], "next_cursor": null,
+    });
+    // Last month is what is shown if none is named.
+    for query in [&[][..], &[("month", month)]] {
+        assert_eq!(unbilled(&stack, query).await, shown);
+    }
+    let cursor = String::from(Cursor::new("unbilled", "2026-10\n3".into()));
+    let of_another = [("month", "2026-09"), ("cursor", &cursor)];
+    for query in [&of_another[..], &[("month", "October")], &[("limit", "1")]] {
+        let answer = stack.call("unbilled", |event| event.query(query)).await;
+        answer.bad_request(None);
+    }
+}
+
+#[tokio::test]
+async fn what_is_at_stake_on_a_plan_that_has_gone_is_not_known() {
+    let stack = Stack::new();
+    add_usage(&stack.at, "acme", "2026-10-20", calls("pro", 100_100)).await;
+    stack.at.store.close(p("2026-10")).await.unwrap();
+    let shown = unbilled(&stack.with_plans(&["free"]), &[]).await;
+    let expected = json!([{
+        "customer_id": "acme", "calls": null, "overage": null, "due": null,
+        "reason": "plan pro is not in the catalogue",
+    }]);
+    assert_eq!(shown["data"], expected);
+}
+
+/// The bill of a customer with usage on a plan that has gone fails, in a dry run as well.
+#[tokio::test]
+async fn a_run_names_the_customer_and_the_plan_that_is_not_in_the_catalogue() {
+    let stack = with_usage().await;
+    let before = stored(&stack.at);
+    let without_pro = stack.with_plans(&["free"]);
+    let mut report = without_pro.run(true).await;
+    assert_eq!(stored(&stack.at), before);
+    let failures: Vec<Value> = ["acme", "crow"]
+        .map(|customer| {
+            json!({
+                "customer_id": customer,
+                "month": "2026-11",
+                "reason": "plan pro is not in the catalogue",
+            })
+        })
+        .into();
+    let by_customer = |failure: &Value| failure["customer_id"].to_string();
+    report["failures"]
+        .as_array_mut()
+        .unwrap()
+        .sort_by_key(by_customer);
+    assert_eq!(report["failures"], json!(failures));
+    assert_eq!(
+        (&report["failed"], &report["cents"]),
+        (&json!(2), &json!(0))
+    );
 }

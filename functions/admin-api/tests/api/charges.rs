@@ -1,7 +1,7 @@
 //! `GET /admin/customers/{customer}/charges`.
 
 use serde_json::{Value, json};
-use tollgate_domain::billing::{ChargeIntent, Charged};
+use tollgate_domain::billing::{ChargeIntent, Charged, Covered};
 use tollgate_domain::money::{Cents, MicroUsd};
 use tollgate_store::Recorded;
 use tollgate_web::Cursor;
@@ -24,6 +24,9 @@ async fn the_ledger_shows_each_charge_with_its_amounts() {
             "status": "ledger_only",
             "amount": { "micro_usd": 230_000, "display": "$0.23" },
             "cumulative": { "micro_usd": 234_000, "display": "$0.234" },
+            "plans": { "pro": {
+                "calls": 234, "cost": { "micro_usd": 234_000, "display": "$0.234" },
+            } },
             "from_call": 1,
             "to_call": 234,
             "adjusted_calls": 0,
@@ -66,25 +69,31 @@ async fn a_long_ledger_is_paged() {
     let mut before = Charged::default();
     for number in 1..=5 {
         // DynamoDB ends a page at a megabyte, which takes many charges or large ones.
+        let covered = Covered {
+            calls: 10 * number,
+            micro_usd: MicroUsd(10_000 * number),
+        };
         let charge = ChargeIntent {
             id: format!("charge-{number}"),
             customer: p("acme"),
             month: p("2026-11"),
             number,
             cents: Cents(1),
-            cumulative: MicroUsd(10_000 * number),
+            cumulative: covered.micro_usd,
+            covered: [(p("pro"), covered)].into(),
             from_call: 10 * number - 9,
             to_call: 10 * number,
             adjusted_calls: 0,
             usage_digest: "x".repeat(300_000),
             created_at: stack.at.clock().now(),
         };
-        let recorded = stack.at.store.record_charge(&charge, before).await;
+        let recorded = stack.at.store.record_charge(&charge, &before).await;
         assert_eq!(recorded.unwrap(), Recorded::Written);
         before = Charged {
             charges: number,
             cents: Cents(number),
             over_calls: charge.to_call,
+            covered: charge.covered,
         };
     }
     let first = stack.charges("acme", &[]).await.json(200);

@@ -5,6 +5,7 @@
 use admin_api::App;
 use axum::Router;
 use serde_json::{Value, json};
+use tollgate_domain::plan::{Catalog, Plan};
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_runtime::Metrics;
 use tollgate_store::Spread;
@@ -24,10 +25,24 @@ pub(crate) struct Stack {
 
 impl Stack {
     pub(crate) fn new() -> Self {
-        let at = Fixture::at(NOW);
+        Self::over(Fixture::at(NOW), plans())
+    }
+
+    /// The function over the same tables, with a catalogue of these of the plans.
+    pub(crate) fn with_plans(&self, ids: &[&str]) -> Self {
+        let plans = plans();
+        let offered: Vec<&Plan> = plans
+            .iter()
+            .filter(|plan| ids.contains(&plan.id.as_str()))
+            .collect();
+        let offered = Catalog::from_json(&json!(offered).to_string());
+        Self::over(self.at.clone(), offered.unwrap())
+    }
+
+    fn over(at: Fixture, plans: Catalog) -> Self {
         let function = admin_api::routes(App {
             store: at.store.clone(),
-            plans: plans(),
+            plans,
             clock: at.clock(),
             entropy: at.entropy.clone(),
             spread: Spread::default(),

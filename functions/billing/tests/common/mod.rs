@@ -137,7 +137,7 @@ impl Stack {
     }
 
     pub(crate) async fn is_closed(&self, month: &str) -> bool {
-        self.at.store.is_closed(p(month)).await.unwrap()
+        self.at.store.closed_at(p(month)).await.unwrap().is_some()
     }
 
     /// Lets this happen to all calls that have this in their body, from now on.

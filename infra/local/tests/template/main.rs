@@ -151,6 +151,11 @@ fn mistakes_in_the_template_are_found() {
         "NightRuns",
     );
     check("\"CentsCharged\"", "\"Cents\"", "no function writes Cents");
+    check(
+        "Name: Reason, Value: no_plan",
+        "Name: Reason, Value: no_such_plan",
+        "no Decisions has the value no_such_plan",
+    );
 }
 
 #[tokio::test]

@@ -8,7 +8,9 @@ use tollgate_runtime::metrics::{ALL, NAMESPACE, STACK};
 
 /// As many metrics as alarms watch. Ten are without charge, and each further one is $0.10 a month
 /// (<https://aws.amazon.com/cloudwatch/pricing/>).
-const MOST: usize = 11;
+const MOST: usize = 15;
+/// As many metrics as a dashboard shows without charge.
+const MOST_SHOWN: usize = 50;
 
 /// A metric's name and those of its dimensions.
 type Named = (String, Vec<String>);
@@ -23,10 +25,28 @@ pub(crate) fn defects(stack: &Stack) -> Vec<String> {
             (metric.name.to_owned(), dimensions)
         })
         .collect();
-    for (name, dimensions) in watched(stack).union(&shown(stack)) {
+    let shown = shown(stack);
+    let ours = shown.iter().filter(|line| line[0] == NAMESPACE);
+    let ours: BTreeSet<Vec<String>> = ours.map(|line| line[1..].to_vec()).collect();
+    for line in watched(stack).union(&ours) {
+        let name = &line[0];
+        let dimensions: Vec<String> = line[1..].iter().step_by(2).cloned().collect();
         if !written.contains(&(name.clone(), dimensions.clone())) {
             defects.push(format!("no function writes {name} by {dimensions:?}"));
         }
+        // After the stack's.
+        for value in line[1..].iter().skip(3).step_by(2) {
+            let doc = ALL.iter().find(|metric| metric.name == name);
+            if doc.is_some_and(|metric| !metric.doc.contains(&format!("`{value}`"))) {
+                defects.push(format!("no {name} has the value {value}"));
+            }
+        }
+    }
+    if shown.len() > MOST_SHOWN {
+        let found = shown.len();
+        defects.push(format!(
+            "the dashboard shows {found} metrics, and {MOST_SHOWN} are free"
+        ));
     }
     let watched = alarm_metrics(stack).count();
     if watched > MOST {
@@ -49,15 +69,18 @@ fn alarm_metrics(stack: &Stack) -> impl Iterator<Item = Node<'_>> {
     metrics.filter(|node| !node.get("MetricName").0.is_null())
 }
 
-/// What the alarms watch.
-fn watched(stack: &Stack) -> BTreeSet<Named> {
+/// What the alarms watch of ours: each metric a list of its name, and names and values of dimensions.
+fn watched(stack: &Stack) -> BTreeSet<Vec<String>> {
     let metrics = alarm_metrics(stack);
     let ours = metrics.filter(|node| node.get("Namespace").0.as_str() == Some(NAMESPACE));
     let text = |node: Node<'_>, name| node.get(name).0.as_str().unwrap_or_default().to_owned();
     ours.map(|node| {
         let dimensions = node.get("Dimensions").elements();
-        let dimensions = dimensions.map(|dimension| text(dimension, "Name"));
-        (text(node, "MetricName"), dimensions.collect())
+        let dimensions = dimensions.flat_map(|of| [text(of, "Name"), text(of, "Value")]);
+        [text(node, "MetricName")]
+            .into_iter()
+            .chain(dimensions)
+            .collect()
     })
     .collect()
 }
@@ -65,7 +88,7 @@ fn watched(stack: &Stack) -> BTreeSet<Named> {
 /// What the dashboards show: each metric a list of namespace, name, and names and values of
 /// dimensions, in which `.` repeats what stands above it and `...` the beginning of the line above
 /// (<https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/CloudWatch-Dashboard-Body-Structure.html>).
-fn shown(stack: &Stack) -> BTreeSet<Named> {
+fn shown(stack: &Stack) -> BTreeSet<Vec<String>> {
     let mut shown = BTreeSet::new();
     for (_, dashboard) in stack.of_type("AWS::CloudWatch::Dashboard") {
         let body = dashboard.at("Properties.DashboardBody").0;
@@ -94,10 +117,7 @@ fn shown(stack: &Stack) -> BTreeSet<Named> {
                         part => line.push(part.to_owned()),
                     }
                 }
-                if line[0] == NAMESPACE {
-                    let dimensions = line[2..].iter().step_by(2).cloned().collect();
-                    shown.insert((line[1].clone(), dimensions));
-                }
+                shown.insert(line.clone());
                 above = line;
             }
         }

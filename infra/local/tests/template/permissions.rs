@@ -93,6 +93,7 @@ async fn everything(running: &Running) -> Option<()> {
     calls().await;
     post("/admin/billing/run", json!({})).await;
     get("/admin/customers/acme/charges").await;
+    get("/admin/billing/unbilled?month=2026-10").await;
     client.get("/api/usage/current").await.unwrap();
 
     // Set aside: a message that is no entry, and one of two entries that have the same identity.

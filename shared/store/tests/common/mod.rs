@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
-use tollgate_domain::billing::{Billable, ChargeIntent, Charged};
+use tollgate_domain::billing::{Billable, ChargeIntent, Charged, Covered};
 use tollgate_domain::customer::Customer;
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::key::{ApiKey, KeyFormat, KeyRecord, Owner};
@@ -24,9 +24,8 @@ use tollgate_local_aws::fixture::Fixture;
 use tollgate_runtime::Entropy;
 use tollgate_store::schema::{TABLES, Table};
 use tollgate_store::{
-    BillableCursor, Calls, Created, CustomerChange, EntryPart, Idempotency, KeyChange, KeyRef,
-    LeaseShare, NewKey, Recorded, RefusedRecord, ReserveOutcome, Rotated, Spread, Store,
-    StoreError, Updated, Written,
+    Calls, Created, CustomerChange, EntryPart, Idempotency, KeyChange, KeyRef, LeaseShare, NewKey,
+    Recorded, RefusedRecord, ReserveOutcome, Rotated, Spread, Store, StoreError, Updated, Written,
 };
 
 /// The instant at which all fixtures stand.
@@ -189,7 +188,7 @@ pub(crate) fn reserved(units: u64, used: u64) -> ReserveOutcome {
 }
 
 pub(crate) async fn record(at: &Fixture, charge: &ChargeIntent, before: Charged) -> Recorded {
-    at.store.record_charge(charge, before).await.unwrap()
+    at.store.record_charge(charge, &before).await.unwrap()
 }
 
 pub(crate) async fn write_usage(at: &Fixture, entry: &Entry) -> Written {
@@ -324,11 +323,26 @@ pub(crate) fn charge(number: u64) -> ChargeIntent {
         number,
         cents: Cents(23),
         cumulative: MicroUsd(230_000 * number),
+        covered: charged(number).covered,
         from_call: 230 * (number - 1) + 1,
         to_call: 230 * number,
         adjusted_calls: 0,
         usage_digest: format!("digest {number}"),
         created_at: p("2026-11-22T02:00:00.5Z"),
+    }
+}
+
+/// What that many charges as [`charge`] makes them come to.
+pub(crate) fn charged(charges: u64) -> Charged {
+    let pro = Covered {
+        calls: 230 * charges,
+        micro_usd: MicroUsd(230_000 * charges),
+    };
+    Charged {
+        charges,
+        cents: Cents(23 * charges),
+        over_calls: 230 * charges,
+        covered: (charges > 0).then(|| (p("pro"), pro)).into_iter().collect(),
     }
 }
 
@@ -340,11 +354,12 @@ pub(crate) fn billable(calls: u64) -> Billable {
 /// All pages of a month's billable customers, one after another.
 pub(crate) async fn all_billable(store: &Store, month: Month) -> Vec<CustomerId> {
     let mut all = Vec::new();
-    let mut after: Option<BillableCursor> = None;
+    let mut after: Option<String> = None;
     loop {
-        let (customers, next) = store.billable_customers(month, after).await.unwrap();
-        all.extend(customers);
-        after = next;
+        let page = store.billable_customers(month, after.as_deref(), None);
+        let page = page.await.unwrap();
+        all.extend(page.items);
+        after = page.next;
         if after.is_none() {
             return all;
         }
