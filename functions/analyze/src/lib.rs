@@ -58,20 +58,20 @@ async fn analyze(
         ("anthropic", text_tokens + 750),
     ];
     let mut total = MicroUsd(0);
-    let usage = calls
-        .map(|(provider, tokens)| {
-            let spent = match &cost {
-                Some(Extension(cost)) => cost.add_tokens(provider, tokens),
-                None => MicroUsd(0),
-            };
-            total = total + spent;
-            ModelUsage {
-                provider,
-                tokens,
-                cost: spent.into(),
-            }
-        })
-        .into();
+    let mut usage = Vec::with_capacity(calls.len());
+    for (provider, tokens) in calls {
+        let spent = match &cost {
+            Some(Extension(cost)) => cost.add_tokens(provider, tokens),
+            None => Ok(MicroUsd(0)),
+        };
+        let spent = spent.map_err(Problem::internal)?;
+        total = total + spent;
+        usage.push(ModelUsage {
+            provider,
+            tokens,
+            cost: spent.into(),
+        });
+    }
     Ok(Json(Analysis {
         analysis: "Both sides have a point; the second has more of them.",
         usage,

@@ -7,7 +7,8 @@
 
 use serde_json::Value;
 use tollgate_local_aws::fixture::Fixture;
-use tollgate_local_aws::{FunctionProcess, LambdaHost, Outcome, Step};
+use tollgate_local_aws::{CloudWatch, FunctionProcess, LambdaHost, Outcome, Step};
+use tollgate_runtime::metrics::CALLS_UNATTRIBUTED;
 
 const PUT_EVENTS: &str = "AWSEvents.PutEvents";
 
@@ -51,6 +52,27 @@ async fn an_event_that_cannot_be_read_does_not_hold_the_instance() {
     host.idle().await;
     let outcome = host.invoke(event()).await;
     assert!(matches!(outcome, Some(Outcome::Answer(_))), "{outcome:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_without_the_authorizers_context_are_counted_and_logged_once() {
+    let at = Fixture::at("2026-11-22T10:00:00Z");
+    let (host, process) = start(&at).await;
+    let mut event = event();
+    event["requestContext"]["authorizer"] = Value::Null;
+    for _ in 0..3 {
+        let Some(Outcome::Answer(answer)) = host.invoke(event.clone()).await else {
+            panic!("no answer");
+        };
+        assert_eq!(answer["statusCode"], 403);
+        host.idle().await;
+    }
+    let log = process.shut_down().unwrap();
+    assert_eq!(log.matches("is metered nowhere").count(), 1, "{log}");
+    let cloudwatch = CloudWatch::default();
+    cloudwatch.read(&log);
+    assert_eq!(cloudwatch.sum(CALLS_UNATTRIBUTED, &[]), 3);
+    assert_eq!(at.aws.queue().counts().unwrap().queued, 0);
 }
 
 #[tokio::test]

@@ -7,7 +7,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use hyper::body::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::{Body, Bytes};
 use lambda_http::Request;
 use lambda_http::http::{Response, StatusCode};
 use serde::Serialize;
@@ -237,17 +238,20 @@ async fn layer() -> Result<[Samples; 2], MeteringError> {
     Ok(samples)
 }
 
-/// What one call takes.
+/// What one call takes, to the end of its answer's body: the layer is at work until then.
 async fn time<S, R>(service: &mut S, request: &Request) -> Result<Duration, MeteringError>
 where
     S: Service<Request, Response = Response<R>, Error = Infallible>,
+    R: Body + Unpin,
 {
     let request = request.clone();
     let began = Instant::now();
     let Ok(ready) = service.ready().await;
     let Ok(answer) = ready.call(request).await;
+    let (head, mut body) = answer.into_parts();
+    while body.frame().await.is_some() {}
     let took = began.elapsed();
-    match answer.status() {
+    match head.status {
         StatusCode::OK => Ok(took),
         other => Err(MeteringError::Answered(other.to_string())),
     }

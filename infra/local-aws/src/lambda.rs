@@ -14,16 +14,20 @@ use crate::LocalAws;
 use crate::fixture::Fixture;
 use crate::template::Stack;
 use axum::Router;
+use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http::{HeaderMap, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Far enough ahead that no invocation times out: the first second of the year 2100.
 const DEADLINE_MS: u64 = 4_102_444_800_000;
+/// What separates the head of a streamed answer from its body.
+const DELIMITER: [u8; 8] = [0; 8];
 const ARN: &str = "arn:aws:lambda:us-east-1:000000000000:function:local";
 
 /// Lambda, for one function's process.
@@ -42,6 +46,27 @@ pub enum Outcome {
     Answer(Value),
     /// With an error: `errorType` and `errorMessage`.
     Error(Value),
+}
+
+/// An answer that is being streamed. If this is dropped, the Runtime API takes no more of it.
+#[derive(Debug)]
+pub struct StreamedAnswer {
+    /// `statusCode`, `headers` and `cookies`.
+    pub head: Value,
+    body: mpsc::Receiver<Bytes>,
+}
+
+impl StreamedAnswer {
+    /// What comes next of the body; `None` at its end.
+    pub async fn chunk(&mut self) -> Option<Bytes> {
+        self.body.recv().await
+    }
+}
+
+/// What the process answers an invocation with.
+enum Answer {
+    Whole(Outcome),
+    Streamed(StreamedAnswer),
 }
 
 /// What the process did, in the order it did it.
@@ -63,8 +88,7 @@ impl FunctionProcess {
     /// # Errors
     /// When it cannot be signalled or waited for.
     pub fn shut_down(mut self) -> std::io::Result<String> {
-        let id = self.0.id().to_string();
-        Command::new("kill").args(["-TERM", &id]).status()?;
+        self.signal("TERM")?;
         self.0.wait()?;
         let mut log = String::new();
         if let Some(mut stdout) = self.0.stdout.take() {
@@ -73,7 +97,18 @@ impl FunctionProcess {
         Ok(log)
     }
 
-    /// Waits for the end of a process that cannot start. Returns what it said on standard error.
+    /// Sends it the signal of that name, such as `TERM`.
+    ///
+    /// # Errors
+    /// When it cannot be sent.
+    pub fn signal(&self, name: &str) -> std::io::Result<()> {
+        let id = self.0.id().to_string();
+        Command::new("kill").args(["-s", name, &id]).status()?;
+        Ok(())
+    }
+
+    /// Waits for the end of a process that cannot start, or cannot go on. Returns what it said on
+    /// standard error.
     ///
     /// # Errors
     /// When it cannot be waited for.
@@ -112,7 +147,7 @@ struct Shared {
     aws: LocalAws,
     invocations: tokio::sync::Mutex<mpsc::UnboundedReceiver<Invocation>>,
     events: tokio::sync::Mutex<mpsc::UnboundedReceiver<Value>>,
-    outcomes: Mutex<HashMap<String, oneshot::Sender<Outcome>>>,
+    outcomes: Mutex<HashMap<String, oneshot::Sender<Answer>>>,
     steps: Mutex<Vec<Step>>,
     registered: Mutex<bool>,
     idle: watch::Sender<Idle>,
@@ -215,8 +250,24 @@ impl LambdaHost {
         Ok(FunctionProcess(child))
     }
 
-    /// Invokes the function, and waits for its answer. `None` if the process has gone.
+    /// Invokes the function, and waits for its answer. `None` if the process has gone, or streams it.
     pub async fn invoke(&self, event: Value) -> Option<Outcome> {
+        match self.begin(event).await? {
+            Answer::Whole(outcome) => Some(outcome),
+            Answer::Streamed(_) => None,
+        }
+    }
+
+    /// Invokes the function, and waits for the head of its answer. `None` if the process has gone, or
+    /// does not stream it.
+    pub async fn invoke_streaming(&self, event: Value) -> Option<StreamedAnswer> {
+        match self.begin(event).await? {
+            Answer::Streamed(answer) => Some(answer),
+            Answer::Whole(_) => None,
+        }
+    }
+
+    async fn begin(&self, event: Value) -> Option<Answer> {
         let id = format!("{:08}", lock(&self.shared.steps).len());
         let (sender, outcome) = oneshot::channel();
         lock(&self.shared.outcomes).insert(id.clone(), sender);
@@ -246,6 +297,13 @@ impl LambdaHost {
         let mut idle = self.idle.clone();
         // The sender lives as long as this.
         let _ = idle.wait_for(|idle| idle.runtime && idle.extension).await;
+    }
+
+    /// Waits until the process asks for the next invocation, whatever its extension is still at.
+    pub async fn asked(&self) {
+        let mut idle = self.idle.clone();
+        // The sender lives as long as this.
+        let _ = idle.wait_for(|idle| idle.runtime).await;
     }
 
     /// What the process has done so far.
@@ -278,13 +336,62 @@ pub async fn answer_alone(
 impl Shared {
     fn end(&self, id: &str, outcome: Outcome) -> StatusCode {
         lock(&self.steps).push(Step::Answered);
+        self.answer(id, Answer::Whole(outcome))
+    }
+
+    fn answer(&self, id: &str, answer: Answer) -> StatusCode {
         match lock(&self.outcomes).remove(id) {
             // Whoever invoked it may have stopped waiting.
             Some(sender) => {
-                let _ = sender.send(outcome);
+                let _ = sender.send(answer);
                 StatusCode::ACCEPTED
             }
             None => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    /// Hands on a streamed answer as it comes. The status is of a response that comes early if
+    /// nobody takes it any more.
+    async fn stream(&self, id: &str, mut body: Body) -> StatusCode {
+        let mut read = Vec::new();
+        let head = loop {
+            let Some(data) = next_data(&mut body).await else {
+                return StatusCode::BAD_REQUEST;
+            };
+            read.extend_from_slice(&data);
+            let mut windows = read.windows(DELIMITER.len());
+            if let Some(end) = windows.position(|window| window == DELIMITER) {
+                break end;
+            }
+        };
+        let first = Bytes::copy_from_slice(&read[head + DELIMITER.len()..]);
+        let head = serde_json::from_slice(&read[..head]).unwrap_or_default();
+        let (sender, receiver) = mpsc::channel(1);
+        let answer = StreamedAnswer {
+            head,
+            body: receiver,
+        };
+        let status = self.answer(id, Answer::Streamed(answer));
+        let mut next = Some(first);
+        while let Some(data) = next {
+            if !data.is_empty() && sender.send(data).await.is_err() {
+                return StatusCode::PAYLOAD_TOO_LARGE;
+            }
+            next = tokio::select! {
+                next = next_data(&mut body) => next,
+                () = sender.closed() => return StatusCode::PAYLOAD_TOO_LARGE,
+            };
+        }
+        lock(&self.steps).push(Step::Answered);
+        status
+    }
+}
+
+/// The next data of a body; `None` at its end.
+async fn next_data(body: &mut Body) -> Option<Bytes> {
+    loop {
+        if let Ok(data) = body.frame().await?.ok()?.into_data() {
+            return Some(data);
         }
     }
 }
@@ -293,7 +400,8 @@ async fn next_invocation(State(shared): State<Arc<Shared>>) -> Response {
     let mut invocations = shared.invocations.lock().await;
     shared.idle.send_modify(|idle| idle.runtime = true);
     let Some(invocation) = invocations.recv().await else {
-        return StatusCode::GONE.into_response();
+        // There is no Lambda any more: a response that breaks off.
+        return Response::new(Body::new(Limited::new(Full::from("none"), 1)));
     };
     let headers = [
         ("lambda-runtime-aws-request-id", invocation.id),
@@ -306,9 +414,17 @@ async fn next_invocation(State(shared): State<Arc<Shared>>) -> Response {
 async fn answered(
     State(shared): State<Arc<Shared>>,
     Path(id): Path<String>,
-    body: String,
+    headers: HeaderMap,
+    body: Body,
 ) -> StatusCode {
-    let answer = serde_json::from_str(&body).unwrap_or_default();
+    let mode = headers.get("lambda-runtime-function-response-mode");
+    if mode.is_some_and(|mode| mode == "streaming") {
+        return shared.stream(&id, body).await;
+    }
+    let Ok(body) = body.collect().await else {
+        return StatusCode::BAD_REQUEST;
+    };
+    let answer = serde_json::from_slice(&body.to_bytes()).unwrap_or_default();
     shared.end(&id, Outcome::Answer(answer))
 }
 

@@ -20,7 +20,7 @@ pub mod wire;
 pub use bus::{InvalidPattern, Rule};
 pub use cloudwatch::CloudWatch;
 pub use fault::{Call, Fault, throttled};
-pub use lambda::{FunctionProcess, LambdaHost, Outcome, Step, answer_alone};
+pub use lambda::{FunctionProcess, LambdaHost, Outcome, Step, StreamedAnswer, answer_alone};
 pub use queue::{Counts, DeadLetter, MAX_RECEIVES, Message, Queue};
 pub use role::{Permission, Role};
 pub use rusqlite::Error as QueueError;

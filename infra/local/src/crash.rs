@@ -490,6 +490,7 @@ mod tests {
             latency_ms: 0,
             request_bytes: None,
             response_bytes: None,
+            truncated: None,
             billable: None,
             costs: Vec::new(),
         }

@@ -256,7 +256,7 @@ impl Story {
             let provider = text(usage, "provider")?;
             let tokens = usage["tokens"].as_u64().unwrap_or(0);
             let cost = prices.cost(provider, None, Tokens::of(tokens), at);
-            let cost = cost.unwrap_or_default();
+            let cost = cost.unwrap_or_default().to_micros();
             self.tell(&format!("{provider}: {tokens} tokens, {cost}"));
             expected += cost.0;
         }

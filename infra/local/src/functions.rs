@@ -12,12 +12,12 @@ use tollgate_domain::llm::LlmPrices;
 use tollgate_domain::plan::Catalog;
 use tollgate_local_aws::template::{InvalidTemplate, Stack};
 use tollgate_local_aws::{LocalAws, Role};
-use tollgate_metering::{Emitter, Metering, Spill};
+use tollgate_metering::{Emitter, MeteredBody, Metering, Spill};
 use tollgate_runtime::config::InvalidConfig;
 use tollgate_runtime::{Clock, Entropy, Env, Metrics, config, env};
 use tollgate_store::{Spread, Store};
 use tollgate_web::serve;
-use tower::util::BoxCloneSyncService;
+use tower::util::{BoxCloneSyncService, MapResponse};
 use tower::{Layer, Service};
 
 use crate::product::StartError;
@@ -234,8 +234,10 @@ where
     }
 }
 
-fn metered(metering: &Metering, routes: tollgate_web::Service) -> Function {
-    let mut function = plain(metering.layer().layer(routes));
+pub(crate) fn metered(metering: &Metering, routes: tollgate_web::Service) -> Function {
+    let service = metering.layer().layer(routes);
+    let boxed = |answer: Response<MeteredBody<Body>>| answer.map(Body::new);
+    let mut function = plain(MapResponse::new(service, boxed));
     function.emitter = Some(metering.emitter().clone());
     function
 }

@@ -218,30 +218,10 @@ impl Gateway {
     ) -> Result<Response, Own> {
         match authorize(&self.authorizers.of_calls, &event).await? {
             Decision::Allow(context) => {
-                self.invoke(function, &event.into_proxy(context, &body.bytes))
-                    .await
+                let event = event.into_proxy(context, &body.bytes);
+                invoke(&self.calls, function, &event).await
             }
             Decision::Deny(context) => Ok(self.own(Own::AccessDenied, request_id, &context)),
-        }
-    }
-
-    /// Calls a function with a proxy event, and then does what its internal extension would.
-    async fn invoke(&self, function: &Function, event: &Value) -> Result<Response, Own> {
-        let request = lambda_http::request::from_str(&event.to_string())
-            .map_err(|_| Own::IntegrationFailure)?;
-        let Function { service, emitter } = function.clone();
-        let running = self.calls.spawn(service.oneshot(request));
-        let outcome = tokio::time::timeout(INTEGRATION_TIMEOUT, running).await;
-        // In Lambda the answer does not wait for this. Here it does, so that whatever was answered
-        // has been handed to the bus even if the process is killed the moment after.
-        if let Some(emitter) = emitter {
-            emitter.flush().await;
-        }
-        match outcome {
-            Err(_) => Err(Own::IntegrationTimeout),
-            Ok(Err(_)) => Err(Own::IntegrationFailure),
-            Ok(Ok(Ok(response))) => Ok(response),
-            Ok(Ok(Err(never))) => match never {},
         }
     }
 
@@ -269,7 +249,7 @@ impl Gateway {
         let (this, function) = (Arc::clone(self), function.clone());
         let call = self
             .calls
-            .spawn(async move { this.invoke(&function, &event).await });
+            .spawn(async move { invoke(&this.calls, &function, &event).await });
         match call.await {
             Ok(Ok(response)) => response,
             Ok(Err(_)) | Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
@@ -441,6 +421,35 @@ impl KeyAlias {
     }
 }
 
+/// Calls a function with a proxy event, and then does what its internal extension would. The function
+/// is one of `calls` until it has answered.
+async fn invoke(calls: &TaskTracker, function: &Function, event: &Value) -> Result<Response, Own> {
+    let request =
+        lambda_http::request::from_str(&event.to_string()).map_err(|_| Own::IntegrationFailure)?;
+    let Function { service, emitter } = function.clone();
+    // No integration of the template streams: the answer is sent when it is whole.
+    let running = calls.spawn(async move {
+        let answer = match service.oneshot(request).await {
+            Ok(answer) => answer,
+            Err(never) => match never {},
+        };
+        let (head, body) = answer.into_parts();
+        let body = body.collect().await?.to_bytes();
+        Ok::<_, axum::Error>(Response::from_parts(head, body.into()))
+    });
+    let outcome = tokio::time::timeout(INTEGRATION_TIMEOUT, running).await;
+    // In Lambda the answer does not wait for this. Here it does, so that whatever was answered has
+    // been handed to the bus even if the process is killed the moment after.
+    if let Some(emitter) = emitter {
+        emitter.flush().await;
+    }
+    match outcome {
+        Err(_) => Err(Own::IntegrationTimeout),
+        Ok(Err(_) | Ok(Err(_))) => Err(Own::IntegrationFailure),
+        Ok(Ok(Ok(response))) => Ok(response),
+    }
+}
+
 /// Asks an authorizer.
 async fn authorize(app: &authorizer::App, event: &Event) -> Result<Decision, Own> {
     let event = event.to_authorizer().to_string();
@@ -566,7 +575,66 @@ fn fill_in(template: &str, request_id: &str, context: &Map<String, Value>) -> St
 
 #[cfg(test)]
 mod tests {
+    use axum::routing::get;
+    use axum::{Extension, Router};
+    use lambda_http::lambda_runtime::streaming;
+    use tollgate_domain::llm::LlmPrices;
+    use tollgate_local_aws::fixture::Fixture;
+    use tollgate_metering::{Emitter, Metering, RequestCost, Spill};
+    use tollgate_runtime::Metrics;
+
     use super::*;
+    use crate::functions::metered;
+
+    /// Streams three chunks, each of which costs a token, and then ends or fails.
+    fn streams(then_fails: bool) -> Router {
+        let stream = async move |Extension(cost): Extension<RequestCost>| {
+            let (mut sender, body) = streaming::channel();
+            tokio::spawn(async move {
+                for _ in 0..3 {
+                    cost.add_tokens("openai", 1)?;
+                    sender.send_data("chunk".into()).await?;
+                }
+                if then_fails {
+                    sender.abort();
+                }
+                Ok::<_, lambda_http::Error>(())
+            });
+            Body::new(body)
+        };
+        Router::new().route("/api/secure/ping", get(stream))
+    }
+
+    #[tokio::test]
+    async fn a_streamed_answer_is_whole_and_metered_when_it_is_given() {
+        for then_fails in [false, true] {
+            let at = Fixture::at("2026-11-22T10:00:00Z");
+            let (sdk, clock, entropy) = (at.aws.sdk_config(), at.clock(), at.entropy.clone());
+            let spill = Spill::new(Metrics::none(), |_| {});
+            let emitter = Emitter::new(&sdk, "usage", "ping", clock, entropy, spill);
+            let metering = Metering::new(emitter, LlmPrices::shipped().unwrap());
+            let function = metered(&metering, tollgate_web::serve(streams(then_fails)));
+            let event = include_str!("../../../events/ping/ping.json");
+            let event = serde_json::from_str(event).unwrap();
+            let answer = invoke(&TaskTracker::new(), &function, &event).await;
+
+            let messages = at.aws.queue().receive(usize::MAX).unwrap();
+            let event: Value = serde_json::from_str(&messages[0].body).unwrap();
+            let record = &event["detail"]["data"]["records"][0];
+            assert_eq!(record["costs"][0]["tokens"], 3, "{record}");
+            match then_fails {
+                false => {
+                    let body = answer.ok().unwrap().into_body().collect().await;
+                    assert_eq!(body.unwrap().to_bytes(), "chunk".repeat(3));
+                    assert_eq!(record["truncated"], Value::Null);
+                }
+                true => {
+                    assert!(matches!(answer, Err(Own::IntegrationFailure)));
+                    assert_eq!(record["truncated"], "failed");
+                }
+            }
+        }
+    }
 
     #[test]
     fn a_path_is_matched_segment_by_segment() {

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::money::MicroUsd;
+use crate::money::PicoUsd;
 
 /// Tokens of one model.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -150,8 +150,7 @@ impl LlmPrices {
         Ok(Self(rated))
     }
 
-    /// What tokens cost at that time, to the nearest micro-dollar; `None` if there was no price.
-    /// A model's own price goes before its provider's. Tokens that are not told apart cost what the
+    /// What tokens cost at that time; `None` if there was no price. A model's own price goes before its provider's. Tokens that are not told apart cost what the
     /// dearer direction does.
     #[must_use]
     pub fn cost(
@@ -160,7 +159,7 @@ impl LlmPrices {
         model: Option<&str>,
         tokens: Tokens,
         at: Timestamp,
-    ) -> Option<MicroUsd> {
+    ) -> Option<PicoUsd> {
         let in_effect = |price: &LlmPrice| price.from.is_none_or(|from| from <= at);
         let (_, rate) = self
             .0
@@ -173,19 +172,15 @@ impl LlmPrices {
             (tokens.other, rate.input.max(rate.output)),
         ];
         let product = |(tokens, rate): (u64, u64)| u128::from(tokens) * u128::from(rate);
-        // Half a micro-dollar more, so that the division rounds.
-        let sum = parts
-            .into_iter()
-            .map(product)
-            .fold(500_000, u128::saturating_add);
-        let exact = sum / 1_000_000;
-        Some(MicroUsd(u64::try_from(exact).unwrap_or(u64::MAX)))
+        let parts = parts.into_iter().map(product);
+        Some(PicoUsd(parts.fold(0, u128::saturating_add)))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::money::MicroUsd;
 
     fn at(time: &str) -> Timestamp {
         time.parse().unwrap()
@@ -198,6 +193,7 @@ mod tests {
         let prices = LlmPrices::shipped().unwrap();
         let check = |provider: &str, tokens, micro_usd: Option<u64>| {
             let cost = prices.cost(provider, None, Tokens::of(tokens), at(NOW));
+            let cost = cost.map(PicoUsd::to_micros);
             assert_eq!(cost, micro_usd.map(MicroUsd), "{tokens} of {provider}");
         };
         check("deepseek", 1_000_000, Some(270_000));
@@ -231,6 +227,7 @@ mod tests {
         };
         let check = |provider: &str, model: Option<&str>, time, micro_usd: Option<u64>| {
             let cost = prices.cost(provider, model, both, at(time));
+            let cost = cost.map(PicoUsd::to_micros);
             assert_eq!(cost, micro_usd.map(MicroUsd), "{provider} {model:?} {time}");
         };
         check("acme", None, NOW, Some(1_100));
@@ -242,7 +239,7 @@ mod tests {
         check("later", None, NOW, None);
         // Which they were is not known: the dearer.
         let cost = prices.cost("acme", Some("large"), Tokens::of(100), at(NOW));
-        assert_eq!(cost, Some(MicroUsd(1_000)));
+        assert_eq!(cost, Some(MicroUsd(1_000).into()));
     }
 
     #[test]
@@ -255,7 +252,8 @@ mod tests {
             other: 0,
         };
         let prices = LlmPrices::from_json(list).unwrap();
-        assert_eq!(prices.cost("a", None, one_each, at(NOW)), Some(MicroUsd(1)));
+        let cost = prices.cost("a", None, one_each, at(NOW));
+        assert_eq!(cost.map(PicoUsd::to_micros), Some(MicroUsd(1)));
     }
 
     #[test]

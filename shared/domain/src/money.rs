@@ -13,6 +13,10 @@ use serde::{Deserialize, Serialize};
 #[serde(transparent)]
 pub struct MicroUsd(pub u64);
 
+/// Millionths of a [`MicroUsd`]: what a language-model token costs is a whole number of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PicoUsd(pub u128);
+
 /// US cents: the unit Stripe charges in.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
@@ -20,6 +24,7 @@ pub struct MicroUsd(pub u64);
 #[serde(transparent)]
 pub struct Cents(pub u64);
 
+const PICO_USD_PER_MICRO_USD: u128 = 1_000_000;
 /// Micro-dollars in a cent.
 const MICRO_USD_PER_CENT: u64 = 10_000;
 
@@ -41,6 +46,30 @@ impl MicroUsd {
 impl From<Cents> for MicroUsd {
     fn from(cents: Cents) -> Self {
         Self(MICRO_USD_PER_CENT).times(cents.0)
+    }
+}
+
+impl PicoUsd {
+    /// To the nearest micro-dollar, half of one up, or the largest amount there is.
+    #[must_use]
+    pub fn to_micros(self) -> MicroUsd {
+        let half_up = self.0.saturating_add(PICO_USD_PER_MICRO_USD / 2);
+        MicroUsd(u64::try_from(half_up / PICO_USD_PER_MICRO_USD).unwrap_or(u64::MAX))
+    }
+}
+
+impl From<MicroUsd> for PicoUsd {
+    fn from(micros: MicroUsd) -> Self {
+        Self(u128::from(micros.0) * PICO_USD_PER_MICRO_USD)
+    }
+}
+
+impl Add for PicoUsd {
+    type Output = Self;
+
+    /// Saturates.
+    fn add(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
     }
 }
 
@@ -78,6 +107,19 @@ impl fmt::Display for Cents {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn micros_round_half_up() {
+        let check = |pico, micro| assert_eq!(PicoUsd(pico).to_micros(), MicroUsd(micro), "{pico}");
+        check(0, 0);
+        check(499_999, 0);
+        check(500_000, 1);
+        check(1_499_999, 1);
+        check(u128::MAX, u64::MAX);
+        let most = PicoUsd::from(MicroUsd(u64::MAX));
+        assert_eq!(most.to_micros(), MicroUsd(u64::MAX));
+        assert_eq!((PicoUsd(u128::MAX) + most).0, u128::MAX);
+    }
 
     #[test]
     fn cents_round_half_up() {

@@ -135,21 +135,36 @@ pub struct UsageRecord {
     pub endpoint: String,
     /// HTTP status of the answer.
     pub status: u16,
-    /// From the call's arrival in the function to its answer, in milliseconds.
+    /// From the call's arrival in the function to the end of the answer's body, in milliseconds.
     pub latency_ms: u64,
     /// Bytes of the request's body, where they are known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_bytes: Option<u64>,
-    /// Bytes of the answer's body, where they are known.
+    /// Bytes of the answer's body that were sent, where they are known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response_bytes: Option<u64>,
-    /// Whether the call counts towards the included and charged ones. Left out, it does if the
-    /// status is below 500.
+    /// How the answer's body was cut short. Left out, it was not, or nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub truncated: Option<Truncation>,
+    /// Whether the call counts towards the included and charged ones. Left out, it does unless
+    /// the function failed: the status is 500 or above, or the body failed or was interrupted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub billable: Option<bool>,
     /// What the call cost its provider, part by part.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub costs: Vec<Cost>,
+}
+
+/// How the body of an answer was cut short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Truncation {
+    /// The function failed while it streamed.
+    Failed,
+    /// Nobody read on, such as when the caller hung up.
+    Dropped,
+    /// The function's instance ended.
+    Interrupted,
 }
 
 /// One part of what a call cost: tokens of a provider, or an amount.
@@ -195,7 +210,11 @@ impl UsageRecord {
     /// Whether the call counts towards the included and charged ones.
     #[must_use]
     pub fn is_billable(&self) -> bool {
-        self.billable.unwrap_or(self.status < 500)
+        let is_served = match self.truncated {
+            Some(Truncation::Failed | Truncation::Interrupted) => false,
+            Some(Truncation::Dropped) | None => self.status < 500,
+        };
+        self.billable.unwrap_or(is_served)
     }
 }
 
@@ -594,8 +613,10 @@ mod tests {
 
     #[test]
     fn a_good_record_is_read_and_written_the_same() {
-        let read = read(&record()).unwrap();
-        assert_eq!(serde_json::to_value(&read).unwrap(), record());
+        for record in [record(), with("truncated", json!("dropped"))] {
+            let read = read(&record).unwrap();
+            assert_eq!(serde_json::to_value(&read).unwrap(), record);
+        }
     }
 
     #[test]
@@ -625,6 +646,7 @@ mod tests {
         check(with("method", json!("G\nET")), "method must be");
         check(with("method", json!("GET /a")), "must not contain a space");
         check(with("extra", json!(1)), "unknown field `extra`");
+        check(with("truncated", json!("cut")), "unknown variant `cut`");
         check(
             with("time", json!("yesterday")),
             "not of the documented shape",
@@ -654,6 +676,25 @@ mod tests {
             let defect = read(record).unwrap_err().to_string();
             assert!(defect.len() < 300, "{} bytes", defect.len());
         }
+    }
+
+    #[test]
+    fn a_call_counts_unless_the_function_failed() {
+        let check = |status: u16, truncated: Option<&str>, billable: Option<bool>, expected| {
+            let mut record = with("status", status.into());
+            record["truncated"] = truncated.into();
+            record["billable"] = billable.into();
+            let read = read(&record).unwrap();
+            assert_eq!(read.is_billable(), expected, "{record}");
+        };
+        check(499, None, None, true);
+        check(500, None, None, false);
+        check(200, Some("dropped"), None, true);
+        check(500, Some("dropped"), None, false);
+        check(200, Some("failed"), None, false);
+        check(200, Some("interrupted"), None, false);
+        check(200, Some("failed"), Some(true), true);
+        check(200, None, Some(false), false);
     }
 
     #[test]

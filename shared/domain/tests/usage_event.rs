@@ -73,7 +73,9 @@ fn the_entries_on_the_page_are_good() {
 #[test]
 fn what_is_out_of_bounds_is_out_of_the_schemas_bounds() {
     let validator = validator();
-    let [usage, adjustment, _] = blocks();
+    let [mut usage, adjustment, _] = blocks();
+    // The answer of the example came whole.
+    usage["data"]["records"][0]["truncated"] = Value::Null;
     let check = |entry: &Value, pointer: &str, value: Value, is_good: bool| {
         let mut entry = entry.clone();
         let place = entry.pointer_mut(pointer);
@@ -106,6 +108,8 @@ fn what_is_out_of_bounds_is_out_of_the_schemas_bounds() {
         ("method", text(16), json!("GET /")),
         ("endpoint", text(256), json!("/a\n")),
         ("billable", json!(null), json!("yes")),
+        ("truncated", json!("interrupted"), json!("completed")),
+        ("truncated", json!(null), json!(true)),
         ("costs/1/tokens", json!(100_000_000), json!(1e308)),
         ("costs/1/provider", text(64), text(65)),
         ("costs/1/micro_usd", json!(100_000_000_000_u64), json!(0.5)),

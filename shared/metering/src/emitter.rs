@@ -1,7 +1,8 @@
 //! Records on their way to the bus.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::fmt::Display;
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
 
 use aws_sdk_eventbridge::Client;
@@ -10,8 +11,10 @@ use aws_types::SdkConfig;
 use jiff::{SignedDuration, Timestamp};
 use tollgate_domain::id::{CustomerId, random_base62};
 use tollgate_domain::usage::{EVENT_TYPE, MAX_RECORDS, UsageData, UsageEntry, UsageRecord};
+use tollgate_runtime::metrics::{CALLS_UNATTRIBUTED, COSTS_LATE, Metric};
 use tollgate_runtime::{Chain, Clock, Entropy};
 
+use crate::call::Calls;
 use crate::spill::Spill;
 
 /// The EventBridge `Source` of entries made here. The identity of an entry is inside its detail.
@@ -50,9 +53,13 @@ struct Inner {
     clock: Clock,
     entropy: Entropy,
     spill: Spill,
+    /// Calls that have yet to become records.
+    calls: Calls,
     buffer: Mutex<Buffer>,
     /// Flushes take turns.
     flushing: tokio::sync::Mutex<()>,
+    unattributed: Once,
+    late_cost: Once,
 }
 
 #[derive(Debug, Default)]
@@ -93,13 +100,43 @@ impl Emitter {
             clock,
             entropy,
             spill,
+            calls: Calls::default(),
             buffer: Mutex::default(),
             flushing: tokio::sync::Mutex::default(),
+            unattributed: Once::new(),
+            late_cost: Once::new(),
         }))
     }
 
     pub(crate) fn now(&self) -> Timestamp {
         self.0.clock.now()
+    }
+
+    pub(crate) fn calls(&self) -> &Calls {
+        &self.0.calls
+    }
+
+    /// Counts a call of which nobody knows whose it is. The first one of an instance is an error in
+    /// the log.
+    pub(crate) fn count_unattributed(&self, reason: impl Display) {
+        self.0.unattributed.call_once(|| {
+            tracing::error!(%reason, "a call without the authorizer's context is metered nowhere");
+        });
+        self.count(CALLS_UNATTRIBUTED);
+    }
+
+    /// Counts a cost that came too late for its record. The first one of an instance is an error in
+    /// the log.
+    pub(crate) fn count_late_cost(&self) {
+        self.0.late_cost.call_once(|| {
+            tracing::error!("a function reports costs after the record of their call was made");
+        });
+        self.count(COSTS_LATE);
+    }
+
+    fn count(&self, metric: Metric) {
+        let metrics = self.0.spill.metrics();
+        metrics.record_and_write_due([(metric, &[] as _, 1)]);
     }
 
     /// Takes a record for the next flush.
@@ -172,12 +209,14 @@ impl Emitter {
 
     /// Flushes for the last time, whatever a flush is at: one try, in the third of a second that there
     /// is. What may not have been sent by then is spilled. An entry that is on the bus as well counts
-    /// once.
+    /// once. Calls under way are recorded as they stand, their answers' bodies as interrupted.
     pub async fn close(&self) {
+        self.0.calls.interrupt();
         self.make_all_entries();
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.send(self.unsent())).await;
         let spilled = self.buffer().unsent.drain(..).collect();
         self.spill(spilled);
+        self.0.spill.metrics().write();
     }
 
     fn spill(&self, entries: Vec<Unsent>) {

@@ -9,13 +9,13 @@ use http::{HeaderName, HeaderValue, Request, Response};
 use http_body::Body;
 use lambda_http::request::RequestContext;
 use serde_json::Value;
-use tokio::time::Instant;
 use tollgate_domain::caller::{Caller, Identity, LIMIT_HEADERS};
-use tollgate_domain::id::CustomerId;
 use tollgate_domain::llm::LlmPrices;
 use tollgate_domain::usage::{MAX_ENDPOINT, UsageRecord};
 use tower::{Layer, Service};
 
+use crate::body::MeteredBody;
+use crate::call::{Call, CallGuard};
 use crate::{Emitter, RequestCost};
 
 /// The status of a call that its function did not answer: what the gateway makes of that.
@@ -57,27 +57,17 @@ pub struct MeteringService<S> {
     layer: MeteringLayer,
 }
 
-/// A call under way. Its record is made when this is dropped: a handler that panics, or that is dropped
-/// before it has answered, was called all the same.
-struct Call {
-    emitter: Emitter,
-    /// Taken when the call ends.
-    of: Option<(CustomerId, UsageRecord)>,
-    cost: RequestCost,
-    started: Instant,
-}
-
 impl<S, B, R> Service<Request<B>> for MeteringService<S>
 where
     S: Service<Request<B>, Response = Response<R>>,
     S::Future: Send + 'static,
     S::Error: Send,
     B: Body,
-    R: Body + Send,
+    R: Body,
 {
-    type Response = Response<R>;
+    type Response = Response<MeteredBody<R>>;
     type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<R>, S::Error>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, S::Error>> + Send>>;
 
     fn poll_ready(&mut self, task: &mut TaskContext<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(task)
@@ -85,33 +75,37 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let headers = limit_headers(&request);
-        let call = self.layer.begin(&mut request);
+        let mut call = self.layer.begin(&mut request);
         let answer = self.inner.call(request);
         Box::pin(async move {
-            let outcome = answer.await;
-            if let (Some(call), Ok(answer)) = (call, &outcome) {
-                call.answered(answer);
+            let mut answer = answer.await?;
+            if let Some(call) = &mut call {
+                // There is no status above: the gateway makes of one what it makes of no answer.
+                let status = answer.status().as_u16();
+                call.answered(if status < 600 { status } else { UNANSWERED });
             }
-            outcome.map(|mut answer| {
-                for (name, value) in headers {
-                    answer.headers_mut().insert(name, value);
-                }
-                answer
-            })
+            for (name, value) in headers {
+                answer.headers_mut().insert(name, value);
+            }
+            Ok(answer.map(|body| MeteredBody::new(body, call)))
         })
     }
 }
 
 impl MeteringLayer {
-    /// Begins the record of a call, unless it is none of a customer's.
-    fn begin<B: Body>(&self, request: &mut Request<B>) -> Option<Call> {
-        let context = gateway_context(request)?;
+    /// Begins a call, unless it is none of a customer's.
+    fn begin<B: Body>(&self, request: &mut Request<B>) -> Option<CallGuard> {
+        let Some(context) = gateway_context(request) else {
+            let reason = "the request has no context of a REST API";
+            self.emitter.count_unattributed(reason);
+            return None;
+        };
         let fields = &context.authorizer.fields;
         let caller = Caller::from_context(|name| fields.get(name).and_then(Value::as_str));
         let caller = match caller {
             Ok(caller) => caller,
             Err(error) => {
-                tracing::warn!(%error, "a call that did not come through the authorizer is not metered");
+                self.emitter.count_unattributed(error);
                 return None;
             }
         };
@@ -133,41 +127,15 @@ impl MeteringLayer {
             latency_ms: 0,
             request_bytes: size(request.body()),
             response_bytes: None,
+            truncated: None,
             billable: None,
             costs: Vec::new(),
         };
-        let cost = RequestCost::new(Arc::clone(&self.prices), now);
-        request.extensions_mut().insert(cost.clone());
-        Some(Call {
-            emitter: self.emitter.clone(),
-            of: Some((id, record)),
-            cost,
-            started: Instant::now(),
-        })
-    }
-}
-
-impl Call {
-    fn answered<R: Body>(mut self, answer: &Response<R>) {
-        if let Some((_, record)) = &mut self.of {
-            // There is no status above: the gateway makes of one what it makes of no answer.
-            let status = answer.status().as_u16();
-            record.status = if status < 600 { status } else { UNANSWERED };
-            record.response_bytes = size(answer.body());
-        }
-    }
-}
-
-impl Drop for Call {
-    fn drop(&mut self) {
-        let Some((customer, mut record)) = self.of.take() else {
-            return;
-        };
-        let elapsed = self.started.elapsed();
-        record.latency_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-        record.costs = self.cost.take();
-        record.billable = Some(record.is_billable());
-        self.emitter.record(customer, record);
+        let guard = Call::begin(self.emitter.clone(), id, record);
+        let call = Arc::clone(guard.call());
+        let cost = RequestCost::new(Arc::clone(&self.prices), now, call);
+        request.extensions_mut().insert(cost);
+        Some(guard)
     }
 }
 

@@ -1,10 +1,15 @@
 //! A metered function as a Lambda function.
 
+use std::fmt;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use http::Response;
+use http_body::Body;
 use lambda_extension::{Extension, service_fn};
-use lambda_http::lambda_runtime::{Runtime, layers::TracingLayer};
-use lambda_http::{Adapter, Error, IntoResponse, Request};
+use lambda_http::lambda_runtime::layers::TracingLayer;
+use lambda_http::lambda_runtime::{LambdaInvocation, Runtime};
+use lambda_http::{Adapter, Error, IntoResponse, Request, StreamAdapter};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, mpsc};
 use tollgate_domain::llm::LlmPrices;
@@ -103,9 +108,9 @@ impl Metering {
         &self.emitter
     }
 
-    /// Runs the function for ever. An internal extension flushes the records after the answer:
-    /// Lambda hands the answer to the caller, and the next call to this instance, without waiting
-    /// for one another.
+    /// Runs the function for ever, with answers that are sent when they are whole. An internal
+    /// extension flushes the records after the answer: Lambda hands the answer to the caller, and the
+    /// next call to this instance, without waiting for one another.
     ///
     /// # Errors
     /// When the Lambda Runtime API or Extensions API cannot be reached.
@@ -115,6 +120,32 @@ impl Metering {
         S::Future: Send + 'static,
         S::Error: Into<Error> + Send + 'static,
         R: IntoResponse + Send + 'static,
+    {
+        let handler = Adapter::from(service.map_err(Into::<Error>::into));
+        self.run_flushed(Runtime::new(handler)).await
+    }
+
+    /// Runs the function for ever, with answers that are sent as they come, of a function whose
+    /// integration has the response transfer mode `STREAM`. The flush waits for the end of the body.
+    ///
+    /// # Errors
+    /// When the Lambda Runtime API or Extensions API cannot be reached.
+    pub async fn run_streaming<S, B>(self, service: S) -> Result<(), Error>
+    where
+        S: Service<Request, Response = Response<B>> + Clone + Send + 'static,
+        S::Future: Send + 'static,
+        S::Error: Into<Error> + Send + 'static,
+        B: Body + Unpin + Send + 'static,
+        B::Data: Into<Bytes> + Send,
+        B::Error: Into<Error> + Send + fmt::Debug,
+    {
+        let handler = StreamAdapter::from(service.map_err(Into::<Error>::into));
+        self.run_flushed(Runtime::new(handler)).await
+    }
+
+    async fn run_flushed<S>(self, runtime: Runtime<S>) -> Result<(), Error>
+    where
+        S: Service<LambdaInvocation, Response = (), Error = Error>,
     {
         let (answered, answers) = mpsc::unbounded_channel();
         let answers = Arc::new(Mutex::new(answers));
@@ -127,6 +158,8 @@ impl Metering {
                 let (answers, emitter) = (Arc::clone(&answers), emitter.clone());
                 async move {
                     answers.lock().await.recv().await;
+                    // The Runtime API may have done with an answer whose body has not ended.
+                    emitter.calls().ended().await;
                     match flush {
                         Flush::EveryCall => emitter.flush().await,
                         Flush::Buffered => emitter.flush_due().await,
@@ -149,15 +182,17 @@ impl Metering {
 
         // This layer is the outermost, so that it sees the end of every invocation: of those whose
         // event cannot be read, or whose handler panics, as well. By then the answer has gone.
-        let runtime = Runtime::new(Adapter::from(service.map_err(Into::<Error>::into)))
+        let runtime = runtime
             .layer(TracingLayer::new())
             .layer(MapResultLayer::new(move |outcome| {
                 // The receiver lives as long as the extension, and that as long as this.
                 let _ = answered.send(());
                 outcome
             }));
-        tokio::try_join!(runtime.run(), extension.run())?;
-        Ok(())
+        let ended = tokio::try_join!(runtime.run(), extension.run());
+        // Whoever runs this ends the process now, and with it what was not flushed.
+        self.emitter.close().await;
+        ended.map(|_| ())
     }
 }
 

@@ -43,6 +43,10 @@ impl Spill {
         })
     }
 
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     /// Writes entries, each with the number of its records.
     pub(crate) fn write<'a>(&self, entries: impl IntoIterator<Item = (&'a str, usize)>) {
         let mut spilled = 0;

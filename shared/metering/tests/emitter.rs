@@ -41,6 +41,7 @@ fn call(number: usize) -> UsageRecord {
         latency_ms: 5,
         request_bytes: Some(0),
         response_bytes: Some(1_024),
+        truncated: None,
         billable: Some(true),
         costs: Vec::new(),
     }

@@ -5,6 +5,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use http_body_util::BodyExt;
 use lambda_http::http::{Response, StatusCode};
 use lambda_http::{Body, Request, Service, service_fn};
 use serde_json::{Value, json};
@@ -15,6 +16,7 @@ use tollgate_domain::usage::{Cost, UsageRecord};
 use tollgate_local_aws::Fault;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_metering::{Metering, RequestCost};
+use tollgate_runtime::metrics::CALLS_UNATTRIBUTED;
 use tower::{Layer, ServiceExt};
 
 #[path = "../../web/tests/common/event.rs"]
@@ -59,11 +61,10 @@ where
 {
     let at = Fixture::at(NOW);
     let metering = metering(&at);
-    let _ = metering
-        .layer()
-        .layer(service)
-        .oneshot(event.request())
-        .await;
+    let function = metering.layer().layer(service);
+    if let Ok(answer) = function.oneshot(event.request()).await {
+        answer.into_body().collect().await.unwrap();
+    }
     metering.emitter().flush().await;
     the_record(&at)
 }
@@ -90,6 +91,7 @@ async fn a_call_is_recorded_by_its_route_and_latency() {
         latency_ms: record.latency_ms,
         request_bytes: Some(24),
         response_bytes: Some(10),
+        truncated: None,
         billable: Some(true),
         costs: Vec::new(),
     };
@@ -124,7 +126,7 @@ async fn a_handlers_error_is_passed_on_and_not_billable() {
     let metering = metering(&at);
     let failing = service_fn(async |request: Request| {
         let cost = request.extensions().get::<RequestCost>().unwrap();
-        cost.add_tokens("openai", 100);
+        cost.add_tokens("openai", 100).unwrap();
         Err::<Response<Body>, _>("out of ideas")
     });
     let function = metering.layer().layer(failing);
@@ -141,7 +143,7 @@ async fn a_call_whose_handler_panics_or_is_abandoned_is_recorded_and_not_billabl
     let at = Fixture::at(NOW);
     let metering = metering(&at);
     let spend = |cost: &RequestCost| {
-        cost.add_tokens("openai", 100);
+        cost.add_tokens("openai", 100).unwrap();
         panic!("a bug in the handler");
     };
     let function = metering.layer().layer(spending(spend));
@@ -169,7 +171,7 @@ async fn a_call_whose_handler_panics_or_is_abandoned_is_recorded_and_not_billabl
 #[tokio::test]
 async fn what_is_no_customers_call_is_answered_and_not_recorded() {
     let at = Fixture::at(NOW);
-    let metering = metering(&at);
+    let (metering, cloudwatch) = metered::watched(&at, "ping");
     let service = service_fn(async |request: Request| {
         let metered = request.extensions().get::<RequestCost>().is_some();
         Ok::<_, Infallible>(answer(if metered { 500 } else { 200 }))
@@ -188,14 +190,25 @@ async fn what_is_no_customers_call_is_answered_and_not_recorded() {
     ];
     for request in requests {
         let answer = metering.layer().layer(service).oneshot(request);
-        assert_eq!(answer.await.unwrap().status(), StatusCode::OK);
+        let answer = answer.await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+        let body = answer.into_body().collect().await.unwrap();
+        assert_eq!(body.to_bytes(), "the answer");
     }
-    metering.emitter().flush().await;
+    metering.emitter().close().await;
     assert_eq!(delivered(&at), [0; 0]);
+    // All but the admin's.
+    assert_eq!(cloudwatch.sum(CALLS_UNATTRIBUTED, &[]), 4);
 
     let customers = metering.layer().layer(service).oneshot(event().request());
-    assert_eq!(customers.await.unwrap().status(), 500);
-    metering.emitter().flush().await;
+    customers
+        .await
+        .unwrap()
+        .into_body()
+        .collect()
+        .await
+        .unwrap();
+    metering.emitter().close().await;
     assert_eq!(the_record(&at).status, 500);
 }
 
@@ -244,9 +257,9 @@ async fn a_call_costs_what_the_handler_says() {
     check(|_| {}, &[]).await;
     check(
         |cost| {
-            assert_eq!(cost.add_tokens("deepseek", 1_000), MicroUsd(270));
-            assert_eq!(cost.add_tokens("Anthropic", 1_000), MicroUsd(3_000));
-            assert_eq!(cost.add_tokens("openai", 1_000), MicroUsd(10_000));
+            assert_eq!(cost.add_tokens("deepseek", 1_000), Ok(MicroUsd(270)));
+            assert_eq!(cost.add_tokens("Anthropic", 1_000), Ok(MicroUsd(3_000)));
+            assert_eq!(cost.add_tokens("openai", 1_000), Ok(MicroUsd(10_000)));
         },
         &[
             tokens("deepseek", 1_000, 270),
@@ -256,7 +269,7 @@ async fn a_call_costs_what_the_handler_says() {
     )
     .await;
     check(
-        |cost| assert_eq!(cost.add_tokens("nobody", 1_000), MicroUsd(0)),
+        |cost| assert_eq!(cost.add_tokens("nobody", 1_000), Ok(MicroUsd(0))),
         &[Cost {
             unpriced: true,
             ..tokens("nobody", 1_000, 0)
@@ -265,13 +278,23 @@ async fn a_call_costs_what_the_handler_says() {
     .await;
     check(
         |cost| {
-            cost.add_amount(MicroUsd(5));
-            cost.add_amount(MicroUsd(7));
+            cost.add_amount(MicroUsd(5)).unwrap();
+            cost.add_amount(MicroUsd(7)).unwrap();
         },
         &[Cost {
             micro_usd: MicroUsd(12),
             ..Cost::default()
         }],
+    )
+    .await;
+    // A token is a quarter of a micro-dollar.
+    check(
+        |cost| {
+            for _ in 0..1_000 {
+                assert_eq!(cost.add_tokens("deepseek", 1), Ok(MicroUsd(0)));
+            }
+        },
+        &[tokens("deepseek", 1_000, 270)],
     )
     .await;
 }
@@ -280,10 +303,10 @@ async fn a_call_costs_what_the_handler_says() {
 async fn however_often_a_handler_adds_to_the_cost_the_record_can_be_read() {
     let spend = |cost: &RequestCost| {
         for _ in 0..20 {
-            cost.add_tokens("anthropic", 10);
-            cost.add_tokens("nobody", 1);
-            cost.add_tokens("ANTHROPIC", 5);
-            cost.add_amount(MicroUsd(1));
+            cost.add_tokens("anthropic", 10).unwrap();
+            cost.add_tokens("nobody", 1).unwrap();
+            cost.add_tokens("ANTHROPIC", 5).unwrap();
+            cost.add_amount(MicroUsd(1)).unwrap();
         }
     };
     let record = record_of(spending(spend), &event()).await;
@@ -305,12 +328,20 @@ async fn however_often_a_handler_adds_to_the_cost_the_record_can_be_read() {
 async fn whatever_a_handler_calls_its_providers_the_record_can_be_read() {
     let spend = |cost: &RequestCost| {
         let long = "é".repeat(100);
-        cost.add_tokens("", 1);
-        cost.add_tokens("open\nai", 1);
-        cost.add_model_tokens(&long, &long, Tokens::of(1));
+        let add = |provider: &str, model: Option<&str>, n| {
+            let tokens = Tokens::of(n);
+            let added = match model {
+                Some(model) => cost.add_model_tokens(provider, model, tokens),
+                None => cost.add_tokens(provider, n),
+            };
+            added.unwrap();
+        };
+        add("", None, 1);
+        add("open\nai", None, 1);
+        add(&long, Some(&long), 1);
         for n in 0..20 {
-            cost.add_tokens(&format!("provider-{n}"), 1);
-            cost.add_model_tokens("openai", &format!("model-{n}"), Tokens::of(100));
+            add(&format!("provider-{n}"), None, 1);
+            add("openai", Some(&format!("model-{n}")), 100);
         }
     };
     let record = record_of(spending(spend), &event()).await;
@@ -341,8 +372,8 @@ async fn whatever_a_handler_calls_its_providers_the_record_can_be_read() {
 async fn whatever_comes_together_the_record_can_be_read() {
     let spend = |cost: &RequestCost| {
         for _ in 0..3 {
-            cost.add_tokens("anthropic", 60_000_000);
-            cost.add_amount(MicroUsd(60_000_000_000));
+            cost.add_tokens("anthropic", 60_000_000).unwrap();
+            cost.add_amount(MicroUsd(60_000_000_000)).unwrap();
         }
     };
     let record = record_of(spending(spend), &event()).await;
@@ -374,8 +405,8 @@ async fn prices_can_be_given() {
     );
     let metering = metering(&at).with_prices(prices.unwrap());
     let spend = |cost: &RequestCost| {
-        cost.add_tokens("mistral", 500);
-        cost.add_tokens("openai", 500);
+        cost.add_tokens("mistral", 500).unwrap();
+        cost.add_tokens("openai", 500).unwrap();
         let tokens = Tokens {
             input: 100,
             output: 10,
@@ -383,7 +414,7 @@ async fn prices_can_be_given() {
         };
         for _ in 0..2 {
             let spent = cost.add_model_tokens("Mistral", "Large", tokens);
-            assert_eq!(spent, MicroUsd(390));
+            assert_eq!(spent, Ok(MicroUsd(390)));
         }
     };
     let function = metering.layer().layer(spending(spend));
@@ -443,7 +474,8 @@ async fn while_the_bus_is_down_answers_are_as_ever_and_at_once() {
     for _ in 0..3 {
         let answer = function.clone().oneshot(event().request()).await.unwrap();
         assert_eq!(answer.status(), StatusCode::CREATED);
-        assert_eq!(**answer.body(), *b"the answer");
+        let body = answer.into_body().collect().await.unwrap();
+        assert_eq!(body.to_bytes(), "the answer");
     }
     assert_eq!(began.elapsed(), Duration::ZERO);
     // Nobody had to wait for it, and it was recorded all the same.

@@ -150,6 +150,18 @@ pub const RECORDS_SPILLED: Metric = count(
     "RecordsSpilled",
     "Calls whose usage the event bus did not take, so that it is in a function's log, as `unsent_usage`.",
 );
+/// Calls that are nobody's.
+pub const CALLS_UNATTRIBUTED: Metric = count(
+    "CallsUnattributed",
+    "Calls of metered functions that came without the authorizer's context, so that they are metered \
+     nowhere: on a route without the authorizer, or past the gateway.",
+);
+/// Costs that are in no record.
+pub const COSTS_LATE: Metric = count(
+    "CostsLate",
+    "Costs that a function reported after the record of their call was made, so that they are in none. \
+     The function is told.",
+);
 /// From the call to its count.
 pub const METERING_LAG: Metric = time(
     "MeteringLag",
@@ -209,6 +221,8 @@ pub const ALL: &[Metric] = &[
     RECORDS_QUARANTINED,
     TOKENS_UNPRICED,
     RECORDS_SPILLED,
+    CALLS_UNATTRIBUTED,
+    COSTS_LATE,
     METERING_LAG,
     CALLS_UNMETERED,
     CALLS_UNADMITTED,

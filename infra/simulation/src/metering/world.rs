@@ -395,6 +395,7 @@ impl<'a> World<'a> {
             latency_ms: drawn(2_000),
             request_bytes: None,
             response_bytes: Some(drawn(10_000)),
+            truncated: None,
             billable: [None, Some(true), Some(false)][usize::try_from(drawn(3)).unwrap_or(0)],
             costs: costs.collect(),
         };

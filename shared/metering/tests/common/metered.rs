@@ -12,6 +12,7 @@ use tollgate_domain::plan::Catalog;
 use tollgate_domain::usage::{
     Countable, EVENT_TYPE, UsageData, UsageEntry, UsageRecord, read_entry,
 };
+use tollgate_local_aws::CloudWatch;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_metering::{Emitter, Metering, Spill};
 use tollgate_runtime::Metrics;
@@ -38,6 +39,15 @@ pub(crate) fn spilling(at: &Fixture, function: &str, spill: Spill) -> Emitter {
 /// Metering of that function, with the shipped prices.
 pub(crate) fn metering(at: &Fixture, function: &str) -> Metering {
     Metering::new(emitter(at, function), LlmPrices::shipped().unwrap())
+}
+
+/// The same with its metrics, of a stack called `test`.
+pub(crate) fn watched(at: &Fixture, function: &str) -> (Metering, CloudWatch) {
+    let cloudwatch = CloudWatch::default();
+    let spill = Spill::new(cloudwatch.metrics("test", at.clock()), |_| {});
+    let emitter = spilling(at, function, spill);
+    let metering = Metering::new(emitter, LlmPrices::shipped().unwrap());
+    (metering, cloudwatch)
 }
 
 /// The EventBridge events that have come to the queue since the last look.

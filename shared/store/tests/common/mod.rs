@@ -238,6 +238,7 @@ pub(crate) fn call(time: &str, plan: &str, endpoint: &str, status: u16) -> Usage
         latency_ms: 5,
         request_bytes: None,
         response_bytes: None,
+        truncated: None,
         billable: None,
         costs: Vec::new(),
     }

@@ -8,8 +8,9 @@
 
 use std::fmt::Debug;
 
+use axum::BoxError;
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes, HttpBody};
 use lambda_http::http::{HeaderMap, Response};
 use lambda_http::{Request, Service};
 use serde_json::{Value, json};
@@ -34,13 +35,16 @@ pub(crate) async fn call(routes: &Router, event: &Event) -> Answer {
 }
 
 /// Calls a function, and checks what holds for all answers of all functions.
-pub(crate) async fn call_service<S>(service: S, event: &Event) -> Answer
+pub(crate) async fn call_service<S, B>(service: S, event: &Event) -> Answer
 where
-    S: Service<Request, Response = Response<Body>, Error: Debug>,
+    S: Service<Request, Response = Response<B>, Error: Debug>,
+    B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
     let response = service.oneshot(event.request()).await.unwrap();
     let (parts, body) = response.into_parts();
-    let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+    let bytes = axum::body::to_bytes(Body::new(body), usize::MAX)
+        .await
+        .unwrap();
     let text = String::from_utf8(bytes.to_vec()).unwrap();
     let body = match text.as_str() {
         "" => Value::Null,

@@ -1,0 +1,205 @@
+//! A function that streams, run as Lambda runs it. This binary is the function too: it is where there
+//! is a Runtime API.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot begin, or cannot look, has failed"
+)]
+
+use std::process::ExitCode;
+
+use lambda_http::lambda_runtime::streaming::{Body, channel};
+use lambda_http::{Error, Request, Response, service_fn};
+use libtest_mimic::{Arguments, Trial};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
+use tollgate_local_aws::fixture::Fixture;
+use tollgate_local_aws::{FunctionProcess, LambdaHost, StreamedAnswer};
+use tollgate_metering::{Metering, RequestCost};
+use tower::Layer;
+
+#[path = "../../web/tests/common/event.rs"]
+mod event;
+#[path = "common/metered.rs"]
+mod metered;
+
+use event::Event;
+use metered::{NOW, delivered};
+
+const CHUNK: &str = "chunk";
+/// Tokens that are reported before the first chunk; each chunk is one more.
+const BEFORE: usize = 700;
+/// The most chunks after which a stream is cut.
+const CHUNKS: usize = 3;
+
+/// What the function streams.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Script {
+    chunks: usize,
+    then: Then,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+enum Then {
+    End,
+    Fail,
+    /// Goes on with one more chunk when it is signalled, and then with none.
+    Wait,
+}
+
+async fn answer(request: Request) -> Result<Response<Body>, Error> {
+    let script: Script = serde_json::from_slice(request.body())?;
+    let cost = request.extensions().get::<RequestCost>().cloned();
+    let cost = cost.ok_or("no customer's call")?;
+    cost.add_tokens("openai", BEFORE as u64)?;
+    let mut signalled = signal(SignalKind::user_defined1())?;
+    let (mut sender, body) = channel();
+    tokio::spawn(async move {
+        for _ in 0..script.chunks {
+            cost.add_tokens("openai", 1)?;
+            sender.send_data(CHUNK.into()).await?;
+        }
+        match script.then {
+            Then::End => {}
+            Then::Fail => sender.abort(),
+            Then::Wait => {
+                signalled.recv().await;
+                cost.add_tokens("openai", 1)?;
+                sender.send_data(CHUNK.into()).await?;
+                std::future::pending::<()>().await;
+            }
+        }
+        Ok::<_, Error>(())
+    });
+    Ok(Response::new(body))
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn function() -> Result<(), Error> {
+    let metering = Metering::from_env()?;
+    let service = metering.layer().layer(service_fn(answer));
+    metering.run_streaming(service).await
+}
+
+/// The function under test, called once.
+struct Streaming {
+    at: Fixture,
+    host: LambdaHost,
+    process: FunctionProcess,
+    answer: StreamedAnswer,
+}
+
+impl Streaming {
+    /// Calls a function, and reads the chunks of its script.
+    async fn begin(chunks: usize, then: Then) -> Self {
+        let at = Fixture::at(NOW);
+        let host = LambdaHost::start(at.aws.clone()).await.unwrap();
+        let binary = std::env::current_exe().unwrap();
+        let process = host.run(binary.to_str().unwrap(), "PingFunction").unwrap();
+        // It registers its extension before it asks for the first invocation.
+        host.idle().await;
+        let event = Event::load("ping/ping").body(&json!(Script { chunks, then }));
+        let mut answer = host.invoke_streaming(event.0).await.unwrap();
+        assert_eq!(answer.head["statusCode"], 200);
+        assert_eq!(answer.head["headers"]["x-ratelimit-limit"], "10000");
+        let expected = CHUNK.repeat(chunks);
+        let mut read = String::new();
+        while read.len() < expected.len() {
+            read.push_str(std::str::from_utf8(&answer.chunk().await.unwrap()).unwrap());
+        }
+        assert_eq!(read, expected);
+        Self {
+            at,
+            host,
+            process,
+            answer,
+        }
+    }
+}
+
+/// The one record that has come out of the bus is of so many chunks.
+fn check(at: &Fixture, chunks: usize, truncated: Option<&str>) {
+    let mut events = delivered(at);
+    assert_eq!(events.len(), 1);
+    let mut records = events[0]["detail"]["data"]["records"].take();
+    let record = records[0].take();
+    assert_eq!(records, json!([Value::Null]));
+    assert_eq!(record["truncated"].as_str(), truncated, "{record}");
+    let is_billable = matches!(truncated, None | Some("dropped"));
+    assert_eq!(record["billable"], is_billable, "{record}");
+    assert_eq!(record["response_bytes"], chunks * CHUNK.len(), "{record}");
+    assert_eq!(record["costs"][0]["tokens"], BEFORE + chunks, "{record}");
+}
+
+async fn ends(chunks: usize) {
+    let mut streaming = Streaming::begin(chunks, Then::End).await;
+    assert_eq!(streaming.answer.chunk().await, None);
+    streaming.host.idle().await;
+    check(&streaming.at, chunks, None);
+}
+
+async fn fails(chunks: usize) {
+    let mut streaming = Streaming::begin(chunks, Then::Fail).await;
+    // The runtime says so in the body.
+    let error = streaming.answer.chunk().await.unwrap();
+    assert!(error.starts_with(b"Lambda-Runtime-Function-Error-Type"));
+    assert_eq!(streaming.answer.chunk().await, None);
+    streaming.host.idle().await;
+    check(&streaming.at, chunks, Some("failed"));
+}
+
+async fn is_told_to_end(chunks: usize) {
+    let streaming = Streaming::begin(chunks, Then::Wait).await;
+    streaming.process.shut_down().unwrap();
+    check(&streaming.at, chunks, Some("interrupted"));
+}
+
+/// The flush waits for a body that goes on after the Runtime API has done with it.
+async fn is_not_taken(chunks: usize) {
+    let streaming = Streaming::begin(chunks, Then::Wait).await;
+    drop(streaming.answer);
+    streaming.host.asked().await;
+    assert_eq!(streaming.at.aws.queue().counts().unwrap().queued, 0);
+    streaming.process.signal("USR1").unwrap();
+    streaming.host.idle().await;
+    check(&streaming.at, chunks + 1, Some("dropped"));
+}
+
+async fn loses_the_runtime_api(chunks: usize) {
+    let streaming = Streaming::begin(chunks, Then::Wait).await;
+    drop(streaming.answer);
+    streaming.host.asked().await;
+    drop(streaming.host);
+    streaming.process.failure().unwrap();
+    check(&streaming.at, chunks, Some("interrupted"));
+}
+
+fn trials<F>(what: &'static str, case: fn(usize) -> F) -> impl Iterator<Item = Trial>
+where
+    F: Future<Output = ()> + 'static,
+{
+    (0..=CHUNKS).map(move |chunks| {
+        let name = format!("a_stream_{what}_after_{chunks}");
+        Trial::test(name, move || {
+            // The process is answered while it is waited for.
+            let mut runtime = tokio::runtime::Builder::new_multi_thread();
+            let runtime = runtime.worker_threads(1).enable_all().build()?;
+            runtime.block_on(case(chunks));
+            Ok(())
+        })
+    })
+}
+
+fn main() -> ExitCode {
+    if std::env::var_os("AWS_LAMBDA_RUNTIME_API").is_some() {
+        function().unwrap();
+        return ExitCode::SUCCESS;
+    }
+    let trials = trials("that_ends", ends)
+        .chain(trials("that_fails", fails))
+        .chain(trials("that_is_told_to_end", is_told_to_end))
+        .chain(trials("that_is_not_taken", is_not_taken))
+        .chain(trials("that_loses_the_runtime_api", loses_the_runtime_api));
+    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
+}
