@@ -5,6 +5,7 @@
 use admin_api::App;
 use axum::Router;
 use serde_json::{Value, json};
+use tollgate_domain::plan::Catalog;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_runtime::Metrics;
 use tollgate_store::Spread;
@@ -25,16 +26,26 @@ pub(crate) struct Stack {
 impl Stack {
     pub(crate) fn new() -> Self {
         let at = Fixture::at(NOW);
-        let function = admin_api::routes(App {
+        let function = Self::function(&at, plans());
+        Self { at, function }
+    }
+
+    /// Goes on with other plans than those that are shipped.
+    pub(crate) fn offer(&mut self, plans: &str) {
+        let plans = Catalog::from_json(plans).unwrap();
+        self.function = Self::function(&self.at, plans);
+    }
+
+    fn function(at: &Fixture, plans: Catalog) -> Router {
+        admin_api::routes(App {
             store: at.store.clone(),
-            plans: plans(),
+            plans,
             clock: at.clock(),
             entropy: at.entropy.clone(),
             spread: Spread::default(),
             owners: Owners::default(),
             metrics: Metrics::none(),
-        });
-        Self { at, function }
+        })
     }
 
     /// Calls an operation with its event, changed.
