@@ -3,28 +3,30 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::io::Read;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use http::header::{ALLOW, HeaderName, HeaderValue};
+use flate2::read::MultiGzDecoder;
+use http::header::{ALLOW, CONTENT_ENCODING, HeaderName, HeaderValue};
 use http::request::Parts as RequestParts;
 use http::{HeaderMap, StatusCode, Uri};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use jiff::Timestamp;
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
 use tollgate_runtime::{Clock, Entropy};
-use tollgate_web::Problem;
+use tollgate_web::{Problem, is_gzip};
 use tower::ServiceExt;
 
 use crate::functions::{Function, Parts};
 use crate::product::StartError;
 use crate::template::{GatewayResponse, Route, Template};
 
-/// API Gateway's bound on a body.
+/// API Gateway's bound on a body, inflated or not.
 const MAX_BODY: usize = 10 * 1024 * 1024;
 /// API Gateway's bound on an integration.
 const INTEGRATION_TIMEOUT: Duration = Duration::from_secs(29);
@@ -63,7 +65,9 @@ enum Own {
     Unauthorized,
     AccessDenied,
     AuthorizerFailure,
+    BadRequestBody,
     RequestTooLarge,
+    UnsupportedMediaType,
     IntegrationFailure,
     IntegrationTimeout,
 }
@@ -77,7 +81,11 @@ impl Own {
             Own::Unauthorized => ("UNAUTHORIZED", StatusCode::UNAUTHORIZED),
             Own::AccessDenied => ("ACCESS_DENIED", StatusCode::FORBIDDEN),
             Own::AuthorizerFailure => ("AUTHORIZER_FAILURE", StatusCode::INTERNAL_SERVER_ERROR),
+            Own::BadRequestBody => ("BAD_REQUEST_BODY", StatusCode::BAD_REQUEST),
             Own::RequestTooLarge => ("REQUEST_TOO_LARGE", StatusCode::PAYLOAD_TOO_LARGE),
+            Own::UnsupportedMediaType => {
+                ("UNSUPPORTED_MEDIA_TYPE", StatusCode::UNSUPPORTED_MEDIA_TYPE)
+            }
             Own::IntegrationFailure => ("INTEGRATION_FAILURE", StatusCode::GATEWAY_TIMEOUT),
             Own::IntegrationTimeout => ("INTEGRATION_TIMEOUT", StatusCode::GATEWAY_TIMEOUT),
         }
@@ -165,6 +173,7 @@ impl Gateway {
                 return Ok(self.own(Own::AccessDenied, request_id, &context));
             }
         };
+        let body = inflated(&parts.headers, body)?;
         invoke(matched.function, &event.into_proxy(context, &body)).await
     }
 
@@ -359,14 +368,39 @@ impl KeyAlias {
 async fn read(body: Body) -> Result<Bytes, Own> {
     match Limited::new(body, MAX_BODY).collect().await {
         Ok(body) => Ok(body.to_bytes()),
-        Err(_) => Err(Own::RequestTooLarge),
+        Err(error) if error.is::<LengthLimitError>() => Err(Own::RequestTooLarge),
+        Err(_) => Err(Own::BadRequestBody),
+    }
+}
+
+/// The body without its coding. As in API Gateway, the function still sees the field that names it, and
+/// what is not in that coding, or in none that is known, is a 415. API Gateway knows `deflate` as well.
+fn inflated(headers: &HeaderMap, body: Bytes) -> Result<Bytes, Own> {
+    let mut codings = headers.get_all(CONTENT_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(body),
+        _ if body.is_empty() => Ok(body),
+        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"identity") => Ok(body),
+        (Some(coding), None) if is_gzip(coding.as_bytes()) => {
+            let mut inflated = Vec::new();
+            // A few bytes can say millions: no more of them are made than may be handed on.
+            MultiGzDecoder::new(&body[..])
+                .take(MAX_BODY as u64 + 1)
+                .read_to_end(&mut inflated)
+                .map_err(|_| Own::UnsupportedMediaType)?;
+            match inflated.len() {
+                0..=MAX_BODY => Ok(inflated.into()),
+                _ => Err(Own::RequestTooLarge),
+            }
+        }
+        _ => Err(Own::UnsupportedMediaType),
     }
 }
 
 /// Calls a function with a proxy event, and then does what its internal extension would.
 async fn invoke(function: &Function, event: &Value) -> Result<Response, Own> {
     let request =
-        lambda_http::request::from_str(&event.to_string()).map_err(|_| Own::IntegrationFailure)?;
+        tollgate_web::request_of(&event.to_string()).map_err(|_| Own::IntegrationFailure)?;
     let Function { service, emitter } = function.clone();
     // As in Lambda, a caller who does not wait for the answer ends nothing of this.
     let invoked = tokio::spawn(async move {
@@ -390,8 +424,10 @@ async fn invoke(function: &Function, event: &Value) -> Result<Response, Own> {
 /// Calls a function of the local product's own, which has no authorizer in front of it.
 pub(crate) async fn invoke_local(function: &Function, request: axum::extract::Request) -> Response {
     let (parts, body) = request.into_parts();
-    let Ok(body) = read(body).await else {
-        return Problem::body_too_large().render("");
+    let body = match read(body).await {
+        Ok(body) => body,
+        Err(Own::RequestTooLarge) => return Problem::body_too_large().render(""),
+        Err(_) => return Problem::bad_request("The body cannot be read.").render(""),
     };
     let (headers, multi_headers) = header_maps(&parts.headers);
     let event = Event(json!({
@@ -504,6 +540,9 @@ fn fill_in(template: &str, request_id: &str, context: &Map<String, Value>) -> St
 
 #[cfg(test)]
 mod tests {
+    use flate2::Compression;
+    use flate2::read::GzEncoder;
+
     use super::*;
 
     #[test]
@@ -520,6 +559,57 @@ mod tests {
         check("/a/{key}/c", "/a/b/c", Some("b"));
         check("/a", "/a", Some(""));
         check("/a", "/a/", None);
+    }
+
+    fn gzip(text: &[u8]) -> Bytes {
+        let mut gzip = Vec::new();
+        let mut encoder = GzEncoder::new(text, Compression::best());
+        encoder.read_to_end(&mut gzip).unwrap();
+        gzip.into()
+    }
+
+    fn inflate(codings: &[&'static str], body: &Bytes) -> Result<Bytes, u16> {
+        let codings = codings.iter();
+        let codings = codings.map(|coding| (CONTENT_ENCODING, HeaderValue::from_static(coding)));
+        let inflated = inflated(&codings.collect(), body.clone());
+        inflated.map_err(|own| own.name_and_status().1.as_u16())
+    }
+
+    #[test]
+    fn a_body_is_inflated_if_it_is_what_its_header_says() {
+        let text = Bytes::from_static(b"{\"plan\":\"free\"}");
+        for coding in ["gzip", "X-Gzip"] {
+            assert_eq!(inflate(&[coding], &gzip(&text)), Ok(text.clone()));
+        }
+        for untouched in [&[][..], &["identity"]] {
+            assert_eq!(inflate(untouched, &text), Ok(text.clone()));
+        }
+        for refused in [
+            &["br"][..],
+            &["deflate"],
+            &["gzip, gzip"],
+            &["gzip", "gzip"],
+        ] {
+            assert_eq!(inflate(refused, &gzip(&text)), Err(415), "{refused:?}");
+        }
+        let whole = gzip(&text);
+        for wrong in [&text, &whole.slice(..whole.len() - 1)] {
+            assert_eq!(inflate(&["gzip"], wrong), Err(415));
+        }
+        assert_eq!(inflate(&["gzip"], &Bytes::new()), Ok(Bytes::new()));
+    }
+
+    #[test]
+    fn no_body_is_inflated_beyond_what_may_be_sent() {
+        let largest = inflate(&["gzip"], &gzip(&vec![b' '; MAX_BODY])).unwrap();
+        assert_eq!(largest.len(), MAX_BODY);
+        assert_eq!(
+            inflate(&["gzip"], &gzip(&vec![b' '; MAX_BODY + 1])),
+            Err(413)
+        );
+        // Of one that is all bombs, one after another, as much is read.
+        let bombs = gzip(&vec![0; 1_000_000]).repeat(1_000);
+        assert_eq!(inflate(&["gzip"], &bombs.into()), Err(413));
     }
 
     #[test]

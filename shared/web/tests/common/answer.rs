@@ -38,7 +38,8 @@ pub(crate) async fn call_service<S>(service: S, event: &Event) -> Answer
 where
     S: Service<Request, Response = Response<Body>, Error: Debug>,
 {
-    let response = service.oneshot(event.request()).await.unwrap();
+    let request = tollgate_web::request_of(&event.0.to_string()).unwrap();
+    let response = service.oneshot(request).await.unwrap();
     let (parts, body) = response.into_parts();
     let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
     let text = String::from_utf8(bytes.to_vec()).unwrap();
