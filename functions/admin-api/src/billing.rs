@@ -32,9 +32,9 @@ pub(crate) fn routes(app: App) -> Router {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RunBody {
-    /// Writes nothing, and says what would be charged.
-    #[serde(default)]
-    dry_run: bool,
+    /// Writes nothing, and says what would be charged. There is no default: what charges everyone is asked
+    /// for in so many words.
+    dry_run: Option<bool>,
 }
 
 async fn run(
@@ -43,10 +43,14 @@ async fn run(
     _: NoQuery,
     JsonBody(body): JsonBody<RunBody>,
 ) -> Result<Json<Report>, Problem> {
-    let mode = if body.dry_run {
-        Mode::DryRun
-    } else {
-        Mode::Charge
+    let mode = match body.dry_run {
+        Some(true) => Mode::DryRun,
+        Some(false) => Mode::Charge,
+        None => {
+            let detail =
+                "Say whether the run is dry: true says what would be charged, false charges.";
+            return Err(Problem::unprocessable(detail).with("field", "dry_run"));
+        }
     };
     Ok(Json(billing::run(&app.billing(), mode).await?))
 }

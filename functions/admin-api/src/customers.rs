@@ -88,6 +88,14 @@ fn check_name(name: &str) -> Result<(), Problem> {
     Err(Problem::unprocessable(detail).with("field", "name"))
 }
 
+fn check_id(id: Option<&CustomerId>) -> Result<(), Problem> {
+    if id.is_none_or(CustomerId::is_path_segment) {
+        return Ok(());
+    }
+    let detail = "A customer's id is a part of URLs, in which that one has a meaning of its own.";
+    Err(Problem::unprocessable(detail).with("field", "id"))
+}
+
 /// Catches slips, not lies: only a message to an address shows that it exists.
 fn check_email(email: Option<&str>) -> Result<(), Problem> {
     let plausible = |email: &str| {
@@ -126,9 +134,18 @@ async fn create(
 ) -> Result<Response, Problem> {
     check_name(&body.name)?;
     check_email(body.email.as_deref())?;
-    app.check_plan(&body.plan)?;
     let request = serde_json::to_string(&body).map_err(Problem::internal)?;
     let mark = idempotency.mark("create-customer", &caller.key_id, &request);
+    // A repeat is answered as such, whatever has come about since: the plan may be gone.
+    if let Some(mark) = &mark {
+        match app.store.repeated_customer(mark).await? {
+            Some(Created::Replayed(stored)) => return Ok(answer(StatusCode::OK, stored)),
+            Some(_) => return Err(IdempotencyKey::reused()),
+            None => {}
+        }
+    }
+    check_id(body.id.as_ref())?;
+    app.check_plan(&body.plan)?;
     let customer = Customer {
         id: body
             .id
@@ -138,18 +155,22 @@ async fn create(
         plan: body.plan,
         created_at: app.clock.now(),
     };
-    let (status, customer) = match app.store.create_customer(&customer, mark.as_ref()).await? {
-        Created::New => (StatusCode::CREATED, customer),
-        Created::Replayed(stored) => (StatusCode::OK, stored),
-        Created::KeyReused => return Err(IdempotencyKey::reused()),
+    match app.store.create_customer(&customer, mark.as_ref()).await? {
+        Created::New => Ok(answer(StatusCode::CREATED, customer)),
+        Created::Replayed(stored) => Ok(answer(StatusCode::OK, stored)),
+        Created::KeyReused => Err(IdempotencyKey::reused()),
         Created::Taken | Created::NoCustomer => {
             let detail = "There is a customer of that id already.";
-            return Err(Problem::conflict(detail).with("field", "id"));
+            Err(Problem::conflict(detail).with("field", "id"))
         }
-    };
+    }
+}
+
+/// The customer who was created now, or by an earlier request.
+fn answer(status: StatusCode, customer: Customer) -> Response {
     let location = format!("/admin/customers/{}", customer.id);
     let view = CustomerView::from(customer);
-    Ok((status, [(header::LOCATION, location)], Json(view)).into_response())
+    (status, [(header::LOCATION, location)], Json(view)).into_response()
 }
 
 async fn list(

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::key::hex;
-use tollgate_store::{Change, Closed, Kind, QuarantineId, RefusedRecord, SetAside};
+use tollgate_store::{Change, Closed, Kind, QuarantineId, RefusedRecord, SetAside, is_same_event};
 use tollgate_web::{
     AdminCaller, Cursor, JsonBody, List, Listing, NoQuery, PathParam, Problem, QueryParams,
 };
@@ -61,7 +61,7 @@ impl From<RefusedRecord> for RefusedView {
 impl From<SetAside> for SetAsideView {
     fn from(item: SetAside) -> Self {
         Self {
-            id: Cursor::new(ITEMS, item.id.to_string()),
+            id: id(&item),
             kind: match item.kind {
                 Kind::Items => "items",
                 Kind::Conflict => "conflict",
@@ -75,7 +75,12 @@ impl From<SetAside> for SetAsideView {
     }
 }
 
-fn status(closed: Option<Closed>) -> &'static str {
+/// What names it in URLs.
+pub(crate) fn id(item: &SetAside) -> Cursor {
+    Cursor::new(ITEMS, item.id.to_string())
+}
+
+pub(crate) fn status(closed: Option<Closed>) -> &'static str {
     match closed {
         None => "waiting",
         Some(Closed::Replayed) => "replayed",
@@ -280,10 +285,9 @@ impl App {
         identity: String,
         event: &Value,
     ) -> Result<Json<Replayed>, Problem> {
-        let counted = self.store.counted_entry(SOURCE, &identity).await?;
-        let counted = counted.and_then(|body| serde_json::from_slice::<Value>(&body).ok());
-        match counted {
-            Some(counted) if counted == *event => Ok(Json(Replayed {
+        let event = event.to_string();
+        match self.store.counted_entry(SOURCE, &identity).await? {
+            Some(counted) if is_same_event(&counted, event.as_bytes()) => Ok(Json(Replayed {
                 source: SOURCE,
                 id: identity,
                 outcome: "duplicate",

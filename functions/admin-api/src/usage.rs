@@ -17,7 +17,7 @@ use tollgate_web::{
 };
 use usage_writer::{Entry, Fate};
 
-use crate::App;
+use crate::{App, quarantine};
 
 /// The most entries in one request.
 const MAX_ENTRIES: usize = 100;
@@ -112,17 +112,26 @@ async fn count(
     app.metrics.write();
     let mut counted = Vec::with_capacity(outcomes.len());
     let mut conflicts = Vec::new();
+    let mut quarantined = Vec::new();
     for (at, (entry, outcome)) in entries.iter().zip(outcomes).enumerate() {
+        let received = entry.received();
         // What is not known may have been counted, and is found to be when it is sent again.
         let outcome = match outcome? {
             Fate::Counted => "counted",
             Fate::Duplicate => "duplicate",
             Fate::Conflict => {
-                conflicts.push(format!("/events/{at}"));
+                let pointer = format!("/events/{at}");
+                let (source, id) = (&received.source, &received.id);
+                let items = app.store.set_aside_of_entry(source, id).await?;
+                quarantined.extend(items.iter().map(|item| QuarantinedView {
+                    pointer: pointer.clone(),
+                    id: quarantine::id(item),
+                    status: quarantine::status(item.closed),
+                }));
+                conflicts.push(pointer);
                 "conflict"
             }
         };
-        let received = entry.received();
         counted.push(CountedEntry {
             source: received.source.clone(),
             id: received.id.clone(),
@@ -130,11 +139,33 @@ async fn count(
         });
     }
     if !conflicts.is_empty() {
-        let detail = "Other events of the same source and id were counted before: these were not, and \
-                      all others are.";
-        return Err(Problem::conflict(detail).with("conflicts", conflicts));
+        return Err(taken(conflicts, &quarantined));
     }
     Ok(Json(Counted { data: counted }))
+}
+
+/// What was set aside of an event that came before under the identity of the one at `pointer`.
+#[derive(Debug, Serialize)]
+struct QuarantinedView {
+    pointer: String,
+    id: Cursor,
+    status: &'static str,
+}
+
+/// 409: other events have the identities of these.
+fn taken(conflicts: Vec<String>, quarantined: &[QuarantinedView]) -> Problem {
+    let taken = "Other events of the same source and id came before: these were not counted, and all \
+                 others are.";
+    if quarantined.is_empty() {
+        return Problem::conflict(taken).with("conflicts", conflicts);
+    }
+    let detail = format!(
+        "{taken} Of those before, what could not be counted is in the quarantine: to count it after \
+         all, correct it there, with POST /admin/usage/quarantine/{{id}}/replay."
+    );
+    Problem::conflict(detail)
+        .with("conflicts", conflicts)
+        .with("quarantined", json!(quarantined))
 }
 
 /// The query of the log.

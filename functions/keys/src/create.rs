@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use tollgate_domain::id::{CustomerId, KeyId};
 use tollgate_domain::key::{ApiKey, KeyRecord, Owner, Role};
 use tollgate_domain::plan::Overrides;
+use tollgate_domain::time::Rfc3339;
 use tollgate_store::{Created, NewKey};
 use tollgate_web::{AdminCaller, IdempotencyKey, JsonBody, NoQuery, Object, Problem};
 
@@ -33,7 +34,7 @@ struct NewKeyBody {
     customer_id: Option<CustomerId>,
     #[serde(default)]
     name: String,
-    expires_at: Option<Timestamp>,
+    expires_at: Option<Rfc3339>,
     #[serde(default)]
     overrides: Object<Overrides>,
 }
@@ -50,10 +51,18 @@ async fn create(
     check_name(&body.name)?;
     check_limit("overrides.requests_per_hour", overrides.requests_per_hour)?;
     check_limit("overrides.monthly_quota", overrides.monthly_quota)?;
-    let expires_at = check_expiry(body.expires_at, now)?;
     // The same request says the same, and so serialises to the same text.
     let request = serde_json::to_string(&body).map_err(Problem::internal)?;
     let mark = idempotency.mark("create-key", &caller.key_id, &request);
+    // A repeat is answered as such, whatever has come about since: the expiry may be past.
+    if let Some(mark) = &mark {
+        match issuer.app.store.repeated_key(mark).await? {
+            Some(Created::Replayed(record)) => return Ok(issued(None, record, now)),
+            Some(_) => return Err(IdempotencyKey::reused()),
+            None => {}
+        }
+    }
+    let expires_at = check_expiry(body.expires_at, now)?;
     let owner = match (body.role.unwrap_or(Role::Customer), body.customer_id) {
         (Role::Customer, Some(customer)) => Owner::Customer(customer),
         (Role::Admin, None) => Owner::Admin,

@@ -3,8 +3,8 @@
 use axum::extract::State;
 use axum::routing::patch;
 use axum::{Json, Router};
-use jiff::Timestamp;
 use serde::Deserialize;
+use tollgate_domain::time::Rfc3339;
 use tollgate_store::{KeyChange, KeyRef, Updated};
 use tollgate_web::{AdminCaller, JsonBody, NoQuery, Object, PathParam, Problem, nullable};
 
@@ -25,7 +25,7 @@ struct KeyPatch {
     #[serde(default, deserialize_with = "nullable")]
     name: Option<Option<String>>,
     #[serde(default, deserialize_with = "nullable")]
-    expires_at: Option<Option<Timestamp>>,
+    expires_at: Option<Option<Rfc3339>>,
     #[serde(default, deserialize_with = "nullable")]
     overrides: Option<Option<Object<OverridesPatch>>>,
 }

@@ -5,6 +5,7 @@ use serde::Serialize;
 use tollgate_domain::id::{CustomerId, KeyId, PlanId};
 use tollgate_domain::key::{KeyPrefix, KeyRecord, KeyStatus, Role};
 use tollgate_domain::plan::Overrides;
+use tollgate_domain::time::Rfc3339;
 use tollgate_web::Problem;
 
 /// Everything about a key but the key.
@@ -84,10 +85,10 @@ pub(crate) fn check_limit(field: &'static str, limit: Option<u64>) -> Result<(),
 
 /// The expiry in whole milliseconds: the precision that is stored.
 pub(crate) fn check_expiry(
-    expires_at: Option<Timestamp>,
+    expires_at: Option<Rfc3339>,
     now: Timestamp,
 ) -> Result<Option<Timestamp>, Problem> {
-    let in_ms = |at: Timestamp| Timestamp::from_millisecond(at.as_millisecond()).unwrap_or(at);
+    let in_ms = |Rfc3339(at)| Timestamp::from_millisecond(at.as_millisecond()).unwrap_or(at);
     match expires_at.map(in_ms) {
         Some(at) if at <= now => {
             let detail = "A key cannot expire in the past; to end it now, revoke it.";

@@ -5,10 +5,11 @@ use axum::routing::get;
 use axum::{Json, Router};
 use jiff::Timestamp;
 use serde::Serialize;
-use tollgate_domain::billing::{OverageLine, overage};
+use tollgate_domain::billing::{OverageLine, billable_days, overage};
 use tollgate_domain::id::{CustomerId, PlanId};
 use tollgate_domain::money::MicroUsd;
 use tollgate_domain::plan::{Catalog, Plan};
+use tollgate_domain::usage::Tally;
 use tollgate_domain::window::Month;
 use tollgate_runtime::{Clock, Entropy, Env, aws, config};
 use tollgate_store::{KeyRef, Store};
@@ -58,13 +59,15 @@ struct Current {
     customer_id: CustomerId,
     plan: PlanId,
     period: Period,
-    /// Calls that the authorizer let in: what limits are held against.
+    /// Calls that the authorizer let in: what limits are held against, and nothing else.
     admitted: Admitted,
-    /// Calls that were answered and counted: what bills are made of. A few seconds behind.
+    /// Calls that were answered and counted, here or elsewhere: what bills are made of. A few seconds
+    /// behind.
     metered: Metered,
-    /// Corrections of what was counted, which are in the overage and in no other number here.
+    /// Corrections of what was counted, which are in the overage and in no number of `metered`.
     adjustments: Adjusted,
-    /// `null` while a plan of the month's calls is not in the catalogue: what they cost is not known.
+    /// What bills are made of, as far as this month's `metered` and `adjustments` go; `null` while a plan
+    /// of the month's calls is not in the catalogue: what they cost is not known.
     overage: Option<Overage>,
 }
 
@@ -83,21 +86,8 @@ struct Admitted {
     reserved: u64,
     /// Calls after which all with this key are refused; `null` if there is no such number.
     limit: Option<u64>,
-    /// Calls before what `beyond` says: those that the plan includes, or fewer if the limit is lower;
-    /// `null` if there is no such number.
-    included: Option<u64>,
     /// What is left of them.
     remaining: Option<u64>,
-    /// Whether calls beyond them are refused, charged or free.
-    beyond: Beyond,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Beyond {
-    Refused,
-    Charged,
-    Unlimited,
 }
 
 #[derive(Debug, Serialize)]
@@ -120,6 +110,25 @@ struct Adjusted {
 
 #[derive(Debug, Serialize)]
 struct Overage {
+    /// On all plans.
+    calls: u64,
+    /// Not rounded; what is charged is the month's sum to the nearest cent, half a cent up.
+    cost: Amount,
+    /// The plans that charge: the one that the customer is on, and those of calls of this month.
+    plans: Vec<OfPlan>,
+}
+
+/// Calls on one plan, which bills hold against what this plan includes.
+#[derive(Debug, Serialize)]
+struct OfPlan {
+    plan: PlanId,
+    /// Billable calls on it, adjustments included.
+    billable_calls: u64,
+    /// Calls of a month that cost nothing more.
+    included: u64,
+    /// What is left of them.
+    remaining: u64,
+    /// Calls beyond them, and what they cost.
     calls: u64,
     cost: Amount,
 }
@@ -130,8 +139,35 @@ impl From<Vec<OverageLine>> for Overage {
         Self {
             calls: lines.iter().map(|line| line.over).sum(),
             cost: cost.into(),
+            plans: lines.into_iter().map(OfPlan::from).collect(),
         }
     }
+}
+
+impl From<OverageLine> for OfPlan {
+    fn from(line: OverageLine) -> Self {
+        Self {
+            plan: line.plan,
+            billable_calls: line.calls,
+            included: line.included,
+            remaining: line.included.saturating_sub(line.calls),
+            calls: line.over,
+            cost: line.micro_usd.into(),
+        }
+    }
+}
+
+/// The line of a plan that charges and on which no call was made.
+fn unused(plan: &Plan) -> Option<OverageLine> {
+    let included = plan.included().filter(|_| plan.charges_overage())?;
+    Some(OverageLine {
+        plan: plan.id.clone(),
+        calls: 0,
+        adjusted: 0,
+        included,
+        over: 0,
+        micro_usd: MicroUsd(0),
+    })
 }
 
 async fn current(
@@ -144,16 +180,18 @@ async fn current(
     let key = app.store.key(&KeyRef::Id(caller.key_id)).await?;
     let overrides = key.map(|key| key.overrides).unwrap_or_default();
     let limit = plan.and_then(|plan| plan.limits(&overrides).per_month);
-    let included = match plan.and_then(Plan::included) {
-        Some(included) if plan.is_some_and(Plan::charges_overage) => {
-            Some(limit.map_or(included, |limit| limit.min(included)))
-        }
-        _ => limit,
-    };
     let units = app.store.month_units(&caller.id, month).await?;
-    let tally = app.store.month_usage(&caller.id, month).await?;
-    let days = app.store.billable_days(&caller.id, month).await?;
-    let overage = overage(&app.plans, &days).ok();
+    // Read once, so that no call is in one of the numbers and not in another.
+    let days = app.store.day_usage(&caller.id, month).await?;
+    let mut tally = Tally::default();
+    days.values().for_each(|of_day| tally.merge(of_day));
+    let overage = overage(&app.plans, &billable_days(&days)).ok();
+    let overage = overage.map(|mut lines| {
+        if !lines.iter().any(|line| line.plan == caller.plan) {
+            lines.extend(plan.and_then(unused));
+        }
+        Overage::from(lines)
+    });
     Ok(Json(Current {
         customer_id: caller.id,
         plan: caller.plan,
@@ -163,16 +201,10 @@ async fn current(
             ends_at: month.end(),
         },
         admitted: Admitted {
-            calls: units.spent,
-            reserved: units.taken.saturating_sub(units.spent),
+            calls: units.admitted(),
+            reserved: units.reserved.saturating_sub(units.spent),
             limit,
-            included,
-            remaining: included.map(|included| included.saturating_sub(units.spent)),
-            beyond: match included {
-                None => Beyond::Unlimited,
-                _ if included == limit => Beyond::Refused,
-                _ => Beyond::Charged,
-            },
+            remaining: limit.map(|limit| limit.saturating_sub(units.spent)),
         },
         metered: Metered {
             calls: tally.calls,
@@ -188,7 +220,7 @@ async fn current(
             billable_calls: tally.adjusted.billable_calls(),
             cost: SignedAmount::of(tally.adjusted.micro_usd),
         },
-        overage: overage.map(Overage::from),
+        overage,
     }))
 }
 

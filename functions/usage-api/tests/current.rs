@@ -2,6 +2,7 @@
 
 use axum::Router;
 use serde_json::{Value, json};
+use tollgate_domain::billing::{Charged, charge_due};
 use tollgate_domain::key::{ApiKey, Owner};
 use tollgate_domain::money::MicroUsd;
 use tollgate_domain::plan::Catalog;
@@ -68,16 +69,16 @@ async fn a_month_without_calls_is_all_zeros() {
             "starts_at": "2026-11-01T00:00:00Z",
             "ends_at": "2026-12-01T00:00:00Z",
         },
-        "admitted": {
-            "calls": 0, "reserved": 0, "limit": null, "included": 100_000, "remaining": 100_000,
-            "beyond": "charged",
-        },
+        "admitted": { "calls": 0, "reserved": 0, "limit": null, "remaining": null },
         "metered": {
             "calls": 0, "billable_calls": 0, "client_errors": 0, "server_errors": 0,
             "average_latency_ms": 0, "tokens": 0, "cost": zero,
         },
         "adjustments": { "count": 0, "billable_calls": 0, "cost": zero },
-        "overage": { "calls": 0, "cost": zero },
+        "overage": { "calls": 0, "cost": zero, "plans": [{
+            "plan": "pro", "billable_calls": 0, "included": 100_000, "remaining": 100_000,
+            "calls": 0, "cost": zero,
+        }] },
     });
     let at = Fixture::at(NOW);
     assert_eq!(call(&function(&at), &event()).await.json(200), expected);
@@ -106,7 +107,7 @@ async fn calls_let_in_and_calls_answered_are_counted_apart() {
 
     let shown = current(&at, "acme", "pro").await;
     assert_eq!(shown["admitted"]["calls"], 5);
-    assert_eq!(shown["admitted"]["remaining"], 99_995);
+    assert_eq!(shown["overage"]["plans"][0]["remaining"], 99_997);
     let expected = json!({
         "calls": 4,
         "billable_calls": 3,
@@ -123,23 +124,72 @@ async fn calls_let_in_and_calls_answered_are_counted_apart() {
 }
 
 #[tokio::test]
-async fn what_comes_after_the_included_calls_depends_on_the_plan() {
+async fn limits_and_charges_are_those_of_the_plan() {
     let at = Fixture::at(NOW);
     admit(&at, &key(&at, "acme").await, 2).await;
-    let check =
-        async |plan: &str, limit: Value, included: Value, remaining: Value, beyond: &str| {
-            let shown = current(&at, "acme", plan).await;
-            assert_eq!(shown["plan"], plan);
-            let expected = json!({
-                "calls": 2, "reserved": 0, "limit": limit, "included": included,
-                "remaining": remaining, "beyond": beyond,
-            });
-            assert_eq!(shown["admitted"], expected);
-        };
-    let none = || Value::Null;
-    check("free", json!(1_000), json!(1_000), json!(998), "refused").await;
-    check("pro", none(), json!(100_000), json!(99_998), "charged").await;
-    check("enterprise", none(), none(), none(), "unlimited").await;
+    let check = async |plan: &str, limit: Option<u64>, charging: Value| {
+        let shown = current(&at, "acme", plan).await;
+        assert_eq!(shown["plan"], plan);
+        let remaining = limit.map(|limit| limit - 2);
+        let expected = json!({ "calls": 2, "reserved": 0, "limit": limit, "remaining": remaining });
+        assert_eq!(shown["admitted"], expected);
+        assert_eq!(plans_of(&shown), charging);
+    };
+    check("free", Some(1_000), json!([])).await;
+    check("pro", None, json!([["pro", 0, 100_000, 100_000, 0]])).await;
+    check("enterprise", None, json!([])).await;
+    check("withdrawn", None, json!([])).await;
+}
+
+/// Of each plan that charges: the billable calls, those that it includes, those left of them, and the calls
+/// beyond.
+fn plans_of(shown: &Value) -> Value {
+    let plans = shown["overage"]["plans"].as_array();
+    let numbers = ["plan", "billable_calls", "included", "remaining", "calls"];
+    let of_plan = |plan: &Value| numbers.map(|name| plan[name].clone()).to_vec();
+    plans.into_iter().flatten().map(of_plan).collect()
+}
+
+#[tokio::test]
+async fn what_was_metered_elsewhere_uses_up_what_the_plan_includes() {
+    let at = Fixture::at(NOW);
+    admit(&at, &key(&at, "acme").await, 90).await;
+    add_usage(&at, "acme", "2026-11-21", calls("pro", 100_005)).await;
+    let shown = current(&at, "acme", "pro").await;
+    assert_eq!(shown["admitted"]["calls"], 90);
+    assert_eq!(shown["admitted"]["remaining"], Value::Null);
+    assert_eq!(shown["overage"]["calls"], 5);
+    assert_eq!(plans_of(&shown), json!([["pro", 100_005, 100_000, 0, 5]]));
+}
+
+/// Bills hold the calls on a plan against what that plan includes, and calls on none other.
+#[tokio::test]
+#[allow(clippy::unwrap_used, reason = "a test that cannot look has failed")]
+async fn after_an_upgrade_the_new_plan_has_all_that_it_includes() {
+    let at = Fixture::at(NOW);
+    admit(&at, &key(&at, "acme").await, 90).await;
+    add_usage(&at, "acme", "2026-11-20", calls("free", 1_000)).await;
+    let free = current(&at, "acme", "free").await;
+    assert_eq!(free["admitted"]["remaining"], 910);
+    add_usage(&at, "acme", "2026-11-21", calls("pro", 99_998)).await;
+    let check = async |billable: u64, left: u64, beyond: u64| {
+        let shown = current(&at, "acme", "pro").await;
+        assert_eq!(
+            plans_of(&shown),
+            json!([["pro", billable, 100_000, left, beyond]])
+        );
+        assert_eq!(shown["overage"]["calls"], beyond);
+        let (customer, month, now) = (p("acme"), p("2026-11"), at.clock().now());
+        let days = at.store.billable_days(&customer, month).await.unwrap();
+        let due = charge_due(&customer, month, &plans(), &days, &Charged::default(), now);
+        let due = due.unwrap();
+        assert_eq!(due.map_or(0, |due| due.to_call), beyond, "the bill differs");
+    };
+    check(99_998, 2, 0).await;
+    add_usage(&at, "acme", "2026-11-21", calls("pro", 2)).await;
+    check(100_000, 0, 0).await;
+    add_usage(&at, "acme", "2026-11-22", calls("pro", 10)).await;
+    check(100_010, 0, 10).await;
 }
 
 #[tokio::test]
@@ -164,7 +214,7 @@ async fn what_an_instance_has_reserved_is_apart_from_what_it_has_let_in() {
 #[tokio::test]
 #[allow(clippy::unwrap_used, reason = "a test that cannot begin has failed")]
 async fn a_keys_own_quota_is_what_is_shown() {
-    let check = async |plan: &str, quota: u64, included: u64, beyond: &str| {
+    let check = async |plan: &str, quota: u64| {
         let at = Fixture::at(NOW);
         add_customer(&at, "acme", plan).await;
         let key = add_key(&at, Owner::Customer(p("acme")), "key_c").await;
@@ -176,17 +226,16 @@ async fn a_keys_own_quota_is_what_is_shown() {
         assert!(matches!(changed.unwrap(), Updated::Done(_)));
         admit(&at, &key, 2).await;
         let expected = json!({
-            "calls": 2, "reserved": 0, "limit": quota, "included": included,
-            "remaining": included - 2, "beyond": beyond,
+            "calls": 2, "reserved": 0, "limit": quota, "remaining": quota - 2,
         });
         let shown = current(&at, "acme", plan).await;
         assert_eq!(shown["admitted"], expected, "{plan} {quota}");
     };
-    check("free", 5, 5, "refused").await;
-    check("free", 5_000, 5_000, "refused").await;
-    check("pro", 2, 2, "refused").await;
-    check("pro", 200_000, 100_000, "charged").await;
-    check("enterprise", 7, 7, "refused").await;
+    check("free", 5).await;
+    check("free", 5_000).await;
+    check("pro", 2).await;
+    check("pro", 200_000).await;
+    check("enterprise", 7).await;
 }
 
 #[tokio::test]
@@ -212,9 +261,14 @@ async fn overage_is_priced_call_by_call_whatever_plan_the_customer_is_on_now() {
     assert_eq!(current(&at, "acme", "pro").await["overage"]["calls"], 0);
     add_usage(&at, "acme", "2026-11-20", calls("pro", 1_234)).await;
     add_usage(&at, "acme", "2026-11-21", calls("enterprise", 500)).await;
+    let cost = json!({ "micro_usd": 234_000, "display": "$0.234" });
     let expected = json!({
         "calls": 234,
-        "cost": { "micro_usd": 234_000, "display": "$0.234" },
+        "cost": cost,
+        "plans": [{
+            "plan": "pro", "billable_calls": 100_234, "included": 100_000, "remaining": 0,
+            "calls": 234, "cost": cost,
+        }],
     });
     for plan in ["pro", "enterprise"] {
         assert_eq!(current(&at, "acme", plan).await["overage"], expected);
@@ -308,6 +362,7 @@ async fn corrections_are_apart_from_what_was_counted_and_in_the_overage() {
     assert_eq!(shown["adjustments"], expected);
     assert_eq!(shown["metered"]["billable_calls"], 100_010);
     assert_eq!(shown["overage"]["calls"], 6);
+    assert_eq!(plans_of(&shown), json!([["pro", 100_006, 100_000, 0, 6]]));
 
     let list = async |customer: &str, month: &str| {
         let event = Event::load("usage-api/adjustments").customer(customer, "pro");

@@ -9,8 +9,8 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-/// API Gateway's bound on a body.
-const MAX_BODY: u32 = 10 * 1024 * 1024;
+/// API Gateway's bound on a body, inflated or not.
+pub(crate) const MAX_BODY: u32 = 10 * 1024 * 1024;
 /// Bytes of a body that is read from anyone, at once.
 const MAX_SMALL: u32 = 64 * 1024;
 /// Bytes of all larger ones together.

@@ -3,14 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use http::header::{ALLOW, HeaderName, HeaderValue};
+use flate2::read::MultiGzDecoder;
+use http::header::{ALLOW, CONTENT_ENCODING, HeaderName, HeaderValue};
 use http::request::Parts as RequestParts;
 use http::{HeaderMap, StatusCode, Uri};
 use jiff::Timestamp;
@@ -18,10 +20,10 @@ use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
 use tokio_util::task::TaskTracker;
 use tollgate_runtime::{Clock, Entropy};
-use tollgate_web::Problem;
+use tollgate_web::{Problem, is_gzip};
 use tower::ServiceExt;
 
-use crate::bodies::{self, Bodies, Held, Unreadable};
+use crate::bodies::{self, Bodies, Held, MAX_BODY, Unreadable};
 use crate::functions::{Authorizers, Function, Parts};
 use crate::product::StartError;
 use crate::template::{GatewayResponse, Route, Template};
@@ -68,7 +70,9 @@ enum Own {
     Unauthorized,
     AccessDenied,
     AuthorizerFailure,
+    BadRequestBody,
     RequestTooLarge,
+    UnsupportedMediaType,
     IntegrationFailure,
     IntegrationTimeout,
 }
@@ -82,7 +86,11 @@ impl Own {
             Own::Unauthorized => ("UNAUTHORIZED", StatusCode::UNAUTHORIZED),
             Own::AccessDenied => ("ACCESS_DENIED", StatusCode::FORBIDDEN),
             Own::AuthorizerFailure => ("AUTHORIZER_FAILURE", StatusCode::INTERNAL_SERVER_ERROR),
+            Own::BadRequestBody => ("BAD_REQUEST_BODY", StatusCode::BAD_REQUEST),
             Own::RequestTooLarge => ("REQUEST_TOO_LARGE", StatusCode::PAYLOAD_TOO_LARGE),
+            Own::UnsupportedMediaType => {
+                ("UNSUPPORTED_MEDIA_TYPE", StatusCode::UNSUPPORTED_MEDIA_TYPE)
+            }
             Own::IntegrationFailure => ("INTEGRATION_FAILURE", StatusCode::GATEWAY_TIMEOUT),
             Own::IntegrationTimeout => ("INTEGRATION_TIMEOUT", StatusCode::GATEWAY_TIMEOUT),
         }
@@ -182,14 +190,15 @@ impl Gateway {
         let body = match self.bodies.read(body).await {
             Ok(body) => body,
             Err(Unreadable::TooLarge) => return Err(Own::RequestTooLarge),
-            Err(Unreadable::Broken) => return Ok(unreadable().render(request_id)),
+            Err(Unreadable::Broken) => return Err(Own::BadRequestBody),
         };
         // From here on the call counts. Whoever hangs up now has made it all the same.
         let (this, function) = (Arc::clone(self), matched.function.clone());
-        let request_id = request_id.to_owned();
-        let call = self
-            .calls
-            .spawn(async move { this.answer(&function, event, body, &request_id).await });
+        let (headers, request_id) = (parts.headers.clone(), request_id.to_owned());
+        let call = self.calls.spawn(async move {
+            this.answer(&function, event, &headers, body, &request_id)
+                .await
+        });
         call.await.map_err(|_| Own::IntegrationFailure)?
     }
 
@@ -213,12 +222,14 @@ impl Gateway {
         &self,
         function: &Function,
         event: Event,
+        headers: &HeaderMap,
         body: Held,
         request_id: &str,
     ) -> Result<Response, Own> {
         match authorize(&self.authorizers.of_calls, &event).await? {
             Decision::Allow(context) => {
-                let event = event.into_proxy(context, &body.bytes);
+                let body = inflated(headers, body.bytes)?;
+                let event = event.into_proxy(context, &body);
                 invoke(&self.calls, function, &event).await
             }
             Decision::Deny(context) => Ok(self.own(Own::AccessDenied, request_id, &context)),
@@ -421,11 +432,35 @@ impl KeyAlias {
     }
 }
 
+/// The body without its coding. As in API Gateway, the function still sees the field that names it, and
+/// what is not in that coding, or in none that is known, is a 415. API Gateway knows `deflate` as well.
+fn inflated(headers: &HeaderMap, body: Bytes) -> Result<Bytes, Own> {
+    let mut codings = headers.get_all(CONTENT_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(body),
+        _ if body.is_empty() => Ok(body),
+        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"identity") => Ok(body),
+        (Some(coding), None) if is_gzip(coding.as_bytes()) => {
+            let mut inflated = Vec::new();
+            // A few bytes can say millions: no more of them are made than may be handed on.
+            MultiGzDecoder::new(&body[..])
+                .take(u64::from(MAX_BODY) + 1)
+                .read_to_end(&mut inflated)
+                .map_err(|_| Own::UnsupportedMediaType)?;
+            if inflated.len() > MAX_BODY as usize {
+                return Err(Own::RequestTooLarge);
+            }
+            Ok(inflated.into())
+        }
+        _ => Err(Own::UnsupportedMediaType),
+    }
+}
+
 /// Calls a function with a proxy event, and then does what its internal extension would. The function
 /// is one of `calls` until it has answered.
 async fn invoke(calls: &TaskTracker, function: &Function, event: &Value) -> Result<Response, Own> {
     let request =
-        lambda_http::request::from_str(&event.to_string()).map_err(|_| Own::IntegrationFailure)?;
+        tollgate_web::request_of(&event.to_string()).map_err(|_| Own::IntegrationFailure)?;
     let Function { service, emitter } = function.clone();
     // No integration of the template streams: the answer is sent when it is whole.
     let running = calls.spawn(async move {
@@ -577,6 +612,8 @@ fn fill_in(template: &str, request_id: &str, context: &Map<String, Value>) -> St
 mod tests {
     use axum::routing::get;
     use axum::{Extension, Router};
+    use flate2::Compression;
+    use flate2::read::GzEncoder;
     use lambda_http::lambda_runtime::streaming;
     use tollgate_domain::llm::LlmPrices;
     use tollgate_local_aws::fixture::Fixture;
@@ -650,6 +687,57 @@ mod tests {
         check("/a/{key}/c", "/a/b/c", Some("b"));
         check("/a", "/a", Some(""));
         check("/a", "/a/", None);
+    }
+
+    fn gzip(text: &[u8]) -> Bytes {
+        let mut gzip = Vec::new();
+        let mut encoder = GzEncoder::new(text, Compression::best());
+        encoder.read_to_end(&mut gzip).unwrap();
+        gzip.into()
+    }
+
+    fn inflate(codings: &[&'static str], body: &Bytes) -> Result<Bytes, u16> {
+        let codings = codings.iter();
+        let codings = codings.map(|coding| (CONTENT_ENCODING, HeaderValue::from_static(coding)));
+        let inflated = inflated(&codings.collect(), body.clone());
+        inflated.map_err(|own| own.name_and_status().1.as_u16())
+    }
+
+    #[test]
+    fn a_body_is_inflated_if_it_is_what_its_header_says() {
+        let text = Bytes::from_static(b"{\"plan\":\"free\"}");
+        for coding in ["gzip", "X-Gzip"] {
+            assert_eq!(inflate(&[coding], &gzip(&text)), Ok(text.clone()));
+        }
+        for untouched in [&[][..], &["identity"]] {
+            assert_eq!(inflate(untouched, &text), Ok(text.clone()));
+        }
+        for refused in [
+            &["br"][..],
+            &["deflate"],
+            &["gzip, gzip"],
+            &["gzip", "gzip"],
+        ] {
+            assert_eq!(inflate(refused, &gzip(&text)), Err(415), "{refused:?}");
+        }
+        let whole = gzip(&text);
+        for wrong in [&text, &whole.slice(..whole.len() - 1)] {
+            assert_eq!(inflate(&["gzip"], wrong), Err(415));
+        }
+        assert_eq!(inflate(&["gzip"], &Bytes::new()), Ok(Bytes::new()));
+    }
+
+    #[test]
+    fn no_body_is_inflated_beyond_what_may_be_sent() {
+        let largest = inflate(&["gzip"], &gzip(&vec![b' '; MAX_BODY as usize])).unwrap();
+        assert_eq!(largest.len(), MAX_BODY as usize);
+        assert_eq!(
+            inflate(&["gzip"], &gzip(&vec![b' '; MAX_BODY as usize + 1])),
+            Err(413)
+        );
+        // Of one that is all bombs, one after another, as much is read.
+        let bombs = gzip(&vec![0; 1_000_000]).repeat(1_000);
+        assert_eq!(inflate(&["gzip"], &bombs.into()), Err(413));
     }
 
     #[test]

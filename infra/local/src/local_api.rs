@@ -9,6 +9,7 @@ use billing::{Mode, Report};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tollgate_domain::time::Rfc3339;
 use tollgate_local_aws::LocalAws;
 use tollgate_runtime::Clock;
 use tollgate_web::{JsonBody, Problem};
@@ -47,7 +48,7 @@ struct Time {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Move {
-    now: Option<Timestamp>,
+    now: Option<Rfc3339>,
     advance_s: Option<i64>,
 }
 
@@ -59,7 +60,7 @@ async fn tell(State(app): State<App>) -> Json<Time> {
 
 async fn set(State(app): State<App>, JsonBody(to): JsonBody<Move>) -> Result<Json<Time>, Problem> {
     let moved = match (to.now, to.advance_s) {
-        (Some(now), None) => app.local_clock.set(now),
+        (Some(Rfc3339(now)), None) => app.local_clock.set(now),
         (None, Some(seconds)) => app.local_clock.advance(SignedDuration::from_secs(seconds)),
         _ => return Err(Problem::unprocessable("Give either now or advance_s.")),
     };

@@ -8,14 +8,16 @@
 
 mod support;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 
+use flate2::Compression;
+use flate2::read::GzEncoder;
 use http::{Method, StatusCode};
 use serde_json::json;
 use support::calls::{self, entry};
 use support::{Target, assert_problem, send};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const NOW: &str = "2026-11-22T10:00:00Z";
 
@@ -486,4 +488,91 @@ async fn seed_included(target: &Target, customer: &str) {
     let store = &target.running.store;
     let outcomes = store.write_usage(&[part], &plans, &Spread::default()).await;
     assert_eq!(*outcomes[0].as_ref().unwrap(), Written::Counted);
+}
+
+fn gzip(text: &[u8]) -> Vec<u8> {
+    let mut gzip = Vec::new();
+    let mut encoder = GzEncoder::new(text, Compression::default());
+    encoder.read_to_end(&mut gzip).unwrap();
+    gzip
+}
+
+#[tokio::test]
+async fn a_compressed_body_is_held_to_the_limit_on_what_is_in_it() {
+    let target = Target::at(NOW).await;
+    let post = async |coding: &str, body: Vec<u8>| {
+        let headers = [("content-encoding", coding)];
+        let path = "/admin/customers";
+        let answer = target.admin.send(Method::POST, path, &headers, body.into());
+        answer.await.unwrap()
+    };
+    let customer = |id: &str| json!({ "id": id, "plan": "free" }).to_string();
+    let answer = post("gzip", gzip(customer("acme").as_bytes())).await;
+    assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text);
+    for size in [1024 * 1024 + 1, 50_000_000] {
+        let padded = format!("{}{}", " ".repeat(size), customer("bolt"));
+        let answer = post("gzip", gzip(padded.as_bytes())).await;
+        assert_problem(&answer, StatusCode::PAYLOAD_TOO_LARGE, "body-too-large");
+    }
+    let unsupported = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+    for (coding, body) in [
+        ("br", customer("bolt").into_bytes()),
+        ("gzip", customer("bolt").into_bytes()),
+    ] {
+        let answer = post(coding, body).await;
+        assert_problem(&answer, unsupported, "unsupported-media-type");
+        assert_eq!(answer.header("accept-encoding"), "gzip");
+    }
+    let headers = [("content-type", "application/json; charset=utf-16")];
+    let path = "/admin/customers";
+    let body = customer("bolt").into();
+    let answer = target.admin.send(Method::POST, path, &headers, body).await;
+    assert_problem(&answer.unwrap(), unsupported, "unsupported-media-type");
+    let bolt = target.admin.get("/admin/customers/bolt").await.unwrap();
+    assert_problem(&bolt, StatusCode::NOT_FOUND, "not-found");
+}
+
+#[tokio::test]
+async fn a_field_that_is_sent_twice_reaches_the_function_twice() {
+    let target = Target::at(NOW).await;
+    let headers = [("idempotency-key", "one"), ("idempotency-key", "other")];
+    let body = json!({ "id": "acme", "plan": "free" }).to_string().into();
+    let path = "/admin/customers";
+    let answer = target.admin.send(Method::POST, path, &headers, body).await;
+    assert_problem(&answer.unwrap(), StatusCode::BAD_REQUEST, "bad-request");
+    let acme = target.admin.get("/admin/customers/acme").await.unwrap();
+    assert_problem(&acme, StatusCode::NOT_FOUND, "not-found");
+}
+
+#[tokio::test]
+async fn a_body_whose_chunks_cannot_be_read_is_a_bad_request() {
+    let target = Target::at(NOW).await;
+    let address = target.running.url.strip_prefix("http://").unwrap();
+    let key = target.running.admin.expose().unwrap();
+    for path in ["/admin/customers", "/_local/clock"] {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nhost: {address}\r\nx-api-key: {key}\r\n\
+             transfer-encoding: chunked\r\n\r\nnot a size\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{path}: {answer}");
+        assert!(
+            answer.contains("urn:tollgate:problem:bad-request"),
+            "{answer}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_clock_takes_times_as_in_rfc_3339() {
+    let target = Target::at(NOW).await;
+    for now in ["2026-11-22T10:00Z", "9999-12-31T23:59:59Z"] {
+        let answer = target.anyone.post("/_local/clock", json!({ "now": now }));
+        let answer = answer.await.unwrap();
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{}", answer.text);
+        assert_eq!(answer.json()["field"], "now");
+    }
 }

@@ -15,6 +15,7 @@ use crate::id::{CustomerId, PlanId};
 use crate::key::hex;
 use crate::money::{Cents, MicroUsd};
 use crate::plan::{Catalog, MonthPolicy, OveragePrice};
+use crate::usage::Tally;
 use crate::window::{Day, Month};
 
 /// How long after its end a month stays open for late usage.
@@ -30,6 +31,25 @@ pub struct Billable {
     pub calls: u64,
     /// What adjustments add to them, or take away.
     pub adjusted: i64,
+}
+
+/// The billable calls in the tallies of days.
+#[must_use]
+pub fn billable_days(tallies: &BTreeMap<Day, Tally>) -> BillableDays {
+    let mut days = BillableDays::new();
+    for (day, tally) in tallies {
+        let mut by_plan: BTreeMap<PlanId, Billable> = BTreeMap::new();
+        for (plan, calls) in &tally.billable {
+            by_plan.entry(plan.clone()).or_default().calls = *calls;
+        }
+        for (plan, calls) in &tally.adjusted.billable {
+            by_plan.entry(plan.clone()).or_default().adjusted = *calls;
+        }
+        if !by_plan.is_empty() {
+            days.insert(*day, by_plan);
+        }
+    }
+    days
 }
 
 /// The overage of one plan in one month.

@@ -110,6 +110,16 @@ pub(crate) fn base62_of_u32(mut value: u32) -> [u8; 6] {
 }
 
 impl CustomerId {
+    /// Whether the id can name the customer in a URL: clients take the segments `.` and `..` of a path for
+    /// directions (RFC 3986, section 5.2.4), however they are encoded.
+    ///
+    /// It is asked where an id first comes in. Reading does not ask, so that what was stored before this
+    /// rule can still be read.
+    #[must_use]
+    pub fn is_path_segment(&self) -> bool {
+        !matches!(self.as_str(), "." | "..")
+    }
+
     /// A fresh id of 119 random bits.
     pub fn random(rng: &mut impl Rng) -> Self {
         Self(format!("cus_{}", random_base62(rng, 20)))
@@ -145,6 +155,19 @@ mod tests {
             error,
             "a plan id must be 1 to 32 characters of a-z, 0-9 and '-'"
         );
+    }
+
+    #[test]
+    fn dots_alone_name_nobody_in_a_url() {
+        let check = |text: &str, good: bool| {
+            let id: CustomerId = text.parse().unwrap();
+            assert_eq!(id.is_path_segment(), good, "{text:?}");
+        };
+        check(".", false);
+        check("..", false);
+        check("...", true);
+        check(".a", true);
+        check("acme.eu", true);
     }
 
     #[test]

@@ -15,5 +15,6 @@ pub mod llm;
 pub mod money;
 pub mod plan;
 pub mod reconciliation;
+pub mod time;
 pub mod usage;
 pub mod window;

@@ -6,6 +6,7 @@
 //! entry says is checked here, because anyone with the right to put events on the bus may have
 //! written it.
 
+mod extensions;
 mod tally;
 
 use jiff::{SignedDuration, Timestamp};
@@ -16,7 +17,9 @@ use serde_json::value::RawValue;
 use crate::id::{CustomerId, KeyId, PlanId};
 use crate::money::MicroUsd;
 use crate::plan::Catalog;
+use crate::time::rfc3339;
 
+pub use extensions::Extensions;
 pub use tally::{Adjusted, Aggregates, Endpoint, Tally};
 
 /// The CloudEvents `type` of an entry of records, and the detail type of its EventBridge event. A
@@ -24,6 +27,17 @@ pub use tally::{Adjusted, Aggregates, Endpoint, Tally};
 pub const EVENT_TYPE: &str = "tollgate.usage.v1";
 /// The same of an entry of adjustments.
 pub const ADJUSTMENT_TYPE: &str = "tollgate.adjustment.v1";
+/// The members of an entry besides its extension attributes.
+pub const ATTRIBUTES: [&str; 8] = [
+    "specversion",
+    "id",
+    "source",
+    "type",
+    "time",
+    "subject",
+    "datacontenttype",
+    "data",
+];
 /// The most records in one entry.
 pub const MAX_RECORDS: usize = 100;
 /// The most adjustments in one: each is an item of its own.
@@ -56,7 +70,7 @@ const MAX_REASON: usize = 200;
 
 /// An entry: usage of one customer, `D` being [`UsageData`] or [`AdjustmentData`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "an object")]
+#[serde(expecting = "an object")]
 pub struct UsageEntry<D> {
     /// `1.0`.
     pub specversion: String,
@@ -67,12 +81,16 @@ pub struct UsageEntry<D> {
     /// [`EVENT_TYPE`] or [`ADJUSTMENT_TYPE`].
     pub r#type: String,
     /// When the entry was made.
+    #[serde(deserialize_with = "rfc3339")]
     pub time: Timestamp,
     /// The customer.
     pub subject: CustomerId,
     /// `application/json`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub datacontenttype: Option<String>,
+    /// What else stands in the envelope.
+    #[serde(flatten)]
+    pub extensions: Extensions,
     /// The payload.
     pub data: D,
 }
@@ -99,6 +117,7 @@ pub struct AdjustmentData<A> {
 #[serde(deny_unknown_fields, expecting = "an object")]
 pub struct Adjustment {
     /// Of which day and month, by an instant within it.
+    #[serde(deserialize_with = "rfc3339")]
     pub time: Timestamp,
     /// The plan of the calls that are corrected.
     pub plan: PlanId,
@@ -121,6 +140,7 @@ fn is_none(number: &i64) -> bool {
 #[serde(deny_unknown_fields, expecting = "an object")]
 pub struct UsageRecord {
     /// When the call came in; decides the day and month it counts in.
+    #[serde(deserialize_with = "rfc3339")]
     pub time: Timestamp,
     /// The gateway's id of the request.
     pub request_id: String,
@@ -227,6 +247,9 @@ pub enum Defect {
     /// A version that this release does not read.
     #[error("type \"{0}\" is not one that this release reads")]
     Version(String),
+    /// The subject cannot name a customer in a URL.
+    #[error("subject \"{0}\" cannot name a customer: it has a meaning of its own in a URL")]
+    Subject(CustomerId),
     /// No record or adjustment, or too many.
     #[error("{0} {1}; an entry has 1 to {2}")]
     Count(usize, &'static str, usize),
@@ -255,7 +278,7 @@ pub enum Defect {
     #[error("older than {} days", MAX_AGE.as_hours() / 24)]
     Ancient,
     /// The entry's identity is taken by another entry.
-    #[error("an entry of the same source and id but other content was counted before")]
+    #[error("an entry of the same source and id but other content came before")]
     Conflict,
 }
 
@@ -386,6 +409,9 @@ pub fn read_entry(detail: &str) -> Result<Received, Defect> {
     }
     text("id", &entry.id, 128)?;
     text("source", &entry.source, 128)?;
+    if !entry.subject.is_path_segment() {
+        return Err(Defect::Subject(entry.subject));
+    }
     let (what, most) = match r#type {
         EntryType::Usage => ("records", MAX_RECORDS),
         EntryType::Adjustment => ("adjustments", MAX_ADJUSTMENTS),
@@ -428,6 +454,7 @@ fn item<'a, T: Deserialize<'a>>(raw: &'a RawValue, good: impl FnOnce(T) -> Item)
             let text = |field: &str| value[field].as_str().unwrap_or_default();
             Item::Unreadable(Box::new(Unreadable {
                 defect,
+                // Whatever any release has read as a time: the item keeps its place.
                 time: text("time").parse().ok(),
                 method: text("method").to_owned(),
                 endpoint: text("endpoint").to_owned(),
@@ -652,6 +679,10 @@ mod tests {
             "not of the documented shape",
         );
         check(
+            with("time", json!("2026-11-22 09:00:00Z")),
+            "a time must be as in RFC 3339",
+        );
+        check(
             with("time", json!("2026-11-22T10:05:00.001Z")),
             "in the future",
         );
@@ -809,9 +840,60 @@ mod tests {
         check("id", json!(""), "id must be");
         check("source", json!("x".repeat(129)), "source must be");
         check("subject", json!("a#b"), "customer id");
+        check("subject", json!(".."), "subject \"..\" cannot name");
+        check("time", json!("2026-11-22T10:00Z"), "RFC 3339");
+        check("time", json!("9999-12-31T23:59:59Z"), "the latest time is");
         check("data", json!({ "records": [] }), "0 records");
         check("data", json!({ "records": vec![0; 101] }), "101 records");
-        check("surprise", json!(true), "unknown field");
+        check("data_base64", json!("e30="), "unknown field `data_base64`");
+        check("traceParent", json!("00-1"), "unknown field `traceParent`");
+        for value in [json!({}), json!([1]), json!(1.5), json!(2_147_483_648_u32)] {
+            check("surprise", value, "extension attribute `surprise`");
+        }
+        check("surprise", json!("a\nb"), "extension attribute `surprise`");
+    }
+
+    #[test]
+    fn extension_attributes_are_read_and_written_the_same() {
+        let mut extended = entry();
+        let bare = read_entry(&extended.to_string());
+        for (name, value) in [
+            (
+                "traceparent",
+                json!("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+            ),
+            ("dataschema", json!("https://example.com/usage.json")),
+            ("partitionkey", json!("")),
+            ("sampledrate", json!(-2_147_483_648_i64)),
+            ("retry2", json!(true)),
+            ("nothing", json!(null)),
+        ] {
+            extended[name] = value;
+        }
+        assert_eq!(read_entry(&extended.to_string()), bare);
+        let read: UsageEntry<Value> = serde_json::from_value(extended.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&read).unwrap(), extended);
+    }
+
+    #[test]
+    fn no_member_of_an_entry_comes_twice() {
+        let entry = entry().to_string();
+        for member in [
+            "\"id\":\"e-2\",",
+            "\"traceparent\":\"1\",\"traceparent\":\"2\",",
+        ] {
+            let doubled = format!("{{{member}{}", &entry[1..]);
+            let defect = read_entry(&doubled).unwrap_err().to_string();
+            assert!(defect.contains("duplicate field `"), "{defect}");
+        }
+    }
+
+    #[test]
+    fn members_that_an_entry_does_not_have_are_none_of_a_record() {
+        for member in ["traceparent", "dataschema"] {
+            let defect = read(&with(member, json!("x"))).unwrap_err().to_string();
+            assert!(defect.contains("unknown field"), "{defect}");
+        }
     }
 
     #[test]

@@ -89,6 +89,26 @@ fn what_is_out_of_bounds_is_out_of_the_schemas_bounds() {
         ("/id", text(128), text(129)),
         ("/source", text(1), text(0)),
         ("/subject", text(64), json!("a#b")),
+        ("/subject", json!("..."), json!("..")),
+        (
+            "/time",
+            json!("2026-11-22t10:00:00.123456789-00:00"),
+            json!("2026-11-22T10:00Z"),
+        ),
+        (
+            "/time",
+            json!("2026-11-22T10:00:00z"),
+            json!("2026-11-22T10:00:00.1234567890Z"),
+        ),
+        ("/traceparent", text(1_000), json!("00-4bf9\n")),
+        (
+            "/traceparent",
+            json!(i32::MIN),
+            json!(i64::from(i32::MIN) - 1),
+        ),
+        ("/traceparent", json!(i32::MAX), json!(0.5)),
+        ("/traceparent", json!(true), json!([true])),
+        ("/traceparent", json!(null), json!({})),
         ("/specversion", json!("1.0"), json!("0.3")),
         (
             "/type",
@@ -137,6 +157,25 @@ fn what_is_out_of_bounds_is_out_of_the_schemas_bounds() {
         check(&adjustment, &pointer, good, true);
         check(&adjustment, &pointer, bad, false);
     }
+    let named = |name: &str| {
+        let mut entry = usage.clone();
+        entry[name] = json!("x");
+        entry
+    };
+    for name in [
+        "dataschema",
+        "sequence",
+        "0",
+        "anextensionwithaverylongname",
+    ] {
+        check(&named(name), &format!("/{name}"), json!("y"), true);
+    }
+    for name in ["data_base64", "traceParent", "a-b", "", "\u{e9}"] {
+        check(&named(name), &format!("/{name}"), json!("y"), false);
+    }
+    let mut of_record = usage.clone();
+    of_record["data"]["records"][0]["traceparent"] = json!("x");
+    check(&of_record, "/id", json!("e-1"), false);
     let one = &usage["data"]["records"][0];
     check(&usage, "/data/records", json!(vec![one; 100]), true);
     check(&usage, "/data/records", json!(vec![one; 101]), false);

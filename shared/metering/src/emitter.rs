@@ -10,7 +10,9 @@ use aws_sdk_eventbridge::types::PutEventsRequestEntry;
 use aws_types::SdkConfig;
 use jiff::{SignedDuration, Timestamp};
 use tollgate_domain::id::{CustomerId, random_base62};
-use tollgate_domain::usage::{EVENT_TYPE, MAX_RECORDS, UsageData, UsageEntry, UsageRecord};
+use tollgate_domain::usage::{
+    EVENT_TYPE, Extensions, MAX_RECORDS, UsageData, UsageEntry, UsageRecord,
+};
 use tollgate_runtime::metrics::{CALLS_UNATTRIBUTED, COSTS_LATE, Metric};
 use tollgate_runtime::{Chain, Clock, Entropy};
 
@@ -262,6 +264,7 @@ impl Emitter {
             time: self.now(),
             subject: customer.clone(),
             datacontenttype: Some("application/json".to_owned()),
+            extensions: Extensions::default(),
             data: UsageData {
                 records: records.iter().collect(),
             },

@@ -191,14 +191,16 @@ enum Replay {
 }
 
 fn replay(request: &Idempotency, refusal: &Refusal) -> Result<Option<Replay>, StoreError> {
-    let Some(item) = refusal.item() else {
-        return Ok(None);
-    };
+    let item = refusal.item();
+    item.map(|item| replay_of(request, item)).transpose()
+}
+
+fn replay_of(request: &Idempotency, item: &Item) -> Result<Replay, StoreError> {
     let item = Reader::new("idempotency", item);
     if item.text("request")? == request.request {
-        Ok(Some(Replay::Of(item.text("made")?.to_owned())))
+        Ok(Replay::Of(item.text("made")?.to_owned()))
     } else {
-        Ok(Some(Replay::Reused))
+        Ok(Replay::Reused)
     }
 }
 
@@ -383,6 +385,52 @@ impl Store {
         Ok(found.item)
     }
 
+    /// What became of an earlier request under the idempotency key, if there was one: [`Created::Replayed`]
+    /// or [`Created::KeyReused`]. For what has to be known before a request is checked against what may
+    /// have changed since the first; that two requests at once create one thing is seen to when creating.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn repeated_key(
+        &self,
+        request: &Idempotency,
+    ) -> Result<Option<Created<KeyRecord>>, StoreError> {
+        Ok(match self.earlier(request).await? {
+            Some(Replay::Of(id)) => Some(Created::Replayed(self.replayed_key(&id).await?)),
+            Some(Replay::Reused) => Some(Created::KeyReused),
+            None => None,
+        })
+    }
+
+    /// The same of a request to create a customer.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn repeated_customer(
+        &self,
+        request: &Idempotency,
+    ) -> Result<Option<Created<Customer>>, StoreError> {
+        Ok(match self.earlier(request).await? {
+            Some(Replay::Of(id)) => Some(Created::Replayed(self.replayed_customer(&id).await?)),
+            Some(Replay::Reused) => Some(Created::KeyReused),
+            None => None,
+        })
+    }
+
+    async fn earlier(&self, request: &Idempotency) -> Result<Option<Replay>, StoreError> {
+        let item = self.account(request.pk(), "finding an earlier request");
+        let Some(item) = item.await? else {
+            return Ok(None);
+        };
+        // As when creating: what has expired counts as absent.
+        let expires = Reader::new("idempotency", &item).number(attr::EXPIRES)?;
+        let now = u64::try_from(self.clock.now().as_second()).unwrap_or(0);
+        match now < expires {
+            true => replay_of(request, &item).map(Some),
+            false => Ok(None),
+        }
+    }
+
     /// Stores a new key, its prefix and its id, each unique.
     ///
     /// # Errors
@@ -428,6 +476,12 @@ impl Store {
         let corrupt = || StoreError::corrupt("idempotency", "made");
         let id = id.parse().map_err(|_| corrupt())?;
         self.key(&KeyRef::Id(id)).await?.ok_or_else(corrupt)
+    }
+
+    async fn replayed_customer(&self, id: &str) -> Result<Customer, StoreError> {
+        let corrupt = || StoreError::corrupt("idempotency", "made");
+        let id = id.parse().map_err(|_| corrupt())?;
+        self.customer(&id).await?.ok_or_else(corrupt)
     }
 
     /// Stores `successor` and lets `old`, as it was read, end at `old_ends_at`.
@@ -630,9 +684,7 @@ impl Store {
         if let (Some(request), Some(refusal)) = (idempotency, refusals.get(1)) {
             match replay(request, refusal)? {
                 Some(Replay::Of(id)) => {
-                    let corrupt = || StoreError::corrupt("idempotency", "made");
-                    let id = id.parse().map_err(|_| corrupt())?;
-                    let stored = self.customer(&id).await?.ok_or_else(corrupt)?;
+                    let stored = self.replayed_customer(&id).await?;
                     return Ok(Created::Replayed(stored));
                 }
                 Some(Replay::Reused) => return Ok(Created::KeyReused),

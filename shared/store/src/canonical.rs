@@ -1,33 +1,56 @@
 //! JSON as it is compared: whatever its spacing and the order of its members.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use sha2::{Digest, Sha256};
 use tollgate_domain::key::hex;
+use tollgate_domain::usage::ATTRIBUTES;
 
 /// A JSON text without spaces, its members sorted. A member that comes twice is there twice: readers
 /// differ in which they take.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Canonical(String);
 
-/// Whether two texts are the same, or are JSON that says the same.
-pub(crate) fn is_same(one: &[u8], other: &[u8]) -> bool {
-    one == other || canonical(one).is_some_and(|one| Some(one) == canonical(other))
+/// Whether two usage events say the same of usage: the same text, or JSON that is the same but for its
+/// extension attributes. Carriers add those, and a retry may come another way.
+#[must_use]
+pub fn is_same_event(one: &[u8], other: &[u8]) -> bool {
+    one == other || event(one).is_some_and(|one| Some(one) == event(other))
 }
 
-/// A digest that is the same for all texts that [`is_same`] takes for the same.
+/// A digest that is the same for all usage events that [`is_same_event`] takes for the same.
+pub(crate) fn digest_of_event(text: &[u8]) -> String {
+    digest_of(event(text), text)
+}
+
+/// A digest that is the same for texts that are JSON and say the same.
 pub(crate) fn digest(text: &[u8]) -> String {
-    let digest = match canonical(text) {
+    digest_of(serde_json::from_slice(text).ok(), text)
+}
+
+fn digest_of(canonical: Option<Canonical>, text: &[u8]) -> String {
+    hex(&match canonical {
         Some(Canonical(canonical)) => Sha256::digest(canonical),
         None => Sha256::digest(text),
-    };
-    hex(&digest)
+    })
 }
 
-fn canonical(text: &[u8]) -> Option<Canonical> {
-    serde_json::from_slice(text).ok()
+/// A usage event without its extension attributes. It has no member twice, or it would not be read as one.
+fn event(text: &[u8]) -> Option<Canonical> {
+    let mut members: BTreeMap<String, Canonical> = serde_json::from_slice(text).ok()?;
+    members.retain(|name, _| ATTRIBUTES.contains(&name.as_str()));
+    Some(object(members))
+}
+
+fn object(members: impl IntoIterator<Item = (String, Canonical)>) -> Canonical {
+    let members = members.into_iter();
+    let members = members.map(|(name, Canonical(value))| format!("{}:{value}", quoted(&name)));
+    let mut members: Vec<String> = members.collect();
+    members.sort_unstable();
+    Canonical(format!("{{{}}}", members.join(",")))
 }
 
 impl<'de> Deserialize<'de> for Canonical {
@@ -79,12 +102,11 @@ impl<'de> Visitor<'de> for Reader {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Canonical, A::Error> {
-        let mut members: Vec<String> = Vec::new();
-        while let Some((name, Canonical(value))) = map.next_entry::<String, _>()? {
-            members.push(format!("{}:{value}", quoted(&name)));
+        let mut members = Vec::new();
+        while let Some(member) = map.next_entry()? {
+            members.push(member);
         }
-        members.sort_unstable();
-        Ok(Canonical(format!("{{{}}}", members.join(","))))
+        Ok(object(members))
     }
 }
 
@@ -99,9 +121,7 @@ mod tests {
     #[test]
     fn texts_are_the_same_if_they_say_the_same() {
         let check = |one: &str, other: &str, same: bool| {
-            let (one, other) = (one.as_bytes(), other.as_bytes());
-            assert_eq!(is_same(one, other), same);
-            assert_eq!(digest(one) == digest(other), same);
+            assert_eq!(digest(one.as_bytes()) == digest(other.as_bytes()), same);
         };
         check(
             r#"{"a":1,"b":[true,null,"x"]}"#,
@@ -119,5 +139,28 @@ mod tests {
         check("no JSON", "no JSON", true);
         check("no JSON", "no  JSON", false);
         check(&"[".repeat(1_000), &"[".repeat(1_001), false);
+    }
+
+    #[test]
+    fn events_are_the_same_whatever_was_added_on_their_way() {
+        let check = |one: &str, other: &str, same: bool| {
+            let (one, other) = (one.as_bytes(), other.as_bytes());
+            assert_eq!(is_same_event(one, other), same);
+            assert_eq!(digest_of_event(one) == digest_of_event(other), same);
+        };
+        let bare = r#"{"id":"e-1","data":{"records":[{"status":200}]}}"#;
+        let spaced = r#"{ "data": {"records": [{"status": 200}]}, "id": "e-1" }"#;
+        check(bare, spaced, true);
+        assert_eq!(digest_of_event(bare.as_bytes()), digest(spaced.as_bytes()));
+        let traced = |by: u8| bare.replacen('{', &format!(r#"{{"traceparent":"00-{by}","#), 1);
+        check(bare, &traced(1), true);
+        check(&traced(1), &traced(2), true);
+        check(&traced(1), &traced(2).replace("200", "404"), false);
+        check(bare, &bare.replace("e-1", "e-2"), false);
+        // What stands in a record is part of what it says.
+        let in_record = |by: u8| bare.replace("200", &format!(r#"200,"traceparent":{by}"#));
+        check(&in_record(1), &in_record(2), false);
+        check("no JSON", "no JSON", true);
+        check("no JSON", "no  JSON", false);
     }
 }

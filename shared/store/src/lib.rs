@@ -28,6 +28,7 @@ pub use accounts::{
 };
 pub use adjustments::CountedAdjustment;
 pub use billing::{LedgerEntry, Recorded};
+pub use canonical::is_same_event;
 pub use counters::{Calls, LeaseShare, ReserveOutcome, Units};
 pub use error::StoreError;
 pub use log::Logged;

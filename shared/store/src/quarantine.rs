@@ -14,7 +14,7 @@ use tollgate_domain::id::CustomerId;
 use crate::Store;
 use crate::accounts::Page;
 use crate::body::{Compressor, is_piece, read_body};
-use crate::canonical::digest;
+use crate::canonical::{digest, digest_of_event};
 use crate::error::StoreError;
 use crate::item::{Item, MAX_PK, MAX_SK, Reader, keys, n, s, t};
 use crate::schema::{QUARANTINE, WAITING, attr};
@@ -239,7 +239,7 @@ impl Store {
     /// # Errors
     /// When the store does not answer; it may then have been set aside, and can be again.
     pub async fn quarantine_conflict(&self, entry: &EntryPart<'_>) -> Result<(), StoreError> {
-        let item = refused_of(entry, format!("{CONFLICT}{}", digest(entry.body)));
+        let item = refused_of(entry, format!("{CONFLICT}{}", digest_of_event(entry.body)));
         self.quarantine(item, entry.body).await
     }
 
@@ -283,6 +283,22 @@ impl Store {
         id: &str,
     ) -> Result<Vec<Quarantined>, StoreError> {
         self.quarantined(entry_pk(source, id)).await
+    }
+
+    /// What was set aside of the entry of this identity and of those that came after it, but for the
+    /// bodies; whether it waits or not.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn set_aside_of_entry(
+        &self,
+        source: &str,
+        id: &str,
+    ) -> Result<Vec<SetAside>, StoreError> {
+        let mut items = self.items_of(entry_pk(source, id)).await?;
+        // The pieces of a body have nothing but the body.
+        items.retain(|item| item.contains_key("refused"));
+        items.iter().map(read_set_aside).collect()
     }
 
     /// What was set aside of this message.
@@ -429,14 +445,18 @@ impl Store {
         }
     }
 
-    async fn quarantined(&self, pk: String) -> Result<Vec<Quarantined>, StoreError> {
-        let items = self.query_all(
+    async fn items_of(&self, pk: String) -> Result<Vec<Item>, StoreError> {
+        self.query_all(
             "reading the quarantine",
             QUARANTINE,
             "pk = :pk",
             [(":pk", s(pk))],
-        );
-        let items = items.await?;
+        )
+        .await
+    }
+
+    async fn quarantined(&self, pk: String) -> Result<Vec<Quarantined>, StoreError> {
+        let items = self.items_of(pk).await?;
         let mut bodies: Vec<&[Item]> = Vec::new();
         let mut from = 0;
         for at in 1..=items.len() {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest, Sha256};
-use tollgate_domain::billing::{Billable, BillableDays};
+use tollgate_domain::billing::{BillableDays, billable_days};
 use tollgate_domain::id::{CustomerId, PlanId};
 use tollgate_domain::key::hex;
 use tollgate_domain::money::MicroUsd;
@@ -17,7 +17,7 @@ use tollgate_domain::window::{Day, Month};
 use crate::Store;
 use crate::adjustments::adjustment_item;
 use crate::body::{Body, Compressor};
-use crate::canonical::is_same;
+use crate::canonical::is_same_event;
 use crate::error::StoreError;
 use crate::item::{Item, Reader, Whole, keys, n, s, signed, t, ttl, whole};
 use crate::quarantine::{RefusedRecord, refused_of};
@@ -201,10 +201,10 @@ impl EntryPart<'_> {
         hex(&Sha256::digest(self.body))
     }
 
-    /// Whether `body` is this entry. The spacing of JSON and the order of its members are not part
-    /// of what it says, and may differ between deliveries.
+    /// Whether `body` is this entry. The spacing of JSON, the order of its members and the extension
+    /// attributes are not part of what it says, and may differ between deliveries.
     fn is_same_as(&self, body: &[u8]) -> bool {
-        is_same(self.body, body)
+        is_same_event(self.body, body)
     }
 }
 
@@ -585,21 +585,7 @@ impl Store {
         month: Month,
     ) -> Result<BillableDays, StoreError> {
         let days = self.day_usage(customer, month).await?;
-        let mut billable = BillableDays::new();
-        for (day, tally) in days {
-            let calls = tally.billable.into_iter().map(|(plan, calls)| {
-                let adjusted = 0;
-                (plan, Billable { calls, adjusted })
-            });
-            let mut by_plan: BTreeMap<PlanId, Billable> = calls.collect();
-            for (plan, calls) in tally.adjusted.billable {
-                by_plan.entry(plan).or_default().adjusted = calls;
-            }
-            if !by_plan.is_empty() {
-                billable.insert(day, by_plan);
-            }
-        }
-        Ok(billable)
+        Ok(billable_days(&days))
     }
 
     /// All usage items of a customer whose sort key begins with `prefix`.

@@ -8,6 +8,7 @@
 mod common;
 
 use jiff::SignedDuration;
+use tollgate_domain::id::random_base62;
 use tollgate_local_aws::Fault;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_store::{Change, Closed, Kind, QuarantineId, RefusedRecord, SetAside, StoreError};
@@ -58,6 +59,31 @@ async fn what_waits_is_listed_oldest_first_and_read_back_whole() {
         let id: QuarantineId = p(&item.id.to_string());
         assert_eq!(at.store.set_aside(&id).await.unwrap(), Some((item, body)));
     }
+}
+
+#[tokio::test]
+async fn what_was_set_aside_of_an_entry_is_found_by_its_identity() {
+    let at = fixture();
+    let entry = partly_bad("e-1");
+    write_usage(&at, &entry).await;
+    let mut rival = partly_bad("e-1");
+    // Its body takes several items.
+    rival.body = at.entropy.with(|rng| random_base62(rng, 600_000)).into();
+    let conflict = at.store.quarantine_conflict(&rival.part()).await;
+    conflict.unwrap();
+    write_usage(&at, &partly_bad("e-10")).await;
+    let of_entry = async || {
+        let source = entry.part().source;
+        at.store.set_aside_of_entry(source, "e-1").await.unwrap()
+    };
+    let found = of_entry().await;
+    let kinds: Vec<Kind> = found.iter().map(|item| item.kind).collect();
+    assert_eq!(kinds, [Kind::Items, Kind::Conflict]);
+    let waiting = all(&at).await;
+    assert!(found.iter().all(|item| waiting.contains(item)), "{found:?}");
+    let dismissed = at.store.dismiss(&found[0].id).await.unwrap();
+    assert_eq!(dismissed, Change::Made);
+    assert_eq!(of_entry().await[0].closed, Some(Closed::Dismissed));
 }
 
 #[tokio::test]

@@ -321,12 +321,12 @@ async fn the_same_entry_in_another_text_is_no_conflict() {
         entry
     };
     let big = "0".repeat(500_000) + &hex(&noise(300_000));
-    let written = format!(r#"{{"a": [1, {{"b": "{big}"}}]}}"#);
-    let respaced = format!(r#"{{ "a":[1,{{"b":"{big}"}}] }}"#);
-    let other = format!(r#"{{"a":[2,{{"b":"{big}"}}]}}"#);
+    let written = format!(r#"{{"data": [1, {{"b": "{big}"}}]}}"#);
+    let carried = format!(r#"{{ "x":1, "data":[1,{{"b":"{big}"}}] }}"#);
+    let other = format!(r#"{{"data":[2,{{"b":"{big}"}}]}}"#);
     write_usage(&at, &entry("e-1", written.as_bytes())).await;
     let again = [
-        entry("e-1", respaced.as_bytes()),
+        entry("e-1", carried.as_bytes()),
         entry("e-1", other.as_bytes()),
         entry("e-1", b"no JSON"),
     ];

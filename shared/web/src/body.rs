@@ -5,6 +5,8 @@ use std::marker::PhantomData;
 
 use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use http::HeaderMap;
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::request::Parts;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::value::MapAccessDeserializer;
@@ -16,7 +18,8 @@ use crate::Problem;
 /// The most bytes a body may have.
 pub const MAX_BODY: usize = 1024 * 1024;
 
-/// A JSON body. Anything else is a 400 that names the field, or a 413.
+/// A JSON body. Anything else is a 400 that names the field, a 413 or a 415. Which media type the header
+/// gives it is of no account: `curl -d` says that it is a form.
 #[derive(Debug, Clone)]
 pub struct JsonBody<T>(pub T);
 
@@ -24,6 +27,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        check_coding(request.headers())?;
+        check_charset(request.headers())?;
         let body: Body = request.into_body();
         let bytes = match Limited::new(body, MAX_BODY).collect().await {
             Ok(body) => body.to_bytes(),
@@ -48,6 +53,73 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
             .map_err(|error| Problem::bad_request(format!("After the JSON body: {error}.")))?;
         Ok(Self(value))
     }
+}
+
+/// The value of a field that a request has at most once.
+///
+/// # Errors
+/// When it is there more often: which of them is meant cannot be told.
+pub(crate) fn single<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+) -> Result<Option<&'a HeaderValue>, Problem> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next();
+    match values.next() {
+        None => Ok(value),
+        Some(_) => Err(Problem::bad_request(format!(
+            "The header field {name} is there more than once."
+        ))),
+    }
+}
+
+/// Refuses a body that comes in a coding other than gzip. One in gzip the gateway has inflated, within
+/// its own limits, before it called the function, and has left the field as it was
+/// (<https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-make-request-with-compressed-payload.html>).
+fn check_coding(headers: &HeaderMap) -> Result<(), Problem> {
+    let fields = headers.get_all(CONTENT_ENCODING).iter();
+    let codings = fields.flat_map(|field| field.as_bytes().split(|b| *b == b','));
+    let mut codings = codings
+        .map(<[u8]>::trim_ascii)
+        .filter(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity"));
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(()),
+        (Some(coding), None) if is_gzip(coding) => Ok(()),
+        _ => {
+            let detail = "A body may be compressed with gzip, and with nothing else.";
+            let problem = Problem::unsupported_media_type(detail);
+            Err(problem.with_header(ACCEPT_ENCODING, HeaderValue::from_static("gzip")))
+        }
+    }
+}
+
+/// Whether the value of `Content-Encoding` is gzip (RFC 9110, section 8.4.1.3).
+#[must_use]
+pub fn is_gzip(coding: &[u8]) -> bool {
+    coding.eq_ignore_ascii_case(b"gzip") || coding.eq_ignore_ascii_case(b"x-gzip")
+}
+
+/// Refuses a body in another charset than UTF-8, the one for JSON (RFC 8259, section 8.1): what is read of
+/// it could be other than what was meant.
+fn check_charset(headers: &HeaderMap) -> Result<(), Problem> {
+    let content_type = single(headers, &CONTENT_TYPE)?;
+    let content_type = content_type.and_then(|value| value.to_str().ok());
+    match content_type.and_then(charset) {
+        Some(charset) if !["utf-8", "utf8"].contains(&&*charset.to_ascii_lowercase()) => {
+            let detail = "A body is JSON in UTF-8, and its Content-Type names another charset.";
+            Err(Problem::unsupported_media_type(detail))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn charset(content_type: &str) -> Option<&str> {
+    let mut parameters = content_type.split(';').skip(1);
+    parameters.find_map(|parameter| {
+        let (name, value) = parameter.split_once('=')?;
+        let is_charset = name.trim().eq_ignore_ascii_case("charset");
+        is_charset.then(|| value.trim().trim_matches('"'))
+    })
 }
 
 /// The query's parameters. A wrong or unknown one is a 400 that says so.

@@ -1,6 +1,7 @@
 //! The `Idempotency-Key` header of requests that create something.
 
 use axum::extract::FromRequestParts;
+use http::header::HeaderName;
 use http::request::Parts;
 use sha2::{Digest, Sha256};
 use tollgate_domain::id::KeyId;
@@ -8,6 +9,9 @@ use tollgate_domain::key::hex;
 use tollgate_store::Idempotency;
 
 use crate::Problem;
+use crate::body::single;
+
+const FIELD: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// The header's value, if the request has one: 1 to 255 visible ASCII characters.
 #[derive(Debug, Clone)]
@@ -17,7 +21,7 @@ impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let Some(value) = parts.headers.get("idempotency-key") else {
+        let Some(value) = single(&parts.headers, &FIELD)? else {
             return Ok(Self(None));
         };
         let visible = |text: &&str| {

@@ -10,10 +10,10 @@ mod problem;
 mod serve;
 
 pub use adjustments::{AdjustmentView, AdjustmentsQuery};
-pub use body::{JsonBody, MAX_BODY, NoQuery, Object, PathParam, QueryParams, nullable};
+pub use body::{JsonBody, MAX_BODY, NoQuery, Object, PathParam, QueryParams, is_gzip, nullable};
 pub use caller::{AdminCaller, CustomerCaller};
 pub use cursor::{Cursor, InvalidCursor, List, Listing, PageParams};
 pub use idempotency::IdempotencyKey;
 pub use money::{Amount, SignedAmount};
 pub use problem::Problem;
-pub use serve::{Service, run, serve};
+pub use serve::{Service, request_of, run, serve};

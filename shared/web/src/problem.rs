@@ -99,6 +99,13 @@ impl Problem {
         )
     }
 
+    /// 415: the body is not in a form that is read.
+    pub fn unsupported_media_type(detail: impl Into<String>) -> Self {
+        let title = "Unsupported media type";
+        let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+        Self::new(status, "unsupported-media-type", title, detail.into())
+    }
+
     /// 422: the request can be read, and asks for what cannot be.
     pub fn unprocessable(detail: impl Into<String>) -> Self {
         let title = "The request asks for what cannot be";

@@ -6,8 +6,9 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use http::header::{CACHE_CONTROL, HeaderValue};
 use http::uri::{PathAndQuery, Uri};
-use lambda_http::RequestExt;
-use lambda_http::request::RequestContext;
+use lambda_http::request::{LambdaRequest, RequestContext};
+use lambda_http::{Adapter, LambdaEvent, RequestExt, lambda_runtime};
+use tower::ServiceBuilder;
 
 use crate::Problem;
 
@@ -23,7 +24,7 @@ pub fn serve(routes: Router) -> Service {
         .layer(middleware::from_fn(finish));
     // The path is changed before routing, and a layer of a router runs after it.
     Router::new().fallback_service(
-        tower::ServiceBuilder::new()
+        ServiceBuilder::new()
             .map_request(in_the_api)
             .service(routes),
     )
@@ -34,7 +35,31 @@ pub fn serve(routes: Router) -> Service {
 /// # Errors
 /// When the Lambda Runtime API cannot be reached.
 pub async fn run(routes: Router) -> Result<(), lambda_http::Error> {
-    lambda_http::run(serve(routes)).await
+    let service = ServiceBuilder::new()
+        .map_request(|LambdaEvent { payload, context }| {
+            LambdaEvent::new(with_all_fields(payload), context)
+        })
+        .service(Adapter::from(serve(routes)));
+    lambda_runtime::run(service).await
+}
+
+/// The request in an event of the gateway's, as [`run`] passes it to the routes.
+///
+/// # Errors
+/// When it is no such event.
+pub fn request_of(event: &str) -> Result<lambda_http::Request, serde_json::Error> {
+    serde_json::from_str(event).map(|event| with_all_fields(event).into())
+}
+
+/// The event without the values of header fields that are in it one by one: of a field that was sent
+/// twice, which is in the event as a list as well, `lambda_http` would keep the last alone.
+fn with_all_fields(mut event: LambdaRequest) -> LambdaRequest {
+    if let LambdaRequest::ApiGatewayV1(request) = &mut event
+        && !request.multi_value_headers.is_empty()
+    {
+        request.headers.clear();
+    }
+    event
 }
 
 /// Gives the request the path that it has in the API: without the name of the stage, and without

@@ -156,6 +156,78 @@ async fn a_patch_tells_what_is_absent_from_what_is_null() {
     .await;
 }
 
+fn painting() -> Event {
+    let event = get_event("/things/gold").method("POST");
+    event.text(r#"{ "colour": "red" }"#)
+}
+
+/// What is answered to a body that is good in itself.
+async fn painted(event: Event) -> (u16, String) {
+    let served = tollgate_web::serve(routes());
+    let request = tollgate_web::request_of(&event.0.to_string()).unwrap();
+    let answer = served.oneshot(request).await.unwrap();
+    let status = answer.status().as_u16();
+    let bytes = axum::body::to_bytes(answer.into_body(), 10_000).await;
+    (status, String::from_utf8(bytes.unwrap().to_vec()).unwrap())
+}
+
+#[tokio::test]
+async fn a_body_is_json_whatever_type_it_is_given_and_utf_8_whatever_it_says() {
+    let of_type = |content_type: &str| painting().header("Content-Type", content_type);
+    for good in [
+        "application/json",
+        "application/x-www-form-urlencoded",
+        "text/plain;charset=UTF-8",
+        "application/json; charset=\"utf-8\"",
+        "application/json; profile=x ; Charset = utf8",
+        "nonsense",
+        "",
+    ] {
+        assert_eq!(painted(of_type(good)).await.0, 200, "{good}");
+    }
+    for bad in [
+        "application/json; charset=iso-8859-1",
+        "application/json;charset=\"UTF-16\"",
+        "text/plain; format=flowed; CHARSET=latin1",
+        "application/json; charset=",
+    ] {
+        let answer = call(&routes(), &of_type(bad)).await;
+        let detail = answer.problem(415, "unsupported-media-type", None);
+        assert!(detail.contains("UTF-8"), "{detail}");
+        assert_eq!(answer.header("accept-encoding"), None);
+    }
+}
+
+#[tokio::test]
+async fn a_coding_that_the_gateway_has_not_undone_is_refused() {
+    let coded = |codings: &[&str]| painting().repeated_header("Content-Encoding", codings);
+    for good in [&["gzip"][..], &["GZIP"], &["x-gzip"], &["identity"], &[""]] {
+        assert_eq!(painted(coded(good)).await.0, 200, "{good:?}");
+    }
+    for bad in [
+        &["br"][..],
+        &["deflate"],
+        &["gzip, gzip"],
+        &["gzip", "gzip"],
+        &["identity", "zstd"],
+    ] {
+        let answer = call(&routes(), &coded(bad)).await;
+        answer.problem(415, "unsupported-media-type", None);
+        assert_eq!(answer.header("accept-encoding"), Some("gzip"), "{bad:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_field_that_is_there_twice_is_refused_where_it_can_mean_one_thing_only() {
+    let plain = ["text/plain", "text/plain"];
+    let event = painting().repeated_header("Content-Type", &plain);
+    let answer = call(&routes(), &event).await;
+    let detail = answer.bad_request(None);
+    assert!(detail.contains("content-type"), "{detail}");
+    let event = painting().repeated_header("Accept", &["text/plain", "text/html"]);
+    assert_eq!(painted(event).await.0, 200);
+}
+
 #[tokio::test]
 async fn a_problem_carries_its_own_members_and_headers() {
     let event = get_event("/refuse");

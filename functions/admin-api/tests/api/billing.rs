@@ -89,14 +89,18 @@ async fn a_run_charges_what_has_come_since_the_last_to_the_cent_of_the_sum() {
 }
 
 #[tokio::test]
-async fn a_run_charges_unless_it_is_said_to_be_dry() {
+async fn a_run_charges_if_it_is_said_not_to_be_dry() {
     let stack = with_usage().await;
+    let before = stored(&stack.at);
     let event = Event::load("admin-api/run-billing");
     let dry = call(&stack.function, &event).await.json(200);
     assert_eq!(dry["dry_run"], true);
-    let report = call(&stack.function, &event.body(&json!({})))
-        .await
-        .json(200);
+    for body in [json!({}), json!({ "dry_run": null })] {
+        let answer = call(&stack.function, &event.clone().body(&body)).await;
+        answer.unprocessable(Some("dry_run"));
+    }
+    assert_eq!(stored(&stack.at), before);
+    let report = stack.run(false).await;
     assert_eq!(report["dry_run"], false);
     let ledger = stack.charges("acme", &[]).await.json(200);
     assert_eq!(data(&ledger).len(), 1);

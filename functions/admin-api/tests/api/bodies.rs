@@ -53,10 +53,6 @@ async fn a_billing_run_refuses_what_it_cannot_read() {
     let stack = Stack::new();
     let event = Event::load("admin-api/run-billing");
     checks_bodies(&stack.function, &event).await;
-    let wrong = [
-        ("dry_run", json!("true")),
-        ("dry_run", json!(1)),
-        ("dry_run", json!(null)),
-    ];
+    let wrong = [("dry_run", json!("true")), ("dry_run", json!(1))];
     names_fields(&stack.function, &event, &wrong).await;
 }

@@ -66,6 +66,11 @@ async fn a_customer_that_cannot_be_is_neither_made_nor_changed() {
         assert_eq!(stored(&stack.at), before, "{value}");
         created
     };
+    for id in [".", ".."] {
+        let created = stack.create(json!({ "id": id, "plan": "free" })).await;
+        created.unprocessable(Some("id"));
+        assert_eq!(stored(&stack.at), before, "{id}");
+    }
     check("name", json!("é".repeat(101))).await;
     check("name", json!("two\nlines")).await;
     let long = format!("{}@acme.example", "x".repeat(242));
@@ -95,6 +100,10 @@ async fn the_edges_of_what_can_be_are_accepted() {
     for member in ["id", "name", "email", "plan"] {
         assert_eq!(created[member], body[member]);
     }
+    stack
+        .create(json!({ "id": "...", "plan": "free" }))
+        .await
+        .json(201);
 }
 
 async fn create_once(stack: &Stack, once: &str, body: &Value) -> Answer {
@@ -118,6 +127,41 @@ async fn a_repeated_request_makes_no_second_customer() {
 }
 
 #[tokio::test]
+async fn a_request_is_repeated_even_when_its_plan_is_gone() {
+    let mut stack = Stack::new();
+    let first = create_once(&stack, "once", &acme()).await.json(201);
+    let before = stored(&stack.at);
+    stack.offer(
+        r#"[{"id":"free","name":"Free","requests_per_hour":1,"when_store_is_down":"closed",
+            "month":{"kind":"blocked","included":1}}]"#,
+    );
+    let again = create_once(&stack, "once", &acme()).await;
+    assert_eq!(again.json(200), first);
+    let other = create_once(&stack, "twice", &acme()).await;
+    other.unprocessable(Some("plan"));
+    let mut renamed = acme();
+    renamed["name"] = json!("Acme Corp");
+    let reused = create_once(&stack, "once", &renamed).await;
+    reused.unprocessable(None);
+    assert_eq!(stored(&stack.at), before);
+}
+
+#[tokio::test]
+async fn an_idempotency_key_lasts_a_day() {
+    let stack = Stack::new();
+    let unnamed = json!({ "plan": "free" });
+    let first = create_once(&stack, "once", &unnamed).await.json(201);
+    let after = async |instant: &str| {
+        stack.at.time.set(instant.parse().unwrap());
+        create_once(&stack, "once", &unnamed).await
+    };
+    let repeated = after("2026-11-23T09:59:59Z").await.json(200);
+    assert_eq!(repeated, first);
+    let second = after("2026-11-23T10:00:00Z").await.json(201);
+    assert_ne!(second["id"], first["id"]);
+}
+
+#[tokio::test]
 async fn an_idempotency_key_is_good_for_one_request_of_one_caller() {
     let stack = Stack::new();
     create_once(&stack, "once", &acme()).await.json(201);
@@ -127,6 +171,12 @@ async fn an_idempotency_key_is_good_for_one_request_of_one_caller() {
     let detail = answer.unprocessable(None);
     assert!(detail.contains("Idempotency-Key"), "{detail}");
     create_once(&stack, "a b", &other).await.bad_request(None);
+    let twice = |event: Event| {
+        let event = event.body(&other);
+        event.repeated_header("Idempotency-Key", &["new", "newer"])
+    };
+    let answer = stack.call("create-customer", twice).await;
+    answer.bad_request(None);
     assert_eq!(stored(&stack.at), before);
 
     let change = |event: Event| event.body(&other).header("Idempotency-Key", "once");

@@ -130,6 +130,45 @@ async fn what_was_refused_is_shown_corrected_and_counted_once() {
 }
 
 #[tokio::test]
+async fn a_correction_sent_under_the_identity_of_what_waits_is_told_where_that_is() {
+    let stack = Stack::new();
+    let item = one_waiting(&stack, message(&entry("e-1", &[of_plan("gold")]))).await;
+    assert_eq!(calls(&stack).await, 0);
+    let corrected = entry("e-1", &[of_plan("pro")]);
+    let events = [entry("e-2", &[record()]), corrected.clone()];
+    let check = async |status: &str, counted: u64| {
+        let answer = stack.count(&events).await;
+        let detail = answer.conflict();
+        assert!(!detail.contains("counted before"), "{detail}");
+        assert!(
+            detail.contains("/admin/usage/quarantine/{id}/replay"),
+            "{detail}"
+        );
+        assert_eq!(answer.body["conflicts"], json!(["/events/1"]));
+        let waits = json!([{ "pointer": "/events/1", "id": item["id"], "status": status }]);
+        assert_eq!(answer.body["quarantined"], waits);
+        assert_eq!(calls(&stack).await, counted);
+    };
+    check("waiting", 1).await;
+    let body = json!({ "event": corrected });
+    replay(&stack, &item, body).await.json(200);
+    check("replayed", 2).await;
+}
+
+#[tokio::test]
+async fn a_replay_is_the_same_whatever_was_added_on_its_way() {
+    let stack = Stack::new();
+    let item = one_waiting(&stack, message(&entry("e-1", &[of_plan("gold")]))).await;
+    for (by, outcome) in [("00-1", "counted"), ("00-2", "duplicate")] {
+        let mut event = entry("e-1", &[record()]);
+        event["traceparent"] = by.into();
+        let answer = replay(&stack, &item, json!({ "event": event })).await;
+        assert_eq!(answer.json(200)["outcome"], outcome);
+        assert_eq!(calls(&stack).await, 1);
+    }
+}
+
+#[tokio::test]
 async fn what_the_passing_of_time_mends_is_replayed_as_it_is() {
     let stack = Stack::new();
     let mut early = record();
@@ -285,7 +324,7 @@ async fn what_was_replayed_is_never_counted_again_however_long_ago_that_was() {
 async fn what_is_sent_again_waits_once() {
     let stack = Stack::new();
     let mut unknown = entry("e-1", &[record()]);
-    unknown["surprise"] = true.into();
+    unknown["Surprise"] = true.into();
     // The bus makes another event of it each time.
     for id in ["first", "second"] {
         let event = json!({ "id": id, "detail-type": "tollgate.usage.v1", "detail": unknown });
@@ -296,7 +335,9 @@ async fn what_is_sent_again_waits_once() {
     deliver(&stack, &[message(&entry("e-2", &[record()]))]).await;
     let rival = entry("e-2", &[record(), record()]);
     let spaced = serde_json::to_string_pretty(&rival).unwrap();
-    for text in [rival.to_string(), spaced] {
+    let mut traced = rival.clone();
+    traced["traceparent"] = "00-1".into();
+    for text in [rival.to_string(), spaced, traced.to_string()] {
         deliver(&stack, &[format!(r#"{{"detail":{text}}}"#)]).await;
     }
     assert_eq!(waiting(&stack).await.len(), 2);

@@ -39,6 +39,12 @@ impl Stack {
         Self::over(self.at.clone(), offered.unwrap())
     }
 
+    /// Goes on with other plans than those that are shipped.
+    pub(crate) fn offer(&mut self, plans: &str) {
+        let plans = Catalog::from_json(plans).unwrap();
+        *self = Self::over(self.at.clone(), plans);
+    }
+
     fn over(at: Fixture, plans: Catalog) -> Self {
         let function = admin_api::routes(App {
             store: at.store.clone(),
@@ -48,8 +54,7 @@ impl Stack {
             spread: Spread::default(),
             owners: Owners::default(),
             metrics: Metrics::none(),
-        });
-        Self { at, function }
+        })
     }
 
     /// Calls an operation with its event, changed.

@@ -126,6 +126,75 @@ async fn a_taken_identity_is_a_conflict_and_the_others_are_counted() {
     assert!(stack.at.store.waiting(None).await.unwrap().items.is_empty());
 }
 
+#[tokio::test]
+async fn an_entry_is_the_same_whatever_was_added_on_its_way() {
+    let stack = Stack::new();
+    let traced = |by: &str| {
+        let mut entry = entry("e-1", &[record()]);
+        entry["traceparent"] = by.into();
+        entry
+    };
+    let sent = [
+        (traced("00-1"), "counted"),
+        (traced("00-2"), "duplicate"),
+        (entry("e-1", &[record()]), "duplicate"),
+    ];
+    for (event, outcome) in sent {
+        let answer = stack.count(&[event]).await.json(200);
+        assert_eq!(outcomes(&answer), [("e-1", outcome)]);
+        assert_eq!(calls(&stack).await, 1);
+    }
+    let log = stack.call("list-usage", |event| event).await.json(200);
+    assert_eq!(data(&log)[0]["event"], traced("00-1"));
+    let mut other = traced("00-1");
+    other["data"]["records"][0]["status"] = json!(404);
+    stack.count(&[other]).await.conflict();
+    assert_eq!(calls(&stack).await, 1);
+}
+
+#[tokio::test]
+async fn usage_of_a_customer_whom_no_url_can_name_is_refused() {
+    let stack = Stack::new();
+    let before = stored(&stack.at);
+    for subject in [".", ".."] {
+        let mut event = entry("e-1", &[record()]);
+        event["subject"] = subject.into();
+        let answer = stack.count(&[event]).await;
+        answer.unprocessable(None);
+        let defect = &answer.body["defects"][0];
+        assert_eq!(defect["pointer"], "/events/0");
+        assert!(text(defect, "reason").contains("subject"), "{defect}");
+    }
+    assert_eq!(stored(&stack.at), before);
+}
+
+#[tokio::test]
+async fn a_time_is_as_in_rfc_3339() {
+    let stack = Stack::new();
+    let before = stored(&stack.at);
+    let times = [
+        "2026-11-22T09:59Z",
+        "20261122T095900Z",
+        "9999-12-31T23:59:59Z",
+    ];
+    for time in times {
+        let mut of_record = record();
+        of_record["time"] = time.into();
+        let mut of_event = entry("e-2", &[record()]);
+        of_event["time"] = time.into();
+        let answer = stack.count(&[entry("e-1", &[of_record]), of_event]).await;
+        answer.unprocessable(None);
+        let defects = answer.body["defects"].as_array().unwrap();
+        let pointers: Vec<&str> = defects.iter().map(|one| text(one, "pointer")).collect();
+        assert_eq!(
+            pointers,
+            ["/events/0/data/records/0", "/events/1"],
+            "{time}"
+        );
+    }
+    assert_eq!(stored(&stack.at), before);
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_failed_in_part_can_be_sent_again() {
     let stack = Stack::new();

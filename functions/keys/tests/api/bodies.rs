@@ -24,6 +24,11 @@ async fn create_refuses_what_it_cannot_read() {
         ("name", json!(null)),
         ("expires_at", json!("tomorrow")),
         ("expires_at", json!("2027-01-01T00:00:00")),
+        ("expires_at", json!("2027-01-01T00:00Z")),
+        ("expires_at", json!("20270101T000000Z")),
+        ("expires_at", json!("2027-01-01 00:00:00Z")),
+        ("expires_at", json!("2027-01-01T00:00:00Z[UTC]")),
+        ("expires_at", json!("9999-12-31T23:59:59Z")),
         ("expires_at", json!(1_798_761_600)),
         ("overrides", json!("none")),
         ("overrides", json!([5, 6])),
@@ -45,6 +50,8 @@ async fn update_refuses_what_it_cannot_read() {
     let wrong = [
         ("name", json!({})),
         ("expires_at", json!("")),
+        ("expires_at", json!("2027-01-01T00:00:00+01")),
+        ("expires_at", json!("9999-12-31T23:59:59Z")),
         ("overrides", json!(5)),
         ("overrides", json!([5, 6])),
         ("overrides.requests_per_hour", json!("1")),
@@ -67,6 +74,24 @@ async fn rotate_refuses_what_it_cannot_read() {
         ("grace_period_s", json!(4_294_967_296_u64)),
     ];
     names_fields(&stack.function("rotate"), &event, &wrong).await;
+}
+
+#[tokio::test]
+async fn a_time_beyond_the_calendar_is_answered_with_the_latest() {
+    let stack = Stack::new().await;
+    let create = async |expires_at: &str| {
+        let body = json!({ "customer_id": "acme", "expires_at": expires_at });
+        stack.create(body).await
+    };
+    let answer = create("9999-12-31T23:59:59Z").await;
+    let detail = answer.bad_request(Some("expires_at"));
+    assert!(
+        detail.contains("the latest time is 9999-12-30T22:00:00Z"),
+        "{detail}"
+    );
+    let created = create("9999-12-30T22:00:00Z").await.json(201);
+    assert_eq!(created["expires_at"], "9999-12-30T22:00:00Z");
+    assert_eq!(stack.get(text(&created, "id")).await["status"], "active");
 }
 
 #[tokio::test]

@@ -161,6 +161,27 @@ async fn a_repeated_request_is_answered_without_the_key() {
 }
 
 #[tokio::test]
+async fn a_request_is_repeated_even_when_the_key_has_expired() {
+    let stack = Stack::new().await;
+    let mut body = with_everything();
+    body["expires_at"] = json!("2026-11-22T10:00:30Z");
+    let first = create_once(&stack, "once", &body).await.json(201);
+    let before = stored(&stack.at);
+    stack.advance_s(3_600);
+    let again = create_once(&stack, "once", &body).await.json(200);
+    assert_eq!((&again["id"], &again["key"]), (&first["id"], &Value::Null));
+    assert_eq!(again["status"], "expired");
+    // Under another key, and of another request under this one, nothing is made either.
+    let other = create_once(&stack, "twice", &body).await;
+    other.unprocessable(Some("expires_at"));
+    body["name"] = json!("Staging");
+    let reused = create_once(&stack, "once", &body).await;
+    let detail = reused.unprocessable(None);
+    assert!(detail.contains("Idempotency-Key"), "{detail}");
+    assert_eq!(stored(&stack.at), before);
+}
+
+#[tokio::test]
 async fn a_repeated_request_shows_the_key_as_it_is_by_now() {
     let stack = Stack::new().await;
     let first = create_once(&stack, "once", &with_everything())
@@ -240,6 +261,14 @@ async fn a_malformed_idempotency_key_is_refused() {
         let detail = answer.bad_request(None);
         assert!(detail.contains("Idempotency-Key"), "{detail}");
     }
+    let body = with_everything();
+    let twice = |event: Event| {
+        let event = event.body(&body);
+        event.repeated_header("Idempotency-Key", &["once", "once"])
+    };
+    let answer = stack.call("create", twice).await;
+    let detail = answer.bad_request(None);
+    assert!(detail.contains("idempotency-key"), "{detail}");
     assert_eq!(stored(&stack.at), before);
     let longest = "~".repeat(255);
     create_once(&stack, &longest, &with_everything())

@@ -191,6 +191,28 @@ async fn a_repeated_rotation_is_answered_without_the_key() {
 }
 
 #[tokio::test]
+async fn a_rotation_is_repeated_whatever_became_of_either_key() {
+    let expiry = "2026-11-22T11:00:00Z";
+    for ends in ["grace", "expiry", "revocation"] {
+        let (stack, old) = with_key(Some(expiry)).await;
+        let id = text(&old, "id");
+        let first = rotate_once(&stack, "once", id, 60).await.json(201);
+        match ends {
+            "grace" => stack.advance_s(60),
+            "expiry" => stack.at.time.set(expiry.parse().unwrap()),
+            _ => {
+                stack.revoke(id).await;
+                stack.revoke(text(&first, "id")).await;
+            }
+        }
+        let before = stored(&stack.at);
+        let again = rotate_once(&stack, "once", id, 60).await.json(200);
+        assert_eq!(again["id"], first["id"], "{ends}");
+        assert_eq!(stored(&stack.at), before);
+    }
+}
+
+#[tokio::test]
 async fn an_idempotency_key_is_good_for_one_rotation() {
     let (stack, old) = with_key(None).await;
     let other = stack.key("acme", "Another").await;

@@ -1,6 +1,10 @@
 //! Requests that make no sense.
 
+use std::io::Read;
+
 use axum::body::Body;
+use flate2::Compression;
+use flate2::read::GzEncoder;
 use http::{Method, StatusCode};
 use serde_json::json;
 
@@ -29,11 +33,41 @@ pub(crate) async fn bad_bodies_are_refused_by_name(site: Site) {
         let named = problem.get("field").and_then(|field| field.as_str());
         assert_eq!(named, field, "{}", answer.text);
     }
-    let answer = post(b"{\"plan\":\"platinum\"}").await;
-    site.assert_problem(&answer, StatusCode::UNPROCESSABLE_ENTITY, "unprocessable");
+    for (body, field) in [
+        (&b"{\"plan\":\"platinum\"}"[..], "plan"),
+        (b"{\"plan\":\"free\",\"id\":\"..\"}", "id"),
+    ] {
+        let answer = post(body).await;
+        site.assert_problem(&answer, StatusCode::UNPROCESSABLE_ENTITY, "unprocessable");
+        assert_eq!(answer.json()["field"], field, "{}", answer.text);
+    }
     let large = vec![b' '; 1024 * 1024 + 1];
     let answer = post(&large).await;
     site.assert_problem(&answer, StatusCode::PAYLOAD_TOO_LARGE, "body-too-large");
+}
+
+pub(crate) async fn a_body_may_come_in_gzip(site: Site) {
+    let body = json!({ "id": site.name("gzip"), "plan": "free" }).to_string();
+    let mut gzip = Vec::new();
+    let mut encoder = GzEncoder::new(body.as_bytes(), Compression::default());
+    encoder.read_to_end(&mut gzip).unwrap();
+    let headers = [
+        ("content-type", "application/json"),
+        ("content-encoding", "gzip"),
+    ];
+    let path = "/admin/customers";
+    let answer = site.admin.send(Method::POST, path, &headers, gzip.into());
+    let answer = answer.await.unwrap();
+    if !site.is_emulated() {
+        assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text);
+    }
+}
+
+pub(crate) async fn a_billing_run_is_asked_for_in_so_many_words(site: Site) {
+    let answer = site.admin.post("/admin/billing/run", json!({}));
+    let answer = answer.await.unwrap();
+    site.assert_problem(&answer, StatusCode::UNPROCESSABLE_ENTITY, "unprocessable");
+    assert_eq!(answer.json()["field"], "dry_run", "{}", answer.text);
 }
 
 pub(crate) async fn bad_queries_are_refused_by_name(site: Site) {

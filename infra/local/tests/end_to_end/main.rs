@@ -74,6 +74,8 @@ const CASES: &[Case] = &[
         Need::SmallPlan
     ),
     case!(input::bad_bodies_are_refused_by_name),
+    case!(input::a_body_may_come_in_gzip),
+    case!(input::a_billing_run_is_asked_for_in_so_many_words),
     case!(input::bad_queries_are_refused_by_name),
     case!(input::what_does_not_exist_is_not_found),
 ];

@@ -7,6 +7,9 @@ use tollgate_domain::caller::LIMIT_HEADERS;
 use tollgate_local::template::{GatewayResponse, Template};
 use tollgate_local_aws::template::Stack;
 
+/// The largest value that API Gateway takes, and more than a Lambda function answers.
+const NEVER_COMPRESSED: u64 = 10 * 1024 * 1024;
+
 pub(crate) fn defects(stack: &Stack) -> Vec<String> {
     let mut defects = Vec::new();
     let auth = stack.resources().at("Api.Properties.Auth");
@@ -21,6 +24,16 @@ pub(crate) fn defects(stack: &Stack) -> Vec<String> {
     }
     if auth.get("DefaultAuthorizer").0.as_str() != Some("KeyAuthorizer") {
         defects.push("routes have no authorizer unless they name one".to_owned());
+    }
+    match stack
+        .resources()
+        .at("Api.Properties.MinimumCompressionSize")
+        .0
+        .as_u64()
+    {
+        Some(NEVER_COMPRESSED) => {}
+        Some(bytes) => defects.push(format!("answers of {bytes} bytes and more are compressed")),
+        None => defects.push("bodies that come compressed may not be inflated".to_owned()),
     }
     match Template::of(stack) {
         Ok(template) => {

@@ -69,6 +69,16 @@ fn mistakes_in_the_template_are_found() {
         "REQUEST",
     );
     check(
+        "MinimumCompressionSize: 10485760",
+        "MinimumCompressionSize: 1024",
+        "answers of 1024 bytes and more are compressed",
+    );
+    check(
+        "MinimumCompressionSize: 10485760",
+        "Description: none",
+        "may not be inflated",
+    );
+    check(
         "StatusCode: 429",
         "StatusCode: 403",
         "ACCESS_DENIED has status 403",

@@ -91,7 +91,7 @@ async fn everything(running: &Running) -> Option<()> {
     calls().await;
     anyone.post("/_local/night", json!({})).await.unwrap();
     calls().await;
-    post("/admin/billing/run", json!({})).await;
+    post("/admin/billing/run", json!({ "dry_run": false })).await;
     get("/admin/customers/acme/charges").await;
     get("/admin/billing/unbilled?month=2026-10").await;
     client.get("/api/usage/current").await.unwrap();

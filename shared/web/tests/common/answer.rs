@@ -40,7 +40,8 @@ where
     S: Service<Request, Response = Response<B>, Error: Debug>,
     B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    let response = service.oneshot(event.request()).await.unwrap();
+    let request = tollgate_web::request_of(&event.0.to_string()).unwrap();
+    let response = service.oneshot(request).await.unwrap();
     let (parts, body) = response.into_parts();
     let bytes = axum::body::to_bytes(Body::new(body), usize::MAX)
         .await

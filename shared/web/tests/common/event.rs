@@ -107,6 +107,14 @@ impl Event {
         self
     }
 
+    /// A header field that is there once for each value.
+    pub(crate) fn repeated_header(self, name: &str, values: &[&str]) -> Self {
+        let last = values.last().copied().unwrap_or_default();
+        let mut event = self.header(name, last);
+        event.0["multiValueHeaders"][name] = json!(values);
+        event
+    }
+
     /// What the authorizer said; `null` if it was never asked.
     pub(crate) fn authorizer(mut self, context: Value) -> Self {
         self.0["requestContext"]["authorizer"] = context;
