@@ -5,7 +5,7 @@
 //! (<https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-use-lambda-authorizer.html>):
 //! an event with the request's header fields in, a policy with a context out. An `Unauthorized`
 //! error makes the gateway answer 401, a denying policy 429 by way of the template's gateway
-//! responses, any other error 503.
+//! responses, any other error 503. Which cause is told in which way is in `docs/problems.md`.
 
 mod cache;
 mod circuit;
@@ -18,10 +18,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout, timeout_at};
-use tollgate_domain::customer::Customer;
+use tollgate_domain::caller::{Access, Denial};
 use tollgate_domain::decision::{Decision, decide};
 use tollgate_domain::key::{ApiKey, KeyStatus, Owner};
-use tollgate_domain::plan::{Catalog, Plan, StoreDown};
+use tollgate_domain::plan::{Catalog, StoreDown};
 use tollgate_runtime::{Chain, Clock, Metrics, metrics};
 use tollgate_store::Store;
 
@@ -30,8 +30,8 @@ use circuit::{Circuit, NoAnswer};
 pub use event::{Answer, Request};
 pub use extension::{Extension, NotRegistered, request_is_out};
 use leases::Leases;
-pub use verdict::{Cause, NoGoodKey, Refused};
 use verdict::{Grounds, dimensions};
+pub use verdict::{NoGoodKey, Refused};
 
 /// What the owner of a stack decides.
 #[derive(Debug, Clone)]
@@ -42,6 +42,8 @@ pub struct Settings {
     pub uncounted: Vec<String>,
     /// How long what was read of a key is gone by; zero reads always.
     pub key_cache: Duration,
+    /// The origin whose pages may read answers, or `*` for all.
+    pub cors_origin: Option<Arc<str>>,
 }
 
 /// What a decision is made with. Cheap to clone; all clones remember the same keys and hold the same
@@ -123,9 +125,7 @@ pub async fn handle(app: &App, request: &Request<'_>) -> Result<Answer, Refused>
     let took = u64::try_from(at.process.elapsed().as_micros()).unwrap_or(u64::MAX);
     let grounds = decided.as_ref().map(|(_, grounds)| *grounds);
     let is_admitted = matches!(grounds, Ok(Grounds::WithinLimits | Grounds::StoreDown));
-    let store_down = Refused::Unavailable(Cause::StoreDown);
-    let is_without_store =
-        matches!(grounds, Ok(Grounds::StoreDown)) || grounds.is_err_and(|e| *e == store_down);
+    let is_without_store = matches!(grounds, Ok(Grounds::StoreDown) | Err(Refused::Unavailable));
     let records: [Option<metrics::Record>; 4] = [
         Some((metrics::DECISION_LATENCY, &[], took)),
         Some((metrics::DECISIONS, dimensions(grounds), 1)),
@@ -147,7 +147,7 @@ async fn decide_call(
     let unavailable = |error: Arc<NoAnswer>| {
         let request_id = request.request_id();
         tracing::error!(request_id, error = %Chain(&*error), "no decision");
-        Refused::Unavailable(Cause::StoreDown)
+        Refused::Unavailable
     };
     let unauthorized = |reason: NoGoodKey, prefix: Option<&str>| {
         let request_id = request.request_id();
@@ -168,27 +168,50 @@ async fn decide_call(
     let record = &known.record;
     match record.status(now) {
         KeyStatus::Active => {}
+        KeyStatus::Suspended => return Err(bad_key(NoGoodKey::Suspended)),
         KeyStatus::Expired => return Err(bad_key(NoGoodKey::Expired)),
         KeyStatus::Revoked => return Err(bad_key(NoGoodKey::Revoked)),
     }
 
-    if record.owner == Owner::Admin {
-        return Ok((Answer::new(request, known, None), Grounds::Uncounted));
-    }
-    let customer = known.customer.as_ref();
-    let Some((customer, plan)) = customer.and_then(|customer| app.with_plan(customer)) else {
-        tracing::error!(key_id = %record.id, "the key's customer or its plan does not exist");
-        return Err(Refused::Unavailable(Cause::NoPlan));
+    let answer = |access: Access| {
+        let cors_origin = app.settings.cors_origin.clone();
+        Answer::new(request, Arc::clone(&known), access, cors_origin)
     };
-    if app.is_uncounted(request) {
-        return Ok((Answer::new(request, known, None), Grounds::Uncounted));
+    let denied = |denial: Denial| {
+        let request_id = request.request_id();
+        let key_prefix = prefix.as_str();
+        tracing::info!(request_id, key_prefix, ?denial, "denied");
+        Ok((answer(Access::Denied(denial)), Grounds::Denied(denial)))
+    };
+    let no_plan = || {
+        tracing::error!(key_id = %record.id, "the key's customer or its plan does not exist");
+        denied(Denial::NoPlan)
+    };
+    if record.owner == Owner::Admin {
+        return Ok((answer(Access::Uncounted), Grounds::Uncounted));
     }
+    let Some(customer) = &known.customer else {
+        return no_plan();
+    };
+    if customer.erased_at.is_some() {
+        return Err(bad_key(NoGoodKey::Revoked));
+    }
+    // Before all that denies a customer: what it owes and has used stays within its reach.
+    if app.is_uncounted(request) {
+        return Ok((answer(Access::Uncounted), Grounds::Uncounted));
+    }
+    if customer.suspended_at.is_some() {
+        return denied(Denial::CustomerSuspended);
+    }
+    let Some(plan) = app.settings.plans.get(&customer.plan) else {
+        return no_plan();
+    };
 
     let limits = plan.limits(&record.overrides);
     let max_block = plan.max_lease.get();
     let counting = app
         .leases
-        .count(&record.id, &customer.id, limits, max_block, now);
+        .count(record.hour_key(), &customer.id, limits, max_block, now);
     let counted = match app.in_time(deadline, counting).await {
         Ok(counted) => counted,
         Err(error) => {
@@ -201,9 +224,9 @@ async fn decide_call(
                 "the call could not be counted"
             );
             return if fail_open {
-                Ok((Answer::new(request, known, None), Grounds::StoreDown))
+                Ok((answer(Access::Uncounted), Grounds::StoreDown))
             } else {
-                Err(Refused::Unavailable(Cause::StoreDown))
+                Err(Refused::Unavailable)
             };
         }
     };
@@ -220,7 +243,7 @@ async fn decide_call(
             Grounds::Full(by.window)
         }
     };
-    Ok((Answer::new(request, known, Some((now, decision))), grounds))
+    Ok((answer(Access::Counted(now, decision)), grounds))
 }
 
 impl App {
@@ -238,11 +261,6 @@ impl App {
                 Err(NoAnswer::Late.into())
             }
         }
-    }
-
-    fn with_plan<'a>(&'a self, customer: &'a Customer) -> Option<(&'a Customer, &'a Plan)> {
-        let plan = self.settings.plans.get(&customer.plan)?;
-        Some((customer, plan))
     }
 
     fn is_uncounted(&self, request: &Request<'_>) -> bool {

@@ -41,6 +41,7 @@ fn app(env: &Env) -> Result<App, Error> {
         plans: config::plans(env)?,
         uncounted: config::uncounted_routes(env)?,
         key_cache: config::key_cache(env)?,
+        cors_origin: config::cors_origin(env)?,
     };
     Ok(App::new(store, settings, clock, metrics))
 }

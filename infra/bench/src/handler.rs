@@ -42,6 +42,7 @@ pub(crate) async fn measure(
         plans: Catalog::shipped()?,
         uncounted: Vec::new(),
         key_cache: KEY_CACHE,
+        cors_origin: None,
     };
     let metrics = Metrics::new("bench", clock.clone(), |_| {});
     let app = App::new(store(aws), settings, clock, metrics);

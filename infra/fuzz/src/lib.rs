@@ -111,6 +111,7 @@ fn without_keys() -> (Runtime, authorizer::App) {
         plans: Catalog::shipped().unwrap(),
         uncounted: vec!["/admin/".to_owned()],
         key_cache: Duration::from_secs(5),
+        cors_origin: None,
     };
     let app = authorizer::App::new(store, settings, clock, Metrics::none());
     (runtime, app)

@@ -79,6 +79,7 @@ impl Parts {
             plans: config::plans(&given.env)?,
             uncounted: config::uncounted_routes(&given.env)?,
             key_cache: config::key_cache(&given.env)?,
+            cors_origin: config::cors_origin(&given.env)?,
         };
         let clock = self.clock.clone();
         Ok(authorizer::App::new(

@@ -74,6 +74,7 @@ async fn filters_leave_the_keys_that_meet_all_of_them() {
     check(&[("status", "active")], &["1", "2", "4", "6"]).await;
     check(&[("status", "revoked")], &["3 revoked"]).await;
     check(&[("status", "expired")], &["5 expired"]).await;
+    check(&[("status", "suspended")], &[]).await;
     let active_on_free = [("status", "active"), ("plan", "free")];
     check(&active_on_free, &["6"]).await;
     let revoked_of_bolt = [("status", "revoked"), ("customer_id", "bolt")];

@@ -143,6 +143,7 @@ impl<'a> World<'a> {
             plans: made_up(Catalog::from_json(&plans.to_string()))?,
             uncounted: Vec::new(),
             key_cache: scenario.key_cache,
+            cors_origin: None,
         };
         let mut world = Self {
             scenario,
@@ -173,6 +174,8 @@ impl<'a> World<'a> {
             email: None,
             plan: made_up("plan".parse())?,
             created_at: self.time.start,
+            suspended_at: None,
+            erased_at: None,
         };
         self.admin.create_customer(&customer, None).await?;
         let format = made_up(KeyFormat::new("tg", "live"))?;
@@ -186,8 +189,10 @@ impl<'a> World<'a> {
                 created_at: self.time.start,
                 expires_at: None,
                 revoked_at: None,
+                suspended_at: None,
                 overrides: *overrides,
                 rotated_to: None,
+                hour_of: None,
             };
             let new = NewKey {
                 secret: &secret,
@@ -337,7 +342,7 @@ impl<'a> World<'a> {
             let outcome = match handle(&app, &request).await {
                 Ok(answer) => Outcome::of(&serde_json::to_string(&answer).unwrap_or_default()),
                 Err(Refused::Unauthorized(_)) => Outcome::Unauthorized,
-                Err(Refused::Unavailable(_)) => Outcome::Unavailable,
+                Err(Refused::Unavailable) => Outcome::Unavailable,
             };
             let call = Call {
                 key,
