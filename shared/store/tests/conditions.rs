@@ -499,7 +499,8 @@ async fn a_key_that_has_gone_is_not_erased() {
     at.aws.inject(move |call| {
         if call.operation() == "UpdateItem" && call.body.contains(&pk) {
             let key = json!({ "TableName": "test-accounts", "Key": { "pk": { "S": pk } } });
-            aws.answer("DynamoDB_20120810.DeleteItem", &key.to_string());
+            let (status, answer) = aws.answer("DynamoDB_20120810.DeleteItem", &key.to_string());
+            assert_eq!(status, 200, "{answer}");
         }
         Fault::None
     });
