@@ -13,6 +13,9 @@ body = template["TemplateBody"]["Resources"]["Api"]["Properties"]["Body"]
 
 gateway = boto3.client("apigateway")
 for kind, response in body["x-amazon-apigateway-gateway-responses"].items():
+    # What a condition puts there is not: the emulated stack names no CorsOrigins.
+    parameters = response.get("responseParameters", {}).items()
+    response["responseParameters"] = {k: v for k, v in parameters if isinstance(v, str)}
     gateway.put_gateway_response(restApiId=api, responseType=kind, **response)
 # They hold from the next deployment on.
 for stage in gateway.get_stages(restApiId=api)["item"]:

@@ -2,17 +2,18 @@
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{delete, get};
 use axum::{Json, Router};
 use jiff::Timestamp;
 use lambda_http::http::{StatusCode, header};
 use serde::{Deserialize, Serialize};
 use tollgate_domain::customer::Customer;
 use tollgate_domain::id::{CustomerId, PlanId};
-use tollgate_store::{Created, CustomerChange};
+use tollgate_store::schema::{TABLES, Table};
+use tollgate_store::{CONTENTS, Created, CustomerChange, CustomerUpdated};
 use tollgate_web::{
     AdminCaller, IdempotencyKey, JsonBody, List, Listing, NoQuery, PageParams, PathParam, Problem,
-    QueryParams, nullable,
+    QueryParams, check_enabled, nullable,
 };
 
 use crate::App;
@@ -27,6 +28,7 @@ pub(crate) fn routes(app: App) -> Router {
     Router::new()
         .route("/admin/customers", get(list).post(create))
         .route("/admin/customers/{customer}", get(show).patch(update))
+        .route("/admin/customers/{customer}", delete(erase))
         .with_state(app)
 }
 
@@ -38,6 +40,10 @@ struct CustomerView {
     email: Option<String>,
     plan: PlanId,
     created_at: Timestamp,
+    /// Whether it is not suspended: what a `PATCH` changes.
+    enabled: bool,
+    suspended_at: Option<Timestamp>,
+    erased_at: Option<Timestamp>,
 }
 
 impl From<Customer> for CustomerView {
@@ -48,6 +54,9 @@ impl From<Customer> for CustomerView {
             email: customer.email,
             plan: customer.plan,
             created_at: customer.created_at,
+            enabled: customer.suspended_at.is_none(),
+            suspended_at: customer.suspended_at,
+            erased_at: customer.erased_at,
         }
     }
 }
@@ -74,6 +83,29 @@ struct CustomerPatch {
     email: Option<Option<String>>,
     #[serde(default, deserialize_with = "nullable")]
     plan: Option<Option<PlanId>>,
+    #[serde(default, deserialize_with = "nullable")]
+    enabled: Option<Option<bool>>,
+}
+
+/// The query of a `DELETE`. What cannot be undone is not done by leaving something out.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ErasureQuery {
+    dry_run: Option<bool>,
+}
+
+/// What an erasure does, or, in a dry run, would do.
+#[derive(Debug, Serialize)]
+struct ErasureView {
+    customer: CustomerView,
+    dry_run: bool,
+    /// Keys that it revokes, of all that the customer ever had.
+    keys_revoked: u64,
+    keys: u64,
+    /// What nobody can bring back afterwards.
+    erases: Vec<String>,
+    /// What stays under the customer's id.
+    keeps: Vec<&'static str>,
 }
 
 fn no_such_customer() -> Problem {
@@ -154,6 +186,8 @@ async fn create(
         email: body.email,
         plan: body.plan,
         created_at: app.clock.now(),
+        suspended_at: None,
+        erased_at: None,
     };
     match app.store.create_customer(&customer, mark.as_ref()).await? {
         Created::New => Ok(answer(StatusCode::CREATED, customer)),
@@ -209,10 +243,12 @@ async fn update(
         let detail = "A customer is always on a plan.";
         return Err(Problem::unprocessable(detail).with("field", "plan"));
     }
+    let enabled = patch.enabled.map(check_enabled).transpose()?;
     let change = CustomerChange {
         name: patch.name.map(Option::unwrap_or_default),
         email: patch.email,
         plan: patch.plan.flatten(),
+        suspended_at: enabled.map(|enabled| (!enabled).then(|| app.clock.now())),
     };
     if change == CustomerChange::default() {
         return Err(Problem::unprocessable("The patch changes nothing."));
@@ -224,6 +260,53 @@ async fn update(
     if let Some(plan) = &change.plan {
         app.check_plan(plan)?;
     }
-    let updated = app.store.update_customer(&id, &change).await?;
-    Ok(Json(updated.ok_or_else(no_such_customer)?.into()))
+    match app.store.update_customer(&id, &change).await? {
+        CustomerUpdated::Done(customer) => Ok(Json(customer.into())),
+        CustomerUpdated::Unknown => Err(no_such_customer()),
+        CustomerUpdated::Erased => Err(Problem::conflict("The customer has left.")),
+    }
+}
+
+/// Takes two requests: one that says what it would do, and one that does it.
+async fn erase(
+    State(app): State<App>,
+    _: AdminCaller,
+    PathParam(id): PathParam<CustomerId>,
+    QueryParams(query): QueryParams<ErasureQuery>,
+) -> Result<Json<ErasureView>, Problem> {
+    let Some(dry_run) = query.dry_run else {
+        let detail = "Say dry_run=true for what this would do, and then dry_run=false to do it.";
+        return Err(Problem::bad_request(detail).with("field", "dry_run"));
+    };
+    let erasure = if dry_run {
+        app.store.erasure(&id).await?
+    } else {
+        app.store.erase_customer(&id, app.clock.now()).await?
+    };
+    let erasure = erasure.ok_or_else(no_such_customer)?;
+    Ok(Json(ErasureView {
+        customer: erasure.customer.into(),
+        dry_run,
+        keys_revoked: erasure.revoked,
+        keys: erasure.keys,
+        erases: erased_data().collect(),
+        keeps: kept_data().collect(),
+    }))
+}
+
+/// The attributes that an erasure erases, such as `customer.email`.
+fn erased_data() -> impl Iterator<Item = String> {
+    CONTENTS.iter().flat_map(|contents| {
+        let attributes = contents.personal.iter();
+        attributes.map(|personal| format!("{}.{}", contents.name, personal.attribute()))
+    })
+}
+
+/// The tables of which nothing is erased.
+fn kept_data() -> impl Iterator<Item = &'static str> {
+    let kept = |table: &&Table| {
+        let mut of_table = CONTENTS.iter().filter(|it| it.table.name == table.name);
+        of_table.all(|contents| contents.personal.is_empty())
+    };
+    TABLES.iter().filter(kept).map(|table| table.name)
 }

@@ -4,11 +4,9 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use jiff::Timestamp;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
-use tollgate_domain::caller::Context;
-use tollgate_domain::decision::Decision;
+use tollgate_domain::caller::{Access, Context};
 
 use crate::cache::Known;
 
@@ -23,8 +21,11 @@ pub struct Request<'a> {
     /// The route's template.
     #[serde(borrow)]
     pub(crate) resource: Cow<'a, str>,
+    /// Of a field that came several times, the last value alone.
     #[serde(borrow, default)]
     headers: Option<KeyHeaders<'a>>,
+    #[serde(borrow, default)]
+    multi_value_headers: Option<KeyHeaders<'a>>,
     #[serde(borrow, default)]
     request_context: RequestContext<'a>,
 }
@@ -36,11 +37,29 @@ struct RequestContext<'a> {
     request_id: Cow<'a, str>,
 }
 
-/// The header fields that can hold a key, each as it came first.
+/// What the two header fields that can hold a key hold. An empty one, which clients send whose
+/// setting is empty, is as good as none.
 #[derive(Default)]
 struct KeyHeaders<'a> {
-    api_key: Option<Text<'a>>,
-    authorization: Option<Text<'a>>,
+    api_key: Option<Cow<'a, str>>,
+    bearer: Option<Cow<'a, str>>,
+}
+
+/// Reads a field's value, or the last of its values in which the function finds a key.
+#[derive(Clone, Copy)]
+struct KeyIn(fn(&str) -> Option<&str>);
+
+/// White space as header fields have it (RFC 9110, section 5.6.3).
+const SPACE: [char; 2] = [' ', '\t'];
+
+fn whole(value: &str) -> Option<&str> {
+    Some(value.trim_matches(SPACE)).filter(|key| !key.is_empty())
+}
+
+fn bearer(value: &str) -> Option<&str> {
+    let (scheme, token) = value.trim_matches(SPACE).split_once(SPACE)?;
+    let is_bearer = scheme.eq_ignore_ascii_case("bearer");
+    whole(token).filter(|_| is_bearer)
 }
 
 /// A text that is borrowed wherever its JSON has no escapes.
@@ -50,14 +69,10 @@ struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 impl Request<'_> {
     /// The key, from `x-api-key` or else `Authorization: Bearer`.
     pub(crate) fn key(&self) -> Option<&str> {
-        let headers = self.headers.as_ref()?;
-        if let Some(Text(key)) = &headers.api_key {
-            return Some(key);
-        }
-        let Text(authorization) = headers.authorization.as_ref()?;
-        let (scheme, token) = authorization.split_once(' ')?;
-        let token = token.trim_start_matches(' ');
-        scheme.eq_ignore_ascii_case("bearer").then_some(token)
+        let all = [&self.headers, &self.multi_value_headers];
+        let all = || all.into_iter().flatten();
+        let own = all().find_map(|headers| headers.api_key.as_deref());
+        own.or_else(|| all().find_map(|headers| headers.bearer.as_deref()))
     }
 
     pub(crate) fn request_id(&self) -> &str {
@@ -79,16 +94,16 @@ impl<'de: 'a, 'a> Deserialize<'de> for KeyHeaders<'a> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut headers = KeyHeaders::default();
                 while let Some(Text(name)) = map.next_key()? {
-                    let field = if name.eq_ignore_ascii_case("x-api-key") {
-                        &mut headers.api_key
+                    let (field, key_in) = if name.eq_ignore_ascii_case("x-api-key") {
+                        (&mut headers.api_key, KeyIn(whole))
                     } else if name.eq_ignore_ascii_case("authorization") {
-                        &mut headers.authorization
+                        (&mut headers.bearer, KeyIn(bearer))
                     } else {
                         map.next_value::<IgnoredAny>()?;
                         continue;
                     };
-                    let value = map.next_value()?;
-                    field.get_or_insert(value);
+                    let key = map.next_value_seed(key_in)?;
+                    *field = field.take().or(key);
                 }
                 Ok(headers)
             }
@@ -98,32 +113,64 @@ impl<'de: 'a, 'a> Deserialize<'de> for KeyHeaders<'a> {
     }
 }
 
+impl<'de> DeserializeSeed<'de> for KeyIn {
+    type Value = Option<Cow<'de, str>>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for KeyIn {
+    type Value = Option<Cow<'de, str>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the value of a header field, or a list of values")
+    }
+
+    fn visit_borrowed_str<E>(self, value: &'de str) -> Result<Self::Value, E> {
+        Ok(self.0(value).map(Cow::Borrowed))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Self::Value, E> {
+        Ok(self.0(value).map(|key| Cow::Owned(key.to_owned())))
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut values: A) -> Result<Self::Value, A::Error> {
+        let mut last = None;
+        while let Some(key) = values.next_element_seed(self)? {
+            last = key.or(last);
+        }
+        Ok(last)
+    }
+}
+
 /// A policy on the one call, and what the functions behind the gateway are told of it.
 #[derive(Debug)]
 pub struct Answer {
     method_arn: String,
     known: Arc<Known>,
-    decided: Option<(Timestamp, Decision)>,
+    access: Access,
+    cors_origin: Option<Arc<str>>,
 }
 
 impl Answer {
-    /// The answer to a call with a known key, which was decided if it counts towards limits.
+    /// The answer to a call with a known key.
     pub(crate) fn new(
         request: &Request<'_>,
         known: Arc<Known>,
-        decided: Option<(Timestamp, Decision)>,
+        access: Access,
+        cors_origin: Option<Arc<str>>,
     ) -> Self {
         Self {
             method_arn: request.method_arn.clone().into_owned(),
             known,
-            decided,
-        }
-    }
-
-    fn effect(&self) -> &'static str {
-        match self.decided {
-            Some((_, Decision::Refuse { .. })) => "Deny",
-            Some((_, Decision::Admit { .. })) | None => "Allow",
+            access,
+            cors_origin,
         }
     }
 }
@@ -156,7 +203,11 @@ impl Serialize for Answer {
         let Known { record, customer } = &*self.known;
         let statement = Statement {
             action: "execute-api:Invoke",
-            effect: self.effect(),
+            effect: if self.access.is_allowed() {
+                "Allow"
+            } else {
+                "Deny"
+            },
             resource: &self.method_arn,
         };
         let answer = Answer {
@@ -166,10 +217,12 @@ impl Serialize for Answer {
                 statement: [statement],
             },
             context: Context {
+                role: record.owner.role(),
                 customer: customer.as_ref().map(|it| (&it.id, &it.plan)),
                 key_id: &record.id,
                 key_prefix: &record.prefix,
-                decided: self.decided,
+                access: self.access,
+                cors_origin: self.cors_origin.as_deref(),
             },
         };
         answer.serialize(serializer)

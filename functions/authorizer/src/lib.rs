@@ -5,7 +5,7 @@
 //! (<https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-use-lambda-authorizer.html>):
 //! an event with the request's header fields in, a policy with a context out. An `Unauthorized`
 //! error makes the gateway answer 401, a denying policy 429 by way of the template's gateway
-//! responses, any other error 503.
+//! responses, any other error 503. Which cause is told in which way is in `docs/problems.md`.
 
 mod cache;
 mod circuit;
@@ -22,6 +22,7 @@ use aws_smithy_types::timeout::TimeoutConfig;
 use aws_types::SdkConfig;
 use futures_util::future;
 use tokio::time::{Instant, timeout, timeout_at};
+use tollgate_domain::caller::{Access, Denial};
 use tollgate_domain::decision::{Decision, decide};
 use tollgate_domain::key::{ApiKey, KeyDigest, KeyStatus, Owner};
 use tollgate_domain::plan::{Catalog, StoreDown};
@@ -33,8 +34,8 @@ use circuit::{Circuit, NoAnswer};
 pub use event::{Answer, Request};
 pub use extension::{Extension, NotRegistered, request_is_out};
 use leases::{Counting, Leases};
-pub use verdict::{Cause, NoGoodKey, Refused};
 use verdict::{Grounds, dimensions};
+pub use verdict::{NoGoodKey, Refused};
 
 /// What the owner of a stack decides.
 #[derive(Debug, Clone)]
@@ -47,6 +48,8 @@ pub struct Settings {
     pub key_cache: Duration,
     /// For how long more it decides while the store does not answer, on plans that fail open.
     pub stale_keys: Duration,
+    /// The origin whose pages may read answers, or `*` for all.
+    pub cors_origin: Option<Arc<str>>,
 }
 
 /// State of an authorizer instance: key cache, quota leases, circuit breaker. Cheap to clone; clones
@@ -145,9 +148,7 @@ pub async fn handle(app: &App, request: &Request<'_>) -> Result<Answer, Refused>
     let took = u64::try_from(at.process.elapsed().as_micros()).unwrap_or(u64::MAX);
     let grounds = decided.as_ref().map(|decided| decided.grounds);
     let is_admitted = matches!(grounds, Ok(Grounds::WithinLimits | Grounds::StoreDown));
-    let store_down = Refused::Unavailable(Cause::StoreDown);
-    let is_without_store =
-        matches!(grounds, Ok(Grounds::StoreDown)) || grounds.is_err_and(|e| *e == store_down);
+    let is_without_store = matches!(grounds, Ok(Grounds::StoreDown) | Err(Refused::Unavailable));
     let is_by_stale_key = decided.as_ref().is_ok_and(|decided| decided.by_stale_key);
     let records: [Option<metrics::Record>; 5] = [
         Some((metrics::DECISION_LATENCY, &[], took)),
@@ -174,7 +175,7 @@ async fn decide_call(app: &App, request: &Request<'_>, at: Moment) -> Result<Dec
     let request_id = request.request_id();
     let unavailable = |error: &dyn std::error::Error| {
         tracing::error!(request_id, error = %Chain(error), "no decision");
-        Refused::Unavailable(Cause::StoreDown)
+        Refused::Unavailable
     };
     let unauthorized = |reason: NoGoodKey, prefix: Option<&str>| {
         tracing::info!(request_id, ?reason, key_prefix = prefix, "unauthorized");
@@ -199,34 +200,51 @@ async fn decide_call(app: &App, request: &Request<'_>, at: Moment) -> Result<Dec
     let record = &known.record;
     match record.status(now) {
         KeyStatus::Active => {}
+        KeyStatus::Suspended => return Err(bad_key(NoGoodKey::Suspended)),
         KeyStatus::Expired => return Err(bad_key(NoGoodKey::Expired)),
         KeyStatus::Revoked => return Err(bad_key(NoGoodKey::Revoked)),
     }
-    let decided = |decision: Option<Decision>, grounds| Decided {
-        answer: Answer::new(request, known.clone(), decision.map(|it| (now, it))),
+    let decided = |access: Access, grounds| Decided {
+        answer: Answer::new(
+            request,
+            Arc::clone(&known),
+            access,
+            app.settings.cors_origin.clone(),
+        ),
         grounds,
         by_stale_key,
     };
-
-    if record.owner == Owner::Admin {
-        return Ok(decided(None, Grounds::Uncounted));
-    }
-    let Some(customer) = known.customer.as_ref() else {
-        tracing::error!(key_id = %record.id, "the key's customer does not exist");
-        return Err(Refused::Unavailable(Cause::NoPlan));
+    let denied = |denial: Denial| {
+        let key_prefix = prefix.as_str();
+        tracing::info!(request_id, key_prefix, ?denial, "denied");
+        Ok(decided(Access::Denied(denial), Grounds::Denied(denial)))
     };
+    if record.owner == Owner::Admin {
+        return Ok(decided(Access::Uncounted, Grounds::Uncounted));
+    }
+    let Some(customer) = &known.customer else {
+        tracing::error!(key_id = %record.id, "the key's customer does not exist");
+        return denied(Denial::NoPlan);
+    };
+    if customer.erased_at.is_some() {
+        return Err(bad_key(NoGoodKey::Revoked));
+    }
+    // Before all that denies a customer: what it owes and has used stays within its reach.
+    if app.is_uncounted(request) {
+        return Ok(decided(Access::Uncounted, Grounds::Uncounted));
+    }
+    if customer.suspended_at.is_some() {
+        return denied(Denial::CustomerSuspended);
+    }
     let Some(plan) = app.settings.plans.get(&customer.plan) else {
         let (customer, plan) = (&customer.id, &customer.plan);
         tracing::error!(%customer, %plan, "the customer's plan is not in the catalogue");
-        return Err(Refused::Unavailable(Cause::NoPlan));
+        return denied(Denial::NoPlan);
     };
-    if app.is_uncounted(request) {
-        return Ok(decided(None, Grounds::Uncounted));
-    }
 
     let limits = plan.limits(&record.overrides);
     let call = Counting {
-        key: &record.id,
+        key: record.hour_key(),
         customer: &customer.id,
         now,
     };
@@ -247,10 +265,10 @@ async fn decide_call(app: &App, request: &Request<'_>, at: Moment) -> Result<Dec
                 "the call could not be counted"
             );
             if !fail_open {
-                return Err(Refused::Unavailable(Cause::StoreDown));
+                return Err(Refused::Unavailable);
             }
             app.leases.allowed_uncounted(call);
-            return Ok(decided(None, Grounds::StoreDown));
+            return Ok(decided(Access::Uncounted, Grounds::StoreDown));
         }
     };
     let decision = decide(now, limits, counted);
@@ -266,7 +284,7 @@ async fn decide_call(app: &App, request: &Request<'_>, at: Moment) -> Result<Dec
             Grounds::Full(by.window)
         }
     };
-    Ok(decided(Some(decision), grounds))
+    Ok(decided(Access::Counted(now, decision), grounds))
 }
 
 /// Awaits what the store answers before `deadline`. What it has begun by then may still take effect:

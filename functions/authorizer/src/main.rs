@@ -42,6 +42,7 @@ fn app(env: &Env) -> Result<App, Error> {
         uncounted: config::uncounted_routes(env)?,
         key_cache: config::key_cache(env)?,
         stale_keys: config::stale_keys(env)?,
+        cors_origin: config::cors_origin(env)?,
     };
     Ok(App::new(store, settings, clock, metrics))
 }

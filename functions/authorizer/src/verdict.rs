@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use tollgate_domain::caller::Denial;
 use tollgate_domain::decision::Window;
 
 /// No policy: the call is refused before any limit matters, or cannot be decided.
@@ -9,15 +10,15 @@ use tollgate_domain::decision::Window;
 pub enum Refused {
     /// There is no good key. The gateway knows this by its text, `Unauthorized`, and answers 401.
     Unauthorized(NoGoodKey),
-    /// Nothing can be decided. The gateway answers 503.
-    Unavailable(Cause),
+    /// The store does not answer, and the plan says to refuse then. The gateway answers 503.
+    Unavailable,
 }
 
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Refused::Unauthorized(_) => "Unauthorized",
-            Refused::Unavailable(_) => "Unavailable",
+            Refused::Unavailable => "Unavailable",
         })
     }
 }
@@ -35,17 +36,10 @@ pub enum NoGoodKey {
     Unknown,
     /// Its time is over.
     Expired,
-    /// It was revoked.
+    /// It was revoked, or its customer has left.
     Revoked,
-}
-
-/// Why nothing can be decided.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
-    /// The store does not answer, and the plan says to refuse then.
-    StoreDown,
-    /// The key's customer, or the customer's plan, does not exist.
-    NoPlan,
+    /// It is suspended.
+    Suspended,
 }
 
 /// What a policy rests on.
@@ -59,6 +53,8 @@ pub(crate) enum Grounds {
     StoreDown,
     /// Denied: this window is full.
     Full(Window),
+    /// Denied whatever the limits say.
+    Denied(Denial),
 }
 
 /// The values of the metric's dimensions, `Outcome` and `Reason`.
@@ -69,12 +65,14 @@ pub(crate) fn dimensions(decided: Result<Grounds, &Refused>) -> &'static [&'stat
         Ok(Grounds::StoreDown) => &["allowed", "store_down"],
         Ok(Grounds::Full(Window::Hour)) => &["limited", "hour"],
         Ok(Grounds::Full(Window::Month)) => &["limited", "month"],
+        Ok(Grounds::Denied(Denial::CustomerSuspended)) => &["denied", "customer_suspended"],
+        Ok(Grounds::Denied(Denial::NoPlan)) => &["unavailable", "no_plan"],
         Err(Refused::Unauthorized(NoGoodKey::Missing)) => &["unauthorized", "missing_key"],
         Err(Refused::Unauthorized(NoGoodKey::Malformed)) => &["unauthorized", "malformed_key"],
         Err(Refused::Unauthorized(NoGoodKey::Unknown)) => &["unauthorized", "unknown_key"],
         Err(Refused::Unauthorized(NoGoodKey::Expired)) => &["unauthorized", "expired_key"],
         Err(Refused::Unauthorized(NoGoodKey::Revoked)) => &["unauthorized", "revoked_key"],
-        Err(Refused::Unavailable(Cause::StoreDown)) => &["unavailable", "store_down"],
-        Err(Refused::Unavailable(Cause::NoPlan)) => &["unavailable", "no_plan"],
+        Err(Refused::Unauthorized(NoGoodKey::Suspended)) => &["unauthorized", "suspended_key"],
+        Err(Refused::Unavailable) => &["unavailable", "store_down"],
     }
 }

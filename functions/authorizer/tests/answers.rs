@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 use tollgate_domain::key::{ApiKey, KeyRecord, Owner};
 use tollgate_domain::plan::{Catalog, Overrides};
 use tollgate_local_aws::Fault;
-use tollgate_store::{KeyChange, KeyRef, Updated};
+use tollgate_store::{CustomerChange, CustomerUpdated, KeyChange, KeyRef, Updated};
 
 mod common;
 
-use common::{NOW, Stack, acme, event, key_in, p, unavailable, with_headers};
+use common::{NOW, Outcome, Stack, acme, denied_by, event, key_in, limits, p, with_headers};
 
 /// The policy on the call of an event.
 fn policy(event: &Value, effect: &str, key: &str, context: &Value) -> Value {
@@ -120,11 +120,7 @@ async fn a_call_over_the_hours_limit_is_denied_with_all_that_the_429_says() {
         "rateLimitPolicy": r#""hour";q=1;w=3600"#,
         "window": "hour",
         "retryAfter": "1200",
-        "resetsAt": "2026-11-22T11:00:00Z",
-        "problemType": "urn:tollgate:problem:rate-limited",
-        "problemTitle": "Too many calls in this hour",
-        "problemDetail": "The limit of 1 calls in a UTC hour is reached; \
-                          the count starts again at 2026-11-22T11:00:00Z.",
+        "problem": r#","type":"urn:tollgate:problem:rate-limited","title":"Too many calls in this hour","status":429,"detail":"The limit of 1 calls in a UTC hour is reached; the count starts again at 2026-11-22T11:00:00Z.","window":"hour","limit":1,"remaining":0,"resets_at":"2026-11-22T11:00:00Z","retry_after_s":1200"#,
     });
     let denied = policy(&event, "Deny", "key_1", &context);
     assert_eq!(stack.ask(&event).await, Ok(denied));
@@ -153,11 +149,7 @@ async fn a_call_over_the_months_limit_is_denied_with_all_that_the_429_says() {
         "rateLimitPolicy": r#""month";q=2;w=2592000"#,
         "window": "month",
         "retryAfter": "739200",
-        "resetsAt": "2026-12-01T00:00:00Z",
-        "problemType": "urn:tollgate:problem:quota-exceeded",
-        "problemTitle": "The month's calls are used up",
-        "problemDetail": "The limit of 2 calls in a UTC month is reached; \
-                          the count starts again at 2026-12-01T00:00:00Z.",
+        "problem": r#","type":"urn:tollgate:problem:quota-exceeded","title":"The month's calls are used up","status":429,"detail":"The limit of 2 calls in a UTC month is reached; the count starts again at 2026-12-01T00:00:00Z.","window":"month","limit":2,"remaining":0,"resets_at":"2026-12-01T00:00:00Z","retry_after_s":739200"#,
     });
     let denied = policy(&event, "Deny", "key_1", &context);
     assert_eq!(stack.ask(&event).await, Ok(denied));
@@ -265,6 +257,8 @@ async fn what_carries_no_key_is_refused() {
     check("Authorization", "").await;
     check("Authorization", "Bearer").await;
     check("Authorization", "Bearer ").await;
+    check("Authorization", "Bearer \t ").await;
+    check("x-api-key", " \t").await;
     check("Authorization", good).await;
     check("Authorization", &format!("Basic {good}")).await;
     check("Authorization", &format!("Bearer{good}")).await;
@@ -272,6 +266,7 @@ async fn what_carries_no_key_is_refused() {
     check("api-key", good).await;
     let mut no_headers = event("no-key");
     no_headers["headers"] = Value::Null;
+    no_headers["multiValueHeaders"] = Value::Null;
     unauthorized(&stack, &no_headers).await;
 }
 
@@ -385,13 +380,185 @@ async fn of_two_keys_the_one_in_its_own_header_counts() {
     unauthorized(&stack, &with_headers(event("no-key"), &bad)).await;
 }
 
+/// Clients send an empty field for a setting that is empty, and some send both.
 #[tokio::test]
-async fn a_customer_on_a_plan_that_is_not_offered_gets_no_decision() {
+async fn a_field_that_holds_nothing_stands_in_no_keys_way() {
+    let stack = Stack::with_acme("pro", Overrides::default()).await;
+    let good = key_in(&event("api-key-header"));
+    let good = good.expose();
+    let bearer = format!("Bearer {good}");
+    let check = async |event: Value| {
+        let answer = stack.ask(&event).await;
+        assert_eq!(answer.unwrap()["principalId"], "key_1", "{event}");
+    };
+    for empty in ["", " ", "\t "] {
+        let both = [("x-api-key", empty), ("Authorization", bearer.as_str())];
+        check(with_headers(event("no-key"), &both)).await;
+        let cases = [("X-Api-Key", empty), ("x-api-key", good)];
+        check(with_headers(event("no-key"), &cases)).await;
+    }
+    for other in ["", "Bearer", "Bearer ", "Basic YTpi"] {
+        let both = [("x-api-key", good), ("Authorization", other)];
+        check(with_headers(event("no-key"), &both)).await;
+    }
+    let spaced = format!(" {good}\t");
+    check(with_headers(event("no-key"), &[("x-api-key", &spaced)])).await;
+    let spaced = format!(" Bearer \t{good} ");
+    check(with_headers(event("no-key"), &[("Authorization", &spaced)])).await;
+    // Of a field that comes several times, an event has the last value, and besides it all.
+    for values in [[good, ""], ["", good]] {
+        let mut event = with_headers(event("no-key"), &[("x-api-key", values[1])]);
+        event["multiValueHeaders"]["x-api-key"] = json!(values);
+        check(event).await;
+    }
+    for values in [[bearer.as_str(), "Basic YTpi"], ["Bearer", &bearer]] {
+        let mut event = with_headers(event("no-key"), &[("Authorization", values[1])]);
+        event["multiValueHeaders"]["Authorization"] = json!(values);
+        check(event).await;
+    }
+}
+
+/// The problem in the context of a denial.
+fn problem_of(answer: &Value) -> Value {
+    let members = answer["context"]["problem"].as_str().unwrap();
+    serde_json::from_str(&format!("{{{}}}", &members[1..])).unwrap()
+}
+
+/// A customer who is denied for this reason, whatever the limits, is told so and counted nowhere,
+/// and reaches what is not counted.
+async fn denied(stack: &Stack, slug: &str) {
+    let answer = stack.ask(&event("api-key-header")).await.unwrap();
+    assert_eq!(answer["policyDocument"]["Statement"][0]["Effect"], "Deny");
+    let problem = problem_of(&answer);
+    assert_eq!(problem["type"], format!("urn:tollgate:problem:{slug}"));
+    // To wait does not help.
+    assert_eq!(answer["context"].get("retryAfter"), None);
+    assert_eq!(answer["context"]["role"], "customer");
+    let mut usage = event("api-key-header");
+    usage["resource"] = "/api/usage/current".into();
+    let answer = stack.ask(&usage).await.unwrap();
+    assert_eq!(answer["policyDocument"]["Statement"][0]["Effect"], "Allow");
+    assert_eq!(answer["context"].get("problem"), None);
+    assert_eq!(stack.counters(), []);
+}
+
+#[tokio::test]
+async fn a_customer_on_a_plan_that_is_not_offered_is_told_so() {
     let stack = Stack::with_acme("pro", Overrides::default()).await;
     let others = r#"[{"id":"free","name":"","requests_per_hour":1,"when_store_is_down":"open",
                       "month":{"kind":"unlimited"}}]"#;
     let others = Catalog::from_json(others).unwrap();
     let stack = stack.with_settings(|settings| settings.plans = others);
-    assert_eq!(stack.call().await, unavailable());
+    denied(&stack, "no-plan").await;
+}
+
+#[tokio::test]
+async fn a_key_without_a_customer_reaches_nothing() {
+    let stack = Stack::with_acme("pro", Overrides::default()).await;
+    stack.forget("CUSTOMER#acme");
+    for resource in ["/api/secure/ping", "/api/usage/current"] {
+        let mut event = event("api-key-header");
+        event["resource"] = resource.into();
+        let answer = stack.ask(&event).await.unwrap();
+        let statement = &answer["policyDocument"]["Statement"][0];
+        assert_eq!(statement["Effect"], "Deny", "{resource}");
+        assert_eq!(answer["context"]["role"], "customer");
+        let slug = &problem_of(&answer)["type"];
+        assert_eq!(slug, "urn:tollgate:problem:no-plan");
+    }
+}
+
+/// Suspends the customer, or enables it again.
+async fn set_suspended(stack: &Stack, since: Option<&str>) {
+    let change = CustomerChange {
+        suspended_at: Some(since.map(p)),
+        ..CustomerChange::default()
+    };
+    let updated = stack.at.store.update_customer(&p("acme"), &change).await;
+    assert!(matches!(updated.unwrap(), CustomerUpdated::Done(_)));
+}
+
+#[tokio::test]
+async fn a_suspended_customer_is_told_so_until_it_is_enabled_again() {
+    let stack = Stack::with_acme("pro", Overrides::default()).await;
+    set_suspended(&stack, Some(NOW)).await;
+    denied(&stack, "customer-suspended").await;
+    set_suspended(&stack, None).await;
+    assert_eq!(stack.call().await, Outcome::Allowed);
+}
+
+#[tokio::test]
+async fn a_suspended_key_is_refused_everywhere_until_it_is_enabled_again() {
+    let stack = Stack::with_acme("pro", Overrides::default()).await;
+    let suspend = async |since: Option<&str>| {
+        let change = KeyChange {
+            suspended_at: Some(since.map(p)),
+            ..KeyChange::default()
+        };
+        let key = KeyRef::Id(p("key_1"));
+        let updated = stack.at.store.update_key(&key, &change).await;
+        assert!(matches!(updated.unwrap(), Updated::Done(_)));
+    };
+    suspend(Some(NOW)).await;
+    for resource in ["/api/secure/ping", "/api/usage/current"] {
+        let mut event = event("api-key-header");
+        event["resource"] = resource.into();
+        unauthorized(&stack, &event).await;
+    }
     assert_eq!(stack.counters(), []);
+    suspend(None).await;
+    assert_eq!(stack.call().await, Outcome::Allowed);
+}
+
+/// Its keys are revoked as well; one that the list of keys did not have yet is not.
+#[tokio::test]
+async fn a_key_of_a_customer_who_has_left_is_refused() {
+    let stack = Stack::with_acme("pro", Overrides::default()).await;
+    let left = stack.at.store.erase_customer(&p("acme"), p(NOW)).await;
+    assert_eq!(left.unwrap().unwrap().revoked, 1);
+    let late = key_in(&event("bearer"));
+    stack.add_key_of_none(&late, "key_2").await;
+    for event in [event("api-key-header"), event("bearer")] {
+        unauthorized(&stack, &event).await;
+    }
+}
+
+/// A rotation does not begin the hour anew, and the limit is that of the key that is called with.
+#[tokio::test]
+async fn a_successor_goes_on_with_the_hour_of_the_first_key() {
+    let stack = Stack::with_acme("pro", limits(Some(3), None)).await;
+    let successor = key_in(&event("bearer"));
+    stack
+        .add_key(&successor, "key_2", acme(), |key| {
+            key.hour_of = Some(p("key_1"));
+            key.overrides = limits(Some(5), None);
+        })
+        .await;
+    let remaining = async |event: &Value| {
+        let answer = stack.ask(event).await.unwrap();
+        answer["context"]["rateLimitRemaining"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    let (old, new) = (event("api-key-header"), event("bearer"));
+    assert_eq!(remaining(&old).await, "2");
+    assert_eq!(remaining(&new).await, "3");
+    assert_eq!(remaining(&old).await, "0");
+    assert_eq!(stack.call().await, denied_by("hour"));
+    assert_eq!(remaining(&new).await, "1");
+    assert_eq!(remaining(&new).await, "0");
+    let outcome = Outcome::of(stack.ask(&new).await);
+    assert_eq!(outcome, denied_by("hour"));
+    stack.give_back().await;
+    assert_eq!(stack.in_hour("key_1", "2026-11-22T10"), 5);
+    assert_eq!(stack.in_hour("key_2", "2026-11-22T10"), 0);
+}
+
+#[tokio::test]
+async fn functions_are_told_whose_pages_may_read() {
+    let stack = Stack::with_acme("pro", Overrides::default()).await;
+    let stack = stack.with_settings(|settings| settings.cors_origin = Some("*".into()));
+    let answer = stack.ask(&event("api-key-header")).await.unwrap();
+    assert_eq!(answer["context"]["corsOrigin"], "*");
 }

@@ -12,7 +12,7 @@ use tollgate_local_aws::Fault;
 use tollgate_runtime::metrics::{
     CALLS_ADMITTED, DECISION_LATENCY, DECISIONS, DECISIONS_WITHOUT_STORE, LEASES,
 };
-use tollgate_store::KeyRef;
+use tollgate_store::{CustomerChange, KeyChange, KeyRef};
 
 mod common;
 
@@ -101,6 +101,23 @@ async fn each_decision_is_counted_by_its_outcome_and_reason() {
     let key = KeyRef::Id(p("key_1"));
     stack.at.store.revoke_key(&key, p(NOW)).await.unwrap();
     check(&stack, &call, "unauthorized", "revoked_key").await;
+
+    let since = Some(Some(p(NOW)));
+    let stack = Stack::with_acme("free", Overrides::default()).await;
+    let change = CustomerChange {
+        suspended_at: since,
+        ..CustomerChange::default()
+    };
+    let store = &stack.at.store;
+    store.update_customer(&p("acme"), &change).await.unwrap();
+    check(&stack, &call, "denied", "customer_suspended").await;
+    check(&stack, &usage, "allowed", "uncounted").await;
+    let change = KeyChange {
+        suspended_at: since,
+        ..KeyChange::default()
+    };
+    store.update_key(&key, &change).await.unwrap();
+    check(&stack, &call, "unauthorized", "suspended_key").await;
 }
 
 /// A line for each decision would cost more than the decision.

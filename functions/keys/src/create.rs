@@ -85,8 +85,10 @@ async fn create(
             created_at: now,
             expires_at,
             revoked_at: None,
+            suspended_at: None,
             overrides,
             rotated_to: None,
+            hour_of: None,
         };
         let key = NewKey {
             secret: &secret,

@@ -40,7 +40,7 @@ fn default_grace_s() -> u32 {
     DEFAULT_GRACE_S
 }
 
-/// The successor has the old key's owner, name, limits and expiry. The old key ends with the grace
+/// The successor has the old key's owner, name, limits and expiry, and goes on with its hour. The old key ends with the grace
 /// period, and never later than it would have.
 async fn rotate(
     State(issuer): State<Issuer>,
@@ -75,6 +75,7 @@ async fn rotate(
             prefix: secret.prefix(),
             created_at: now,
             rotated_to: None,
+            hour_of: Some(old.hour_key().clone()),
             ..old.clone()
         };
         let new = NewKey {
@@ -89,6 +90,9 @@ async fn rotate(
             Rotated::Replayed(successor) => return Ok(issued(None, *successor, now)),
             Rotated::KeyReused => return Err(IdempotencyKey::reused()),
             Rotated::Changed => check_rotatable(&old, old.status(now))?,
+            Rotated::NoCustomer => {
+                return Err(Problem::conflict("The customer whose key it is has left."));
+            }
             Rotated::Taken => {}
         }
     }
@@ -100,6 +104,9 @@ fn check_rotatable(key: &KeyRecord, status: KeyStatus) -> Result<(), Problem> {
         (KeyStatus::Revoked, _) => Err(Problem::conflict("The key is revoked.")),
         (_, Some(successor)) => Err(Problem::conflict("The key has been rotated already.")
             .with("rotated_to", successor.as_str())),
+        (KeyStatus::Suspended, None) => Err(Problem::conflict(
+            "The key is suspended. Enable it, and rotate it then.",
+        )),
         (KeyStatus::Expired, None) => Err(Problem::conflict("The key has expired.")),
         (KeyStatus::Active, None) => Ok(()),
     }

@@ -27,6 +27,7 @@ pub fn routes(app: App) -> Router {
 struct Counts {
     total: u64,
     active: u64,
+    suspended: u64,
     expired: u64,
     revoked: u64,
 }
@@ -36,6 +37,7 @@ impl Counts {
         self.total += 1;
         match status {
             KeyStatus::Active => self.active += 1,
+            KeyStatus::Suspended => self.suspended += 1,
             KeyStatus::Expired => self.expired += 1,
             KeyStatus::Revoked => self.revoked += 1,
         }

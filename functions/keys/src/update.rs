@@ -1,4 +1,5 @@
-//! `PATCH /admin/api-keys/{key}`: changes a key's name, expiry or own limits.
+//! `PATCH /admin/api-keys/{key}`: changes a key's name, expiry or own limits, suspends it, or enables
+//! it again.
 
 use axum::extract::State;
 use axum::routing::patch;
@@ -6,7 +7,9 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use tollgate_domain::time::Rfc3339;
 use tollgate_store::{KeyChange, KeyRef, Updated};
-use tollgate_web::{AdminCaller, JsonBody, NoQuery, Object, PathParam, Problem, nullable};
+use tollgate_web::{
+    AdminCaller, JsonBody, NoQuery, Object, PathParam, Problem, check_enabled, nullable,
+};
 
 use crate::App;
 use crate::view::{KeyView, check_expiry, check_limit, check_name, no_such_key};
@@ -28,6 +31,8 @@ struct KeyPatch {
     expires_at: Option<Option<Rfc3339>>,
     #[serde(default, deserialize_with = "nullable")]
     overrides: Option<Option<Object<OverridesPatch>>>,
+    #[serde(default, deserialize_with = "nullable")]
+    enabled: Option<Option<bool>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -56,11 +61,13 @@ async fn update(
         .map(|overrides| overrides.map_or_else(no_overrides, |Object(overrides)| overrides))
         .unwrap_or_default();
     let expires_at = patch.expires_at.map(|at| check_expiry(at, now));
+    let enabled = patch.enabled.map(check_enabled).transpose()?;
     let change = KeyChange {
         name: patch.name.map(Option::unwrap_or_default),
         expires_at: expires_at.transpose()?,
         requests_per_hour: overrides.requests_per_hour,
         monthly_quota: overrides.monthly_quota,
+        suspended_at: enabled.map(|enabled| (!enabled).then_some(now)),
     };
     if change == KeyChange::default() {
         return Err(Problem::unprocessable("The patch changes nothing."));

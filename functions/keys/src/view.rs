@@ -20,6 +20,9 @@ pub(crate) struct KeyView {
     created_at: Timestamp,
     expires_at: Option<Timestamp>,
     revoked_at: Option<Timestamp>,
+    /// Whether it is not suspended: what a `PATCH` changes.
+    enabled: bool,
+    suspended_at: Option<Timestamp>,
     overrides: Overrides,
     rotated_to: Option<KeyId>,
 }
@@ -36,6 +39,8 @@ impl KeyView {
             created_at: key.created_at,
             expires_at: key.expires_at,
             revoked_at: key.revoked_at,
+            enabled: key.suspended_at.is_none(),
+            suspended_at: key.suspended_at,
             overrides: key.overrides,
             rotated_to: key.rotated_to,
         }

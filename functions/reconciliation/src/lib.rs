@@ -4,6 +4,8 @@
 //! The authorizer's ledger are the counters of the hours of a customer's keys; the other is the tally of
 //! the day. Customers without keys have no calls to let in, and are not looked at.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 use tokio::task::JoinSet;
 use tollgate_domain::id::{CustomerId, KeyId};
@@ -66,18 +68,22 @@ pub async fn run(app: &App, day: Day) -> Result<Report, StoreError> {
     let mut found = Found::default();
     let mut running = JoinSet::new();
     let mut after: Option<String> = None;
-    // Keys are listed by customer; those of the last one of a page may go on in the next.
-    let mut open: Option<(CustomerId, Vec<KeyId>)> = None;
+    // Keys are listed by customer; those of the last one of a page may go on in the next. A key and
+    // its successors share their hours, which count once.
+    let mut open: Option<(CustomerId, BTreeSet<KeyId>)> = None;
     loop {
         let page = app.store.list_keys(None, after.as_deref(), PAGE).await?;
         for (_, key) in page.items {
             let Some(customer) = customer_of(&key, day) else {
                 continue;
             };
+            let hours = key.hour_key().clone();
             match &mut open {
-                Some((current, keys)) if current == customer => keys.push(key.id),
+                Some((current, keys)) if current == customer => {
+                    keys.insert(hours);
+                }
                 _ => {
-                    let next = (customer.clone(), vec![key.id]);
+                    let next = (customer.clone(), BTreeSet::from([hours]));
                     if let Some((customer, keys)) = open.replace(next) {
                         app.compare(&mut running, &mut found, day, customer, keys)
                             .await?;
@@ -153,7 +159,7 @@ impl App {
         found: &mut Found,
         day: Day,
         customer: CustomerId,
-        keys: Vec<KeyId>,
+        keys: BTreeSet<KeyId>,
     ) -> Result<(), StoreError> {
         while running.len() >= CONCURRENCY {
             self.take_one(running, found, day).await?;

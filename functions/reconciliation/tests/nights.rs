@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use jiff::ToSpan;
 use reconciliation::{App, Report, handle, run};
 use tollgate_domain::id::CustomerId;
-use tollgate_domain::key::{ApiKey, Owner};
+use tollgate_domain::key::{ApiKey, KeyRecord, Owner};
 use tollgate_domain::reconciliation::Comparison;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_local_aws::{CloudWatch, Fault};
@@ -298,4 +298,18 @@ async fn a_run_that_fails_has_no_summary_and_raises_nothing() {
     assert_eq!(stack.counted(), [0; 3]);
     stack.at.aws.heal();
     assert_eq!(handle(&stack.app).await.unwrap().differences, 1);
+}
+
+#[tokio::test]
+async fn the_hours_that_a_key_shares_with_its_successors_count_once() {
+    let stack = Stack::new();
+    stack.customer("acme").await;
+    for id in ["key_acme_2", "key_acme_3"] {
+        let change = |key: &mut KeyRecord| key.hour_of = Some(p("key_acme"));
+        stored::add_key_with(&stack.at, Owner::Customer(p("acme")), id, change).await;
+    }
+    stack.key("acme", "key_other").await;
+    stack.admit("key_acme", "2026-11-21T10:00:00Z", 100).await;
+    stack.admit("key_other", "2026-11-21T10:00:00Z", 20).await;
+    assert_eq!(handle(&stack.app).await.unwrap().admitted, 120);
 }

@@ -43,6 +43,7 @@ pub(crate) async fn measure(
         uncounted: Vec::new(),
         key_cache: KEY_CACHE,
         stale_keys: Duration::ZERO,
+        cors_origin: None,
     };
     let metrics = Metrics::new("bench", clock.clone(), |_| {});
     let app = App::new(store(aws), settings, clock, metrics);

@@ -136,6 +136,8 @@ impl Seeding<'_> {
             email: None,
             plan: plan.parse::<PlanId>()?,
             created_at: now,
+            suspended_at: None,
+            erased_at: None,
         };
         created(&id, &self.store.create_customer(&customer, None).await?)?;
         let record = KeyRecord {
@@ -146,8 +148,10 @@ impl Seeding<'_> {
             created_at: now,
             expires_at: None,
             revoked_at: None,
+            suspended_at: None,
             overrides: Overrides::default(),
             rotated_to: None,
+            hour_of: None,
         };
         let new = NewKey {
             secret: &key,

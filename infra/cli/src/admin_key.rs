@@ -71,8 +71,10 @@ pub(crate) async fn create(args: Create) -> Result<ApiKey, CreateError> {
             .map(|days| expiry(now, days))
             .transpose()?,
         revoked_at: None,
+        suspended_at: None,
         overrides: Overrides::default(),
         rotated_to: None,
+        hour_of: None,
     };
     let key = NewKey {
         secret: &secret,

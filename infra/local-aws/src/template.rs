@@ -25,7 +25,7 @@ pub enum InvalidTemplate {
 }
 
 /// The template, deployed as a stack of some name.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Stack {
     root: Value,
     name: String,
@@ -187,9 +187,20 @@ impl Stack {
         }
     }
 
-    /// The value of a text, a `!Ref`, a `!GetAtt` or a `!Sub`.
-    fn value(&self, node: Node<'_>, what: &str) -> Result<String, InvalidTemplate> {
+    /// The value of a text, a `!Ref`, a `!GetAtt`, a `!Sub` or a `!FindInMap`.
+    ///
+    /// # Errors
+    /// When it is none; `what` names it.
+    pub fn value(&self, node: Node<'_>, what: &str) -> Result<String, InvalidTemplate> {
         let lacks = || InvalidTemplate::Lacks(format!("a value for {what}"));
+        if let Some(("!FindInMap", path)) = tagged_list(node) {
+            let found = path
+                .iter()
+                .try_fold(self.root().get("Mappings"), |node, name| {
+                    Some(node.get(name.as_str()?))
+                });
+            return found.ok_or_else(lacks)?.text(what);
+        }
         let Some((tag, text)) = tagged(node) else {
             return node.text(what);
         };
@@ -200,6 +211,40 @@ impl Stack {
             _ => None,
         };
         value.ok_or_else(lacks)
+    }
+
+    /// The value of a property that an `!If` may leave out.
+    ///
+    /// # Errors
+    /// When it can be neither worked out nor left out; `what` names it.
+    pub fn optional(&self, node: Node<'_>, what: &str) -> Result<Option<String>, InvalidTemplate> {
+        let Some(("!If", [condition, then, or])) = tagged_list(node) else {
+            return match tagged(node) {
+                Some((_, "AWS::NoValue")) => Ok(None),
+                _ => self.value(node, what).map(Some),
+            };
+        };
+        let lacks = || InvalidTemplate::Lacks(format!("a condition for {what}"));
+        let name = condition.as_str().ok_or_else(lacks)?;
+        let condition = self.root().get("Conditions").get(name);
+        let chosen = if self.holds(condition).ok_or_else(lacks)? {
+            then
+        } else {
+            or
+        };
+        self.optional(Node(chosen), what)
+    }
+
+    /// Whether a condition holds: a `!Not` or an `!Equals`.
+    fn holds(&self, condition: Node<'_>) -> Option<bool> {
+        match tagged_list(condition)? {
+            ("!Not", [condition]) => self.holds(Node(condition)).map(|holds| !holds),
+            ("!Equals", [one, other]) => {
+                let value = |node| self.value(Node(node), "a condition").ok();
+                Some(value(one)? == value(other)?)
+            }
+            _ => None,
+        }
     }
 
     fn substitute(&self, text: &str) -> Option<String> {
@@ -251,6 +296,16 @@ impl Stack {
         let name = self.value(node.get("Properties").get(property), property);
         Some((service, name.ok()?))
     }
+}
+
+/// The short form of an intrinsic function with a list: its name and the list.
+fn tagged_list(node: Node<'_>) -> Option<(&'static str, &[Value])> {
+    const NAMES: [&str; 4] = ["!Equals", "!FindInMap", "!If", "!Not"];
+    let Value::Tagged(tagged) = node.0 else {
+        return None;
+    };
+    let name = NAMES.into_iter().find(|name| tagged.tag == *name)?;
+    Some((name, tagged.value.as_sequence()?))
 }
 
 /// The short form of an intrinsic function with a text: its name and the text.

@@ -97,6 +97,7 @@ impl Parts {
             uncounted: config::uncounted_routes(&given.env)?,
             key_cache: config::key_cache(&given.env)?,
             stale_keys: config::stale_keys(&given.env)?,
+            cors_origin: config::cors_origin(&given.env)?,
         };
         let of_keys = authorizer::Settings {
             // What all routes begin with.

@@ -14,7 +14,7 @@ use base64::prelude::BASE64_STANDARD;
 use flate2::read::MultiGzDecoder;
 use http::header::{ALLOW, CONTENT_ENCODING, HeaderName, HeaderValue};
 use http::request::Parts as RequestParts;
-use http::{HeaderMap, StatusCode, Uri};
+use http::{HeaderMap, Method, StatusCode, Uri};
 use jiff::Timestamp;
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
@@ -39,6 +39,7 @@ pub(crate) struct Gateway {
     stage: String,
     routes: Vec<(Route, Function)>,
     responses: BTreeMap<String, GatewayResponse>,
+    preflight: Option<BTreeMap<&'static str, String>>,
     authorizers: Authorizers,
     pub(crate) bodies: Bodies,
     /// Calls under way, each of which goes on to its end whether or not its caller waits.
@@ -116,6 +117,7 @@ impl Gateway {
             stage: template.stage.clone(),
             routes: routes.collect(),
             responses: template.responses.clone(),
+            preflight: template.preflight.clone(),
             authorizers: parts.authorizers()?,
             bodies: Bodies::new(),
             calls: TaskTracker::new(),
@@ -169,13 +171,11 @@ impl Gateway {
     ) -> Result<Response, Own> {
         let matched = match self.route(parts.method.as_str(), parts.uri.path()) {
             Ok(matched) => matched,
-            // API Gateway cannot tell this from an unknown route, and answers 404.
             Err(allowed) if !allowed.is_empty() => {
-                let mut response = Problem::method_not_allowed().render(request_id);
-                if let Ok(allowed) = HeaderValue::from_str(&allowed.join(", ")) {
-                    response.headers_mut().insert(ALLOW, allowed);
-                }
-                return Ok(response);
+                return Ok(match &self.preflight {
+                    Some(fields) if parts.method == Method::OPTIONS => preflight(fields, &allowed),
+                    _ => self.method_not_allowed(&allowed, request_id),
+                });
             }
             Err(_) => return Err(Own::MissingAuthenticationToken),
         };
@@ -265,6 +265,23 @@ impl Gateway {
             Ok(Ok(response)) => response,
             Ok(Err(_)) | Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
         }
+    }
+
+    /// A path that has other methods, which API Gateway cannot tell from an unknown one: its answer is
+    /// 404. This one reads alike otherwise.
+    fn method_not_allowed(&self, allowed: &[&str], request_id: &str) -> Response {
+        let mut response = Problem::method_not_allowed().render(request_id);
+        if let Ok(allowed) = HeaderValue::from_str(&allowed.join(", ")) {
+            response.headers_mut().insert(ALLOW, allowed);
+        }
+        let own = self.own(Own::MissingAuthenticationToken, request_id, &Map::new());
+        for (name, value) in own.headers() {
+            response
+                .headers_mut()
+                .entry(name)
+                .or_insert_with(|| value.clone());
+        }
+        response
     }
 
     /// The route of a request, or the methods that its path has instead.
@@ -377,6 +394,24 @@ impl Gateway {
         let (a, b, c) = (&hex[..8], &hex[8..12], &hex[12..16]);
         format!("{a}-{b}-{c}-{}-{}", &hex[16..20], &hex[20..])
     }
+}
+
+/// The answer to a preflight of a path that has these methods. It asks for no key, and is counted
+/// nowhere.
+fn preflight(fields: &BTreeMap<&'static str, String>, methods: &[&str]) -> Response {
+    let mut response = Response::new(Body::from("{}\n"));
+    let methods = format!("'{},OPTIONS'", methods.join(","));
+    let allowed = [("access-control-allow-methods", &methods)];
+    let json = ("content-type", &"'application/json'".to_owned());
+    let fields = fields.iter().map(|(name, value)| (*name, value));
+    for (name, value) in fields.chain(allowed).chain([json]) {
+        let value = value_of(value, "", &Map::new()).map(HeaderValue::try_from);
+        if let Some(Ok(value)) = value {
+            let name = HeaderName::from_static(name);
+            response.headers_mut().insert(name, value);
+        }
+    }
+    response
 }
 
 enum Decision {

@@ -104,6 +104,9 @@ struct StackArgs {
     /// Second segment of new customer keys.
     #[arg(long, env = env::KEY_ENV.name, value_name = "ENV")]
     key_env: Option<String>,
+    /// The origin whose pages may call, or `*` for all.
+    #[arg(long, env = env::CORS_ORIGINS.name, value_name = "ORIGIN")]
+    cors_origins: Option<String>,
 }
 
 /// Why serving ended badly.
@@ -248,6 +251,7 @@ fn parameters(stack: StackArgs) -> Vec<(&'static str, String)> {
         ("Plans", stack.plans),
         ("KeyBrand", stack.key_brand),
         ("KeyEnv", stack.key_env),
+        ("CorsOrigins", stack.cors_origins),
     ];
     let given = given.into_iter();
     given

@@ -429,8 +429,10 @@ async fn store_admin_key(parts: &Parts, store: &Store, key: &ApiKey) -> Result<(
         created_at: parts.clock.now(),
         expires_at: None,
         revoked_at: None,
+        suspended_at: None,
         overrides: Overrides::default(),
         rotated_to: None,
+        hour_of: None,
     };
     let new = NewKey {
         secret: key,

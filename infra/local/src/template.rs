@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use tollgate_local_aws::Rule;
-use tollgate_local_aws::template::{InvalidTemplate, Stack};
+use tollgate_local_aws::template::{InvalidTemplate, Node, Stack};
 
 /// The parts of the template that the local product plays.
 #[derive(Debug)]
@@ -15,6 +15,9 @@ pub struct Template {
     pub routes: Vec<Route>,
     /// The gateway's own answers, by API Gateway's names for them.
     pub responses: BTreeMap<String, GatewayResponse>,
+    /// The header fields of the gateway's answer to a preflight, but for the methods, which are those
+    /// of the path: each a literal in single quotes. None, if there is no such answer.
+    pub preflight: Option<BTreeMap<&'static str, String>>,
     /// Which events the queue gets.
     pub rule: Rule,
     /// Most messages in a batch for the usage-writer.
@@ -75,7 +78,11 @@ impl Template {
         let responses = api.get("GatewayResponses").members().map(|(name, node)| {
             let headers = node.at("ResponseParameters.Headers").members();
             let headers = headers
-                .map(|(header, value)| Ok((header.to_owned(), value.text(header)?)))
+                .map(|(header, value)| {
+                    let value = stack.optional(value, header)?;
+                    Ok(value.map(|value| (header.to_owned(), value)))
+                })
+                .filter_map(Result::transpose)
                 .collect::<Result<_, InvalidTemplate>>()?;
             let status = node.get("StatusCode").0.as_u64();
             let response = GatewayResponse {
@@ -95,6 +102,7 @@ impl Template {
             stage: api.get("StageName").text("the stage's name")?,
             routes,
             responses,
+            preflight: preflight(stack, api.get("Cors"))?,
             rule: Rule::new(pattern)?,
             batch_size: usize::try_from(batch_size).unwrap_or(usize::MAX),
             batch_window_s: source
@@ -105,4 +113,26 @@ impl Template {
                 .number("the queue's visibility timeout")?,
         })
     }
+}
+
+/// SAM gives each path of an API with `Cors` an OPTIONS method, which API Gateway answers by itself
+/// (<https://docs.aws.amazon.com/serverless-application-model/latest/developerguide/sam-property-api-corsconfiguration.html>).
+fn preflight(
+    stack: &Stack,
+    cors: Node<'_>,
+) -> Result<Option<BTreeMap<&'static str, String>>, InvalidTemplate> {
+    const FIELDS: [(&str, &str); 3] = [
+        ("AllowOrigin", "access-control-allow-origin"),
+        ("AllowHeaders", "access-control-allow-headers"),
+        ("MaxAge", "access-control-max-age"),
+    ];
+    if cors.0.is_null() {
+        return Ok(None);
+    }
+    let fields = FIELDS.into_iter().map(|(property, header)| {
+        let value = stack.optional(cors.get(property), property)?;
+        Ok(value.map(|value| (header, value)))
+    });
+    let fields = fields.filter_map(Result::transpose);
+    fields.collect::<Result<_, _>>().map(Some)
 }

@@ -18,6 +18,8 @@ use serde_json::json;
 use support::calls::{self, entry};
 use support::{Target, assert_problem, send};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tollgate_local::client::{Answer, Client};
+use tollgate_local::product::Options;
 
 const NOW: &str = "2026-11-22T10:00:00Z";
 
@@ -566,6 +568,156 @@ async fn a_body_whose_chunks_cannot_be_read_is_a_bad_request() {
     }
 }
 
+/// Longer than the authorizer goes by what it has read of a key.
+const A_WHILE: i64 = 6;
+
+async fn patch(target: &Target, path: &str, enabled: bool) {
+    let body = json!({ "enabled": enabled });
+    let answer = target.admin.json(Method::PATCH, path, body).await.unwrap();
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+    target.set_clock(json!({ "advance_s": A_WHILE })).await;
+}
+
+#[tokio::test]
+async fn a_suspended_customer_is_refused_and_can_still_see_its_usage() {
+    let target = Target::at(NOW).await;
+    target.customer("acme", "pro").await;
+    let (client, key) = target.key(json!({ "customer_id": "acme" })).await;
+    let get = async |path: &str| client.get(path).await.unwrap();
+    let (ping, usage) = ("/api/secure/ping", "/api/usage/current");
+    assert_eq!(get(ping).await.status, StatusCode::OK);
+
+    patch(&target, "/admin/customers/acme", false).await;
+    let refused = get(ping).await;
+    let status = StatusCode::TOO_MANY_REQUESTS;
+    assert_problem(&refused, status, "customer-suspended");
+    // To wait does not help.
+    let waits = ["retry-after", "x-ratelimit-reset", "ratelimit"];
+    assert!(
+        waits
+            .iter()
+            .all(|name| refused.headers.get(*name).is_none())
+    );
+    assert_eq!(get(usage).await.status, StatusCode::OK);
+    patch(&target, "/admin/customers/acme", true).await;
+    assert_eq!(get(ping).await.status, StatusCode::OK);
+
+    let path = format!("/admin/api-keys/{}", key["id"].as_str().unwrap());
+    patch(&target, &path, false).await;
+    for path in [ping, usage] {
+        let status = StatusCode::UNAUTHORIZED;
+        assert_problem(&get(path).await, status, "unauthorized");
+    }
+    patch(&target, &path, true).await;
+    assert_eq!(get(ping).await.status, StatusCode::OK);
+    target.drain().await;
+    assert_eq!(get(usage).await.json()["metered"]["calls"], 3);
+}
+
+#[tokio::test]
+async fn a_customer_who_has_left_reaches_nothing_and_is_still_billed_by_id() {
+    let target = Target::at(NOW).await;
+    target.customer("acme", "pro").await;
+    let (client, _) = target.key(json!({ "customer_id": "acme" })).await;
+    client.get("/api/secure/ping").await.unwrap();
+    let erase = "/admin/customers/acme?dry_run=false";
+    let erased = send(&target.admin, Method::DELETE, erase).await;
+    assert_eq!(erased.status, StatusCode::OK, "{}", erased.text);
+    target.set_clock(json!({ "advance_s": A_WHILE })).await;
+    for path in ["/api/secure/ping", "/api/usage/current"] {
+        let refused = client.get(path).await.unwrap();
+        assert_problem(&refused, StatusCode::UNAUTHORIZED, "unauthorized");
+    }
+    target.drain().await;
+    let logged = target.admin.get("/admin/usage/events?customer_id=acme");
+    let logged = logged.await.unwrap().json();
+    assert_eq!(logged["data"].as_array().unwrap().len(), 1, "{logged}");
+}
+
+#[tokio::test]
+async fn a_rotation_does_not_begin_the_hour_anew() {
+    let target = Target::at(NOW).await;
+    target.customer("acme", "pro").await;
+    let limited = json!({ "customer_id": "acme", "overrides": { "requests_per_hour": 2 } });
+    let (old, key) = target.key(limited).await;
+    let ping = async |client: &Client| client.get("/api/secure/ping").await.unwrap().status;
+    assert_eq!(ping(&old).await, StatusCode::OK);
+    let path = format!("/admin/api-keys/{}/rotate", key["id"].as_str().unwrap());
+    let rotated = target.admin.post(&path, json!({})).await.unwrap().json();
+    let new = target.anyone.with_key(rotated["key"].as_str().unwrap());
+    assert_eq!(ping(&new).await, StatusCode::OK);
+    for client in [&old, &new] {
+        assert_eq!(ping(client).await, StatusCode::TOO_MANY_REQUESTS);
+    }
+}
+
+/// The CORS fields of an answer.
+fn cors_fields(answer: &Answer) -> Vec<(String, String)> {
+    let fields = answer.headers.iter();
+    let fields = fields.filter(|(name, _)| name.as_str().starts_with("access-control-"));
+    let mut fields: Vec<_> = fields
+        .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
+        .collect();
+    fields.sort();
+    fields
+}
+
+/// Without a key, with a good one, and as preflights: what a page of another origin calls.
+async fn answers_to_a_page(target: &Target) -> Vec<Answer> {
+    target.customer("acme", "free").await;
+    let limited = json!({ "customer_id": "acme", "overrides": { "requests_per_hour": 1 } });
+    let (client, _) = target.key(limited).await;
+    let mut answers = Vec::new();
+    for (client, method, path, status) in [
+        (&client, Method::GET, "/api/secure/ping", 200),
+        (&client, Method::GET, "/api/secure/ping", 429),
+        (&client, Method::GET, "/api/usage/current", 200),
+        (&client, Method::GET, "/admin/customers", 403),
+        (&client, Method::GET, "/nothing", 404),
+        (&client, Method::PUT, "/admin/customers", 405),
+        (&target.anyone, Method::GET, "/api/secure/ping", 401),
+    ] {
+        let answer = send(client, method, path).await;
+        assert_eq!(answer.status, status, "{path}: {}", answer.text);
+        answers.push(answer);
+    }
+    answers
+}
+
+#[tokio::test]
+async fn pages_of_the_origin_that_is_named_may_call() {
+    let options = Options {
+        parameters: vec![("CorsOrigins", "https://app.example".to_owned())],
+        ..Options::default()
+    };
+    let target = Target::of(options, NOW).await;
+    let preflight = send(&target.anyone, Method::OPTIONS, "/admin/customers").await;
+    assert_eq!(preflight.status, StatusCode::OK);
+    let fields = [
+        (
+            "allow-headers",
+            "Authorization, Content-Type, Idempotency-Key, X-Api-Key",
+        ),
+        ("allow-methods", "POST,GET,OPTIONS"),
+        ("allow-origin", "https://app.example"),
+        ("max-age", "600"),
+    ];
+    let named = |(name, value): (&str, &str)| (format!("access-control-{name}"), value.to_owned());
+    assert_eq!(cors_fields(&preflight), fields.map(named));
+    let nowhere = send(&target.anyone, Method::OPTIONS, "/nothing").await;
+    assert_eq!(nowhere.status, StatusCode::NOT_FOUND);
+
+    let exposed = "Retry-After, RateLimit, RateLimit-Policy, X-RateLimit-Limit, \
+                   X-RateLimit-Remaining, X-RateLimit-Reset";
+    let fields = [
+        ("allow-origin", "https://app.example"),
+        ("expose-headers", exposed),
+    ];
+    for answer in answers_to_a_page(&target).await {
+        assert_eq!(cors_fields(&answer), fields.map(named), "{}", answer.text);
+    }
+}
+
 #[tokio::test]
 async fn the_clock_takes_times_as_in_rfc_3339() {
     let target = Target::at(NOW).await;
@@ -574,5 +726,20 @@ async fn the_clock_takes_times_as_in_rfc_3339() {
         let answer = answer.await.unwrap();
         assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{}", answer.text);
         assert_eq!(answer.json()["field"], "now");
+    }
+}
+
+#[tokio::test]
+async fn pages_of_other_origins_may_not_call_unless_one_is_named() {
+    let target = Target::at(NOW).await;
+    let preflight = send(&target.anyone, Method::OPTIONS, "/admin/customers").await;
+    assert!(
+        preflight
+            .headers
+            .get("access-control-allow-origin")
+            .is_none()
+    );
+    for answer in answers_to_a_page(&target).await {
+        assert_eq!(cors_fields(&answer), [], "{}", answer.text);
     }
 }

@@ -8,7 +8,8 @@
 use std::fmt;
 
 use jiff::Timestamp;
-use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
 
 use crate::decision::{Decision, Standing, Window};
 use crate::id::{CustomerId, KeyId, PlanId};
@@ -36,20 +37,19 @@ pub mod name {
     pub const RATE_LIMIT: &str = "rateLimit";
     /// The value of the `RateLimit-Policy` header field.
     pub const RATE_LIMIT_POLICY: &str = "rateLimitPolicy";
-    /// Refusals only: `hour` or `month`.
+    /// Allowed calls only: the origin whose pages may read the answer, if the stack names any.
+    pub const CORS_ORIGIN: &str = "corsOrigin";
+    /// Denials by a limit only: `hour` or `month`.
     pub const WINDOW: &str = "window";
-    /// Refusals only: seconds to wait.
+    /// Denials that waiting ends only: seconds to wait.
     pub const RETRY_AFTER: &str = "retryAfter";
-    /// Refusals only: the instant to wait for.
-    pub const RESETS_AT: &str = "resetsAt";
-    /// Refusals only: RFC 9457 `type`.
-    pub const PROBLEM_TYPE: &str = "problemType";
-    /// Refusals only: RFC 9457 `title`.
-    pub const PROBLEM_TITLE: &str = "problemTitle";
-    /// Refusals only: RFC 9457 `detail`. Free of quotes, because the gateway puts it into JSON as
-    /// it is.
-    pub const PROBLEM_DETAIL: &str = "problemDetail";
+    /// Denials only: the members of the problem as JSON, each after a comma. The gateway puts it into
+    /// its body as it is; where nobody wrote it, nothing is there, and the body is JSON all the same.
+    pub const PROBLEM: &str = "problem";
 }
+
+/// The status of a denial. API Gateway has one for all of them, whatever the reason.
+pub const DENIED: u16 = 429;
 
 /// The header fields that tell a caller how it stands, each with the name in the context that
 /// holds its value. `X-RateLimit-*` speaks of the window closest to its limit and resets at a Unix
@@ -61,6 +61,20 @@ pub const LIMIT_HEADERS: [(&str, &str); 5] = [
     ("ratelimit", name::RATE_LIMIT),
     ("ratelimit-policy", name::RATE_LIMIT_POLICY),
 ];
+
+/// The header fields that a page of another origin may read of an answer.
+pub const CORS_EXPOSED: &str = "Retry-After, RateLimit, RateLimit-Policy, X-RateLimit-Limit, \
+                                X-RateLimit-Remaining, X-RateLimit-Reset";
+
+/// The header fields that let the pages of `origin` read an answer
+/// (<https://fetch.spec.whatwg.org/#http-responses>).
+#[must_use]
+pub fn cors_headers(origin: &str) -> [(&'static str, &str); 2] {
+    [
+        ("access-control-allow-origin", origin),
+        ("access-control-expose-headers", CORS_EXPOSED),
+    ]
+}
 
 /// The holder of the key that a call was made with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,45 +147,83 @@ fn role_text(role: Role) -> &'static str {
     }
 }
 
+/// A decision on a call with a good key.
+#[derive(Debug, Clone, Copy)]
+pub enum Access {
+    /// Allowed, and counted towards no limit.
+    Uncounted,
+    /// Decided by the limits, at that instant.
+    Counted(Timestamp, Decision),
+    /// Denied whatever the limits say.
+    Denied(Denial),
+}
+
+impl Access {
+    /// Whether the call goes on.
+    #[must_use]
+    pub fn is_allowed(&self) -> bool {
+        match self {
+            Access::Uncounted | Access::Counted(_, Decision::Admit { .. }) => true,
+            Access::Counted(_, Decision::Refuse { .. }) | Access::Denied(_) => false,
+        }
+    }
+}
+
+/// A reason other than a limit to deny the calls of a customer, which waiting alone does not end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Denial {
+    /// The customer is suspended.
+    CustomerSuspended,
+    /// The customer, or its plan, does not exist.
+    NoPlan,
+}
+
 /// What the authorizer tells of a call. It is written as the flat map of texts that the gateway hands
 /// on, straight from what it is made of.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
+    /// What the key may be used for.
+    pub role: Role,
     /// Whose key it is, and on which plan they are; none for admins.
     pub customer: Option<(&'a CustomerId, &'a PlanId)>,
     /// The key.
     pub key_id: &'a KeyId,
     /// Its visible part.
     pub key_prefix: &'a KeyPrefix,
-    /// When and how the call was decided, if it counts towards limits.
-    pub decided: Option<(Timestamp, Decision)>,
+    /// The decision.
+    pub access: Access,
+    /// The origin whose pages may read the answers of functions.
+    pub cors_origin: Option<&'a str>,
 }
 
 impl Serialize for Context<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        match self.customer {
-            Some((id, plan)) => {
-                map.serialize_entry(name::ROLE, role_text(Role::Customer))?;
-                map.serialize_entry(name::CUSTOMER_ID, id.as_str())?;
-                map.serialize_entry(name::PLAN, plan.as_str())?;
-            }
-            None => map.serialize_entry(name::ROLE, role_text(Role::Admin))?,
+        map.serialize_entry(name::ROLE, role_text(self.role))?;
+        if let Some((id, plan)) = self.customer {
+            map.serialize_entry(name::CUSTOMER_ID, id.as_str())?;
+            map.serialize_entry(name::PLAN, plan.as_str())?;
         }
         map.serialize_entry(name::KEY_ID, self.key_id.as_str())?;
         map.serialize_entry(name::KEY_PREFIX, self.key_prefix.as_str())?;
-        match self.decided {
-            None => {}
-            Some((now, Decision::Admit { hour, month })) => {
+        if let Some(origin) = self.cors_origin.filter(|_| self.access.is_allowed()) {
+            map.serialize_entry(name::CORS_ORIGIN, origin)?;
+        }
+        match self.access {
+            Access::Uncounted => {}
+            Access::Counted(now, Decision::Admit { hour, month }) => {
                 let closest = match month {
                     Some(month) if month.remaining < hour.remaining => month,
                     _ => hour,
                 };
                 serialize_limits(&mut map, now, closest, &[Some(hour), month])?;
             }
-            Some((now, Decision::Refuse { by, also })) => {
+            Access::Counted(now, Decision::Refuse { by, also }) => {
                 serialize_limits(&mut map, now, by, &[also, Some(by)])?;
                 serialize_refusal(&mut map, now, by, also)?;
+            }
+            Access::Denied(denial) => {
+                map.serialize_entry(name::PROBLEM, &Text(Problem::of(denial)))?;
             }
         }
         map.end()
@@ -230,7 +282,7 @@ fn serialize_refusal<M: SerializeMap>(
     also: Option<Standing>,
 ) -> Result<(), M::Error> {
     let window = by.window.as_str();
-    let (problem, title) = match by.window {
+    let (slug, title) = match by.window {
         Window::Hour => ("rate-limited", "Too many calls in this hour"),
         Window::Month => ("quota-exceeded", "The month's calls are used up"),
     };
@@ -243,12 +295,83 @@ fn serialize_refusal<M: SerializeMap>(
         let window = window.as_str();
         detail += &format!(" So is the limit of {limit} calls in a UTC {window}.");
     }
+    let retry_after_s = by.resets_in_s(now);
+    let limit = LimitMembers {
+        window,
+        limit: by.limit,
+        remaining: by.remaining,
+        resets_at: &resets_at,
+        retry_after_s,
+    };
+    let problem = Problem::new(slug, title, &detail, Some(limit));
     map.serialize_entry(name::WINDOW, window)?;
-    map.serialize_entry(name::RETRY_AFTER, &Text(by.resets_in_s(now)))?;
-    map.serialize_entry(name::RESETS_AT, &resets_at)?;
-    map.serialize_entry(name::PROBLEM_TYPE, &problem_type(problem))?;
-    map.serialize_entry(name::PROBLEM_TITLE, title)?;
-    map.serialize_entry(name::PROBLEM_DETAIL, &detail)
+    map.serialize_entry(name::RETRY_AFTER, &Text(retry_after_s))?;
+    map.serialize_entry(name::PROBLEM, &Text(problem))
+}
+
+/// The members of the problem that a denied caller is answered with, but for the request's id, which
+/// the gateway knows.
+#[derive(Serialize)]
+struct Problem<'a> {
+    r#type: String,
+    title: &'static str,
+    status: u16,
+    detail: &'a str,
+    #[serde(flatten)]
+    limit: Option<LimitMembers<'a>>,
+}
+
+#[derive(Serialize)]
+struct LimitMembers<'a> {
+    window: &'static str,
+    limit: u64,
+    remaining: u64,
+    resets_at: &'a str,
+    retry_after_s: u64,
+}
+
+impl<'a> Problem<'a> {
+    fn new(
+        slug: &str,
+        title: &'static str,
+        detail: &'a str,
+        limit: Option<LimitMembers<'a>>,
+    ) -> Self {
+        Self {
+            r#type: problem_type(slug),
+            title,
+            status: DENIED,
+            detail,
+            limit,
+        }
+    }
+
+    fn of(denial: Denial) -> Self {
+        let (slug, title, detail) = match denial {
+            Denial::CustomerSuspended => (
+                "customer-suspended",
+                "Customer suspended",
+                "Calls of this customer are refused until it is enabled again. Usage can still be \
+                 read.",
+            ),
+            Denial::NoPlan => (
+                "no-plan",
+                "Plan not available",
+                "The plan of this customer does not exist, so that no limits are known. It is the \
+                 operator of this API who can change that.",
+            ),
+        };
+        Self::new(slug, title, detail, None)
+    }
+}
+
+/// Displays the members as JSON, each after a comma.
+impl fmt::Display for Problem<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let object = serde_json::to_string(self).map_err(|_| fmt::Error)?;
+        let members = object.strip_prefix('{').and_then(|it| it.strip_suffix('}'));
+        write!(f, ",{}", members.ok_or(fmt::Error)?)
+    }
 }
 
 /// The RFC 9457 `type` of a problem, all of which `docs/problems.md` lists.
@@ -259,7 +382,7 @@ pub fn problem_type(slug: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -282,16 +405,29 @@ mod tests {
     }
 
     /// The context of a call of a customer's or, without one, of an admin's, as the gateway gets it.
-    fn context(customer: Option<&str>, decided: Option<Decision>) -> Value {
+    fn context(customer: Option<&str>, access: Access) -> Value {
+        let role = customer.map_or(Role::Admin, |_| Role::Customer);
         let customer: Option<CustomerId> = customer.map(|id| id.parse().unwrap());
         let plan = "pro".parse().unwrap();
         let context = Context {
+            role,
             customer: customer.as_ref().map(|id| (id, &plan)),
             key_id: &"key_1".parse().unwrap(),
             key_prefix: &"tg_live_AbCd1234".parse().unwrap(),
-            decided: decided.map(|decision| (now(), decision)),
+            access,
+            cors_origin: Some("https://app.example"),
         };
         serde_json::to_value(context).unwrap()
+    }
+
+    fn counted(decision: Decision) -> Access {
+        Access::Counted(now(), decision)
+    }
+
+    /// The problem of a context, as the gateway's template makes it.
+    fn problem(context: &Value) -> Value {
+        let members = context["problem"].as_str().unwrap();
+        serde_json::from_str(&format!(r#"{{"request_id":"r-1"{members}}}"#)).unwrap()
     }
 
     #[test]
@@ -301,7 +437,7 @@ mod tests {
             plan: "pro".parse().unwrap(),
         };
         for (customer, identity) in [(Some("acme"), identity), (None, Identity::Admin)] {
-            let context = context(customer, None);
+            let context = context(customer, Access::Uncounted);
             let caller = Caller {
                 identity,
                 key_id: "key_1".parse().unwrap(),
@@ -325,9 +461,9 @@ mod tests {
     fn a_context_is_a_flat_map_of_texts() {
         let by = standing(Window::Month, 1_000, 0);
         let also = None;
-        let context = context(Some("acme"), Some(Decision::Refuse { by, also }));
+        let context = context(Some("acme"), counted(Decision::Refuse { by, also }));
         let values = context.as_object().unwrap().values();
-        assert_eq!(values.clone().count(), 16);
+        assert_eq!(values.clone().count(), 13);
         assert!(values.clone().all(Value::is_string), "{context}");
     }
 
@@ -337,7 +473,7 @@ mod tests {
             hour: standing(Window::Hour, 100, 97),
             month: Some(standing(Window::Month, 1_000, 3)),
         };
-        let context = context(Some("acme"), Some(decision));
+        let context = context(Some("acme"), counted(decision));
         assert_eq!(context["rateLimitLimit"], "1000");
         assert_eq!(context["rateLimitRemaining"], "3");
         assert_eq!(context["rateLimitReset"], "1796083200");
@@ -355,22 +491,54 @@ mod tests {
     fn a_refusal_says_which_limit_and_until_when() {
         let by = standing(Window::Hour, 100, 0);
         let also = None;
-        let context = context(Some("acme"), Some(Decision::Refuse { by, also }));
+        let context = context(Some("acme"), counted(Decision::Refuse { by, also }));
         assert_eq!(context["retryAfter"], "1200");
         assert_eq!(context["window"], "hour");
-        assert_eq!(context["problemType"], "urn:tollgate:problem:rate-limited");
-        assert_eq!(
-            context["problemDetail"],
-            "The limit of 100 calls in a UTC hour is reached; \
-             the count starts again at 2026-11-22T11:00:00Z."
-        );
+        let expected = json!({
+            "type": "urn:tollgate:problem:rate-limited",
+            "title": "Too many calls in this hour",
+            "status": 429,
+            "detail": "The limit of 100 calls in a UTC hour is reached; \
+                       the count starts again at 2026-11-22T11:00:00Z.",
+            "window": "hour",
+            "limit": 100,
+            "remaining": 0,
+            "resets_at": "2026-11-22T11:00:00Z",
+            "retry_after_s": 1_200,
+            "request_id": "r-1",
+        });
+        assert_eq!(problem(&context), expected);
+    }
+
+    /// Without a wait: it would not help.
+    #[test]
+    fn a_denial_says_why_and_names_no_wait() {
+        for (denial, slug) in [
+            (Denial::CustomerSuspended, "customer-suspended"),
+            (Denial::NoPlan, "no-plan"),
+        ] {
+            let context = context(Some("acme"), Access::Denied(denial));
+            assert!(context.get("retryAfter").is_none(), "{context}");
+            let problem = problem(&context);
+            assert_eq!(problem["type"], format!("urn:tollgate:problem:{slug}"));
+            assert_eq!(problem["status"], 429);
+            assert!(problem.get("limit").is_none(), "{problem}");
+        }
+    }
+
+    #[test]
+    fn functions_are_told_of_the_origin_that_may_read_their_answers() {
+        let allowed = context(None, Access::Uncounted);
+        assert_eq!(allowed["corsOrigin"], "https://app.example");
+        let denied = context(Some("acme"), Access::Denied(Denial::NoPlan));
+        assert!(denied.get("corsOrigin").is_none(), "{denied}");
     }
 
     #[test]
     fn a_refusal_by_both_limits_says_when_a_call_can_pass_again() {
         let by = standing(Window::Month, 1_000, 0);
         let also = Some(standing(Window::Hour, 100, 0));
-        let context = context(Some("acme"), Some(Decision::Refuse { by, also }));
+        let context = context(Some("acme"), counted(Decision::Refuse { by, also }));
         assert_eq!(context["retryAfter"], "739200");
         assert_eq!(context["window"], "month");
         assert_eq!(
@@ -378,7 +546,7 @@ mod tests {
             r#""hour";r=0;t=1200, "month";r=0;t=739200"#
         );
         assert_eq!(
-            context["problemDetail"],
+            problem(&context)["detail"],
             "The limit of 1000 calls in a UTC month is reached; \
              the count starts again at 2026-12-01T00:00:00Z. \
              So is the limit of 100 calls in a UTC hour."

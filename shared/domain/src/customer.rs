@@ -1,4 +1,7 @@
 //! Customers: who pays.
+//!
+//! A customer's id is a pseudonym by contract: it stands in usage, log and ledger for good, and must
+//! not say who somebody is. The name and the e-mail address do, and are what an erasure removes.
 
 use jiff::Timestamp;
 
@@ -17,4 +20,8 @@ pub struct Customer {
     pub plan: PlanId,
     /// When the customer was first known.
     pub created_at: Timestamp,
+    /// Since when the customer has been suspended.
+    pub suspended_at: Option<Timestamp>,
+    /// When the customer left: who it was is no longer known.
+    pub erased_at: Option<Timestamp>,
 }

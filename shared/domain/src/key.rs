@@ -286,10 +286,14 @@ pub struct KeyRecord {
     pub expires_at: Option<Timestamp>,
     /// Since when it has been revoked.
     pub revoked_at: Option<Timestamp>,
+    /// Since when it has been suspended, which, unlike a revocation, can be undone.
+    pub suspended_at: Option<Timestamp>,
     /// Limits that replace the plan's.
     pub overrides: Overrides,
     /// The key that a rotation made to take this one's place.
     pub rotated_to: Option<KeyId>,
+    /// The key in whose hours its calls count, if not in its own: the first of a chain of rotations.
+    pub hour_of: Option<KeyId>,
 }
 
 /// On whose behalf a key acts.
@@ -327,6 +331,8 @@ impl Owner {
 pub enum KeyStatus {
     /// It works.
     Active,
+    /// It is suspended, until it is enabled again or ends.
+    Suspended,
     /// Its expiry has passed.
     Expired,
     /// It was revoked; this outweighs an expiry.
@@ -341,9 +347,18 @@ impl KeyRecord {
             KeyStatus::Revoked
         } else if self.expires_at.is_some_and(|at| at <= now) {
             KeyStatus::Expired
+        } else if self.suspended_at.is_some() {
+            KeyStatus::Suspended
         } else {
             KeyStatus::Active
         }
+    }
+
+    /// The key whose hourly counter counts its calls. Those of a key and of its successors share
+    /// one, so that a rotation does not begin the hour anew.
+    #[must_use]
+    pub fn hour_key(&self) -> &KeyId {
+        self.hour_of.as_ref().unwrap_or(&self.id)
     }
 }
 

@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue, Request, Response};
 use http_body::Body;
 use lambda_http::request::RequestContext;
 use serde_json::Value;
-use tollgate_domain::caller::{Caller, Identity, LIMIT_HEADERS};
+use tollgate_domain::caller::{Caller, Identity, LIMIT_HEADERS, cors_headers, name};
 use tollgate_domain::llm::LlmPrices;
 use tollgate_domain::usage::{MAX_ENDPOINT, UsageRecord};
 use tower::{Layer, Service};
@@ -74,7 +74,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let headers = limit_headers(&request);
+        let headers = headers_for_caller(&request);
         let mut call = self.layer.begin(&mut request);
         let answer = self.inner.call(request);
         Box::pin(async move {
@@ -165,17 +165,20 @@ fn gateway_context<B>(
     }
 }
 
-/// The limits that the authorizer found, as header fields: the gateway cannot add them to an answer
-/// that it passes through.
-fn limit_headers<B>(request: &Request<B>) -> Vec<(HeaderName, HeaderValue)> {
+/// What the authorizer tells of limits, and of whose pages may read the answer, as header fields: the
+/// gateway cannot add them to an answer that it passes through.
+fn headers_for_caller<B>(request: &Request<B>) -> Vec<(HeaderName, HeaderValue)> {
     let Some(context) = gateway_context(request) else {
         return Vec::new();
     };
-    let fields = &context.authorizer.fields;
-    LIMIT_HEADERS
+    let field = |name: &str| context.authorizer.fields.get(name)?.as_str();
+    let limits = LIMIT_HEADERS
         .iter()
-        .filter_map(|(header, name)| {
-            let value = fields.get(*name)?.as_str()?;
+        .filter_map(|(header, name)| Some((*header, field(name)?)));
+    let cors = field(name::CORS_ORIGIN).map(cors_headers);
+    limits
+        .chain(cors.into_iter().flatten())
+        .filter_map(|(header, value)| {
             Some((
                 HeaderName::from_static(header),
                 HeaderValue::from_str(value).ok()?,

@@ -529,3 +529,20 @@ async fn what_the_authorizer_did_not_say_has_no_header() {
     }
     assert!(answer.headers().get("ratelimit").is_some());
 }
+
+#[tokio::test]
+async fn an_answer_says_whose_pages_may_read_it() {
+    let at = Fixture::at(NOW);
+    let layer = metering(&at).layer();
+    for origin in [Value::Null, json!("https://app.example")] {
+        let service = service_fn(async |_: Request| Ok::<_, Infallible>(answer(200)));
+        let mut event = event();
+        event.0["requestContext"]["authorizer"]["corsOrigin"] = origin.clone();
+        let answer = layer.layer(service).oneshot(event.request()).await;
+        let answer = answer.unwrap();
+        let header = |name| answer.headers().get(name).map(|it| it.to_str().unwrap());
+        assert_eq!(header("access-control-allow-origin"), origin.as_str());
+        let exposed = header("access-control-expose-headers");
+        assert_eq!(exposed.is_some(), origin.is_string());
+    }
+}

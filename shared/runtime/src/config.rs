@@ -1,5 +1,6 @@
 //! Configuration that several functions read, parsed and checked.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tollgate_domain::key::{InvalidKeyFormat, KeyFormat};
@@ -22,6 +23,9 @@ pub enum InvalidConfig {
     /// The time of stale keys is no number of seconds, or too long.
     #[error("{} is not a whole number from 0 to {MAX_STALE_KEY_S}", env::STALE_KEY.name)]
     StaleKey,
+    /// There is another text, or several origins.
+    #[error("{} is neither empty, nor *, nor one origin", env::CORS_ORIGINS.name)]
+    CorsOrigins,
     /// The levels cannot be read.
     #[error("{} is not a list of levels", env::LOG.name)]
     Log(#[from] tracing_subscriber::filter::ParseError),
@@ -90,6 +94,25 @@ pub fn uncounted_routes(env: &Env) -> Result<Vec<String>, InvalidConfig> {
     Ok(routes.map(str::to_owned).collect())
 }
 
+/// The origin whose pages may read answers, or `*` for all.
+///
+/// # Errors
+/// When the variable is not set, or is no origin.
+pub fn cors_origin(env: &Env) -> Result<Option<Arc<str>>, InvalidConfig> {
+    let origin = env.get(env::CORS_ORIGINS)?;
+    // As a browser writes it (RFC 6454, section 6.1): a scheme and a host, and no path.
+    let is_origin = |origin: &str| {
+        let host = origin.split_once("://").map(|(_, host)| host);
+        let is_host = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.:[]".contains(c);
+        host.is_some_and(|host| !host.is_empty() && host.chars().all(is_host))
+    };
+    match origin {
+        "" => Ok(None),
+        origin if origin == "*" || is_origin(origin) => Ok(Some(origin.into())),
+        _ => Err(InvalidConfig::CorsOrigins),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,5 +145,25 @@ mod tests {
         check("3600", Some(3_600));
         check("3601", None);
         check("", None);
+    }
+
+    #[test]
+    fn pages_of_one_origin_of_all_or_of_none_may_read() {
+        let check = |text: &str, expected: Option<Option<&str>>| {
+            let env = Env::of([(env::CORS_ORIGINS.name.to_owned(), text.to_owned())]);
+            let found = cors_origin(&env).ok();
+            let expected = expected.map(|origin| origin.map(Arc::from));
+            assert_eq!(found, expected, "{text}");
+        };
+        check("", Some(None));
+        check("*", Some(Some("*")));
+        check("https://app.example", Some(Some("https://app.example")));
+        check("http://localhost:3000", Some(Some("http://localhost:3000")));
+        check("https://app.example/", None);
+        check("https://a.example, https://b.example", None);
+        check("https://App.example", None);
+        check("app.example", None);
+        check("https://", None);
+        check("null", None);
     }
 }

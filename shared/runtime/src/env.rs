@@ -66,6 +66,13 @@ pub const UNCOUNTED_ROUTES: Var = Var {
           no limit: what a customer must reach when out of quota, and the admin API.",
 };
 
+/// Which pages of other origins may call.
+pub const CORS_ORIGINS: Var = Var {
+    name: "TOLLGATE_CORS_ORIGINS",
+    doc: "The origin whose pages may read answers, such as `https://app.example`; `*` for all, or empty \
+          for none.",
+};
+
 /// Part of the source of the usage that a function emits.
 pub const FUNCTION_NAME: Var = Var {
     name: "AWS_LAMBDA_FUNCTION_NAME",
@@ -126,6 +133,7 @@ pub const OF_TEMPLATE: &[Var] = &[
     KEY_CACHE,
     STALE_KEY,
     UNCOUNTED_ROUTES,
+    CORS_ORIGINS,
 ];
 
 /// Those that Lambda sets.

@@ -81,8 +81,9 @@ pub const DECISIONS: Metric = Metric {
     ..count(
         "Decisions",
         "Calls decided by the authorizer. `allowed`: `within_limits`, `uncounted`, `store_down`; \
-         `limited`: `hour`, `month`; `unauthorized`: `missing_key`, `malformed_key`, `unknown_key`, \
-         `expired_key`, `revoked_key`; `unavailable`: `store_down`, `no_plan`.",
+         `limited`: `hour`, `month`; `denied`: `customer_suspended`; `unauthorized`: `missing_key`, \
+         `malformed_key`, `unknown_key`, `expired_key`, `revoked_key`, `suspended_key`; \
+         `unavailable`: `store_down`, `no_plan`.",
     )
 };
 /// What limits are held against, and usage is held against in turn.

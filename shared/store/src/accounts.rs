@@ -20,7 +20,7 @@ use crate::{Store, item};
 /// How long a creating request can be repeated under its idempotency key.
 const IDEMPOTENCY_KEPT: SignedDuration = SignedDuration::from_hours(24);
 
-const KEYS: &str = "keys";
+pub(crate) const KEYS: &str = "keys";
 const CUSTOMERS: &str = "customers";
 
 /// Names a key in a URL: by its id or by its visible prefix.
@@ -72,7 +72,7 @@ pub enum Created<T> {
     Replayed(T),
     /// The idempotency key was used for another request.
     KeyReused,
-    /// The customer it was for does not exist.
+    /// The customer it was for does not exist, or has left.
     NoCustomer,
     /// One that is named the same exists.
     Taken,
@@ -87,8 +87,10 @@ pub enum Rotated {
     Replayed(Box<KeyRecord>),
     /// The idempotency key was used for another request.
     KeyReused,
-    /// The old key was revoked, rotated or given another expiry since it was read.
+    /// The old key was revoked, suspended, rotated or given another expiry since it was read.
     Changed,
+    /// The customer whose key it is does not exist, or has left.
+    NoCustomer,
     /// The successor's name is taken; another must be drawn.
     Taken,
 }
@@ -104,6 +106,8 @@ pub struct KeyChange {
     pub requests_per_hour: Option<Option<u64>>,
     /// Its own monthly quota.
     pub monthly_quota: Option<Option<u64>>,
+    /// Since when it is suspended. One that is suspended already stays so since then.
+    pub suspended_at: Option<Option<Timestamp>>,
 }
 
 /// A change to a customer. Outer `None`: leave it; inner `None`: remove it.
@@ -115,6 +119,19 @@ pub struct CustomerChange {
     pub email: Option<Option<String>>,
     /// Plan.
     pub plan: Option<PlanId>,
+    /// Since when it is suspended. One that is suspended already stays so since then.
+    pub suspended_at: Option<Option<Timestamp>>,
+}
+
+/// What became of a change to a customer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CustomerUpdated {
+    /// Made; this is the result.
+    Done(Customer),
+    /// There is no such customer.
+    Unknown,
+    /// It has been erased, and stays as it is.
+    Erased,
 }
 
 /// What became of a change to a key.
@@ -154,8 +171,15 @@ pub(crate) fn alias_pk(key: &KeyRef) -> String {
     }
 }
 
-fn customer_pk(id: &CustomerId) -> String {
+pub(crate) fn customer_pk(id: &CustomerId) -> String {
     format!("CUSTOMER#{id}")
+}
+
+/// Refuses a key for a customer who does not exist, and could not be billed, or who has left, and whose
+/// keys an erasure may be going through.
+fn customer_stays(customer: &CustomerId) -> Action {
+    Action::check(ACCOUNTS, item::key(customer_pk(customer)))
+        .when("attribute_exists(pk) AND attribute_not_exists(erased_at)")
 }
 
 fn put_if_absent(item: Item) -> Action {
@@ -225,6 +249,9 @@ fn key_items(key: &NewKey<'_>) -> [Item; 3] {
     if let Some(quota) = record.overrides.monthly_quota {
         item.insert("monthly_quota".into(), n(quota));
     }
+    if let Some(first) = &record.hour_of {
+        item.insert("hour_of".into(), s(first.as_str()));
+    }
     let order = format!(
         "{}#{:.3}#{}",
         customer.map_or("", CustomerId::as_str),
@@ -258,11 +285,13 @@ pub(crate) fn read_key(item: &Item) -> Result<KeyRecord, StoreError> {
         created_at: item.parsed("created_at")?,
         expires_at: item.opt_parsed("expires_at")?,
         revoked_at: item.opt_parsed("revoked_at")?,
+        suspended_at: item.opt_parsed("suspended_at")?,
         overrides: Overrides {
             requests_per_hour: item.opt_number("requests_per_hour")?,
             monthly_quota: item.opt_number("monthly_quota")?,
         },
         rotated_to: item.opt_parsed("rotated_to")?,
+        hour_of: item.opt_parsed("hour_of")?,
     })
 }
 
@@ -280,7 +309,7 @@ fn customer_item(customer: &Customer) -> Item {
     item
 }
 
-fn read_customer(item: &Item) -> Result<Customer, StoreError> {
+pub(crate) fn read_customer(item: &Item) -> Result<Customer, StoreError> {
     let item = Reader::new("customer", item);
     Ok(Customer {
         id: item.parsed("id")?,
@@ -288,6 +317,8 @@ fn read_customer(item: &Item) -> Result<Customer, StoreError> {
         email: item.opt_text("email")?.map(str::to_owned),
         plan: item.parsed("plan")?,
         created_at: item.parsed("created_at")?,
+        suspended_at: item.opt_parsed("suspended_at")?,
+        erased_at: item.opt_parsed("erased_at")?,
     })
 }
 
@@ -302,11 +333,21 @@ struct Changes {
 
 impl Changes {
     fn apply(&mut self, attribute: &str, value: Option<AttributeValue>) {
+        self.apply_as(attribute, value, format!(":{attribute}"));
+    }
+
+    /// The same for an instant since which something holds: the first one on record stays.
+    fn apply_since(&mut self, attribute: &str, since: Option<Timestamp>) {
+        let first = format!("if_not_exists(#{attribute}, :{attribute})");
+        self.apply_as(attribute, since.map(t), first);
+    }
+
+    fn apply_as(&mut self, attribute: &str, value: Option<AttributeValue>, set_to: String) {
         self.names
             .insert(format!("#{attribute}"), attribute.to_owned());
         match value {
             Some(value) => {
-                self.set.push(format!("#{attribute} = :{attribute}"));
+                self.set.push(format!("#{attribute} = {set_to}"));
                 self.values.insert(format!(":{attribute}"), value);
             }
             None => self.remove.push(format!("#{attribute}")),
@@ -442,11 +483,7 @@ impl Store {
     ) -> Result<Created<KeyRecord>, StoreError> {
         let made = key.record.id.as_str();
         let mut actions: Vec<Action> = key_items(key).into_iter().map(put_if_absent).collect();
-        if let Some(customer) = key.record.owner.customer() {
-            // A key always belongs to someone who can be billed.
-            let check = Action::check(ACCOUNTS, item::key(customer_pk(customer)));
-            actions.push(check.when("attribute_exists(pk)"));
-        }
+        actions.extend(key.record.owner.customer().map(customer_stays));
         actions.extend(idempotency.map(|request| request.put(made, self.clock.now())));
         let refusals = match self.transact("creating a key", actions).await? {
             Transacted::Done => return Ok(Created::New),
@@ -506,22 +543,25 @@ impl Store {
         )
         .value(":successor", s(made))
         .value(":ends", t(old_ends_at));
-        // Not revoked: a revoked key has no successor. Not rotated: it has one at most. The expiry
-        // is the one that `old_ends_at` was computed from, so that it never moves later.
+        // Not revoked: a revoked key has no successor. Not suspended: a successor would work. Not
+        // rotated: it has one at most. The expiry is the one that `old_ends_at` was computed from,
+        // so that it never moves later.
         let update = match old.expires_at {
             None => update.when(
                 "attribute_exists(pk) AND attribute_not_exists(revoked_at) \
-                 AND attribute_not_exists(rotated_to) AND attribute_not_exists(expires_at)",
+                 AND attribute_not_exists(suspended_at) AND attribute_not_exists(rotated_to) \
+                 AND attribute_not_exists(expires_at)",
             ),
             Some(seen) => update
                 .when(
-                    "attribute_not_exists(revoked_at) AND attribute_not_exists(rotated_to) \
-                     AND expires_at = :seen",
+                    "attribute_not_exists(revoked_at) AND attribute_not_exists(suspended_at) \
+                     AND attribute_not_exists(rotated_to) AND expires_at = :seen",
                 )
                 .value(":seen", t(seen)),
         };
         let mut actions = vec![update];
         actions.extend(key_items(successor).into_iter().map(put_if_absent));
+        actions.extend(old.owner.customer().map(customer_stays));
         actions.extend(idempotency.map(|request| request.put(made, self.clock.now())));
         let refusals = match self.transact("rotating a key", actions).await? {
             Transacted::Done => return Ok(Rotated::New),
@@ -539,7 +579,12 @@ impl Store {
             }
         }
         if !refusals[0].is_condition() {
-            return Ok(Rotated::Taken);
+            let is_gone = old.owner.customer().is_some() && refusals[4].is_condition();
+            return Ok(if is_gone {
+                Rotated::NoCustomer
+            } else {
+                Rotated::Taken
+            });
         }
         match refusals[0].item().map(read_key).transpose()? {
             // This very call: its first try took effect.
@@ -607,6 +652,9 @@ impl Store {
         }
         if let Some(quota) = change.monthly_quota {
             changes.apply("monthly_quota", quota.map(n));
+        }
+        if let Some(suspended_at) = change.suspended_at {
+            changes.apply_since("suspended_at", suspended_at);
         }
         // Exists: an update must not make half a key. Not revoked: what is over stays as it was.
         let mut condition = "attribute_exists(pk) AND attribute_not_exists(revoked_at)".to_owned();
@@ -703,7 +751,7 @@ impl Store {
         item.as_ref().map(read_customer).transpose()
     }
 
-    /// Changes the customer of that id, and returns the result; `None` if there is none.
+    /// Changes the customer of that id.
     ///
     /// # Errors
     /// When the store does not answer; the change may then have been made.
@@ -711,7 +759,7 @@ impl Store {
         &self,
         id: &CustomerId,
         change: &CustomerChange,
-    ) -> Result<Option<Customer>, StoreError> {
+    ) -> Result<CustomerUpdated, StoreError> {
         let mut changes = Changes::default();
         if let Some(name) = &change.name {
             changes.apply("name", Some(s(name)));
@@ -722,14 +770,19 @@ impl Store {
         if let Some(plan) = &change.plan {
             changes.apply("plan", Some(s(plan.as_str())));
         }
-        // Exists: an update must not make half a customer.
-        let condition = "attribute_exists(pk)".to_owned();
+        if let Some(suspended_at) = change.suspended_at {
+            changes.apply_since("suspended_at", suspended_at);
+        }
+        // Exists: an update must not make half a customer. Not erased: nothing is known of one that
+        // has left, and it does not come back.
+        let condition = "attribute_exists(pk) AND attribute_not_exists(erased_at)".to_owned();
         match self
             .change_account(customer_pk(id), changes, condition)
             .await?
         {
-            Ok(item) => read_customer(&item).map(Some),
-            Err(_) => Ok(None),
+            Ok(item) => Ok(CustomerUpdated::Done(read_customer(&item)?)),
+            Err(None) => Ok(CustomerUpdated::Unknown),
+            Err(Some(_)) => Ok(CustomerUpdated::Erased),
         }
     }
 
@@ -761,7 +814,7 @@ impl Store {
             .await
     }
 
-    async fn list<T>(
+    pub(crate) async fn list<T>(
         &self,
         listing: &str,
         prefix: Option<String>,

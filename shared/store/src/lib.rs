@@ -10,6 +10,7 @@ mod billing;
 mod body;
 mod canonical;
 mod counters;
+mod erasure;
 mod error;
 mod item;
 mod log;
@@ -24,12 +25,14 @@ mod transaction;
 mod usage;
 
 pub use accounts::{
-    Created, CustomerChange, Idempotency, KeyChange, KeyRef, NewKey, Page, Rotated, Updated,
+    Created, CustomerChange, CustomerUpdated, Idempotency, KeyChange, KeyRef, NewKey, Page,
+    Rotated, Updated,
 };
 pub use adjustments::CountedAdjustment;
 pub use billing::{LedgerEntry, Recorded};
 pub use canonical::is_same_event;
 pub use counters::{Calls, LeaseShare, ReserveOutcome, Units};
+pub use erasure::{CONTENTS, Contents, Erasure, Personal};
 pub use error::StoreError;
 pub use log::Logged;
 pub use quarantine::{

@@ -1,5 +1,7 @@
 //! What the two ledgers of a day's calls say, and where they differ.
 
+use std::collections::BTreeSet;
+
 use jiff::{SignedDuration, Timestamp};
 use tollgate_domain::id::{CustomerId, KeyId};
 use tollgate_domain::reconciliation::Comparison;
@@ -47,11 +49,17 @@ fn read_comparison(item: &Reader<'_>) -> Result<Comparison, StoreError> {
 
 impl Store {
     /// The calls that were let in with these keys in a day, as far as the instances that let them in
-    /// have said: all of them, an hour or so after its end. Known for two days.
+    /// have said: all of them, an hour or so after its end. Known for two days. The keys are those
+    /// in whose hours calls count ([`hour_key`](tollgate_domain::key::KeyRecord::hour_key)), each
+    /// once.
     ///
     /// # Errors
     /// When the store does not answer.
-    pub async fn admitted_calls(&self, keys: &[KeyId], day: Day) -> Result<u64, StoreError> {
+    pub async fn admitted_calls(
+        &self,
+        keys: &BTreeSet<KeyId>,
+        day: Day,
+    ) -> Result<u64, StoreError> {
         let start = day.start();
         let hours = (0..24).map(|hour| start.saturating_add(SignedDuration::from_hours(hour)));
         let hours: Vec<Hour> = hours.flatten().map(Hour::containing).collect();

@@ -12,7 +12,8 @@ use tollgate_domain::money::Cents;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_store::schema::{ACCOUNTS, BILLING, QUARANTINE};
 use tollgate_store::{
-    Created, CustomerChange, KeyChange, KeyRef, Recorded, Rotated, Updated, Written,
+    Created, CustomerChange, CustomerUpdated, KeyChange, KeyRef, Recorded, Rotated, Updated,
+    Written,
 };
 
 mod common;
@@ -274,7 +275,7 @@ async fn an_unknown_key_is_not_revoked() {
 }
 
 /// One change for each attribute of a key that can be changed.
-fn key_changes() -> [KeyChange; 4] {
+fn key_changes() -> [KeyChange; 5] {
     let none = KeyChange::default;
     [
         KeyChange {
@@ -291,6 +292,10 @@ fn key_changes() -> [KeyChange; 4] {
         },
         KeyChange {
             monthly_quota: Some(None),
+            ..none()
+        },
+        KeyChange {
+            suspended_at: Some(None),
             ..none()
         },
     ]
@@ -360,7 +365,7 @@ async fn each_attribute_of_a_key_changes_alone_and_can_be_removed() {
         let stored = at.store.key(&key.by_id()).await.unwrap();
         assert_eq!(stored.as_ref(), Some(&expected));
     };
-    let [name, expiry, rate, no_quota] = key_changes();
+    let [name, expiry, rate, no_quota, _] = key_changes();
     let none = KeyChange::default;
     check(name, |key| key.name = "Other".into()).await;
     check(expiry, |key| {
@@ -384,6 +389,14 @@ async fn each_attribute_of_a_key_changes_alone_and_can_be_removed() {
     })
     .await;
     check(no_quota, |key| key.overrides.monthly_quota = None).await;
+    let suspended = |since: Option<&str>| KeyChange {
+        suspended_at: Some(since.map(p)),
+        ..none()
+    };
+    let suspend = |key: &mut KeyRecord| key.suspended_at = Some(p(NOW));
+    check(suspended(Some(NOW)), suspend).await;
+    check(suspended(Some("2026-11-22T11:00:00Z")), suspend).await;
+    check(suspended(None), |key| key.suspended_at = None).await;
     check(none(), |_| ()).await;
 }
 
@@ -396,7 +409,7 @@ async fn an_unknown_customer_is_not_changed() {
         ..CustomerChange::default()
     };
     let update = update_customer(&at, "acme-2", &change);
-    refused(&at, update, None).await;
+    refused(&at, update, CustomerUpdated::Unknown).await;
 }
 
 #[tokio::test]
@@ -407,7 +420,7 @@ async fn each_attribute_of_a_customer_changes_alone() {
     let mut check = async |change: CustomerChange, apply: fn(&mut Customer)| {
         apply(&mut expected);
         let updated = update_customer(&at, "acme", &change).await;
-        assert_eq!(updated, Some(expected.clone()));
+        assert_eq!(updated, CustomerUpdated::Done(expected.clone()));
         let stored = at.store.customer(&expected.id).await.unwrap();
         assert_eq!(stored.as_ref(), Some(&expected));
     };
@@ -435,6 +448,91 @@ async fn each_attribute_of_a_customer_changes_alone() {
         ..none()
     };
     check(plan, |customer| customer.plan = p("free")).await;
+    let suspended = |since: Option<&str>| CustomerChange {
+        suspended_at: Some(since.map(p)),
+        ..none()
+    };
+    let suspend = |customer: &mut Customer| customer.suspended_at = Some(p(NOW));
+    check(suspended(Some(NOW)), suspend).await;
+    check(suspended(Some("2026-11-22T11:00:00Z")), suspend).await;
+    check(suspended(None), |customer| customer.suspended_at = None).await;
+}
+
+#[tokio::test]
+async fn who_has_left_does_not_come_back() {
+    let at = with_keys(&[&Key::of_acme(1)]).await;
+    let erase = async |now: &str| {
+        let erased = at.store.erase_customer(&p("acme"), p(now)).await;
+        erased.unwrap().map(|erasure| erasure.customer.erased_at)
+    };
+    assert_eq!(erase(NOW).await, Some(Some(p(NOW))));
+    let again = erase("2026-11-22T11:00:00Z");
+    refused(&at, again, Some(Some(p(NOW)))).await;
+    let change = CustomerChange {
+        name: Some("Acme".into()),
+        ..CustomerChange::default()
+    };
+    let update = update_customer(&at, "acme", &change);
+    refused(&at, update, CustomerUpdated::Erased).await;
+    let late = Key::of_acme(2);
+    let create = create_key(&at, &late, None);
+    refused(&at, create, Created::NoCustomer).await;
+}
+
+#[tokio::test]
+async fn who_does_not_exist_is_not_erased() {
+    let at = with_keys(&[]).await;
+    let erase = async || at.store.erase_customer(&p("nobody"), p(NOW)).await.unwrap();
+    refused(&at, erase(), None).await;
+}
+
+/// A key that goes while it is erased does not come back as half a key.
+#[tokio::test]
+async fn a_key_that_has_gone_is_not_erased() {
+    let key = Key::of_acme(1);
+    let at = with_keys(&[&key]).await;
+    let (aws, pk) = (at.aws.clone(), pk_of(&key));
+    at.aws.inject(move |call| {
+        if call.operation() == "UpdateItem" && call.body.contains(&pk) {
+            let key = json!({ "TableName": "test-accounts", "Key": { "pk": { "S": pk } } });
+            let (status, answer) = aws.answer("DynamoDB_20120810.DeleteItem", &key.to_string());
+            assert_eq!(status, 200, "{answer}");
+        }
+        Fault::None
+    });
+    let erased = at.store.erase_customer(&p("acme"), p(NOW)).await;
+    assert_eq!(erased.unwrap().unwrap().keys, 1);
+    at.aws.heal();
+    assert!(!everything(&at).to_string().contains(&pk_of(&key)));
+}
+
+/// The customer leaves between the reading of the key and its rotation, before the key is revoked.
+#[tokio::test]
+async fn a_key_of_a_customer_who_has_left_is_not_rotated() {
+    let old = Key::of_acme(1);
+    let at = with_keys(&[&old]).await;
+    edit(&at, ACCOUNTS, "CUSTOMER#acme", |item| {
+        item["erased_at"] = json!({ "S": "2026-11-22T10:00:00.000Z" });
+    });
+    for request in [None, Some(once("request"))] {
+        let successor = Key::of_acme(2);
+        let rotate = rotate_key(&at, &old, &successor, request.as_ref());
+        refused(&at, rotate, Rotated::NoCustomer).await;
+    }
+}
+
+#[tokio::test]
+async fn a_suspended_key_is_not_rotated() {
+    let suspend = KeyChange {
+        suspended_at: Some(Some(p(NOW))),
+        ..KeyChange::default()
+    };
+    for old in [Key::of_acme(1), expiring()] {
+        rotation_of_changed_key(old, async |at| {
+            update_key(at, &Key::of_acme(1), &suspend).await;
+        })
+        .await;
+    }
 }
 
 #[tokio::test]

@@ -18,13 +18,15 @@ use tollgate_domain::id::CustomerId;
 use tollgate_domain::key::{KeyRecord, Owner};
 use tollgate_domain::money::MicroUsd;
 use tollgate_domain::plan::Overrides;
+use tollgate_domain::reconciliation::Comparison;
 use tollgate_domain::usage::{Adjusted, Cost, Tally, UsageRecord};
 use tollgate_domain::window::Month;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_store::schema::TABLES;
 use tollgate_store::{
-    Calls, CountedAdjustment, Created, CustomerChange, LedgerEntry, Quarantined, Recorded,
-    RefusedRecord, ReserveOutcome, Rotated, Units, Written,
+    Calls, CountedAdjustment, Created, CustomerChange, CustomerUpdated, Erasure, KeyChange,
+    LedgerEntry, Quarantined, Reconciled, Recorded, RefusedRecord, ReserveOutcome, Rotated, Units,
+    Written,
 };
 
 mod common;
@@ -156,13 +158,83 @@ async fn a_customer_without_an_address() {
                 name: Some("Acme Inc".into()),
                 email: Some(None),
                 plan: Some(p("enterprise")),
+                suspended_at: None,
             };
             let updated = at.store.update_customer(&changed.id, &change).await;
-            assert_eq!(updated.unwrap(), Some(changed.clone()));
+            assert_eq!(updated.unwrap(), CustomerUpdated::Done(changed.clone()));
         },
         async |at| {
             let stored = at.store.customer(&changed.id).await.unwrap();
             assert_eq!(stored.as_ref(), Some(&changed));
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_suspended_customer_who_has_left() {
+    let (since, left) = (p("2026-11-21T10:00:00Z"), p(NOW));
+    let key = Key::of_acme(8);
+    let erased = Customer {
+        name: String::new(),
+        email: None,
+        suspended_at: Some(since),
+        erased_at: Some(left),
+        ..customer("acme")
+    };
+    check(
+        "customer_erased",
+        async |at| {
+            create_customer(at, "acme").await;
+            key.create(at).await;
+            let change = CustomerChange {
+                suspended_at: Some(Some(since)),
+                ..CustomerChange::default()
+            };
+            at.store.update_customer(&erased.id, &change).await.unwrap();
+            let erasure = at.store.erase_customer(&erased.id, left).await.unwrap();
+            let expected = Erasure {
+                customer: erased.clone(),
+                keys: 1,
+                revoked: 1,
+            };
+            assert_eq!(erasure, Some(expected));
+        },
+        async |at| {
+            let stored = at.store.customer(&erased.id).await.unwrap();
+            assert_eq!(stored.as_ref(), Some(&erased));
+            let revoked = KeyRecord {
+                name: String::new(),
+                revoked_at: Some(left),
+                ..key.record.clone()
+            };
+            finds(at, &key, &revoked).await;
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_suspended_successor_of_another_key() {
+    let mut key = Key::of_acme(9);
+    key.record.hour_of = Some(p("key_0001"));
+    check(
+        "key_suspended",
+        async |at| {
+            create_customer(at, "acme").await;
+            key.create(at).await;
+            let change = KeyChange {
+                suspended_at: Some(Some(p(NOW))),
+                ..KeyChange::default()
+            };
+            at.store.update_key(&key.by_id(), &change).await.unwrap();
+        },
+        async |at| {
+            let suspended = KeyRecord {
+                suspended_at: Some(p(NOW)),
+                ..key.record.clone()
+            };
+            finds(at, &key, &suspended).await;
         },
     )
     .await;
@@ -487,6 +559,36 @@ async fn the_month_of_a_plan_without_overage() {
                 .unwrap();
             assert_eq!(month.billable, [(p("free"), 1)].into());
             assert_eq!(all_billable(&at.store, p("2026-11")).await, []);
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn what_the_ledgers_of_a_day_say() {
+    let comparison = Comparison {
+        admitted: 100,
+        metered: 90,
+    };
+    let found = Reconciled {
+        customers: 2,
+        total: comparison,
+        off: 1,
+    };
+    check(
+        "reconciliation",
+        async |at| {
+            let (store, day, acme) = (&at.store, p("2026-11-21"), p("acme"));
+            let recorded = store.record_difference(day, &acme, comparison).await;
+            recorded.unwrap();
+            store.record_reconciled(day, &found).await.unwrap();
+        },
+        async |at| {
+            let day = p("2026-11-21");
+            let stored = at.store.reconciled(day).await.unwrap();
+            assert_eq!(stored, Some((found, p(NOW))));
+            let page = at.store.differences(day, None).await.unwrap();
+            assert_eq!(page.items, [(p("acme"), comparison)]);
         },
     )
     .await;

@@ -271,6 +271,7 @@ async fn a_change_to_a_key_is_made() {
         expires_at: Some(Some(p("2027-01-01T00:00:00Z"))),
         requests_per_hour: Some(Some(7)),
         monthly_quota: Some(None),
+        suspended_at: Some(Some(p(NOW))),
     };
     check("UpdateItem", store_first_key, async |at| {
         update_key(at, &Key::of_acme(1), &change).await
@@ -284,12 +285,22 @@ async fn a_change_to_a_customer_is_made_once() {
         name: Some("Acme Inc".into()),
         email: Some(None),
         plan: Some(p("free")),
+        suspended_at: Some(Some(p(NOW))),
     };
     check(
         "UpdateItem",
         async |at| create_customer(at, "acme").await,
         async |at| update_customer(at, "acme", &change).await,
     )
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_customer_is_erased_once() {
+    check("UpdateItem", store_first_key, async |at| {
+        let erased = at.store.erase_customer(&p("acme"), p(NOW)).await;
+        erased.unwrap()
+    })
     .await;
 }
 

@@ -215,3 +215,14 @@ where
 {
     Option::deserialize(deserializer).map(Some)
 }
+
+/// The `enabled` of a merge patch. It is never nothing, so `null` cannot make it so.
+///
+/// # Errors
+/// For `null`.
+pub fn check_enabled(enabled: Option<bool>) -> Result<bool, Problem> {
+    enabled.ok_or_else(|| {
+        let detail = "enabled is true or false.";
+        Problem::unprocessable(detail).with("field", "enabled")
+    })
+}

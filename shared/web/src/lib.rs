@@ -10,7 +10,9 @@ mod problem;
 mod serve;
 
 pub use adjustments::{AdjustmentView, AdjustmentsQuery};
-pub use body::{JsonBody, MAX_BODY, NoQuery, Object, PathParam, QueryParams, is_gzip, nullable};
+pub use body::{
+    JsonBody, MAX_BODY, NoQuery, Object, PathParam, QueryParams, check_enabled, is_gzip, nullable,
+};
 pub use caller::{AdminCaller, CustomerCaller};
 pub use cursor::{Cursor, InvalidCursor, List, Listing, PageParams};
 pub use idempotency::IdempotencyKey;

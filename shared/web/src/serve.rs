@@ -4,10 +4,12 @@ use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use http::header::{CACHE_CONTROL, HeaderValue};
+use http::header::{CACHE_CONTROL, HeaderName, HeaderValue};
 use http::uri::{PathAndQuery, Uri};
 use lambda_http::request::{LambdaRequest, RequestContext};
 use lambda_http::{Adapter, LambdaEvent, RequestExt, lambda_runtime};
+use serde_json::Value;
+use tollgate_domain::caller::{cors_headers, name};
 use tower::ServiceBuilder;
 
 use crate::Problem;
@@ -97,11 +99,13 @@ fn last_segments(path: &str, count: usize) -> &str {
 }
 
 async fn finish(request: Request, next: Next) -> Response {
-    let request_id = match request.extensions().get::<RequestContext>() {
+    let (request_id, cors_origin) = match request.extensions().get::<RequestContext>() {
         Some(RequestContext::ApiGatewayV1(context)) => {
-            context.request_id.clone().unwrap_or_default()
+            let origin = context.authorizer.fields.get(name::CORS_ORIGIN);
+            let origin = origin.and_then(Value::as_str).map(str::to_owned);
+            (context.request_id.clone().unwrap_or_default(), origin)
         }
-        _ => String::new(),
+        _ => (String::new(), None),
     };
     let mut response = next.run(request).await;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
@@ -110,5 +114,11 @@ async fn finish(request: Request, next: Next) -> Response {
     // Answers speak of one caller at one moment; some hold a secret.
     let no_store = HeaderValue::from_static("no-store");
     response.headers_mut().insert(CACHE_CONTROL, no_store);
+    for (name, value) in cors_origin.iter().flat_map(|origin| cors_headers(origin)) {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            let name = HeaderName::from_static(name);
+            response.headers_mut().insert(name, value);
+        }
+    }
     response
 }

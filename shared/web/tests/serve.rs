@@ -287,3 +287,25 @@ async fn a_request_from_elsewhere_than_the_gateway_names_nobody() {
     let answer = served.oneshot(request.unwrap()).await.unwrap();
     assert_eq!(answer.status(), 403);
 }
+
+#[tokio::test]
+async fn every_answer_says_whose_pages_may_read_it_and_how_long_it_lasts() {
+    let exposed = "Retry-After, RateLimit, RateLimit-Policy, X-RateLimit-Limit, \
+                   X-RateLimit-Remaining, X-RateLimit-Reset";
+    for (path, status) in [("/who", 200), ("/refuse", 409), ("/nothing", 404)] {
+        for origin in [Value::Null, json!("*"), json!("https://app.example")] {
+            let context = json!({
+                "role": "admin", "keyId": "key_1", "keyPrefix": "tg_admin_AbCd1234",
+                "corsOrigin": origin,
+            });
+            let event = get_event(path).authorizer(context);
+            let answer = call(&routes(), &event).await;
+            assert_eq!(answer.status, status);
+            let field = |name| answer.header(name);
+            assert_eq!(field("access-control-allow-origin"), origin.as_str());
+            let expected = origin.as_str().map(|_| exposed);
+            assert_eq!(field("access-control-expose-headers"), expected);
+            assert_eq!(field("access-control-allow-credentials"), None);
+        }
+    }
+}

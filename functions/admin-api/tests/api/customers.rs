@@ -1,11 +1,13 @@
 //! `/admin/customers`.
 
 use serde_json::{Value, json};
+use tollgate_domain::key::Owner;
+use tollgate_store::KeyRef;
 
 use crate::answer::{Answer, data};
 use crate::event::{Event, text};
-use crate::stack::Stack;
-use crate::stored::{add_customer, stored};
+use crate::stack::{NOW, Stack};
+use crate::stored::{add_customer, add_key, p, stored};
 
 fn acme() -> Value {
     json!({ "id": "acme", "name": "Acme Ltd", "email": "bills@acme.example", "plan": "pro" })
@@ -17,7 +19,10 @@ async fn a_new_customer_is_shown_and_stored() {
     let answer = stack.create(acme()).await;
     assert_eq!(answer.header("location"), Some("/admin/customers/acme"));
     let mut expected = acme();
-    expected["created_at"] = "2026-11-22T10:00:00Z".into();
+    expected["created_at"] = NOW.into();
+    expected["enabled"] = true.into();
+    expected["suspended_at"] = Value::Null;
+    expected["erased_at"] = Value::Null;
     assert_eq!(answer.json(201), expected);
     assert_eq!(stack.get("acme").await.json(200), expected);
 }
@@ -231,6 +236,9 @@ async fn a_patch_that_changes_nothing_or_takes_the_plan_away_is_refused() {
     let no_plan = json!({ "name": "Acme Corp", "plan": null });
     let no_plan = stack.update("acme", no_plan).await;
     no_plan.unprocessable(Some("plan"));
+    let neither = json!({ "name": "Acme Corp", "enabled": null });
+    let neither = stack.update("acme", neither).await;
+    neither.unprocessable(Some("enabled"));
     assert_eq!(stored(&stack.at), before);
 }
 
@@ -283,4 +291,92 @@ async fn a_query_that_cannot_be_read_is_refused() {
     }
     check("cursor", "MTIzNDU2Nzg5").await;
     check("plan", "pro").await;
+}
+
+#[tokio::test]
+async fn a_customer_is_suspended_since_the_first_time_and_enabled_again() {
+    let stack = Stack::new();
+    let before = stack.create(acme()).await.json(201);
+    let mut expected = before.clone();
+    expected["enabled"] = false.into();
+    expected["suspended_at"] = NOW.into();
+    for _ in 0..2 {
+        let updated = stack.update("acme", json!({ "enabled": false })).await;
+        assert_eq!(updated.json(200), expected);
+        assert_eq!(stack.get("acme").await.json(200), expected);
+        stack.at.time.advance(jiff::SignedDuration::from_secs(60));
+    }
+    let updated = stack.update("acme", json!({ "enabled": true })).await;
+    assert_eq!(updated.json(200), before);
+}
+
+async fn erase(stack: &Stack, customer: &str, query: &[(&str, &str)]) -> Answer {
+    let change = |event: Event| event.param("customer", customer).query(query);
+    stack.call("erase-customer", change).await
+}
+
+#[tokio::test]
+async fn an_erasure_says_what_it_does_before_it_does_it() {
+    let stack = Stack::new();
+    stack.create(acme()).await.json(201);
+    for key in ["key_1", "key_2", "key_3"] {
+        add_key(&stack.at, Owner::Customer(p("acme")), key).await;
+    }
+    let third = KeyRef::Id(p("key_3"));
+    let revoked = stack.at.store.revoke_key(&third, p(NOW)).await;
+    assert!(revoked.unwrap());
+    let untouched = stored(&stack.at);
+
+    let missing = erase(&stack, "acme", &[]).await;
+    missing.bad_request(Some("dry_run"));
+    let dry = erase(&stack, "acme", &[("dry_run", "true")]).await;
+    let mut report = dry.json(200);
+    let expected = json!({
+        "customer": stack.get("acme").await.json(200),
+        "dry_run": true,
+        "keys_revoked": 2,
+        "keys": 3,
+        "erases": ["customer.name", "customer.email", "key.name"],
+        "keeps": ["counters", "usage", "usage-log", "quarantine", "billing"],
+    });
+    assert_eq!(report, expected);
+    assert_eq!(stored(&stack.at), untouched);
+
+    let done = erase(&stack, "acme", &[("dry_run", "false")]).await;
+    let customer = &mut report["customer"];
+    customer["name"] = "".into();
+    customer["email"] = Value::Null;
+    customer["erased_at"] = NOW.into();
+    report["dry_run"] = false.into();
+    assert_eq!(done.json(200), report);
+    assert_eq!(stack.get("acme").await.json(200), report["customer"]);
+    let keys = stack.at.store.list_keys(None, None, 10).await.unwrap();
+    assert_eq!(keys.items.len(), 3);
+    for (_, key) in keys.items {
+        assert_eq!((key.name.as_str(), key.revoked_at), ("", Some(p(NOW))));
+    }
+
+    // There is nothing left to do, nothing to change, and the id stays taken.
+    let erased = stored(&stack.at);
+    stack.at.time.advance(jiff::SignedDuration::from_secs(60));
+    let again = erase(&stack, "acme", &[("dry_run", "false")]).await;
+    assert_eq!(again.json(200)["keys_revoked"], 0);
+    stack
+        .update("acme", json!({ "name": "Acme Ltd" }))
+        .await
+        .conflict();
+    let answer = stack.create(acme()).await;
+    answer.problem(409, "conflict", Some("id"));
+    assert_eq!(stored(&stack.at), erased);
+}
+
+#[tokio::test]
+async fn who_does_not_exist_is_not_erased() {
+    let stack = Stack::new();
+    let before = stored(&stack.at);
+    for dry_run in ["true", "false"] {
+        let answer = erase(&stack, "nobody", &[("dry_run", dry_run)]).await;
+        answer.not_found();
+    }
+    assert_eq!(stored(&stack.at), before);
 }

@@ -54,7 +54,8 @@ impl Stack {
             spread: Spread::default(),
             owners: Owners::default(),
             metrics: Metrics::none(),
-        })
+        });
+        Self { at, function }
     }
 
     /// Calls an operation with its event, changed.

@@ -84,6 +84,7 @@ impl Stack {
             uncounted: config::uncounted_routes(&variables()).unwrap(),
             key_cache,
             stale_keys: config::stale_keys(&variables()).unwrap(),
+            cors_origin: None,
         };
         let metrics = cloudwatch.metrics("test", at.clock());
         let store = store(&at);
@@ -134,6 +135,8 @@ impl Stack {
             email: None,
             plan: p(plan),
             created_at: p("2026-11-01T08:30:00Z"),
+            suspended_at: None,
+            erased_at: None,
         };
         let created = self.at.store.create_customer(&customer, None).await;
         assert_eq!(created.unwrap(), Created::New);
@@ -154,8 +157,10 @@ impl Stack {
             created_at: p("2026-11-20T09:00:00Z"),
             expires_at: None,
             revoked_at: None,
+            suspended_at: None,
             overrides: Overrides::default(),
             rotated_to: None,
+            hour_of: None,
         };
         change(&mut record);
         let new = NewKey {
@@ -164,6 +169,28 @@ impl Stack {
         };
         let created = self.at.store.create_key(&new, None).await;
         assert_eq!(created.unwrap(), Created::New);
+    }
+
+    /// Deletes an item of the accounts.
+    pub(crate) fn forget(&self, pk: &str) {
+        let key = json!({ "pk": { "S": pk } });
+        let request = json!({ "TableName": "test-accounts", "Key": key });
+        self.raw("DeleteItem", &request);
+    }
+
+    /// Adds a key of `acme`, who need not be there.
+    pub(crate) async fn add_key_of_none(&self, secret: &ApiKey, id: &str) {
+        let other = Stack::empty();
+        other.add_customer("acme", "pro").await;
+        other.add_key(secret, id, acme(), |_| ()).await;
+        let found = other.raw("Scan", &json!({ "TableName": "test-accounts" }));
+        let items = found["Items"].as_array().unwrap().iter();
+        for item in items.filter(|item| item["pk"]["S"] != "CUSTOMER#acme") {
+            self.raw(
+                "PutItem",
+                &json!({ "TableName": "test-accounts", "Item": item }),
+            );
+        }
     }
 
     /// The answer to an event as the gateway gets it: a policy, or the text of the error.

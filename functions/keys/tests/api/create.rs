@@ -41,6 +41,8 @@ async fn a_new_key_is_shown_once_and_stored_as_its_digest() {
         "created_at": "2026-11-22T10:00:00Z",
         "expires_at": "2027-01-01T00:00:00Z",
         "revoked_at": null,
+        "enabled": true,
+        "suspended_at": null,
         "overrides": { "requests_per_hour": 500, "monthly_quota": 0 },
         "rotated_to": null,
     });

@@ -74,6 +74,7 @@ async fn filters_leave_the_keys_that_meet_all_of_them() {
     check(&[("status", "active")], &["1", "2", "4", "6"]).await;
     check(&[("status", "revoked")], &["3 revoked"]).await;
     check(&[("status", "expired")], &["5 expired"]).await;
+    check(&[("status", "suspended")], &[]).await;
     let active_on_free = [("status", "active"), ("plan", "free")];
     check(&active_on_free, &["6"]).await;
     let revoked_of_bolt = [("status", "revoked"), ("customer_id", "bolt")];
@@ -187,7 +188,11 @@ async fn a_filter_that_matches_little_gives_short_pages_that_go_on() {
 
     stack.revoke(text(&last, "id")).await;
     let stats = stack.call("stats", |event| event).await.json(200);
-    let counts = |total, active, revoked| json!({ "total": total, "active": active, "expired": 0, "revoked": revoked });
+    let counts = |total, active, revoked| {
+        json!({
+            "total": total, "active": active, "suspended": 0, "expired": 0, "revoked": revoked,
+        })
+    };
     assert_eq!(stats["by_plan"]["pro"], counts(1_000, 1_000, 0));
     assert_eq!(stats["by_plan"]["free"], counts(1, 0, 1));
     assert_eq!(stats["total"], 1_001);

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use tollgate_domain::key::ApiKey;
+use tollgate_store::KeyRef;
 
 use crate::answer::Answer;
 use crate::event::{Event, text};
@@ -239,4 +240,32 @@ async fn creating_and_rotating_do_not_share_idempotency_keys() {
     rotate_once(&stack, "once", text(&old, "id"), 60)
         .await
         .json(201);
+}
+
+/// A successor would work.
+#[tokio::test]
+async fn a_suspended_key_is_not_rotated() {
+    let (stack, key) = with_key(None).await;
+    let id = text(&key, "id");
+    stack
+        .update(id, json!({ "enabled": false }))
+        .await
+        .json(200);
+    let before = stored(&stack.at);
+    let answer = stack.rotate(id, 60).await;
+    let detail = answer.conflict();
+    assert!(detail.contains("suspended"), "{detail}");
+    assert_eq!(stored(&stack.at), before);
+}
+
+#[tokio::test]
+async fn successors_of_successors_count_in_the_hour_of_the_first() {
+    let (stack, first) = with_key(None).await;
+    let second = stack.rotate(text(&first, "id"), 60).await.json(201);
+    let third = stack.rotate(text(&second, "id"), 60).await.json(201);
+    for key in [&first, &second, &third] {
+        let id = KeyRef::Id(text(key, "id").parse().unwrap());
+        let stored = stack.at.store.key(&id).await.unwrap().unwrap();
+        assert_eq!(stored.hour_key().as_str(), text(&first, "id"));
+    }
 }

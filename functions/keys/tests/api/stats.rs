@@ -10,7 +10,11 @@ async fn stats(stack: &Stack) -> Value {
 }
 
 fn counts(total: u64, active: u64, expired: u64, revoked: u64) -> Value {
-    json!({ "total": total, "active": active, "expired": expired, "revoked": revoked })
+    let suspended = total - active - expired - revoked;
+    json!({
+        "total": total, "active": active, "suspended": suspended, "expired": expired,
+        "revoked": revoked,
+    })
 }
 
 #[tokio::test]
@@ -50,4 +54,16 @@ async fn a_rotated_key_counts_until_it_ends() {
     assert_eq!(stats(&stack).await["by_plan"]["pro"], counts(2, 2, 0, 0));
     stack.advance_s(60);
     assert_eq!(stats(&stack).await["by_plan"]["pro"], counts(2, 1, 1, 0));
+}
+
+#[tokio::test]
+async fn a_suspended_key_is_counted_as_such_until_it_ends() {
+    let stack = Stack::new().await;
+    let expiring = json!({ "customer_id": "acme", "expires_at": "2026-11-22T10:01:00Z" });
+    let key = stack.create(expiring).await.json(201);
+    let suspend = json!({ "enabled": false });
+    stack.update(text(&key, "id"), suspend).await.json(200);
+    assert_eq!(stats(&stack).await["by_plan"]["pro"], counts(1, 0, 0, 0));
+    stack.advance_s(60);
+    assert_eq!(stats(&stack).await["by_plan"]["pro"], counts(1, 0, 1, 0));
 }

@@ -77,6 +77,7 @@ async fn a_patch_that_cannot_be_made_changes_nothing() {
     };
     check(json!({}), None).await;
     check(json!({ "overrides": {} }), None).await;
+    check(json!({ "enabled": null }), Some("enabled")).await;
     check(json!({ "name": "x".repeat(101) }), Some("name")).await;
     check(json!({ "name": "\u{7f}" }), Some("name")).await;
     let now = json!({ "name": "Staging", "expires_at": "2026-11-22T10:00:00Z" });
@@ -136,4 +137,36 @@ async fn an_expired_key_can_be_given_more_time() {
     let patch = json!({ "expires_at": "2027-02-01T00:00:00Z" });
     let updated = stack.update(text(&key, "id"), patch).await.json(200);
     assert_eq!(updated["status"], "active");
+}
+
+#[tokio::test]
+async fn a_key_is_suspended_since_the_first_time_and_enabled_again() {
+    let (stack, key) = with_key().await;
+    let mut expected = view(&key);
+    expected["status"] = "suspended".into();
+    expected["enabled"] = false.into();
+    expected["suspended_at"] = "2026-11-22T10:00:00Z".into();
+    for _ in 0..2 {
+        let updated = stack.update(text(&key, "id"), json!({ "enabled": false }));
+        assert_eq!(updated.await.json(200), expected);
+        stack.advance_s(60);
+    }
+    assert_eq!(stack.get(text(&key, "prefix")).await, expected);
+    let updated = stack.update(text(&key, "id"), json!({ "enabled": true }));
+    assert_eq!(updated.await.json(200), view(&key));
+}
+
+#[tokio::test]
+async fn a_revoked_key_is_not_enabled_again() {
+    let (stack, key) = with_key().await;
+    let id = text(&key, "id");
+    stack
+        .update(id, json!({ "enabled": false }))
+        .await
+        .json(200);
+    stack.revoke(id).await;
+    let before = stored(&stack.at);
+    let answer = stack.update(id, json!({ "enabled": true })).await;
+    answer.conflict();
+    assert_eq!(stored(&stack.at), before);
 }

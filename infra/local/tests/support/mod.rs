@@ -21,7 +21,12 @@ pub(crate) struct Target {
 impl Target {
     /// Starts a product whose clock stands near `now`.
     pub(crate) async fn at(now: &str) -> Self {
-        let running = product::start(Options::default()).await.unwrap();
+        Self::of(Options::default(), now).await
+    }
+
+    /// The same, started in another way.
+    pub(crate) async fn of(options: Options, now: &str) -> Self {
+        let running = product::start(options).await.unwrap();
         let anyone = Client::new(&running.url).unwrap();
         let admin = anyone.with_key(running.admin.expose().unwrap());
         let target = Self {
@@ -74,6 +79,7 @@ pub(crate) async fn send(client: &Client, method: Method, path: &str) -> Answer 
 pub(crate) fn assert_problem(answer: &Answer, status: StatusCode, slug: &str) {
     assert_eq!(answer.status, status, "{}", answer.text);
     assert_eq!(answer.header("content-type"), "application/problem+json");
+    assert_eq!(answer.header("cache-control"), "no-store");
     let problem = answer.json();
     assert_eq!(problem["type"], format!("urn:tollgate:problem:{slug}"));
     assert_eq!(problem["status"], status.as_u16());

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
-use tollgate_domain::caller::LIMIT_HEADERS;
+use serde_json::{Value, json};
+use tollgate_domain::caller::{DENIED, LIMIT_HEADERS, cors_headers, name};
 use tollgate_local::template::{GatewayResponse, Template};
 use tollgate_local_aws::template::Stack;
+use tollgate_runtime::{Env, config};
 
 /// The largest value that API Gateway takes, and more than a Lambda function answers.
 const NEVER_COMPRESSED: u64 = 10 * 1024 * 1024;
@@ -35,8 +36,11 @@ pub(crate) fn defects(stack: &Stack) -> Vec<String> {
         Some(bytes) => defects.push(format!("answers of {bytes} bytes and more are compressed")),
         None => defects.push("bodies that come compressed may not be inflated".to_owned()),
     }
+    defects.extend(other_denials(stack));
+    defects.extend(cors(stack));
     match Template::of(stack) {
         Ok(template) => {
+            defects.extend(throttles(stack, &template));
             defects.extend(denied(&template.responses["ACCESS_DENIED"]));
             for (name, response) in &template.responses {
                 defects.extend(own(name, response));
@@ -50,7 +54,7 @@ pub(crate) fn defects(stack: &Stack) -> Vec<String> {
 /// The authorizer's denial is a 429 with everything that the context tells.
 fn denied(response: &GatewayResponse) -> Vec<String> {
     let mut defects = Vec::new();
-    if response.status != Some(429) {
+    if response.status != Some(DENIED) {
         let status = response.status.unwrap_or(403);
         defects.push(format!("ACCESS_DENIED has status {status}, and not 429"));
     }
@@ -59,7 +63,7 @@ fn denied(response: &GatewayResponse) -> Vec<String> {
         .iter()
         .map(|(name, value)| (name.to_ascii_lowercase(), value.as_str()))
         .collect();
-    let mut expected = vec![("Retry-After", "retryAfter")];
+    let mut expected = vec![("Retry-After", name::RETRY_AFTER)];
     expected.extend(LIMIT_HEADERS);
     for (name, context) in expected {
         let value = format!("context.authorizer.{context}");
@@ -67,41 +71,139 @@ fn denied(response: &GatewayResponse) -> Vec<String> {
             defects.push(format!("ACCESS_DENIED lacks the header field {name}"));
         }
     }
-    let members = [
-        "detail",
-        "limit",
-        "remaining",
-        "request_id",
-        "resets_at",
-        "retry_after_s",
-        "status",
-        "title",
-        "type",
-        "window",
-    ];
-    let body = body(response);
-    let found = body.as_object().into_iter().flatten();
-    let mut found: Vec<_> = found.map(|(name, _)| name.as_str()).collect();
-    found.sort_unstable();
-    if found != members {
-        defects.push("ACCESS_DENIED has another body than a refusal of the product's".to_owned());
+    // What the authorizer wrote, and what is there where it wrote nothing.
+    let body = |problem: &str| {
+        let variable = format!("$context.authorizer.{}", name::PROBLEM);
+        let body = response.body.replace(&variable, problem);
+        let body = body.replace("$context.requestId", "r-1");
+        serde_json::from_str(&body).unwrap_or(Value::Null)
+    };
+    let of_authorizer = body(r#","type":"t","limit":1"#);
+    if of_authorizer != json!({ "type": "t", "limit": 1, "request_id": "r-1" }) {
+        defects.push("ACCESS_DENIED has another body than the authorizer's problem".to_owned());
+    }
+    if body("") != json!({ "request_id": "r-1" }) {
+        defects
+            .push("a denial that is not the authorizer's has a body that is not JSON".to_owned());
     }
     defects
 }
 
-/// A body of the gateway's own is a problem, whichever the reason.
-fn own(name: &str, response: &GatewayResponse) -> Option<String> {
-    let content_type = response.headers.get("Content-Type").map(String::as_str);
-    if content_type != Some("'application/problem+json'") {
-        return Some(format!("{name} is not sent as application/problem+json"));
+/// All denials have the status of a limit, so that none is to come from anything but the authorizer.
+fn other_denials(stack: &Stack) -> Vec<String> {
+    let mut defects = Vec::new();
+    let api = stack.resources().at("Api.Properties");
+    if !api.at("Auth.ResourcePolicy").0.is_null() {
+        defects.push("a resource policy denies with the status of a limit".to_owned());
+    }
+    for (function, resource) in stack.of_type("AWS::Serverless::Function") {
+        for (event, node) in resource.at("Properties.Events").members() {
+            if !node.at("Properties.Auth").0.is_null() {
+                defects.push(format!(
+                    "{event} of {function} is authorized in another way"
+                ));
+            }
+        }
+    }
+    defects
+}
+
+/// What customers reach whatever their limits say has a throttle of its own.
+fn throttles(stack: &Stack, template: &Template) -> Vec<String> {
+    let variables = stack.variables("AuthorizerFunction").unwrap_or_default();
+    let uncounted = config::uncounted_routes(&Env::of(variables)).unwrap_or_default();
+    let is_customers = |path: &str| {
+        !path.starts_with("/admin/") && uncounted.iter().any(|prefix| path.starts_with(prefix))
+    };
+    let settings = stack.resources().at("Api.Properties.MethodSettings");
+    let routes = template.routes.iter();
+    let throttled = |method: &str, path: &str| {
+        // As CloudFormation has it: with ~1 for each slash but the first.
+        let path = format!("/{}", path.replace('/', "~1"));
+        settings.elements().any(|setting| {
+            let is = |property, value: &str| setting.get(property).0.as_str() == Some(value);
+            let has = |property| !setting.get(property).0.is_null();
+            is("HttpMethod", method)
+                && is("ResourcePath", &path)
+                && has("ThrottlingRateLimit")
+                && has("ThrottlingBurstLimit")
+        })
+    };
+    routes
+        .filter(|route| is_customers(&route.path) && !throttled(&route.method, &route.path))
+        .map(|route| format!("{} {} has no throttle of its own", route.method, route.path))
+        .collect()
+}
+
+/// A body of the gateway's own is a problem, whichever the reason, and is kept by nobody.
+fn own(name: &str, response: &GatewayResponse) -> Vec<String> {
+    let mut defects = Vec::new();
+    let header = |name: &str| response.headers.get(name).map(String::as_str);
+    if header("Content-Type") != Some("'application/problem+json'") {
+        defects.push(format!("{name} is not sent as application/problem+json"));
+    }
+    if header("Cache-Control") != Some("'no-store'") {
+        defects.push(format!("{name} may be cached"));
+    }
+    if name == "ACCESS_DENIED" {
+        return defects;
     }
     let body = body(response);
     let members = ["type", "title", "detail", "request_id"];
     if !members.iter().all(|member| body[member].is_string()) {
-        return Some(format!("{name} has a body that is no problem"));
+        defects.push(format!("{name} has a body that is no problem"));
+        return defects;
     }
     let status = response.status.map_or(Value::Null, Value::from);
-    (body["status"] != status).then(|| format!("{name} has another status than its body says"))
+    if body["status"] != status {
+        defects.push(format!("{name} has another status than its body says"));
+    }
+    defects
+}
+
+/// Pages of the origin that the parameter names may read the gateway's answers, and no others, and
+/// never with credentials.
+fn cors(stack: &Stack) -> Vec<String> {
+    const ALLOW: &str = "access-control-allow-origin";
+    let mut defects = Vec::new();
+    for origin in ["", "*", "https://app.example"] {
+        let stack = stack.clone().with_parameter("CorsOrigins", origin);
+        let template = match Template::of(&stack) {
+            Ok(template) => template,
+            Err(error) => return vec![error.to_string()],
+        };
+        let expected = Some(origin).filter(|origin| !origin.is_empty());
+        let expected: BTreeMap<String, String> = expected
+            .into_iter()
+            .flat_map(cors_headers)
+            .map(|(name, value)| (name.to_owned(), format!("'{value}'")))
+            .collect();
+        for (name, response) in &template.responses {
+            let headers = response.headers.iter();
+            let headers = headers.map(|(name, value)| (name.to_ascii_lowercase(), value.clone()));
+            let found: BTreeMap<_, _> = headers
+                .filter(|(name, _)| name.starts_with("access-control-"))
+                .collect();
+            if found != expected {
+                defects.push(format!(
+                    "{name} has other CORS fields for {origin:?}: {found:?}"
+                ));
+            }
+        }
+        let preflight = template.preflight.unwrap_or_default();
+        if preflight.get(ALLOW) != expected.get(ALLOW) {
+            defects.push(format!("a preflight has another answer for {origin:?}"));
+        }
+    }
+    let cors = stack.resources().at("Api.Properties.Cors");
+    if !cors.get("AllowCredentials").0.is_null() {
+        defects.push("pages may send credentials".to_owned());
+    }
+    let auth = stack.resources().at("Api.Properties.Auth");
+    if auth.get("AddDefaultAuthorizerToCorsPreflight").0.as_bool() != Some(false) {
+        defects.push("a preflight needs a key".to_owned());
+    }
+    defects
 }
 
 /// The body with 0 in place of each variable.

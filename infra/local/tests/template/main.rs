@@ -89,9 +89,50 @@ fn mistakes_in_the_template_are_found() {
         "ACCESS_DENIED lacks the header field Retry-After",
     );
     check(
-        "\"limit\":$context",
-        "\"limits\":$context",
+        "$context.authorizer.problem}",
+        "}",
         "ACCESS_DENIED has another body",
+    );
+    check(
+        "$context.authorizer.problem}",
+        ",\"limit\":$context.authorizer.rateLimitLimit}",
+        "a denial that is not the authorizer's has a body that is not JSON",
+    );
+    check(
+        "        DefaultAuthorizer: KeyAuthorizer\n",
+        "        DefaultAuthorizer: KeyAuthorizer\n        \
+         ResourcePolicy: { IpRangeWhitelist: [192.0.2.0/24] }\n",
+        "a resource policy denies with the status of a limit",
+    );
+    check(
+        "Cache-Control: \"'no-store'\"",
+        "Cache-Control: \"'max-age=60'\"",
+        "UNAUTHORIZED may be cached",
+    );
+    check(
+        "ResourcePath: /~1api~1usage~1current",
+        "ResourcePath: /api/usage/current",
+        "GET /api/usage/current has no throttle of its own",
+    );
+    check(
+        "Access-Control-Allow-Origin: !If [Cors, !Sub \"'${CorsOrigins}'\", !Ref AWS::NoValue]",
+        "Access-Control-Allow-Origin: \"'*'\"",
+        "UNAUTHORIZED has other CORS fields for \"\"",
+    );
+    check(
+        "X-RateLimit-Remaining,\n        X-RateLimit-Reset'",
+        "X-RateLimit-Remaining'",
+        "THROTTLED has other CORS fields for \"*\"",
+    );
+    check(
+        "AllowOrigin: !If [Cors, !Sub \"'${CorsOrigins}'\", !Ref AWS::NoValue]",
+        "AllowOrigin: \"'*'\"",
+        "a preflight has another answer for \"\"",
+    );
+    check(
+        "AddDefaultAuthorizerToCorsPreflight: false",
+        "AddDefaultAuthorizerToCorsPreflight: true",
+        "a preflight needs a key",
     );
     check("BatchSize: 100", "BatchSize: 10", "batches of 10");
     check(

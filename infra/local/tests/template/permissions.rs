@@ -160,6 +160,12 @@ async fn everything(running: &Running) -> Option<()> {
     }
 
     post(&format!("{path}/rotate"), json!({})).await;
+    for dry_run in [true, false] {
+        let path = format!("/admin/customers/globex?dry_run={dry_run}");
+        let nothing = axum::body::Body::empty();
+        let erased = admin.send(Method::DELETE, &path, &[], nothing).await;
+        erased.unwrap();
+    }
     admin
         .send(Method::DELETE, &path, &[], axum::body::Body::empty())
         .await

@@ -161,6 +161,7 @@ impl<'a> World<'a> {
             uncounted: Vec::new(),
             key_cache: scenario.key_cache,
             stale_keys: scenario.stale_keys,
+            cors_origin: None,
         };
         let capacity = Capacity::default();
         let mut world = Self {
@@ -198,6 +199,8 @@ impl<'a> World<'a> {
             email: None,
             plan: made_up("plan".parse())?,
             created_at: self.time.start,
+            suspended_at: None,
+            erased_at: None,
         };
         self.admin.create_customer(&customer, None).await?;
         let format = made_up(KeyFormat::new("tg", "live"))?;
@@ -211,8 +214,10 @@ impl<'a> World<'a> {
                 created_at: self.time.start,
                 expires_at: None,
                 revoked_at: None,
+                suspended_at: None,
                 overrides: *overrides,
                 rotated_to: None,
+                hour_of: None,
             };
             let new = NewKey {
                 secret: &secret,
@@ -362,7 +367,7 @@ impl<'a> World<'a> {
             let outcome = match handle(&app, &request).await {
                 Ok(answer) => Outcome::of(&serde_json::to_string(&answer).unwrap_or_default()),
                 Err(Refused::Unauthorized(_)) => Outcome::Unauthorized,
-                Err(Refused::Unavailable(_)) => Outcome::Unavailable,
+                Err(Refused::Unavailable) => Outcome::Unavailable,
             };
             let call = Call {
                 key,

@@ -24,8 +24,9 @@ use tollgate_local_aws::fixture::Fixture;
 use tollgate_runtime::Entropy;
 use tollgate_store::schema::{TABLES, Table};
 use tollgate_store::{
-    Calls, Created, CustomerChange, EntryPart, Idempotency, KeyChange, KeyRef, LeaseShare, NewKey,
-    Recorded, RefusedRecord, ReserveOutcome, Rotated, Spread, Store, StoreError, Updated, Written,
+    Calls, Created, CustomerChange, CustomerUpdated, EntryPart, Idempotency, KeyChange, KeyRef,
+    LeaseShare, NewKey, Recorded, RefusedRecord, ReserveOutcome, Rotated, Spread, Store,
+    StoreError, Updated, Written,
 };
 
 /// The instant at which all fixtures stand.
@@ -62,8 +63,10 @@ impl Key {
             created_at: p("2026-11-20T09:00:00.25Z"),
             expires_at: None,
             revoked_at: None,
+            suspended_at: None,
             overrides: Overrides::default(),
             rotated_to: None,
+            hour_of: None,
         };
         Self { secret, record }
     }
@@ -101,6 +104,8 @@ pub(crate) fn customer(id: &str) -> Customer {
         email: Some(format!("bills@{id}.example")),
         plan: p("pro"),
         created_at: p("2026-11-01T08:30:00.125Z"),
+        suspended_at: None,
+        erased_at: None,
     }
 }
 
@@ -139,7 +144,7 @@ pub(crate) async fn update_customer(
     at: &Fixture,
     id: &str,
     change: &CustomerChange,
-) -> Option<Customer> {
+) -> CustomerUpdated {
     at.store.update_customer(&p(id), change).await.unwrap()
 }
 

@@ -58,6 +58,8 @@ pub(crate) async fn add_customer(at: &Fixture, id: &str, plan: &str) {
         email: None,
         plan: p(plan),
         created_at: p("2026-11-01T08:30:00Z"),
+        suspended_at: None,
+        erased_at: None,
     };
     let created = at.store.create_customer(&customer, None).await.unwrap();
     assert_eq!(created, Created::New);
@@ -65,9 +67,19 @@ pub(crate) async fn add_customer(at: &Fixture, id: &str, plan: &str) {
 
 /// Makes a key of that id, of a customer there is or of an admin.
 pub(crate) async fn add_key(at: &Fixture, owner: Owner, id: &str) -> ApiKey {
+    add_key_with(at, owner, id, |_| ()).await
+}
+
+/// The same, of which something else is known.
+pub(crate) async fn add_key_with(
+    at: &Fixture,
+    owner: Owner,
+    id: &str,
+    change: impl FnOnce(&mut KeyRecord),
+) -> ApiKey {
     let format = KeyFormat::new("tg", "live").unwrap();
     let secret = at.entropy.with(|rng| format.generate(owner.role(), rng));
-    let record = KeyRecord {
+    let mut record = KeyRecord {
         id: p(id),
         prefix: secret.prefix(),
         name: String::new(),
@@ -75,9 +87,12 @@ pub(crate) async fn add_key(at: &Fixture, owner: Owner, id: &str) -> ApiKey {
         created_at: p("2026-11-01T09:00:00Z"),
         expires_at: None,
         revoked_at: None,
+        suspended_at: None,
         overrides: Overrides::default(),
         rotated_to: None,
+        hour_of: None,
     };
+    change(&mut record);
     let key = NewKey {
         secret: &secret,
         record: &record,
