@@ -150,8 +150,8 @@ impl LlmPrices {
         Ok(Self(rated))
     }
 
-    /// What tokens cost at that time; `None` if there was no price. A model's own price goes before its provider's. Tokens that are not told apart cost what the
-    /// dearer direction does.
+    /// What tokens cost at that time; `None` if there was no price. A model's own price goes before its
+    /// provider's. Tokens that are not told apart cost what the dearer direction does.
     #[must_use]
     pub fn cost(
         &self,

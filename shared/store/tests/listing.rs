@@ -336,6 +336,7 @@ async fn more_billable_customers_than_an_answer_holds_are_listed_each() {
 }
 
 /// November's billable customers, and the number of pages that they came in.
+#[expect(clippy::unwrap_used, reason = "a read that fails fails the test")]
 async fn pages_of_billable(at: &Fixture, limit: Option<i32>) -> (Vec<String>, u32) {
     let (mut listed, mut pages) = (Vec::new(), 0);
     let mut after: Option<String> = None;
@@ -345,7 +346,8 @@ async fn pages_of_billable(at: &Fixture, limit: Option<i32>) -> (Vec<String>, u3
             .billable_customers(p("2026-11"), after.as_deref(), limit);
         let page = page.await.unwrap();
         pages += 1;
-        assert!(limit.is_none_or(|limit| page.items.len() <= usize::try_from(limit).unwrap()));
+        let found = i32::try_from(page.items.len()).unwrap();
+        assert!(limit.is_none_or(|limit| found <= limit), "{found}");
         listed.extend(page.items.into_iter().map(String::from));
         after = page.next;
         if after.is_none() {

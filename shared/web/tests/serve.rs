@@ -161,14 +161,12 @@ fn painting() -> Event {
     event.text(r#"{ "colour": "red" }"#)
 }
 
-/// What is answered to a body that is good in itself.
-async fn painted(event: Event) -> (u16, String) {
+/// With what status a body is answered that is good in itself.
+#[allow(clippy::unwrap_used, reason = "a test without an answer has failed")]
+async fn painted(event: Event) -> u16 {
     let served = tollgate_web::serve(routes());
     let request = tollgate_web::request_of(&event.0.to_string()).unwrap();
-    let answer = served.oneshot(request).await.unwrap();
-    let status = answer.status().as_u16();
-    let bytes = axum::body::to_bytes(answer.into_body(), 10_000).await;
-    (status, String::from_utf8(bytes.unwrap().to_vec()).unwrap())
+    served.oneshot(request).await.unwrap().status().as_u16()
 }
 
 #[tokio::test]
@@ -183,7 +181,7 @@ async fn a_body_is_json_whatever_type_it_is_given_and_utf_8_whatever_it_says() {
         "nonsense",
         "",
     ] {
-        assert_eq!(painted(of_type(good)).await.0, 200, "{good}");
+        assert_eq!(painted(of_type(good)).await, 200, "{good}");
     }
     for bad in [
         "application/json; charset=iso-8859-1",
@@ -202,7 +200,7 @@ async fn a_body_is_json_whatever_type_it_is_given_and_utf_8_whatever_it_says() {
 async fn a_coding_that_the_gateway_has_not_undone_is_refused() {
     let coded = |codings: &[&str]| painting().repeated_header("Content-Encoding", codings);
     for good in [&["gzip"][..], &["GZIP"], &["x-gzip"], &["identity"], &[""]] {
-        assert_eq!(painted(coded(good)).await.0, 200, "{good:?}");
+        assert_eq!(painted(coded(good)).await, 200, "{good:?}");
     }
     for bad in [
         &["br"][..],
@@ -225,7 +223,7 @@ async fn a_field_that_is_there_twice_is_refused_where_it_can_mean_one_thing_only
     let detail = answer.bad_request(None);
     assert!(detail.contains("content-type"), "{detail}");
     let event = painting().repeated_header("Accept", &["text/plain", "text/html"]);
-    assert_eq!(painted(event).await.0, 200);
+    assert_eq!(painted(event).await, 200);
 }
 
 #[tokio::test]
