@@ -550,7 +550,7 @@ async fn a_successor_goes_on_with_the_hour_of_the_first_key() {
     assert_eq!(remaining(&new).await, "0");
     let outcome = Outcome::of(stack.ask(&new).await);
     assert_eq!(outcome, denied_by("hour"));
-    stack.give_back().await;
+    stack.end().await;
     assert_eq!(stack.in_hour("key_1", "2026-11-22T10"), 5);
     assert_eq!(stack.in_hour("key_2", "2026-11-22T10"), 0);
 }

@@ -213,9 +213,8 @@ impl Given<'_> {
         let (clock, entropy) = (self.parts.clock.clone(), self.parts.entropy.clone());
         let var = |var| self.env.get(var).map_err(InvalidConfig::from);
         let (bus, name) = (var(env::EVENT_BUS)?, var(env::FUNCTION_NAME)?);
-        let sdk = self.aws.sdk_config();
         let spill = Spill::to_stderr(Metrics::none());
-        let emitter = Emitter::new(&sdk, bus, name, clock, entropy, spill);
+        let emitter = Emitter::new(&self.sdk, bus, name, clock, entropy, spill);
         Ok(Metering::new(emitter, LlmPrices::shipped()?))
     }
 }

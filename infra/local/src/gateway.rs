@@ -15,6 +15,7 @@ use flate2::read::MultiGzDecoder;
 use http::header::{ALLOW, CONTENT_ENCODING, HeaderName, HeaderValue};
 use http::request::Parts as RequestParts;
 use http::{HeaderMap, Method, StatusCode, Uri};
+use http_body_util::BodyExt;
 use jiff::Timestamp;
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};

@@ -127,6 +127,8 @@ impl Stage {
             email: None,
             plan: made_up(plan.parse())?,
             created_at: self.now(),
+            suspended_at: None,
+            erased_at: None,
         };
         self.store.create_customer(&customer, None).await?;
         let format = made_up(KeyFormat::new("tg", "live"))?;
@@ -143,8 +145,10 @@ impl Stage {
                 created_at: self.now(),
                 expires_at: None,
                 revoked_at: None,
+                suspended_at: None,
                 overrides: Overrides::default(),
                 rotated_to: None,
+                hour_of: None,
             };
             let new = NewKey {
                 secret: &secret,
@@ -170,6 +174,7 @@ impl Stage {
             uncounted: Vec::new(),
             key_cache: Duration::from_secs(5),
             stale_keys: Duration::ZERO,
+            cors_origin: None,
         };
         App::new(store, settings, clock, Metrics::none())
     }
@@ -297,6 +302,7 @@ impl Stage {
             request_bytes: None,
             response_bytes: None,
             billable: None,
+            truncated: None,
             costs: Vec::new(),
         })
     }

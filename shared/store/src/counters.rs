@@ -28,7 +28,7 @@ mod reserve;
 mod share;
 mod write;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use jiff::{SignedDuration, Timestamp};
 use tollgate_domain::id::{CustomerId, KeyId};
@@ -201,7 +201,7 @@ impl Store {
     /// Reads the units of each of these keys in each of these hours, where there are any.
     pub(crate) async fn hour_units(
         &self,
-        keys: &[KeyId],
+        keys: &BTreeSet<KeyId>,
         hours: &[Hour],
     ) -> Result<Vec<Units>, StoreError> {
         let each = keys

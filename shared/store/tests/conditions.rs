@@ -9,6 +9,7 @@ use tollgate_domain::customer::Customer;
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::key::KeyRecord;
 use tollgate_domain::money::Cents;
+use tollgate_local_aws::Fault;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_store::schema::{ACCOUNTS, BILLING, QUARANTINE};
 use tollgate_store::{
@@ -20,8 +21,8 @@ mod common;
 
 use common::{
     Entry, Key, NOW, call, charge, charged, create_customer, create_key, customer, delete, edit,
-    everything, fixture, once, p, put, record, rotate_key, text, update_customer, update_key,
-    with_keys, write_usage,
+    everything, fixture, once, p, put, record, rotate_key, update_customer, update_key, with_keys,
+    write_usage,
 };
 
 /// The operation comes to this outcome, and the tables stay as they are.

@@ -39,7 +39,7 @@ async fn is_exhausted(at: &Fixture, share: &mut LeaseShare, limit: u64) {
 
 /// The units of all counters.
 async fn units(at: &Fixture) -> Units {
-    let keys = [p("key_0001")];
+    let keys = [p("key_0001")].into();
     let in_day = at.store.admitted_calls(&keys, p("2026-11-22")).await;
     let mut units = Units {
         spent: in_day.unwrap(),

@@ -211,7 +211,7 @@ impl Stack {
 
     /// The calls that were allowed with a key in the day at which stacks stand.
     pub(crate) async fn admitted(&self, key: &str) -> u64 {
-        let keys = [p(key)];
+        let keys = [p(key)].into();
         let admitted = self.at.store.admitted_calls(&keys, p("2026-11-22"));
         admitted.await.unwrap()
     }

@@ -7,11 +7,12 @@
 
 use std::time::Duration;
 
-use authorizer::{App, Settings, handle};
+use authorizer::{App, Settings, handle, single_requests};
 use serde_json::json;
 use tollgate_domain::key::ApiKey;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_runtime::Metrics;
+use tollgate_store::Store;
 
 use crate::stored::plans;
 
@@ -21,8 +22,12 @@ pub(crate) fn authorizer(at: &Fixture) -> App {
         plans: plans(),
         uncounted: Vec::new(),
         key_cache: Duration::from_secs(5),
+        stale_keys: Duration::ZERO,
+        cors_origin: None,
     };
-    App::new(at.store.clone(), settings, at.clock(), Metrics::none())
+    let sdk = single_requests(at.aws.sdk_config());
+    let store = Store::new(&sdk, "test", at.clock(), at.entropy.clone());
+    App::new(store, settings, at.clock(), Metrics::none())
 }
 
 /// Makes so many calls with a key; returns how many the instance lets in.
