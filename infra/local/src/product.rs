@@ -77,6 +77,9 @@ pub enum StartError {
     /// The admin key.
     #[error("the admin key must be 1 to 128 visible ASCII characters")]
     AdminKey,
+    /// A customer's key is given as the admin's.
+    #[error("the admin key given is a customer's; an admin's begins with a brand and \"_admin_\"")]
+    CustomersKey,
     /// The configuration.
     #[error(transparent)]
     Config(#[from] InvalidConfig),
@@ -285,6 +288,9 @@ async fn admin_key(
             return Err(StartError::AdminKey);
         }
         if let Ok(key) = ApiKey::parse(&text) {
+            if key.role() != key::Role::Admin {
+                return Err(StartError::CustomersKey);
+            }
             store_admin_key(parts, store, &key).await?;
             return Ok((AdminKey::Given(text), None));
         }
