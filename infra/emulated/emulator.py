@@ -6,6 +6,8 @@ the answer has gone, and do not start where they cannot register it. There is wh
 no invocation reaches an instance while an extension of it is at work.
 
 Alarms on metric math: they can be made. Nothing evaluates them.
+
+IAM's condition keys of PutEvents.
 """
 
 import json
@@ -13,7 +15,7 @@ import queue
 import threading
 
 from ministack.app import main
-from ministack.core import lambda_runtime
+from ministack.core import iam_actions, lambda_runtime
 from ministack.core.responses import new_uuid
 from ministack.services.cloudformation import provisioners
 
@@ -115,6 +117,19 @@ def alarm_record(name, properties, plain=provisioners._cw_metric_alarm_record):
     return plain(name, properties)
 
 
+def condition_keys(service, action, body, params, plain=iam_actions.request_tag_context):
+    keys = plain(service, action, body, params)
+    if action == "events:PutEvents":
+        entries = json.loads(body)["Entries"]
+        for key, member in ("events:source", "Source"), ("events:detail-type", "DetailType"):
+            values = {entry.get(member, "") for entry in entries}
+            # Where the events differ, no condition is met.
+            if len(values) == 1:
+                keys[key] = values.pop()
+    return keys
+
+
+iam_actions.request_tag_context = condition_keys
 lambda_runtime.ProvidedWorker = Instance
 provisioners._cw_metric_alarm_record = alarm_record
 

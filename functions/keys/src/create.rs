@@ -14,7 +14,7 @@ use tollgate_domain::time::Rfc3339;
 use tollgate_store::{Created, NewKey};
 use tollgate_web::{AdminCaller, IdempotencyKey, JsonBody, NoQuery, Object, Problem};
 
-use crate::view::{IssuedKey, KeyView, check_expiry, check_limit, check_name};
+use crate::view::{IssuedKey, KeyView, admins_key, check_expiry, check_limit, check_name};
 use crate::{Issuer, MAX_DRAWS};
 
 /// The route.
@@ -28,9 +28,9 @@ pub fn routes(issuer: Issuer) -> Router {
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct NewKeyBody {
-    /// `customer` if left out.
+    /// `customer`, which may be left out.
     role: Option<Role>,
-    /// Whose key it is; for admin keys, nobody's.
+    /// Whose key it is.
     customer_id: Option<CustomerId>,
     #[serde(default)]
     name: String,
@@ -46,6 +46,9 @@ async fn create(
     idempotency: IdempotencyKey,
     JsonBody(body): JsonBody<NewKeyBody>,
 ) -> Result<Response, Problem> {
+    if body.role == Some(Role::Admin) {
+        return Err(admins_key());
+    }
     let now = issuer.app.clock.now();
     let Object(overrides) = body.overrides;
     check_name(&body.name)?;
@@ -63,20 +66,13 @@ async fn create(
         }
     }
     let expires_at = check_expiry(body.expires_at, now)?;
-    let owner = match (body.role.unwrap_or(Role::Customer), body.customer_id) {
-        (Role::Customer, Some(customer)) => Owner::Customer(customer),
-        (Role::Admin, None) => Owner::Admin,
-        (Role::Customer, None) => {
-            let detail = "A customer's key needs the customer_id.";
-            return Err(Problem::unprocessable(detail).with("field", "customer_id"));
-        }
-        (Role::Admin, Some(_)) => {
-            let detail = "An admin key belongs to no customer.";
-            return Err(Problem::unprocessable(detail).with("field", "customer_id"));
-        }
+    let Some(customer) = body.customer_id else {
+        let detail = "A key needs the customer_id.";
+        return Err(Problem::unprocessable(detail).with("field", "customer_id"));
     };
+    let owner = Owner::Customer(customer);
     for _ in 0..MAX_DRAWS {
-        let secret = issuer.draw(owner.role());
+        let secret = issuer.draw();
         let record = KeyRecord {
             id: issuer.entropy.with(KeyId::random),
             prefix: secret.prefix(),
@@ -109,8 +105,10 @@ async fn create(
 }
 
 impl Issuer {
-    pub(crate) fn draw(&self, role: Role) -> ApiKey {
-        self.entropy.with(|rng| self.format.generate(role, rng))
+    pub(crate) fn draw(&self) -> ApiKey {
+        let format = &self.format;
+        self.entropy
+            .with(|rng| format.generate(Role::Customer, rng))
     }
 }
 

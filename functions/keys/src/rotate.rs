@@ -7,12 +7,12 @@ use axum::routing::post;
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 use tollgate_domain::id::KeyId;
-use tollgate_domain::key::{KeyRecord, KeyStatus};
+use tollgate_domain::key::{KeyRecord, KeyStatus, Owner};
 use tollgate_store::{KeyRef, NewKey, Rotated};
 use tollgate_web::{AdminCaller, IdempotencyKey, JsonBody, NoQuery, PathParam, Problem};
 
 use crate::create::{NamesTaken, issued};
-use crate::view::no_such_key;
+use crate::view::{admins_key, no_such_key};
 use crate::{Issuer, MAX_DRAWS};
 
 /// The grace period without a `grace_period_s`: a day.
@@ -58,6 +58,9 @@ async fn rotate(
     let store = &issuer.app.store;
     for _ in 0..MAX_DRAWS {
         let old = store.key(&key).await?.ok_or_else(no_such_key)?;
+        if old.owner == Owner::Admin {
+            return Err(admins_key());
+        }
         let request = format!("{} {}", old.id, body.grace_period_s);
         let mark = idempotency.mark("rotate-key", &caller.key_id, &request);
         // A repeated request finds the key rotated by the first; only the store can tell it from
@@ -69,7 +72,7 @@ async fn rotate(
             .saturating_add(SignedDuration::from_secs(body.grace_period_s.into()))
             .unwrap_or(now);
         let old_ends_at = old.expires_at.map_or(grace_ends, |at| at.min(grace_ends));
-        let secret = issuer.draw(old.owner.role());
+        let secret = issuer.draw();
         let successor = KeyRecord {
             id: issuer.entropy.with(KeyId::random),
             prefix: secret.prefix(),

@@ -12,7 +12,7 @@ use tollgate_web::{
 };
 
 use crate::App;
-use crate::view::{KeyView, check_expiry, check_limit, check_name, no_such_key};
+use crate::view::{KeyView, admins_key, check_expiry, check_limit, check_name, no_such_key};
 
 /// The route.
 pub fn routes(app: App) -> Router {
@@ -83,6 +83,7 @@ async fn update(
     match app.store.update_key(&key, &change).await? {
         Updated::Done(key) => Ok(Json(KeyView::new(key, now))),
         Updated::Unknown => Err(no_such_key()),
+        Updated::Admins => Err(admins_key()),
         Updated::Revoked => Err(Problem::conflict("The key is revoked, and stays as it is.")),
         Updated::Rotated => Err(Problem::conflict(
             "The key has been rotated; it ends with its grace period.",

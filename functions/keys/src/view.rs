@@ -103,6 +103,15 @@ pub(crate) fn check_expiry(
     }
 }
 
+/// 403: admin keys are the operator's, and the functions' roles allow no more of them than to show and
+/// to revoke them.
+pub(crate) fn admins_key() -> Problem {
+    Problem::forbidden(
+        "Admin keys are made with AWS credentials, by \"tollgate admin-key create\". Here they can be \
+         listed, shown and revoked.",
+    )
+}
+
 pub(crate) fn no_such_key() -> Problem {
     Problem::not_found("There is no key of that prefix or id.")
 }

@@ -61,7 +61,7 @@ async fn a_ping_is_reported_once_as_a_usage_event() {
     assert_eq!(events.len(), 1);
     let event_bridge = events.remove(0);
     assert_eq!(event_bridge["detail-type"], "tollgate.usage.v1");
-    assert_eq!(event_bridge["source"], "tollgate.metering");
+    assert_eq!(event_bridge["source"], "tollgate:ping");
     let mut detail = event_bridge["detail"].clone();
     let id = detail["id"].take();
     assert_eq!(id.as_str().map(str::len), Some(24));

@@ -12,7 +12,7 @@ use tollgate_domain::plan::{Catalog, Plan};
 use tollgate_domain::usage::Tally;
 use tollgate_domain::window::Month;
 use tollgate_runtime::{Clock, Entropy, Env, aws, config};
-use tollgate_store::{KeyRef, Store};
+use tollgate_store::Store;
 use tollgate_web::{
     AdjustmentView, AdjustmentsQuery, Amount, CustomerCaller, List, NoQuery, Problem, QueryParams,
     SignedAmount,
@@ -177,7 +177,7 @@ async fn current(
 ) -> Result<Json<Current>, Problem> {
     let month = Month::containing(app.clock.now());
     let plan = app.plans.get(&caller.plan);
-    let key = app.store.key(&KeyRef::Id(caller.key_id)).await?;
+    let key = app.store.customers_key(caller.key_id).await?;
     let overrides = key.map(|key| key.overrides).unwrap_or_default();
     let limit = plan.and_then(|plan| plan.limits(&overrides).per_month);
     let units = app.store.month_units(&caller.id, month).await?;

@@ -60,6 +60,9 @@ pub const LONGEST: Duration = COUNTING.saturating_add(SETTING_ASIDE);
 struct Event<'a> {
     #[serde(borrow)]
     detail: &'a RawValue,
+    #[serde(rename = "detail-type")]
+    detail_type: String,
+    source: String,
 }
 
 /// An entry whose envelope is good.
@@ -175,7 +178,10 @@ pub async fn handle(app: &App, batch: SqsEvent) -> SqsBatchResponse {
 /// The entry in a message.
 fn read(body: &str) -> Result<Entry, Defect> {
     let event: Event<'_> = serde_json::from_str(body).map_err(|error| Defect::shape(&error))?;
-    Entry::read(event.detail.get())
+    let entry = Entry::read(event.detail.get())?;
+    let received = &entry.received;
+    received.brought_by(&event.detail_type, &event.source)?;
+    Ok(entry)
 }
 
 /// Runs tasks, some at a time, until all have ended or the time is over. What has not ended by then is

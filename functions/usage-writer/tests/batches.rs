@@ -24,8 +24,8 @@ mod common;
 mod stored;
 
 use common::{
-    NOW, SOURCE, Stack, adjusting, adjustment, around, batch, body, deliver, entry, event, p,
-    record, reordered, tally, with,
+    NOW, SOURCE, Stack, adjusting, adjustment, around, batch, body, deliver, entry, enveloped,
+    event, p, record, reordered, tally, with,
 };
 
 use stored::{add_customer, add_key};
@@ -207,6 +207,64 @@ async fn what_can_never_be_counted_does_not_come_again() {
     check_entry("data", json!({ "records": [] }), "0 records").await;
     let many = vec![record(NOW, "/a"); 101];
     check_entry("data", json!({ "records": many }), "101 records").await;
+}
+
+/// What may be put on the bus is decided by the event's detail type and source: an entry that says
+/// otherwise inside is one that its sender may not have been allowed to put.
+#[tokio::test]
+async fn an_entry_that_contradicts_its_event_is_set_aside() {
+    let usage = entry("e-1", "acme", [record(NOW, "/a")]);
+    let taking_away = adjusting("a-1", "acme", [adjustment(NOW, -1_000_000)]);
+    let check = async |entry: &Value, detail_type: &str, source: &str, reason: &str| {
+        let message = enveloped("e-1", detail_type, source, &entry.to_string());
+        check_hopeless(&message, reason).await;
+    };
+    let (usage_type, adjustment_type) = ("tollgate.usage.v1", "tollgate.adjustment.v1");
+    let reason =
+        r#"the detail type of the event, "tollgate.usage.v1", is not the type of the entry"#;
+    check(&taking_away, usage_type, SOURCE, reason).await;
+    let reason = r#"the detail type of the event, "tollgate.usage.v2", is not"#;
+    check(&usage, "tollgate.usage.v2", SOURCE, reason).await;
+    check(
+        &usage,
+        adjustment_type,
+        SOURCE,
+        "the detail type of the event",
+    )
+    .await;
+    let reason = r#"the source of the event, "tollgate:analyze", is not the source of the entry"#;
+    check(&usage, usage_type, "tollgate:analyze", reason).await;
+    check(&taking_away, adjustment_type, "tollgate:pin", "the source").await;
+    let long = "x".repeat(300);
+    check(
+        &usage,
+        usage_type,
+        &long,
+        &format!("\"{}\"", "x".repeat(64)),
+    )
+    .await;
+    let bare = json!({ "detail": usage });
+    check_hopeless(&bare.to_string(), "missing field `detail-type`").await;
+    let bare = json!({ "detail-type": usage_type, "detail": usage });
+    check_hopeless(&bare.to_string(), "missing field `source`").await;
+
+    // What is set aside takes nobody's identity.
+    let stack = Stack::new();
+    for detail_type in [usage_type, adjustment_type] {
+        stack
+            .count(&enveloped(
+                "e-1",
+                detail_type,
+                SOURCE,
+                &taking_away.to_string(),
+            ))
+            .await;
+    }
+    let month = stack.at.store.month_usage(&p("acme"), p("2026-11")).await;
+    assert_eq!(
+        month.unwrap().adjusted.billable,
+        [(p("pro"), -1_000_000)].into()
+    );
 }
 
 /// This record is set aside for this reason, and the good one after it counted.
@@ -505,7 +563,9 @@ async fn an_entry_is_the_same_in_another_envelope_and_another_order() {
     assert_eq!((usage.len(), quarantine.len()), (3, 1));
     assert!(reordered(&entry).starts_with("{ \"type\""));
     stack.count(&around("e-2", &reordered(&entry))).await;
-    let other = json!({ "detail": entry, "replay-name": "again", "id": "e-3" });
+    let mut other: Value = serde_json::from_str(&body(&entry)).unwrap();
+    other["replay-name"] = "again".into();
+    other["id"] = "e-3".into();
     stack.count(&other.to_string()).await;
     // Each hop of a trace adds a value of its own.
     for hop in ["00-1", "00-2"] {

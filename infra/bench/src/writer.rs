@@ -177,7 +177,9 @@ fn batches(
     };
     let batch = |batch: usize| {
         let messages = (0..messages).map(|message| {
-            let event = json!({ "detail-type": EVENT_TYPE, "detail": entry(batch, message) });
+            let entry = entry(batch, message);
+            let event =
+                json!({ "detail-type": EVENT_TYPE, "source": entry["source"], "detail": entry });
             json!({ "messageId": message.to_string(), "body": event.to_string() })
         });
         serde_json::from_value(json!({ "Records": messages.collect::<Vec<_>>() }))

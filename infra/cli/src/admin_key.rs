@@ -1,4 +1,5 @@
-//! The first key of a stack. Every other one can be made through the API, with this one.
+//! Admin keys: they are made here, with AWS credentials, and nowhere else. Keys of customers are made
+//! through the API, with one of these.
 
 use aws_config::BehaviorVersion;
 use aws_smithy_http_client::HttpClientError;

@@ -22,7 +22,7 @@ pub use cloudwatch::CloudWatch;
 pub use fault::{Call, Fault, throttled};
 pub use lambda::{FunctionProcess, LambdaHost, Outcome, Step, StreamedAnswer, answer_alone};
 pub use queue::{Counts, DeadLetter, MAX_RECEIVES, Message, Queue};
-pub use role::{Permission, Role};
+pub use role::{Condition, Grant, Permission, Role};
 pub use rusqlite::Error as QueueError;
 
 use std::path::{Path, PathBuf};
@@ -161,7 +161,7 @@ impl LocalAws {
         Ok(())
     }
 
-    /// The same services, which hold each call of the SDK's clients against this role.
+    /// The same services, which hold each call against this role.
     #[must_use]
     pub fn in_role(&self, role: &Role) -> Self {
         Self {
@@ -196,6 +196,11 @@ impl LocalAws {
     /// Answers one API call given as its `X-Amz-Target` and JSON body, as the wire would.
     #[must_use]
     pub fn answer(&self, target: &str, body: &str) -> (u16, String) {
+        if let Some(role) = &self.role
+            && let Some(refused) = role.refuse(&Call::new(target, body.to_owned()))
+        {
+            return refused;
+        }
         let answer = match target.split_once('.') {
             Some(("DynamoDB_20120810", operation)) => self.inner.engine.answer(operation, body),
             Some(("AWSEvents", "PutEvents")) => self.inner.bus.put_events(body),
@@ -213,10 +218,7 @@ impl LocalAws {
             Some(injector) => injector(&call),
             None => Fault::None,
         };
-        let take_effect = || {
-            let refused = self.role.as_ref().and_then(|role| role.refuse(&call));
-            refused.unwrap_or_else(|| self.answer(&call.target, &call.body))
-        };
+        let take_effect = || self.answer(&call.target, &call.body);
         // A network would let other tasks run before and after the call took effect.
         tokio::task::yield_now().await;
         let answer = match fault {

@@ -1,25 +1,129 @@
 //! What a function may do, held against what it does.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
+use tollgate_store::schema::{TABLES, attr};
 
 use crate::Call;
 
-/// One action on one resource.
+/// The condition keys that are understood here, by
+/// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/specifying-conditions.html> and
+/// <https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-use-conditions.html>.
+const LEADING_KEYS: &str = "dynamodb:LeadingKeys";
+const ATTRIBUTES: &str = "dynamodb:Attributes";
+const SOURCE: &str = "events:source";
+const DETAIL_TYPE: &str = "events:detail-type";
+
+/// One action on one resource, or what a condition says of it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Permission {
     /// Such as `dynamodb:GetItem`.
     pub action: String,
     /// The end of its ARN, such as `table/prod-accounts/index/listing`.
     pub resource: String,
+    /// A condition key, and a value or pattern of it.
+    pub with: Option<(String, String)>,
 }
 
 impl fmt::Display for Permission {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} on {}", self.action, self.resource)
+        write!(f, "{} on {}", self.action, self.resource)?;
+        match &self.with {
+            Some((key, value)) => write!(f, " with {key} {value}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// An action on a resource that a role allows, under all of these conditions.
+#[derive(Debug, Clone)]
+pub struct Grant {
+    /// Such as `dynamodb:GetItem`.
+    pub action: String,
+    /// The end of its ARN.
+    pub resource: String,
+    /// In any order.
+    pub conditions: Vec<Condition>,
+}
+
+/// What the values that a call has of a condition key must be.
+#[derive(Debug, Clone)]
+pub struct Condition {
+    key: &'static str,
+    /// Each of several values, of which there may be none.
+    for_all: bool,
+    operator: Operator,
+    values: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Operator {
+    Equals,
+    Like,
+    NotLike,
+}
+
+impl Condition {
+    /// The condition, unless the operator, or the key with this action, is one that is not understood
+    /// here.
+    #[must_use]
+    pub fn new(action: &str, operator: &str, key: &str, values: Vec<String>) -> Option<Self> {
+        let of_set = operator.strip_prefix("ForAllValues:");
+        let key = match action.split_once(':')? {
+            ("dynamodb", "UpdateItem") if key == ATTRIBUTES => ATTRIBUTES,
+            ("dynamodb", action) if key == LEADING_KEYS && action != "Scan" => LEADING_KEYS,
+            ("events", "PutEvents") if key == SOURCE => SOURCE,
+            ("events", "PutEvents") if key == DETAIL_TYPE => DETAIL_TYPE,
+            _ => return None,
+        };
+        let operator = match of_set.unwrap_or(operator) {
+            "StringEquals" => Operator::Equals,
+            "StringLike" => Operator::Like,
+            "StringNotLike" => Operator::NotLike,
+            _ => return None,
+        };
+        Some(Self {
+            key,
+            for_all: of_set.is_some(),
+            operator,
+            values,
+        })
+    }
+
+    /// The values that a call has of the key and that stand in the way.
+    fn refused<'a>(&self, call: &'a Asked) -> impl Iterator<Item = &'a String> {
+        call.of(self.key).iter().filter(|value| {
+            self.values.iter().any(|one| self.matches(one, value)) == self.negates()
+        })
+    }
+
+    fn holds(&self, call: &Asked) -> bool {
+        (self.for_all || !call.of(self.key).is_empty()) && self.refused(call).next().is_none()
+    }
+
+    fn negates(&self) -> bool {
+        self.operator == Operator::NotLike
+    }
+
+    fn matches(&self, one: &str, value: &str) -> bool {
+        match self.operator {
+            Operator::Equals => one == value,
+            Operator::Like | Operator::NotLike => is_like(one, value),
+        }
+    }
+}
+
+/// Whether the text is as the pattern, in which `*` stands for anything.
+fn is_like(pattern: &str, text: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == text,
+        Some((start, rest)) => text.strip_prefix(start).is_some_and(|text| {
+            let ends = text.char_indices().map(|(at, _)| at).chain([text.len()]);
+            ends.into_iter().any(|at| is_like(rest, &text[at..]))
+        }),
     }
 }
 
@@ -30,17 +134,24 @@ pub struct Role(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     function: String,
-    granted: BTreeSet<Permission>,
-    asked: Mutex<BTreeSet<Permission>>,
+    grants: Vec<Grant>,
+    seen: Mutex<Seen>,
+}
+
+/// What the function has asked for.
+#[derive(Debug, Default)]
+struct Seen {
+    used: BTreeSet<Permission>,
+    denied: BTreeSet<Permission>,
 }
 
 impl Role {
     /// The role of a function, which grants this.
-    pub fn new(function: &str, granted: impl IntoIterator<Item = Permission>) -> Self {
+    pub fn new(function: &str, grants: impl IntoIterator<Item = Grant>) -> Self {
         Self(Arc::new(Inner {
             function: function.to_owned(),
-            granted: granted.into_iter().collect(),
-            asked: Mutex::default(),
+            grants: grants.into_iter().collect(),
+            seen: Mutex::default(),
         }))
     }
 
@@ -50,82 +161,174 @@ impl Role {
         &self.0.function
     }
 
-    /// What the function asked for without having it.
+    /// What the function asked for without having it. Of a condition that was not met, the first value
+    /// that stood in the way, up to its last `#`.
     #[must_use]
     pub fn denied(&self) -> Vec<Permission> {
-        self.asked().difference(&self.0.granted).cloned().collect()
+        self.seen().denied.iter().cloned().collect()
     }
 
-    /// What the function has and has not asked for, of what a local call can ask for at all.
+    /// What the function has and has not asked for, of what a local call can ask for at all: actions on
+    /// resources, and values that conditions allow and no call had.
     #[must_use]
     pub fn unused(&self) -> Vec<Permission> {
-        let asked = self.asked();
-        let unused = self.0.granted.difference(&asked);
-        let called = |permission: &&Permission| {
-            let service = permission.action.split(':').next();
-            matches!(service, Some("dynamodb" | "events"))
-        };
-        unused.filter(called).cloned().collect()
+        let seen = self.seen();
+        let mut unused = BTreeSet::new();
+        for grant in &self.0.grants {
+            let plain = grant.permission(None);
+            if !matches!(grant.action.split(':').next(), Some("dynamodb" | "events")) {
+                continue;
+            }
+            if seen.used.contains(&plain) {
+                let values = grant.allowed_values().map(|(_, permission)| permission);
+                unused.extend(values.filter(|value| !seen.used.contains(value)));
+            } else {
+                unused.insert(plain);
+            }
+        }
+        unused.into_iter().collect()
     }
 
     /// AWS's answer to a call that the role does not allow.
     pub(crate) fn refuse(&self, call: &Call) -> Option<(u16, String)> {
-        let needed = needed(call);
-        let refused = needed
-            .iter()
-            .find(|needed| !self.0.granted.contains(needed));
-        let answer = refused.map(|needed| {
-            let message = format!(
-                "{} is not authorized to perform: {} on resource: {}",
-                self.0.function, needed.action, needed.resource
-            );
-            let body = json!({
-                "__type": "com.amazon.coral.service#AccessDeniedException",
-                "Message": message,
-            });
-            (400, body.to_string())
+        let mut refused = None;
+        for asked in needed(call) {
+            let used = self.0.grants.iter().find(|grant| grant.allows(&asked));
+            let mut seen = self.seen();
+            match used {
+                Some(grant) => seen.used.extend(grant.used_by(&asked)),
+                None => {
+                    seen.denied.insert(self.missing(&asked));
+                    refused.get_or_insert(asked);
+                }
+            }
+        }
+        let Asked {
+            action, resource, ..
+        } = refused?;
+        let function = &self.0.function;
+        let body = json!({
+            "__type": "com.amazon.coral.service#AccessDeniedException",
+            "Message":
+                format!("{function} is not authorized to perform: {action} on resource: {resource}"),
         });
-        self.asked().extend(needed);
-        answer
+        Some((400, body.to_string()))
     }
 
-    fn asked(&self) -> MutexGuard<'_, BTreeSet<Permission>> {
-        self.0.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What the role lacks to allow this.
+    fn missing(&self, asked: &Asked) -> Permission {
+        let mut grants = self.0.grants.iter();
+        let unmet = grants.find(|grant| grant.is_for(asked)).and_then(|grant| {
+            let mut conditions = grant.conditions.iter();
+            let unmet = conditions.find(|condition| !condition.holds(asked))?;
+            let value = unmet.refused(asked).next().cloned();
+            Some((unmet.key.to_owned(), kind_of(&value.unwrap_or_default())))
+        });
+        Permission {
+            action: asked.action.clone(),
+            resource: asked.resource.clone(),
+            with: unmet,
+        }
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.0.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A partition key without what tells an item from others of its kind, which may be a digest.
+fn kind_of(value: &str) -> String {
+    match value.rsplit_once('#') {
+        Some((kind, _)) => format!("{kind}#*"),
+        None => value.to_owned(),
+    }
+}
+
+impl Grant {
+    fn permission(&self, with: Option<(String, String)>) -> Permission {
+        Permission {
+            action: self.action.clone(),
+            resource: self.resource.clone(),
+            with,
+        }
+    }
+
+    fn is_for(&self, asked: &Asked) -> bool {
+        self.action == asked.action && self.resource == asked.resource
+    }
+
+    fn allows(&self, asked: &Asked) -> bool {
+        let mut conditions = self.conditions.iter();
+        self.is_for(asked) && conditions.all(|condition| condition.holds(asked))
+    }
+
+    /// Each value that a condition allows, by its condition and as a permission of its own.
+    fn allowed_values(&self) -> impl Iterator<Item = ((&Condition, &String), Permission)> {
+        let allowing = self.conditions.iter().filter(|one| !one.negates());
+        allowing.flat_map(move |condition| {
+            condition.values.iter().map(move |value| {
+                let with = (condition.key.to_owned(), value.clone());
+                ((condition, value), self.permission(Some(with)))
+            })
+        })
+    }
+
+    /// What this has that a call it allows makes use of.
+    fn used_by(&self, asked: &Asked) -> impl Iterator<Item = Permission> {
+        let values = self.allowed_values();
+        let used = values.filter(|((condition, one), _)| {
+            let mut values = asked.of(condition.key).iter();
+            values.any(|value| condition.matches(one, value))
+        });
+        let used = used.map(|(_, permission)| permission);
+        used.chain([self.permission(None)])
+    }
+}
+
+/// An action of a call on a resource, with the values that it has of condition keys.
+#[derive(Debug)]
+struct Asked {
+    action: String,
+    resource: String,
+    context: BTreeMap<&'static str, Vec<String>>,
+}
+
+impl Asked {
+    fn of(&self, key: &str) -> &[String] {
+        self.context.get(key).map_or(&[], Vec::as_slice)
     }
 }
 
 /// What a call takes, by
 /// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazondynamodb.html>:
-/// a transaction takes the actions that it is made of.
-fn needed(call: &Call) -> Vec<Permission> {
+/// a transaction takes the actions that it is made of, and a call with several events is allowed if
+/// each of them is.
+fn needed(call: &Call) -> Vec<Asked> {
     let body: Value = serde_json::from_str(&call.body).unwrap_or_default();
-    let table = |action: &str, request: &Value| {
-        let name = request["TableName"].as_str().unwrap_or_default();
-        let resource = match request["IndexName"].as_str() {
-            Some(index) => format!("table/{name}/index/{index}"),
-            None => format!("table/{name}"),
-        };
-        Permission {
-            action: format!("dynamodb:{action}"),
-            resource,
-        }
-    };
     match call.operation() {
         "PutEvents" => {
             let entries = body["Entries"].as_array().into_iter().flatten();
-            let needed = entries.map(|entry| Permission {
+            let texts = |value: &Value| value.as_str().map(str::to_owned).into_iter().collect();
+            let needed = entries.map(|entry| Asked {
                 action: "events:PutEvents".to_owned(),
                 resource: format!(
                     "event-bus/{}",
                     entry["EventBusName"].as_str().unwrap_or_default()
                 ),
+                context: BTreeMap::from([
+                    (SOURCE, texts(&entry["Source"])),
+                    (DETAIL_TYPE, texts(&entry["DetailType"])),
+                ]),
             });
             needed.collect()
         }
         "BatchGetItem" => {
             let tables = body["RequestItems"].as_object().into_iter().flatten();
-            let needed =
-                tables.map(|(name, _)| table("BatchGetItem", &json!({ "TableName": name })));
+            let needed = tables.map(|(name, request)| {
+                let mut request = request.clone();
+                request["TableName"] = name.as_str().into();
+                on_table("BatchGetItem", &request)
+            });
             needed.collect()
         }
         "TransactWriteItems" => {
@@ -133,15 +336,255 @@ fn needed(call: &Call) -> Vec<Permission> {
             let needed = actions.flat_map(|action| {
                 let members = action.as_object().into_iter().flatten();
                 members.map(|(kind, request)| match kind.as_str() {
-                    "Put" => table("PutItem", request),
-                    "Update" => table("UpdateItem", request),
-                    "Delete" => table("DeleteItem", request),
-                    "ConditionCheck" => table("ConditionCheckItem", request),
-                    other => table(other, request),
+                    "Put" => on_table("PutItem", request),
+                    "Update" => on_table("UpdateItem", request),
+                    "Delete" => on_table("DeleteItem", request),
+                    "ConditionCheck" => on_table("ConditionCheckItem", request),
+                    other => on_table(other, request),
                 })
             });
             needed.collect()
         }
-        operation => vec![table(operation, &body)],
+        operation => vec![on_table(operation, &body)],
+    }
+}
+
+fn on_table(action: &str, request: &Value) -> Asked {
+    let table = request["TableName"].as_str().unwrap_or_default();
+    let index = request["IndexName"].as_str();
+    Asked {
+        action: format!("dynamodb:{action}"),
+        resource: match index {
+            Some(index) => format!("table/{table}/index/{index}"),
+            None => format!("table/{table}"),
+        },
+        context: BTreeMap::from([
+            (
+                LEADING_KEYS,
+                leading_keys(request, partition_key(table, index)),
+            ),
+            (ATTRIBUTES, attributes(request)),
+        ]),
+    }
+}
+
+/// The name of the partition key of a table, or of its index: there, conditions go by the index's own.
+fn partition_key(table: &str, index: Option<&str>) -> &'static str {
+    let is_named = |name: &str| {
+        let prefix = table.strip_suffix(name);
+        prefix.is_some_and(|prefix| prefix.ends_with('-'))
+    };
+    let table = TABLES.iter().find(|known| is_named(known.name));
+    let mut indexes = table.iter().flat_map(|table| table.indexes);
+    match index {
+        Some(index) => indexes
+            .find(|known| known.name == index)
+            .map_or(attr::PK, |known| known.hash),
+        None => table.map_or(attr::PK, |known| known.hash),
+    }
+}
+
+/// The partition keys that a request names. One that cannot be made out is empty.
+fn leading_keys(request: &Value, name: &str) -> Vec<String> {
+    let text = |value: &Value| value["S"].as_str().unwrap_or_default().to_owned();
+    if let Some(keys) = request["Keys"].as_array() {
+        return keys.iter().map(|key| text(&key[name])).collect();
+    }
+    if let Some(condition) = request["KeyConditionExpression"].as_str() {
+        let mut clauses = condition.split(" AND ");
+        let value =
+            clauses.find_map(|clause| clause.trim().strip_prefix(name)?.trim().strip_prefix('='));
+        let value = &request["ExpressionAttributeValues"][value.unwrap_or_default().trim()];
+        return vec![text(value)];
+    }
+    let key = ["Key", "Item"]
+        .into_iter()
+        .find(|part| request[*part].is_object());
+    vec![text(&request[key.unwrap_or_default()][name])]
+}
+
+/// The attributes that a write names: of its key or item, and in its expressions.
+fn attributes(request: &Value) -> Vec<String> {
+    let parts = ["Key", "Item"].into_iter();
+    let of_item = parts.filter_map(|part| request[part].as_object());
+    let mut attributes: BTreeSet<String> = of_item.flat_map(|item| item.keys().cloned()).collect();
+    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '#' | ':');
+    for part in ["UpdateExpression", "ConditionExpression"] {
+        let expression = request[part].as_str().unwrap_or_default();
+        for word in expression.split_inclusive(|c| !is_part(c)) {
+            let name = word.trim_end_matches(|c| !is_part(c));
+            match name.chars().next() {
+                Some('#') => {
+                    let name = request["ExpressionAttributeNames"][name].as_str();
+                    attributes.extend(name.map(str::to_owned));
+                }
+                // Keywords are in capitals, and functions have a parenthesis after them.
+                Some(first) if first.is_ascii_lowercase() && !word.ends_with('(') => {
+                    attributes.insert(name.to_owned());
+                }
+                _ => {}
+            }
+        }
+    }
+    attributes.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn condition(action: &str, operator: &str, key: &str, values: &[&str]) -> Condition {
+        let values = values.iter().map(|value| (*value).to_owned()).collect();
+        Condition::new(action, operator, key, values).unwrap()
+    }
+
+    fn role(action: &str, resource: &str, conditions: Vec<Condition>) -> Role {
+        let (action, resource) = (action.to_owned(), resource.to_owned());
+        Role::new(
+            "AFunction",
+            [Grant {
+                action,
+                resource,
+                conditions,
+            }],
+        )
+    }
+
+    fn is_allowed(role: &Role, target: &str, body: Value) -> bool {
+        role.refuse(&Call::new(target, body.to_string())).is_none()
+    }
+
+    #[test]
+    fn a_pattern_is_for_the_whole_text() {
+        for (pattern, text, expected) in [
+            ("KEY#*", "KEY#", true),
+            ("KEY#*", "KEY#a#b", true),
+            ("KEY#*", "ADMIN#KEY#a", false),
+            ("KEY#*", "KEY", false),
+            ("*#*", "RECONCILIATION#2026-11-22", true),
+            ("*#*", "acme", false),
+            ("*", "", true),
+            ("a*é*b", "aééb", true),
+            ("a*é*b", "aeb", false),
+        ] {
+            assert_eq!(is_like(pattern, text), expected, "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn each_key_of_a_call_must_be_one_that_the_condition_allows() {
+        let keys = ["KEY#*", "KEYID#*"];
+        let only = |action| {
+            let like = "ForAllValues:StringLike";
+            let action = format!("dynamodb:{action}");
+            let condition = condition(&action, like, LEADING_KEYS, &keys);
+            role(&action, "table/x-accounts", vec![condition])
+        };
+        let key = |pk: &str| json!({ "pk": { "S": pk } });
+        let get = |keys: &[&str]| {
+            let keys: Vec<Value> = keys.iter().map(|pk| key(pk)).collect();
+            let body = json!({ "RequestItems": { "x-accounts": { "Keys": keys } } });
+            is_allowed(&only("BatchGetItem"), "D.BatchGetItem", body)
+        };
+        assert!(get(&["KEY#a", "KEYID#b"]));
+        assert!(!get(&["KEY#a", "CUSTOMER#b"]));
+        let put = |pk: &str| json!({ "TableName": "x-accounts", "Item": key(pk) });
+        let transact = |pks: [&str; 2]| {
+            let puts = pks.map(|pk| json!({ "Put": put(pk) }));
+            let body = json!({ "TransactItems": puts });
+            is_allowed(&only("PutItem"), "D.TransactWriteItems", body)
+        };
+        assert!(transact(["KEY#a", "KEYID#b"]));
+        assert!(!transact(["KEY#a", "ADMIN#KEY#b"]));
+        // A key that cannot be made out is none that is allowed.
+        let role = only("PutItem");
+        let body = json!({ "TableName": "x-accounts", "Item": {} });
+        assert!(!is_allowed(&role, "D.PutItem", body));
+    }
+
+    #[test]
+    fn a_query_goes_by_the_partition_key_of_its_index() {
+        let action = "dynamodb:Query";
+        let equals = "ForAllValues:StringEquals";
+        let only = condition(action, equals, LEADING_KEYS, &["keys"]);
+        let role = role(action, "table/x-accounts/index/listing", vec![only]);
+        let query = |condition: &str, value: &str| {
+            let body = json!({
+                "TableName": "x-accounts",
+                "IndexName": "listing",
+                "KeyConditionExpression": condition,
+                "ExpressionAttributeValues": { ":a": { "S": value }, ":b": { "S": "keys" } },
+            });
+            is_allowed(&role, "D.Query", body)
+        };
+        assert!(query("listing = :a", "keys"));
+        assert!(query(
+            "listing = :a AND listing_order BETWEEN :b AND :b",
+            "keys"
+        ));
+        assert!(!query("listing = :a AND listing_order > :b", "customers"));
+        assert!(!query("listing_order = :b", "keys"));
+    }
+
+    #[test]
+    fn an_update_may_name_only_the_attributes_that_the_condition_lists() {
+        let action = "dynamodb:UpdateItem";
+        let equals = "ForAllValues:StringEquals";
+        let only = condition(action, equals, ATTRIBUTES, &["pk", "revoked_at"]);
+        let role = role(action, "table/x-accounts", vec![only]);
+        let update = |update: &str, condition: &str| {
+            let body = json!({
+                "TableName": "x-accounts",
+                "Key": { "pk": { "S": "KEY#a" } },
+                "UpdateExpression": update,
+                "ConditionExpression": condition,
+                "ExpressionAttributeNames": { "#c": "customer", "#r": "revoked_at" },
+            });
+            is_allowed(&role, "D.UpdateItem", body)
+        };
+        let exists = "attribute_exists(pk) AND attribute_not_exists(revoked_at)";
+        assert!(update("SET revoked_at = :now", exists));
+        assert!(update("SET #r = if_not_exists(#r, :now)", exists));
+        assert!(!update("REMOVE customer", exists));
+        assert!(!update("SET revoked_at = :now, #c = :c", exists));
+        assert!(!update("SET revoked_at = :now", "customer = :c"));
+    }
+
+    #[test]
+    fn each_event_of_a_call_must_be_of_the_detail_type_and_source() {
+        let action = "events:PutEvents";
+        let conditions = [(DETAIL_TYPE, "usage"), (SOURCE, "ping")];
+        let conditions =
+            conditions.map(|(key, value)| condition(action, "StringEquals", key, &[value]));
+        let role = role(action, "event-bus/b", conditions.to_vec());
+        let event = |detail_type: &str, source: &str| json!({ "EventBusName": "b", "DetailType": detail_type, "Source": source });
+        let put = |events: &[Value]| {
+            is_allowed(&role, "AWSEvents.PutEvents", json!({ "Entries": events }))
+        };
+        let good = event("usage", "ping");
+        assert!(put(&[good.clone(), good.clone()]));
+        assert!(!put(&[good.clone(), event("adjustment", "ping")]));
+        assert!(!put(&[event("usage", "pin"), good]));
+        assert!(!put(&[
+            json!({ "EventBusName": "b", "DetailType": "usage" })
+        ]));
+        let denied: Vec<String> = role.denied().iter().map(Permission::to_string).collect();
+        let expected = [
+            "events:PutEvents on event-bus/b with events:detail-type adjustment",
+            "events:PutEvents on event-bus/b with events:source ",
+            "events:PutEvents on event-bus/b with events:source pin",
+        ];
+        assert_eq!(denied, expected);
+    }
+
+    #[test]
+    fn what_is_not_understood_is_no_condition() {
+        let new = |action, operator, key| Condition::new(action, operator, key, Vec::new());
+        let equals = "StringEquals";
+        assert!(new("dynamodb:GetItem", equals, "dynamodb:Select").is_none());
+        assert!(new("dynamodb:GetItem", equals, ATTRIBUTES).is_none());
+        assert!(new("dynamodb:Scan", "ForAllValues:StringLike", LEADING_KEYS).is_none());
+        assert!(new("events:PutEvents", "StringEqualsIfExists", SOURCE).is_none());
+        assert!(new("sqs:SendMessage", equals, SOURCE).is_none());
     }
 }

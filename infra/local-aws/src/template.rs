@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use yaml_serde::Value;
 use yaml_serde::value::Tag;
 
-use crate::role::{Permission, Role};
+use crate::role::{Condition, Grant, Role};
 
 /// The template, as of the build.
 pub const TEMPLATE: &str = include_str!("../../../template.yaml");
@@ -168,15 +168,47 @@ impl Stack {
                 for action in statement.get("Action").elements() {
                     let action = action.text("an action")?;
                     for resource in statement.get("Resource").elements() {
-                        granted.push(Permission {
+                        granted.push(Grant {
                             action: action.clone(),
                             resource: self.value(resource, "a resource")?,
+                            conditions: self.conditions(statement, &action)?,
                         });
                     }
                 }
             }
         }
         Ok(Role::new(function, granted))
+    }
+
+    /// What a statement says of an action besides.
+    fn conditions(
+        &self,
+        statement: Node<'_>,
+        action: &str,
+    ) -> Result<Vec<Condition>, InvalidTemplate> {
+        let mut conditions = Vec::new();
+        for (operator, keys) in statement.get("Condition").members() {
+            for (key, values) in keys.members() {
+                let lacks = || InvalidTemplate::Lacks(format!("{operator} of {key} for {action}"));
+                let values = values.elements().map(|value| self.value(value, key));
+                let values = values.collect::<Result<_, _>>()?;
+                let condition = Condition::new(action, operator, key, values);
+                conditions.push(condition.ok_or_else(lacks)?);
+            }
+        }
+        Ok(conditions)
+    }
+
+    /// The name of the function of that logical id, or what CloudFormation makes one of.
+    ///
+    /// # Errors
+    /// When there is no such function, or its name cannot be worked out.
+    pub fn function_name(&self, logical_id: &str) -> Result<String, InvalidTemplate> {
+        let name = self.function(logical_id)?.get("FunctionName");
+        if name.0.is_null() {
+            return Ok(logical_id.to_owned());
+        }
+        self.value(name, "the name of a function")
     }
 
     fn function(&self, logical_id: &str) -> Result<Node<'_>, InvalidTemplate> {

@@ -62,7 +62,8 @@ impl Parts {
         let aws = self.aws.in_role(&role);
         self.roles.borrow_mut().push(role);
         // Lambda sets this one.
-        let name = (env::FUNCTION_NAME.name.to_owned(), function.to_owned());
+        let name = self.stack.function_name(function)?;
+        let name = (env::FUNCTION_NAME.name.to_owned(), name);
         let variables = self.stack.variables(function)?;
         Ok(Given {
             parts: self,

@@ -301,7 +301,10 @@ async fn a_caller_who_hangs_up_while_it_is_decided_is_served_and_metered() {
     assert_eq!(aws.queue().counts().unwrap().queued, 1);
     let key_id = key["id"].as_str().unwrap().parse().unwrap();
     let day = "2026-11-22".parse().unwrap();
-    assert_eq!(store.admitted_calls(&[key_id].into(), day).await.unwrap(), 1);
+    assert_eq!(
+        store.admitted_calls(&[key_id].into(), day).await.unwrap(),
+        1
+    );
 }
 
 #[tokio::test]

@@ -136,11 +136,23 @@ impl ApiKey {
         Ok(Self(Zeroizing::new(text.to_owned())))
     }
 
+    /// The role that the key claims by its env segment, which its digest covers.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        match self.0.split('_').nth(1) {
+            Some(ADMIN_ENV) => Role::Admin,
+            _ => Role::Customer,
+        }
+    }
+
     /// SHA-256 of the whole key. The key has 190 random bits, so a plain hash is enough: there is
     /// no dictionary to try.
     #[must_use]
     pub fn digest(&self) -> KeyDigest {
-        KeyDigest(Sha256::digest(self.0.as_bytes()).into())
+        KeyDigest {
+            role: self.role(),
+            sha256: Sha256::digest(self.0.as_bytes()).into(),
+        }
     }
 
     /// The role that its env segment names. What a key may do is decided by its record.
@@ -173,15 +185,25 @@ impl fmt::Debug for ApiKey {
     }
 }
 
-/// SHA-256 of a key: what is stored in its place.
+/// SHA-256 of a key: what is stored in its place. Knows the role that the key claims, because keys of
+/// customers and of admins are stored apart.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct KeyDigest([u8; 32]);
+pub struct KeyDigest {
+    role: Role,
+    sha256: [u8; 32],
+}
 
 impl KeyDigest {
+    /// The role that the key claims.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
     /// Lower-case hexadecimal, for the store alone.
     #[must_use]
     pub fn expose_hex(&self) -> String {
-        hex(&self.0)
+        hex(&self.sha256)
     }
 }
 
@@ -260,7 +282,7 @@ impl fmt::Display for KeyPrefix {
 }
 
 /// What a key may be used for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Calls the API on behalf of one customer.

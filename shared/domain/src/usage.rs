@@ -277,6 +277,9 @@ pub enum Defect {
     /// Too old.
     #[error("older than {} days", MAX_AGE.as_hours() / 24)]
     Ancient,
+    /// The event that brought the entry has another detail type or source than the entry itself.
+    #[error("the {0} of the event, \"{1}\", is not the {2} of the entry")]
+    Envelope(&'static str, String, &'static str),
     /// The entry's identity is taken by another entry.
     #[error("an entry of the same source and id but other content came before")]
     Conflict,
@@ -312,6 +315,22 @@ pub struct Received {
 }
 
 impl Received {
+    /// Whether an EventBridge event of this detail type and source may have brought the entry. What may
+    /// be put on the bus is decided by them, and so is who says what: nothing is counted that says
+    /// otherwise inside.
+    ///
+    /// # Errors
+    /// When either is not what the entry says.
+    pub fn brought_by(&self, detail_type: &str, source: &str) -> Result<(), Defect> {
+        if detail_type != self.r#type.as_str() {
+            return Err(Defect::Envelope("detail type", quoted(detail_type), "type"));
+        }
+        if source != self.source {
+            return Err(Defect::Envelope("source", quoted(source), "source"));
+        }
+        Ok(())
+    }
+
     /// Where the items are in the entry, as a JSON pointer (RFC 6901).
     #[must_use]
     pub fn pointer(&self) -> &'static str {
@@ -329,6 +348,17 @@ pub enum EntryType {
     Usage,
     /// [`ADJUSTMENT_TYPE`]: adjustments.
     Adjustment,
+}
+
+impl EntryType {
+    /// The `type` of such an entry.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EntryType::Usage => EVENT_TYPE,
+            EntryType::Adjustment => ADJUSTMENT_TYPE,
+        }
+    }
 }
 
 /// A record or an adjustment, or what is neither.
@@ -433,7 +463,12 @@ fn is_known(r#type: &str) -> bool {
 }
 
 fn version(found: &str) -> Defect {
-    Defect::Version(found.escape_debug().take(64).collect())
+    Defect::Version(quoted(found))
+}
+
+/// The beginning of a text that may be anything.
+fn quoted(text: &str) -> String {
+    text.escape_debug().take(64).collect()
 }
 
 fn read<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, Defect> {

@@ -19,8 +19,6 @@ use tollgate_runtime::{Chain, Clock, Entropy};
 use crate::call::Calls;
 use crate::spill::Spill;
 
-/// The EventBridge `Source` of entries made here. The identity of an entry is inside its detail.
-const EVENT_SOURCE: &str = "tollgate.metering";
 /// EventBridge's bound on the entries of a call.
 const MAX_ENTRIES: usize = 10;
 /// The most bytes of detail in a call, well below EventBridge's bound.
@@ -51,6 +49,7 @@ pub struct Emitter(Arc<Inner>);
 struct Inner {
     client: Client,
     bus: String,
+    /// Of each entry, and of the EventBridge event around it: the function's role allows no other.
     source: String,
     clock: Clock,
     entropy: Entropy,
@@ -309,7 +308,7 @@ impl Emitter {
         let entry = |entry: &Unsent| {
             PutEventsRequestEntry::builder()
                 .event_bus_name(&self.0.bus)
-                .source(EVENT_SOURCE)
+                .source(&self.0.source)
                 .detail_type(EVENT_TYPE)
                 .detail(&*entry.detail)
                 .build()

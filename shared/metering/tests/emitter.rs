@@ -99,9 +99,12 @@ fn watch(
         assert_eq!(call.target, "AWSEvents.PutEvents");
         let body: Value = serde_json::from_str(&call.body).unwrap();
         let entries = body["Entries"].as_array().unwrap().iter();
-        let detail = |entry: &Value| {
+        let detail = |entry: &Value| -> Value {
             assert_eq!(entry["EventBusName"], "usage");
-            serde_json::from_str(entry["Detail"].as_str().unwrap()).unwrap()
+            let detail: Value = serde_json::from_str(entry["Detail"].as_str().unwrap()).unwrap();
+            assert_eq!(entry["Source"], detail["source"]);
+            assert_eq!(entry["DetailType"], detail["type"]);
+            detail
         };
         let mut calls = seen.lock().unwrap();
         calls.push(entries.map(detail).collect());

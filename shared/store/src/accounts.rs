@@ -8,7 +8,7 @@ use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, ReturnValuesOnConditi
 use jiff::{SignedDuration, Timestamp};
 use tollgate_domain::customer::Customer;
 use tollgate_domain::id::{CustomerId, InvalidId, KeyId, PlanId};
-use tollgate_domain::key::{ApiKey, KeyDigest, KeyPrefix, KeyRecord, Owner};
+use tollgate_domain::key::{ApiKey, KeyDigest, KeyPrefix, KeyRecord, Owner, Role};
 use tollgate_domain::plan::Overrides;
 
 use crate::error::StoreError;
@@ -145,6 +145,8 @@ pub enum Updated {
     Done(KeyRecord),
     /// There is no such key.
     Unknown,
+    /// It is an admin's, and stays as it was made.
+    Admins,
     /// It is revoked, and stays as it is.
     Revoked,
     /// It has been rotated; its expiry is the end of the grace period.
@@ -160,15 +162,31 @@ pub struct Page<T> {
     pub next: Option<String>,
 }
 
-pub(crate) fn key_pk(digest_hex: &str) -> String {
-    format!("KEY#{digest_hex}")
+/// What the partition keys of everything about a key of this role begin with. No function's role may
+/// write any admin key but to revoke it, and a key works as nothing else than what its text says.
+fn namespace(role: Role) -> &'static str {
+    match role {
+        Role::Customer => "",
+        Role::Admin => "ADMIN#",
+    }
 }
 
-pub(crate) fn alias_pk(key: &KeyRef) -> String {
+pub(crate) fn key_pk(role: Role, digest_hex: &str) -> String {
+    format!("{}KEY#{digest_hex}", namespace(role))
+}
+
+pub(crate) fn alias_pk(role: Role, key: &KeyRef) -> String {
+    let namespace = namespace(role);
     match key {
-        KeyRef::Id(id) => format!("KEYID#{id}"),
-        KeyRef::Prefix(prefix) => format!("PREFIX#{prefix}"),
+        KeyRef::Id(id) => format!("{namespace}KEYID#{id}"),
+        KeyRef::Prefix(prefix) => format!("{namespace}PREFIX#{prefix}"),
     }
+}
+
+/// Where the key is stored that an alias stands for.
+pub(crate) fn aliased(role: Role, alias: &Item) -> Result<String, StoreError> {
+    let digest = Reader::new("key alias", alias).text("digest")?;
+    Ok(key_pk(role, digest))
 }
 
 pub(crate) fn customer_pk(id: &CustomerId) -> String {
@@ -230,8 +248,9 @@ fn replay_of(request: &Idempotency, item: &Item) -> Result<Replay, StoreError> {
 
 fn key_items(key: &NewKey<'_>) -> [Item; 3] {
     let record = key.record;
+    let role = record.owner.role();
     let digest = key.secret.digest();
-    let mut item = item::key(key_pk(&digest.expose_hex()));
+    let mut item = item::key(key_pk(role, &digest.expose_hex()));
     item.insert("id".into(), s(record.id.as_str()));
     item.insert("prefix".into(), s(record.prefix.as_str()));
     item.insert("name".into(), s(&record.name));
@@ -261,7 +280,7 @@ fn key_items(key: &NewKey<'_>) -> [Item; 3] {
     item.insert(attr::LISTING.into(), s(KEYS));
     item.insert(attr::LISTING_ORDER.into(), s(order));
     let alias = |key: KeyRef| {
-        let mut item = item::key(alias_pk(&key));
+        let mut item = item::key(alias_pk(role, &key));
         item.insert("digest".into(), s(digest.expose_hex()));
         item
     };
@@ -363,9 +382,6 @@ impl Changes {
     }
 }
 
-/// Where nothing is stored.
-const NOTHING: &str = "NOTHING";
-
 impl Store {
     /// Reads what does not exist, so that the connection is open and the credentials are known when
     /// something is to be read.
@@ -373,19 +389,24 @@ impl Store {
     /// # Errors
     /// When the store does not answer.
     pub async fn warm_up(&self) -> Result<(), StoreError> {
-        self.account(NOTHING.to_owned(), "warming up").await?;
+        // No digest is empty.
+        self.account(key_pk(Role::Customer, ""), "warming up")
+            .await?;
         Ok(())
     }
 
-    /// The key with this digest. Read consistently: a revocation acknowledged before is seen.
+    /// The key with this digest, of the role that its text claims. Read consistently: a revocation
+    /// acknowledged before is seen.
     ///
     /// # Errors
     /// When the store does not answer.
     pub async fn key_by_digest(&self, digest: KeyDigest) -> Result<Option<KeyRecord>, StoreError> {
-        let item = self
-            .account(key_pk(&digest.expose_hex()), "reading a key")
-            .await?;
-        item.as_ref().map(read_key).transpose()
+        let role = digest.role();
+        let pk = key_pk(role, &digest.expose_hex());
+        let key = self.key_at(pk).await?;
+        // A customer's key without a customer is no admin's: whoever may change keys of customers
+        // could make it one.
+        Ok(key.filter(|key| key.owner.role() == role))
     }
 
     /// The key of that name.
@@ -393,20 +414,38 @@ impl Store {
     /// # Errors
     /// When the store does not answer.
     pub async fn key(&self, key: &KeyRef) -> Result<Option<KeyRecord>, StoreError> {
-        let Some(pk) = self.pk_of(key).await? else {
-            return Ok(None);
-        };
+        match self.find_key(key).await? {
+            Some((_, pk)) => self.key_at(pk).await,
+            None => Ok(None),
+        }
+    }
+
+    /// The customer's key of that id.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn customers_key(&self, id: KeyId) -> Result<Option<KeyRecord>, StoreError> {
+        let alias = alias_pk(Role::Customer, &KeyRef::Id(id));
+        match self.account(alias, "finding a key").await? {
+            Some(alias) => self.key_at(aliased(Role::Customer, &alias)?).await,
+            None => Ok(None),
+        }
+    }
+
+    async fn key_at(&self, pk: String) -> Result<Option<KeyRecord>, StoreError> {
         let item = self.account(pk, "reading a key").await?;
         item.as_ref().map(read_key).transpose()
     }
 
-    /// The partition key under which the key of that name is stored.
-    async fn pk_of(&self, key: &KeyRef) -> Result<Option<String>, StoreError> {
-        let alias = self.account(alias_pk(key), "finding a key").await?;
-        alias
-            .as_ref()
-            .map(|item| Reader::new("key alias", item).text("digest").map(key_pk))
-            .transpose()
+    /// The role of the key of that name, and the partition key under which it is stored.
+    async fn find_key(&self, key: &KeyRef) -> Result<Option<(Role, String)>, StoreError> {
+        let alias = |role| self.account(alias_pk(role, key), "finding a key");
+        let (admins, customers) = tokio::try_join!(alias(Role::Admin), alias(Role::Customer))?;
+        // An admin's key goes first: no customer's can take its name.
+        let admins = admins.map(|alias| (Role::Admin, alias));
+        let found = admins.or_else(|| customers.map(|alias| (Role::Customer, alias)));
+        let found = found.map(|(role, alias)| Ok((role, aliased(role, &alias)?)));
+        found.transpose()
     }
 
     async fn account(
@@ -512,7 +551,7 @@ impl Store {
     async fn replayed_key(&self, id: &str) -> Result<KeyRecord, StoreError> {
         let corrupt = || StoreError::corrupt("idempotency", "made");
         let id = id.parse().map_err(|_| corrupt())?;
-        self.key(&KeyRef::Id(id)).await?.ok_or_else(corrupt)
+        self.customers_key(id).await?.ok_or_else(corrupt)
     }
 
     async fn replayed_customer(&self, id: &str) -> Result<Customer, StoreError> {
@@ -521,7 +560,7 @@ impl Store {
         self.customer(&id).await?.ok_or_else(corrupt)
     }
 
-    /// Stores `successor` and lets `old`, as it was read, end at `old_ends_at`.
+    /// Stores `successor` and lets `old`, a customer's key as it was read, end at `old_ends_at`.
     ///
     /// # Errors
     /// When the store does not answer; the rotation may then have happened.
@@ -533,7 +572,7 @@ impl Store {
         idempotency: Option<&Idempotency>,
     ) -> Result<Rotated, StoreError> {
         let made = successor.record.id.as_str();
-        let Some(old_pk) = self.pk_of(&KeyRef::Id(old.id.clone())).await? else {
+        let Some((_, old_pk)) = self.find_key(&KeyRef::Id(old.id.clone())).await? else {
             return Ok(Rotated::Changed);
         };
         let update = Action::update(
@@ -601,7 +640,7 @@ impl Store {
     /// # Errors
     /// When the store does not answer; the key may then have been revoked.
     pub async fn revoke_key(&self, key: &KeyRef, now: Timestamp) -> Result<bool, StoreError> {
-        let Some(key_pk) = self.pk_of(key).await? else {
+        let Some((_, key_pk)) = self.find_key(key).await? else {
             return Ok(false);
         };
         let outcome = self
@@ -628,7 +667,7 @@ impl Store {
         }
     }
 
-    /// Changes the key of that name.
+    /// Changes the customer's key of that name.
     ///
     /// # Errors
     /// When the store does not answer; the change may then have been made.
@@ -637,8 +676,10 @@ impl Store {
         key: &KeyRef,
         change: &KeyChange,
     ) -> Result<Updated, StoreError> {
-        let Some(key_pk) = self.pk_of(key).await? else {
-            return Ok(Updated::Unknown);
+        let key_pk = match self.find_key(key).await? {
+            Some((Role::Customer, pk)) => pk,
+            Some((Role::Admin, _)) => return Ok(Updated::Admins),
+            None => return Ok(Updated::Unknown),
         };
         let mut changes = Changes::default();
         if let Some(name) = &change.name {

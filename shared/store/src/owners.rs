@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 
 use tollgate_domain::id::KeyId;
-use tollgate_domain::key::Owner;
+use tollgate_domain::key::{Owner, Role};
 
 use crate::Store;
-use crate::accounts::{KeyRef, alias_pk, key_pk, read_key};
+use crate::accounts::{KeyRef, alias_pk, aliased, read_key};
 use crate::error::StoreError;
-use crate::item::{self, Item, Reader};
-use crate::schema::ACCOUNTS;
+use crate::item::{self, Reader};
+use crate::schema::{ACCOUNTS, attr};
 
 const OPERATION: &str = "asking whose keys are";
 
@@ -19,20 +19,29 @@ impl Store {
     /// # Errors
     /// When the store does not answer.
     pub async fn key_owners(&self, ids: Vec<KeyId>) -> Result<HashMap<KeyId, Owner>, StoreError> {
-        let aliases = ids
-            .into_iter()
-            .map(|id| item::key(alias_pk(&KeyRef::Id(id))));
-        let aliases = self
-            .batch_get(OPERATION, ACCOUNTS, aliases.collect())
-            .await?;
-        let digest = |alias: &Item| Reader::new("key alias", alias).text("digest").map(key_pk);
-        let keys = aliases.iter().map(|alias| Ok(item::key(digest(alias)?)));
-        let keys: Result<Vec<Item>, StoreError> = keys.collect();
-        let keys = self.batch_get(OPERATION, ACCOUNTS, keys?).await?;
-        let owners = keys.iter().map(|key| {
-            let key = read_key(key)?;
-            Ok((key.id, key.owner))
+        let name = |role, id: &KeyId| alias_pk(role, &KeyRef::Id(id.clone()));
+        let names = ids.iter().flat_map(|id| {
+            let roles = [Role::Admin, Role::Customer];
+            roles.map(|role| item::key(name(role, id)))
         });
-        owners.collect()
+        let aliases = self.batch_get(OPERATION, ACCOUNTS, names.collect()).await?;
+        let mut named = HashMap::new();
+        for alias in &aliases {
+            named.insert(Reader::new("key alias", alias).text(attr::PK)?, alias);
+        }
+        let mut owners = HashMap::new();
+        let mut keys = Vec::new();
+        for id in ids {
+            if named.contains_key(&*name(Role::Admin, &id)) {
+                owners.insert(id, Owner::Admin);
+            } else if let Some(alias) = named.get(&*name(Role::Customer, &id)) {
+                keys.push(item::key(aliased(Role::Customer, alias)?));
+            }
+        }
+        for key in &self.batch_get(OPERATION, ACCOUNTS, keys).await? {
+            let key = read_key(key)?;
+            owners.insert(key.id, key.owner);
+        }
+        Ok(owners)
     }
 }

@@ -43,11 +43,14 @@ pub enum Projection {
 ///
 /// | `pk` | item |
 /// |---|---|
-/// | `KEY#<digest>` | a key |
-/// | `PREFIX#<prefix>` | the digest of the key with that prefix |
-/// | `KEYID#<id>` | the digest of the key with that id |
+/// | `KEY#<digest>` | a key of a customer |
+/// | `PREFIX#<prefix>` | the digest of the customer's key with that prefix |
+/// | `KEYID#<id>` | the digest of the customer's key with that id |
+/// | `ADMIN#KEY#<digest>`, `ADMIN#PREFIX#<prefix>`, `ADMIN#KEYID#<id>` | the same of an admin key |
 /// | `CUSTOMER#<id>` | a customer |
-/// | `IDEMPOTENCY#<scope>#<key>` | what a creating request made; expires |
+/// | `IDEMPOTENCY#<operation>#<caller>#<key>` | what a creating request made; expires |
+///
+/// The functions' roles go by the beginnings of these keys (`docs/adr/0020`).
 pub const ACCOUNTS: Table = Table {
     name: "accounts",
     hash: "pk",

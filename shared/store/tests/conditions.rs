@@ -7,7 +7,7 @@ use serde_json::json;
 use tollgate_domain::billing::{ChargeIntent, Charged};
 use tollgate_domain::customer::Customer;
 use tollgate_domain::id::CustomerId;
-use tollgate_domain::key::KeyRecord;
+use tollgate_domain::key::{KeyRecord, Owner};
 use tollgate_domain::money::Cents;
 use tollgate_local_aws::Fault;
 use tollgate_local_aws::fixture::Fixture;
@@ -312,6 +312,49 @@ async fn an_unknown_key_is_not_changed() {
         refused(&at, update_key(&at, &stranger, &change), Updated::Unknown).await;
         refused(&at, update_key(&at, &key, &change), Updated::Unknown).await;
     }
+}
+
+#[tokio::test]
+async fn an_admins_key_is_not_changed() {
+    let key = Key::of(Owner::Admin, 1);
+    let at = with_keys(&[&key]).await;
+    for change in key_changes() {
+        refused(&at, update_key(&at, &key, &change), Updated::Admins).await;
+    }
+}
+
+/// What whoever may change customers' keys could make of one.
+#[tokio::test]
+async fn a_customers_key_without_a_customer_opens_nothing() {
+    let key = Key::of_acme(1);
+    let at = with_keys(&[&key]).await;
+    edit(&at, ACCOUNTS, &pk_of(&key), |item| {
+        item.as_object_mut().unwrap().remove("customer").unwrap();
+    });
+    let found = at.store.key_by_digest(key.secret.digest()).await.unwrap();
+    assert_eq!(found, None);
+}
+
+/// What whoever may write customers' keys could do to the names of an admin's.
+#[tokio::test]
+async fn no_customers_key_takes_the_name_of_an_admins() {
+    let (admins, customers) = (Key::of(Owner::Admin, 1), Key::of_acme(2));
+    let at = with_keys(&[&admins, &customers]).await;
+    let digest = customers.secret.digest().expose_hex();
+    let (id, prefix) = (&admins.record.id, &admins.record.prefix);
+    for name in [format!("KEYID#{id}"), format!("PREFIX#{prefix}")] {
+        let alias = json!({ "pk": { "S": name }, "digest": { "S": digest } });
+        put(&at, ACCOUNTS, &alias);
+    }
+    for name in [admins.by_id(), admins.by_prefix()] {
+        let found = at.store.key(&name).await.unwrap();
+        assert_eq!(found.as_ref(), Some(&admins.record), "{name:?}");
+    }
+    let owners = at.store.key_owners(vec![id.clone()]).await.unwrap();
+    assert_eq!(owners, [(id.clone(), Owner::Admin)].into());
+    assert!(at.store.revoke_key(&admins.by_id(), p(NOW)).await.unwrap());
+    let found = at.store.key(&customers.by_id()).await.unwrap();
+    assert_eq!(found.as_ref(), Some(&customers.record));
 }
 
 #[tokio::test]

@@ -279,6 +279,20 @@ async fn an_admin_key() {
     .await;
 }
 
+/// An earlier release kept admin keys where customers' are, and where functions may write that make
+/// keys for customers.
+#[tokio::test]
+async fn an_admin_key_among_customers_keys_opens_nothing() {
+    let key = Key::of(Owner::Admin, 3);
+    let at = fixture();
+    put_golden(&at, "key_admin_among_customers");
+    let found = at.store.key_by_digest(key.secret.digest()).await.unwrap();
+    assert_eq!(found, None);
+    let listed = at.store.list_keys(None, None, 10).await.unwrap().items;
+    assert_eq!(listed[0].1, key.record);
+    assert!(at.store.revoke_key(&key.by_id(), p(NOW)).await.unwrap());
+}
+
 #[tokio::test]
 async fn a_rotated_key_and_its_successor() {
     let (old, new) = (Key::of_acme(4), Key::of_acme(5));

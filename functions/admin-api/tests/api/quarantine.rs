@@ -38,7 +38,8 @@ async fn deliver(stack: &Stack, bodies: &[String]) {
 }
 
 pub(crate) fn message(entry: &Value) -> String {
-    json!({ "detail-type": "tollgate.usage.v1", "detail": entry }).to_string()
+    let (detail_type, source) = ("tollgate.usage.v1", &entry["source"]);
+    json!({ "detail-type": detail_type, "source": source, "detail": entry }).to_string()
 }
 
 fn of_plan(plan: &str) -> Value {
@@ -327,7 +328,9 @@ async fn what_is_sent_again_waits_once() {
     unknown["Surprise"] = true.into();
     // The bus makes another event of it each time.
     for id in ["first", "second"] {
-        let event = json!({ "id": id, "detail-type": "tollgate.usage.v1", "detail": unknown });
+        let event = json!({
+            "id": id, "detail-type": "tollgate.usage.v1", "source": "test", "detail": unknown,
+        });
         deliver(&stack, &[event.to_string()]).await;
     }
     assert_eq!(waiting(&stack).await.len(), 1);

@@ -28,6 +28,21 @@ async fn a_key_is_revoked_by_id_and_by_prefix() {
 }
 
 #[tokio::test]
+async fn an_admin_key_is_shown_and_revoked() {
+    let stack = Stack::new().await;
+    for name in ["id", "prefix"] {
+        let key = stack.admin_key("Ops").await;
+        let shown = stack.get(text(&key, name)).await;
+        assert_eq!(
+            (&shown["role"], &shown["status"]),
+            (&"admin".into(), &"active".into())
+        );
+        no_content(&stack.revoke(text(&key, name)).await);
+        assert_eq!(stack.get(text(&key, "id")).await["status"], "revoked");
+    }
+}
+
+#[tokio::test]
 async fn a_second_revocation_changes_nothing() {
     let stack = Stack::new().await;
     let key = stack.key("acme", "").await;

@@ -6,8 +6,11 @@ use axum::Router;
 use jiff::SignedDuration;
 use keys::{App, Issuer};
 use serde_json::{Value, json};
-use tollgate_domain::key::KeyFormat;
+use tollgate_domain::id::KeyId;
+use tollgate_domain::key::{KeyFormat, KeyRecord, Owner, Role};
+use tollgate_domain::plan::Overrides;
 use tollgate_local_aws::fixture::Fixture;
+use tollgate_store::{Created, NewKey};
 
 use crate::answer::{Answer, call};
 use crate::event::Event;
@@ -71,6 +74,33 @@ impl Stack {
     pub(crate) async fn key(&self, customer: &str, name: &str) -> Value {
         let body = json!({ "customer_id": customer, "name": name });
         self.create(body).await.json(201)
+    }
+
+    /// A new admin key, made as the command line makes it: the key, its names, and what it is called.
+    pub(crate) async fn admin_key(&self, name: &str) -> Value {
+        let Issuer {
+            entropy, format, ..
+        } = &self.issuer;
+        let secret = entropy.with(|rng| format.generate(Role::Admin, rng));
+        let record = KeyRecord {
+            id: entropy.with(KeyId::random),
+            prefix: secret.prefix(),
+            name: name.to_owned(),
+            owner: Owner::Admin,
+            created_at: self.at.clock().now(),
+            expires_at: None,
+            revoked_at: None,
+            overrides: Overrides::default(),
+            rotated_to: None,
+        };
+        let key = NewKey {
+            secret: &secret,
+            record: &record,
+        };
+        let created = self.at.store.create_key(&key, None).await;
+        assert_eq!(created.unwrap(), Created::New);
+        let KeyRecord { id, prefix, .. } = &record;
+        json!({ "key": secret.expose(), "id": id, "prefix": prefix, "name": name })
     }
 
     pub(crate) async fn get(&self, key: &str) -> Value {

@@ -36,7 +36,7 @@ async fn keys_are_counted_by_state_and_plan() {
     let expiring = json!({ "customer_id": "bolt", "expires_at": "2026-11-22T10:01:00Z" });
     let expired_and_revoked = stack.create(expiring.clone()).await.json(201);
     stack.create(expiring).await.json(201);
-    stack.create(json!({ "role": "admin" })).await.json(201);
+    stack.admin_key("").await;
     stack.advance_s(60);
     stack.revoke(text(&expired_and_revoked, "id")).await;
 

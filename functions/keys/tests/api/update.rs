@@ -19,6 +19,18 @@ async fn with_key() -> (Stack, Value) {
 }
 
 #[tokio::test]
+async fn an_admin_key_is_not_changed() {
+    let stack = Stack::new().await;
+    let key = stack.admin_key("Ops").await;
+    let before = stored(&stack.at);
+    for name in ["id", "prefix"] {
+        let patch = json!({ "expires_at": null });
+        stack.update(text(&key, name), patch).await.forbidden();
+    }
+    assert_eq!(stored(&stack.at), before);
+}
+
+#[tokio::test]
 async fn a_patch_changes_what_it_names_and_nothing_else() {
     let check = async |patch: Value, changed: Value| {
         let (stack, key) = with_key().await;

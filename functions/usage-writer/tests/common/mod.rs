@@ -90,18 +90,24 @@ pub(crate) fn entry(id: &str, customer: &str, records: impl Into<Value>) -> Valu
     })
 }
 
-/// The EventBridge event of that id around a detail that is given as text.
+/// The EventBridge event of that id around a detail that is given as text, from [`SOURCE`].
 pub(crate) fn around(event_id: &str, detail: &str) -> String {
+    enveloped(event_id, "tollgate.usage.v1", SOURCE, detail)
+}
+
+/// The EventBridge event of that id, detail type and source.
+pub(crate) fn enveloped(event_id: &str, detail_type: &str, source: &str, detail: &str) -> String {
     format!(
-        r#"{{"version":"0","id":"{event_id}","detail-type":"tollgate.usage.v1",
-            "source":"tollgate.metering","account":"123456789012","time":"2026-11-22T10:00:00Z",
+        r#"{{"version":"0","id":"{event_id}","detail-type":"{detail_type}",
+            "source":"{source}","account":"123456789012","time":"2026-11-22T10:00:00Z",
             "region":"us-east-1","resources":[],"detail":{detail}}}"#
     )
 }
 
-/// The EventBridge event of an entry.
+/// The EventBridge event of an entry, of its own type and source.
 pub(crate) fn body(entry: &Value) -> String {
-    around("e-1", &entry.to_string())
+    let text = |member: &str| entry[member].as_str().unwrap_or_default();
+    enveloped("e-1", text("type"), text("source"), &entry.to_string())
 }
 
 /// The same JSON in another text: the members of each object in reverse order, and spaced out.

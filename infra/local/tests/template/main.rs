@@ -11,11 +11,13 @@
 mod api;
 mod metrics;
 mod permissions;
+mod privileges;
 mod routes;
 mod tables;
 mod usage;
 mod variables;
 
+use tollgate_local::template::Template;
 use tollgate_local_aws::template::{Stack, TEMPLATE};
 
 /// What is wrong with the template, as far as reading it shows.
@@ -28,6 +30,7 @@ fn defects(template: &str) -> Vec<String> {
     defects.extend(tables::defects(&stack));
     defects.extend(variables::defects(&stack));
     defects.extend(metrics::defects(&stack));
+    defects.extend(privileges::defects(template));
     defects
 }
 
@@ -209,24 +212,124 @@ fn mistakes_in_the_template_are_found() {
     );
 }
 
+#[test]
+fn roles_that_allow_too_much_are_found() {
+    // The admin API could make admin keys, and no function may.
+    check(
+        "[CUSTOMER#*, IDEMPOTENCY#create-customer#*]",
+        "[ADMIN#*, CUSTOMER#*, IDEMPOTENCY#create-customer#*]",
+        "admin-api may write admin keys",
+    );
+    check(
+        "[IDEMPOTENCY#create-key#*, KEY#*, KEYID#*, PREFIX#*]",
+        "\"*KEY*\"",
+        "keys-create may write admin keys",
+    );
+    // Whoever changes keys could change a customer's plan.
+    check(
+        "dynamodb:LeadingKeys: KEY#*\n                  ForAllValues:StringEquals:",
+        "dynamodb:LeadingKeys: \"*\"\n                  ForAllValues:StringEquals:",
+        "keys-update may write customers",
+    );
+    let no_sharp = "                Condition:\n                  ForAllValues:StringNotLike:\n\
+                    \x20                   dynamodb:LeadingKeys: \"*#*\"\n";
+    check(no_sharp, "", "admin-api may write reconciliations");
+    check(
+        "dynamodb:LeadingKeys: RECONCILIATION#*",
+        "dynamodb:LeadingKeys: \"*\"",
+        "reconciliation may write tallies and adjustments",
+    );
+    check(
+        "[CUSTOMER#*, IDEMPOTENCY#create-customer#*]",
+        "[IDEMPOTENCY#create-customer#*, KEY#*]",
+        "admin-api may write keys of customers",
+    );
+}
+
+#[test]
+fn roles_that_allow_other_events_than_their_own_usage_are_found() {
+    let detail_type = "                    events:detail-type: tollgate.usage.v1\n";
+    let source = "                    events:source: !Sub \"tollgate:${AWS::StackName}-ping\"\n";
+    let may_adjust = "ping may put tollgate.adjustment.v1 of tollgate:test-ping";
+    check(detail_type, "", may_adjust);
+    check(
+        detail_type,
+        "                    events:detail-type: [tollgate.usage.v1, tollgate.adjustment.v1]\n",
+        may_adjust,
+    );
+    check(source, "", "ping may put tollgate.usage.v1 of support");
+    check(
+        source,
+        "                    events:source: !Sub \"tollgate:${AWS::StackName}-analyze\"\n",
+        "ping may not report its own usage",
+    );
+    check(
+        "FunctionName: !Sub \"${AWS::StackName}-ping\"",
+        "MemorySize: 128",
+        "ping may not report its own usage",
+    );
+    check(
+        "events:source: !Sub \"tollgate:${AWS::StackName}-analyze\"",
+        "events:source: !Sub \"tollgate:${AWS::StackName}-ping\"",
+        "analyze may put tollgate.usage.v1 of tollgate:test-ping",
+    );
+}
+
 #[tokio::test]
 async fn a_role_that_lacks_an_action_is_found() {
     let template = mutated(
-        "Action: [dynamodb:ConditionCheckItem, dynamodb:GetItem, dynamodb:PutItem]",
-        "Action: [dynamodb:GetItem, dynamodb:PutItem]",
+        "[dynamodb:GetItem, dynamodb:UpdateItem]",
+        "dynamodb:GetItem",
     );
-    let expected = "KeysCreateFunction may not dynamodb:ConditionCheckItem on table/local-accounts";
+    let expected = "AdminApiFunction may not dynamodb:UpdateItem on table/local-accounts";
     assert_eq!(permissions::defects(&template).await, [expected]);
 }
 
 #[tokio::test]
 async fn a_role_that_has_an_action_too_many_is_found() {
     let template = mutated(
-        "Action: [dynamodb:ConditionCheckItem, dynamodb:GetItem, dynamodb:PutItem]",
-        "Action: [dynamodb:ConditionCheckItem, dynamodb:DeleteItem, dynamodb:GetItem, \
-         dynamodb:PutItem]",
+        "[dynamodb:GetItem, dynamodb:UpdateItem]",
+        "[dynamodb:DeleteItem, dynamodb:GetItem, dynamodb:UpdateItem]",
     );
-    let expected = "KeysCreateFunction never needs dynamodb:DeleteItem on table/local-accounts";
+    let expected = "AdminApiFunction never needs dynamodb:DeleteItem on table/local-accounts";
+    assert_eq!(permissions::defects(&template).await, [expected]);
+}
+
+#[tokio::test]
+async fn a_role_that_lacks_a_kind_of_item_is_found() {
+    let template = mutated("[KEY#*, KEYID#*]", "KEY#*");
+    let expected = "KeysCreateFunction may not dynamodb:GetItem on table/local-accounts with \
+                    dynamodb:LeadingKeys KEYID#*";
+    assert_eq!(permissions::defects(&template).await, [expected]);
+    let template = mutated("                      - requests_per_hour\n", "");
+    let expected = "KeysUpdateFunction may not dynamodb:UpdateItem on table/local-accounts with \
+                    dynamodb:Attributes requests_per_hour";
+    assert_eq!(permissions::defects(&template).await, [expected]);
+    let template = mutated(
+        "dynamodb:LeadingKeys: customers",
+        "dynamodb:LeadingKeys: keys",
+    );
+    let expected = "AdminApiFunction may not dynamodb:Query on table/local-accounts/index/listing \
+                    with dynamodb:LeadingKeys customers";
+    assert_eq!(permissions::defects(&template).await, [expected]);
+}
+
+#[tokio::test]
+async fn a_role_that_has_a_kind_of_item_too_many_is_found() {
+    let template = mutated("[KEY#*, KEYID#*]", "[IDEMPOTENCY#*, KEY#*, KEYID#*]");
+    let expected = "KeysCreateFunction never needs dynamodb:GetItem on table/local-accounts with \
+                    dynamodb:LeadingKeys IDEMPOTENCY#*";
+    assert_eq!(permissions::defects(&template).await, [expected]);
+    let template = mutated("[pk, revoked_at]", "[pk, expires_at, revoked_at]");
+    let expected = "KeysRevokeFunction never needs dynamodb:UpdateItem on table/local-accounts with \
+                    dynamodb:Attributes expires_at";
+    assert_eq!(permissions::defects(&template).await, [expected]);
+    let template = mutated(
+        "dynamodb:LeadingKeys: customers",
+        "dynamodb:LeadingKeys: [customers, keys]",
+    );
+    let expected = "AdminApiFunction never needs dynamodb:Query on table/local-accounts/index/listing \
+                    with dynamodb:LeadingKeys keys";
     assert_eq!(permissions::defects(&template).await, [expected]);
 }
 

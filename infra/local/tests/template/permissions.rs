@@ -76,8 +76,18 @@ async fn everything(running: &Running) -> Option<()> {
         key["prefix"].as_str().unwrap_or_default()
     );
     get(&path).await;
-    let patch = json!({ "name": "ci" });
-    admin.json(Method::PATCH, &path, patch).await.unwrap();
+    let patch = json!({
+        "name": "ci", "expires_at": "2027-01-01T00:00:00Z",
+        "overrides": { "requests_per_hour": 500, "monthly_quota": 1_000 },
+    });
+    let by_id = format!("/admin/api-keys/{}", key["id"].as_str().unwrap_or_default());
+    for path in [&path, &by_id] {
+        let patched = admin.json(Method::PATCH, path, patch.clone()).await;
+        patched.unwrap();
+    }
+    get(&by_id).await;
+    let admins = format!("/admin/api-keys/{}", &running.admin.expose()?[..17]);
+    get(&admins).await;
 
     // The plan includes three calls; a night and a run by hand each find some to charge.
     let calls = async || {
@@ -123,7 +133,7 @@ async fn everything(running: &Running) -> Option<()> {
 
     // Reported by hand: records, adjustments, and another event of the same identity.
     let record = json!({
-        "time": "2026-11-22T09:00:00Z", "request_id": "r-1", "key_id": "key_1", "plan": "starter",
+        "time": "2026-11-22T09:00:00Z", "request_id": "r-1", "key_id": key["id"], "plan": "starter",
         "method": "GET", "endpoint": "/", "status": 200, "latency_ms": 1,
     });
     let mut reported = adjusting(1);
@@ -159,16 +169,20 @@ async fn everything(running: &Running) -> Option<()> {
         anyone.post("/_local/night", json!({})).await.unwrap();
     }
 
-    post(&format!("{path}/rotate"), json!({})).await;
+    for key in [&admins, &path, &by_id] {
+        once(&format!("{key}/rotate"), json!({})).await;
+    }
     for dry_run in [true, false] {
         let path = format!("/admin/customers/globex?dry_run={dry_run}");
         let nothing = axum::body::Body::empty();
         let erased = admin.send(Method::DELETE, &path, &[], nothing).await;
         erased.unwrap();
     }
-    admin
-        .send(Method::DELETE, &path, &[], axum::body::Body::empty())
-        .await
-        .unwrap();
+    // The admin's own is the last: nothing is done with it after that.
+    for key in [&by_id, &path, &admins] {
+        let nothing = axum::body::Body::empty();
+        let revoked = admin.send(Method::DELETE, key, &[], nothing).await;
+        revoked.unwrap();
+    }
     Some(())
 }

@@ -75,7 +75,9 @@ impl Queue {
 
     /// Puts an entry on the bus for as long as it takes, twice where an answer was lost.
     pub(crate) fn put(&self, detail: &Value, detail_type: &str) {
-        let entry = json!({ "DetailType": detail_type, "Detail": detail.to_string() });
+        let entry = json!({
+            "Source": detail["source"], "DetailType": detail_type, "Detail": detail.to_string(),
+        });
         let body = json!({ "Entries": [entry] }).to_string();
         let mut tries = 1 + self.0.entropy.below(2);
         while tries > 0 {
@@ -123,7 +125,9 @@ impl Queue {
                     .accepted
                     .insert(id, (customer.to_owned(), item.clone()));
             }
-            let event = json!({ "detail-type": entry["DetailType"], "detail": detail });
+            let event = json!({
+                "detail-type": entry["DetailType"], "source": entry["Source"], "detail": detail,
+            });
             let copies = if self.chance(is_calm, 10) { 2 } else { 1 };
             for _ in 0..copies {
                 state.last_id += 1;

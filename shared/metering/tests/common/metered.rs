@@ -64,7 +64,7 @@ pub(crate) fn delivered(at: &Fixture) -> Vec<Value> {
 pub(crate) fn entries(at: &Fixture) -> Vec<Entry> {
     let plans = Catalog::shipped().unwrap();
     let entry = |event: Value| {
-        assert_eq!(event["source"], "tollgate.metering");
+        assert_eq!(event["source"], event["detail"]["source"]);
         assert_eq!(event["detail-type"], EVENT_TYPE);
         let detail = event["detail"].to_string();
         let envelope: UsageEntry<_> = serde_json::from_str(&detail).unwrap();

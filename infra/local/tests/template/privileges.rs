@@ -1,0 +1,392 @@
+//! What each function's role allows, asked of the role: writing and reading each kind of item, and
+//! putting each kind of event on the bus. ARCHITECTURE.md states the first, and is held against it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+use tollgate_domain::usage::{ADJUSTMENT_TYPE, EVENT_TYPE};
+use tollgate_local_aws::template::Stack;
+use tollgate_local_aws::{LocalAws, Role};
+use tollgate_runtime::{Clock, Entropy};
+use tollgate_store::schema::{
+    ACCOUNTS, BILLABLE, BILLING, COUNTERS, LISTING, LOGGED, QUARANTINE, TABLES, Table, USAGE,
+    USAGE_LOG, WAITING,
+};
+
+const ARCHITECTURE: &str = include_str!("../../../../ARCHITECTURE.md");
+
+/// A kind of item, by partition keys of the table and of its index.
+struct Kind {
+    /// As ARCHITECTURE.md has it.
+    name: &'static str,
+    table: Table,
+    keys: &'static [&'static str],
+    /// Of the table's index, if it has one.
+    listed_under: Option<&'static str>,
+}
+
+const KINDS: [Kind; 10] = [
+    Kind {
+        name: "customers",
+        table: ACCOUNTS,
+        keys: &["CUSTOMER#acme"],
+        listed_under: Some("customers"),
+    },
+    Kind {
+        name: "keys of customers",
+        table: ACCOUNTS,
+        keys: &["KEY#d1", "KEYID#key_1", "PREFIX#tg_live_AbCd1234"],
+        listed_under: Some("keys"),
+    },
+    Kind {
+        name: "admin keys",
+        table: ACCOUNTS,
+        keys: &[
+            "ADMIN#KEY#d1",
+            "ADMIN#KEYID#key_1",
+            "ADMIN#PREFIX#tg_admin_AbCd1234",
+        ],
+        listed_under: Some("keys"),
+    },
+    Kind {
+        name: "repeatable requests",
+        table: ACCOUNTS,
+        keys: &[
+            "IDEMPOTENCY#create-key#key_1#a",
+            "IDEMPOTENCY#rotate-key#key_1#a",
+            "IDEMPOTENCY#create-customer#key_1#a",
+        ],
+        listed_under: None,
+    },
+    Kind {
+        name: "counters",
+        table: COUNTERS,
+        keys: &["HOUR#key_1#2026-11-22T10", "MONTH#acme#2026-11"],
+        listed_under: None,
+    },
+    Kind {
+        name: "tallies and adjustments",
+        table: USAGE,
+        keys: &["acme"],
+        listed_under: Some("2026-11#3"),
+    },
+    Kind {
+        name: "reconciliations",
+        table: USAGE,
+        keys: &["RECONCILIATION#2026-11-22"],
+        listed_under: None,
+    },
+    Kind {
+        name: "counted entries",
+        table: USAGE_LOG,
+        keys: &["tollgate:ping#e-1"],
+        listed_under: Some("acme"),
+    },
+    Kind {
+        name: "what is set aside",
+        table: QUARANTINE,
+        keys: &["tollgate:ping#e-1", "#d1"],
+        listed_under: Some("yes"),
+    },
+    Kind {
+        name: "the ledger",
+        table: BILLING,
+        keys: &["acme#2026-11", "MONTH#2026-11"],
+        listed_under: None,
+    },
+];
+
+/// A stack, whose roles can be asked what they allow.
+struct Asked {
+    stack: Stack,
+    aws: LocalAws,
+}
+
+impl Asked {
+    fn of(template: &str) -> Self {
+        let stack = Stack::of(template, "test").unwrap();
+        let rule = crate::Template::of(&stack).unwrap().rule;
+        let aws = LocalAws::in_memory(rule, Clock::system(), Entropy::seeded(1)).unwrap();
+        aws.create_tables("test").unwrap();
+        Self { stack, aws }
+    }
+
+    /// Logical ids and roles.
+    fn roles(&self) -> Vec<(String, Role)> {
+        let functions = self.stack.of_type("AWS::Serverless::Function");
+        functions
+            .map(|(id, _)| (id.to_owned(), self.stack.role(id).unwrap()))
+            .collect()
+    }
+
+    fn allows(&self, role: &Role, target: &str, body: &Value) -> bool {
+        let (_, answer) = self.aws.in_role(role).answer(target, &body.to_string());
+        !answer.contains("AccessDeniedException")
+    }
+
+    fn is_written(&self, role: &Role, kind: &Kind) -> bool {
+        kind.keys.iter().any(|pk| {
+            let key = key_of(&kind.table, pk);
+            let table = format!("test-{}", kind.table.name);
+            let put = json!({ "TableName": table, "Item": key });
+            let update = json!({ "TableName": table, "Key": key });
+            let calls = [
+                ("PutItem", put),
+                ("UpdateItem", update.clone()),
+                ("DeleteItem", update),
+            ];
+            let mut calls = calls.into_iter();
+            calls.any(|(name, body)| self.allows(role, &format!("DynamoDB_20120810.{name}"), &body))
+        })
+    }
+
+    fn is_read(&self, role: &Role, kind: &Kind) -> bool {
+        let table = format!("test-{}", kind.table.name);
+        let query = |name: &str, value: &str| {
+            json!({
+                "TableName": table,
+                "KeyConditionExpression": format!("{name} = :value"),
+                "ExpressionAttributeValues": { ":value": { "S": value } },
+            })
+        };
+        let mut calls = Vec::new();
+        for pk in kind.keys {
+            let key = key_of(&kind.table, pk);
+            let one = json!({ "TableName": table, "Key": key });
+            let batch = json!({ "RequestItems": { (table.clone()): { "Keys": [key] } } });
+            let mut check = one.clone();
+            check["ConditionExpression"] = "attribute_exists(pk)".into();
+            let check = json!({ "TransactItems": [{ "ConditionCheck": check }] });
+            calls.extend([("GetItem", one), ("BatchGetItem", batch)]);
+            calls.extend([
+                ("TransactWriteItems", check),
+                ("Query", query(kind.table.hash, pk)),
+            ]);
+        }
+        if let Some(value) = kind.listed_under {
+            let [index] = kind.table.indexes else {
+                panic!("{} has another number of indexes", kind.table.name);
+            };
+            let mut query = query(index.hash, value);
+            query["IndexName"] = index.name.into();
+            calls.push(("Query", query));
+        }
+        let mut calls = calls.into_iter();
+        calls.any(|(name, body)| self.allows(role, &format!("DynamoDB_20120810.{name}"), &body))
+    }
+}
+
+fn key_of(table: &Table, pk: &str) -> Value {
+    let mut key = json!({ (table.hash): { "S": pk } });
+    if let Some(range) = table.range {
+        key[range] = json!({ "S": "a" });
+    }
+    key
+}
+
+/// `AdminApiFunction` as the tree and the documents have it: `admin-api`.
+fn name_of(logical_id: &str) -> String {
+    let mut name = String::new();
+    for letter in logical_id.trim_end_matches("Function").chars() {
+        if letter.is_ascii_uppercase() && !name.is_empty() {
+            name.push('-');
+        }
+        name.push(letter.to_ascii_lowercase());
+    }
+    name
+}
+
+/// What ARCHITECTURE.md says: writers and readers of each kind of item.
+fn stated() -> BTreeMap<&'static str, [BTreeSet<String>; 2]> {
+    let (_, table) = ARCHITECTURE
+        .split_once("| kind of item | table | written by | read by |\n")
+        .unwrap();
+    let rows = table
+        .lines()
+        .skip(1)
+        .take_while(|line| line.starts_with('|'));
+    rows.map(|row| {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let functions = |cell: &str| {
+            let functions = cell.split(", ").filter(|name| *name != "–");
+            functions.map(str::to_owned).collect()
+        };
+        (cells[1], [functions(cells[3]), functions(cells[4])])
+    })
+    .collect()
+}
+
+/// Where the roles and what ARCHITECTURE.md says of them differ.
+pub(crate) fn defects(template: &str) -> Vec<String> {
+    let asked = Asked::of(template);
+    let stated = stated();
+    let mut defects = Vec::new();
+    for kind in &KINDS {
+        let stated = stated.get(kind.name).cloned().unwrap_or_default();
+        let [writes, reads] = &stated;
+        for (id, role) in asked.roles() {
+            let name = name_of(&id);
+            for (may, stated, what) in [
+                (asked.is_written(&role, kind), writes, "write"),
+                (asked.is_read(&role, kind), reads, "read"),
+            ] {
+                match (may, stated.contains(&name)) {
+                    (true, false) => defects.push(format!("{name} may {what} {}", kind.name)),
+                    (false, true) => defects.push(format!("{name} may not {what} {}", kind.name)),
+                    _ => {}
+                }
+            }
+        }
+    }
+    defects.extend(events(&asked));
+    defects
+}
+
+/// What may be put on the bus and should not, or the other way round: a metered function reports usage
+/// of its own, and nothing else.
+fn events(asked: &Asked) -> Vec<String> {
+    let roles = asked.roles();
+    let own = |id: &str| format!("tollgate:{}", asked.stack.function_name(id).unwrap());
+    let is_metered = |id: &str| {
+        let variables = asked.stack.variables(id).unwrap();
+        variables.contains_key("TOLLGATE_EVENT_BUS")
+    };
+    let mut sources: Vec<String> = roles.iter().map(|(id, _)| own(id)).collect();
+    sources.extend(["tollgate:quarantine", "tollgate:", "support"].map(str::to_owned));
+    let mut defects = Vec::new();
+    for (id, role) in &roles {
+        for detail_type in [EVENT_TYPE, ADJUSTMENT_TYPE, "tollgate.usage.v2"] {
+            for source in &sources {
+                let event = json!({
+                    "EventBusName": "test-usage", "DetailType": detail_type, "Source": source,
+                    "Detail": "{}",
+                });
+                let body = json!({ "Entries": [event] });
+                let may = asked.allows(role, "AWSEvents.PutEvents", &body);
+                let should = is_metered(id) && detail_type == EVENT_TYPE && *source == own(id);
+                let name = name_of(id);
+                match (may, should) {
+                    (true, false) => {
+                        defects.push(format!("{name} may put {detail_type} of {source}"));
+                    }
+                    (false, true) => defects.push(format!("{name} may not report its own usage")),
+                    _ => {}
+                }
+            }
+        }
+    }
+    defects
+}
+
+#[test]
+fn every_table_and_index_has_kinds_of_items() {
+    for table in TABLES {
+        let mut kinds = KINDS.iter().filter(|kind| kind.table.name == table.name);
+        let has_listed = kinds.clone().any(|kind| kind.listed_under.is_some());
+        assert!(kinds.next().is_some(), "{}", table.name);
+        assert_eq!(has_listed, !table.indexes.is_empty(), "{}", table.name);
+    }
+    let indexes = [LISTING, BILLABLE, LOGGED, WAITING].map(|index| index.name);
+    let known = TABLES.iter().flat_map(|table| table.indexes);
+    assert_eq!(known.map(|index| index.name).collect::<Vec<_>>(), indexes);
+    let named: BTreeSet<&str> = KINDS.iter().map(|kind| kind.name).collect();
+    assert_eq!(stated().into_keys().collect::<BTreeSet<_>>(), named);
+}
+
+/// A function that may change or revoke keys can neither make one nor change whose it is: an update
+/// makes what is not there.
+#[test]
+fn an_update_of_a_key_makes_none() {
+    let asked = Asked::of(tollgate_local_aws::template::TEMPLATE);
+    let may = |function: &str, pk: &str, update: &str| {
+        let role = asked.stack.role(function).unwrap();
+        let body = json!({
+            "TableName": "test-accounts",
+            "Key": { "pk": { "S": pk } },
+            "UpdateExpression": update,
+            "ExpressionAttributeNames": { "#id": "id" },
+            "ExpressionAttributeValues": { ":a": { "S": "a" } },
+        });
+        asked.allows(&role, "DynamoDB_20120810.UpdateItem", &body)
+    };
+    let (customers, admins) = ("KEY#d1", "ADMIN#KEY#d1");
+    for pk in [customers, admins] {
+        assert!(may("KeysRevokeFunction", pk, "SET revoked_at = :a"));
+        for update in [
+            "SET #id = :a",
+            "SET prefix = :a",
+            "SET revoked_at = :a, expires_at = :a",
+        ] {
+            assert!(!may("KeysRevokeFunction", pk, update), "{pk} {update}");
+        }
+    }
+    assert!(may("KeysUpdateFunction", customers, "SET expires_at = :a"));
+    for update in [
+        "SET customer = :a",
+        "REMOVE customer",
+        "SET #id = :a",
+        "SET listing = :a",
+    ] {
+        assert!(!may("KeysUpdateFunction", customers, update), "{update}");
+    }
+    for pk in [admins, "CUSTOMER#acme", "KEYID#key_1"] {
+        assert!(
+            !may("KeysUpdateFunction", pk, "SET expires_at = :a"),
+            "{pk}"
+        );
+    }
+}
+
+/// One event that a role does not allow has the whole call refused.
+#[test]
+fn an_adjustment_among_usage_is_refused_with_it() {
+    let asked = Asked::of(tollgate_local_aws::template::TEMPLATE);
+    let role = asked.stack.role("PingFunction").unwrap();
+    let put = |detail_types: &[&str]| {
+        let events = detail_types.iter().map(|detail_type| {
+            json!({
+                "EventBusName": "test-usage", "DetailType": detail_type, "Detail": "{}",
+                "Source": "tollgate:test-ping",
+            })
+        });
+        let body = json!({ "Entries": events.collect::<Vec<_>>() });
+        asked.allows(&role, "AWSEvents.PutEvents", &body)
+    };
+    assert!(put(&[EVENT_TYPE, EVENT_TYPE]));
+    assert_eq!(asked.aws.queue().counts().unwrap().queued, 2);
+    assert!(!put(&[EVENT_TYPE, ADJUSTMENT_TYPE]));
+    assert_eq!(asked.aws.queue().counts().unwrap().queued, 2);
+}
+
+/// The policy of docs/usage-event.md, as the role of a function.
+#[test]
+fn the_documented_policy_allows_usage_of_its_own_source_alone() {
+    const PAGE: &str = include_str!("../../../../docs/usage-event.md");
+    let (_, policy) = PAGE.split_once("```yaml\n").unwrap();
+    let (policy, _) = policy.split_once("```").unwrap();
+    let policy = policy.replace("arn:aws:events:eu-central-1:111122223333:", "");
+    let policy: Value = yaml_serde::from_str(&policy).unwrap();
+    let template = json!({ "Resources": {
+        "Function": {
+            "Type": "AWS::Serverless::Function",
+            "Properties": { "Role": "ROLE" },
+        },
+        "Role": { "Properties": { "Policies": [{ "PolicyDocument": policy }] } },
+    } });
+    let template = template.to_string().replace("\"ROLE\"", "!GetAtt Role.Arn");
+    let role = Stack::of(&template, "tollgate")
+        .unwrap()
+        .role("Function")
+        .unwrap();
+    let asked = Asked::of(tollgate_local_aws::template::TEMPLATE);
+    let may = |detail_type: &str, source: &str| {
+        let event = json!({
+            "EventBusName": "tollgate-usage", "DetailType": detail_type, "Source": source,
+            "Detail": "{}",
+        });
+        asked.allows(&role, "AWSEvents.PutEvents", &json!({ "Entries": [event] }))
+    };
+    assert!(may(EVENT_TYPE, "my-batch-job"));
+    assert!(!may(ADJUSTMENT_TYPE, "my-batch-job"));
+    assert!(!may(EVENT_TYPE, "tollgate:tollgate-ping"));
+}
