@@ -155,16 +155,6 @@ impl ApiKey {
         }
     }
 
-    /// The role that its env segment names. What a key may do is decided by its record.
-    #[must_use]
-    pub fn role(&self) -> Role {
-        if self.0.split('_').nth(1) == Some(ADMIN_ENV) {
-            Role::Admin
-        } else {
-            Role::Customer
-        }
-    }
-
     /// The part that may be shown, stored and logged.
     #[must_use]
     pub fn prefix(&self) -> KeyPrefix {

@@ -90,8 +90,10 @@ impl Stack {
             created_at: self.at.clock().now(),
             expires_at: None,
             revoked_at: None,
+            suspended_at: None,
             overrides: Overrides::default(),
             rotated_to: None,
+            hour_of: None,
         };
         let key = NewKey {
             secret: &secret,

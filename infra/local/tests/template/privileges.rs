@@ -373,7 +373,9 @@ fn the_documented_policy_allows_usage_of_its_own_source_alone() {
         },
         "Role": { "Properties": { "Policies": [{ "PolicyDocument": policy }] } },
     } });
-    let template = template.to_string().replace("\"ROLE\"", "!GetAtt Role.Arn");
+    let template = template
+        .to_string()
+        .replace("\"ROLE\"", " !GetAtt Role.Arn");
     let role = Stack::of(&template, "tollgate")
         .unwrap()
         .role("Function")
