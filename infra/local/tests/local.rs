@@ -212,6 +212,8 @@ async fn a_store_that_is_down_closes_the_free_plan_and_leaves_paid_ones_open() {
     assert_eq!(admitted.status, StatusCode::OK);
     assert_eq!(admitted.header("x-ratelimit-limit"), "");
     target.running.aws.heal();
+    // A store that has not answered is left alone for half a second.
+    target.set_clock(json!({ "advance_s": 1 })).await;
     assert_eq!(
         free.get("/api/secure/ping").await.unwrap().status,
         StatusCode::OK
@@ -228,8 +230,8 @@ async fn after_an_outage_admitted_calls_are_metered_ones() {
     let (down, around) = (Duration::from_secs(2), Duration::from_secs(4));
     let report = outage::run(down, around).await.unwrap();
     assert_eq!(report.violations, [""; 0]);
-    assert_eq!(report.metered, report.admitted + report.uncounted);
-    assert!(report.admitted > 0);
+    assert_eq!(report.metered, report.admitted);
+    assert!(report.admitted > report.uncounted);
 }
 
 /// More than one thread, because one waits while the caller hangs up.

@@ -37,6 +37,7 @@ async fn a_refused_caller_changes_nothing() {
         "count-usage",
         "create-customer",
         "dismiss-quarantined",
+        "erase-customer",
         "replay-quarantined",
         "run-billing",
         "update-customer",
