@@ -341,7 +341,9 @@ async fn what_is_sent_again_waits_once() {
     let mut traced = rival.clone();
     traced["traceparent"] = "00-1".into();
     for text in [rival.to_string(), spaced, traced.to_string()] {
-        deliver(&stack, &[format!(r#"{{"detail":{text}}}"#)]).await;
+        let source = &rival["source"];
+        let outside = format!(r#""detail-type":"tollgate.usage.v1","source":{source}"#);
+        deliver(&stack, &[format!(r#"{{{outside},"detail":{text}}}"#)]).await;
     }
     assert_eq!(waiting(&stack).await.len(), 2);
 }
