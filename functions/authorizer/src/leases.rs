@@ -137,8 +137,10 @@ impl Leases {
         };
         // One after the other on a strict plan, so that no unit of a month lies with an instance whose
         // call the hour refused, while another instance finds the month full; and where one was full,
-        // so that nothing is written for a call that it refuses again.
+        // so that nothing is written for a call that it refuses again. Nor are both asked at once of a
+        // store that was left alone: the first tells whether it answers.
         let is_strict = max_block == 1 && limits.per_month.is_some();
+        let one_by_one = is_strict || self.0.circuit.is_open();
         let (for_hour, for_month) = if in_month.lease.was_full(limits.per_month) {
             let for_month = self.provide(&month, in_month, of_month).await;
             let for_hour = match &for_month {
@@ -146,7 +148,7 @@ impl Leases {
                 _ => self.provide(&hour, in_hour, of_hour).await,
             };
             (for_hour, for_month)
-        } else if is_strict || in_hour.lease.was_full(Some(limits.per_hour)) {
+        } else if one_by_one || in_hour.lease.was_full(Some(limits.per_hour)) {
             let for_hour = self.provide(&hour, in_hour, of_hour).await;
             let for_month = match &for_hour {
                 Ok(Unit::Exhausted) => self.look(in_month, of_month).boxed().await,

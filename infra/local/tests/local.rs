@@ -200,6 +200,10 @@ async fn a_store_that_is_down_closes_the_free_plan_and_leaves_paid_ones_open() {
     target.customer("pro", "pro").await;
     let (free, _) = target.key(json!({ "customer_id": "free" })).await;
     let (pro, _) = target.key(json!({ "customer_id": "pro" })).await;
+    for client in [&free, &pro] {
+        let known = client.get("/api/secure/ping").await.unwrap();
+        assert_eq!(known.status, StatusCode::OK);
+    }
     target.running.aws.inject(|call| match call.operation() {
         "UpdateItem" => Fault::RequestLost,
         _ => Fault::None,

@@ -73,6 +73,7 @@ pub const CONTENTS: &[Contents] = &[
             "listing_order",
             "plan",
             "suspended_at",
+            "written_by",
         ],
     },
     Contents {
@@ -157,6 +158,8 @@ pub const CONTENTS: &[Contents] = &[
             "expires",
             "granted",
             "i*",
+            // Shares of an earlier form.
+            "s*",
             "shares",
             "spent",
             "swept",
@@ -240,6 +243,7 @@ pub const CONTENTS: &[Contents] = &[
             "cents",
             "charges",
             "closed_at",
+            "covered",
             "created_at",
             "cumulative_micro_usd",
             "customer",
@@ -251,6 +255,7 @@ pub const CONTENTS: &[Contents] = &[
             "status",
             "to_call",
             "usage_digest",
+            "written_by",
         ],
     },
 ];

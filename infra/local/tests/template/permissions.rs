@@ -85,9 +85,23 @@ async fn everything(running: &Running) -> Option<()> {
         let patched = admin.json(Method::PATCH, path, patch.clone()).await;
         patched.unwrap();
     }
+    for enabled in [false, true] {
+        let patch = json!({ "enabled": enabled });
+        admin.json(Method::PATCH, &by_id, patch).await.unwrap();
+    }
     get(&by_id).await;
     let admins = format!("/admin/api-keys/{}", &running.admin.expose()?[..17]);
     get(&admins).await;
+
+    // An hour that is full is asked about again, and then the month is looked at.
+    let one_an_hour = json!({ "customer_id": "globex", "overrides": { "requests_per_hour": 1 } });
+    let limited = post("/admin/api-keys", one_an_hour).await;
+    let limited = anyone.with_key(limited["key"].as_str().unwrap_or_default());
+    for _ in 0..3 {
+        limited.get("/api/secure/ping").await.unwrap();
+        let later = json!({ "advance_s": 2 });
+        anyone.post("/_local/clock", later).await.unwrap();
+    }
 
     // The plan includes three calls; a night and a run by hand each find some to charge.
     let calls = async || {
