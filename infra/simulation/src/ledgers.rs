@@ -238,8 +238,7 @@ impl Stage {
         };
         let one_of = |choices: [i64; 3]| choices[index(&self.entropy, choices.len())];
         let mut calls = Vec::new();
-        for customer in 0..CUSTOMERS {
-            let (bursts, most_calls) = BURSTS[customer];
+        for (customer, (bursts, most_calls)) in BURSTS.into_iter().enumerate() {
             for _ in 0..bursts {
                 let hour = draw(24) * 3_600_000;
                 // Anywhere in the hour, at its very beginning, or over its end.

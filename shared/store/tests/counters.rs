@@ -1,6 +1,11 @@
 //! Quota counters: as much is reserved as a limit leaves and nothing beyond it, each write counts
 //! once, and an item stays small however many instances there are.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot begin, or cannot look, has failed"
+)]
+
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 

@@ -97,7 +97,7 @@ impl Store {
     async fn report(&self, share: &mut LeaseShare, calls: Calls) -> Result<(), StoreError> {
         for _ in 0..TRIES {
             let entering = &Entering::DESPITE_CROWD;
-            let written = self.send_share(share, 0, calls, entering, |share| Write::holding(share));
+            let written = self.send_share(share, 0, calls, entering, Write::holding);
             if let Err(item) = written.await? {
                 share.learn(&item, &self.entropy, self.clock.now());
             }
