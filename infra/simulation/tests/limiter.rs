@@ -35,7 +35,6 @@ fn five_hundred_instances_start_on_one_key_at_once() {
         assert_eq!(rushed.undecided, 0, "{limits:?} {rushed:?}");
         let slowest = rushed.slowest;
         assert!(slowest < Duration::from_secs(1), "{limits:?} {rushed:?}");
-        println!("{limits:?} {rushed:?}");
     }
 }
 
