@@ -276,7 +276,7 @@ async fn erase(
 ) -> Result<Json<ErasureView>, Problem> {
     let Some(dry_run) = query.dry_run else {
         let detail = "Say dry_run=true for what this would do, and then dry_run=false to do it.";
-        return Err(Problem::bad_request(detail).with("field", "dry_run"));
+        return Err(Problem::unprocessable(detail).with("field", "dry_run"));
     };
     let erasure = if dry_run {
         app.store.erasure(&id).await?

@@ -96,7 +96,7 @@ async fn a_key_in_rare_use_takes_no_more_than_it_spends() {
 }
 
 #[tokio::test]
-async fn the_units_left_go_back_once() {
+async fn the_units_left_are_released_once() {
     let stack = Stack::with_acme("enterprise", Overrides::default()).await;
     for _ in 0..70 {
         stack.call().await;
@@ -127,9 +127,9 @@ async fn units_are_released_once_whatever_is_lost() {
     }
 }
 
-/// The instance that the claim was made for has gone on without its answer.
+/// The instance that the reservation was made for has gone on without its answer.
 #[tokio::test(start_paused = true)]
-async fn what_a_claim_took_unanswered_is_found_by_the_next() {
+async fn what_was_reserved_unanswered_is_found_by_the_next() {
     let stack = Stack::with_acme("free", Overrides::default()).await;
     write_faults(&stack, [Fault::NoAnswer; 6]);
     assert_eq!(stack.call().await, unavailable());
@@ -206,7 +206,7 @@ async fn a_strict_plan_lets_in_exactly_its_limit_before_it_refuses() {
 }
 
 #[tokio::test]
-async fn both_counters_are_claimed_side_by_side() {
+async fn both_counters_are_asked_side_by_side() {
     let stack = Stack::with_acme("free", Overrides::default()).await;
     write_faults(&stack, [Fault::NoAnswer]);
     let stack = Arc::new(stack);
@@ -276,7 +276,7 @@ async fn a_full_window_is_asked_about_once_a_second() {
 }
 
 #[tokio::test]
-async fn what_another_instance_gives_back_is_used() {
+async fn what_another_instance_releases_is_used() {
     let stack = Stack::with_acme("free", limits(Some(40), None)).await;
     let other = stack.instance();
     for _ in 0..4 {

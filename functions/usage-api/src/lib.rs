@@ -81,6 +81,8 @@ struct Period {
 #[derive(Debug, Serialize)]
 struct Admitted {
     calls: u64,
+    /// Those of them that were let in while the store was down, and count towards no limit.
+    uncounted: u64,
     /// Calls beyond those that instances of the authorizer may let in, or have let in within the
     /// last second or so, without asking: they count towards the limit already.
     reserved: u64,
@@ -202,6 +204,7 @@ async fn current(
         },
         admitted: Admitted {
             calls: units.admitted(),
+            uncounted: units.uncounted,
             reserved: units.reserved.saturating_sub(units.spent),
             limit,
             remaining: limit.map(|limit| limit.saturating_sub(units.spent)),

@@ -9,7 +9,7 @@ use tollgate_domain::plan::Catalog;
 use tollgate_domain::usage::{Adjustment, Tally};
 use tollgate_local_aws::Fault;
 use tollgate_local_aws::fixture::Fixture;
-use tollgate_store::{KeyChange, KeyRef, Updated};
+use tollgate_store::{Calls, KeyChange, KeyRef, Updated};
 use usage_api::App;
 
 #[path = "../../../shared/web/tests/common/admitted.rs"]
@@ -69,7 +69,7 @@ async fn a_month_without_calls_is_all_zeros() {
             "starts_at": "2026-11-01T00:00:00Z",
             "ends_at": "2026-12-01T00:00:00Z",
         },
-        "admitted": { "calls": 0, "reserved": 0, "limit": null, "remaining": null },
+        "admitted": { "calls": 0, "uncounted": 0, "reserved": 0, "limit": null, "remaining": null },
         "metered": {
             "calls": 0, "billable_calls": 0, "client_errors": 0, "server_errors": 0,
             "average_latency_ms": 0, "tokens": 0, "cost": zero,
@@ -131,7 +131,9 @@ async fn limits_and_charges_are_those_of_the_plan() {
         let shown = current(&at, "acme", plan).await;
         assert_eq!(shown["plan"], plan);
         let remaining = limit.map(|limit| limit - 2);
-        let expected = json!({ "calls": 2, "reserved": 0, "limit": limit, "remaining": remaining });
+        let expected = json!({
+            "calls": 2, "uncounted": 0, "reserved": 0, "limit": limit, "remaining": remaining,
+        });
         assert_eq!(shown["admitted"], expected);
         assert_eq!(plans_of(&shown), charging);
     };
@@ -192,6 +194,24 @@ async fn after_an_upgrade_the_new_plan_has_all_that_it_includes() {
     check(100_010, 0, 10).await;
 }
 
+/// They are calls of the month, and no limit is held against them.
+#[tokio::test]
+async fn calls_let_in_while_the_store_was_down_are_told_apart() {
+    let at = Fixture::at(NOW);
+    admit(&at, &key(&at, "acme").await, 3).await;
+    let mut share = at.store.month_share(&p("acme"), p("2026-11"));
+    let calls = Calls {
+        spent: 0,
+        uncounted: 5,
+    };
+    at.store.settle(&mut share, calls).await.unwrap();
+    let shown = current(&at, "acme", "free").await;
+    let expected = json!({
+        "calls": 8, "uncounted": 5, "reserved": 0, "limit": 1_000, "remaining": 997,
+    });
+    assert_eq!(shown["admitted"], expected);
+}
+
 #[tokio::test]
 async fn what_an_instance_has_reserved_is_apart_from_what_it_has_let_in() {
     let at = Fixture::at(NOW);
@@ -226,7 +246,7 @@ async fn a_keys_own_quota_is_what_is_shown() {
         assert!(matches!(changed.unwrap(), Updated::Done(_)));
         admit(&at, &key, 2).await;
         let expected = json!({
-            "calls": 2, "reserved": 0, "limit": quota, "remaining": quota - 2,
+            "calls": 2, "uncounted": 0, "reserved": 0, "limit": quota, "remaining": quota - 2,
         });
         let shown = current(&at, "acme", plan).await;
         assert_eq!(shown["admitted"], expected, "{plan} {quota}");

@@ -78,7 +78,7 @@ The peers:
 Each shape is one call after the other, at a steady pace. *hot* is one key on one instance, for
 {hot_s} s. *zipf* is for {zipf_s} s: the n-th key is asked for a n-th as often as the first, and
 each call goes to any of the instances at random, which is about the worst that routing can do to
-what an instance remembers. What the instances ask as they start is counted too. As they end they give back
+what an instance remembers. What the instances ask as they start is counted too. As they end they release
 what they hold, once in the life of each: that took {hot_end} and {zipf_end} requests more, which
 the table leaves out. Units are DynamoDB's units of capacity, as the engine states them.
 

@@ -85,7 +85,7 @@ pub(crate) struct Write {
     pub(crate) at: Instant,
     /// The counter's key.
     pub(crate) counter: String,
-    /// How many units it asks for, if it is a claim.
+    /// How many units it asks for, if it is a reservation.
     pub(crate) units: Option<u64>,
     pub(crate) is_answered: bool,
     /// When it took effect, if the instance was not told so.

@@ -19,7 +19,7 @@ const SHARE: u64 = 16;
 const LASTS: SignedDuration = SignedDuration::from_secs(1);
 /// How long one lasts where there is no limit, to whose end other instances could want the units.
 const UNLIMITED_LASTS: SignedDuration = SignedDuration::from_secs(10);
-/// How long a full counter is taken to be full. Other instances may give units back meanwhile.
+/// How long a full counter is taken to be full. Other instances may release units meanwhile.
 const STAYS_FULL: SignedDuration = SignedDuration::from_secs(1);
 
 /// What one instance holds of one counter. A window's lease is never used in another window.
@@ -45,7 +45,7 @@ struct Block {
 impl Lease {
     /// Whether a call under `limit` can be let in without asking the store.
     ///
-    /// The units at hand are among those that the counter had counted at the last claim. A limit
+    /// The units at hand are among those that the counter had counted at the last reservation. A limit
     /// below that count, which another key of the customer or a new plan may have, covers none.
     #[must_use]
     pub fn covers(&self, limit: Option<u64>) -> bool {
@@ -153,7 +153,7 @@ mod tests {
         hour + SignedDuration::from_millis(ms)
     }
 
-    fn after_claim(units: u64, used: u64) -> Lease {
+    fn after_reservation(units: u64, used: u64) -> Lease {
         let mut lease = Lease::default();
         lease.reserved(units, used, false, at(0));
         lease
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_unit_is_spent_once() {
-        let mut lease = after_claim(2, 10);
+        let mut lease = after_reservation(2, 10);
         assert_eq!([lease.spend(), lease.spend()], [9, 10]);
         assert!(!lease.covers(None));
         assert_eq!((lease.left(), lease.spent()), (0, 2));
@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn units_beyond_a_lower_limit_are_not_spent_under_it() {
         let check = |used, limit, covered| {
-            assert_eq!(after_claim(5, used).covers(limit), covered, "{used}");
+            assert_eq!(after_reservation(5, used).covers(limit), covered, "{used}");
         };
         check(50, None, true);
         check(50, Some(50), true);
@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn a_block_follows_the_pace() {
         let next = |units, limit, lasted_ms| {
-            let lease = after_claim(units, units);
+            let lease = after_reservation(units, units);
             lease.next_block(limit, MAX_BLOCK, at(lasted_ms))
         };
         let check = |units, lasted_ms, expected| {
@@ -201,13 +201,16 @@ mod tests {
         check(64, -5_000, 64);
         assert_eq!(Lease::default().next_block(None, MAX_BLOCK, at(0)), 1);
         let far = "2126-01-01T00:00:00Z".parse().unwrap();
-        assert_eq!(after_claim(64, 64).next_block(None, MAX_BLOCK, far), 1);
+        assert_eq!(
+            after_reservation(64, 64).next_block(None, MAX_BLOCK, far),
+            1
+        );
     }
 
     #[test]
     fn a_block_shrinks_towards_the_limit() {
         let check = |used, limit, max, expected| {
-            let lease = after_claim(500, used);
+            let lease = after_reservation(500, used);
             let next = lease.next_block(limit, max, at(10));
             assert_eq!(next, expected, "{used} of {limit:?}");
         };
@@ -250,7 +253,7 @@ mod tests {
 
     #[test]
     fn what_is_released_is_not_spent() {
-        let mut lease = after_claim(3, 3);
+        let mut lease = after_reservation(3, 3);
         lease.spend();
         assert_eq!(lease.release(), 2);
         assert!(!lease.covers(None));

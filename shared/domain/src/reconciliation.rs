@@ -3,7 +3,7 @@
 /// What the ledgers say of a customer's day.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Comparison {
-    /// Calls that were let in, and counted against limits.
+    /// Calls that were let in, those while the store was down included.
     pub admitted: u64,
     /// Calls that were answered and counted as usage.
     pub metered: u64,
@@ -37,8 +37,8 @@ impl Comparison {
         self.admitted.saturating_sub(self.metered)
     }
 
-    /// Calls that were metered and not admitted: let in while the store was down, reported from
-    /// elsewhere, or counted twice.
+    /// Calls that were metered and not admitted: reported from elsewhere, let in by an instance that
+    /// crashed before it reported them, or counted twice.
     #[must_use]
     pub fn unadmitted(&self) -> u64 {
         self.metered.saturating_sub(self.admitted)

@@ -89,7 +89,8 @@ pub const DECISIONS: Metric = Metric {
 /// What limits are held against, and usage is held against in turn.
 pub const CALLS_ADMITTED: Metric = count(
     "CallsAdmitted",
-    "Calls let in that count towards limits, and are metered once they are answered.",
+    "Calls let in on routes that count, also while the store did not answer; they are metered once \
+     they are answered.",
 );
 /// What only the plan decided.
 pub const DECISIONS_WITHOUT_STORE: Metric = count(
@@ -177,8 +178,8 @@ pub const CALLS_UNMETERED: Metric = count(
 /// The other way round.
 pub const CALLS_UNADMITTED: Metric = count(
     "CallsUnadmitted",
-    "Calls of customers whose ledgers of a day differ that were metered and not let in: while the \
-     store was down, or by something else than the authorizer.",
+    "Calls of customers whose ledgers of a day differ that were metered and not let in: reported \
+     from elsewhere, or let in by an instance that crashed before it reported them.",
 );
 /// Customers nothing is known of.
 pub const CUSTOMERS_SILENT: Metric = count(

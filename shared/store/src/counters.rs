@@ -28,7 +28,7 @@ mod reserve;
 mod share;
 mod write;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use jiff::{SignedDuration, Timestamp};
 use tollgate_domain::id::{CustomerId, KeyId};
@@ -81,7 +81,7 @@ struct Root {
     shares: u64,
     reported: Reported,
     /// Units granted to each branch that has some, by its number.
-    grants: HashMap<u64, u64>,
+    grants: BTreeMap<u64, u64>,
 }
 
 /// A branch of a counter.

@@ -80,6 +80,7 @@ pub const LISTING: Index = Index {
 /// |---|---|
 /// | `HOUR#<key id>#<hour>` | calls with a key in a UTC hour |
 /// | `MONTH#<customer>#<month>` | calls of a customer in a UTC month |
+/// | either with `#<n>` | those at a branch of the counter, 1 to 16 |
 pub const COUNTERS: Table = Table {
     name: "counters",
     hash: "pk",

@@ -328,7 +328,7 @@ async fn an_erasure_says_what_it_does_before_it_does_it() {
     let untouched = stored(&stack.at);
 
     let missing = erase(&stack, "acme", &[]).await;
-    missing.bad_request(Some("dry_run"));
+    missing.unprocessable(Some("dry_run"));
     let dry = erase(&stack, "acme", &[("dry_run", "true")]).await;
     let mut report = dry.json(200);
     let expected = json!({

@@ -10,10 +10,10 @@ use super::scenario::Scenario;
 use super::world::{Call, Outcome, Story};
 use crate::network::Write;
 
-/// An account of one unit that was not heard of for so long may have been given up: its unit cannot be
-/// given back any more, nor can a claim be found of which the instance does not know that it took
-/// effect. Clocks differ by up to four seconds.
-const ACCOUNT_KEPT: Duration = Duration::from_secs(55);
+/// A share of one unit that was not heard of for so long may have been removed: its unit cannot be released
+/// any more, nor can a reservation be found of which the instance does not know that it took effect. Clocks
+/// differ by up to four seconds.
+const SHARE_KEPT: Duration = Duration::from_secs(55);
 
 /// What was not as it must be, in words.
 pub(crate) fn violations(scenario: &Scenario, story: &Story) -> Vec<String> {
@@ -133,8 +133,8 @@ impl Model<'_> {
                 .iter()
                 .map(|line| of_counter(line, counter))
         };
-        let claims = writes().flatten().filter_map(|write| write.units);
-        let block = claims.max().unwrap_or(0);
+        let reservations = writes().flatten().filter_map(|write| write.units);
+        let block = reservations.max().unwrap_or(0);
         let silences: Vec<Silence> = writes().flat_map(|line| silences(&line)).collect();
         let unanswered = count(silences.iter().filter(|silence| !silence.after_answer));
         let single_units = count(silences.iter().filter(|silence| silence.after_answer));
@@ -251,8 +251,11 @@ impl Model<'_> {
         }));
         let limit = self.highest_limit(first, window).unwrap_or(0);
         let writes = self.story.writes.iter();
-        let claims = writes.flat_map(|line| of_counter(line, counter));
-        let block = claims.filter_map(|write| write.units).max().unwrap_or(0);
+        let reservations = writes.flat_map(|line| of_counter(line, counter));
+        let block = reservations
+            .filter_map(|write| write.units)
+            .max()
+            .unwrap_or(0);
         let instances = u64::try_from(self.scenario.skews_ms.len()).unwrap_or(0);
         // Keys without a quota take blocks of the month that others have a quota of.
         let is_strict = self.scenario.max_lease == 1
@@ -289,7 +292,7 @@ fn of_counter(line: &[Write], counter: &str) -> Vec<Write> {
     line.iter().filter(is_of_it).cloned().collect()
 }
 
-/// Claims that took effect unseen after the instance's last write, so that nothing it did could find
+/// Reservations that took effect unseen after the instance's last write, so that nothing it did could find
 /// them: it had given up the request, and it arrived all the same.
 fn late_effects(writes: &[Write]) -> u64 {
     let last = writes.last().map(|write| write.at);
@@ -297,7 +300,7 @@ fn late_effects(writes: &[Write]) -> u64 {
     count(unseen.filter(|effect| last.is_some_and(|last| *effect >= last)))
 }
 
-/// A time in which an instance's account may have been given up.
+/// A time in which an instance's share may have been removed.
 struct Silence {
     /// Whether the last write before it was answered.
     after_answer: bool,
@@ -305,7 +308,7 @@ struct Silence {
 
 fn silences(writes: &[Write]) -> Vec<Silence> {
     let pairs = writes.windows(2);
-    let long = pairs.filter(|pair| pair[1].at.duration_since(pair[0].at) >= ACCOUNT_KEPT);
+    let long = pairs.filter(|pair| pair[1].at.duration_since(pair[0].at) >= SHARE_KEPT);
     long.map(|pair| Silence {
         after_answer: pair[0].is_answered,
     })

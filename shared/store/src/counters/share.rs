@@ -224,7 +224,10 @@ pub(super) fn expired_shares(item: &Item, now: Timestamp) -> Vec<(String, String
         // Seconds sort as texts until the year 2286.
         (*text < now).then(|| (name.clone(), text.clone()))
     });
-    shares.collect()
+    let mut shares: Vec<(String, String)> = shares.collect();
+    // What is written is the same for the same item.
+    shares.sort_unstable();
+    shares
 }
 
 impl fmt::Display for Stored {
