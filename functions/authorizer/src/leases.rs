@@ -12,10 +12,12 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt, future, stream};
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout_at};
 use tollgate_domain::decision::Counted;
 use tollgate_domain::id::{CustomerId, KeyId};
 use tollgate_domain::lease::{Lease, MAX_UNLIMITED_BLOCK};
@@ -33,6 +35,9 @@ const SETTLED_AT_ONCE: usize = 64;
 /// How long after the end of a window its counters are settled: a clock that wavers may still come
 /// back to it.
 const WAVERS: SignedDuration = SignedDuration::from_secs(2);
+
+/// How long before a decision is due a refusal is final.
+const REFUSED_BEFORE: Duration = Duration::from_millis(50);
 
 /// The quota leases of an instance. Cheap to clone; clones share them.
 #[derive(Clone)]
@@ -65,6 +70,8 @@ pub(crate) struct Counting<'a> {
     pub(crate) key: &'a KeyId,
     pub(crate) customer: &'a CustomerId,
     pub(crate) now: Timestamp,
+    /// When the decision is due.
+    pub(crate) deadline: Instant,
 }
 
 /// What a call may reserve.
@@ -97,7 +104,9 @@ impl Leases {
     }
 
     fn counters(&self, call: Counting<'_>) -> (Arc<Counter>, Arc<Counter>) {
-        let Counting { key, customer, now } = call;
+        let Counting {
+            key, customer, now, ..
+        } = call;
         let store = &self.0.store;
         let hour = lock(&self.0.hours).counter(key, Hour::containing(now), |hour| {
             Counter::new(store.hour_share(key, hour))
@@ -142,19 +151,19 @@ impl Leases {
         let is_strict = max_block == 1 && limits.per_month.is_some();
         let one_by_one = is_strict || self.0.circuit.is_open();
         let (for_hour, for_month) = if in_month.lease.was_full(limits.per_month) {
-            let for_month = self.provide(&month, in_month, of_month).await;
-            let for_hour = match &for_month {
-                Ok(Unit::Exhausted) => self.look(in_hour, of_hour).boxed().await,
+            let for_month = self.provide(&month, in_month, of_month).await?;
+            let for_hour = match for_month {
+                Unit::Exhausted => self.look(in_hour, of_hour).boxed().await,
                 _ => self.provide(&hour, in_hour, of_hour).await,
             };
-            (for_hour, for_month)
+            (for_hour, Ok(for_month))
         } else if one_by_one || in_hour.lease.was_full(Some(limits.per_hour)) {
-            let for_hour = self.provide(&hour, in_hour, of_hour).await;
-            let for_month = match &for_hour {
-                Ok(Unit::Exhausted) => self.look(in_month, of_month).boxed().await,
+            let for_hour = self.provide(&hour, in_hour, of_hour).await?;
+            let for_month = match for_hour {
+                Unit::Exhausted => self.look(in_month, of_month).boxed().await,
                 _ => self.provide(&month, in_month, of_month).await,
             };
-            (for_hour, for_month)
+            (Ok(for_hour), for_month)
         } else {
             future::join(
                 self.provide(&hour, in_hour, of_hour),
@@ -169,8 +178,9 @@ impl Leases {
                 [(&for_hour, &hour, in_hour), (&for_month, &month, in_month)]
             {
                 if matches!(unit, Ok(Unit::Reserved)) {
-                    self.settle_held(counter, held, self.0.circuit.asking())
-                        .await;
+                    let releasing = self.settle_held(counter, held, self.0.circuit.asking());
+                    // The refusal stands whatever comes of it, and what has begun is completed later.
+                    let _ = timeout_at(call.deadline - REFUSED_BEFORE, releasing).await;
                 }
             }
             return Ok(full);
@@ -218,12 +228,12 @@ impl Leases {
             let now = self.0.clock.now();
             let Held { lease, share } = &mut *held;
             let units = lease.next_block(limit, max_block, now);
-            let mut calls = counter.calls(lease);
+            let (mut calls, left) = (counter.calls(lease), lease.left());
             // The call at hand is as good as allowed, so that the last one of an hour or an instance
             // does not go unreported.
             calls.spent += 1;
             let Some(outcome) = asking
-                .once(store.reserve(share, units, limit, calls))
+                .once(store.reserve(share, units, limit, calls, left))
                 .await?
             else {
                 continue;
@@ -275,6 +285,13 @@ impl Leases {
         if ended.is_empty() {
             return;
         }
+        // Not always the same, if some cannot be settled.
+        let first = self
+            .0
+            .store
+            .entropy()
+            .below(u64::try_from(ended.len()).unwrap_or(1));
+        ended.rotate_left(usize::try_from(first).unwrap_or(0));
         ended.truncate(SETTLED_AT_ONCE);
         self.settle(ended, Circuit::asking).boxed().await;
     }

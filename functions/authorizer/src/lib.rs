@@ -247,11 +247,13 @@ async fn decide_call(app: &App, request: &Request<'_>, at: Moment) -> Result<Dec
         key: record.hour_key(),
         customer: &customer.id,
         now,
+        deadline,
     };
     let counting = app.leases.count(call, limits, plan.max_lease.get());
     let counting = in_time(deadline, counting);
     // Once a window has ended, beside the first reservations of the next.
-    let settling = timeout(SETTLED_WITHIN, app.leases.settle_ended(now));
+    let settled_by = deadline.min(Instant::now() + SETTLED_WITHIN);
+    let settling = timeout_at(settled_by, app.leases.settle_ended(now));
     let (counted, _) = future::join(counting, settling).await;
     let counted = match counted {
         Ok(counted) => counted,

@@ -16,8 +16,8 @@
 //! late it arrives, and the next write finds out what became of one whose answer was lost. From the
 //! second `until` on, a share may be removed by whoever needs its room.
 //!
-//! A root has room for [`MAX_SHARES`], so that a write of it is one write unit. Further instances go
-//! to one of [`BRANCHES`] branches: items with shares of their own and, in place of `used`, the units
+//! A root has room for [`MAX_SHARES`] shares that reserve units, so that a write of it is one write unit.
+//! Further instances go to one of [`BRANCHES`] branches: items with shares of their own and, in place of `used`, the units
 //! that they were granted (`granted`), those of them that nobody has reserved (`unreserved`), and what the
 //! root had used at the last grant (`top`). A grant is written twice, and counts once: the root adds
 //! it to `used` and to `b<n>`, and the branch follows by setting `granted` to that sum, whoever does

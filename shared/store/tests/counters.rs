@@ -7,6 +7,7 @@
 )]
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use aws_types::region::Region;
@@ -26,8 +27,8 @@ use tollgate_store::{Calls, LeaseShare, ReserveOutcome, Store, Units};
 mod common;
 
 use common::{
-    delete, edit, everything, fixture, hour_share, items, p, release, reserve, reserved, spent,
-    used_and_spent,
+    counter, delete, edit, everything, fixture, hour_share, items, p, put, release, reserve,
+    reserved, spent, used_and_spent,
 };
 
 use ReserveOutcome::Exhausted;
@@ -186,7 +187,7 @@ async fn calls_without_a_unit_are_reported_and_count_towards_no_limit() {
     let mut share = hour_share(&at);
     // Before anything was reserved, with a reservation, and at the end.
     at.store.settle(&mut share, calls(0, 4)).await.unwrap();
-    let outcome = at.store.reserve(&mut share, 5, Some(6), calls(1, 10));
+    let outcome = at.store.reserve(&mut share, 5, Some(6), calls(1, 10), 0);
     assert_eq!(outcome.await.unwrap(), reserved(5, 5));
     share.release(1, calls(4, 30));
     at.store.settle(&mut share, calls(4, 30)).await.unwrap();
@@ -260,7 +261,7 @@ async fn the_last_unit_of_a_limit_is_reserved_though_the_answer_was_lost() {
 async fn what_was_reserved_unanswered_is_found_or_released_later() {
     let unanswered = async |at: &Fixture, share: &mut LeaseShare| {
         write_faults(at, [Fault::AnswerLost; 9]);
-        let error = at.store.reserve(share, 10, Some(100), spent(1)).await;
+        let error = at.store.reserve(share, 10, Some(100), spent(1), 0).await;
         let error = error.unwrap_err();
         assert!(error.is_transient() && error.is_outage(), "{error:?}");
         at.aws.heal();
@@ -299,7 +300,7 @@ async fn a_first_write_that_arrives_after_the_end_has_no_effect() {
     let at = with_own_retry_quota(fixture(), "after-the-end");
     let sent = record(&at, Fault::RequestLost);
     let mut share = hour_share(&at);
-    let lost = at.store.reserve(&mut share, 5, Some(9), spent(1)).await;
+    let lost = at.store.reserve(&mut share, 5, Some(9), spent(1), 0).await;
     lost.unwrap_err();
     at.aws.heal();
     share.release(0, spent(0));
@@ -594,6 +595,142 @@ async fn a_lower_limit_holds_at_branches_too() {
     }
 }
 
+/// Counts the writes from now on.
+fn count_writes(at: &Fixture) -> Arc<AtomicUsize> {
+    let writes = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&writes);
+    at.aws.inject(move |call| {
+        let is_write = call.operation() == "UpdateItem";
+        counted.fetch_add(usize::from(is_write), Ordering::Relaxed);
+        Fault::None
+    });
+    writes
+}
+
+/// Some shares of an item have expired, and it is full without them.
+#[tokio::test]
+async fn a_newcomer_gets_in_where_too_few_shares_have_expired() {
+    // At the root, where a report took the place of none.
+    let at = fixture();
+    for mut share in crowd(&at, ROOM) {
+        reserve(&at, &mut share, 2, None, 1).await;
+    }
+    let calls = Calls {
+        spent: 0,
+        uncounted: 1,
+    };
+    at.store.settle(&mut hour_share(&at), calls).await.unwrap();
+    at.time.advance(SignedDuration::from_secs(61));
+    let writes = count_writes(&at);
+    reserve(&at, &mut hour_share(&at), 1, None, 1).await;
+    assert!(writes.load(Ordering::Relaxed) <= 4, "{writes:?}");
+
+    // At branches.
+    let at = fixture();
+    let mut instances = crowd(&at, 400);
+    for share in &mut instances {
+        reserve(&at, share, 2, None, 1).await;
+    }
+    for share in instances.iter_mut().step_by(13) {
+        release(&at, share, 1, 2).await;
+    }
+    at.time.advance(SignedDuration::from_secs(91));
+    let writes = count_writes(&at);
+    for mut newcomer in crowd(&at, 50) {
+        reserve(&at, &mut newcomer, 1, None, 1).await;
+        assert!(writes.swap(0, Ordering::Relaxed) <= 6);
+    }
+}
+
+/// Another instance makes the room first that a newcomer was about to make.
+#[tokio::test]
+async fn who_is_overtaken_in_making_room_gets_in() {
+    let at = fixture();
+    for mut share in crowd(&at, ROOM) {
+        reserve(&at, &mut share, 1, None, 1).await;
+    }
+    at.time.advance(SignedDuration::from_secs(61));
+    let (meddled, mut writes) = (at.clone(), 0);
+    at.aws.inject(move |call| {
+        writes += usize::from(call.operation() == "UpdateItem");
+        if writes == 2 {
+            edit(&meddled, COUNTERS, "HOUR#", |counter| {
+                let counter = counter.as_object_mut().unwrap();
+                counter.retain(|name, _| name.len() != 8);
+                counter.insert("shares".into(), json!({ "N": "0" }));
+            });
+        }
+        Fault::None
+    });
+    reserve(&at, &mut hour_share(&at), 1, None, 1).await;
+    at.aws.heal();
+    let writes = count_writes(&at);
+    reserve(&at, &mut hour_share(&at), 1, None, 1).await;
+    assert_eq!(writes.load(Ordering::Relaxed), 1);
+    assert_eq!(shares(&at), [2]);
+}
+
+/// The root is used up for a limit, and a branch is granted units under a higher one between that
+/// refusal and the look at the branches.
+#[tokio::test]
+async fn what_is_granted_under_a_higher_limit_meanwhile_serves_no_lower_one() {
+    let at = fixture();
+    for mut share in crowd(&at, ROOM + 1) {
+        reserve(&at, &mut share, 1, None, 1).await;
+    }
+    let limit = counter(&at)["used"]["N"].as_str().map_or(0, p::<u64>);
+    // What the branch has left of that is used up.
+    while let ReserveOutcome::Reserved { .. } =
+        reserve(&at, &mut hour_share(&at), 1, Some(limit), 1).await
+    {}
+    let (meddled, mut looks) = (at.clone(), 0);
+    at.aws.inject(move |call| {
+        looks += usize::from(call.operation() == "BatchGetItem");
+        if call.operation() == "BatchGetItem" && looks == 1 {
+            for mut item in items(&meddled, COUNTERS) {
+                let more = |number: &Value| {
+                    let number = number["N"].as_str().map_or(0, p::<u64>);
+                    json!({ "N": (number + 16).to_string() })
+                };
+                let top = json!({ "N": (limit + 16).to_string() });
+                let attributes = item.as_object_mut().unwrap();
+                if attributes.contains_key("granted") {
+                    attributes["granted"] = more(&attributes["granted"]);
+                    attributes["unreserved"] = more(&attributes["unreserved"]);
+                    attributes["top"] = top;
+                } else {
+                    let branch = attributes.keys().find(|name| name.starts_with('b'));
+                    let branch = branch.unwrap().clone();
+                    attributes[&branch] = more(&attributes[&branch]);
+                    attributes["used"] = top;
+                }
+                put(&meddled, COUNTERS, &item);
+            }
+        }
+        Fault::None
+    });
+    let outcome = reserve(&at, &mut hour_share(&at), 1, Some(limit), 1).await;
+    assert_eq!(outcome, Exhausted);
+}
+
+/// Calls of an outage are all that there is, and the answer to their report is lost.
+#[tokio::test(start_paused = true)]
+async fn a_report_without_a_reservation_is_completed() {
+    let at = with_own_retry_quota(fixture(), "report-completed");
+    let calls = Calls {
+        spent: 0,
+        uncounted: 9,
+    };
+    let mut share = hour_share(&at);
+    write_faults(&at, [Fault::AnswerLost; 9]);
+    at.store.settle(&mut share, calls).await.unwrap_err();
+    at.aws.heal();
+    share.release(0, calls);
+    at.store.settle(&mut share, calls).await.unwrap();
+    assert!(share.is_settled(calls));
+    assert_eq!(units(&at).await.uncounted, 9);
+}
+
 /// Each share reserves so often so many units, all at once. What each came by in all.
 async fn storm(at: &Fixture, times: u64, wanted: &[u64], limit: Option<u64>) -> Vec<Held> {
     let mut tasks = JoinSet::new();
@@ -603,7 +740,8 @@ async fn storm(at: &Fixture, times: u64, wanted: &[u64], limit: Option<u64>) -> 
         tasks.spawn(async move {
             let mut held = 0;
             for _ in 0..times {
-                match reserve(&at, &mut share, units, limit, 0).await {
+                let reserving = at.store.reserve(&mut share, units, limit, spent(0), held);
+                match reserving.await.unwrap() {
                     ReserveOutcome::Reserved { units, .. } => held += units,
                     Exhausted => break,
                 }
@@ -699,7 +837,11 @@ async fn a_counter_holds_what_was_reserved_and_never_more_than_the_limit() {
             let instances = u64::try_from(instances).unwrap();
             let (share, held) = &mut shares[usize::try_from(choice.below(instances)).unwrap()];
             let units = 1 + choice.below(6);
-            match at.store.reserve(share, units, Some(LIMIT), spent(0)).await {
+            match at
+                .store
+                .reserve(share, units, Some(LIMIT), spent(0), *held)
+                .await
+            {
                 Ok(ReserveOutcome::Reserved { units, used, .. }) => {
                     *held += units;
                     assert!(used <= LIMIT, "seed {seed}");

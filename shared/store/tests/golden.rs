@@ -363,7 +363,7 @@ async fn the_counters_of_an_hour_and_a_month() {
                 uncounted: 7,
             };
             at.store
-                .reserve(&mut uncounted, 2, None, calls)
+                .reserve(&mut uncounted, 2, None, calls, 0)
                 .await
                 .unwrap();
             // A share that has ended.

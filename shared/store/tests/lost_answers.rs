@@ -431,7 +431,7 @@ async fn each_write(at: &Fixture, mut verdict: impl FnMut(&str, Result<(), Store
     verdict("close", store.close(p("2026-08")).await.map(drop));
     verdict("leave_open", store.leave_open(p("2026-08")).await);
     let mut share = store.hour_share(&old.record.id, hour());
-    let reserved = store.reserve(&mut share, 1, None, spent(1)).await;
+    let reserved = store.reserve(&mut share, 1, None, spent(1), 0).await;
     verdict("reserve", reserved.map(drop));
 }
 

@@ -1,7 +1,7 @@
 //! Releasing units that were not spent.
 
 use super::TRIES;
-use super::share::{Calls, Learnt, LeaseShare, Release, Stored};
+use super::share::{Calls, Learnt, LeaseShare, Release, SURELY_KEPT, Stored};
 use super::write::{Entering, Write, second};
 use crate::Store;
 use crate::error::StoreError;
@@ -28,10 +28,13 @@ impl Store {
     /// Completes a release that has begun.
     pub(super) async fn finish_release(&self, share: &mut LeaseShare) -> Result<(), StoreError> {
         for _ in 0..TRIES {
-            let Some(release) = share.releasing else {
+            let Some(mut release) = share.releasing else {
                 return Ok(());
             };
             let was_stored = share.stored.is_some();
+            let now = self.clock.now();
+            let since = *release.since.get_or_insert(now);
+            share.releasing = Some(release);
             let written = match &share.stored {
                 Some(stored) => self.return_units(share, stored, release).await?,
                 None if share.unanswered.is_some() => self.bar(share).await?,
@@ -40,7 +43,7 @@ impl Store {
             let learnt = match written {
                 Ok(_) if was_stored => Learnt::Ended,
                 Ok(_) => Learnt::Gone,
-                Err(item) => share.learn(&item, &self.entropy, self.clock.now()),
+                Err(item) => share.learn(&item, &self.entropy, now),
             };
             match learnt {
                 Learnt::Stands => continue,
@@ -51,6 +54,10 @@ impl Store {
                 }
                 // By this try or an earlier one.
                 Learnt::Ended if was_stored => share.reported = release.calls,
+                // By an earlier try, perhaps, so long ago that its trace is gone.
+                Learnt::Gone if was_stored && now.duration_since(since) >= SURELY_KEPT => {
+                    share.reported = release.calls;
+                }
                 // The units stay reserved, and what is not reported yet is by another share.
                 Learnt::Ended | Learnt::Gone => {}
             }
@@ -70,8 +77,9 @@ impl Store {
         let mut write = Write::holding(share)
             .reporting(share, release.calls)
             .set(match share.branch {
-                None => "used = used - :left",
-                Some(_) => "unreserved = unreserved + :left",
+                // There is none if calls were reported and nothing was reserved.
+                None => "used = if_not_exists(used, :zero) - :left",
+                Some(_) => "unreserved = if_not_exists(unreserved, :zero) + :left",
             })
             .value(":left", n(release.left));
         // What reports something leaves a trace, so that it is known whether it has taken effect.
@@ -93,7 +101,7 @@ impl Store {
         write.send(self, RELEASING).await
     }
 
-    /// Reports calls without reserving anything: at the root, which has room for that.
+    /// Reports calls without reserving anything: at the root, however many shares it has.
     async fn report(&self, share: &mut LeaseShare, calls: Calls) -> Result<(), StoreError> {
         for _ in 0..TRIES {
             let entering = &Entering::DESPITE_CROWD;

@@ -1,6 +1,6 @@
 //! Reserving units, at the root of a counter or at one of its branches.
 
-use super::share::{Calls, Learnt, LeaseShare, expired_shares};
+use super::share::{Calls, Learnt, LeaseShare};
 use super::write::{Entering, Write};
 use super::{BRANCHES, Branch, MAX_SHARES, Root, TRIES, branch_pk};
 use crate::Store;
@@ -40,6 +40,8 @@ struct Wanted {
     units: u64,
     limit: Option<u64>,
     calls: Calls,
+    /// Whether the instance holds units of the share.
+    holds: bool,
 }
 
 /// A sum of grants that a branch is to follow.
@@ -71,7 +73,8 @@ struct Progress {
 
 impl Store {
     /// Reserves `wanted` units, or fewer where fewer are left, and reports the calls that the share
-    /// has allowed so far. Nothing is reserved beyond `limit`.
+    /// has allowed so far. Nothing is reserved beyond `limit`. `left` units of the share are not spent
+    /// yet: those that were reserved under a higher limit.
     ///
     /// # Errors
     /// When the store does not answer, or others come first at every try. What was reserved then is
@@ -82,6 +85,7 @@ impl Store {
         wanted: u64,
         limit: Option<u64>,
         calls: Calls,
+        left: u64,
     ) -> Result<ReserveOutcome, StoreError> {
         let units = match limit {
             Some(0) => return Ok(ReserveOutcome::Exhausted),
@@ -93,6 +97,7 @@ impl Store {
             units,
             limit,
             calls,
+            holds: left > 0,
         };
         let mut progress = Progress::default();
         for _ in 0..TRIES {
@@ -130,6 +135,7 @@ impl Store {
             units,
             limit,
             calls,
+            ..
         } = *wanted;
         let write = |share: &LeaseShare| {
             let write = Write::root_of(share)
@@ -163,13 +169,16 @@ impl Store {
         if room == 0 {
             return self.turn_to_branches(share, root, wanted, progress).await;
         }
+        progress.entering = Entering::default();
         if share.stored.is_none() && root.shares >= MAX_SHARES {
-            let expired = expired_shares(&item, self.clock.now());
-            if expired.is_empty() {
-                share.branch = Some(1 + self.entropy.below(BRANCHES));
+            let entering = Entering::crowded(&item, root.shares, self.clock.now());
+            if entering.despite_crowd {
+                let branch = 1 + self.entropy.below(BRANCHES);
+                self.move_to(share, branch).await?;
                 progress.root = Some(root);
+            } else {
+                progress.entering = entering;
             }
-            progress.entering.expired = expired;
         }
         if room < units {
             // Others are as close to the limit, so nobody takes more than it needs now.
@@ -190,6 +199,7 @@ impl Store {
             units,
             limit,
             calls,
+            ..
         } = *wanted;
         let grant = progress.grant.take();
         let write = |share: &LeaseShare| {
@@ -214,12 +224,10 @@ impl Store {
         if let Learnt::Reserved(units) = share.learn(&item, &self.entropy, self.clock.now()) {
             return Ok(Some(reserved(units, found.top, true)));
         }
-        if share.stored.is_none() && found.shares >= MAX_SHARES && !progress.entering.despite_crowd
-        {
-            // There is nowhere else to go.
-            let expired = expired_shares(&item, self.clock.now());
-            progress.entering.despite_crowd = expired.is_empty();
-            progress.entering.expired = expired;
+        progress.entering = Entering::default();
+        if share.stored.is_none() && found.shares >= MAX_SHARES {
+            // There is nowhere else to go, however many are there.
+            progress.entering = Entering::crowded(&item, found.shares, self.clock.now());
         }
         if found.left > 0 && limit.is_none_or(|limit| found.top <= limit) {
             wanted.units = units.min(found.left);
@@ -328,6 +336,15 @@ impl Store {
         }
     }
 
+    /// Ends the share where it is, if anything of it is there, and begins another at a branch. Nothing
+    /// more is reported by that.
+    async fn move_to(&self, share: &mut LeaseShare, branch: u64) -> Result<(), StoreError> {
+        share.release(0, share.reported);
+        self.finish_release(share).await?;
+        share.branch = Some(branch);
+        Ok(())
+    }
+
     /// Looks for units that branches have left where the root has none, and goes there.
     async fn turn_to_branches(
         &self,
@@ -340,15 +357,14 @@ impl Store {
             Ok(Some(ReserveOutcome::Exhausted));
         let is_beyond = wanted.limit.is_some_and(|limit| limit < root.used);
         // Units that are held under a higher limit are bound to where they were reserved.
-        let stored = share.stored.as_ref();
-        let holds = stored.is_some_and(|stored| stored.reserved > wanted.calls.spent);
-        if is_beyond || holds || root.grants.is_empty() {
+        if is_beyond || wanted.holds || root.grants.is_empty() {
             return EXHAUSTED;
         }
         let pks = root.grants.keys();
         let keys = pks.map(|branch| item::key(branch_pk(&share.counter, *branch)));
         let found = self.batch_get(RESERVING, COUNTERS, keys.collect()).await?;
         let mut branches = Vec::with_capacity(root.grants.len());
+        let mut is_behind = false;
         for (number, total) in &root.grants {
             let pk = branch_pk(&share.counter, *number);
             let item = found.iter().find(|item| {
@@ -356,22 +372,23 @@ impl Store {
                 stored.is_ok_and(|stored| *stored == pk)
             });
             let branch = item.map(Branch::read).transpose()?.unwrap_or_default();
-            if branch.unreserved(*total) > 0 {
-                branches.push((*number, branch.granted, (*total).max(branch.granted)));
+            if branch.granted > *total {
+                // Granted since the root was seen, which tells nothing of what it had used then.
+                is_behind = true;
+            } else if branch.unreserved(*total) > 0 {
+                branches.push((*number, branch.granted, *total));
             }
         }
         if branches.is_empty() {
-            return EXHAUSTED;
+            return if is_behind { Ok(None) } else { EXHAUSTED };
         }
         let choice = self
             .entropy
             .below(u64::try_from(branches.len()).unwrap_or(1));
         let (number, seen, total) = branches[usize::try_from(choice).unwrap_or(0)];
         if share.branch != Some(number) {
-            // A share is in one place at a time, and this one has nothing left where it was.
-            share.release(0, wanted.calls);
-            self.finish_release(share).await?;
-            share.branch = Some(number);
+            self.move_to(share, number).await?;
+            progress.entering = Entering::default();
         }
         wanted.units = 1;
         let top = root.used;

@@ -10,11 +10,11 @@ use tollgate_runtime::Entropy;
 
 use crate::item::{Item, ttl};
 
-/// How long a share outlives a reservation of one unit, of which nothing remains to be released: long
-/// past every repetition of the write, and clocks that differ by seconds.
+/// How long a share outlives a reservation of one unit, which is spent at once: long past every
+/// repetition of the write, and clocks that differ by seconds.
 const ONE_UNIT_KEPT: SignedDuration = SignedDuration::from_secs(60);
 /// How long it does so by whichever clock.
-const SURELY_KEPT: SignedDuration = SignedDuration::from_secs(50);
+pub(super) const SURELY_KEPT: SignedDuration = SignedDuration::from_secs(50);
 /// How long it outlives a larger one: longer than Lambda keeps an instance.
 const BLOCK_KEPT: SignedDuration = SignedDuration::from_hours(24);
 /// How long a share stands before it can be removed without a trace: its first write, repeated after
@@ -80,6 +80,8 @@ pub(super) enum Learnt {
 pub(super) struct Release {
     pub(super) left: u64,
     pub(super) calls: Calls,
+    /// When it was first sent.
+    pub(super) since: Option<Timestamp>,
 }
 
 /// A share as its counter holds it.
@@ -120,7 +122,11 @@ impl LeaseShare {
     /// [`Store::settle`](crate::Store::settle) completes it, and so does a reservation.
     pub fn release(&mut self, left: u64, calls: Calls) {
         // While one is pending nothing is reserved, so there is nothing to add to it.
-        self.releasing.get_or_insert(Release { left, calls });
+        self.releasing.get_or_insert(Release {
+            left,
+            calls,
+            since: None,
+        });
     }
 
     pub(super) fn attribute(&self) -> String {
@@ -144,10 +150,12 @@ impl LeaseShare {
     /// The share after a reservation of `units`.
     pub(super) fn after(&self, units: u64, calls: Calls, now: Timestamp) -> Stored {
         let kept = if units > 1 { BLOCK_KEPT } else { ONE_UNIT_KEPT };
-        let before = self.stored.as_ref().map_or(0, |stored| stored.reserved);
+        let until = now.as_second() + kept.as_secs();
+        let stored = self.stored.as_ref();
         Stored {
-            until: now.as_second() + kept.as_secs(),
-            reserved: before + units,
+            // It may hold units of an earlier, larger reservation.
+            until: stored.map_or(until, |stored| stored.until.max(until)),
+            reserved: stored.map_or(0, |stored| stored.reserved) + units,
             calls,
         }
     }

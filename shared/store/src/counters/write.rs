@@ -8,7 +8,7 @@ use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure};
 use jiff::{SignedDuration, Timestamp};
 
-use super::share::{Calls, LeaseShare, Stored};
+use super::share::{Calls, LeaseShare, Stored, expired_shares};
 use super::{MAX_SHARES, branch_pk};
 use crate::Store;
 use crate::error::StoreError;
@@ -18,6 +18,9 @@ use crate::schema::COUNTERS;
 /// How much older than the last removal of shares a share's first write may be. What is removed has
 /// stood for longer than that and any difference of clocks.
 const OLDEST_FIRST_WRITE: SignedDuration = SignedDuration::from_secs(30);
+
+/// Expired shares that one write removes.
+const MOST_REMOVED: usize = 20;
 
 /// An UpdateItem under construction: clauses, and the names and values that they mention.
 pub(super) struct Write {
@@ -182,6 +185,18 @@ impl Entering {
         expired: Vec::new(),
         despite_crowd: true,
     };
+
+    /// Comes in to an item that has as many shares as there is room for, or more.
+    pub(super) fn crowded(item: &Item, shares: u64, now: Timestamp) -> Self {
+        let mut expired = expired_shares(item, now);
+        // An expression has its bounds, and whoever comes next removes more.
+        expired.truncate(MOST_REMOVED);
+        let removed = u64::try_from(expired.len()).unwrap_or(0);
+        Self {
+            despite_crowd: shares.saturating_sub(removed) >= MAX_SHARES,
+            expired,
+        }
+    }
 
     fn apply(&self, write: Write, share: &LeaseShare) -> Write {
         let removed = u64::try_from(self.expired.len()).unwrap_or(0);

@@ -173,7 +173,7 @@ pub(crate) async fn reserve(
     limit: Option<u64>,
     calls: u64,
 ) -> ReserveOutcome {
-    let reserved = at.store.reserve(share, units, limit, spent(calls)).await;
+    let reserved = at.store.reserve(share, units, limit, spent(calls), 0).await;
     reserved.unwrap()
 }
 
