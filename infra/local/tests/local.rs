@@ -705,7 +705,7 @@ async fn pages_of_the_origin_that_is_named_may_call() {
     let fields = [
         (
             "allow-headers",
-            "Authorization, Content-Type, Idempotency-Key, X-Api-Key",
+            "Authorization, Content-Encoding, Content-Type, Idempotency-Key, X-Api-Key",
         ),
         ("allow-methods", "POST,GET,OPTIONS"),
         ("allow-origin", "https://app.example"),
