@@ -81,6 +81,13 @@ struct Terms {
     max_block: u64,
 }
 
+/// One of the two counters that a call counts in.
+struct Side<'a> {
+    counter: &'a Counter,
+    held: &'a mut Held,
+    terms: Terms,
+}
+
 /// Whether a unit is there for a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Unit {
@@ -130,55 +137,48 @@ impl Leases {
         let (hour, month) = self.counters(call);
         // Every call takes an hour before a month, so that none waits for another in a circle.
         let (mut hour_held, mut month_held) = (hour.held.lock().await, month.held.lock().await);
-        let (in_hour, in_month) = (&mut *hour_held, &mut *month_held);
-        let hour_full = in_hour.lease.is_full(Some(limits.per_hour), call.now);
-        let month_full = in_month.lease.is_full(limits.per_month, call.now);
+        let mut in_hour = Side {
+            counter: &hour,
+            held: &mut hour_held,
+            terms: Terms {
+                limit: Some(limits.per_hour),
+                max_block,
+            },
+        };
+        let mut in_month = Side {
+            counter: &month,
+            held: &mut month_held,
+            terms: Terms {
+                limit: limits.per_month,
+                max_block: limits.per_month.map_or(MAX_UNLIMITED_BLOCK, |_| max_block),
+            },
+        };
+        let [hour_full, month_full] = [&in_hour, &in_month].map(|side| side.is_full(call.now));
         if let Some(full) = Counted::full(hour_full, month_full) {
             return Ok(full);
         }
-        let of_hour = Terms {
-            limit: Some(limits.per_hour),
-            max_block,
-        };
-        let of_month = Terms {
-            limit: limits.per_month,
-            max_block: limits.per_month.map_or(MAX_UNLIMITED_BLOCK, |_| max_block),
-        };
         // One after the other on a strict plan, so that no unit of a month lies with an instance whose
         // call the hour refused, while another instance finds the month full; and where one was full,
         // so that nothing is written for a call that it refuses again. Nor are both asked at once of a
         // store that was left alone: the first tells whether it answers.
         let is_strict = max_block == 1 && limits.per_month.is_some();
         let one_by_one = is_strict || self.0.circuit.is_open();
-        let (for_hour, for_month) = if in_month.lease.was_full(limits.per_month) {
-            let for_month = self.provide(&month, in_month, of_month).await?;
-            let for_hour = match for_month {
-                Unit::Exhausted => self.look(in_hour, of_hour).boxed().await,
-                _ => self.provide(&hour, in_hour, of_hour).await,
-            };
-            (for_hour, Ok(for_month))
-        } else if one_by_one || in_hour.lease.was_full(Some(limits.per_hour)) {
-            let for_hour = self.provide(&hour, in_hour, of_hour).await?;
-            let for_month = match for_hour {
-                Unit::Exhausted => self.look(in_month, of_month).boxed().await,
-                _ => self.provide(&month, in_month, of_month).await,
-            };
-            (Ok(for_hour), for_month)
+        let (for_hour, for_month) = if in_month.was_full() {
+            let (month, hour) = self.provide_in_turn(&mut in_month, &mut in_hour).await?;
+            (hour, Ok(month))
+        } else if one_by_one || in_hour.was_full() {
+            let (hour, month) = self.provide_in_turn(&mut in_hour, &mut in_month).await?;
+            (Ok(hour), month)
         } else {
-            future::join(
-                self.provide(&hour, in_hour, of_hour),
-                self.provide(&month, in_month, of_month),
-            )
-            .await
+            future::join(self.provide(&mut in_hour), self.provide(&mut in_month)).await
         };
         let is_exhausted = |unit: &Result<Unit, NoAnswer>| matches!(unit, Ok(Unit::Exhausted));
         // A refusal by one window is final, whatever is known of the other.
         if let Some(full) = Counted::full(is_exhausted(&for_hour), is_exhausted(&for_month)) {
-            for (unit, counter, held) in
-                [(&for_hour, &hour, in_hour), (&for_month, &month, in_month)]
-            {
+            for (unit, side) in [(for_hour, in_hour), (for_month, in_month)] {
                 if matches!(unit, Ok(Unit::Reserved)) {
-                    let releasing = self.settle_held(counter, held, self.0.circuit.asking());
+                    let asking = self.0.circuit.asking();
+                    let releasing = self.settle_held(side.counter, side.held, asking);
                     // The refusal stands whatever comes of it, and what has begun is completed later.
                     let _ = timeout_at(call.deadline - REFUSED_BEFORE, releasing).await;
                 }
@@ -188,8 +188,8 @@ impl Leases {
         for_hour?;
         for_month?;
         Ok(Counted::Both {
-            in_hour: in_hour.lease.spend(),
-            in_month: in_month.lease.spend(),
+            in_hour: in_hour.held.lease.spend(),
+            in_month: in_month.held.lease.spend(),
         })
     }
 
@@ -201,34 +201,39 @@ impl Leases {
         }
     }
 
-    /// Reserves units if none are left.
-    async fn provide(
+    /// Provides a unit of one counter, and then of the other. Where the first has none, the second
+    /// is only looked at.
+    async fn provide_in_turn(
         &self,
-        counter: &Counter,
-        held: &mut Held,
-        terms: Terms,
-    ) -> Result<Unit, NoAnswer> {
-        if held.lease.covers(terms.limit) {
+        first: &mut Side<'_>,
+        second: &mut Side<'_>,
+    ) -> Result<(Unit, Result<Unit, NoAnswer>), NoAnswer> {
+        let of_first = self.provide(first).await?;
+        let of_second = match of_first {
+            Unit::Exhausted => self.look(second).boxed().await,
+            Unit::AtHand | Unit::Reserved => self.provide(second).await,
+        };
+        Ok((of_first, of_second))
+    }
+
+    /// Reserves units if none are left.
+    async fn provide(&self, side: &mut Side<'_>) -> Result<Unit, NoAnswer> {
+        if side.held.lease.covers(side.terms.limit) {
             return Ok(Unit::AtHand);
         }
         // The SDK's futures are large, and most calls need none.
-        self.reserve(counter, held, terms).boxed().await
+        self.reserve(side).boxed().await
     }
 
-    async fn reserve(
-        &self,
-        counter: &Counter,
-        held: &mut Held,
-        terms: Terms,
-    ) -> Result<Unit, NoAnswer> {
-        let Terms { limit, max_block } = terms;
+    async fn reserve(&self, side: &mut Side<'_>) -> Result<Unit, NoAnswer> {
+        let Terms { limit, max_block } = side.terms;
         let Inner { store, circuit, .. } = &*self.0;
         let mut asking = circuit.asking();
-        while !held.lease.covers(limit) {
+        while !side.held.lease.covers(limit) {
             let now = self.0.clock.now();
-            let Held { lease, share } = &mut *held;
+            let Held { lease, share } = &mut *side.held;
             let units = lease.next_block(limit, max_block, now);
-            let (mut calls, left) = (counter.calls(lease), lease.left());
+            let (mut calls, left) = (side.counter.calls(lease), lease.left());
             // The call at hand is as good as allowed, so that the last one of an hour or an instance
             // does not go unreported.
             calls.spent += 1;
@@ -257,12 +262,13 @@ impl Leases {
     }
 
     /// Finds out whether units are left, without reserving any.
-    async fn look(&self, held: &mut Held, terms: Terms) -> Result<Unit, NoAnswer> {
-        let Some(limit) = terms.limit.filter(|_| !held.lease.covers(terms.limit)) else {
+    async fn look(&self, side: &mut Side<'_>) -> Result<Unit, NoAnswer> {
+        let Held { lease, share } = &mut *side.held;
+        let limit = side.terms.limit;
+        let Some(limit) = limit.filter(|_| !lease.covers(limit)) else {
             return Ok(Unit::AtHand);
         };
         let Inner { store, circuit, .. } = &*self.0;
-        let Held { lease, share } = held;
         let mut asking = circuit.asking();
         let has_room = loop {
             if let Some(has_room) = asking.once(store.has_room(share, limit)).await? {
@@ -340,6 +346,17 @@ impl Leases {
                 "units of a limit may not have been released"
             );
         }
+    }
+}
+
+impl Side<'_> {
+    /// Whether a call is refused without asking the store.
+    fn is_full(&self, now: Timestamp) -> bool {
+        self.held.lease.is_full(self.terms.limit, now)
+    }
+
+    fn was_full(&self) -> bool {
+        self.held.lease.was_full(self.terms.limit)
     }
 }
 

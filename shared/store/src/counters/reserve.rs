@@ -143,11 +143,7 @@ impl Store {
                 .value(":units", n(units));
             match limit {
                 None => write,
-                // The first reservation of a window finds no counter. After that the sum must stay
-                // within the limit at the instant of the write, whoever else reserves units.
-                Some(limit) => write
-                    .only_if("(attribute_not_exists(used) OR used <= :limit)")
-                    .value(":limit", n(limit.saturating_sub(units))),
+                Some(limit) => write.only_within(limit, units),
             }
         };
         let entering = &progress.entering;
@@ -309,10 +305,7 @@ impl Store {
                 write.only_if("#branch = :seen").value(":seen", n(seen))
             };
             if let Some(limit) = limit {
-                // As with every reservation at the root.
-                write = write
-                    .only_if("(attribute_not_exists(used) OR used <= :limit)")
-                    .value(":limit", n(limit.saturating_sub(more)));
+                write = write.only_within(limit, more);
             }
             let item = match write.send(self, RESERVING).await? {
                 Ok(updated) => {

@@ -77,6 +77,13 @@ impl Write {
         self
     }
 
+    /// `units` more of the root stay within the limit at the instant of the write, whoever else
+    /// reserves some. The first write of a window finds no counter.
+    pub(super) fn only_within(self, limit: u64, units: u64) -> Self {
+        self.only_if("(attribute_not_exists(used) OR used <= :limit)")
+            .value(":limit", n(limit.saturating_sub(units)))
+    }
+
     pub(super) fn name(mut self, name: impl Into<String>, attribute: impl Into<String>) -> Self {
         self.names.insert(name.into(), attribute.into());
         self
