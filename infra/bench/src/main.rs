@@ -27,6 +27,7 @@ mod plot;
 mod report;
 mod run;
 mod runtime_api;
+mod rush;
 mod samples;
 mod server;
 mod shapes;

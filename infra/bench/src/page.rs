@@ -3,6 +3,7 @@
 use crate::effort::Effort;
 use crate::figures::Figures;
 use crate::report::{NotMeasured, PeerResults, Results, contenders_table, traffic_table};
+use crate::rush::{INSTANCES, WITHIN_MS};
 use crate::tools::Machine;
 
 /// The page for what was measured with `effort` on `machine`.
@@ -78,9 +79,15 @@ The peers:
 Each shape is one call after the other, at a steady pace. *hot* is one key on one instance, for
 {hot_s} s. *zipf* is for {zipf_s} s: the n-th key is asked for a n-th as often as the first, and
 each call goes to any of the instances at random, which is about the worst that routing can do to
-what an instance remembers. What the instances ask as they start is counted too. As they end they release
+what an instance remembers. What those instances ask as they start is counted too. As they end they release
 what they hold, once in the life of each: that took {hot_end} and {zipf_end} requests more, which
 the table leaves out. Units are DynamoDB's units of capacity, as the engine states them.
+
+*rush*, among the figures, is one call on each of {INSTANCES} instances that know nothing yet, all within
+{WITHIN_MS} ms, on one key with limits of an hour and of a month that are not reached. It is the same code
+in virtual time (`cargo run --release -p simulation -- rush`): a request and its answer take 2 to 20 ms,
+and an item of DynamoDB takes 1,000 write units a second, of which it saves up 250; what exceeds that is
+throttled.
 
 ## What it ran on
 

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use crate::latency::{TlsStarts, Warm};
+use crate::rush::Rush;
 use crate::samples::{Samples, us};
 use crate::shapes::Traffic;
 
@@ -21,6 +22,7 @@ pub(crate) struct Results {
     pub(crate) zip_bytes: u64,
     pub(crate) hot: Traffic,
     pub(crate) zipf: Traffic,
+    pub(crate) rush: Rush,
 }
 
 /// What was measured of one contender.

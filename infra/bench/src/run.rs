@@ -14,6 +14,7 @@ use crate::handler::{self, HandlerError};
 use crate::latency::{Case, starts, tls_starts, warm};
 use crate::peers::{self, Peer};
 use crate::report::{Measured, NotMeasured, PeerResults, Results};
+use crate::rush;
 use crate::shapes;
 use crate::tables::{self, STACK, SeedError};
 use crate::tools::{ToolError, build, build_bare, target_dir, zipped};
@@ -99,6 +100,9 @@ pub(crate) async fn authorizer(effort: &Effort, profile: &str) -> Result<Results
     progress("traffic: zipf");
     let zipf = shapes::zipf(&deployed, &endpoint, &events.zipf, effort.zipf_s).await?;
 
+    progress("traffic: rush");
+    let rush = rush::measure(&dir, profile).await?;
+
     let measured = |at: usize| Measured {
         start: starts[at].clone(),
         warm: warm[at].clone(),
@@ -125,6 +129,7 @@ pub(crate) async fn authorizer(effort: &Effort, profile: &str) -> Result<Results
         zip_bytes: zipped(&binary)?,
         hot,
         zipf,
+        rush,
     })
 }
 

@@ -20,7 +20,7 @@ const UNITS_A_SECOND: i64 = 1_000;
 const SAVED: i64 = 250;
 const MICRO: i64 = 1_000_000;
 
-/// What writes have cost so far. Cheap to clone; clones share it.
+/// What was asked so far. Cheap to clone; clones share it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Capacity(Arc<Mutex<State>>);
 
@@ -37,7 +37,7 @@ struct Bucket {
     at: Instant,
 }
 
-/// What all writes have cost.
+/// What was asked of the tables.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Spent {
     /// Write units.
@@ -46,6 +46,8 @@ pub struct Spent {
     pub writes: u64,
     /// Writes that were throttled.
     pub throttled: u64,
+    /// Other requests.
+    pub reads: u64,
     /// Bytes of the largest item.
     pub largest_item: usize,
 }
@@ -58,6 +60,7 @@ impl Capacity {
             if target.ends_with(".UpdateItem") {
                 capacity.write(&aws, target, body)
             } else {
+                capacity.state().spent.reads += 1;
                 aws.answer(target, body)
             }
         })

@@ -19,16 +19,36 @@ pub struct Told {
     /// What happened, in order.
     pub lines: Vec<String>,
     /// What should not have.
-    pub violations: Vec<String>,
+    pub wrong: Wrong,
 }
 
-/// Runs the seed: what was not as the model says, in words, if anything was.
+/// What was not as the model says, in words.
+#[derive(Debug, Clone, Default)]
+pub struct Wrong {
+    /// Limits that were exceeded, units that were lost, calls that should not have been let in.
+    pub violations: Vec<String>,
+    /// Counters that do not say what was let in.
+    pub ledger: Vec<String>,
+}
+
+impl Wrong {
+    /// All of it.
+    pub fn words(&self) -> impl Iterator<Item = &String> {
+        self.violations.iter().chain(&self.ledger)
+    }
+
+    fn is_nothing(&self) -> bool {
+        self.violations.is_empty() && self.ledger.is_empty()
+    }
+}
+
+/// Runs the seed: what was not as the model says, if anything was.
 ///
 /// # Errors
 /// When it cannot be run.
-pub fn run(seed: u64, aws: &LocalAws) -> Result<Option<Vec<String>>, Unable> {
-    let violations = play(seed, aws, Trace::new(false))?;
-    Ok((!violations.is_empty()).then_some(violations))
+pub fn run(seed: u64, aws: &LocalAws) -> Result<Option<Wrong>, Unable> {
+    let wrong = play(seed, aws, Trace::new(false))?;
+    Ok((!wrong.is_nothing()).then_some(wrong))
 }
 
 /// Runs the seed and tells what happens.
@@ -37,14 +57,14 @@ pub fn run(seed: u64, aws: &LocalAws) -> Result<Option<Vec<String>>, Unable> {
 /// When it cannot be run.
 pub fn replay(seed: u64, aws: &LocalAws) -> Result<Told, Unable> {
     let trace = Trace::new(true);
-    let violations = play(seed, aws, trace.clone())?;
+    let wrong = play(seed, aws, trace.clone())?;
     Ok(Told {
         lines: trace.into_lines(),
-        violations,
+        wrong,
     })
 }
 
-fn play(seed: u64, aws: &LocalAws, trace: Trace) -> Result<Vec<String>, Unable> {
+fn play(seed: u64, aws: &LocalAws, trace: Trace) -> Result<Wrong, Unable> {
     let scenario = Scenario::drawn(seed);
     trace.tell(|| format!("{scenario:#?}"));
     in_virtual_time(seed, async {
@@ -52,6 +72,6 @@ fn play(seed: u64, aws: &LocalAws, trace: Trace) -> Result<Vec<String>, Unable> 
             .await?
             .play()
             .await?;
-        Ok(model::violations(&scenario, &story))
+        Ok(model::wrong(&scenario, &story))
     })
 }

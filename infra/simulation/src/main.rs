@@ -1,4 +1,4 @@
-//! `simulation`: seeded runs, many of them or one again.
+//! `simulation`: seeded runs, many of them or one again, and instances that begin all at once.
 //!
 //! The result goes to standard output, progress to standard error. The exit code is 0 if everything
 //! was as the models say.
@@ -9,11 +9,13 @@
     reason = "a command line speaks on its standard streams"
 )]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use serde_json::{Value, json};
+use simulation::limiter::{Rushed, Wrong, rush};
 use simulation::metering::Deviation;
 use simulation::seeds::run_all;
 use simulation::{Unable, limiter, metering, services};
@@ -33,6 +35,20 @@ enum Subject {
     Limiter(Runs),
     /// Usage from the call to the tallies: nothing lost, and nothing counted twice.
     Metering(Runs),
+    /// Instances that begin on one key at once: how long decisions take, and what they ask of DynamoDB.
+    Rush(Rush),
+}
+
+#[derive(Args)]
+struct Rush {
+    #[arg(long, default_value_t = 500)]
+    instances: usize,
+    /// The time within which they begin, in milliseconds.
+    #[arg(long, default_value_t = 200)]
+    within_ms: u64,
+    /// Writes the figures to this file.
+    #[arg(long)]
+    json: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -63,6 +79,7 @@ fn main() -> ExitCode {
     let ended = match Cli::parse().subject {
         Subject::Limiter(runs) => limits(&runs),
         Subject::Metering(runs) => usage(&runs),
+        Subject::Rush(rush) => at_once(&rush),
     };
     match ended {
         Ok(true) => ExitCode::SUCCESS,
@@ -81,7 +98,7 @@ fn progress(done: u64) {
 }
 
 /// Prints what happened in a run, and what should not have.
-fn tell(lines: &[String], wrong: &[String]) {
+fn tell<'a>(lines: &[String], wrong: impl Iterator<Item = &'a String>) {
     for line in lines {
         println!("{line}");
     }
@@ -90,35 +107,43 @@ fn tell(lines: &[String], wrong: &[String]) {
     }
 }
 
-fn write(runs: &Runs, figures: &Value) -> Result<(), Failed> {
-    let Some(path) = &runs.json else {
+fn write(path: Option<&Path>, figures: &Value) -> Result<(), Failed> {
+    let Some(path) = path else {
         return Ok(());
     };
     std::fs::write(path, format!("{figures:#}\n"))
-        .map_err(|error| Failed::Figures(path.clone(), error))
+        .map_err(|error| Failed::Figures(path.to_owned(), error))
 }
 
 /// Whether all limits held.
 fn limits(runs: &Runs) -> Result<bool, Failed> {
-    let (seeds, violations) = match runs.seed {
+    let (seeds, wrongs) = match runs.seed {
         Some(seed) => {
             let told = limiter::replay(seed, &services()?)?;
-            tell(&told.lines, &told.violations);
-            (1, usize::from(!told.violations.is_empty()))
+            tell(&told.lines, told.wrong.words());
+            (1, vec![told.wrong])
         }
         None => {
             let violations = run_all(runs.seeds, limiter::run, progress)?;
             for violation in violations.iter().take(TOLD) {
-                for what in &violation.what {
+                for what in violation.what.words() {
                     println!("seed {}: {what}", violation.seed);
                 }
             }
-            (runs.seeds, violations.len())
+            let wrongs = violations.into_iter().map(|violation| violation.what);
+            (runs.seeds, wrongs.collect())
         }
     };
-    println!("{seeds} seeds, {violations} with violations");
-    write(runs, &json!({ "seeds": seeds, "violations": violations }))?;
-    Ok(violations == 0)
+    let sum =
+        |of: fn(&Wrong) -> &[String]| wrongs.iter().map(|wrong| of(wrong).len()).sum::<usize>();
+    let violations = sum(|wrong| &wrong.violations);
+    let mismatches = sum(|wrong| &wrong.ledger);
+    println!("{seeds} seeds: {violations} violations, {mismatches} ledger mismatches");
+    let figures = json!({
+        "seeds": seeds, "violations": violations, "ledger_mismatches": mismatches,
+    });
+    write(runs.json.as_deref(), &figures)?;
+    Ok(violations == 0 && mismatches == 0)
 }
 
 /// Whether everything was counted once.
@@ -126,7 +151,7 @@ fn usage(runs: &Runs) -> Result<bool, Failed> {
     let (seeds, deviations) = match runs.seed {
         Some(seed) => {
             let told = metering::replay(seed, &services()?)?;
-            tell(&told.lines, &told.deviation.mismatches);
+            tell(&told.lines, told.deviation.mismatches.iter());
             (1, vec![told.deviation])
         }
         None => {
@@ -147,6 +172,41 @@ fn usage(runs: &Runs) -> Result<bool, Failed> {
     let figures = json!({
         "seeds": seeds, "lost": lost, "doubled": doubled, "mismatches": mismatches,
     });
-    write(runs, &figures)?;
+    write(runs.json.as_deref(), &figures)?;
     Ok(lost == 0 && doubled == 0 && mismatches == 0)
+}
+
+/// Limits of an hour and of a month: two counters, neither of which is exceeded.
+const RUSHED_LIMITS: [Option<u64>; 2] = [Some(10_000), Some(100_000)];
+
+/// Whether every call was decided and counted.
+fn at_once(of: &Rush) -> Result<bool, Failed> {
+    let within = Duration::from_millis(of.within_ms);
+    let Rushed {
+        calls,
+        counted,
+        uncounted,
+        undecided,
+        slowest,
+        asked,
+    } = rush(of.instances, within, RUSHED_LIMITS, &services()?)?;
+    println!(
+        "{calls} calls: {counted} counted, {uncounted} uncounted, {undecided} undecided; the slowest took {} ms",
+        slowest.as_millis()
+    );
+    println!(
+        "{} writes, {} of them throttled, and {} other requests; the largest item had {} bytes",
+        asked.writes + asked.throttled,
+        asked.throttled,
+        asked.reads,
+        asked.largest_item,
+    );
+    let figures = json!({
+        "calls": calls, "counted": counted, "uncounted": uncounted, "undecided": undecided,
+        "slowest_ms": u64::try_from(slowest.as_millis()).unwrap_or(u64::MAX),
+        "requests": asked.writes + asked.throttled + asked.reads,
+        "write_units": asked.units, "largest_item_bytes": asked.largest_item,
+    });
+    write(of.json.as_deref(), &figures)?;
+    Ok(counted == calls)
 }

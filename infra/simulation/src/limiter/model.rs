@@ -6,8 +6,9 @@ use std::time::Duration;
 use tollgate_domain::decision::Window;
 use tollgate_domain::plan::Overrides;
 
+use super::Wrong;
 use super::scenario::Scenario;
-use super::world::{Call, Outcome, Story};
+use super::world::{Call, Counter, Outcome, Story};
 use crate::network::Write;
 
 /// A share of one unit that was not heard of for so long may have been removed: its unit cannot be released
@@ -15,22 +16,25 @@ use crate::network::Write;
 /// differ by up to four seconds.
 const SHARE_KEPT: Duration = Duration::from_secs(55);
 
-/// What was not as it must be, in words.
-pub(crate) fn violations(scenario: &Scenario, story: &Story) -> Vec<String> {
+/// What was not as it must be.
+pub(crate) fn wrong(scenario: &Scenario, story: &Story) -> Wrong {
     let model = Model { scenario, story };
-    let mut found = Vec::new();
+    let (mut found, mut ledger) = (Vec::new(), Vec::new());
     for window in [Window::Hour, Window::Month] {
         for (counter, calls) in model.by_counter(window) {
             model.check_limit(window, &counter, &calls, &mut found);
             model.check_counter(&counter, &calls, &mut found);
-            model.check_ledger(&counter, &calls, &mut found);
+            model.check_ledger(&counter, &calls, &mut ledger);
         }
     }
     model.check_keys(&mut found);
     if scenario.is_peaceful() {
         model.check_peace(&mut found);
     }
-    found
+    Wrong {
+        violations: found,
+        ledger,
+    }
 }
 
 struct Model<'a> {
@@ -105,15 +109,16 @@ impl Model<'_> {
         }
     }
 
+    /// What the counter has in the end.
+    fn stored(&self, counter: &str) -> Counter {
+        let counters = &self.story.counters;
+        counters.get(counter).copied().unwrap_or_default()
+    }
+
     /// Every call that was let in is counted, and no more is taken than was, but for a block of each
     /// instance that did not end in peace.
     fn check_counter(&self, counter: &str, calls: &[&Call], found: &mut Vec<String>) {
-        let stored = self
-            .story
-            .counters
-            .get(counter)
-            .copied()
-            .unwrap_or_default();
+        let stored = self.stored(counter);
         let admitted = count(
             calls
                 .iter()
@@ -155,12 +160,7 @@ impl Model<'_> {
     /// What a counter says of the calls that were let in is what was let in, to the call, but for what
     /// instances had not reported that did not end in peace, and a write that nobody learnt the fate of.
     fn check_ledger(&self, counter: &str, calls: &[&Call], found: &mut Vec<String>) {
-        let stored = self
-            .story
-            .counters
-            .get(counter)
-            .copied()
-            .unwrap_or_default();
+        let stored = self.stored(counter);
         let passed =
             |call: &&&Call| matches!(call.outcome, Outcome::Admitted | Outcome::LetThrough);
         let (mut least, mut most) = (0, 0);

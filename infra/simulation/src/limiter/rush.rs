@@ -25,8 +25,8 @@ pub struct Rushed {
     pub undecided: u64,
     /// The longest that a call took.
     pub slowest: Duration,
-    /// What the counters were written for it.
-    pub written: Spent,
+    /// What was asked of DynamoDB for it.
+    pub asked: Spent,
 }
 
 /// Has so many instances that know nothing decide a call each of one key, all begun within `within`, on
@@ -79,7 +79,7 @@ pub fn rush(
             uncounted: count(|outcome| outcome == Outcome::LetThrough),
             undecided: count(|outcome| outcome == Outcome::Unavailable),
             slowest: took.max().unwrap_or_default(),
-            written: story.written,
+            asked: story.asked,
         })
     })
 }

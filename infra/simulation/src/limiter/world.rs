@@ -44,8 +44,8 @@ pub(crate) struct Story {
     pub(crate) writes: Vec<Vec<Write>>,
     /// What the counters held in the end, by key.
     pub(crate) counters: BTreeMap<String, Counter>,
-    /// What all writes of counters have cost, if that was measured.
-    pub(crate) written: Spent,
+    /// What was asked of DynamoDB, if that was measured.
+    pub(crate) asked: Spent,
 }
 
 /// A counter as it is stored, its branches included.
@@ -277,7 +277,7 @@ impl<'a> World<'a> {
         while self.ending.join_next().await.is_some() {}
         sleep(ALL_HAS_ARRIVED).await;
         let mut story = std::mem::take(&mut *lock(&self.story));
-        story.written = self.capacity.spent();
+        story.asked = self.capacity.spent();
         story.writes = self.lines.iter().map(Network::writes).collect();
         let named = story.calls.iter().flat_map(|call| call.counters.clone());
         for name in named.collect::<BTreeSet<String>>() {
