@@ -2,11 +2,11 @@
 //!
 //! A call needs a unit of its key's hour and one of its customer's month. Where both are at hand, it
 //! costs no write; where not, a block is reserved, of both counters side by side. What was reserved
-//! for a call that the other counter refused is released at once, so that a counter knows of no call
-//! that was not allowed. Who needs units of a counter while they are being reserved waits for that.
+//! for a call that the other counter refused is released beside the answer, so that a counter knows of no
+//! call that was not allowed. Who needs units of a counter while they are being reserved waits for that.
 //!
-//! What a counter does not know yet when its window ends, it is told by the next call of this
-//! instance, whichever key that has, and otherwise when the instance ends.
+//! What a counter does not know yet when its window ends, it is told at the next invocation of this
+//! instance, whatever comes of that, and otherwise when the instance ends.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -36,8 +36,11 @@ const SETTLED_AT_ONCE: usize = 64;
 /// back to it.
 const WAVERS: SignedDuration = SignedDuration::from_secs(2);
 
-/// How long before a decision is due a refusal is final.
-const REFUSED_BEFORE: Duration = Duration::from_millis(50);
+/// How long before a decision is due the store is asked no more, so that a refusal by one counter is
+/// given whatever the other says.
+const ASKED_UNTIL_BEFORE: Duration = Duration::from_millis(50);
+/// How long those that could not be settled in time wait, so that not every call waits for them.
+const SETTLED_AGAIN_AFTER: Duration = Duration::from_secs(5);
 
 /// The quota leases of an instance. Cheap to clone; clones share them.
 #[derive(Clone)]
@@ -50,6 +53,8 @@ struct Inner {
     metrics: Metrics,
     hours: std::sync::Mutex<Counters<KeyId, Hour>>,
     months: std::sync::Mutex<Counters<CustomerId, Month>>,
+    /// When ended windows may be settled again, if some could not be.
+    settled_again_at: std::sync::Mutex<Option<Instant>>,
 }
 
 /// A counter of one window, as this instance knows it.
@@ -86,6 +91,8 @@ struct Side<'a> {
     counter: &'a Counter,
     held: &'a mut Held,
     terms: Terms,
+    /// When the store is asked no more.
+    until: Instant,
 }
 
 /// Whether a unit is there for a call.
@@ -107,6 +114,7 @@ impl Leases {
             metrics,
             hours: std::sync::Mutex::new(Counters::ending(Hour::end)),
             months: std::sync::Mutex::new(Counters::ending(Month::end)),
+            settled_again_at: std::sync::Mutex::default(),
         }))
     }
 
@@ -137,6 +145,7 @@ impl Leases {
         let (hour, month) = self.counters(call);
         // Every call takes an hour before a month, so that none waits for another in a circle.
         let (mut hour_held, mut month_held) = (hour.held.lock().await, month.held.lock().await);
+        let until = call.deadline - ASKED_UNTIL_BEFORE;
         let mut in_hour = Side {
             counter: &hour,
             held: &mut hour_held,
@@ -144,6 +153,7 @@ impl Leases {
                 limit: Some(limits.per_hour),
                 max_block,
             },
+            until,
         };
         let mut in_month = Side {
             counter: &month,
@@ -152,6 +162,7 @@ impl Leases {
                 limit: limits.per_month,
                 max_block: limits.per_month.map_or(MAX_UNLIMITED_BLOCK, |_| max_block),
             },
+            until,
         };
         let [hour_full, month_full] = [&in_hour, &in_month].map(|side| side.is_full(call.now));
         if let Some(full) = Counted::full(hour_full, month_full) {
@@ -180,7 +191,7 @@ impl Leases {
                     let asking = self.0.circuit.asking();
                     let releasing = self.settle_held(side.counter, side.held, asking);
                     // The refusal stands whatever comes of it, and what has begun is completed later.
-                    let _ = timeout_at(call.deadline - REFUSED_BEFORE, releasing).await;
+                    let _ = timeout_at(until, releasing).await;
                 }
             }
             return Ok(full);
@@ -210,7 +221,7 @@ impl Leases {
     ) -> Result<(Unit, Result<Unit, NoAnswer>), NoAnswer> {
         let of_first = self.provide(first).await?;
         let of_second = match of_first {
-            Unit::Exhausted => self.look(second).boxed().await,
+            Unit::Exhausted => self.look(second).await,
             Unit::AtHand | Unit::Reserved => self.provide(second).await,
         };
         Ok((of_first, of_second))
@@ -222,7 +233,8 @@ impl Leases {
             return Ok(Unit::AtHand);
         }
         // The SDK's futures are large, and most calls need none.
-        self.reserve(side).boxed().await
+        let reserving = timeout_at(side.until, self.reserve(side)).boxed();
+        reserving.await.unwrap_or(Err(NoAnswer::Late))
     }
 
     async fn reserve(&self, side: &mut Side<'_>) -> Result<Unit, NoAnswer> {
@@ -263,6 +275,11 @@ impl Leases {
 
     /// Finds out whether units are left, without reserving any.
     async fn look(&self, side: &mut Side<'_>) -> Result<Unit, NoAnswer> {
+        let looking = timeout_at(side.until, self.look_until_known(side)).boxed();
+        looking.await.unwrap_or(Err(NoAnswer::Late))
+    }
+
+    async fn look_until_known(&self, side: &mut Side<'_>) -> Result<Unit, NoAnswer> {
         let Held { lease, share } = &mut *side.held;
         let limit = side.terms.limit;
         let Some(limit) = limit.filter(|_| !lease.covers(limit)) else {
@@ -282,8 +299,7 @@ impl Leases {
         Ok(Unit::Exhausted)
     }
 
-    /// Settles counters whose windows have ended, some of them if there are many. The next call goes
-    /// on with what is left.
+    /// Settles counters whose windows have ended. What is dropped on the way goes on a while later.
     pub(crate) async fn settle_ended(&self, now: Timestamp) {
         let hours = lock(&self.0.hours).ended(now);
         let months = lock(&self.0.months).ended(now);
@@ -291,15 +307,20 @@ impl Leases {
         if ended.is_empty() {
             return;
         }
-        // Not always the same, if some cannot be settled.
-        let first = self
-            .0
-            .store
-            .entropy()
-            .below(u64::try_from(ended.len()).unwrap_or(1));
+        let began = Instant::now();
+        {
+            let mut again_at = lock(&self.0.settled_again_at);
+            if again_at.is_some_and(|again_at| began < again_at) {
+                return;
+            }
+            *again_at = Some(began + SETTLED_AGAIN_AFTER);
+        }
+        // Not always the same first, if some cannot be settled.
+        let entropy = self.0.store.entropy();
+        let first = entropy.below(u64::try_from(ended.len()).unwrap_or(1));
         ended.rotate_left(usize::try_from(first).unwrap_or(0));
-        ended.truncate(SETTLED_AT_ONCE);
         self.settle(ended, Circuit::asking).boxed().await;
+        *lock(&self.0.settled_again_at) = None;
     }
 
     /// Settles all counters: for the end of the instance.

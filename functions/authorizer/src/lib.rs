@@ -144,7 +144,10 @@ pub async fn handle(app: &App, request: &Request<'_>) -> Result<Answer, Refused>
         wall: app.clock.now(),
         process: Instant::now(),
     };
-    let decided = decide_call(app, request, at).await;
+    // Whatever comes of the call, and at most beside it: there may be no other.
+    let settling = app.leases.settle_ended(at.wall);
+    let settling = timeout_at(at.process + SETTLED_WITHIN, settling);
+    let (decided, _) = future::join(decide_call(app, request, at), settling).await;
     let took = u64::try_from(at.process.elapsed().as_micros()).unwrap_or(u64::MAX);
     let grounds = decided.as_ref().map(|decided| decided.grounds);
     let is_admitted = matches!(grounds, Ok(Grounds::WithinLimits | Grounds::StoreDown));
@@ -250,12 +253,7 @@ async fn decide_call(app: &App, request: &Request<'_>, at: Moment) -> Result<Dec
         deadline,
     };
     let counting = app.leases.count(call, limits, plan.max_lease.get());
-    let counting = in_time(deadline, counting);
-    // Once a window has ended, beside the first reservations of the next.
-    let settled_by = deadline.min(Instant::now() + SETTLED_WITHIN);
-    let settling = timeout_at(settled_by, app.leases.settle_ended(now));
-    let (counted, _) = future::join(counting, settling).await;
-    let counted = match counted {
+    let counted = match in_time(deadline, counting).await {
         Ok(counted) => counted,
         Err(error) => {
             let fail_open = plan.when_store_is_down == StoreDown::Open;

@@ -11,13 +11,16 @@ use std::time::Duration;
 
 use authorizer::{App, Request, handle};
 use jiff::SignedDuration;
+use serde_json::Value;
 use tollgate_domain::plan::{Catalog, Overrides};
 use tollgate_local_aws::{Call, Fault};
 
 mod common;
 
 use common::Outcome::Allowed;
-use common::{NOW, Outcome, Stack, acme, denied_by, event, key_in, limits, p, unavailable};
+use common::{
+    NOW, Outcome, Stack, acme, denied_by, event, key_in, limits, p, unavailable, with_headers,
+};
 
 /// A stack whose plan `strict` counts each call by itself, 20 in an hour and 12 in a month.
 async fn strict(overrides: Overrides) -> Stack {
@@ -297,6 +300,15 @@ async fn what_another_instance_releases_is_used() {
 }
 
 /// An instance decides calls of thousands of keys in an hour, most of them once.
+/// A call with another key of `acme`.
+async fn call_with_new_key(stack: &Stack, id: &str) -> Value {
+    let format = tollgate_domain::key::KeyFormat::new("tg", "live").unwrap();
+    let entropy = &stack.at.entropy;
+    let key = entropy.with(|rng| format.generate(tollgate_domain::key::Role::Customer, rng));
+    stack.add_key(&key, id, acme(), |_| ()).await;
+    with_headers(event("no-key"), &[("x-api-key", key.expose())])
+}
+
 #[tokio::test]
 async fn counters_that_hold_nothing_are_dropped_and_the_others_kept() {
     let stack = Stack::with_acme("enterprise", Overrides::default()).await;
@@ -305,15 +317,9 @@ async fn counters_that_hold_nothing_are_dropped_and_the_others_kept() {
     }
     let taken = in_this_hour(&stack);
     assert_eq!(taken, 7, "one unit is left");
-    let format = tollgate_domain::key::KeyFormat::new("tg", "live").unwrap();
     for n in 0..1_100 {
-        let entropy = &stack.at.entropy;
-        let key = entropy.with(|rng| format.generate(tollgate_domain::key::Role::Customer, rng));
-        let id = format!("key_{}", n + 100);
-        stack.add_key(&key, &id, acme(), |_| ()).await;
-        let headers = [("x-api-key", key.expose())];
-        let event = common::with_headers(event("no-key"), &headers);
-        assert_eq!(Outcome::of(stack.ask(&event).await), Allowed);
+        let call = call_with_new_key(&stack, &format!("key_{}", n + 100)).await;
+        assert_eq!(Outcome::of(stack.ask(&call).await), Allowed);
     }
     assert_eq!(stack.call().await, Allowed);
     assert_eq!(in_this_hour(&stack), taken, "the unit that was left");
@@ -389,31 +395,46 @@ async fn a_burst_in_each_of_several_hours_is_reported_to_the_call() {
 }
 
 #[tokio::test]
-async fn an_hour_that_is_over_is_reported_by_the_next_call_of_any_key() {
-    let stack = day_stack("enterprise", Overrides::default()).await;
-    for _ in 0..50 {
-        assert_eq!(stack.call().await, Allowed);
+async fn an_hour_that_is_over_is_reported_at_the_next_invocation_whatever_comes_of_it() {
+    for case in ["no-key", "malformed-key", "admin-route", "bearer"] {
+        let stack = day_stack("enterprise", Overrides::default()).await;
+        for _ in 0..50 {
+            assert_eq!(stack.call().await, Allowed);
+        }
+        assert_ne!(
+            stack.admitted("key_1").await,
+            50,
+            "nothing is left to report"
+        );
+        set_hour(&stack, 1, "2026-11-22T10:00:03Z");
+        if case == "bearer" {
+            let other = key_in(&event(case));
+            stack.add_key(&other, "key_2", acme(), |_| ()).await;
+        }
+        let _ = stack.ask(&event(case)).await;
+        assert_eq!(stack.admitted("key_1").await, 50, "{case}");
+        assert_eq!(in_this_hour(&stack), 50);
+        stack.end().await;
+        assert_eq!(stack.admitted("key_1").await, 50);
     }
-    assert_ne!(
-        stack.admitted("key_1").await,
-        50,
-        "nothing is left to report"
-    );
+}
+
+/// However many counters it leaves.
+#[tokio::test]
+async fn an_hour_of_many_keys_is_reported_by_one_invocation() {
+    let stack = day_stack("enterprise", Overrides::default()).await;
+    let keys: Vec<String> = (101..=300).map(|n| format!("key_{n}")).collect();
+    for id in &keys {
+        let call = call_with_new_key(&stack, id).await;
+        for _ in 0..3 {
+            assert_eq!(Outcome::of(stack.ask(&call).await), Allowed);
+        }
+    }
     set_hour(&stack, 1, "2026-11-22T10:00:03Z");
     let _ = stack.ask(&event("no-key")).await;
-    assert_ne!(
-        stack.admitted("key_1").await,
-        50,
-        "this one was not decided by the store"
-    );
-    let other = key_in(&event("bearer"));
-    stack.add_key(&other, "key_2", acme(), |_| ()).await;
-    assert_eq!(Outcome::of(stack.ask(&event("bearer")).await), Allowed);
-    assert_eq!(stack.admitted("key_1").await, 50);
-    assert_eq!(in_this_hour(&stack), 50);
-    stack.end().await;
-    assert_eq!(stack.admitted("key_1").await, 50);
-    assert_eq!(stack.admitted("key_2").await, 1);
+    for id in &keys {
+        assert_eq!(stack.admitted(id).await, 3, "{id}");
+    }
 }
 
 /// Whatever happens to the writes that settle it.
@@ -557,4 +578,59 @@ async fn a_throttled_counter_is_no_concern_of_other_customers() {
     stack.end().await;
     assert_eq!(stack.admitted("key_1").await, 20);
     assert_eq!(stack.admitted("key_2").await, 20);
+}
+
+/// The month is used up, and nothing is known of the hour.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_by_one_window_stands_if_the_other_gives_no_answer() {
+    let stack = day_stack("pro", limits(Some(1_000), Some(1))).await;
+    assert_eq!(stack.call().await, Allowed);
+    assert_eq!(stack.call().await, denied_by("month"));
+    pass(&stack, 1_100);
+    stack.fail("BatchGetItem", Fault::NoAnswer);
+    assert_eq!(stack.call().await, denied_by("month"));
+    pass(&stack, 1_100);
+    stack.fail("BatchGetItem", Fault::Throttled);
+    assert_eq!(stack.call().await, denied_by("month"));
+
+    // Asked at the same time, and the hour gives no answer.
+    let stack = day_stack("pro", limits(Some(1_000), Some(1))).await;
+    assert_eq!(stack.call().await, Allowed);
+    stack.at.aws.inject(|call| {
+        if call.operation() == "UpdateItem" && call.body.contains("HOUR#") {
+            Fault::Throttled
+        } else {
+            Fault::None
+        }
+    });
+    assert_eq!(stack.call().await, denied_by("month"));
+}
+
+/// The counter of an hour that is over is throttled.
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_settled_does_not_delay_every_call() {
+    let stack = day_stack("pro", Overrides::default()).await;
+    set_hour(&stack, 13, "2026-11-22T10:00:00Z");
+    for _ in 0..50 {
+        assert_eq!(stack.call().await, Allowed);
+    }
+    set_hour(&stack, 14, "2026-11-22T10:00:03Z");
+    stack.at.aws.inject(|call| {
+        if call.operation() == "UpdateItem" && call.body.contains("2026-11-22T23") {
+            Fault::Throttled
+        } else {
+            Fault::None
+        }
+    });
+    let began = tokio::time::Instant::now();
+    for _ in 0..20 {
+        assert_eq!(stack.call().await, Allowed);
+    }
+    let took = began.elapsed();
+    assert!(took < Duration::from_millis(400), "{took:?}");
+    stack.at.aws.heal();
+    assert_ne!(stack.admitted("key_1").await, 50);
+    tokio::time::advance(Duration::from_secs(5)).await;
+    assert_eq!(stack.call().await, Allowed);
+    assert_eq!(stack.admitted("key_1").await, 50);
 }

@@ -83,8 +83,8 @@ struct Admitted {
     calls: u64,
     /// Those of them that were let in while the store was down, and count towards no limit.
     uncounted: u64,
-    /// Calls beyond those that instances of the authorizer may let in, or have let in within the
-    /// last second or so, without asking: they count towards the limit already.
+    /// Calls beyond those that instances of the authorizer may let in, or have let in since they last
+    /// reserved some, without asking: they count towards the limit already.
     reserved: u64,
     /// Calls after which all with this key are refused; `null` if there is no such number.
     limit: Option<u64>,

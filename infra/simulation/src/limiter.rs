@@ -9,7 +9,7 @@ mod world;
 use tollgate_local_aws::LocalAws;
 
 use crate::{Trace, Unable, in_virtual_time};
-pub use rush::{Rushed, rush};
+pub use rush::{Rush, Rushed, rush};
 use scenario::Scenario;
 use world::World;
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use serde_json::{Value, json};
-use simulation::limiter::{Rushed, Wrong, rush};
+use simulation::limiter::{Rush, Rushed, Wrong, rush};
 use simulation::metering::Deviation;
 use simulation::seeds::run_all;
 use simulation::{Unable, limiter, metering, services};
@@ -36,14 +36,17 @@ enum Subject {
     /// Usage from the call to the tallies: nothing lost, and nothing counted twice.
     Metering(Runs),
     /// Instances that begin on one key at once: how long decisions take, and what they ask of DynamoDB.
-    Rush(Rush),
+    Rush(AtOnce),
 }
 
 #[derive(Args)]
-struct Rush {
+struct AtOnce {
     #[arg(long, default_value_t = 500)]
     instances: usize,
-    /// The time within which they begin, in milliseconds.
+    /// Calls of each.
+    #[arg(long, default_value_t = 1)]
+    rounds: usize,
+    /// The time within which each has made a call, in milliseconds.
     #[arg(long, default_value_t = 200)]
     within_ms: u64,
     /// Writes the figures to this file.
@@ -180,8 +183,15 @@ fn usage(runs: &Runs) -> Result<bool, Failed> {
 const RUSHED_LIMITS: [Option<u64>; 2] = [Some(10_000), Some(100_000)];
 
 /// Whether every call was decided and counted.
-fn at_once(of: &Rush) -> Result<bool, Failed> {
-    let within = Duration::from_millis(of.within_ms);
+fn at_once(of: &AtOnce) -> Result<bool, Failed> {
+    let [requests_per_hour, monthly_quota] = RUSHED_LIMITS;
+    let rushing = Rush {
+        instances: of.instances,
+        rounds: of.rounds,
+        within: Duration::from_millis(of.within_ms),
+        requests_per_hour,
+        monthly_quota,
+    };
     let Rushed {
         calls,
         counted,
@@ -189,7 +199,7 @@ fn at_once(of: &Rush) -> Result<bool, Failed> {
         undecided,
         slowest,
         asked,
-    } = rush(of.instances, within, RUSHED_LIMITS, &services()?)?;
+    } = rush(rushing, &services()?)?;
     println!(
         "{calls} calls: {counted} counted, {uncounted} uncounted, {undecided} undecided; the slowest took {} ms",
         slowest.as_millis()

@@ -88,6 +88,8 @@ pub(crate) struct Write {
     /// How many units it asks for, if it is a reservation.
     pub(crate) units: Option<u64>,
     pub(crate) is_answered: bool,
+    /// Whether the answer was that it had taken effect.
+    pub(crate) is_done: bool,
     /// When it took effect, if the instance was not told so.
     pub(crate) unseen_effect: Option<Instant>,
 }
@@ -204,9 +206,11 @@ impl Network {
         self.state().writes.clone()
     }
 
-    fn was_answered(&self, write: Option<usize>) {
+    fn was_answered(&self, write: Option<usize>, is_done: bool) {
         if let Some(write) = write {
-            self.state().writes[write].is_answered = true;
+            let write = &mut self.state().writes[write];
+            write.is_answered = true;
+            write.is_done = is_done;
         }
     }
 
@@ -253,6 +257,7 @@ impl Network {
             counter: body["Key"]["pk"]["S"].as_str()?.to_owned(),
             units: units.as_str().and_then(|units| units.parse().ok()),
             is_answered: false,
+            is_done: false,
             unseen_effect: None,
         };
         let mut state = self.state();
@@ -306,7 +311,7 @@ impl Network {
                 (Reply::Arrives, Some(answered)) => match answer.send(answered) {
                     // A throttle tells nothing of what was sent before.
                     Ok(()) if fate.is_throttled => {}
-                    Ok(()) => this.was_answered(write),
+                    Ok(()) => this.was_answered(write, effect.is_some()),
                     // Whoever has asked has given up.
                     Err(_) => this.was_unseen(write, effect),
                 },

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use simulation::limiter::rush;
+use simulation::limiter::{Rush, Rushed, rush};
 use simulation::seeds::run_all;
 use simulation::{limiter, services};
 
@@ -20,22 +20,45 @@ fn limits_hold_whatever_happens() {
 /// By DynamoDB's capacity, with limits that do not matter, that are just enough, and that are not.
 #[test]
 fn five_hundred_instances_start_on_one_key_at_once() {
-    let within = Duration::from_millis(200);
     for limits in [
         [Some(100_000), None],
         [Some(600), Some(550)],
         [Some(500), Some(1_000)],
         [Some(300), Some(100_000)],
     ] {
-        let rushed = rush(500, within, limits, &services().unwrap()).unwrap();
+        let rushed = rushed(1, limits);
         let limit = limits.into_iter().flatten().min().unwrap();
-        assert_eq!(rushed.calls, 500, "{limits:?} {rushed:?}");
         assert_eq!(rushed.counted, limit.min(500), "{limits:?} {rushed:?}");
-        assert_eq!(rushed.uncounted, 0, "{limits:?} {rushed:?}");
-        assert_eq!(rushed.undecided, 0, "{limits:?} {rushed:?}");
-        let slowest = rushed.slowest;
-        assert!(slowest < Duration::from_secs(1), "{limits:?} {rushed:?}");
     }
+}
+
+/// And go on, past the end of the limit.
+#[test]
+fn five_hundred_instances_come_to_the_end_of_a_limit() {
+    let rushed = rushed(6, [Some(2_000), Some(1_900)]);
+    // But for what instances hold that have no more to serve.
+    assert!((1_850..=1_900).contains(&rushed.counted), "{rushed:?}");
+}
+
+/// All of them decide in time, and nobody is let in without being counted.
+fn rushed(rounds: usize, limits: [Option<u64>; 2]) -> Rushed {
+    let [requests_per_hour, monthly_quota] = limits;
+    let of = Rush {
+        instances: 500,
+        rounds,
+        within: Duration::from_millis(200),
+        requests_per_hour,
+        monthly_quota,
+    };
+    let rushed = rush(of, &services().unwrap()).unwrap();
+    assert_eq!(rushed.calls, 500 * u64::try_from(rounds).unwrap());
+    assert_eq!(rushed.uncounted, 0, "{limits:?} {rushed:?}");
+    assert_eq!(rushed.undecided, 0, "{limits:?} {rushed:?}");
+    let slowest = rushed.slowest;
+    assert!(slowest < Duration::from_secs(1), "{limits:?} {rushed:?}");
+    let largest = rushed.asked.largest_item;
+    assert!(largest < 1_300, "{limits:?} {rushed:?}");
+    rushed
 }
 
 /// What became of each call, and when.

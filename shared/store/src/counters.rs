@@ -8,8 +8,10 @@
 //! | `spent` | calls that units were spent on, as far as instances have reported |
 //! | `uncounted` | calls that were allowed without a unit, while the store was down |
 //! | `i<id>` | the lease share of one instance: `<until> <reserved> <spent> [<uncounted>]` |
-//! | `shares`, `swept` | how many shares there are, and the second at which some were last removed |
+//! | `shares` | how many shares there are |
+//! | `swept`, `cleared` | the second at which a share was last removed, and one that had expired |
 //! | `b<n>` | units that were granted to branch `n`, all in all |
+//! | `r<n>` | units that it has returned, all in all |
 //!
 //! An instance changes its share in the same write as the sums, and only if the share stands where
 //! the instance last saw it. So each write takes effect once, however often it is sent and however
@@ -21,7 +23,8 @@
 //! that they were granted (`granted`), those of them that nobody has reserved (`unreserved`), and what the
 //! root had used at the last grant (`top`). A grant is written twice, and counts once: the root adds
 //! it to `used` and to `b<n>`, and the branch follows by setting `granted` to that sum, whoever does
-//! it. What is left in branches is found by those for whom the root has nothing more.
+//! it. Those for whom the root has nothing more have branches return what is left there, the same way
+//! back: the branch adds it to `returned`, and the root follows with `used` and `r<n>`.
 
 mod release;
 mod reserve;
@@ -59,8 +62,8 @@ const TRIES: usize = 32;
 pub struct Units {
     /// Units that instances have reserved. Never more than the limit.
     pub reserved: u64,
-    /// Calls that they have spent units on, as far as they have reported: all but those of the last
-    /// second or so, and what an instance that crashed had not reported.
+    /// Calls that they have spent units on, as far as they have reported: all but those since the last
+    /// reservation of each, and what an instance that crashed had not reported.
     pub spent: u64,
     /// Calls that were allowed without a unit, while the store was down.
     pub uncounted: u64,
@@ -80,14 +83,17 @@ struct Root {
     used: u64,
     shares: u64,
     reported: Reported,
-    /// Units granted to each branch that has some, by its number.
+    /// Units granted to each branch that was granted some, by its number.
     grants: BTreeMap<u64, u64>,
+    /// Units that branches have returned.
+    returns: BTreeMap<u64, u64>,
 }
 
 /// A branch of a counter.
 #[derive(Debug, Default)]
 struct Branch {
     granted: u64,
+    returned: u64,
     left: u64,
     top: u64,
     shares: u64,
@@ -114,15 +120,19 @@ impl Reported {
 impl Root {
     fn read(item: &Item) -> Result<Self, StoreError> {
         let counter = Reader::new("counter", item);
-        let grants = item.iter().filter_map(|(name, value)| {
-            let branch = name.strip_prefix('b')?.parse().ok()?;
-            Some((branch, whole(value)?))
-        });
+        let by_branch = |prefix: char| {
+            let sums = item.iter().filter_map(move |(name, value)| {
+                let branch = name.strip_prefix(prefix)?.parse().ok()?;
+                Some((branch, whole(value)?))
+            });
+            sums.collect()
+        };
         Ok(Self {
             used: counter.opt_number(attr::USED)?.unwrap_or(0),
             shares: counter.opt_number(attr::SHARES)?.unwrap_or(0),
             reported: Reported::read(&counter)?,
-            grants: grants.collect(),
+            grants: by_branch('b'),
+            returns: by_branch('r'),
         })
     }
 
@@ -134,6 +144,16 @@ impl Root {
     fn granted_to(&self, branch: u64) -> u64 {
         self.grants.get(&branch).copied().unwrap_or(0)
     }
+
+    fn returned_by(&self, branch: u64) -> u64 {
+        self.returns.get(&branch).copied().unwrap_or(0)
+    }
+
+    /// Units of `used` that nobody has reserved: granted to a branch, or returned by it since.
+    fn unused_at(&self, number: u64, branch: &Branch) -> u64 {
+        let returned = branch.returned.saturating_sub(self.returned_by(number));
+        branch.unreserved(self.granted_to(number)) + returned
+    }
 }
 
 impl Branch {
@@ -142,6 +162,7 @@ impl Branch {
         let number = |name| Ok::<_, StoreError>(branch.opt_number(name)?.unwrap_or(0));
         Ok(Self {
             granted: number("granted")?,
+            returned: number("returned")?,
             left: number("unreserved")?,
             top: number("top")?,
             shares: number(attr::SHARES)?,
@@ -212,34 +233,20 @@ impl Store {
 
     pub(crate) async fn units(&self, counters: Vec<String>) -> Result<Vec<Units>, StoreError> {
         const OPERATION: &str = "reading counters";
-        let read = async |pks: Vec<String>| {
-            let keys = pks.into_iter().map(item::key).collect();
-            self.batch_get(OPERATION, COUNTERS, keys).await
-        };
         let mut roots = Vec::new();
-        for item in read(counters).await? {
-            let pk = Reader::new("counter", &item).text(attr::PK)?.to_owned();
+        for (pk, item) in self.counter_items(OPERATION, counters).await? {
             roots.push((pk, Root::read(&item)?));
         }
-        let pks = roots.iter().flat_map(|(pk, root)| {
-            let branches = root.grants.keys();
-            branches.map(move |branch| branch_pk(pk, *branch))
-        });
-        let mut branches = HashMap::new();
-        for item in read(pks.collect()).await? {
-            let pk = Reader::new("counter", &item).text(attr::PK)?.to_owned();
-            branches.insert(pk, Branch::read(&item)?);
-        }
-        let units = roots.into_iter().map(|(pk, root)| {
+        let of = roots.iter().map(|(pk, root)| (&**pk, root));
+        let mut branches = self.branches_of(OPERATION, of).await?;
+        let units = roots.iter().map(|(pk, root)| {
             let mut reserved = root.used;
             let Reported {
                 mut spent,
                 mut uncounted,
             } = root.reported;
-            for (branch, total) in root.grants {
-                let branch = branches.remove(&branch_pk(&pk, branch));
-                let branch = branch.unwrap_or_default();
-                reserved = reserved.saturating_sub(branch.unreserved(total));
+            for (number, branch) in branches.remove(pk).unwrap_or_default() {
+                reserved = reserved.saturating_sub(root.unused_at(number, &branch));
                 spent += branch.reported.spent;
                 uncounted += branch.reported.uncounted;
             }
@@ -250,5 +257,47 @@ impl Store {
             }
         });
         Ok(units.collect())
+    }
+
+    /// The branches of counters that were granted units, each with its number, by the counter.
+    async fn branches_of(
+        &self,
+        operation: &'static str,
+        counters: impl IntoIterator<Item = (&str, &Root)>,
+    ) -> Result<HashMap<String, Vec<(u64, Branch)>>, StoreError> {
+        let branches = counters.into_iter().flat_map(|(counter, root)| {
+            let numbers = root.grants.keys();
+            numbers.map(move |number| (branch_pk(counter, *number), (counter.to_owned(), *number)))
+        });
+        let branches: HashMap<String, (String, u64)> = branches.collect();
+        let pks = branches.keys().cloned().collect();
+        let items: HashMap<String, Item> = self
+            .counter_items(operation, pks)
+            .await?
+            .into_iter()
+            .collect();
+        let mut found: HashMap<String, Vec<(u64, Branch)>> = HashMap::new();
+        for (pk, (counter, number)) in branches {
+            // One that has followed no grant yet is not there.
+            let branch = items.get(&pk).map(Branch::read).transpose()?;
+            let of_counter = found.entry(counter).or_default();
+            of_counter.push((number, branch.unwrap_or_default()));
+        }
+        Ok(found)
+    }
+
+    /// Items of counters, by their keys.
+    async fn counter_items(
+        &self,
+        operation: &'static str,
+        pks: Vec<String>,
+    ) -> Result<Vec<(String, Item)>, StoreError> {
+        let keys = pks.into_iter().map(item::key).collect();
+        let items = self.batch_get(operation, COUNTERS, keys).await?;
+        let keyed = items.into_iter().map(|item| {
+            let pk = Reader::new("counter", &item).text(attr::PK)?.to_owned();
+            Ok((pk, item))
+        });
+        keyed.collect()
     }
 }

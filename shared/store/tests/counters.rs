@@ -586,12 +586,13 @@ async fn a_limit_is_used_up_to_the_last_unit_whatever_branches_hold() {
 #[tokio::test]
 async fn a_lower_limit_holds_at_branches_too() {
     let at = fixture();
-    for mut share in crowd(&at, ROOM + 10) {
-        reserve(&at, &mut share, 1, None, 1).await;
+    let mut instances = crowd(&at, ROOM + 10);
+    for share in &mut instances {
+        reserve(&at, share, 1, None, 1).await;
     }
     let reserved = units(&at).await.reserved;
-    for mut share in crowd(&at, 40) {
-        is_exhausted(&at, &mut share, reserved).await;
+    for share in instances.iter_mut().chain(&mut crowd(&at, 40)) {
+        is_exhausted(&at, share, reserved).await;
     }
 }
 
@@ -671,7 +672,7 @@ async fn who_is_overtaken_in_making_room_gets_in() {
 }
 
 /// The root is used up for a limit, and a branch is granted units under a higher one between that
-/// refusal and the look at the branches.
+/// refusal and the look at the branches: they go back, and serve nobody.
 #[tokio::test]
 async fn what_is_granted_under_a_higher_limit_meanwhile_serves_no_lower_one() {
     let at = fixture();
@@ -687,6 +688,10 @@ async fn what_is_granted_under_a_higher_limit_meanwhile_serves_no_lower_one() {
     at.aws.inject(move |call| {
         looks += usize::from(call.operation() == "BatchGetItem");
         if call.operation() == "BatchGetItem" && looks == 1 {
+            let root = counter(&meddled);
+            let mut names = root.as_object().unwrap().keys();
+            let branch = names.find(|name| name.starts_with('b')).unwrap();
+            let number = format!("#{}", &branch[1..]);
             for mut item in items(&meddled, COUNTERS) {
                 let more = |number: &Value| {
                     let number = number["N"].as_str().map_or(0, p::<u64>);
@@ -694,14 +699,13 @@ async fn what_is_granted_under_a_higher_limit_meanwhile_serves_no_lower_one() {
                 };
                 let top = json!({ "N": (limit + 16).to_string() });
                 let attributes = item.as_object_mut().unwrap();
-                if attributes.contains_key("granted") {
+                let pk = attributes["pk"]["S"].as_str().unwrap();
+                if pk.ends_with(&number) {
                     attributes["granted"] = more(&attributes["granted"]);
                     attributes["unreserved"] = more(&attributes["unreserved"]);
                     attributes["top"] = top;
-                } else {
-                    let branch = attributes.keys().find(|name| name.starts_with('b'));
-                    let branch = branch.unwrap().clone();
-                    attributes[&branch] = more(&attributes[&branch]);
+                } else if attributes.contains_key("used") {
+                    attributes[branch] = more(&attributes[branch]);
                     attributes["used"] = top;
                 }
                 put(&meddled, COUNTERS, &item);
@@ -893,4 +897,139 @@ async fn windows_customers_and_keys_are_counted_apart() {
     };
     assert_eq!(units("2026-11").await, expected);
     assert_eq!(units("2027-01").await, Units::default());
+}
+
+/// What was granted ahead goes back to the root, for whoever has a limit that is otherwise used up.
+#[tokio::test]
+async fn what_is_granted_ahead_under_a_higher_limit_is_no_loss_to_a_lower_one() {
+    let at = fixture();
+    for mut share in crowd(&at, ROOM + 10) {
+        reserve(&at, &mut share, 1, None, 1).await;
+    }
+    let limit = units(&at).await.reserved + 7;
+    assert!(used_and_spent(&at).0 > limit, "more was granted");
+    for mut share in crowd(&at, 7) {
+        let outcome = reserve(&at, &mut share, 1, Some(limit), 1).await;
+        assert!(matches!(outcome, ReserveOutcome::Reserved { units: 1, .. }));
+    }
+    is_exhausted(&at, &mut hour_share(&at), limit).await;
+    assert_eq!(units(&at).await.reserved, limit);
+}
+
+/// The branch has given units back, and the answer, or the root's, is lost.
+#[tokio::test(start_paused = true)]
+async fn what_is_given_back_counts_once() {
+    for lost in 2..4 {
+        let at = with_own_retry_quota(fixture(), "given-back");
+        for mut share in crowd(&at, ROOM + 1) {
+            reserve(&at, &mut share, 1, None, 1).await;
+        }
+        let limit = units(&at).await.reserved + 1;
+        // The first finds the root used up, the second gives back, and the third follows.
+        let mut writes = 0;
+        at.aws.inject(move |call| {
+            writes += usize::from(call.operation() == "UpdateItem");
+            if call.operation() == "UpdateItem" && writes >= lost && writes < lost + 9 {
+                Fault::AnswerLost
+            } else {
+                Fault::None
+            }
+        });
+        let mut share = hour_share(&at);
+        let reserving = at.store.reserve(&mut share, 1, Some(limit), spent(1), 0);
+        reserving.await.unwrap_err();
+        at.aws.heal();
+        let outcome = reserve(&at, &mut share, 1, Some(limit), 1).await;
+        assert!(matches!(outcome, ReserveOutcome::Reserved { units: 1, .. }));
+        is_exhausted(&at, &mut hour_share(&at), limit).await;
+        assert_eq!(units(&at).await.reserved, limit, "{lost}");
+    }
+}
+
+/// Another instance has units given back at the same time.
+#[tokio::test]
+async fn what_two_have_given_back_at_once_counts_once() {
+    let at = fixture();
+    for mut share in crowd(&at, ROOM + 1) {
+        reserve(&at, &mut share, 1, None, 1).await;
+    }
+    let limit = units(&at).await.reserved + 2;
+    let (rival, mut looks) = (at.clone(), 0);
+    let (branch, root) = {
+        let mut counters = items(&at, COUNTERS);
+        counters.sort_by_key(|item| item["pk"]["S"].as_str().map(str::len));
+        let branch = counters.pop().unwrap();
+        (branch, counters.pop().unwrap())
+    };
+    let number = |item: &Value, name: &str| item[name]["N"].as_str().map_or(0, p::<u64>);
+    let (left, used) = (number(&branch, "unreserved"), number(&root, "used"));
+    let name = root.as_object().unwrap().keys();
+    let name = name.clone().find(|name| name.starts_with('b')).unwrap();
+    let followed = format!("r{}", &name[1..]);
+    at.aws.inject(move |call| {
+        looks += usize::from(call.operation() == "UpdateItem");
+        if looks == 2 {
+            let (mut branch, mut root) = (branch.clone(), root.clone());
+            branch["unreserved"] = json!({ "N": "0" });
+            branch["returned"] = json!({ "N": left.to_string() });
+            root["used"] = json!({ "N": (used - left).to_string() });
+            root[&followed] = json!({ "N": left.to_string() });
+            put(&rival, COUNTERS, &branch);
+            put(&rival, COUNTERS, &root);
+        }
+        Fault::None
+    });
+    for mut share in crowd(&at, 2) {
+        let outcome = reserve(&at, &mut share, 1, Some(limit), 1).await;
+        assert!(matches!(outcome, ReserveOutcome::Reserved { units: 1, .. }));
+    }
+    is_exhausted(&at, &mut hour_share(&at), limit).await;
+    assert_eq!(units(&at).await.reserved, limit);
+}
+
+/// An instance holds a unit of the root, and finds its share removed and the root crowded.
+#[tokio::test]
+async fn who_holds_units_of_the_root_stays_there() {
+    let at = fixture();
+    let mut holder = hour_share(&at);
+    reserve(&at, &mut holder, 1, Some(1_000), 0).await;
+    for mut share in crowd(&at, ROOM - 1) {
+        reserve(&at, &mut share, 2, Some(1_000), 2).await;
+    }
+    at.time.advance(SignedDuration::from_secs(61));
+    reserve(&at, &mut hour_share(&at), 2, Some(1_000), 2).await;
+    assert_eq!(shares(&at), [ROOM], "in the place of the holder");
+    let outcome = at.store.reserve(&mut holder, 1, Some(900), spent(0), 1);
+    assert!(matches!(
+        outcome.await,
+        Ok(ReserveOutcome::Reserved { units: 1, .. })
+    ));
+    assert_eq!(shares(&at), [ROOM + 1]);
+}
+
+/// A first write had no answer, and its share is removed for dead before it is sent again.
+#[tokio::test(start_paused = true)]
+async fn a_first_report_without_an_answer_is_reported_once() {
+    let calls = Calls {
+        spent: 0,
+        uncounted: 9,
+    };
+    // It took effect, or it did not and is too old to come in under its id.
+    for (fault, later) in [(Fault::AnswerLost, 61), (Fault::RequestLost, 35)] {
+        let at = with_own_retry_quota(fixture(), "first-report");
+        for mut share in crowd(&at, ROOM - 1) {
+            reserve(&at, &mut share, 1, None, 1).await;
+        }
+        at.time.advance(SignedDuration::from_secs(61 - later));
+        let mut share = hour_share(&at);
+        write_faults(&at, [fault; 9]);
+        at.store.settle(&mut share, calls).await.unwrap_err();
+        at.aws.heal();
+        at.time.advance(SignedDuration::from_secs(later));
+        for mut newcomer in crowd(&at, 2) {
+            reserve(&at, &mut newcomer, 1, None, 1).await;
+        }
+        at.store.settle(&mut share, calls).await.unwrap();
+        assert_eq!(units(&at).await.uncounted, 9, "{fault:?}");
+    }
 }

@@ -16,6 +16,9 @@ use crate::network::Write;
 /// differ by up to four seconds.
 const SHARE_KEPT: Duration = Duration::from_secs(55);
 
+/// A write without an answer may have taken effect so long ago that nothing tells of it any more.
+const DOUBTED_AFTER: Duration = Duration::from_secs(45);
+
 /// What was not as it must be.
 pub(crate) fn wrong(scenario: &Scenario, story: &Story) -> Wrong {
     let model = Model { scenario, story };
@@ -55,6 +58,10 @@ fn counter_of(call: &Call, window: Window) -> &String {
         Window::Hour => hour,
         Window::Month => month,
     }
+}
+
+fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 fn count<T>(items: impl Iterator<Item = T>) -> u64 {
@@ -163,7 +170,7 @@ impl Model<'_> {
         let stored = self.stored(counter);
         let passed =
             |call: &&&Call| matches!(call.outcome, Outcome::Admitted | Outcome::LetThrough);
-        let (mut least, mut most) = (0, 0);
+        let (mut least, mut most) = (0_i64, 0);
         for (line, writes) in self.story.writes.iter().enumerate() {
             let of_line = calls.iter().filter(|call| call.line == line);
             let passed = count(of_line.filter(passed));
@@ -179,13 +186,17 @@ impl Model<'_> {
                     count(let_through.filter(|call| call.outcome == Outcome::LetThrough));
                 let block = writes.iter().filter_map(|write| write.units).max();
                 let unreported = let_through + block.unwrap_or(0) * (1 + in_doubt);
-                least += passed.saturating_sub(unreported);
+                // A call that was reported in advance, and then refused, is taken back even if it is in
+                // doubt whether the report took effect.
+                let reported = signed(passed).saturating_sub(signed(unreported));
+                least += reported.max(-signed(in_doubt));
             } else {
-                least += passed;
+                least += signed(passed);
                 most += passed + late;
             }
         }
         let ledger = stored.spent + stored.uncounted;
+        let least = u64::try_from(least).unwrap_or(0);
         if !(least..=most).contains(&ledger) {
             found.push(format!(
                 "{counter}: the ledger has {ledger}, and from {least} to {most} were let in: {stored:?}"
@@ -307,10 +318,26 @@ struct Silence {
 }
 
 fn silences(writes: &[Write]) -> Vec<Silence> {
-    let pairs = writes.windows(2);
-    let long = pairs.filter(|pair| pair[1].at.duration_since(pair[0].at) >= SHARE_KEPT);
-    long.map(|pair| Silence {
-        after_answer: pair[0].is_answered,
-    })
-    .collect()
+    let mut silences = Vec::new();
+    // The first write without an answer since the last that is known to have taken effect.
+    let mut unanswered = None;
+    for pair in writes.windows(2) {
+        let [before, after] = pair else { continue };
+        if before.is_done {
+            unanswered = None;
+        } else if !before.is_answered {
+            unanswered = unanswered.or(Some(before.at));
+        }
+        let (began, longest) = match unanswered {
+            None => (before.at, SHARE_KEPT),
+            Some(since) => (since, DOUBTED_AFTER),
+        };
+        if after.at.duration_since(began) >= longest {
+            silences.push(Silence {
+                after_answer: unanswered.is_none(),
+            });
+            unanswered = None;
+        }
+    }
+    silences
 }

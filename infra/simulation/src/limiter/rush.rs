@@ -29,23 +29,40 @@ pub struct Rushed {
     pub asked: Spent,
 }
 
-/// Has so many instances that know nothing decide a call each of one key, all begun within `within`, on
-/// a plan that fails open and has this hourly limit and monthly quota. A request and its answer take 2
-/// to 20 ms.
+/// Instances that know nothing, and decide calls with one key, on a plan that fails open.
+#[derive(Debug, Clone, Copy)]
+pub struct Rush {
+    /// How many.
+    pub instances: usize,
+    /// Calls of each, one in each round.
+    pub rounds: usize,
+    /// Within which all instances have begun a round.
+    pub within: Duration,
+    /// The key's hourly limit.
+    pub requests_per_hour: Option<u64>,
+    /// The customer's monthly quota.
+    pub monthly_quota: Option<u64>,
+}
+
+/// Has instances begin on one key at once. A request and its answer take 2 to 20 ms.
 ///
 /// # Errors
 /// When it cannot be run.
-pub fn rush(
-    instances: usize,
-    within: Duration,
-    limits: [Option<u64>; 2],
-    aws: &LocalAws,
-) -> Result<Rushed, Unable> {
-    let [requests_per_hour, monthly_quota] = limits;
+pub fn rush(of: Rush, aws: &LocalAws) -> Result<Rushed, Unable> {
+    let Rush {
+        instances,
+        rounds,
+        within,
+        requests_per_hour,
+        monthly_quota,
+    } = of;
     let between = within / u32::try_from(instances).unwrap_or(u32::MAX);
-    let steps = (0..instances).map(|instance| Step {
+    let steps = (0..instances * rounds).map(|nth| Step {
         after: between,
-        event: Event::Call { instance, key: 0 },
+        event: Event::Call {
+            instance: nth % instances,
+            key: 0,
+        },
     });
     let scenario = Scenario {
         start: "2026-11-22T10:20:00Z",

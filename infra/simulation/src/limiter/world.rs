@@ -397,7 +397,8 @@ impl<'a> World<'a> {
             };
             let item = self.item(&format!("{key}#{branch}"));
             let unfollowed = number(&root, name) - number(&item, "granted");
-            reserved -= unfollowed + number(&item, "unreserved");
+            let on_the_way_back = number(&item, "returned") - number(&root, &format!("r{branch}"));
+            reserved -= unfollowed + number(&item, "unreserved") + on_the_way_back;
             spent += number(&item, "spent");
             uncounted += number(&item, "uncounted");
         }
@@ -406,7 +407,8 @@ impl<'a> World<'a> {
         Counter {
             used: count(used),
             reserved: count(reserved),
-            spent: count(spent),
+            // Of reports that are in doubt too much may be taken back.
+            spent: count(spent.max(0)),
             uncounted: count(uncounted),
         }
     }

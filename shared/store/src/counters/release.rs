@@ -43,7 +43,7 @@ impl Store {
             let learnt = match written {
                 Ok(_) if was_stored => Learnt::Ended,
                 Ok(_) => Learnt::Gone,
-                Err(item) => share.learn(&item, &self.entropy, now),
+                Err(item) => share.learn(&item, &self.entropy),
             };
             match learnt {
                 Learnt::Stands => continue,
@@ -101,13 +101,15 @@ impl Store {
         write.send(self, RELEASING).await
     }
 
-    /// Reports calls without reserving anything: at the root, however many shares it has.
+    /// Reports calls without reserving anything: at the root, however many shares it has, unless a share
+    /// stands elsewhere.
     async fn report(&self, share: &mut LeaseShare, calls: Calls) -> Result<(), StoreError> {
+        let mut entering = Entering::default();
         for _ in 0..TRIES {
-            let entering = &Entering::DESPITE_CROWD;
-            let written = self.send_share(share, 0, calls, entering, Write::holding);
+            let written = self.send_share(share, 0, calls, &entering, Write::holding);
             if let Err(item) = written.await? {
-                share.learn(&item, &self.entropy, self.clock.now());
+                share.learn(&item, &self.entropy);
+                entering = Entering::crowded(&item, self.clock.now());
             }
             if share.is_settled(calls) {
                 return Ok(());

@@ -2,19 +2,21 @@
 
 use super::share::{Calls, Learnt, LeaseShare};
 use super::write::{Entering, Write};
-use super::{BRANCHES, Branch, MAX_SHARES, Root, TRIES, branch_pk};
+use super::{BRANCHES, Branch, MAX_SHARES, Root, TRIES};
 use crate::Store;
 use crate::error::StoreError;
-use crate::item::{self, Item, Reader, n, signed};
-use crate::schema::{COUNTERS, attr};
+use crate::item::{Item, Reader, n, signed};
+use crate::schema::attr;
 
 const RESERVING: &str = "reserving units of a limit";
 
 /// Units that a branch is granted for each that is asked of it, so that the root is written less often
 /// than the branch.
 const GRANTED_FOR_ONE: u64 = 16;
-/// A grant is no more than this part of what is left of the limit, so that branches come to its end
-/// together.
+/// A grant for more than one reservation is no larger: what is granted counts as used.
+const GRANTED_AHEAD: u64 = 1_000;
+/// Nor is it more than this part of what was left of the limit at the last grant, so that branches come
+/// to its end together.
 const GRANTED_PART: u64 = 32;
 
 /// Outcome of reserving units.
@@ -40,7 +42,7 @@ struct Wanted {
     units: u64,
     limit: Option<u64>,
     calls: Calls,
-    /// Whether the instance holds units of the share.
+    /// Whether the instance holds units that it reserved where it last had a share.
     holds: bool,
 }
 
@@ -78,7 +80,8 @@ impl Store {
     ///
     /// # Errors
     /// When the store does not answer, or others come first at every try. What was reserved then is
-    /// found by the next call.
+    /// found by the next call, if the store's client makes each request once, and leaves it to the caller
+    /// to repeat it.
     pub async fn reserve(
         &self,
         share: &mut LeaseShare,
@@ -158,17 +161,18 @@ impl Store {
             Err(item) => item,
         };
         let root = Root::read(&item)?;
-        if let Learnt::Reserved(units) = share.learn(&item, &self.entropy, self.clock.now()) {
+        if let Learnt::Reserved(units) = share.learn(&item, &self.entropy) {
             return Ok(Some(reserved(units, root.used, false)));
         }
         let room = root.room(limit);
         if room == 0 {
-            return self.turn_to_branches(share, root, wanted, progress).await;
+            return self.reclaim(share, &root, wanted).await;
         }
         progress.entering = Entering::default();
         if share.stored.is_none() && root.shares >= MAX_SHARES {
-            let entering = Entering::crowded(&item, root.shares, self.clock.now());
-            if entering.despite_crowd {
+            let entering = Entering::crowded(&item, self.clock.now());
+            // Units that are held count where they were reserved, and nowhere else.
+            if entering.despite_crowd && !wanted.holds {
                 let branch = 1 + self.entropy.below(BRANCHES);
                 self.move_to(share, branch).await?;
                 progress.root = Some(root);
@@ -217,21 +221,20 @@ impl Store {
             Err(item) => item,
         };
         let found = Branch::read(&item)?;
-        if let Learnt::Reserved(units) = share.learn(&item, &self.entropy, self.clock.now()) {
+        if let Learnt::Reserved(units) = share.learn(&item, &self.entropy) {
             return Ok(Some(reserved(units, found.top, true)));
         }
         progress.entering = Entering::default();
         if share.stored.is_none() && found.shares >= MAX_SHARES {
             // There is nowhere else to go, however many are there.
-            progress.entering = Entering::crowded(&item, found.shares, self.clock.now());
+            progress.entering = Entering::crowded(&item, self.clock.now());
         }
         if found.left > 0 && limit.is_none_or(|limit| found.top <= limit) {
             wanted.units = units.min(found.left);
             return Ok(None);
         }
-        let seen = found.granted;
         if let Some(root) = progress.root.take() {
-            let total = root.granted_to(branch);
+            let (seen, total) = (found.granted, root.granted_to(branch));
             if total > seen && limit.is_none_or(|limit| root.used <= limit) {
                 let top = root.used;
                 progress.grant = Some(Grant { seen, total, top });
@@ -239,15 +242,13 @@ impl Store {
                 return Ok(None);
             }
         }
-        match self.grant(share, branch, seen, wanted).await? {
+        match self.grant(share, branch, &found, wanted).await? {
             GrantOutcome::Granted(grant) => {
                 wanted.units = units.min(found.unreserved(grant.total)).max(1);
                 progress.grant = Some(grant);
                 Ok(None)
             }
-            GrantOutcome::Exhausted(root) => {
-                self.turn_to_branches(share, root, wanted, progress).await
-            }
+            GrantOutcome::Exhausted(root) => self.reclaim(share, &root, wanted).await,
         }
     }
 
@@ -266,30 +267,36 @@ impl Store {
         let write = write(share)
             .reporting(share, calls)
             .moving(share, after.to_string(), entering);
-        let written = write.send(self, RESERVING).await?;
-        share.unanswered = earlier;
+        let written = write.send(self, RESERVING).await;
+        // A request that was throttled has done nothing, which is known as long as the client makes each
+        // request once.
+        if !written.as_ref().is_err_and(StoreError::is_outage) {
+            share.unanswered = earlier;
+        }
+        let written = written?;
         if written.is_ok() {
             share.stands_at(after);
         }
         Ok(written)
     }
 
-    /// Grants a branch, which has followed grants of `seen` units, more of them, unless that has
-    /// happened meanwhile.
+    /// Grants a branch, which was seen as this, more units, unless that has happened meanwhile.
     async fn grant(
         &self,
         share: &LeaseShare,
         branch: u64,
-        seen: u64,
+        found: &Branch,
         wanted: &Wanted,
     ) -> Result<GrantOutcome, StoreError> {
         let Wanted { units, limit, .. } = *wanted;
-        let mut room = limit;
+        let seen = found.granted;
+        // The root may have more left: what was released, or reclaimed.
+        let mut room = limit.map(|limit| limit.saturating_sub(found.top).max(1));
         loop {
             let part = room.map_or(u64::MAX, |room| room / GRANTED_PART);
             let more = units
                 .saturating_mul(GRANTED_FOR_ONE)
-                .min(part.max(units))
+                .min(part.min(GRANTED_AHEAD).max(units))
                 .min(room.unwrap_or(u64::MAX));
             let mut write = Write::root_of(share)
                 .name("#branch", format!("b{branch}"))
@@ -297,13 +304,9 @@ impl Store {
                 .set("#branch = :total")
                 .value(":zero", n(0))
                 .value(":more", n(more))
-                .value(":total", n(seen + more));
-            // Nobody else has granted it more meanwhile, nor has a try whose answer was lost.
-            write = if seen == 0 {
-                write.only_if("attribute_not_exists(#branch)")
-            } else {
-                write.only_if("#branch = :seen").value(":seen", n(seen))
-            };
+                .value(":total", n(seen + more))
+                // Nobody else has granted it more meanwhile, nor has a try whose answer was lost.
+                .only_if_still("#branch", ":seen", seen);
             if let Some(limit) = limit {
                 write = write.only_within(limit, more);
             }
@@ -338,55 +341,84 @@ impl Store {
         Ok(())
     }
 
-    /// Looks for units that branches have left where the root has none, and goes there.
-    async fn turn_to_branches(
+    /// Has branches return units that nobody has reserved to the root, which has none left under the
+    /// limit: as many as are needed for one reservation, if there are as many.
+    async fn reclaim(
         &self,
-        share: &mut LeaseShare,
-        root: Root,
+        share: &LeaseShare,
+        root: &Root,
         wanted: &mut Wanted,
-        progress: &mut Progress,
     ) -> Result<Option<ReserveOutcome>, StoreError> {
-        const EXHAUSTED: Result<Option<ReserveOutcome>, StoreError> =
-            Ok(Some(ReserveOutcome::Exhausted));
-        let is_beyond = wanted.limit.is_some_and(|limit| limit < root.used);
-        // Units that are held under a higher limit are bound to where they were reserved.
-        if is_beyond || wanted.holds || root.grants.is_empty() {
-            return EXHAUSTED;
+        let limit = wanted.limit.unwrap_or(u64::MAX);
+        let mut branches = self
+            .branches_of(RESERVING, [(&*share.counter, root)])
+            .await?;
+        let mut unused = branches.remove(&share.counter).unwrap_or_default();
+        unused.retain(|(number, branch)| root.unused_at(*number, branch) > 0);
+        // Some order, for a choice that can be repeated.
+        unused.sort_unstable_by_key(|(number, _)| *number);
+        let all: u64 = unused
+            .iter()
+            .map(|(number, branch)| root.unused_at(*number, branch))
+            .sum();
+        let needed = root.used.saturating_sub(limit).saturating_add(1);
+        if all < needed {
+            return Ok(Some(ReserveOutcome::Exhausted));
         }
-        let pks = root.grants.keys();
-        let keys = pks.map(|branch| item::key(branch_pk(&share.counter, *branch)));
-        let found = self.batch_get(RESERVING, COUNTERS, keys.collect()).await?;
-        let mut branches = Vec::with_capacity(root.grants.len());
-        let mut is_behind = false;
-        for (number, total) in &root.grants {
-            let pk = branch_pk(&share.counter, *number);
-            let item = found.iter().find(|item| {
-                let stored = Reader::new("counter", item).text(attr::PK);
-                stored.is_ok_and(|stored| *stored == pk)
-            });
-            let branch = item.map(Branch::read).transpose()?.unwrap_or_default();
-            if branch.granted > *total {
-                // Granted since the root was seen, which tells nothing of what it had used then.
-                is_behind = true;
-            } else if branch.unreserved(*total) > 0 {
-                branches.push((*number, branch.granted, *total));
+        // Not always the same first, so that instances which do this at once get in each other's way less.
+        let first = self.entropy.below(u64::try_from(unused.len()).unwrap_or(1));
+        unused.rotate_left(usize::try_from(first).unwrap_or(0));
+        let mut reclaimed = 0;
+        for (number, branch) in &unused {
+            if self.return_grant(share, root, *number, branch).await? {
+                reclaimed += root.unused_at(*number, branch);
+            }
+            if reclaimed >= needed {
+                break;
             }
         }
-        if branches.is_empty() {
-            return if is_behind { Ok(None) } else { EXHAUSTED };
-        }
-        let choice = self
-            .entropy
-            .below(u64::try_from(branches.len()).unwrap_or(1));
-        let (number, seen, total) = branches[usize::try_from(choice).unwrap_or(0)];
-        if share.branch != Some(number) {
-            self.move_to(share, number).await?;
-            progress.entering = Entering::default();
-        }
         wanted.units = 1;
-        let top = root.used;
-        progress.grant = Some(Grant { seen, total, top });
         Ok(None)
+    }
+
+    /// Returns what nobody has reserved of a branch to the root, in two writes of which each is a sum
+    /// that only grows: the branch adds the units to `returned`, and the root follows. Whether the branch
+    /// stood as it was seen.
+    async fn return_grant(
+        &self,
+        share: &LeaseShare,
+        root: &Root,
+        number: u64,
+        branch: &Branch,
+    ) -> Result<bool, StoreError> {
+        let total = root.granted_to(number).max(branch.granted);
+        let units = branch.unreserved(total);
+        let returned = branch.returned + units;
+        if units > 0 {
+            let write = Write::branch_of(share, number)
+                .set("unreserved = :zero")
+                .set("granted = :total")
+                .set("returned = :returned")
+                .value(":zero", n(0))
+                .value(":total", n(total))
+                .value(":returned", n(returned))
+                .only_if_still("unreserved", ":left", branch.left)
+                .only_if_still("granted", ":granted", branch.granted)
+                .only_if_still("returned", ":before", branch.returned);
+            if write.send(self, RESERVING).await?.is_err() {
+                return Ok(false);
+            }
+        }
+        let seen = root.returned_by(number);
+        let write = Write::root_of(share)
+            .name("#branch", format!("r{number}"))
+            .set("used = used - :less")
+            .set("#branch = :returned")
+            .value(":less", n(returned - seen))
+            .value(":returned", n(returned))
+            .only_if_still("#branch", ":seen", seen);
+        // If it did not stand there, another instance has followed, or does so next.
+        Ok(write.send(self, RESERVING).await?.is_ok())
     }
 }
 
@@ -424,13 +456,9 @@ fn following(write: Write, units: u64, grant: Grant) -> Write {
         .set("top = :top")
         .value(":total", n(total))
         .value(":net", signed(net))
-        .value(":top", n(top));
-    // Nobody else has followed the grant yet, nor has a try whose answer was lost.
-    let write = if seen == 0 {
-        write.only_if("attribute_not_exists(granted)")
-    } else {
-        write.only_if("granted = :seen").value(":seen", n(seen))
-    };
+        .value(":top", n(top))
+        // Nobody else has followed the grant yet, nor has a try whose answer was lost.
+        .only_if_still("granted", ":seen", seen);
     if units <= added {
         return write;
     }

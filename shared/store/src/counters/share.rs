@@ -20,6 +20,9 @@ const BLOCK_KEPT: SignedDuration = SignedDuration::from_hours(24);
 /// How long a share stands before it can be removed without a trace: its first write, repeated after
 /// that, is older than any that a counter with removed shares takes.
 const SETTLED_AFTER: SignedDuration = SignedDuration::from_secs(90);
+/// How much older than the last removal of shares a share's first write may be. What is removed has
+/// stood for longer than that and any difference of clocks.
+const OLDEST_FIRST_WRITE: SignedDuration = SignedDuration::from_secs(30);
 /// Characters of a share's id, 41 bits.
 const ID_LEN: usize = 7;
 
@@ -41,7 +44,7 @@ pub struct LeaseShare {
     pub(super) branch: Option<u64>,
     /// No other share's.
     id: String,
-    /// When its first write was last sent.
+    /// When its first write was first sent.
     pub(super) joined: Timestamp,
     /// As it stands in the counter, as far as is known; `None` if it was never there or has gone.
     pub(super) stored: Option<Stored>,
@@ -135,11 +138,18 @@ impl LeaseShare {
 
     /// Notes that a write is sent which reports these calls. Returns what was unanswered before.
     pub(super) fn sends(&mut self, calls: Calls, now: Timestamp) -> Option<Unanswered> {
-        if self.stored.is_none() {
+        // One that is sent again is as old as the first, which may have taken effect.
+        if self.stored.is_none() && self.unanswered.is_none() {
             self.joined = now;
         }
         let since = self.unanswered.map_or(now, |earlier| earlier.since);
         self.unanswered.replace(Unanswered { calls, since })
+    }
+
+    /// The second of a removal of shares from which on its first write does not come in any more.
+    pub(super) fn fence(&self) -> Timestamp {
+        let fence = self.joined.saturating_add(OLDEST_FIRST_WRITE);
+        fence.unwrap_or(self.joined)
     }
 
     /// Whether the share may be removed without a trace.
@@ -172,7 +182,7 @@ impl LeaseShare {
     }
 
     /// Learns from the item that refused a write what became of the share.
-    pub(super) fn learn(&mut self, item: &Item, entropy: &Entropy, now: Timestamp) -> Learnt {
+    pub(super) fn learn(&mut self, item: &Item, entropy: &Entropy) -> Learnt {
         let text = item.get(&self.attribute());
         let text = text.and_then(|text| text.as_s().ok());
         if text.is_some_and(|text| text.ends_with(ENDED)) {
@@ -187,18 +197,21 @@ impl LeaseShare {
                 units => Learnt::Reserved(units),
             };
         }
-        if self.stored.is_some() {
-            // Removed for dead: its units stay reserved. A write without an answer may have taken effect
-            // before that, if it was long ago; one that was sent lately would have kept the share
-            // alive. What it reported is then not reported again: the counter is to know too little
-            // rather than too much.
-            let in_doubt = self
-                .unanswered
-                .filter(|it| now.duration_since(it.since) >= SURELY_KEPT);
-            if let Some(Unanswered { calls, .. }) = in_doubt {
-                self.reported.spent = self.reported.spent.max(calls.spent);
-                self.reported.uncounted = self.reported.uncounted.max(calls.uncounted);
-            }
+        // A write without an answer may have taken effect, and the share then been removed for dead, if
+        // that happened to shares so long after it. What it reported is then not reported again: the counter
+        // is to know too little rather than too much.
+        let removed_at = second_of(item, "cleared");
+        let in_doubt = self.unanswered.filter(|it| {
+            let kept_until = it.since.saturating_add(SURELY_KEPT);
+            kept_until.is_ok_and(|until| removed_at >= until.as_second())
+        });
+        if let Some(Unanswered { calls, .. }) = in_doubt {
+            self.reported.spent = self.reported.spent.max(calls.spent);
+            self.reported.uncounted = self.reported.uncounted.max(calls.uncounted);
+        }
+        // Removed for dead: its units stay reserved. Or it is too late for its first write to come in.
+        let is_fenced_off = second_of(item, "swept") >= self.fence().as_second();
+        if self.stored.is_some() || in_doubt.is_some() || is_fenced_off {
             self.begin_anew(entropy);
         }
         Learnt::Gone
@@ -221,6 +234,12 @@ impl LeaseShare {
 
 fn new_id(entropy: &Entropy) -> String {
     entropy.with(|rng| random_base62(rng, ID_LEN))
+}
+
+/// What an item says of when something last happened to it.
+pub(super) fn second_of(item: &Item, attribute: &str) -> i64 {
+    let value = item.get(attribute).and_then(|value| value.as_n().ok());
+    value.and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 /// The shares of an item that may be removed, by the attribute that holds each.

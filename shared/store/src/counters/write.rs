@@ -6,18 +6,14 @@ use std::fmt;
 use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
-use super::share::{Calls, LeaseShare, Stored, expired_shares};
+use super::share::{Calls, LeaseShare, Stored, expired_shares, second_of};
 use super::{MAX_SHARES, branch_pk};
 use crate::Store;
 use crate::error::StoreError;
-use crate::item::{self, Item, n, s, signed};
-use crate::schema::COUNTERS;
-
-/// How much older than the last removal of shares a share's first write may be. What is removed has
-/// stood for longer than that and any difference of clocks.
-const OLDEST_FIRST_WRITE: SignedDuration = SignedDuration::from_secs(30);
+use crate::item::{self, Item, n, s, signed, whole};
+use crate::schema::{COUNTERS, attr};
 
 /// Expired shares that one write removes.
 const MOST_REMOVED: usize = 20;
@@ -48,6 +44,11 @@ impl Write {
         Self::of(pk, share)
     }
 
+    /// A write of a branch of this share's counter, whichever item holds the share.
+    pub(super) fn branch_of(share: &LeaseShare, branch: u64) -> Self {
+        Self::of(branch_pk(&share.counter, branch), share)
+    }
+
     fn of(pk: String, share: &LeaseShare) -> Self {
         let write = Self {
             pk,
@@ -75,6 +76,16 @@ impl Write {
     pub(super) fn only_if(mut self, condition: impl Into<String>) -> Self {
         self.conditions.push(condition.into());
         self
+    }
+
+    /// The attribute stands where it was seen. One that is not there is 0.
+    pub(super) fn only_if_still(self, attribute: &str, value: &'static str, seen: u64) -> Self {
+        let stands = format!("{attribute} = {value}");
+        let write = self.value(value, n(seen));
+        match seen {
+            0 => write.only_if(format!("(attribute_not_exists({attribute}) OR {stands})")),
+            _ => write.only_if(stands),
+        }
     }
 
     /// `units` more of the root stay within the limit at the instant of the write, whoever else
@@ -183,6 +194,8 @@ impl Write {
 pub(super) struct Entering {
     /// Shares that have expired, and make room.
     pub(super) expired: Vec<(String, String)>,
+    /// The second that stands for their removal.
+    swept: i64,
     /// Whether it comes in however many there are.
     pub(super) despite_crowd: bool,
 }
@@ -190,11 +203,13 @@ pub(super) struct Entering {
 impl Entering {
     pub(super) const DESPITE_CROWD: Self = Self {
         expired: Vec::new(),
+        swept: 0,
         despite_crowd: true,
     };
 
-    /// Comes in to an item that has as many shares as there is room for, or more.
-    pub(super) fn crowded(item: &Item, shares: u64, now: Timestamp) -> Self {
+    /// Comes in to an item that had no room, perhaps.
+    pub(super) fn crowded(item: &Item, now: Timestamp) -> Self {
+        let shares: u64 = item.get(attr::SHARES).and_then(whole).unwrap_or(0);
         let mut expired = expired_shares(item, now);
         // An expression has its bounds, and whoever comes next removes more.
         expired.truncate(MOST_REMOVED);
@@ -202,14 +217,14 @@ impl Entering {
         Self {
             despite_crowd: shares.saturating_sub(removed) >= MAX_SHARES,
             expired,
+            // A clock that is behind does not let in what was kept out.
+            swept: now.as_second().max(second_of(item, "swept")),
         }
     }
 
     fn apply(&self, write: Write, share: &LeaseShare) -> Write {
         let removed = u64::try_from(self.expired.len()).unwrap_or(0);
         let joined = 1 - i64::try_from(removed).unwrap_or(0);
-        let fence = share.joined.saturating_add(OLDEST_FIRST_WRITE);
-        let fence = fence.unwrap_or(share.joined);
         let mut write = write
             .set("shares = if_not_exists(shares, :zero) + :joined")
             .value(":zero", n(0))
@@ -218,7 +233,7 @@ impl Entering {
             // it has been removed since, that it comes too late.
             .only_if("attribute_not_exists(#share)")
             .only_if("(attribute_not_exists(swept) OR swept < :fence)")
-            .value(":fence", second(fence));
+            .value(":fence", second(share.fence()));
         if !self.despite_crowd {
             // Other instances may have come in first.
             write = write
@@ -227,8 +242,9 @@ impl Entering {
         }
         if removed > 0 {
             write = write
-                .set("swept = :now")
-                .value(":now", second(share.joined));
+                .set("swept = :swept")
+                .set("cleared = :swept")
+                .value(":swept", signed(self.swept));
         }
         for (n, (attribute, text)) in self.expired.iter().enumerate() {
             // Its instance has not come back to it.
