@@ -480,7 +480,7 @@ async fn aws_door(State(doors): State<Doors>, request: Request) -> Response {
     if let Err(problem) = same_origin::check(request.headers()) {
         return problem.render(gateway::LOCAL);
     }
-    let body = match doors.gateway.bodies.read(request.into_body()).await {
+    let body = match doors.gateway.bodies.read(request.into_body(), false).await {
         Ok(body) => body,
         Err(Unreadable::TooLarge) => return StatusCode::PAYLOAD_TOO_LARGE.into_response(),
         Err(Unreadable::Broken) => return StatusCode::BAD_REQUEST.into_response(),
