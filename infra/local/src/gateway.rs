@@ -740,10 +740,14 @@ mod tests {
         gzip.into()
     }
 
-    fn inflate(codings: &[&'static str], body: &Bytes) -> Result<Bytes, u16> {
+    fn codings(codings: &[&'static str]) -> HeaderMap {
         let codings = codings.iter();
         let codings = codings.map(|coding| (CONTENT_ENCODING, HeaderValue::from_static(coding)));
-        let inflated = inflated(&codings.collect(), body.clone());
+        codings.collect()
+    }
+
+    fn inflate(of: &[&'static str], body: &Bytes) -> Result<Bytes, u16> {
+        let inflated = inflated(&codings(of), body.clone());
         inflated.map_err(|own| own.name_and_status().1.as_u16())
     }
 
@@ -752,9 +756,11 @@ mod tests {
         let text = Bytes::from_static(b"{\"plan\":\"free\"}");
         for coding in ["gzip", "X-Gzip"] {
             assert_eq!(inflate(&[coding], &gzip(&text)), Ok(text.clone()));
+            assert!(is_inflated(&codings(&[coding])), "there is room for it");
         }
         for untouched in [&[][..], &["identity"]] {
             assert_eq!(inflate(untouched, &text), Ok(text.clone()));
+            assert!(!is_inflated(&codings(untouched)));
         }
         for refused in [
             &["br"][..],
