@@ -66,8 +66,9 @@ impl Bodies {
         }
         let most = body.size_hint().upper();
         let most = most.and_then(|most| u32::try_from(most).ok());
+        let most = most.unwrap_or(MAX_BODY).min(MAX_BODY);
         // At once: bodies that hold a part and wait for the rest would wait for one another.
-        let mut room = self.room(most.unwrap_or(MAX_BODY) + inflated).await?;
+        let mut room = self.room(most + inflated).await?;
         let bytes = collect(body).await?;
         // What a body of unknown length has not needed.
         shrink(&mut room, bytes.len() + inflated as usize);
