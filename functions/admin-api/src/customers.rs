@@ -104,6 +104,8 @@ struct ErasureView {
     keys: u64,
     /// What nobody can bring back afterwards.
     erases: Vec<String>,
+    /// What no erasure reaches, and goes by itself.
+    expires: Vec<String>,
     /// What stays under the customer's id.
     keeps: Vec<&'static str>,
 }
@@ -289,15 +291,18 @@ async fn erase(
         dry_run,
         keys_revoked: erasure.revoked,
         keys: erasure.keys,
-        erases: erased_data().collect(),
+        erases: personal_data(true).collect(),
+        expires: personal_data(false).collect(),
         keeps: kept_data().collect(),
     }))
 }
 
-/// The attributes that an erasure erases, such as `customer.email`.
-fn erased_data() -> impl Iterator<Item = String> {
-    CONTENTS.iter().flat_map(|contents| {
+/// The attributes that say who somebody is, such as `customer.email`: those that an erasure erases, or
+/// those that it does not.
+fn personal_data(is_erased: bool) -> impl Iterator<Item = String> {
+    CONTENTS.iter().flat_map(move |contents| {
         let attributes = contents.personal.iter();
+        let attributes = attributes.filter(move |personal| personal.is_erased() == is_erased);
         attributes.map(|personal| format!("{}.{}", contents.name, personal.attribute()))
     })
 }

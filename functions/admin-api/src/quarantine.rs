@@ -61,7 +61,7 @@ impl From<RefusedRecord> for RefusedView {
 impl From<SetAside> for SetAsideView {
     fn from(item: SetAside) -> Self {
         Self {
-            id: id(&item),
+            id: id(&item.id),
             kind: match item.kind {
                 Kind::Items => "items",
                 Kind::Conflict => "conflict",
@@ -75,9 +75,9 @@ impl From<SetAside> for SetAsideView {
     }
 }
 
-/// What names it in URLs.
-pub(crate) fn id(item: &SetAside) -> Cursor {
-    Cursor::new(ITEMS, item.id.to_string())
+/// What names something that was set aside in URLs.
+pub(crate) fn id(id: &QuarantineId) -> Cursor {
+    Cursor::new(ITEMS, id.to_string())
 }
 
 pub(crate) fn status(closed: Option<Closed>) -> &'static str {

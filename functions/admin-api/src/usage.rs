@@ -21,6 +21,8 @@ use crate::{App, quarantine};
 
 /// The most entries in one request.
 const MAX_ENTRIES: usize = 100;
+/// Of each of them, the most that is named of what was set aside under its identity.
+const MAX_QUARANTINED: usize = 10;
 
 /// The routes.
 pub(crate) fn routes(app: App) -> Router {
@@ -112,7 +114,7 @@ async fn count(
     app.metrics.write();
     let mut counted = Vec::with_capacity(outcomes.len());
     let mut conflicts = Vec::new();
-    let mut quarantined = Vec::new();
+    let mut quarantined = OfConflicts::default();
     for (at, (entry, outcome)) in entries.iter().zip(outcomes).enumerate() {
         let received = entry.received();
         // What is not known may have been counted, and is found to be when it is sent again.
@@ -122,12 +124,19 @@ async fn count(
             Fate::Conflict => {
                 let pointer = format!("/events/{at}");
                 let (source, id) = (&received.source, &received.id);
-                let items = app.store.set_aside_of_entry(source, id).await?;
-                quarantined.extend(items.iter().map(|item| QuarantinedView {
-                    pointer: pointer.clone(),
-                    id: quarantine::id(item),
-                    status: quarantine::status(item.closed),
-                }));
+                let store = &app.store;
+                let found = store
+                    .set_aside_of_entry(source, id, MAX_QUARANTINED)
+                    .await?;
+                let (items, has_more) = found;
+                quarantined
+                    .items
+                    .extend(items.iter().map(|item| QuarantinedView {
+                        pointer: pointer.clone(),
+                        id: quarantine::id(&item.id),
+                        status: quarantine::status(item.closed),
+                    }));
+                quarantined.more.extend(has_more.then(|| pointer.clone()));
                 conflicts.push(pointer);
                 "conflict"
             }
@@ -152,11 +161,20 @@ struct QuarantinedView {
     status: &'static str,
 }
 
+/// What was set aside of events that came before.
+#[derive(Default)]
+struct OfConflicts {
+    items: Vec<QuarantinedView>,
+    /// Pointers to the events of which more than that was.
+    more: Vec<String>,
+}
+
 /// 409: other events have the identities of these.
-fn taken(conflicts: Vec<String>, quarantined: &[QuarantinedView]) -> Problem {
+fn taken(conflicts: Vec<String>, quarantined: &OfConflicts) -> Problem {
+    let OfConflicts { items, more } = quarantined;
     let taken = "Other events of the same source and id came before: these were not counted, and all \
                  others are.";
-    if quarantined.is_empty() {
+    if items.is_empty() {
         return Problem::conflict(taken).with("conflicts", conflicts);
     }
     let detail = format!(
@@ -165,7 +183,8 @@ fn taken(conflicts: Vec<String>, quarantined: &[QuarantinedView]) -> Problem {
     );
     Problem::conflict(detail)
         .with("conflicts", conflicts)
-        .with("quarantined", json!(quarantined))
+        .with("quarantined", json!(items))
+        .with("quarantined_more", json!(more))
 }
 
 /// The query of the log.

@@ -40,8 +40,8 @@ fn default_grace_s() -> u32 {
     DEFAULT_GRACE_S
 }
 
-/// The successor has the old key's owner, name, limits and expiry, and goes on with its hour. The old key ends with the grace
-/// period, and never later than it would have.
+/// The successor has the old key's owner, name, limits and expiry, and goes on with its hour. The old
+/// key ends with the grace period, and never later than it would have.
 async fn rotate(
     State(issuer): State<Issuer>,
     caller: AdminCaller,

@@ -60,8 +60,19 @@ fn refused(index: usize, reason: &str) -> RefusedRecord {
 
 #[tokio::test]
 async fn an_entry_is_added_to_its_day_its_endpoints_and_its_month() {
+    check_one_entry("one-entry").await;
+}
+
+/// Usage of functions that were not built anew is still counted, and so is what is on its way while the
+/// stack is upgraded.
+#[tokio::test]
+async fn an_entry_of_the_layer_before_is_counted_alike() {
+    check_one_entry("one-entry-of-earlier-layer").await;
+}
+
+async fn check_one_entry(case: &str) {
     let stack = Stack::new();
-    let response = respond(&stack, &event("one-entry")).await;
+    let response = respond(&stack, &event(case)).await;
     assert_eq!(response, json!({ "batchItemFailures": [] }));
     let ping = Tally {
         calls: 1,
@@ -235,6 +246,11 @@ async fn an_entry_that_contradicts_its_event_is_set_aside() {
     let reason = r#"the source of the event, "tollgate:analyze", is not the source of the entry"#;
     check(&usage, usage_type, "tollgate:analyze", reason).await;
     check(&taking_away, adjustment_type, "tollgate:pin", "the source").await;
+    // The layer before made usage of functions, and nothing else.
+    let earlier = "tollgate.metering";
+    check(&taking_away, adjustment_type, earlier, "the source").await;
+    let of_elsewhere = with(usage.clone(), "source", "support");
+    check(&of_elsewhere, usage_type, earlier, "the source").await;
     let long = "x".repeat(300);
     check(
         &usage,

@@ -1,4 +1,5 @@
-//! Bodies of requests in memory: how many bytes of them there are, whoever sends them.
+//! Bodies of requests in memory: how many bytes of them there are, whoever sends them, and whatever they
+//! are inflated to.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use tokio::time::timeout;
 pub(crate) const MAX_BODY: u32 = 10 * 1024 * 1024;
 /// Bytes of a body that is read from anyone, at once.
 const MAX_SMALL: u32 = 64 * 1024;
-/// Bytes of all larger ones together.
+/// Bytes of all larger ones together, those that smaller ones are inflated to included.
 const ROOM: u32 = 8 * MAX_BODY;
 /// How long a caller may take to send a body, once it is asked for.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
@@ -25,7 +26,7 @@ pub(crate) struct Bodies(Arc<Semaphore>);
 /// A body that was read, and the room that it takes.
 pub(crate) struct Held {
     pub(crate) bytes: Bytes,
-    _room: Option<OwnedSemaphorePermit>,
+    room: Option<OwnedSemaphorePermit>,
 }
 
 /// Why a body could not be read.
@@ -48,30 +49,57 @@ impl Bodies {
         Self(Arc::new(Semaphore::new(ROOM as usize)))
     }
 
-    /// Reads a body. One that may be large is read when there is room for it: until then its
-    /// caller is kept waiting, with all but its beginning still on the way.
-    pub(crate) async fn read(&self, body: Body) -> Result<Held, Unreadable> {
+    /// Reads a body. One that may be large, or that `is_inflated` afterwards, waits for room: until there
+    /// is, its caller is kept waiting, with all but its beginning still on the way.
+    pub(crate) async fn read(&self, body: Body, is_inflated: bool) -> Result<Held, Unreadable> {
+        let inflated = if is_inflated { MAX_BODY } else { 0 };
         if is_small(&body) {
-            return Ok(Held {
-                bytes: collect(body).await?,
-                _room: None,
-            });
+            let bytes = collect(body).await?;
+            let room = match inflated {
+                0 => None,
+                inflated => Some(self.room(inflated).await?),
+            };
+            return Ok(Held { bytes, room });
         }
         if body.size_hint().lower() > MAX_BODY.into() {
             return Err(Unreadable::TooLarge);
         }
         let most = body.size_hint().upper();
         let most = most.and_then(|most| u32::try_from(most).ok());
-        let room = Arc::clone(&self.0).acquire_many_owned(most.unwrap_or(MAX_BODY));
-        let mut room = room.await.map_err(|_| Unreadable::Broken)?;
+        let most = most.unwrap_or(MAX_BODY).min(MAX_BODY);
+        // At once: bodies that hold a part and wait for the rest would wait for one another.
+        let mut room = self.room(most + inflated).await?;
         let bytes = collect(body).await?;
         // What a body of unknown length has not needed.
-        drop(room.split(room.num_permits().saturating_sub(bytes.len())));
+        shrink(&mut room, bytes.len() + inflated as usize);
         Ok(Held {
             bytes,
-            _room: Some(room),
+            room: Some(room),
         })
     }
+
+    async fn room(&self, bytes: u32) -> Result<OwnedSemaphorePermit, Unreadable> {
+        let room = Arc::clone(&self.0).acquire_many_owned(bytes);
+        room.await.map_err(|_| Unreadable::Broken)
+    }
+}
+
+impl Held {
+    /// Puts in its place what is made of it, such as by inflating it, which takes no more room than was
+    /// held for that.
+    pub(crate) fn try_map<E>(self, map: impl FnOnce(Bytes) -> Result<Bytes, E>) -> Result<Self, E> {
+        let Self { bytes, mut room } = self;
+        let bytes = map(bytes)?;
+        if let Some(room) = &mut room {
+            shrink(room, bytes.len());
+        }
+        Ok(Self { bytes, room })
+    }
+}
+
+/// Gives back all room but that of so many bytes.
+fn shrink(room: &mut OwnedSemaphorePermit, bytes: usize) {
+    drop(room.split(room.num_permits().saturating_sub(bytes)));
 }
 
 /// Reads a body and keeps nothing of it: many callers send all of it before they read an answer.
@@ -129,13 +157,13 @@ mod tests {
         let bodies = Bodies::new();
         let mut held = Vec::new();
         for _ in 0..ROOM / MAX_BODY {
-            held.push(bodies.read(of_size(MAX_BODY)).await.unwrap());
+            held.push(bodies.read(of_size(MAX_BODY), false).await.unwrap());
         }
-        let mut next = pin!(bodies.read(of_size(MAX_SMALL + 1)));
+        let mut next = pin!(bodies.read(of_size(MAX_SMALL + 1), false));
         assert!(is_waiting(next.as_mut()).await);
-        let mut unknown = pin!(bodies.read(chunked(vec![b"x".to_vec()])));
+        let mut unknown = pin!(bodies.read(chunked(vec![b"x".to_vec()]), false));
         assert!(is_waiting(unknown.as_mut()).await);
-        let small = bodies.read(of_size(MAX_SMALL)).await.unwrap();
+        let small = bodies.read(of_size(MAX_SMALL), false).await.unwrap();
         assert_eq!(small.bytes.len(), MAX_SMALL as usize);
 
         held.clear();
@@ -144,11 +172,47 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_a_body_is_inflated_to_takes_room() {
+        let bodies = Bodies::new();
+        let free = || bodies.0.available_permits();
+        let all = ROOM as usize;
+        let mut held = Vec::new();
+        // A few bytes can say millions.
+        for _ in 0..ROOM / MAX_BODY {
+            held.push(bodies.read(of_size(100), true).await.unwrap());
+        }
+        assert_eq!(free(), 0);
+        let mut next = pin!(bodies.read(of_size(100), true));
+        assert!(is_waiting(next.as_mut()).await);
+        let inflate = |body: Held, bytes: usize| {
+            let inflated = body.try_map(|_| Ok::<_, ()>(vec![b'x'; bytes].into()));
+            inflated.unwrap()
+        };
+        let first = inflate(held.pop().unwrap(), 1_000);
+        // It lacks 1,000 bytes yet.
+        assert!(is_waiting(next.as_mut()).await);
+        drop(first);
+        drop(next.await.unwrap());
+        held.clear();
+        assert_eq!(free(), all);
+
+        // A large one has room for both before it is read, so that none waits with a part of it.
+        let large = bodies.read(of_size(MAX_BODY), true).await.unwrap();
+        assert_eq!(free(), all - 2 * MAX_BODY as usize);
+        let large = inflate(large, MAX_BODY as usize);
+        assert_eq!(free(), all - MAX_BODY as usize);
+        drop(large);
+        let broken = bodies.read(of_size(MAX_BODY), true).await.unwrap();
+        assert!(broken.try_map(|_| Err(())).is_err());
+        assert_eq!(free(), all);
+    }
+
+    #[tokio::test]
     async fn a_body_of_unknown_length_holds_what_it_has() {
         let bodies = Bodies::new();
         let mut held = Vec::new();
         for _ in 0..2 * ROOM / MAX_BODY {
-            let read = bodies.read(chunked(vec![vec![b'x'; 1_000], vec![b'y'; 1_000]]));
+            let read = bodies.read(chunked(vec![vec![b'x'; 1_000], vec![b'y'; 1_000]]), false);
             held.push(read.await.unwrap());
         }
         assert!(held.iter().all(|body| body.bytes.len() == 2_000));
@@ -160,7 +224,7 @@ mod tests {
     async fn what_cannot_be_read_takes_no_room() {
         let bodies = Bodies::new();
         let check = async |body: Body, expected: Unreadable| {
-            assert_eq!(bodies.read(body).await.err(), Some(expected));
+            assert_eq!(bodies.read(body, false).await.err(), Some(expected));
             assert_eq!(bodies.0.available_permits(), ROOM as usize);
         };
         check(of_size(MAX_BODY + 1), Unreadable::TooLarge).await;
@@ -175,7 +239,7 @@ mod tests {
         let bodies = Bodies::new();
         let silent = futures_util::stream::pending::<Result<Vec<u8>, Infallible>>();
         let began = tokio::time::Instant::now();
-        let read = bodies.read(Body::from_stream(silent)).await;
+        let read = bodies.read(Body::from_stream(silent), false).await;
         assert_eq!(read.err(), Some(Unreadable::Broken));
         assert_eq!(began.elapsed().as_secs(), READ_TIMEOUT.as_secs());
         assert_eq!(bodies.0.available_permits(), ROOM as usize);

@@ -182,13 +182,14 @@ impl Gateway {
         };
         let event = self.event(parts, &matched, request_id, now);
         // Whoever has no good key fills no memory with a large body.
-        if !bodies::is_small(&body)
+        let is_inflated = is_inflated(&parts.headers);
+        if (is_inflated || !bodies::is_small(&body))
             && let Some(refusal) = self.refusal_of_key(&event, request_id).await
         {
             bodies::discard(body).await;
             return refusal;
         }
-        let body = match self.bodies.read(body).await {
+        let body = match self.bodies.read(body, is_inflated).await {
             Ok(body) => body,
             Err(Unreadable::TooLarge) => return Err(Own::RequestTooLarge),
             Err(Unreadable::Broken) => return Err(Own::BadRequestBody),
@@ -229,8 +230,8 @@ impl Gateway {
     ) -> Result<Response, Own> {
         match authorize(&self.authorizers.of_calls, &event).await? {
             Decision::Allow(context) => {
-                let body = inflated(headers, body.bytes)?;
-                let event = event.into_proxy(context, &body);
+                let body = body.try_map(|bytes| inflated(headers, bytes))?;
+                let event = event.into_proxy(context, &body.bytes);
                 invoke(&self.calls, function, &event).await
             }
             Decision::Deny(context) => Ok(self.own(Own::AccessDenied, request_id, &context)),
@@ -244,7 +245,7 @@ impl Gateway {
         request: axum::extract::Request,
     ) -> Response {
         let (parts, body) = request.into_parts();
-        let body = match self.bodies.read(body).await {
+        let body = match self.bodies.read(body, false).await {
             Ok(body) => body,
             Err(Unreadable::TooLarge) => return Problem::body_too_large().render(LOCAL),
             Err(Unreadable::Broken) => return unreadable().render(LOCAL),
@@ -468,6 +469,13 @@ impl KeyAlias {
     }
 }
 
+/// Whether a body is one that [`inflated`] inflates.
+fn is_inflated(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(CONTENT_ENCODING).iter();
+    let (first, second) = (codings.next(), codings.next());
+    second.is_none() && first.is_some_and(|coding| is_gzip(coding.as_bytes()))
+}
+
 /// The body without its coding. As in API Gateway, the function still sees the field that names it, and
 /// what is not in that coding, or in none that is known, is a 415. API Gateway knows `deflate` as well.
 fn inflated(headers: &HeaderMap, body: Bytes) -> Result<Bytes, Own> {
@@ -476,7 +484,7 @@ fn inflated(headers: &HeaderMap, body: Bytes) -> Result<Bytes, Own> {
         (None, _) => Ok(body),
         _ if body.is_empty() => Ok(body),
         (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"identity") => Ok(body),
-        (Some(coding), None) if is_gzip(coding.as_bytes()) => {
+        _ if is_inflated(headers) => {
             let mut inflated = Vec::new();
             // A few bytes can say millions: no more of them are made than may be handed on.
             MultiGzDecoder::new(&body[..])
@@ -732,10 +740,14 @@ mod tests {
         gzip.into()
     }
 
-    fn inflate(codings: &[&'static str], body: &Bytes) -> Result<Bytes, u16> {
+    fn codings(codings: &[&'static str]) -> HeaderMap {
         let codings = codings.iter();
         let codings = codings.map(|coding| (CONTENT_ENCODING, HeaderValue::from_static(coding)));
-        let inflated = inflated(&codings.collect(), body.clone());
+        codings.collect()
+    }
+
+    fn inflate(of: &[&'static str], body: &Bytes) -> Result<Bytes, u16> {
+        let inflated = inflated(&codings(of), body.clone());
         inflated.map_err(|own| own.name_and_status().1.as_u16())
     }
 
@@ -744,9 +756,11 @@ mod tests {
         let text = Bytes::from_static(b"{\"plan\":\"free\"}");
         for coding in ["gzip", "X-Gzip"] {
             assert_eq!(inflate(&[coding], &gzip(&text)), Ok(text.clone()));
+            assert!(is_inflated(&codings(&[coding])), "there is room for it");
         }
         for untouched in [&[][..], &["identity"]] {
             assert_eq!(inflate(untouched, &text), Ok(text.clone()));
+            assert!(!is_inflated(&codings(untouched)));
         }
         for refused in [
             &["br"][..],

@@ -28,7 +28,7 @@ use tollgate_local_aws::template::{InvalidTemplate, Stack, TEMPLATE};
 use tollgate_local_aws::{LocalAws, LocalAwsError, Role};
 use tollgate_runtime::Entropy;
 use tollgate_runtime::config::InvalidConfig;
-use tollgate_store::{Created, NewKey, Page, Store, StoreError};
+use tollgate_store::{Created, KeyRef, NewKey, Page, Store, StoreError};
 
 use crate::bodies::Unreadable;
 use crate::connections;
@@ -123,6 +123,12 @@ pub enum UnusableAdminKey {
     /// A key that no longer works.
     #[error("{0}… is revoked or has expired; give another, or a text that you make up")]
     Ended(KeyPrefix),
+    /// An admin key as they were stored before 0.1.0.
+    #[error(
+        "{0}… was made by an earlier release and opens nothing; give none, or a text that you make up, for a \
+         new one"
+    )]
+    OfEarlierRelease(KeyPrefix),
     /// A key of which another shows the same beginning.
     #[error("{0}… is how another key begins; give another")]
     Taken(KeyPrefix),
@@ -402,6 +408,10 @@ async fn may_become_admin_key(
     if key.role() != key::Role::Admin {
         return Err(UnusableAdminKey::OfACustomer(given).into());
     }
+    let name = KeyRef::Prefix(given.clone());
+    if store.key(&name).await?.is_some() && !store.is_admins_key(&name).await? {
+        return Err(UnusableAdminKey::OfEarlierRelease(given).into());
+    }
     match earlier_admin_key(parts, store).await? {
         Some(known) => Err(UnusableAdminKey::OfElsewhere { given, known }.into()),
         None => Ok(()),
@@ -413,10 +423,13 @@ async fn earlier_admin_key(parts: &Parts, store: &Store) -> Result<Option<KeyPre
     // Admin keys come first in the list of keys.
     let first = store.list_keys(None, None, 100).await?;
     let now = parts.clock.now();
-    let mut keys = first.items.into_iter().map(|(_, key)| key);
-    let earlier =
-        keys.find(|key| key.owner == Owner::Admin && key.status(now) == KeyStatus::Active);
-    Ok(earlier.map(|key| key.prefix))
+    for (_, key) in first.items {
+        let is_active = key.owner == Owner::Admin && key.status(now) == KeyStatus::Active;
+        if is_active && store.is_admins_key(&KeyRef::Id(key.id)).await? {
+            return Ok(Some(key.prefix));
+        }
+    }
+    Ok(None)
 }
 
 /// Stores an admin key.
@@ -467,7 +480,7 @@ async fn aws_door(State(doors): State<Doors>, request: Request) -> Response {
     if let Err(problem) = same_origin::check(request.headers()) {
         return problem.render(gateway::LOCAL);
     }
-    let body = match doors.gateway.bodies.read(request.into_body()).await {
+    let body = match doors.gateway.bodies.read(request.into_body(), false).await {
         Ok(body) => body,
         Err(Unreadable::TooLarge) => return StatusCode::PAYLOAD_TOO_LARGE.into_response(),
         Err(Unreadable::Broken) => return StatusCode::BAD_REQUEST.into_response(),

@@ -10,7 +10,9 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::time::Duration;
 
+use axum::body::Body;
 use flate2::Compression;
 use flate2::read::GzEncoder;
 use http::{Method, StatusCode};
@@ -18,6 +20,8 @@ use serde_json::json;
 use support::calls::{self, entry};
 use support::{Target, assert_problem, send};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tollgate_local::client::{Answer, Client};
 use tollgate_local::product::Options;
 
@@ -541,6 +545,45 @@ async fn a_compressed_body_is_held_to_the_limit_on_what_is_in_it() {
     assert_problem(&answer.unwrap(), unsupported, "unsupported-media-type");
     let bolt = target.admin.get("/admin/customers/bolt").await.unwrap();
     assert_problem(&bolt, StatusCode::NOT_FOUND, "not-found");
+}
+
+/// A few bytes can say millions: a body that is to be inflated waits for room as a large one does.
+#[tokio::test]
+async fn a_small_body_in_gzip_waits_for_room_and_one_that_is_not_does_not() {
+    let target = Target::at(NOW).await;
+    let post = |coding: &'static str, body: Body| {
+        let admin = target.admin.clone();
+        async move {
+            let headers = [("content-encoding", coding)];
+            let path = "/admin/customers";
+            let answer = admin.send(Method::POST, path, &headers, body).await;
+            answer.unwrap().status
+        }
+    };
+    let customer = |id: &str| json!({ "id": id, "plan": "free" }).to_string();
+    // Bodies of unknown length that do not come take all the room there is.
+    let silent = || futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>();
+    let mut large = JoinSet::new();
+    for _ in 0..8 {
+        large.spawn(post("identity", Body::from_stream(silent())));
+    }
+    let mut waits = None;
+    for n in 0..100 {
+        let small = gzip(customer(&format!("c-{n}")).as_bytes());
+        let mut answer = Box::pin(post("gzip", small.into()));
+        if timeout(Duration::from_millis(100), &mut answer)
+            .await
+            .is_err()
+        {
+            waits = Some(answer);
+            break;
+        }
+    }
+    let waits = waits.expect("there is always room");
+    let plain = post("identity", customer("plain").into()).await;
+    assert_eq!(plain, StatusCode::CREATED);
+    drop(large);
+    assert_eq!(waits.await, StatusCode::CREATED);
 }
 
 #[tokio::test]

@@ -15,6 +15,8 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use tollgate_domain::key::ApiKey;
 use tollgate_local::client::Client;
+use tollgate_local_aws::{LocalAws, Rule};
+use tollgate_runtime::{Clock, Entropy};
 
 /// A directory of one test's own, removed at its end.
 struct Dir(PathBuf);
@@ -244,6 +246,61 @@ async fn the_admin_key_is_made_once_and_shown_once() {
     let (_, printed) = second.terminate();
     assert!(!printed.contains(&key[20..]), "it is shown again");
     assert!(printed.contains(&key[..17]), "its prefix names it");
+}
+
+/// Stores the admin key of a data directory as releases before 0.1.0 did: among customers' keys.
+fn as_earlier_release(dir: &Path) {
+    let rule = Rule::new(json!({})).unwrap();
+    let aws = LocalAws::open(dir, rule, Clock::system(), Entropy::seeded(1)).unwrap();
+    let call = |operation: &str, mut body: Value| -> Value {
+        body["TableName"] = "local-accounts".into();
+        let target = format!("DynamoDB_20120810.{operation}");
+        let (status, answer) = aws.answer(&target, &body.to_string());
+        assert_eq!(status, 200, "{answer}");
+        serde_json::from_str(&answer).unwrap()
+    };
+    let all = call("Scan", json!({}));
+    let mut moved = 0;
+    for item in all["Items"].as_array().unwrap() {
+        let pk = item["pk"]["S"].as_str().unwrap();
+        if let Some(earlier) = pk.strip_prefix("ADMIN#") {
+            let mut item = item.clone();
+            item["pk"]["S"] = earlier.into();
+            call("PutItem", json!({ "Item": item }));
+            call("DeleteItem", json!({ "Key": { "pk": { "S": pk } } }));
+            moved += 1;
+        }
+    }
+    assert_eq!(moved, 3);
+}
+
+#[tokio::test]
+async fn an_admin_key_of_an_earlier_release_is_replaced_and_not_taken() {
+    let dir = Dir::new("admin-key-earlier");
+    let start = || Process::start(program().arg("--data").arg(&dir.0));
+    let mut first = start();
+    let earlier = first.admin_key();
+    first.terminate();
+    as_earlier_release(&dir.0);
+
+    let mut command = program();
+    command.env("TOLLGATE_ADMIN_KEY", &earlier);
+    let said = refusal(command.arg("--data").arg(&dir.0));
+    let prefix = &earlier[..17];
+    let reason = format!("{prefix}… was made by an earlier release and opens nothing");
+    assert!(said.contains(&reason), "{said}");
+
+    let mut second = start();
+    let made = second.admin_key();
+    let status = async |key: &str| {
+        let admin = second.client().with_key(key);
+        admin.get("/admin/customers").await.unwrap().status
+    };
+    assert_eq!(status(&made).await, StatusCode::OK);
+    assert_eq!(status(&earlier).await, StatusCode::UNAUTHORIZED);
+    second.terminate();
+    let (_, printed) = start().terminate();
+    assert!(printed.contains(&made[..17]), "{printed}");
 }
 
 /// What the catalogue lacks is said before anyone is refused for it.

@@ -432,6 +432,16 @@ impl Store {
         }
     }
 
+    /// Whether the key of that name is an admin's that opens anything, unless it has ended. Those of
+    /// releases before 0.1.0 stand among customers' keys, and open nothing.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn is_admins_key(&self, key: &KeyRef) -> Result<bool, StoreError> {
+        let found = self.find_key(key).await?;
+        Ok(found.is_some_and(|(role, _)| role == Role::Admin))
+    }
+
     async fn key_at(&self, pk: String) -> Result<Option<KeyRecord>, StoreError> {
         let item = self.account(pk, "reading a key").await?;
         item.as_ref().map(read_key).transpose()

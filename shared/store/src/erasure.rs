@@ -45,6 +45,8 @@ pub enum Personal {
     Emptied(&'static str),
     /// Nothing is left.
     Removed(&'static str),
+    /// It goes with its item, which expires: no erasure finds it under the customer.
+    Expires(&'static str),
 }
 
 impl Personal {
@@ -52,8 +54,16 @@ impl Personal {
     #[must_use]
     pub fn attribute(self) -> &'static str {
         match self {
-            Personal::Emptied(attribute) | Personal::Removed(attribute) => attribute,
+            Personal::Emptied(attribute)
+            | Personal::Removed(attribute)
+            | Personal::Expires(attribute) => attribute,
         }
+    }
+
+    /// Whether an erasure erases it.
+    #[must_use]
+    pub fn is_erased(self) -> bool {
+        !matches!(self, Personal::Expires(_))
     }
 }
 
@@ -145,8 +155,10 @@ pub const CONTENTS: &[Contents] = &[
         name: "repeatable request",
         table: ACCOUNTS,
         pk: "IDEMPOTENCY#",
-        personal: &[],
-        others: &["expires", "made", "request"],
+        // A digest of what was asked for, a name and an address included: whoever knows all the rest of it
+        // can find out whether they have guessed them.
+        personal: &[Personal::Expires("request")],
+        others: &["expires", "made"],
     },
     Contents {
         name: "counter",
@@ -295,7 +307,8 @@ impl Store {
 
     /// Erases who the customer is, at `now`, and ends its keys; `None` if there is none of that id.
     /// The customer is refused, and can have no new key, from the first write on. Doing it again
-    /// does what an earlier try left undone, and changes nothing else.
+    /// does what an earlier try left undone, and changes nothing else: a key that was made just before
+    /// may not have been in the list yet, and have kept its name.
     ///
     /// # Errors
     /// When the store does not answer; part of it may then be done.
@@ -314,8 +327,8 @@ impl Store {
         erasure.await.map(Some)
     }
 
-    /// Erases and revokes the keys of a customer, or only counts them without an instant to do it at.
-    /// The list of keys lags by well under a second.
+    /// Erases and revokes the keys of a customer that are in the list, or only counts them without an
+    /// instant to do it at. The list lags, by well under a second as a rule.
     async fn erase_keys(
         &self,
         customer: Customer,
@@ -371,7 +384,9 @@ impl Store {
             .expression_attribute_values(":now", t(now))
             .return_values(ReturnValue::AllNew);
         let contents = CONTENTS.iter().filter(|contents| contents.pk == kind);
-        for (at, personal) in contents.flat_map(|contents| contents.personal).enumerate() {
+        let personal = contents.flat_map(|contents| contents.personal);
+        let erased = personal.filter(|personal| personal.is_erased());
+        for (at, personal) in erased.enumerate() {
             request = request.expression_attribute_names(format!("#p{at}"), personal.attribute());
             match personal {
                 Personal::Emptied(_) => {
@@ -379,6 +394,7 @@ impl Store {
                     request = request.expression_attribute_values(":empty", s(""));
                 }
                 Personal::Removed(_) => remove.push(format!("#p{at}")),
+                Personal::Expires(_) => {}
             }
         }
         let remove = match remove.as_slice() {

@@ -37,6 +37,7 @@ pub use error::StoreError;
 pub use log::Logged;
 pub use quarantine::{
     Change, Closed, InvalidQuarantineId, Kind, QuarantineId, Quarantined, RefusedRecord, SetAside,
+    SetAsideName,
 };
 pub use reconciliation::Reconciled;
 pub use spread::Spread;

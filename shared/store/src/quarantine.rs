@@ -141,6 +141,15 @@ pub struct SetAside {
     pub closed: Option<Closed>,
 }
 
+/// The name of something that was set aside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetAsideName {
+    /// Names it.
+    pub id: QuarantineId,
+    /// How it has left the quarantine.
+    pub closed: Option<Closed>,
+}
+
 /// What of an entry, or of a message that is none, was set aside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quarantined {
@@ -285,8 +294,8 @@ impl Store {
         self.quarantined(entry_pk(source, id)).await
     }
 
-    /// What was set aside of the entry of this identity and of those that came after it, but for the
-    /// bodies; whether it waits or not.
+    /// Names what was set aside of the entry of this identity and of those that came after it, whether it
+    /// waits or not: the first `most`, and whether there is more.
     ///
     /// # Errors
     /// When the store does not answer.
@@ -294,11 +303,46 @@ impl Store {
         &self,
         source: &str,
         id: &str,
-    ) -> Result<Vec<SetAside>, StoreError> {
-        let mut items = self.items_of(entry_pk(source, id)).await?;
-        // The pieces of a body have nothing but the body.
-        items.retain(|item| item.contains_key("refused"));
-        items.iter().map(read_set_aside).collect()
+        most: usize,
+    ) -> Result<(Vec<SetAsideName>, bool), StoreError> {
+        const OPERATION: &str = "reading the quarantine";
+        let query = self
+            .client
+            .query()
+            .table_name(self.table(QUARANTINE))
+            .key_condition_expression("pk = :pk")
+            .expression_attribute_values(":pk", s(entry_pk(source, id)))
+            .projection_expression("pk, sk, closed_as")
+            .consistent_read(true)
+            // A read is paid by the whole items, bodies included.
+            .limit(PAGE);
+        let mut found = Vec::new();
+        let mut start = None;
+        loop {
+            let page = query.clone().set_exclusive_start_key(start).send().await;
+            let page = page.map_err(|error| StoreError::service(OPERATION, error))?;
+            for item in page.items() {
+                let item = Reader::new("quarantine", item);
+                let (pk, sk) = (
+                    item.text(attr::PK)?.to_owned(),
+                    item.text(attr::SK)?.to_owned(),
+                );
+                if is_piece(&sk) {
+                    continue;
+                }
+                if found.len() == most {
+                    return Ok((found, true));
+                }
+                found.push(SetAsideName {
+                    id: QuarantineId { pk, sk },
+                    closed: Closed::read(&item)?,
+                });
+            }
+            start = page.last_evaluated_key;
+            if start.is_none() {
+                return Ok((found, false));
+            }
+        }
     }
 
     /// What was set aside of this message.
@@ -445,18 +489,14 @@ impl Store {
         }
     }
 
-    async fn items_of(&self, pk: String) -> Result<Vec<Item>, StoreError> {
-        self.query_all(
+    async fn quarantined(&self, pk: String) -> Result<Vec<Quarantined>, StoreError> {
+        let items = self.query_all(
             "reading the quarantine",
             QUARANTINE,
             "pk = :pk",
             [(":pk", s(pk))],
-        )
-        .await
-    }
-
-    async fn quarantined(&self, pk: String) -> Result<Vec<Quarantined>, StoreError> {
-        let items = self.items_of(pk).await?;
+        );
+        let items = items.await?;
         let mut bodies: Vec<&[Item]> = Vec::new();
         let mut from = 0;
         for at in 1..=items.len() {

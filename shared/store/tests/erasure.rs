@@ -9,13 +9,14 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::{Value, json};
+use tollgate_domain::key::KeyRecord;
 use tollgate_local_aws::fixture::Fixture;
-use tollgate_store::schema::{TABLES, Table};
-use tollgate_store::{CONTENTS, Contents};
+use tollgate_store::schema::{ACCOUNTS, TABLES, Table};
+use tollgate_store::{CONTENTS, Contents, Created};
 
 mod common;
 
-use common::{NOW, create_customer, everything, fixture, p, put};
+use common::{Key, NOW, create_customer, create_key, everything, fixture, items, p, put};
 
 /// Who somebody is.
 const SOMEBODY: &str = "Ada Lovelace";
@@ -87,6 +88,21 @@ fn every_table_and_attribute_is_on_the_list() {
     }
 }
 
+/// What no erasure reaches is in items that DynamoDB deletes.
+#[test]
+fn what_is_said_to_expire_does() {
+    let mut seen = 0;
+    for (table, item) in golden_items() {
+        let mut personal = contents_of(table, &item).personal.iter();
+        if personal.any(|personal| !personal.is_erased()) {
+            let ttl = table.ttl.unwrap();
+            assert!(item[ttl]["N"].is_string(), "{item}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 0);
+}
+
 /// The check above can fail.
 #[test]
 fn an_attribute_that_is_not_on_the_list_is_found() {
@@ -101,7 +117,7 @@ fn an_attribute_that_is_not_on_the_list_is_found() {
 }
 
 /// All that is on the list is stored of `acme`, and of another customer. Returns what says who
-/// they are: the attributes by kind of item.
+/// they are, and an erasure erases: the attributes by kind of item.
 fn store_somebody(at: &Fixture) -> BTreeSet<(&'static str, &'static str)> {
     let mut stored = BTreeSet::new();
     for (table, mut item) in golden_items() {
@@ -109,7 +125,7 @@ fn store_somebody(at: &Fixture) -> BTreeSet<(&'static str, &'static str)> {
         if contents.name == "key" && item["customer"]["S"] != "acme" {
             continue;
         }
-        for personal in contents.personal {
+        for personal in contents.personal.iter().filter(|it| it.is_erased()) {
             let attribute = personal.attribute();
             item[attribute] = json!({ "S": SOMEBODY });
             stored.insert((contents.name, attribute));
@@ -126,7 +142,7 @@ async fn an_erasure_reaches_all_that_is_on_the_list() {
     let bolt = at.store.customer(&p("bolt")).await.unwrap();
     let stored = store_somebody(&at);
     let listed = CONTENTS.iter().flat_map(|contents| {
-        let personal = contents.personal.iter();
+        let personal = contents.personal.iter().filter(|it| it.is_erased());
         personal.map(|personal| (contents.name, personal.attribute()))
     });
     assert_eq!(stored, listed.collect(), "all of it is stored");
@@ -138,4 +154,42 @@ async fn an_erasure_reaches_all_that_is_on_the_list() {
     assert!(!left.contains(SOMEBODY), "{left}");
     assert!(left.contains("CUSTOMER#acme"), "the id stays");
     assert_eq!(at.store.customer(&p("bolt")).await.unwrap(), bolt);
+}
+
+/// A key that the list does not show yet is one without its place in the list.
+#[tokio::test]
+async fn an_erasure_that_is_repeated_reaches_a_key_that_the_list_did_not_show_yet() {
+    let at = fixture();
+    create_customer(&at, "acme").await;
+    let (shown, late) = (Key::of_acme(1), Key::of_acme(2));
+    for key in [&shown, &late] {
+        key.create(&at).await;
+    }
+    let of_late = |item: &&Value| item["id"]["S"] == late.record.id.as_str();
+    let mut unlisted = items(&at, ACCOUNTS).iter().find(of_late).unwrap().clone();
+    let in_list = unlisted.clone();
+    unlisted.as_object_mut().unwrap().remove("listing");
+    put(&at, ACCOUNTS, &unlisted);
+
+    let erased = async |now: &str| {
+        let erasure = at.store.erase_customer(&p("acme"), p(now)).await;
+        let erasure = erasure.unwrap().unwrap();
+        (erasure.keys, erasure.revoked)
+    };
+    let key = async || at.store.key(&late.by_id()).await.unwrap().unwrap();
+    assert_eq!(erased(NOW).await, (1, 1));
+    assert_eq!(key().await, late.record);
+    // No further one is made meanwhile.
+    let third = Key::of_acme(3);
+    assert_eq!(create_key(&at, &third, None).await, Created::NoCustomer);
+
+    put(&at, ACCOUNTS, &in_list);
+    let again = "2026-11-22T10:00:01Z";
+    assert_eq!(erased(again).await, (2, 1));
+    let KeyRecord {
+        name, revoked_at, ..
+    } = key().await;
+    assert_eq!((name.as_str(), revoked_at), ("", Some(p(again))));
+    let first = at.store.key(&shown.by_id()).await.unwrap().unwrap();
+    assert_eq!(first.revoked_at, Some(p(NOW)));
 }

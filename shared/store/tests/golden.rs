@@ -290,7 +290,11 @@ async fn an_admin_key_among_customers_keys_opens_nothing() {
     assert_eq!(found, None);
     let listed = at.store.list_keys(None, None, 10).await.unwrap().items;
     assert_eq!(listed[0].1, key.record);
+    assert!(!at.store.is_admins_key(&key.by_id()).await.unwrap());
     assert!(at.store.revoke_key(&key.by_id(), p(NOW)).await.unwrap());
+    let now = Key::of(Owner::Admin, 4);
+    now.create(&at).await;
+    assert!(at.store.is_admins_key(&now.by_prefix()).await.unwrap());
 }
 
 #[tokio::test]

@@ -74,13 +74,23 @@ async fn what_was_set_aside_of_an_entry_is_found_by_its_identity() {
     write_usage(&at, &partly_bad("e-10")).await;
     let of_entry = async || {
         let source = entry.part().source;
-        at.store.set_aside_of_entry(source, "e-1").await.unwrap()
+        let found = at.store.set_aside_of_entry(source, "e-1", 2).await;
+        let (found, has_more) = found.unwrap();
+        assert!(!has_more);
+        found
     };
     let found = of_entry().await;
-    let kinds: Vec<Kind> = found.iter().map(|item| item.kind).collect();
-    assert_eq!(kinds, [Kind::Items, Kind::Conflict]);
     let waiting = all(&at).await;
-    assert!(found.iter().all(|item| waiting.contains(item)), "{found:?}");
+    let kinds = found.iter().map(|name| {
+        let mut waiting = waiting.iter();
+        let item = waiting.find(|item| item.id == name.id).unwrap();
+        (item.kind, name.closed)
+    });
+    let expected = [(Kind::Items, None), (Kind::Conflict, None)];
+    assert_eq!(kinds.collect::<Vec<_>>(), expected);
+    let source = entry.part().source;
+    let first = at.store.set_aside_of_entry(source, "e-1", 1).await.unwrap();
+    assert_eq!(first, (vec![found[0].clone()], true));
     let dismissed = at.store.dismiss(&found[0].id).await.unwrap();
     assert_eq!(dismissed, Change::Made);
     assert_eq!(of_entry().await[0].closed, Some(Closed::Dismissed));

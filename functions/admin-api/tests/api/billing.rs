@@ -9,6 +9,7 @@ use crate::answer::{call, data};
 use crate::event::Event;
 use crate::stack::{NOW, Stack};
 use crate::stored::{add_usage, calls, p, stored};
+use crate::usage::entry;
 
 /// `acme` is 234 calls over what pro includes, `bolt` on free, `crow` within what pro includes.
 async fn with_usage() -> Stack {
@@ -142,6 +143,55 @@ async fn what_was_counted_after_its_month_closed_is_shown_with_what_it_would_cos
         let answer = stack.call("unbilled", |event| event.query(query)).await;
         answer.bad_request(None);
     }
+}
+
+/// What `docs/deploy.md` says to do about late usage: calls that were charged for elsewhere leave the list
+/// by an adjustment of their own month, and those that are added to an open one are not charged for.
+#[tokio::test]
+async fn an_adjustment_of_the_closed_month_takes_calls_off_the_list_and_changes_no_charge() {
+    let stack = Stack::new();
+    add_usage(&stack.at, "acme", "2026-10-20", calls("pro", 100_100)).await;
+    stack.run(false).await;
+    add_usage(&stack.at, "acme", "2026-10-21", calls("pro", 234)).await;
+    let at_stake = async || {
+        let shown = unbilled(&stack, &[]).await;
+        let data = data(&shown).iter();
+        data.map(|one| one["calls"].clone()).collect::<Vec<_>>()
+    };
+    let october = [("month", "2026-10")];
+    let charges = async || stack.charges("acme", &october).await.json(200);
+    let charged = charges().await;
+
+    let adjust = async |id: &str, time: &str, calls: i64| {
+        let mut entry = entry(id, &[]);
+        entry["type"] = "tollgate.adjustment.v1".into();
+        entry["data"] = json!({ "adjustments": [{
+            "time": time, "plan": "pro", "billable_calls": calls, "reason": "invoice 4711",
+        }] });
+        stack.count(&[entry]).await
+    };
+    adjust("more", NOW, 234).await.json(200);
+    assert_eq!(stack.run(false).await["charged"], 0);
+    assert_eq!(at_stake().await, [json!(234)]);
+
+    let last_day = "2026-10-31T12:00:00Z";
+    for _ in 0..2 {
+        adjust("fewer", last_day, -234).await.json(200);
+        assert_eq!(at_stake().await, [json!(null); 0]);
+        assert_eq!(stack.run(false).await["charged"], 0);
+        assert_eq!(charges().await, charged);
+    }
+    // What comes later is on it again.
+    add_usage(&stack.at, "acme", "2026-10-22", calls("pro", 50)).await;
+    assert_eq!(at_stake().await, [json!(50)]);
+
+    stack.at.time.set(p("2026-12-05T12:00:00Z"));
+    adjust("at last", last_day, -50).await.json(200);
+    assert_eq!(unbilled(&stack, &october).await["data"], json!([]));
+    stack.at.time.set(p("2026-12-05T12:00:01Z"));
+    let late = adjust("too late", last_day, -50).await;
+    late.unprocessable(None);
+    assert_eq!(charges().await, charged);
 }
 
 #[tokio::test]

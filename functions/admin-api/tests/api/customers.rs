@@ -337,6 +337,7 @@ async fn an_erasure_says_what_it_does_before_it_does_it() {
         "keys_revoked": 2,
         "keys": 3,
         "erases": ["customer.name", "customer.email", "key.name"],
+        "expires": ["repeatable request.request"],
         "keeps": ["counters", "usage", "usage-log", "quarantine", "billing"],
     });
     assert_eq!(report, expected);

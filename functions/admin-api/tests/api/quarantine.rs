@@ -148,12 +148,39 @@ async fn a_correction_sent_under_the_identity_of_what_waits_is_told_where_that_i
         assert_eq!(answer.body["conflicts"], json!(["/events/1"]));
         let waits = json!([{ "pointer": "/events/1", "id": item["id"], "status": status }]);
         assert_eq!(answer.body["quarantined"], waits);
+        assert_eq!(answer.body["quarantined_more"], json!([]));
         assert_eq!(calls(&stack).await, counted);
     };
     check("waiting", 1).await;
     let body = json!({ "event": corrected });
     replay(&stack, &item, body).await.json(200);
     check("replayed", 2).await;
+}
+
+#[tokio::test]
+async fn of_an_identity_under_which_much_was_set_aside_the_first_are_named() {
+    let stack = Stack::new();
+    stack.count(&[entry("e-1", &[record()])]).await.json(200);
+    let rival = |status: u16| {
+        let mut record = record();
+        record["status"] = status.into();
+        entry("e-1", &[record])
+    };
+    let set_aside = async |statuses: std::ops::Range<u16>| {
+        for status in statuses {
+            deliver(&stack, &[message(&rival(status))]).await;
+        }
+    };
+    let named = async || {
+        let answer = stack.count(&[rival(499)]).await;
+        answer.conflict();
+        let named = answer.body["quarantined"].as_array().unwrap().len();
+        (named, answer.body["quarantined_more"].clone())
+    };
+    set_aside(400..410).await;
+    assert_eq!(named().await, (10, json!([])));
+    set_aside(410..412).await;
+    assert_eq!(named().await, (10, json!(["/events/0"])));
 }
 
 #[tokio::test]

@@ -252,7 +252,13 @@ fn events(asked: &Asked) -> Vec<String> {
         variables.contains_key("TOLLGATE_EVENT_BUS")
     };
     let mut sources: Vec<String> = roles.iter().map(|(id, _)| own(id)).collect();
-    sources.extend(["tollgate:quarantine", "tollgate:", "support"].map(str::to_owned));
+    let others = [
+        "tollgate:quarantine",
+        "tollgate:",
+        "tollgate.metering",
+        "support",
+    ];
+    sources.extend(others.map(str::to_owned));
     let mut defects = Vec::new();
     for (id, role) in &roles {
         for detail_type in [EVENT_TYPE, ADJUSTMENT_TYPE, "tollgate.usage.v2"] {
@@ -334,6 +340,42 @@ fn an_update_of_a_key_makes_none() {
             !may("KeysUpdateFunction", pk, "SET expires_at = :a"),
             "{pk}"
         );
+    }
+}
+
+/// What ARCHITECTURE.md says that IAM cannot tell: who may revoke a key may, by the role, reopen it, of which
+/// only the code keeps them.
+#[test]
+fn who_may_revoke_a_key_may_reopen_it_and_nobody_else_may() {
+    let asked = Asked::of(tollgate_local_aws::template::TEMPLATE);
+    let may = |pk: &str, update: &str| {
+        let body = json!({
+            "TableName": "test-accounts",
+            "Key": { "pk": { "S": pk } },
+            "UpdateExpression": update,
+        });
+        let may = asked.roles().into_iter().filter_map(|(id, role)| {
+            let may = asked.allows(&role, "DynamoDB_20120810.UpdateItem", &body);
+            may.then(|| name_of(&id))
+        });
+        may.collect::<BTreeSet<String>>()
+    };
+    let (customers, admins) = ("KEY#d1", "ADMIN#KEY#d1");
+    let names = |names: &[&str]| -> BTreeSet<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    };
+    let reopen = names(&["admin-api", "keys-revoke", "keys-rotate", "keys-update"]);
+    assert_eq!(may(customers, "REMOVE revoked_at"), reopen);
+    assert_eq!(may(admins, "REMOVE revoked_at"), names(&["keys-revoke"]));
+    // What a revoked key has besides, and whose it is, is beyond who only changes keys.
+    let make = names(&["keys-rotate"]);
+    for update in [
+        "REMOVE customer",
+        "REMOVE prefix",
+        "REMOVE revoked_at, customer",
+    ] {
+        assert_eq!(may(customers, update), make, "{update}");
+        assert_eq!(may(admins, update), BTreeSet::new(), "{update}");
     }
 }
 
