@@ -9,7 +9,7 @@ use tollgate_domain::plan::Overrides;
 use super::Wrong;
 use super::scenario::Scenario;
 use super::world::{Call, Counter, Outcome, Story};
-use crate::network::Write;
+use crate::network::{Weather, Write};
 
 /// A share of one unit that was not heard of for so long may have been removed: its unit cannot be released
 /// any more, nor can a reservation be found of which the instance does not know that it took effect. Clocks
@@ -31,7 +31,7 @@ pub(crate) fn wrong(scenario: &Scenario, story: &Story) -> Wrong {
         }
     }
     model.check_keys(&mut found);
-    if scenario.is_peaceful() {
+    if scenario.is_peaceful() && story.asked.throttled == 0 {
         model.check_peace(&mut found);
     }
     Wrong {
@@ -216,7 +216,8 @@ impl Model<'_> {
         for call in &self.story.calls {
             let passed = matches!(call.outcome, Outcome::Admitted | Outcome::LetThrough);
             let mut known_for = self.scenario.key_cache;
-            if self.scenario.fails_open {
+            // A store that answers leaves nobody to what is known of old.
+            if self.scenario.fails_open && self.scenario.weather != Weather::CALM {
                 known_for += self.scenario.stale_keys;
             }
             let late = self.story.revoked[call.key]

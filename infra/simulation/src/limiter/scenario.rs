@@ -112,7 +112,7 @@ impl Scenario {
     /// Whether nothing fails, nobody crashes, and no limit changes.
     pub(crate) fn is_peaceful(&self) -> bool {
         let only_calls = |step: &Step<Event>| matches!(step.event, Event::Call { .. });
-        self.weather == Weather::CALM && !self.has_capacity && self.steps.iter().all(only_calls)
+        self.weather == Weather::CALM && self.steps.iter().all(only_calls)
     }
 }
 
