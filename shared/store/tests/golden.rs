@@ -426,12 +426,15 @@ async fn the_branches_of_a_counter() {
                 let mut share = at.store.month_share(&p("acme"), p("2026-11"));
                 reserve(at, &mut share, 2, Some(1_000), calls % 2).await;
             }
+            // Which a branch gives units back for.
+            let mut share = at.store.month_share(&p("acme"), p("2026-11"));
+            reserve(at, &mut share, 1, Some(100), 1).await;
         },
         async |at| {
             let units = at.store.month_units(&p("acme"), p("2026-11")).await;
             let expected = Units {
-                reserved: 44,
-                spent: 11,
+                reserved: 45,
+                spent: 12,
                 uncounted: 0,
             };
             assert_eq!(units.unwrap(), expected);
