@@ -134,10 +134,15 @@ impl Gateway {
         self.calls.wait().await;
     }
 
-    /// Ends the functions' instances, as Lambda ends them: what the authorizer has reserved goes back, and
-    /// metered functions flush for the last time.
-    pub(crate) async fn end(&self) {
+    /// Ends the authorizer's instance, as Lambda ends one that nobody has called for some minutes: what it
+    /// has reserved goes back, and what it has let in is reported. The next call begins another.
+    pub(crate) async fn end_authorizer(&self) {
         self.authorizers.of_calls.end().await;
+    }
+
+    /// Ends all instances: metered functions flush for the last time.
+    pub(crate) async fn end(&self) {
+        self.end_authorizer().await;
         for (_, function) in &self.routes {
             if let Some(emitter) = &function.emitter {
                 emitter.close().await;

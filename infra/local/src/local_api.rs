@@ -15,6 +15,7 @@ use tollgate_runtime::Clock;
 use tollgate_web::{JsonBody, Problem};
 
 use crate::consumer::{Consumer, Drained};
+use crate::gateway::Gateway;
 use crate::local_clock::LocalClock;
 
 /// Dead letters in one answer.
@@ -26,6 +27,7 @@ pub(crate) struct App {
     pub(crate) clock: Clock,
     pub(crate) aws: LocalAws,
     pub(crate) consumer: Arc<Consumer>,
+    pub(crate) gateway: Arc<Gateway>,
     pub(crate) billing: billing::App,
     pub(crate) reconciliation: reconciliation::App,
 }
@@ -95,6 +97,7 @@ struct Night {
 }
 
 async fn night(State(app): State<App>) -> Result<Json<Night>, Problem> {
+    app.gateway.end_authorizer().await;
     Ok(Json(Night {
         billing: billing::run(&app.billing, Mode::Charge).await?,
         reconciliation: reconciliation::handle(&app.reconciliation).await?,

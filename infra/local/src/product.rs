@@ -242,15 +242,16 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         Duration::from_secs(template.batch_window_s),
         Duration::from_secs(template.visibility_timeout_s),
     ));
+    let gateway = Arc::new(Gateway::new(&template, &parts, alias)?);
     let local = local_api::routes(local_api::App {
         local_clock,
         clock: parts.clock.clone(),
         aws: aws.clone(),
         consumer: Arc::clone(&consumer),
+        gateway: Arc::clone(&gateway),
         billing: parts.billing()?,
         reconciliation: parts.reconciliation()?,
     });
-    let gateway = Arc::new(Gateway::new(&template, &parts, alias)?);
     let doors = Doors {
         gateway: Arc::clone(&gateway),
         local: functions::plain(tollgate_web::serve(local)),

@@ -136,6 +136,25 @@ async fn a_night_charges_once_and_late_usage_after_the_month_is_over() {
     assert_eq!(cents[1]["status"], "ledger_only");
 }
 
+/// The last calls of the day, after which nobody calls.
+#[tokio::test]
+async fn a_night_finds_what_was_let_in_and_what_was_metered_alike() {
+    let target = Target::at("2026-11-10T10:00:10Z").await;
+    target.customer("acme", "pro").await;
+    let (client, _) = target.key(json!({ "customer_id": "acme" })).await;
+    for _ in 0..100 {
+        let answer = client.get("/api/secure/ping").await.unwrap();
+        assert_eq!(answer.status, StatusCode::OK);
+    }
+    target.drain().await;
+    target
+        .set_clock(json!({ "now": "2026-11-11T03:30:00Z" }))
+        .await;
+    let night = target.night().await;
+    let totals = ["admitted", "metered", "differences"].map(|name| &night["reconciliation"][name]);
+    assert_eq!(totals, [100, 100, 0], "{night}");
+}
+
 #[tokio::test]
 async fn what_is_no_usage_is_quarantined_and_the_rest_is_counted() {
     let target = Target::at(NOW).await;
