@@ -30,7 +30,7 @@ use tollgate_runtime::Entropy;
 use tollgate_runtime::config::InvalidConfig;
 use tollgate_store::{Created, KeyRef, NewKey, Page, Store, StoreError};
 
-use crate::bodies::Unreadable;
+use crate::bodies::{Sender, Unreadable};
 use crate::connections;
 use crate::consumer::Consumer;
 use crate::functions::{self, Function, Parts};
@@ -480,7 +480,9 @@ async fn aws_door(State(doors): State<Doors>, request: Request) -> Response {
     if let Err(problem) = same_origin::check(request.headers()) {
         return problem.render(gateway::LOCAL);
     }
-    let body = match doors.gateway.bodies.read(request.into_body(), false).await {
+    let bodies = &doors.gateway.bodies;
+    let body = bodies.read(request.into_body(), false, &Sender::Machine);
+    let body = match body.await {
         Ok(body) => body,
         Err(Unreadable::TooLarge) => return StatusCode::PAYLOAD_TOO_LARGE.into_response(),
         Err(Unreadable::Broken) => return StatusCode::BAD_REQUEST.into_response(),
