@@ -161,6 +161,15 @@ impl LocalAws {
         Ok(())
     }
 
+    /// Erases from the tables' file what was deleted or replaced in them: SQLite leaves it there until
+    /// it needs the place. The write-ahead log has it until the last clone is dropped.
+    ///
+    /// # Errors
+    /// When the engine cannot: for want of space, for instance.
+    pub fn erase_what_was_deleted(&self) -> Result<(), LocalAwsError> {
+        Ok(self.inner.engine.vacuum()?)
+    }
+
     /// The same services, which hold each call against this role.
     #[must_use]
     pub fn in_role(&self, role: &Role) -> Self {

@@ -26,8 +26,8 @@ use tollgate_domain::llm::InvalidPrices;
 use tollgate_domain::plan::{Catalog, Overrides};
 use tollgate_local_aws::template::{InvalidTemplate, Stack, TEMPLATE};
 use tollgate_local_aws::{LocalAws, LocalAwsError, Role};
-use tollgate_runtime::Entropy;
 use tollgate_runtime::config::InvalidConfig;
+use tollgate_runtime::{Chain, Entropy};
 use tollgate_store::{Created, KeyRef, NewKey, Page, Store, StoreError};
 
 use crate::bodies::{Sender, Unreadable};
@@ -321,6 +321,9 @@ impl Running {
         self.gateway.end().await;
         self.consumer.stop();
         let _ = self.deliveries.await;
+        if let Err(error) = self.aws.erase_what_was_deleted() {
+            tracing::warn!(error = %Chain(&error), "what was erased may still be in the tables' file");
+        }
         match served {
             Ok(Err(panic)) => Err(std::io::Error::other(panic)),
             Ok(Ok(())) | Err(_) => Ok(()),

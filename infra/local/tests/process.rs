@@ -490,6 +490,45 @@ fn a_file_that_cannot_be_used_is_named() {
     Process::start(program().arg("--data").arg(&dir.0)).terminate();
 }
 
+/// Not in pages that are free, nor in the write-ahead log.
+#[tokio::test]
+async fn what_was_erased_is_in_no_file_once_the_program_has_stopped() {
+    let dir = Dir::new("erased");
+    let mut process = Process::start(program().arg("--data").arg(&dir.0));
+    let admin_key = process.admin_key();
+    let admin = process.client().with_key(&admin_key);
+    let personal = ["Zora Quill", "zora.quill@example.com", "zora's laptop"];
+    let [name, email, key_name] = personal;
+    for id in ["zq-17", "stays"] {
+        let customer = json!({ "id": id, "plan": "pro", "name": name, "email": email });
+        create(&admin, "/admin/customers", customer).await;
+        let key = json!({ "customer_id": id, "name": key_name });
+        create(&admin, "/admin/api-keys", key).await;
+    }
+    let files_with = |text: &str| {
+        let files = std::fs::read_dir(&dir.0).unwrap();
+        let contents = files.map(|file| std::fs::read(file.unwrap().path()).unwrap());
+        let has = |content: &Vec<u8>| {
+            let mut windows = content.windows(text.len());
+            windows.any(|window| window == text.as_bytes())
+        };
+        contents.filter(has).count()
+    };
+    let erase = async |id: &str| {
+        let path = format!("/admin/customers/{id}?dry_run=false");
+        let delete = http::Method::DELETE;
+        let erased = admin.send(delete, &path, &[], axum::body::Body::empty());
+        assert_eq!(erased.await.unwrap().status, StatusCode::OK);
+    };
+    erase("zq-17").await;
+    erase("stays").await;
+    process.terminate();
+    for text in personal {
+        assert_eq!(files_with(text), 0, "{text}");
+    }
+    assert_eq!(files_with("zq-17"), 1, "the id stays");
+}
+
 #[test]
 fn the_demo_tells_its_story_and_succeeds() {
     let Output {
