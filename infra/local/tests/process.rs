@@ -529,6 +529,36 @@ async fn what_was_erased_is_in_no_file_once_the_program_has_stopped() {
     assert_eq!(files_with("zq-17"), 1, "the id stays");
 }
 
+/// Commands that are printed to be pasted work in the shell that they are pasted into.
+#[test]
+fn a_start_says_where_its_admin_key_is_from() {
+    let key = "an-admin-key-of-mine";
+    let (of_shell, export) = (
+        "the one in TOLLGATE_ADMIN_KEY",
+        "export TOLLGATE_ADMIN_KEY=",
+    );
+    let mut by_variable = program();
+    by_variable
+        .env("TOLLGATE_ADMIN_KEY", key)
+        .arg("--in-memory");
+    let (_, printed) = Process::start(&mut by_variable).terminate();
+    assert!(printed.contains(of_shell), "{printed}");
+    assert!(!printed.contains(export), "{printed}");
+
+    let by_option = |of_shell: Option<&str>| {
+        let mut command = program();
+        command.args(["--in-memory", "--admin-key", key]);
+        command.envs(of_shell.map(|key| ("TOLLGATE_ADMIN_KEY", key)));
+        Process::start(&mut command).terminate().1
+    };
+    // Another key of the shell's is none of this product's.
+    for other in [None, Some("another-key-of-mine")] {
+        let printed = by_option(other);
+        assert!(!printed.contains(of_shell), "{printed}");
+        assert!(printed.contains(export), "{printed}");
+    }
+}
+
 #[test]
 fn the_demo_tells_its_story_and_succeeds() {
     let Output {
