@@ -475,6 +475,7 @@ fn a_file_that_cannot_be_used_is_named() {
         std::fs::write(&path, content).unwrap();
         let said = refusal(program().arg("--data").arg(&dir.0));
         assert!(said.contains(path.to_str().unwrap()), "{said}");
+        assert!(!said.contains("encrypt"), "{said}");
         match before {
             Some(before) => std::fs::write(&path, before).unwrap(),
             None => std::fs::remove_file(&path).unwrap(),
