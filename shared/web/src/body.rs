@@ -114,7 +114,14 @@ fn check_charset(headers: &HeaderMap) -> Result<(), Problem> {
 }
 
 fn charset(content_type: &str) -> Option<&str> {
-    let mut parameters = content_type.split(';').skip(1);
+    // A semicolon within quotes is a part of the value (RFC 9110, section 5.6.4).
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    let parameters = content_type.split(move |c| {
+        is_quoted ^= c == '"' && !is_escaped;
+        is_escaped = c == '\\' && is_quoted && !is_escaped;
+        c == ';' && !is_quoted
+    });
+    let mut parameters = parameters.skip(1);
     parameters.find_map(|parameter| {
         let (name, value) = parameter.split_once('=')?;
         let is_charset = name.trim().eq_ignore_ascii_case("charset");

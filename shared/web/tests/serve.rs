@@ -178,6 +178,8 @@ async fn a_body_is_json_whatever_type_it_is_given_and_utf_8_whatever_it_says() {
         "text/plain;charset=UTF-8",
         "application/json; charset=\"utf-8\"",
         "application/json; profile=x ; Charset = utf8",
+        r#"application/json; x="; charset=latin1""#,
+        r#"application/json; x="a\"; charset=latin1"; charset=utf-8"#,
         "nonsense",
         "",
     ] {
@@ -188,6 +190,8 @@ async fn a_body_is_json_whatever_type_it_is_given_and_utf_8_whatever_it_says() {
         "application/json;charset=\"UTF-16\"",
         "text/plain; format=flowed; CHARSET=latin1",
         "application/json; charset=",
+        r#"application/json; x=";"; charset=latin1"#,
+        r#"application/json; x="\\"; charset=latin1"#,
     ] {
         let answer = call(&routes(), &of_type(bad)).await;
         let detail = answer.problem(415, "unsupported-media-type", None);
