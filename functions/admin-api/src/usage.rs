@@ -172,8 +172,8 @@ struct OfConflicts {
 /// 409: other events have the identities of these.
 fn taken(conflicts: Vec<String>, quarantined: &OfConflicts) -> Problem {
     let OfConflicts { items, more } = quarantined;
-    let taken = "Other events of the same source and id came before: these were not counted, and all \
-                 others are.";
+    let taken = "Other events have the same source and id, and came before these or with them: these \
+                 were not counted, and all others are.";
     if items.is_empty() {
         return Problem::conflict(taken).with("conflicts", conflicts);
     }

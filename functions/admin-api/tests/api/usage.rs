@@ -122,6 +122,18 @@ async fn a_taken_identity_is_a_conflict_and_the_others_are_counted() {
     answer.conflict();
     assert_eq!(answer.body["conflicts"], json!(["/events/0"]));
     assert_eq!(calls(&stack).await, 2);
+    // Of two in one request, the first is counted.
+    let mut other = record();
+    other["status"] = json!(500);
+    let events = [entry("e-3", &[record()]), entry("e-3", &[other])];
+    let answer = stack.count(&events).await;
+    let detail = answer.conflict();
+    assert!(
+        detail.contains("came before these or with them"),
+        "{detail}"
+    );
+    assert_eq!(answer.body["conflicts"], json!(["/events/1"]));
+    assert_eq!(calls(&stack).await, 3);
     // The sender was told, so that nobody else has to look at it.
     assert!(stack.at.store.waiting(None).await.unwrap().items.is_empty());
 }
