@@ -222,7 +222,7 @@ async fn log(
     let days = (from, listing.window(query.to, today)?);
     if days.0 > days.1 {
         let detail = "In the query: from is after to.";
-        return Err(Problem::bad_request(detail));
+        return Err(Problem::bad_request(detail).with("field", "from"));
     }
     let page = app.store.logged(customer, days, listing.after()).await?;
     let data = page.items.into_iter().map(|logged| {
