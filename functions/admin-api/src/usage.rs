@@ -172,8 +172,8 @@ struct OfConflicts {
 /// 409: other events have the identities of these.
 fn taken(conflicts: Vec<String>, quarantined: &OfConflicts) -> Problem {
     let OfConflicts { items, more } = quarantined;
-    let taken = "Other events of the same source and id came before: these were not counted, and all \
-                 others are.";
+    let taken = "Other events have the same source and id, and came before these or with them: these \
+                 were not counted, and all others are.";
     if items.is_empty() {
         return Problem::conflict(taken).with("conflicts", conflicts);
     }
@@ -222,7 +222,7 @@ async fn log(
     let days = (from, listing.window(query.to, today)?);
     if days.0 > days.1 {
         let detail = "In the query: from is after to.";
-        return Err(Problem::bad_request(detail));
+        return Err(Problem::bad_request(detail).with("field", "from"));
     }
     let page = app.store.logged(customer, days, listing.after()).await?;
     let data = page.items.into_iter().map(|logged| {

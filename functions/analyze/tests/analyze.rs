@@ -110,7 +110,7 @@ async fn a_body_that_cannot_be_read_is_refused() {
     ];
     names_fields(&routes, &event(), &wrong).await;
     let missing = call(&routes, &event().text("{}")).await;
-    let detail = missing.bad_request(None);
+    let detail = missing.bad_request(Some("text"));
     assert!(detail.contains("missing field `text`"), "{detail}");
 }
 

@@ -27,6 +27,14 @@ impl Engine {
         Database::new(&path.to_string_lossy()).map(Self::Embedded)
     }
 
+    /// Writes the database anew, without what was deleted or replaced and is still in its file.
+    pub(crate) fn vacuum(&self) -> Result<(), DynoxideError> {
+        match self {
+            Self::Embedded(db) => db.vacuum(),
+            Self::Endpoint(_) => Ok(()),
+        }
+    }
+
     pub(crate) fn create_table(&self, prefix: &str, table: &Table) -> Result<(), LocalAwsError> {
         let name = format!("{prefix}-{}", table.name);
         let created = self.answer("CreateTable", &definition(&name, table).to_string());

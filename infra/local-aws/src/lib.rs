@@ -25,6 +25,8 @@ pub use queue::{Counts, DeadLetter, MAX_RECEIVES, Message, Queue};
 pub use role::{Condition, Grant, Permission, Role};
 pub use rusqlite::Error as QueueError;
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -50,6 +52,12 @@ pub enum LocalAwsError {
     /// A file of theirs.
     #[error("{0} cannot be used as a database; choose another directory")]
     File(PathBuf, #[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A file under the name of one of theirs.
+    #[error(
+        "{0} is not a database of this program, or was damaged: move it away to begin without what is in \
+         it, or choose another directory with --data"
+    )]
+    NoDatabase(PathBuf),
     /// What is given as DynamoDB's endpoint is no address.
     #[error("{0} is no endpoint")]
     Url(String, #[source] http::uri::InvalidUri),
@@ -101,9 +109,11 @@ impl LocalAws {
         entropy: Entropy,
     ) -> Result<Self, LocalAwsError> {
         let path = dir.join("dynamodb.sqlite");
+        check_database(&path)?;
         let engine = engine::Engine::open(&path);
         let engine = engine.map_err(|error| LocalAwsError::File(path, error.into()))?;
         let path = dir.join("queue.sqlite");
+        check_database(&path)?;
         let queue = Queue::open(&path);
         let queue = queue.map_err(|error| LocalAwsError::File(path, error.into()))?;
         Ok(Self::of(engine, queue, rule, clock, entropy))
@@ -159,6 +169,15 @@ impl LocalAws {
             self.inner.engine.create_table(prefix, table)?;
         }
         Ok(())
+    }
+
+    /// Erases from the tables' file what was deleted or replaced in them: SQLite leaves it there until
+    /// it needs the place. The write-ahead log has it until the last clone is dropped.
+    ///
+    /// # Errors
+    /// When the engine cannot: for want of space, for instance.
+    pub fn erase_what_was_deleted(&self) -> Result<(), LocalAwsError> {
+        Ok(self.inner.engine.vacuum()?)
     }
 
     /// The same services, which hold each call against this role.
@@ -254,6 +273,18 @@ impl LocalAws {
             .credentials_provider(SharedCredentialsProvider::new(credentials))
             .http_client(wire::http_client(move |call| this.clone().carry(call)))
             .build()
+    }
+}
+
+/// Refuses a file that is no database: what the engine says of one speaks of encryption.
+fn check_database(path: &Path) -> Result<(), LocalAwsError> {
+    const BEGINS: &[u8] = b"SQLite format 3\0";
+    // One that is empty, not there, or not to be read is the engine's to judge.
+    let mut begins = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(16).read_to_end(&mut begins));
+    match read {
+        Ok(1..) if begins != BEGINS => Err(LocalAwsError::NoDatabase(path.to_owned())),
+        _ => Ok(()),
     }
 }
 

@@ -29,6 +29,7 @@ pub(crate) async fn serve<L: Listener>(
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
+        .max_header_size(MAX_HEAD)
         .max_buf_size(MAX_HEAD);
     let open = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
@@ -126,6 +127,18 @@ mod tests {
         let head = format!("GET / HTTP/1.1\r\nx-large: {}", "x".repeat(MAX_HEAD));
         let answer = server.answer(&head).await;
         assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_has_so_many_bytes_and_no_more() {
+        let server = Server::start().await;
+        for (bytes, status) in [(MAX_HEAD, "200"), (MAX_HEAD + 1, "431"), (40_000, "431")] {
+            let (begin, end) = ("GET / HTTP/1.1\r\nhost: x\r\nx-large: ", "\r\n\r\n");
+            let large = "x".repeat(bytes - begin.len() - end.len());
+            let answer = server.answer(&format!("{begin}{large}{end}")).await;
+            let expected = format!("HTTP/1.1 {status}");
+            assert!(answer.starts_with(&expected), "{bytes}: {answer}");
+        }
     }
 
     #[tokio::test]

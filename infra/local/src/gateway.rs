@@ -20,11 +20,12 @@ use jiff::Timestamp;
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
 use tokio_util::task::TaskTracker;
+use tollgate_domain::caller::name;
 use tollgate_runtime::{Clock, Entropy};
 use tollgate_web::{Problem, is_gzip};
 use tower::ServiceExt;
 
-use crate::bodies::{self, Bodies, Held, MAX_BODY, Unreadable};
+use crate::bodies::{self, Bodies, Held, MAX_BODY, Sender, Unreadable};
 use crate::functions::{Authorizers, Function, Parts};
 use crate::product::StartError;
 use crate::template::{GatewayResponse, Route, Template};
@@ -186,42 +187,39 @@ impl Gateway {
             Err(_) => return Err(Own::MissingAuthenticationToken),
         };
         let event = self.event(parts, &matched, request_id, now);
-        // Whoever has no good key fills no memory with a large body.
-        let is_inflated = is_inflated(&parts.headers);
-        if (is_inflated || !bodies::is_small(&body))
-            && let Some(refusal) = self.refusal_of_key(&event, request_id).await
-        {
-            bodies::discard(body).await;
-            return refusal;
-        }
-        let body = match self.bodies.read(body, is_inflated).await {
-            Ok(body) => body,
+        // Whoever has no good key fills no memory with a large body, and has none inflated.
+        let is_coded = parts.headers.contains_key(CONTENT_ENCODING);
+        let read = if is_coded || !bodies::is_small(&body) {
+            let sender = match authorize(&self.authorizers.of_keys, &event).await {
+                Ok(Decision::Allow(context)) => sender(&context),
+                Ok(Decision::Deny(context)) => {
+                    bodies::discard(body).await;
+                    return Ok(self.own(Own::AccessDenied, request_id, &context));
+                }
+                Err(own) => {
+                    bodies::discard(body).await;
+                    return Err(own);
+                }
+            };
+            let is_inflated = is_inflated(&parts.headers);
+            self.bodies.read(body, is_inflated, &sender).await
+        } else {
+            // It needs no room, whoever sends it.
+            self.bodies.read(body, false, &Sender::Machine).await
+        };
+        let body = match read {
+            Ok(body) => body.try_map(|bytes| inflated(&parts.headers, bytes))?,
             Err(Unreadable::TooLarge) => return Err(Own::RequestTooLarge),
             Err(Unreadable::Broken) => return Err(Own::BadRequestBody),
         };
-        // From here on the call counts. Whoever hangs up now has made it all the same.
+        // From here on the call counts, and only what a function answers, and records, gets here.
+        // Whoever hangs up now has made it all the same.
         let (this, function) = (Arc::clone(self), matched.function.clone());
-        let (headers, request_id) = (parts.headers.clone(), request_id.to_owned());
-        let call = self.calls.spawn(async move {
-            this.answer(&function, event, &headers, body, &request_id)
-                .await
-        });
+        let request_id = request_id.to_owned();
+        let call = self
+            .calls
+            .spawn(async move { this.answer(&function, event, body, &request_id).await });
         call.await.map_err(|_| Own::IntegrationFailure)?
-    }
-
-    /// What is answered to a caller whose key is not good.
-    async fn refusal_of_key(
-        &self,
-        event: &Event,
-        request_id: &str,
-    ) -> Option<Result<Response, Own>> {
-        match authorize(&self.authorizers.of_keys, event).await {
-            Ok(Decision::Allow(_)) => None,
-            Ok(Decision::Deny(context)) => {
-                Some(Ok(self.own(Own::AccessDenied, request_id, &context)))
-            }
-            Err(own) => Some(Err(own)),
-        }
     }
 
     /// Decides a call, and hands it to its function.
@@ -229,13 +227,11 @@ impl Gateway {
         &self,
         function: &Function,
         event: Event,
-        headers: &HeaderMap,
         body: Held,
         request_id: &str,
     ) -> Result<Response, Own> {
         match authorize(&self.authorizers.of_calls, &event).await? {
             Decision::Allow(context) => {
-                let body = body.try_map(|bytes| inflated(headers, bytes))?;
                 let event = event.into_proxy(context, &body.bytes);
                 invoke(&self.calls, function, &event).await
             }
@@ -250,7 +246,7 @@ impl Gateway {
         request: axum::extract::Request,
     ) -> Response {
         let (parts, body) = request.into_parts();
-        let body = match self.bodies.read(body, false).await {
+        let body = match self.bodies.read(body, false, &Sender::Machine).await {
             Ok(body) => body,
             Err(Unreadable::TooLarge) => return Problem::body_too_large().render(LOCAL),
             Err(Unreadable::Broken) => return unreadable().render(LOCAL),
@@ -471,6 +467,14 @@ impl KeyAlias {
                 headers.insert(name, key);
             }
         }
+    }
+}
+
+/// Whose the body of a call is that the authorizer has looked at.
+fn sender(context: &Map<String, Value>) -> Sender {
+    match context.get(name::CUSTOMER_ID).and_then(Value::as_str) {
+        Some(customer) => Sender::Customer(customer.to_owned()),
+        None => Sender::Admin,
     }
 }
 

@@ -268,8 +268,13 @@ fn greet(running: &Running, place: &str) {
             println!("admin key, shown this once: {key}");
             key.as_str()
         }
-        AdminKey::Given(_) => {
-            println!("admin key: the one in TOLLGATE_ADMIN_KEY");
+        AdminKey::Given(key) => {
+            if std::env::var("TOLLGATE_ADMIN_KEY").is_ok_and(|of_shell| of_shell == *key) {
+                println!("admin key: the one in TOLLGATE_ADMIN_KEY");
+            } else {
+                println!("admin key: the one given by --admin-key");
+                println!("for the commands below: export TOLLGATE_ADMIN_KEY=<that key>");
+            }
             "$TOLLGATE_ADMIN_KEY"
         }
         AdminKey::Earlier(prefix) => {

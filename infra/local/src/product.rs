@@ -26,11 +26,11 @@ use tollgate_domain::llm::InvalidPrices;
 use tollgate_domain::plan::{Catalog, Overrides};
 use tollgate_local_aws::template::{InvalidTemplate, Stack, TEMPLATE};
 use tollgate_local_aws::{LocalAws, LocalAwsError, Role};
-use tollgate_runtime::Entropy;
 use tollgate_runtime::config::InvalidConfig;
+use tollgate_runtime::{Chain, Entropy};
 use tollgate_store::{Created, KeyRef, NewKey, Page, Store, StoreError};
 
-use crate::bodies::Unreadable;
+use crate::bodies::{Sender, Unreadable};
 use crate::connections;
 use crate::consumer::Consumer;
 use crate::functions::{self, Function, Parts};
@@ -322,6 +322,9 @@ impl Running {
         self.gateway.end().await;
         self.consumer.stop();
         let _ = self.deliveries.await;
+        if let Err(error) = self.aws.erase_what_was_deleted() {
+            tracing::warn!(error = %Chain(&error), "what was erased may still be in the tables' file");
+        }
         match served {
             Ok(Err(panic)) => Err(std::io::Error::other(panic)),
             Ok(Ok(())) | Err(_) => Ok(()),
@@ -481,7 +484,9 @@ async fn aws_door(State(doors): State<Doors>, request: Request) -> Response {
     if let Err(problem) = same_origin::check(request.headers()) {
         return problem.render(gateway::LOCAL);
     }
-    let body = match doors.gateway.bodies.read(request.into_body(), false).await {
+    let bodies = &doors.gateway.bodies;
+    let body = bodies.read(request.into_body(), false, &Sender::Machine);
+    let body = match body.await {
         Ok(body) => body,
         Err(Unreadable::TooLarge) => return StatusCode::PAYLOAD_TOO_LARGE.into_response(),
         Err(Unreadable::Broken) => return StatusCode::BAD_REQUEST.into_response(),

@@ -566,6 +566,94 @@ async fn a_compressed_body_is_held_to_the_limit_on_what_is_in_it() {
     assert_problem(&bolt, StatusCode::NOT_FOUND, "not-found");
 }
 
+/// A call that no function is asked to answer has no record, and must not be counted either.
+#[tokio::test]
+async fn a_call_whose_body_the_gateway_refuses_is_not_counted() {
+    let target = Target::at(NOW).await;
+    target.customer("acme", "pro").await;
+    let (client, _) = target.key(json!({ "customer_id": "acme" })).await;
+    let stranger = target.anyone.clone();
+    let bomb = gzip(&vec![b' '; 11_000_000]);
+    let noise: Vec<u8> = (0..90_000u32).map(|n| (n * 31 % 251) as u8).collect();
+    let ours = b"{}".to_vec();
+    let refused = [
+        ("br", ours.clone(), 415),
+        ("gzip, gzip", ours.clone(), 415),
+        ("gzip", ours.clone(), 415),
+        ("br", noise.clone(), 415),
+        ("gzip", noise, 415),
+        ("gzip", bomb, 413),
+        ("identity", vec![b' '; 11_000_000], 413),
+    ];
+    let analyze = async |client: &Client, coding: &str, body: Vec<u8>| {
+        let headers = [("content-encoding", coding)];
+        let answer = client.send(Method::POST, "/api/analyze", &headers, body.into());
+        answer.await.unwrap()
+    };
+    for (coding, body, status) in refused {
+        let answer = analyze(&client, coding, body.clone()).await;
+        assert_eq!(answer.status, status, "{coding}: {}", answer.text);
+        // Who has no good key learns nothing else.
+        let answer = analyze(&stranger, coding, body).await;
+        assert_problem(&answer, StatusCode::UNAUTHORIZED, "unauthorized");
+    }
+    // What a function refuses is counted and metered.
+    let wrong = analyze(&client, "gzip", gzip(b"{}")).await;
+    assert_problem(&wrong, StatusCode::BAD_REQUEST, "bad-request");
+    let headers = [("content-type", "application/json; charset=latin1")];
+    let wrong = client.send(Method::POST, "/api/analyze", &headers, ours.into());
+    let unsupported = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+    assert_problem(&wrong.await.unwrap(), unsupported, "unsupported-media-type");
+    target.drain().await;
+    let usage = client.get("/api/usage/current").await.unwrap().json();
+    let calls = |part: &str| usage[part]["calls"].clone();
+    let used = usage["admitted"].clone();
+    assert_eq!(
+        (calls("admitted"), calls("metered")),
+        (json!(2), json!(2)),
+        "{used}"
+    );
+}
+
+/// Whoever keeps many bodies on the way keeps its own waiting, and nobody else's.
+#[tokio::test]
+async fn bodies_that_do_not_come_hold_up_nobody_else() {
+    let target = Target::at(NOW).await;
+    target.customer("acme", "pro").await;
+    target.customer("bolt", "pro").await;
+    let (_, key) = target.key(json!({ "customer_id": "acme" })).await;
+    let (other, _) = target.key(json!({ "customer_id": "bolt" })).await;
+    let secret = key["key"].as_str().unwrap();
+    let head =
+        format!("POST /api/analyze HTTP/1.1\r\ncontent-length: 9000000\r\nx-api-key: {secret}");
+    let mut stalled: Vec<TcpStream> = (0..40).map(|_| begin(&target, &head)).collect();
+    for caller in &mut stalled {
+        caller.write_all(&[b' '; 1_000]).unwrap();
+    }
+    let padding = " ".repeat(100_000);
+    let customer = json!({ "id": "coil", "plan": "pro" });
+    let admin = async {
+        let body = format!("{padding}{customer}").into();
+        let answer = target
+            .admin
+            .send(Method::POST, "/admin/customers", &[], body);
+        answer.await.unwrap().status
+    };
+    let analysed = async {
+        let body = json!({ "text": "x".repeat(90_000) });
+        other.post("/api/analyze", body).await.unwrap().status
+    };
+    for _ in 0..5 {
+        // Until those that are stalled have been read as far as they come.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let small = target.admin.get("/admin/customers").await.unwrap();
+        assert_eq!(small.status, StatusCode::OK);
+    }
+    let answers = async { (admin.await, analysed.await) };
+    let answers = timeout(Duration::from_secs(10), answers).await;
+    assert_eq!(answers, Ok((StatusCode::CREATED, StatusCode::OK)));
+}
+
 /// A few bytes can say millions: a body that is to be inflated waits for room as a large one does.
 #[tokio::test]
 async fn a_small_body_in_gzip_waits_for_room_and_one_that_is_not_does_not() {

@@ -475,6 +475,7 @@ fn a_file_that_cannot_be_used_is_named() {
         std::fs::write(&path, content).unwrap();
         let said = refusal(program().arg("--data").arg(&dir.0));
         assert!(said.contains(path.to_str().unwrap()), "{said}");
+        assert!(!said.contains("encrypt"), "{said}");
         match before {
             Some(before) => std::fs::write(&path, before).unwrap(),
             None => std::fs::remove_file(&path).unwrap(),
@@ -488,6 +489,75 @@ fn a_file_that_cannot_be_used_is_named() {
     check("queue.sqlite", b"no database at all");
     // All is as before.
     Process::start(program().arg("--data").arg(&dir.0)).terminate();
+}
+
+/// Not in pages that are free, nor in the write-ahead log.
+#[tokio::test]
+async fn what_was_erased_is_in_no_file_once_the_program_has_stopped() {
+    let dir = Dir::new("erased");
+    let mut process = Process::start(program().arg("--data").arg(&dir.0));
+    let admin_key = process.admin_key();
+    let admin = process.client().with_key(&admin_key);
+    let personal = ["Zora Quill", "zora.quill@example.com", "zora's laptop"];
+    let [name, email, key_name] = personal;
+    for id in ["zq-17", "stays"] {
+        let customer = json!({ "id": id, "plan": "pro", "name": name, "email": email });
+        create(&admin, "/admin/customers", customer).await;
+        let key = json!({ "customer_id": id, "name": key_name });
+        create(&admin, "/admin/api-keys", key).await;
+    }
+    let files_with = |text: &str| {
+        let files = std::fs::read_dir(&dir.0).unwrap();
+        let contents = files.map(|file| std::fs::read(file.unwrap().path()).unwrap());
+        let has = |content: &Vec<u8>| {
+            let mut windows = content.windows(text.len());
+            windows.any(|window| window == text.as_bytes())
+        };
+        contents.filter(has).count()
+    };
+    let erase = async |id: &str| {
+        let path = format!("/admin/customers/{id}?dry_run=false");
+        let delete = http::Method::DELETE;
+        let erased = admin.send(delete, &path, &[], axum::body::Body::empty());
+        assert_eq!(erased.await.unwrap().status, StatusCode::OK);
+    };
+    erase("zq-17").await;
+    erase("stays").await;
+    process.terminate();
+    for text in personal {
+        assert_eq!(files_with(text), 0, "{text}");
+    }
+    assert_eq!(files_with("zq-17"), 1, "the id stays");
+}
+
+/// Commands that are printed to be pasted work in the shell that they are pasted into.
+#[test]
+fn a_start_says_where_its_admin_key_is_from() {
+    let key = "an-admin-key-of-mine";
+    let (of_shell, export) = (
+        "the one in TOLLGATE_ADMIN_KEY",
+        "export TOLLGATE_ADMIN_KEY=",
+    );
+    let mut by_variable = program();
+    by_variable
+        .env("TOLLGATE_ADMIN_KEY", key)
+        .arg("--in-memory");
+    let (_, printed) = Process::start(&mut by_variable).terminate();
+    assert!(printed.contains(of_shell), "{printed}");
+    assert!(!printed.contains(export), "{printed}");
+
+    let by_option = |of_shell: Option<&str>| {
+        let mut command = program();
+        command.args(["--in-memory", "--admin-key", key]);
+        command.envs(of_shell.map(|key| ("TOLLGATE_ADMIN_KEY", key)));
+        Process::start(&mut command).terminate().1
+    };
+    // Another key of the shell's is none of this product's.
+    for other in [None, Some("another-key-of-mine")] {
+        let printed = by_option(other);
+        assert!(!printed.contains(of_shell), "{printed}");
+        assert!(printed.contains(export), "{printed}");
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Reading requests, and naming what cannot be read.
 
+use std::error::Error;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -41,18 +42,57 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
         let body = serde_path_to_error::deserialize(&mut json);
         let Object(value) = body.map_err(|error| {
             let path = error.path().to_string();
-            let inner = error.into_inner();
-            let problem = Problem::bad_request(format!("In the JSON body: {inner}."));
-            match path.as_str() {
-                // What is not JSON has a place of no name.
-                path if path == "." || path.ends_with('?') => problem,
-                path => problem.with("field", path),
-            }
+            unreadable("In the JSON body", &path, &error.into_inner().to_string())
         })?;
         json.end()
             .map_err(|error| Problem::bad_request(format!("After the JSON body: {error}.")))?;
         Ok(Self(value))
     }
+}
+
+/// 400: a part of the body or the query cannot be read, which serde names by its path.
+fn unreadable(place: &str, path: &str, reason: &str) -> Problem {
+    // serde says of what is not there, or there twice, what it is in.
+    let named = |prefix: &str| Some(reason.strip_prefix(prefix)?.split_once('`')?.0);
+    let field = match path {
+        "." => named("missing field `").or_else(|| named("duplicate field `")),
+        // What is not JSON has a place of no name.
+        path => Some(path).filter(|path| !path.ends_with('?')),
+    };
+    let reason = in_words_for_callers(reason);
+    let problem = Problem::bad_request(format!("{place}: {reason}."));
+    match field {
+        Some(field) => problem.with("field", field),
+        None => problem,
+    }
+}
+
+/// What serde and the standard library say, without the words of programmers.
+fn in_words_for_callers(reason: &str) -> String {
+    const WORDS: [(&str, &str); 9] = [
+        ("invalid digit found in string", "it is not a whole number"),
+        (
+            "cannot parse integer from empty string",
+            "it is not a whole number",
+        ),
+        (
+            "number too large to fit in target type",
+            "it is too large a number",
+        ),
+        (
+            "provided string was not `true` or `false`",
+            "it is neither true nor false",
+        ),
+        ("expected a nonzero u64", "expected a whole number above 0"),
+        ("expected u64", "expected a whole number of at least 0"),
+        ("expected u32", "expected a whole number of at least 0"),
+        ("expected i64", "expected a whole number"),
+        ("expected a boolean", "expected true or false"),
+    ];
+    let words = WORDS.iter();
+    words.fold(reason.to_owned(), |reason, (theirs, ours)| {
+        reason.replace(theirs, ours)
+    })
 }
 
 /// The value of a field that a request has at most once.
@@ -114,7 +154,14 @@ fn check_charset(headers: &HeaderMap) -> Result<(), Problem> {
 }
 
 fn charset(content_type: &str) -> Option<&str> {
-    let mut parameters = content_type.split(';').skip(1);
+    // A semicolon within quotes is a part of the value (RFC 9110, section 5.6.4).
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    let parameters = content_type.split(move |c| {
+        is_quoted ^= c == '"' && !is_escaped;
+        is_escaped = c == '\\' && is_quoted && !is_escaped;
+        c == ';' && !is_quoted
+    });
+    let mut parameters = parameters.skip(1);
     parameters.find_map(|parameter| {
         let (name, value) = parameter.split_once('=')?;
         let is_charset = name.trim().eq_ignore_ascii_case("charset");
@@ -122,7 +169,10 @@ fn charset(content_type: &str) -> Option<&str> {
     })
 }
 
-/// The query's parameters. A wrong or unknown one is a 400 that says so.
+/// What axum's extractor finds wrong in a query.
+type UnreadQuery = serde_path_to_error::Error<serde::de::value::Error>;
+
+/// The query's parameters. A wrong or unknown one is a 400 that names it.
 #[derive(Debug, Clone)]
 pub struct QueryParams<T>(pub T);
 
@@ -133,11 +183,15 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for QueryParams<T>
         match Query::from_request_parts(parts, state).await {
             Ok(Query(params)) => Ok(Self(params)),
             Err(rejection) => {
-                let text = rejection.body_text();
-                let reason = text
-                    .strip_prefix("Failed to deserialize query string: ")
-                    .unwrap_or(&text);
-                Err(Problem::bad_request(format!("In the query: {reason}.")))
+                let mut errors = std::iter::successors(rejection.source(), |&error| error.source());
+                let read = errors.find_map(|error| error.downcast_ref::<UnreadQuery>());
+                Err(match read {
+                    Some(error) => {
+                        let path = error.path().to_string();
+                        unreadable("In the query", &path, &error.to_string())
+                    }
+                    None => Problem::bad_request("The query cannot be read."),
+                })
             }
         }
     }

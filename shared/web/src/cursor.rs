@@ -37,7 +37,8 @@ impl std::error::Error for InvalidCursor {}
 
 impl From<InvalidCursor> for Problem {
     fn from(invalid: InvalidCursor) -> Self {
-        Problem::bad_request(format!("In the query: {invalid}."))
+        let problem = Problem::bad_request(format!("In the query: {invalid}."));
+        problem.with("field", "cursor")
     }
 }
 
@@ -201,9 +202,10 @@ impl PageParams {
     pub fn limit(limit: Option<usize>) -> Result<usize, Problem> {
         match limit.unwrap_or(DEFAULT_LIMIT) {
             limit @ 1..=MAX_LIMIT => Ok(limit),
-            _ => Err(Problem::bad_request(
-                "In the query: limit must be 1 to 100.",
-            )),
+            _ => {
+                let detail = "In the query: limit must be 1 to 100.";
+                Err(Problem::bad_request(detail).with("field", "limit"))
+            }
         }
     }
 }

@@ -27,6 +27,11 @@ struct Filter {
 }
 
 #[derive(Deserialize)]
+struct Light {
+    on: bool,
+}
+
+#[derive(Deserialize)]
 struct Patch {
     #[serde(default, deserialize_with = "nullable")]
     colour: Option<Option<String>>,
@@ -37,6 +42,10 @@ async fn show(
     QueryParams(filter): QueryParams<Filter>,
 ) -> Json<Value> {
     Json(json!([name, filter.size, filter.colour]))
+}
+
+async fn light(QueryParams(light): QueryParams<Light>) -> Json<Value> {
+    Json(json!(light.on))
 }
 
 async fn paint(JsonBody(patch): JsonBody<Patch>) -> String {
@@ -61,6 +70,7 @@ async fn refuse() -> Problem {
 fn routes() -> Router {
     Router::new()
         .route("/things/{name}", get(show).post(paint))
+        .route("/light", get(light))
         .route("/who", get(who))
         .route("/whose", get(whose))
         .route("/refuse", get(refuse))
@@ -126,16 +136,27 @@ async fn a_parameter_of_the_path_is_decoded_and_read() {
 
 #[tokio::test]
 async fn a_wrong_query_is_explained() {
-    let check = async |query: &[(&str, &str)], reason: &str| {
-        let answer = call(&routes(), &get_event("/things/gold").query(query)).await;
-        let detail = answer.bad_request(None);
-        assert!(detail.starts_with("In the query: "), "{detail}");
-        assert!(detail.contains(reason), "{detail}");
+    let check = async |query: &[(&str, &str)], field: &str, reason: &str| {
+        let path = if field.ends_with('e') {
+            "/things/gold"
+        } else {
+            "/light"
+        };
+        let answer = call(&routes(), &get_event(path).query(query)).await;
+        let detail = answer.bad_request(Some(field));
+        assert_eq!(detail, format!("In the query: {reason}."));
     };
-    check(&[("size", "256")], "size").await;
-    check(&[("size", "")], "size").await;
-    check(&[("size", "1"), ("size", "2")], "duplicate field `size`").await;
-    check(&[("taste", "sweet")], "unknown field `taste`").await;
+    let no_number = "size: it is not a whole number";
+    check(&[("size", "256")], "size", "size: it is too large a number").await;
+    check(&[("size", "")], "size", no_number).await;
+    check(&[("size", "seven")], "size", no_number).await;
+    let twice = [("size", "1"), ("size", "2")];
+    check(&twice, "size", "duplicate field `size`").await;
+    let unknown = "taste: unknown field `taste`, expected `size` or `colour`";
+    check(&[("taste", "sweet")], "taste", unknown).await;
+    check(&[], "on", "missing field `on`").await;
+    let neither = "on: it is neither true nor false";
+    check(&[("on", "maybe")], "on", neither).await;
 }
 
 #[tokio::test]
@@ -178,6 +199,8 @@ async fn a_body_is_json_whatever_type_it_is_given_and_utf_8_whatever_it_says() {
         "text/plain;charset=UTF-8",
         "application/json; charset=\"utf-8\"",
         "application/json; profile=x ; Charset = utf8",
+        r#"application/json; x="; charset=latin1""#,
+        r#"application/json; x="a\"; charset=latin1"; charset=utf-8"#,
         "nonsense",
         "",
     ] {
@@ -188,6 +211,8 @@ async fn a_body_is_json_whatever_type_it_is_given_and_utf_8_whatever_it_says() {
         "application/json;charset=\"UTF-16\"",
         "text/plain; format=flowed; CHARSET=latin1",
         "application/json; charset=",
+        r#"application/json; x=";"; charset=latin1"#,
+        r#"application/json; x="\\"; charset=latin1"#,
     ] {
         let answer = call(&routes(), &of_type(bad)).await;
         let detail = answer.problem(415, "unsupported-media-type", None);

@@ -138,10 +138,10 @@ async fn what_was_counted_after_its_month_closed_is_shown_with_what_it_would_cos
         assert_eq!(unbilled(&stack, query).await, shown);
     }
     let cursor = String::from(Cursor::new("unbilled", "2026-10\n3".into()));
-    let of_another = [("month", "2026-09"), ("cursor", &cursor)];
+    let of_another = [("cursor", &*cursor), ("month", "2026-09")];
     for query in [&of_another[..], &[("month", "October")], &[("limit", "1")]] {
         let answer = stack.call("unbilled", |event| event.query(query)).await;
-        answer.bad_request(None);
+        answer.bad_request(Some(query[0].0));
     }
 }
 

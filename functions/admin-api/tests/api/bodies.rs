@@ -28,7 +28,7 @@ async fn create_refuses_what_it_cannot_read() {
 #[tokio::test]
 async fn create_names_the_member_that_is_missing() {
     let answer = Stack::new().create(json!({ "id": "acme" })).await;
-    let detail = answer.bad_request(None);
+    let detail = answer.bad_request(Some("plan"));
     assert!(detail.contains("missing field `plan`"), "{detail}");
 }
 

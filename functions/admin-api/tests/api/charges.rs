@@ -114,7 +114,7 @@ async fn a_query_that_cannot_be_read_is_refused() {
     let of_another = cursor("charges globex", "2026-11\n2");
     let check = async |name: &str, value: &str, reason: &str| {
         let answer = stack.charges("acme", &[(name, value)]).await;
-        let detail = answer.bad_request(None);
+        let detail = answer.bad_request(Some(name));
         assert!(detail.starts_with("In the query: "), "{detail}");
         assert!(detail.contains(reason), "{detail}");
     };

@@ -282,7 +282,7 @@ async fn a_query_that_cannot_be_read_is_refused() {
     let stack = Stack::new();
     let check = async |name: &str, value: &str| {
         let answer = stack.list(&[(name, value)]).await;
-        let detail = answer.bad_request(None);
+        let detail = answer.bad_request(Some(name));
         assert!(detail.starts_with("In the query: "), "{detail}");
         assert!(detail.contains(name), "{detail}");
     };

@@ -394,6 +394,6 @@ async fn what_names_nothing_is_not_found() {
         let list = stack
             .call("list-quarantine", |event| event.query(&query))
             .await;
-        list.bad_request(None);
+        list.bad_request(Some("cursor"));
     }
 }

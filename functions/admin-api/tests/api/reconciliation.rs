@@ -77,7 +77,7 @@ async fn a_day_that_was_not_reconciled_has_no_summary() {
     let wrong = stack
         .call("reconciliation", |event| event.query(&[("day", "today")]))
         .await;
-    wrong.bad_request(None);
+    wrong.bad_request(Some("day"));
 }
 
 #[tokio::test]

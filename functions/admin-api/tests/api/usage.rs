@@ -122,6 +122,18 @@ async fn a_taken_identity_is_a_conflict_and_the_others_are_counted() {
     answer.conflict();
     assert_eq!(answer.body["conflicts"], json!(["/events/0"]));
     assert_eq!(calls(&stack).await, 2);
+    // Of two in one request, the first is counted.
+    let mut other = record();
+    other["status"] = json!(500);
+    let events = [entry("e-3", &[record()]), entry("e-3", &[other])];
+    let answer = stack.count(&events).await;
+    let detail = answer.conflict();
+    assert!(
+        detail.contains("came before these or with them"),
+        "{detail}"
+    );
+    assert_eq!(answer.body["conflicts"], json!(["/events/1"]));
+    assert_eq!(calls(&stack).await, 3);
     // The sender was told, so that nobody else has to look at it.
     assert!(stack.at.store.waiting(None).await.unwrap().items.is_empty());
 }
@@ -322,9 +334,11 @@ async fn a_query_of_the_log_that_makes_no_sense_is_refused() {
             ("from", "2026-11-21"),
         ],
     ];
-    for query in wrong {
+    let fields = ["customer_id", "customer_id", "from", "from"];
+    let fields = fields.into_iter().chain(std::iter::repeat("cursor"));
+    for (query, field) in wrong.into_iter().zip(fields) {
         let answer = stack.call("list-usage", |event| event.query(query)).await;
-        answer.bad_request(None);
+        answer.bad_request(Some(field));
     }
 }
 
@@ -369,7 +383,7 @@ async fn adjustments_are_listed_with_their_reasons_and_show_in_charges() {
     let answer = stack
         .call("list-adjustments", |event| event.query(&query))
         .await;
-    answer.bad_request(None);
+    answer.bad_request(Some("cursor"));
 }
 
 #[tokio::test]
@@ -399,5 +413,5 @@ async fn many_adjustments_come_in_pages_of_one_month() {
         assert_eq!(ids.len(), 60);
     }
     let other = list(&[("cursor", cursor), ("month", "2026-12")]).await;
-    other.bad_request(None);
+    other.bad_request(Some("cursor"));
 }

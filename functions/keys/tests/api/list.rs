@@ -152,7 +152,7 @@ async fn a_query_that_cannot_be_read_is_refused() {
     let cursor = text(&page, "next_cursor");
     let check = async |query: &[(&str, &str)], reason: &str| {
         let answer = stack.list(query).await;
-        let detail = answer.bad_request(None);
+        let detail = answer.bad_request(Some(query[0].0));
         assert!(detail.starts_with("In the query: "), "{query:?}: {detail}");
         assert!(detail.contains(reason), "{query:?}: {detail}");
     };
