@@ -136,12 +136,19 @@ async fn times_that_are_not_as_in_rfc_3339_are_refused() {
             assert_problem(&answer, StatusCode::BAD_REQUEST, "bad-request");
             assert_eq!(answer.json()["field"], field, "{time}");
         }
-        let answer = product.count(&[usage("e", "pro", time, 1)]).await;
+        // Usage is of the past.
+        let time = time.replace("11:00", "09:00").replace("T11", "T09");
+        let answer = product.count(&[usage("e", "pro", &time, 1)]).await;
         assert_problem(&answer, StatusCode::UNPROCESSABLE_ENTITY, "unprocessable");
+        assert_eq!(answer.json()["defects"][0]["pointer"], "/events/0");
     }
-    let offset = json!({ "customer_id": "acme", "expires_at": "2026-11-22t12:00:00.5+01:00" });
-    let (_, key) = calls::key(&product.admin, offset).await;
+    let offset = "2026-11-22t12:00:00.5+01:00";
+    let body = json!({ "customer_id": "acme", "expires_at": offset });
+    let (_, key) = calls::key(&product.admin, body).await;
     assert_eq!(key["expires_at"], "2026-11-22T11:00:00.5Z");
+    product
+        .report("e", "pro", &offset.replace("12:00", "10:00"), 1)
+        .await;
 }
 
 #[tokio::test]
