@@ -9,7 +9,6 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -18,8 +17,7 @@ use flate2::read::GzEncoder;
 use http::{Method, StatusCode};
 use serde_json::json;
 use support::calls::{self, entry};
-use support::{Target, assert_problem, send};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use support::{Target, assert_problem, raw, send};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tollgate_local::client::{Answer, Client};
@@ -281,8 +279,8 @@ async fn a_caller_who_hangs_up_loses_no_record() {
         Fault::RequestLost
     });
     let secret = key["key"].as_str().unwrap();
-    let caller = begin(
-        &target,
+    let caller = raw::begin(
+        &target.running.url,
         &format!("GET /api/secure/ping HTTP/1.1\r\nx-api-key: {secret}"),
     );
     begins.recv().await.unwrap();
@@ -315,8 +313,8 @@ async fn a_caller_who_hangs_up_while_it_is_decided_is_served_and_metered() {
         Fault::None
     });
     let secret = key["key"].as_str().unwrap();
-    let caller = begin(
-        &target,
+    let caller = raw::begin(
+        &target.running.url,
         &format!("GET /api/secure/ping HTTP/1.1\r\nx-api-key: {secret}"),
     );
     begins.recv().await.unwrap();
@@ -350,7 +348,7 @@ async fn a_large_body_is_read_from_callers_with_a_good_key_alone() {
         .with(|rng| stranger.generate(tollgate_domain::key::Role::Customer, rng));
     // None of the body is sent.
     let check = async |head: String, status: &str| {
-        let answer = answer_to_head(&target, &head).await;
+        let answer = raw::answer_to_head(&target.running.url, &head).await;
         assert!(
             answer.starts_with(&format!("HTTP/1.1 {status}")),
             "{answer}"
@@ -461,28 +459,9 @@ async fn what_a_function_still_holds_is_put_on_the_bus_when_the_product_stops() 
     assert_eq!(aws.queue().counts().unwrap().queued, 1);
 }
 
-/// Sends the head of a request over a connection of its own.
-fn begin(target: &Target, head: &str) -> TcpStream {
-    let address = target.running.url.strip_prefix("http://").unwrap();
-    let mut caller = TcpStream::connect(address).unwrap();
-    write!(caller, "{head}\r\nhost: {address}\r\n\r\n").unwrap();
-    caller
-}
-
-/// All that is answered to a caller who sends the head alone.
-async fn answer_to_head(target: &Target, head: &str) -> String {
-    let caller = begin(target, head);
-    caller.shutdown(Shutdown::Write).unwrap();
-    caller.set_nonblocking(true).unwrap();
-    let mut caller = tokio::net::TcpStream::from_std(caller).unwrap();
-    let mut answer = String::new();
-    caller.read_to_string(&mut answer).await.unwrap();
-    answer
-}
-
 /// Puts one event on the bus over the AWS protocol.
 async fn put_events(target: &Target, what: &str, detail: serde_json::Value) {
-    let answer = calls::put_event(&target.anyone, &detail).await;
+    let answer = calls::put_event(&target.anyone, &calls::event("usage", &detail)).await;
     assert_eq!(answer["FailedEntryCount"], 0, "{what}");
 }
 
@@ -708,17 +687,13 @@ async fn a_field_that_is_sent_twice_reaches_the_function_twice() {
 #[tokio::test]
 async fn a_body_whose_chunks_cannot_be_read_is_a_bad_request() {
     let target = Target::at(NOW).await;
-    let address = target.running.url.strip_prefix("http://").unwrap();
     let key = target.running.admin.expose().unwrap();
     for path in ["/admin/customers", "/_local/clock"] {
-        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-        let request = format!(
-            "POST {path} HTTP/1.1\r\nhost: {address}\r\nx-api-key: {key}\r\n\
-             transfer-encoding: chunked\r\n\r\nnot a size\r\n"
-        );
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
+        let head =
+            format!("POST {path} HTTP/1.1\r\nx-api-key: {key}\r\ntransfer-encoding: chunked");
+        let mut caller = raw::begin(&target.running.url, &head);
+        caller.write_all(b"not a size\r\n").unwrap();
+        let answer = raw::answer(caller).await;
         assert!(answer.starts_with("HTTP/1.1 400 "), "{path}: {answer}");
         assert!(
             answer.contains("urn:tollgate:problem:bad-request"),

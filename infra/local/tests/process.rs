@@ -5,96 +5,25 @@
     reason = "helpers of tests fail the test they are called from"
 )]
 
-use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
+#[path = "support/program.rs"]
+mod program;
+
+use std::path::Path;
+use std::process::{Command, Output};
 
 use http::StatusCode;
+use program::{Dir, Process, program, refusal};
 use serde_json::{Value, json};
 use tollgate_domain::key::ApiKey;
 use tollgate_local::client::Client;
 use tollgate_local_aws::{LocalAws, Rule};
 use tollgate_runtime::{Clock, Entropy};
 
-/// A directory of one test's own, removed at its end.
-struct Dir(PathBuf);
-
-impl Dir {
-    fn new(name: &str) -> Self {
-        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        let _ = std::fs::remove_dir_all(&dir);
-        std::fs::create_dir_all(&dir).unwrap();
-        Self(dir)
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-fn program() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate-local"));
-    for variable in ["TOLLGATE_PORT", "TOLLGATE_ADMIN_KEY", "RUST_LOG"] {
-        command.env_remove(variable);
-    }
-    command
-}
-
-/// A running program; killed when it is dropped.
-struct Process {
-    child: Child,
-    url: String,
-    /// All that it has printed so far.
-    stdout: Arc<Mutex<String>>,
-    stderr: Arc<Mutex<String>>,
-    readers: Vec<JoinHandle<()>>,
-}
-
 impl Process {
-    fn start(command: &mut Command) -> Self {
-        let mut child = command
-            .args(["--port", "0"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut greeting = String::new();
-        stdout.read_line(&mut greeting).unwrap();
-        let url = greeting
-            .split_whitespace()
-            .find(|word| word.starts_with("http://"));
-        let url = url
-            .unwrap_or_else(|| panic!("it printed {greeting:?}"))
-            .to_owned();
-        let printed = Arc::new(Mutex::new(greeting));
-        let logged = Arc::new(Mutex::new(String::new()));
-        let stderr = child.stderr.take().unwrap();
-        let readers = vec![
-            collect(stdout, Arc::clone(&printed)),
-            collect(stderr, Arc::clone(&logged)),
-        ];
-        Self {
-            child,
-            url,
-            stdout: printed,
-            stderr: logged,
-            readers,
-        }
-    }
-
-    fn client(&self) -> Client {
-        Client::new(&self.url).unwrap()
-    }
-
     /// The admin key that this start has made: the one time that it is shown.
     fn admin_key(&mut self) -> String {
         loop {
-            let printed = self.stdout.lock().unwrap().clone();
+            let printed = self.printed();
             let mut lines = printed.lines();
             let shown = lines.find_map(|line| line.strip_prefix("admin key, shown this once: "));
             if let Some(key) = shown.filter(|key| ApiKey::parse(key).is_ok()) {
@@ -106,42 +35,11 @@ impl Process {
         }
     }
 
-    /// Asks it to end, and waits until it has; returns its exit code and all that it printed.
-    fn terminate(mut self) -> (Option<i32>, String) {
-        let id = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-TERM", &id]).status().unwrap();
-        assert!(sent.success());
-        let status = self.child.wait().unwrap();
-        for reader in self.readers.drain(..) {
-            reader.join().unwrap();
-        }
-        let logged = self.stderr.lock().unwrap().clone();
-        let printed = self.stdout.lock().unwrap().clone();
-        (status.code(), logged + &printed)
-    }
-
     /// Ends it as a crash would.
     fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn collect(mut stream: impl Read + Send + 'static, into: Arc<Mutex<String>>) -> JoinHandle<()> {
-    std::thread::spawn(move || {
-        let mut buffer = [0; 4096];
-        while let Ok(read @ 1..) = stream.read(&mut buffer) {
-            let text = String::from_utf8_lossy(&buffer[..read]);
-            into.lock().unwrap().push_str(&text);
-        }
-    })
 }
 
 async fn create(admin: &Client, path: &str, body: Value) -> Value {
@@ -371,26 +269,6 @@ fn what_cannot_start_says_why() {
             .env("TOLLGATE_PLANS", "[]"),
         "TOLLGATE_PLANS",
     );
-}
-
-/// Runs the program, which must not start; returns what it says.
-fn refusal(command: &mut Command) -> String {
-    let mut child = command
-        .args(["--port", "0"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut greeting = String::new();
-    let mut stdout = BufReader::new(child.stdout.take().unwrap());
-    stdout.read_line(&mut greeting).unwrap();
-    if !greeting.is_empty() {
-        child.kill().unwrap();
-        panic!("it started: {greeting}");
-    }
-    let Output { status, stderr, .. } = child.wait_with_output().unwrap();
-    assert_eq!(status.code(), Some(1));
-    String::from_utf8(stderr).unwrap()
 }
 
 #[tokio::test]

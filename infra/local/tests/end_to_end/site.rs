@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use axum::body::Body;
-use http::{Method, StatusCode};
+use http::StatusCode;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::process::Command;
@@ -13,6 +12,7 @@ use tollgate_local::product::{self, Options, Running};
 use tollgate_runtime::Entropy;
 
 use crate::calls;
+pub(crate) use crate::calls::send;
 
 /// The shipped plans, and one whose overage is soon reached.
 const PLANS: &str = include_str!("../../../emulated/plans.json");
@@ -240,7 +240,9 @@ impl Site {
     /// Puts an event of this detail on the bus.
     pub(crate) async fn put_event(&self, detail: &Value) {
         let answer = match &self.kind {
-            Kind::Local { .. } => calls::put_event(&self.anyone, detail).await,
+            Kind::Local { .. } => {
+                calls::put_event(&self.anyone, &calls::event("usage", detail)).await
+            }
             Kind::Deployed { .. } => {
                 let event = calls::event(&self.output("UsageBusName").await, detail);
                 let entries = json!([event]).to_string();
@@ -275,10 +277,7 @@ impl Site {
     }
 
     async fn local(&self, what: &str, body: Value) -> Value {
-        let path = format!("/_local/{what}");
-        let answer = self.anyone.post(&path, body).await.unwrap();
-        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
-        answer.json()
+        calls::local(&self.anyone, what, body).await
     }
 
     /// An output of the stack.
@@ -317,12 +316,8 @@ impl Site {
 
     /// Checks a refusal: a problem with these members, that names its request.
     pub(crate) fn assert_problem(&self, answer: &Answer, status: StatusCode, slug: &str) {
-        assert_eq!(answer.status, status, "{}", answer.text);
-        assert_eq!(answer.header("content-type"), "application/problem+json");
+        calls::assert_problem(answer, status, slug);
         let problem = answer.json();
-        assert_eq!(problem["type"], format!("urn:tollgate:problem:{slug}"));
-        assert_eq!(problem["status"], status.as_u16());
-        assert!(problem["title"].is_string() && problem["detail"].is_string());
         let request_id = problem["request_id"].as_str().unwrap();
         assert!(!request_id.is_empty());
         if !self.is_emulated() {
@@ -345,12 +340,6 @@ impl Site {
     pub(crate) fn is_emulated(&self) -> bool {
         matches!(self.kind, Kind::Deployed { emulated: true, .. })
     }
-}
-
-/// A request without a body.
-pub(crate) async fn send(client: &Client, method: Method, path: &str) -> Answer {
-    let answer = client.send(method, path, &[], Body::empty()).await;
-    answer.unwrap()
 }
 
 /// The status of a call of the sample endpoint.

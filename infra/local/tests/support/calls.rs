@@ -1,8 +1,33 @@
 //! What tests of the product ask of it, whatever it runs on.
 
+use axum::body::Body;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
-use tollgate_local::client::Client;
+use tollgate_local::client::{Answer, Client};
+
+/// A request without a body.
+pub(crate) async fn send(client: &Client, method: Method, path: &str) -> Answer {
+    let answer = client.send(method, path, &[], Body::empty()).await;
+    answer.unwrap()
+}
+
+/// Uses one of the levers that only the local product has.
+pub(crate) async fn local(anyone: &Client, what: &str, body: Value) -> Value {
+    let path = format!("/_local/{what}");
+    let answer = anyone.post(&path, body).await.unwrap();
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+    answer.json()
+}
+
+/// Checks that an answer is a problem with these members.
+pub(crate) fn assert_problem(answer: &Answer, status: StatusCode, slug: &str) {
+    assert_eq!(answer.status, status, "{}", answer.text);
+    assert_eq!(answer.header("content-type"), "application/problem+json");
+    let problem = answer.json();
+    assert_eq!(problem["type"], format!("urn:tollgate:problem:{slug}"));
+    assert_eq!(problem["status"], status.as_u16());
+    assert!(problem["title"].is_string() && problem["detail"].is_string());
+}
 
 /// Makes a customer.
 pub(crate) async fn customer(admin: &Client, id: &str, plan: &str) {
@@ -54,8 +79,8 @@ pub(crate) fn event(bus: &str, detail: &Value) -> Value {
 }
 
 /// Puts an event on the local product's bus, over the AWS protocol.
-pub(crate) async fn put_event(anyone: &Client, detail: &Value) -> Value {
-    let body = json!({ "Entries": [event("usage", detail)] }).to_string();
+pub(crate) async fn put_event(anyone: &Client, event: &Value) -> Value {
+    let body = json!({ "Entries": [event] }).to_string();
     let headers = [("x-amz-target", "AWSEvents.PutEvents")];
     let answer = anyone.send(Method::POST, "/", &headers, body.into());
     answer.await.unwrap().json()
