@@ -9,6 +9,7 @@
 mod support;
 
 use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -605,7 +606,9 @@ async fn bodies_that_do_not_come_hold_up_nobody_else() {
     let secret = key["key"].as_str().unwrap();
     let head =
         format!("POST /api/analyze HTTP/1.1\r\ncontent-length: 9000000\r\nx-api-key: {secret}");
-    let mut stalled: Vec<TcpStream> = (0..40).map(|_| begin(&target, &head)).collect();
+    let mut stalled: Vec<TcpStream> = (0..40)
+        .map(|_| raw::begin(&target.running.url, &head))
+        .collect();
     for caller in &mut stalled {
         caller.write_all(&[b' '; 1_000]).unwrap();
     }

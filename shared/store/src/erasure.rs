@@ -167,9 +167,11 @@ pub const CONTENTS: &[Contents] = &[
         personal: &[],
         others: &[
             "b*",
+            "cleared",
             "expires",
             "granted",
             "i*",
+            "r*",
             // Shares of an earlier form.
             "s*",
             "shares",

@@ -78,8 +78,27 @@ impl Model<'_> {
         counters
     }
 
+    /// How long after it was read a key may decide.
+    fn known_for(&self) -> Duration {
+        let Scenario {
+            key_cache,
+            stale_keys,
+            fails_open,
+            weather,
+            ..
+        } = *self.scenario;
+        // A store that answers leaves nobody to what is known of old.
+        let may_be_stale = fails_open && weather != Weather::CALM;
+        key_cache
+            + if may_be_stale {
+                stale_keys
+            } else {
+                Duration::ZERO
+            }
+    }
+
     /// The highest limit that the call may have been let in under: one that held while it was
-    /// decided, or as long before as keys are remembered.
+    /// decided, or as long before as keys are known.
     fn highest_limit(&self, call: &Call, window: Window) -> Option<u64> {
         let history = &self.story.limits[call.key];
         let ends = history.iter().skip(1).map(|(from, _)| Some(*from));
@@ -87,8 +106,7 @@ impl Model<'_> {
             .iter()
             .zip(ends.chain([None]))
             .filter(|((from, _), until)| {
-                let is_over =
-                    until.is_some_and(|until| until + self.scenario.key_cache < call.began);
+                let is_over = until.is_some_and(|until| until + self.known_for() < call.began);
                 !is_over && *from <= call.ended
             });
         in_force
@@ -215,13 +233,8 @@ impl Model<'_> {
     fn check_keys(&self, found: &mut Vec<String>) {
         for call in &self.story.calls {
             let passed = matches!(call.outcome, Outcome::Admitted | Outcome::LetThrough);
-            let mut known_for = self.scenario.key_cache;
-            // A store that answers leaves nobody to what is known of old.
-            if self.scenario.fails_open && self.scenario.weather != Weather::CALM {
-                known_for += self.scenario.stale_keys;
-            }
             let late = self.story.revoked[call.key]
-                .is_some_and(|revoked| call.began >= revoked + known_for);
+                .is_some_and(|revoked| call.began >= revoked + self.known_for());
             if passed && late {
                 found.push(format!("key {} was let in after it was revoked", call.key));
             }
