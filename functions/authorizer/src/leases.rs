@@ -320,7 +320,11 @@ impl Leases {
         let first = entropy.below(u64::try_from(ended.len()).unwrap_or(1));
         ended.rotate_left(usize::try_from(first).unwrap_or(0));
         self.settle(ended, Circuit::asking).boxed().await;
-        *lock(&self.0.settled_again_at) = None;
+        let is_done =
+            lock(&self.0.hours).ended(now).is_empty() && lock(&self.0.months).ended(now).is_empty();
+        if is_done {
+            *lock(&self.0.settled_again_at) = None;
+        }
     }
 
     /// Settles all counters: for the end of the instance.
@@ -360,12 +364,14 @@ impl Leases {
             while asking.once(store.settle(share, calls)).await?.is_none() {}
             Ok::<(), NoAnswer>(())
         };
-        if let Err(error) = settling.boxed().await {
-            tracing::warn!(
+        match settling.boxed().await {
+            // It is tried again, and that the store is left alone has been said.
+            Ok(()) | Err(NoAnswer::NotAsked) => {}
+            Err(error) => tracing::warn!(
                 error = %Chain(&error),
                 units = left,
                 "units of a limit may not have been released"
-            );
+            ),
         }
     }
 }
@@ -422,6 +428,7 @@ struct Counters<K, W> {
 
 struct Window<K, W> {
     window: W,
+    end: Timestamp,
     counters: HashMap<K, Arc<Counter>>,
     /// How many there may be before those that hold nothing are dropped.
     sweep_at: usize,
@@ -440,6 +447,7 @@ impl<K: Clone + Eq + Hash, W: Copy + Ord> Counters<K, W> {
         let at = at.unwrap_or_else(|| {
             self.windows.push(Window {
                 window,
+                end: (self.end)(window),
                 counters: HashMap::new(),
                 sweep_at: KEPT,
             });
@@ -463,20 +471,15 @@ impl<K: Clone + Eq + Hash, W: Copy + Ord> Counters<K, W> {
     /// The counters of windows that have ended which the store does not know all of. The others are
     /// dropped.
     fn ended(&mut self, now: Timestamp) -> Vec<Arc<Counter>> {
-        let has_ended = |window| now.duration_since((self.end)(window)) >= WAVERS;
         let mut ended = Vec::new();
-        self.windows.retain_mut(
-            |Window {
-                 window, counters, ..
-             }| {
-                if !has_ended(*window) {
-                    return true;
-                }
-                counters.retain(|_, counter| is_needed(counter));
-                ended.extend(counters.values().cloned());
-                !counters.is_empty()
-            },
-        );
+        self.windows.retain_mut(|Window { end, counters, .. }| {
+            if now.duration_since(*end) < WAVERS {
+                return true;
+            }
+            counters.retain(|_, counter| is_needed(counter));
+            ended.extend(counters.values().cloned());
+            !counters.is_empty()
+        });
         ended
     }
 

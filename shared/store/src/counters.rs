@@ -9,7 +9,7 @@
 //! | `uncounted` | calls that were allowed without a unit, while the store was down |
 //! | `i<id>` | the lease share of one instance: `<until> <reserved> <spent> [<uncounted>]` |
 //! | `shares` | how many shares there are |
-//! | `swept`, `cleared` | the second at which a share was last removed, and one that had expired |
+//! | `swept` | the second at which a share was last removed |
 //! | `b<n>` | units that were granted to branch `n`, all in all |
 //! | `r<n>` | units that it has returned, all in all |
 //!

@@ -167,7 +167,6 @@ pub const CONTENTS: &[Contents] = &[
         personal: &[],
         others: &[
             "b*",
-            "cleared",
             "expires",
             "granted",
             "i*",

@@ -203,7 +203,10 @@ impl Model<'_> {
                 let let_through =
                     count(let_through.filter(|call| call.outcome == Outcome::LetThrough));
                 let block = writes.iter().filter_map(|write| write.units).max();
-                let unreported = let_through + block.unwrap_or(0) * (1 + in_doubt);
+                let block = block.unwrap_or(0);
+                // What a write without an answer reported is reported again.
+                most += (let_through + block) * in_doubt;
+                let unreported = let_through + block * (1 + in_doubt);
                 // A call that was reported in advance, and then refused, is taken back even if it is in
                 // doubt whether the report took effect.
                 let reported = signed(passed).saturating_sub(signed(unreported));

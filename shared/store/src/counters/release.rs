@@ -1,7 +1,7 @@
 //! Releasing units that were not spent.
 
 use super::TRIES;
-use super::share::{Calls, Learnt, LeaseShare, Release, SURELY_KEPT, Stored};
+use super::share::{Calls, Learnt, LeaseShare, Release, Stored, TRACE_KEPT};
 use super::write::{Entering, Write, second};
 use crate::Store;
 use crate::error::StoreError;
@@ -16,7 +16,7 @@ impl Store {
     ///
     /// # Errors
     /// When the store does not answer. The next operation with the share sees to it that its units
-    /// are released, once.
+    /// are released, once, if it still stands.
     pub async fn settle(&self, share: &mut LeaseShare, calls: Calls) -> Result<(), StoreError> {
         self.finish_release(share).await?;
         if share.reported == calls {
@@ -33,13 +33,20 @@ impl Store {
             };
             let was_stored = share.stored.is_some();
             let now = self.clock.now();
+            let earlier = release.since;
             let since = *release.since.get_or_insert(now);
             share.releasing = Some(release);
             let written = match &share.stored {
-                Some(stored) => self.return_units(share, stored, release).await?,
-                None if share.unanswered.is_some() => self.bar(share).await?,
-                None => Ok(Item::new()),
+                Some(stored) => self.return_units(share, stored, release).await,
+                None if share.is_unanswered => self.bar(share).await,
+                None => Ok(Ok(Item::new())),
             };
+            // As with a reservation.
+            if written.as_ref().is_err_and(|error| !error.is_outage()) {
+                let since = earlier;
+                share.releasing = Some(Release { since, ..release });
+            }
+            let written = written?;
             let learnt = match written {
                 Ok(_) if was_stored => Learnt::Ended,
                 Ok(_) => Learnt::Gone,
@@ -55,7 +62,7 @@ impl Store {
                 // By this try or an earlier one.
                 Learnt::Ended if was_stored => share.reported = release.calls,
                 // By an earlier try, perhaps, so long ago that its trace is gone.
-                Learnt::Gone if was_stored && now.duration_since(since) >= SURELY_KEPT => {
+                Learnt::Gone if was_stored && now.duration_since(since) >= TRACE_KEPT => {
                     share.reported = release.calls;
                 }
                 // The units stay reserved, and what is not reported yet is by another share.

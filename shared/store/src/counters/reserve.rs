@@ -262,7 +262,7 @@ impl Store {
         write: impl FnOnce(&LeaseShare) -> Write,
     ) -> Result<Result<Item, Item>, StoreError> {
         let now = self.clock.now();
-        let earlier = share.sends(calls, now);
+        let was_unanswered = share.sends(now);
         let after = share.after(units, calls, now);
         let write = write(share)
             .reporting(share, calls)
@@ -271,7 +271,7 @@ impl Store {
         // A request that was throttled has done nothing, which is known as long as the client makes each
         // request once.
         if !written.as_ref().is_err_and(StoreError::is_outage) {
-            share.unanswered = earlier;
+            share.is_unanswered = was_unanswered;
         }
         let written = written?;
         if written.is_ok() {
@@ -414,7 +414,7 @@ impl Store {
             .name("#branch", format!("r{number}"))
             .set("used = used - :less")
             .set("#branch = :returned")
-            .value(":less", n(returned - seen))
+            .value(":less", n(returned.saturating_sub(seen)))
             .value(":returned", n(returned))
             .only_if_still("#branch", ":seen", seen);
         // If it did not stand there, another instance has followed, or does so next.

@@ -13,13 +13,13 @@ use crate::item::{Item, ttl};
 /// How long a share outlives a reservation of one unit, which is spent at once: long past every
 /// repetition of the write, and clocks that differ by seconds.
 const ONE_UNIT_KEPT: SignedDuration = SignedDuration::from_secs(60);
-/// How long it does so by whichever clock.
-pub(super) const SURELY_KEPT: SignedDuration = SignedDuration::from_secs(50);
 /// How long it outlives a larger one: longer than Lambda keeps an instance.
 const BLOCK_KEPT: SignedDuration = SignedDuration::from_hours(24);
 /// How long a share stands before it can be removed without a trace: its first write, repeated after
 /// that, is older than any that a counter with removed shares takes.
 const SETTLED_AFTER: SignedDuration = SignedDuration::from_secs(90);
+/// How long the trace of one that has ended stands by whichever clock.
+pub(super) const TRACE_KEPT: SignedDuration = SignedDuration::from_secs(80);
 /// How much older than the last removal of shares a share's first write may be. What is removed has
 /// stood for longer than that and any difference of clocks.
 const OLDEST_FIRST_WRITE: SignedDuration = SignedDuration::from_secs(30);
@@ -50,19 +50,10 @@ pub struct LeaseShare {
     pub(super) stored: Option<Stored>,
     /// Calls that the counter knows of.
     pub(super) reported: Calls,
-    /// Writes of which it is not known whether one of them took effect.
-    pub(super) unanswered: Option<Unanswered>,
+    /// Whether there are writes of which it is not known whether one of them took effect.
+    pub(super) is_unanswered: bool,
     /// A release of which it is not known whether it took effect.
     pub(super) releasing: Option<Release>,
-}
-
-/// Writes without an answer.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Unanswered {
-    /// What the last one reported.
-    calls: Calls,
-    /// When the first one was sent.
-    since: Timestamp,
 }
 
 /// What an item says of a share.
@@ -110,7 +101,7 @@ impl LeaseShare {
             joined: Timestamp::UNIX_EPOCH,
             stored: None,
             reported: Calls::default(),
-            unanswered: None,
+            is_unanswered: false,
             releasing: None,
         }
     }
@@ -118,7 +109,7 @@ impl LeaseShare {
     /// Whether the counter knows of just these calls, and no write is unanswered.
     #[must_use]
     pub fn is_settled(&self, calls: Calls) -> bool {
-        self.reported == calls && self.unanswered.is_none() && self.releasing.is_none()
+        self.reported == calls && !self.is_unanswered && self.releasing.is_none()
     }
 
     /// Begins to release `left` units, which are not the instance's any more, with a last report.
@@ -136,14 +127,13 @@ impl LeaseShare {
         format!("i{}", self.id)
     }
 
-    /// Notes that a write is sent which reports these calls. Returns what was unanswered before.
-    pub(super) fn sends(&mut self, calls: Calls, now: Timestamp) -> Option<Unanswered> {
+    /// Notes that a write is sent. Returns whether one was unanswered before.
+    pub(super) fn sends(&mut self, now: Timestamp) -> bool {
         // One that is sent again is as old as the first, which may have taken effect.
-        if self.stored.is_none() && self.unanswered.is_none() {
+        if self.stored.is_none() && !self.is_unanswered {
             self.joined = now;
         }
-        let since = self.unanswered.map_or(now, |earlier| earlier.since);
-        self.unanswered.replace(Unanswered { calls, since })
+        std::mem::replace(&mut self.is_unanswered, true)
     }
 
     /// The second of a removal of shares from which on its first write does not come in any more.
@@ -176,7 +166,7 @@ impl LeaseShare {
     }
 
     pub(super) fn stands_at(&mut self, stored: Stored) {
-        self.unanswered = None;
+        self.is_unanswered = false;
         self.reported = stored.calls;
         self.stored = Some(stored);
     }
@@ -197,21 +187,11 @@ impl LeaseShare {
                 units => Learnt::Reserved(units),
             };
         }
-        // A write without an answer may have taken effect, and the share then been removed for dead, if
-        // that happened to shares so long after it. What it reported is then not reported again: the counter
-        // is to know too little rather than too much.
-        let removed_at = second_of(item, "cleared");
-        let in_doubt = self.unanswered.filter(|it| {
-            let kept_until = it.since.saturating_add(SURELY_KEPT);
-            kept_until.is_ok_and(|until| removed_at >= until.as_second())
-        });
-        if let Some(Unanswered { calls, .. }) = in_doubt {
-            self.reported.spent = self.reported.spent.max(calls.spent);
-            self.reported.uncounted = self.reported.uncounted.max(calls.uncounted);
-        }
-        // Removed for dead: its units stay reserved. Or it is too late for its first write to come in.
-        let is_fenced_off = second_of(item, "swept") >= self.fence().as_second();
-        if self.stored.is_some() || in_doubt.is_some() || is_fenced_off {
+        // Removed for dead: its units stay reserved. Or it is too late for its first write to come in. One
+        // without an answer may have taken effect before that; most have not, and so all that is not known
+        // to be reported is reported again.
+        let is_fenced_off = swept(item) >= self.fence().as_second();
+        if self.stored.is_some() || is_fenced_off {
             self.begin_anew(entropy);
         }
         Learnt::Gone
@@ -221,7 +201,7 @@ impl LeaseShare {
     pub(super) fn begin_anew(&mut self, entropy: &Entropy) {
         self.id = new_id(entropy);
         self.stored = None;
-        self.unanswered = None;
+        self.is_unanswered = false;
     }
 
     /// Ends the share. What follows is another one.
@@ -236,9 +216,9 @@ fn new_id(entropy: &Entropy) -> String {
     entropy.with(|rng| random_base62(rng, ID_LEN))
 }
 
-/// What an item says of when something last happened to it.
-pub(super) fn second_of(item: &Item, attribute: &str) -> i64 {
-    let value = item.get(attribute).and_then(|value| value.as_n().ok());
+/// The second at which a share was last removed from an item.
+pub(super) fn swept(item: &Item) -> i64 {
+    let value = item.get("swept").and_then(|value| value.as_n().ok());
     value.and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 

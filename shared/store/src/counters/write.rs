@@ -8,7 +8,7 @@ use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure};
 use jiff::Timestamp;
 
-use super::share::{Calls, LeaseShare, Stored, expired_shares, second_of};
+use super::share::{Calls, LeaseShare, Stored, expired_shares, swept};
 use super::{MAX_SHARES, branch_pk};
 use crate::Store;
 use crate::error::StoreError;
@@ -218,7 +218,7 @@ impl Entering {
             despite_crowd: shares.saturating_sub(removed) >= MAX_SHARES,
             expired,
             // A clock that is behind does not let in what was kept out.
-            swept: now.as_second().max(second_of(item, "swept")),
+            swept: now.as_second().max(swept(item)),
         }
     }
 
@@ -243,7 +243,6 @@ impl Entering {
         if removed > 0 {
             write = write
                 .set("swept = :swept")
-                .set("cleared = :swept")
                 .value(":swept", signed(self.swept));
         }
         for (n, (attribute, text)) in self.expired.iter().enumerate() {
