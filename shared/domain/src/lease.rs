@@ -124,6 +124,13 @@ impl Lease {
 }
 
 impl Block {
+    /// Units that last for `lasts` if these have lasted for `lasted`.
+    fn at_pace(self, lasts: SignedDuration, lasted: SignedDuration) -> u64 {
+        let in_time = u128::from(self.units) * lasts.as_millis().unsigned_abs();
+        let units = in_time / lasted.as_millis().unsigned_abs().max(1);
+        u64::try_from(units).unwrap_or(u64::MAX)
+    }
+
     /// The block after this one, which took until `now` to use up, and is to last so long.
     fn next(self, lasts: SignedDuration, now: Timestamp) -> u64 {
         let lasted = now.duration_since(self.at);
@@ -131,14 +138,13 @@ impl Block {
             // The clock was set back, and tells nothing of the pace.
             self.units
         } else if lasted < lasts {
-            // One short interval is no pace yet: doubling finds it in a few steps.
-            self.units.saturating_mul(2)
+            // One short interval is no pace yet, and a few of them are.
+            self.at_pace(lasts, lasted)
+                .min(self.units.saturating_mul(4))
         } else if lasted <= lasts * 2 {
             self.units
         } else {
-            let in_time = u128::from(self.units) * lasts.as_millis().unsigned_abs();
-            let units = in_time / lasted.as_millis().unsigned_abs();
-            u64::try_from(units).unwrap_or(u64::MAX)
+            self.at_pace(lasts, lasted)
         }
     }
 }
@@ -191,8 +197,10 @@ mod tests {
             let unlimited = next(units, None, lasted_ms * 10);
             assert_eq!(unlimited, expected, "{units} in {lasted_ms} ms, ten times");
         };
-        check(1, 0, 2);
-        check(64, 999, 128);
+        check(1, 0, 4);
+        check(64, 200, 256);
+        check(64, 500, 128);
+        check(64, 999, 64);
         check(64, 1_000, 64);
         check(64, 2_000, 64);
         check(64, 2_010, 31);

@@ -1038,3 +1038,35 @@ async fn a_report_that_was_lost_is_reported_in_a_crowd_too() {
         assert_eq!(units(&at).await.uncounted, 9, "{later}");
     }
 }
+
+/// A unit of the branch is reserved between the look at it and its giving back.
+#[tokio::test]
+async fn what_is_reserved_meanwhile_is_not_given_back() {
+    let at = fixture();
+    for mut share in crowd(&at, ROOM + 1) {
+        reserve(&at, &mut share, 1, None, 1).await;
+    }
+    let limit = units(&at).await.reserved + 5;
+    let (rival, mut has_looked, mut is_reserved) = (at.clone(), false, false);
+    at.aws.inject(move |call| {
+        if has_looked && !is_reserved && call.operation() == "UpdateItem" {
+            for mut item in items(&rival, COUNTERS) {
+                if let Some(left) = item["unreserved"]["N"].as_str().map(p::<u64>) {
+                    item["unreserved"] = json!({ "N": (left - 1).to_string() });
+                    put(&rival, COUNTERS, &item);
+                }
+            }
+            is_reserved = true;
+        }
+        has_looked |= call.operation() == "BatchGetItem";
+        Fault::None
+    });
+    let mut reserved = 0;
+    while let ReserveOutcome::Reserved { units, .. } =
+        reserve(&at, &mut hour_share(&at), 1, Some(limit), 1).await
+    {
+        reserved += units;
+    }
+    assert_eq!(reserved, 4, "and the rival's");
+    assert_eq!(units(&at).await.reserved, limit);
+}
