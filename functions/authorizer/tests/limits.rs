@@ -23,12 +23,24 @@ use common::{
     Outcome, Stack, acme, denied_by, event, key_in, limits, p, unavailable, with_headers,
 };
 
+/// What becomes of a call that is made until it is decided: on a machine that is busy with all of them
+/// some are not decided in time.
+async fn decided(stack: &Stack, case: &str) -> Outcome {
+    for _ in 0..100 {
+        let outcome = Outcome::of(stack.ask(&event(case)).await);
+        if outcome != unavailable() {
+            return outcome;
+        }
+    }
+    unavailable()
+}
+
 /// `times` calls with the key of `acme`, all at once.
 async fn at_once(stack: &Arc<Stack>, times: usize) -> Vec<Outcome> {
     let mut calls = JoinSet::new();
     for _ in 0..times {
         let stack = Arc::clone(stack);
-        calls.spawn(async move { stack.call().await });
+        calls.spawn(async move { decided(&stack, "api-key-header").await });
     }
     calls.join_all().await
 }
@@ -97,7 +109,7 @@ async fn the_keys_of_a_customer_share_the_month_and_not_the_hour() {
     let mut calls = JoinSet::new();
     for case in ["api-key-header", "bearer"].repeat(100) {
         let stack = Arc::clone(&stack);
-        calls.spawn(async move { Outcome::of(stack.ask(&event(case)).await) });
+        calls.spawn(async move { decided(&stack, case).await });
     }
     let outcomes = calls.join_all().await;
     assert_eq!(count(&outcomes, &Allowed), 60);
