@@ -19,7 +19,7 @@ pub(crate) struct Figures {
     rss_mb: f64,
     requests_per_call_hot: f64,
     requests_per_call_zipf: f64,
-    rush: Rushed,
+    rush: Rush,
     node: Option<Ratios>,
     python: Option<Ratios>,
     floor_us: f64,
@@ -36,16 +36,6 @@ pub(crate) struct Figures {
     write_units_per_1000_zipf: f64,
     read_units_per_1000_hot: f64,
     read_units_per_1000_zipf: f64,
-}
-
-/// A call on each of many instances at once.
-#[derive(Debug, Serialize)]
-struct Rushed {
-    slowest_ms: f64,
-    undecided: u64,
-    uncounted: u64,
-    requests_per_decision: f64,
-    largest_item_bytes: u64,
 }
 
 /// A peer's medians over ours.
@@ -131,7 +121,7 @@ impl Figures {
             rss_mb: rounded(resident_mb(&ours.warm)),
             requests_per_call_hot: rounded(hot.requests_per_call()),
             requests_per_call_zipf: rounded(zipf.requests_per_call()),
-            rush: Rushed::of(&results.rush),
+            rush: results.rush.clone(),
             node: ratios(&results.node),
             python: ratios(&results.python),
             floor_us: rounded(floor_us),
@@ -166,13 +156,7 @@ impl Figures {
                 "start to ready for an event, with TLS and a read: × the floor's first decision"
             }
         };
-        let Rushed {
-            slowest_ms,
-            undecided,
-            uncounted,
-            requests_per_decision,
-            largest_item_bytes,
-        } = self.rush;
+        let rush = &self.rush;
         let mut lines = vec![
             line(
                 "decision, cached and leased: × the floor",
@@ -209,27 +193,27 @@ impl Figures {
             ),
             line(
                 "rush: the slowest decision, ms",
-                Some(slowest_ms),
+                Some(rush.slowest_ms),
                 at_most(1_000.0),
             ),
             line(
                 "rush: undecided calls",
-                Some(undecided as f64),
+                Some(rush.undecided as f64),
                 at_most(0.0),
             ),
             line(
                 "rush: uncounted calls",
-                Some(uncounted as f64),
+                Some(rush.uncounted as f64),
                 at_most(0.0),
             ),
             line(
                 "rush: DynamoDB requests a decision",
-                Some(requests_per_decision),
+                Some(rush.requests_per_decision()),
                 None,
             ),
             line(
                 "rush: the largest item, bytes",
-                Some(largest_item_bytes as f64),
+                Some(rush.largest_item_bytes as f64),
                 None,
             ),
         ];
@@ -255,18 +239,6 @@ impl Figures {
             ]);
         }
         lines
-    }
-}
-
-impl Rushed {
-    fn of(rush: &Rush) -> Self {
-        Self {
-            slowest_ms: rush.slowest_ms,
-            undecided: rush.undecided,
-            uncounted: rush.uncounted,
-            requests_per_decision: rounded(rush.requests as f64 / rush.calls as f64),
-            largest_item_bytes: rush.largest_item_bytes,
-        }
     }
 }
 
@@ -317,11 +289,12 @@ mod tests {
             rss_mb: 7.0,
             requests_per_call_hot: 0.004,
             requests_per_call_zipf: 1.0,
-            rush: Rushed {
+            rush: Rush {
+                calls: 500,
                 slowest_ms: 999.0,
                 undecided: 0,
                 uncounted: 0,
-                requests_per_decision: 7.5,
+                requests: 3_750,
                 largest_item_bytes: 1_000,
             },
             node: Some(Ratios {
@@ -368,11 +341,12 @@ mod tests {
             zip_mb: 2.51,
             rss_mb: 8.1,
             requests_per_call_hot: 0.0051,
-            rush: Rushed {
+            rush: Rush {
+                calls: 500,
                 slowest_ms: 1_001.0,
                 undecided: 1,
                 uncounted: 2,
-                requests_per_decision: 7.5,
+                requests: 3_750,
                 largest_item_bytes: 1_000,
             },
             node: Some(Ratios {

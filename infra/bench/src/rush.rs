@@ -7,13 +7,13 @@
 use std::io;
 use std::path::Path;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 
 use crate::tools::{ToolError, build, run};
 
 /// What became of a call on each instance.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Rush {
     pub(crate) calls: u64,
     /// Calls that were allowed without being counted.
@@ -24,6 +24,12 @@ pub(crate) struct Rush {
     /// Requests to DynamoDB.
     pub(crate) requests: u64,
     pub(crate) largest_item_bytes: u64,
+}
+
+impl Rush {
+    pub(crate) fn requests_per_decision(&self) -> f64 {
+        self.requests as f64 / self.calls as f64
+    }
 }
 
 pub(crate) const INSTANCES: u32 = 500;

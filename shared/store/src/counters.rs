@@ -245,8 +245,10 @@ impl Store {
                 mut spent,
                 mut uncounted,
             } = root.reported;
-            for (number, branch) in branches.remove(pk).unwrap_or_default() {
-                reserved = reserved.saturating_sub(root.unused_at(number, &branch));
+            for number in root.grants.keys() {
+                let branch = branches.remove(&branch_pk(pk, *number));
+                let branch = branch.unwrap_or_default();
+                reserved = reserved.saturating_sub(root.unused_at(*number, &branch));
                 spent += branch.reported.spent;
                 uncounted += branch.reported.uncounted;
             }
@@ -259,31 +261,21 @@ impl Store {
         Ok(units.collect())
     }
 
-    /// The branches of counters that were granted units, each with its number, by the counter.
+    /// The branches of counters, by their keys: those that have followed a grant.
     async fn branches_of(
         &self,
         operation: &'static str,
         counters: impl IntoIterator<Item = (&str, &Root)>,
-    ) -> Result<HashMap<String, Vec<(u64, Branch)>>, StoreError> {
-        let branches = counters.into_iter().flat_map(|(counter, root)| {
+    ) -> Result<HashMap<String, Branch>, StoreError> {
+        let pks = counters.into_iter().flat_map(|(counter, root)| {
             let numbers = root.grants.keys();
-            numbers.map(move |number| (branch_pk(counter, *number), (counter.to_owned(), *number)))
+            numbers.map(move |number| branch_pk(counter, *number))
         });
-        let branches: HashMap<String, (String, u64)> = branches.collect();
-        let pks = branches.keys().cloned().collect();
-        let items: HashMap<String, Item> = self
-            .counter_items(operation, pks)
-            .await?
-            .into_iter()
-            .collect();
-        let mut found: HashMap<String, Vec<(u64, Branch)>> = HashMap::new();
-        for (pk, (counter, number)) in branches {
-            // One that has followed no grant yet is not there.
-            let branch = items.get(&pk).map(Branch::read).transpose()?;
-            let of_counter = found.entry(counter).or_default();
-            of_counter.push((number, branch.unwrap_or_default()));
-        }
-        Ok(found)
+        let items = self.counter_items(operation, pks.collect()).await?;
+        let branches = items.into_iter();
+        branches
+            .map(|(pk, item)| Ok((pk, Branch::read(&item)?)))
+            .collect()
     }
 
     /// Items of counters, by their keys.

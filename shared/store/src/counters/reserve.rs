@@ -2,7 +2,7 @@
 
 use super::share::{Calls, Learnt, LeaseShare};
 use super::write::{Entering, Write};
-use super::{BRANCHES, Branch, MAX_SHARES, Root, TRIES};
+use super::{BRANCHES, Branch, MAX_SHARES, Root, TRIES, branch_pk};
 use crate::Store;
 use crate::error::StoreError;
 use crate::item::{Item, Reader, n, signed};
@@ -353,14 +353,13 @@ impl Store {
         let mut branches = self
             .branches_of(RESERVING, [(&*share.counter, root)])
             .await?;
-        let mut unused = branches.remove(&share.counter).unwrap_or_default();
-        unused.retain(|(number, branch)| root.unused_at(*number, branch) > 0);
-        // Some order, for a choice that can be repeated.
-        unused.sort_unstable_by_key(|(number, _)| *number);
-        let all: u64 = unused
-            .iter()
-            .map(|(number, branch)| root.unused_at(*number, branch))
-            .sum();
+        let unused = root.grants.keys().map(|number| {
+            let branch = branches.remove(&branch_pk(&share.counter, *number));
+            let branch = branch.unwrap_or_default();
+            (*number, root.unused_at(*number, &branch), branch)
+        });
+        let mut unused: Vec<_> = unused.filter(|(_, units, _)| *units > 0).collect();
+        let all: u64 = unused.iter().map(|(_, units, _)| units).sum();
         let needed = root.used.saturating_sub(limit).saturating_add(1);
         if all < needed {
             return Ok(Some(ReserveOutcome::Exhausted));
@@ -369,9 +368,9 @@ impl Store {
         let first = self.entropy.below(u64::try_from(unused.len()).unwrap_or(1));
         unused.rotate_left(usize::try_from(first).unwrap_or(0));
         let mut reclaimed = 0;
-        for (number, branch) in &unused {
+        for (number, units, branch) in &unused {
             if self.return_grant(share, root, *number, branch).await? {
-                reclaimed += root.unused_at(*number, branch);
+                reclaimed += units;
             }
             if reclaimed >= needed {
                 break;
