@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
+use serde_json::value::RawValue;
 use tollgate_domain::caller::{Access, Context};
 
 use crate::cache::Known;
@@ -24,16 +25,18 @@ pub struct Request<'a> {
     /// Of a field that came several times, the last value alone.
     #[serde(borrow, default)]
     headers: Option<KeyHeaders<'a>>,
+    /// Read where `headers` may not tell which key it is.
     #[serde(borrow, default)]
-    multi_value_headers: Option<KeyHeaders<'a>>,
+    multi_value_headers: Option<&'a RawValue>,
+    /// Read for the log.
     #[serde(borrow, default)]
-    request_context: RequestContext<'a>,
+    request_context: Option<&'a RawValue>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct RequestContext<'a> {
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     request_id: Cow<'a, str>,
 }
 
@@ -66,18 +69,28 @@ fn bearer(value: &str) -> Option<&str> {
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-impl Request<'_> {
+impl<'a> Request<'a> {
     /// The key, from `x-api-key` or else `Authorization: Bearer`.
-    pub(crate) fn key(&self) -> Option<&str> {
-        let all = [&self.headers, &self.multi_value_headers];
-        let all = || all.into_iter().flatten();
-        let own = all().find_map(|headers| headers.api_key.as_deref());
-        own.or_else(|| all().find_map(|headers| headers.bearer.as_deref()))
+    pub(crate) fn key(&self) -> Option<Cow<'_, str>> {
+        let last = self.headers.as_ref();
+        if let Some(key) = last.and_then(|it| it.api_key.as_deref()) {
+            return Some(Cow::Borrowed(key));
+        }
+        let all: KeyHeaders<'a> = read(self.multi_value_headers).unwrap_or_default();
+        let bearer = last.and_then(|it| it.bearer.as_deref());
+        all.api_key.or(bearer.map(Cow::Borrowed)).or(all.bearer)
     }
 
-    pub(crate) fn request_id(&self) -> &str {
-        &self.request_context.request_id
+    /// The gateway's id of the call; empty if it told none.
+    pub(crate) fn request_id(&self) -> Cow<'a, str> {
+        let context: Option<RequestContext<'a>> = read(self.request_context);
+        context.map(|it| it.request_id).unwrap_or_default()
     }
+}
+
+/// What cannot be read is as good as not there.
+fn read<'a, T: Deserialize<'a>>(value: Option<&'a RawValue>) -> Option<T> {
+    serde_json::from_str(value?.get()).ok()
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for KeyHeaders<'a> {

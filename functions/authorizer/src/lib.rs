@@ -175,12 +175,13 @@ struct Decided {
 async fn decide_call(app: &App, request: &Request<'_>, at: Moment) -> Result<Decided, Refused> {
     let now = at.wall;
     let deadline = at.process + DECIDED_WITHIN;
-    let request_id = request.request_id();
     let unavailable = |error: &dyn std::error::Error| {
+        let request_id = &*request.request_id();
         tracing::error!(request_id, error = %Chain(error), "no decision");
         Refused::Unavailable
     };
     let unauthorized = |reason: NoGoodKey, prefix: Option<&str>| {
+        let request_id = &*request.request_id();
         tracing::info!(request_id, ?reason, key_prefix = prefix, "unauthorized");
         Refused::Unauthorized(reason)
     };
@@ -188,10 +189,9 @@ async fn decide_call(app: &App, request: &Request<'_>, at: Moment) -> Result<Dec
     let text = request
         .key()
         .ok_or_else(|| unauthorized(NoGoodKey::Missing, None))?;
-    let key = ApiKey::parse(text).map_err(|_| unauthorized(NoGoodKey::Malformed, None))?;
+    let key = ApiKey::parse(&text).map_err(|_| unauthorized(NoGoodKey::Malformed, None))?;
     let digest = key.digest();
-    let prefix = key.prefix();
-    let bad_key = |reason| unauthorized(reason, Some(prefix.as_str()));
+    let bad_key = |reason| unauthorized(reason, Some(key.prefix().as_str()));
     let (known, by_stale_key) = match in_time(deadline, app.keys.find(digest, at)).await {
         Ok(Some(known)) => (known, false),
         Ok(None) => return Err(bad_key(NoGoodKey::Unknown)),
@@ -218,7 +218,8 @@ async fn decide_call(app: &App, request: &Request<'_>, at: Moment) -> Result<Dec
         by_stale_key,
     };
     let denied = |denial: Denial| {
-        let key_prefix = prefix.as_str();
+        let key_prefix = record.prefix.as_str();
+        let request_id = &*request.request_id();
         tracing::info!(request_id, key_prefix, ?denial, "denied");
         Ok(decided(Access::Denied(denial), Grounds::Denied(denial)))
     };
@@ -258,7 +259,7 @@ async fn decide_call(app: &App, request: &Request<'_>, at: Moment) -> Result<Dec
         Err(error) => {
             let fail_open = plan.when_store_is_down == StoreDown::Open;
             tracing::error!(
-                request_id,
+                request_id = &*request.request_id(),
                 error = %Chain(&error),
                 plan = %plan.id,
                 fail_open,
@@ -276,8 +277,8 @@ async fn decide_call(app: &App, request: &Request<'_>, at: Moment) -> Result<Dec
         Decision::Admit { .. } => Grounds::WithinLimits,
         Decision::Refuse { by, .. } => {
             tracing::info!(
-                request_id,
-                key_prefix = prefix.as_str(),
+                request_id = &*request.request_id(),
+                key_prefix = record.prefix.as_str(),
                 window = by.window.as_str(),
                 "over the limit"
             );

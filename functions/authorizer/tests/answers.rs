@@ -418,6 +418,27 @@ async fn a_field_that_holds_nothing_stands_in_no_keys_way() {
     }
 }
 
+#[tokio::test]
+async fn what_an_event_tells_besides_the_key_is_not_needed() {
+    let stack = Stack::with_acme("pro", Overrides::default()).await;
+    let good = key_in(&event("api-key-header"));
+    let bearer = format!("Bearer {}", good.expose());
+    for odd in [
+        Value::Null,
+        json!({}),
+        json!([1]),
+        json!({ "requestId": 7 }),
+    ] {
+        let mut event = with_headers(event("no-key"), &[("Authorization", &bearer)]);
+        event["multiValueHeaders"] = odd.clone();
+        event["requestContext"] = odd;
+        let answer = stack.ask(&event).await;
+        assert_eq!(answer.unwrap()["principalId"], "key_1", "{event}");
+        event["headers"]["Authorization"] = "Bearer none".into();
+        unauthorized(&stack, &event).await;
+    }
+}
+
 /// The problem in the context of a denial.
 fn problem_of(answer: &Value) -> Value {
     let members = answer["context"]["problem"].as_str().unwrap();

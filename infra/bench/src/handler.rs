@@ -23,6 +23,8 @@ pub(crate) enum HandlerError {
     Plans(#[from] tollgate_domain::plan::InvalidCatalog),
     #[error("an event or an answer is no JSON")]
     Json(#[from] serde_json::Error),
+    #[error("an event is no text")]
+    Text(#[from] std::str::Utf8Error),
     #[error("the handler refused the call")]
     Refused(#[from] authorizer::Refused),
     #[error("the handler did not allow the call: {0}")]
@@ -68,7 +70,9 @@ pub(crate) async fn measure(
 }
 
 async fn decide(app: &App, event: &[u8]) -> Result<Vec<u8>, HandlerError> {
-    let request: Request<'_> = serde_json::from_slice(event)?;
+    // The function gets its event from the runtime as a text.
+    let event = str::from_utf8(event)?;
+    let request: Request<'_> = serde_json::from_str(event)?;
     let answer = handle(app, &request).await?;
     Ok(serde_json::to_vec(&answer)?)
 }

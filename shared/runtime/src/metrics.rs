@@ -26,7 +26,7 @@ const INTERVAL: SignedDuration = SignedDuration::from_secs(10);
 const MAX_SAMPLES: usize = 100;
 
 /// One metric.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Metric {
     /// Its name in CloudWatch.
     pub name: &'static str,
@@ -39,7 +39,7 @@ pub struct Metric {
 }
 
 /// CloudWatch's name for a unit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
     /// How many.
     Count,
@@ -261,9 +261,12 @@ struct Pending {
     /// The latest time that anything pending is of. What an instance writes as it ends may have
     /// waited for minutes, and belongs where it happened.
     recorded_at: Option<Timestamp>,
-    /// By the metric's dimensions and their values: each becomes a line.
-    lines: BTreeMap<(Values, Values), BTreeMap<Metric, Collected>>,
+    /// By the metric's dimensions and their values.
+    lines: BTreeMap<(Values, Values), Line>,
 }
+
+/// What is collected of each metric, by its name.
+type Line = BTreeMap<&'static str, (Unit, Collected)>;
 
 enum Collected {
     Sum(u64),
@@ -344,9 +347,12 @@ impl Pending {
     fn collect(&mut self, (metric, values, value): Record, now: Timestamp) -> bool {
         self.recorded_at = Some(now);
         let line = self.lines.entry((metric.dimensions, values)).or_default();
-        let collected = line.entry(metric).or_insert_with(|| match metric.unit {
-            Unit::Count => Collected::Sum(0),
-            Unit::Milliseconds | Unit::Microseconds => Collected::Samples(Vec::new()),
+        let (_, collected) = line.entry(metric.name).or_insert_with(|| {
+            let nothing = match metric.unit {
+                Unit::Count => Collected::Sum(0),
+                Unit::Milliseconds | Unit::Microseconds => Collected::Samples(Vec::new()),
+            };
+            (metric.unit, nothing)
         });
         match collected {
             Collected::Sum(sum) => {
@@ -377,7 +383,7 @@ impl Inner {
         recorded_at: Timestamp,
         dimensions: Values,
         values: Values,
-        metrics: BTreeMap<Metric, Collected>,
+        metrics: Line,
     ) -> Value {
         let names: Vec<&str> = [STACK].iter().chain(dimensions).copied().collect();
         let mut line = Map::new();
@@ -386,13 +392,13 @@ impl Inner {
         for (name, value) in dimensions.iter().zip(values) {
             line.insert((*name).to_owned(), (*value).into());
         }
-        for (metric, value) in metrics {
-            definitions.push(json!({ "Name": metric.name, "Unit": metric.unit.name() }));
+        for (name, (unit, value)) in metrics {
+            definitions.push(json!({ "Name": name, "Unit": unit.name() }));
             let value = match value {
                 Collected::Sum(sum) => sum.into(),
                 Collected::Samples(samples) => samples.into(),
             };
-            line.insert(metric.name.to_owned(), value);
+            line.insert(name.to_owned(), value);
         }
         let directive = json!({
             "Namespace": NAMESPACE,
