@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::Full;
@@ -35,11 +36,13 @@ pub(crate) enum EndpointError {
     Write(PathBuf, #[source] io::Error),
 }
 
-/// Requests, and the capacity that they consumed where that was asked for.
+/// Requests, how long their answers took to work out, and the capacity that they consumed where that
+/// was asked for.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Counts {
     /// Requests by operation.
     pub(crate) requests: BTreeMap<String, u64>,
+    pub(crate) engine: Duration,
     pub(crate) read_units: f64,
     pub(crate) write_units: f64,
 }
@@ -57,13 +60,15 @@ impl Counts {
         });
         Counts {
             requests: added.filter(|(_, count)| *count > 0).collect(),
+            engine: self.engine.saturating_sub(earlier.engine),
             read_units: self.read_units - earlier.read_units,
             write_units: self.write_units - earlier.write_units,
         }
     }
 
-    fn add(&mut self, operation: &str, units: f64) {
+    fn add(&mut self, operation: &str, engine: Duration, units: f64) {
         *self.requests.entry(operation.to_owned()).or_default() += 1;
+        self.engine += engine;
         if is_read(operation) {
             self.read_units += units;
         } else {
@@ -207,10 +212,12 @@ impl Shared {
         if weighs {
             body = asking_for_capacity(&body);
         }
+        let asked = Instant::now();
         let (status, answer) = self.aws.answer(&target, &body);
+        let engine = asked.elapsed();
         let operation = target.rsplit('.').next().unwrap_or_default();
         let units = if weighs { consumed(&answer) } else { 0.0 };
-        self.counts().add(operation, units);
+        self.counts().add(operation, engine, units);
         let mut answer = Answer::new(Full::new(Bytes::from(answer)));
         *answer.status_mut() = StatusCode::from_u16(status).unwrap_or_default();
         let json = http::HeaderValue::from_static("application/x-amz-json-1.0");
@@ -271,7 +278,7 @@ mod tests {
         let mut call = |operation: &str, request: Value| {
             let body = asking_for_capacity(&request.to_string());
             let (_, answer) = aws.answer(&format!("DynamoDB_20120810.{operation}"), &body);
-            counts.add(operation, consumed(&answer));
+            counts.add(operation, Duration::ZERO, consumed(&answer));
             (counts.read_units, counts.write_units)
         };
         let table = "test-counters";
@@ -303,13 +310,15 @@ mod tests {
     #[test]
     fn a_difference_has_what_was_added() {
         let mut counts = Counts::default();
-        counts.add("GetItem", 1.0);
-        counts.add("UpdateItem", 1.0);
+        let engine = Duration::from_micros(7);
+        counts.add("GetItem", engine, 1.0);
+        counts.add("UpdateItem", engine, 1.0);
         let earlier = counts.clone();
-        counts.add("UpdateItem", 2.0);
+        counts.add("UpdateItem", engine, 2.0);
         let added = counts.since(&earlier);
         assert_eq!(added.requests, BTreeMap::from([("UpdateItem".into(), 1)]));
         assert_eq!((added.read_units, added.write_units), (0.0, 2.0));
+        assert_eq!(added.engine, engine);
         assert_eq!(added.total(), 1);
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Contenders take turns, so that whatever else the machine does hits all of them.
 
+use std::time::Duration;
+
 use hyper::body::Bytes;
 
 use crate::contender::{Contender, ContenderError, Memory, Process, Scheme};
@@ -82,6 +84,8 @@ pub(crate) struct Warm {
     pub(crate) latency: Samples,
     /// What DynamoDB was asked for one decision, on average.
     pub(crate) requests_per_call: f64,
+    /// What DynamoDB's stand-in took to work out its answers to them, on average.
+    pub(crate) engine_us_per_call: f64,
     /// After all of them.
     pub(crate) memory: Memory,
 }
@@ -101,6 +105,7 @@ struct Running<'a> {
     process: Process,
     latency: Samples,
     requests: u64,
+    engine: Duration,
 }
 
 /// One call after the other, in a process for each case.
@@ -120,15 +125,18 @@ pub(crate) async fn warm(
             process,
             latency: Samples::default(),
             requests: 0,
+            engine: Duration::ZERO,
         });
     }
     for _ in 0..rounds.rounds {
         for one in &mut running {
-            let before = endpoint.counts().total();
+            let before = endpoint.counts();
             for _ in 0..rounds.calls {
                 one.latency.push(one.process.invoke(one.case.event).await?);
             }
-            one.requests += endpoint.counts().total() - before;
+            let asked = endpoint.counts().since(&before);
+            one.requests += asked.total();
+            one.engine += asked.engine;
         }
     }
     let mut results = Vec::with_capacity(running.len());
@@ -137,6 +145,7 @@ pub(crate) async fn warm(
         results.push(Warm {
             memory: one.process.memory()?,
             requests_per_call: one.requests as f64 / calls,
+            engine_us_per_call: one.engine.as_secs_f64() * 1e6 / calls,
             latency: one.latency,
         });
         one.process.stop().await;
