@@ -367,6 +367,17 @@ mod tests {
         assert_eq!((intent.cents, intent.to_call), (Cents(1), 10));
     }
 
+    #[test]
+    fn a_plan_without_calls_and_adjustments_has_no_line() {
+        let plans = Catalog::shipped().unwrap();
+        let lines = |days| overage(&plans, &days).unwrap().len();
+        assert_eq!(lines(days(&[("2026-11-01", "free", 9)])), 0);
+        assert_eq!(lines(days(&[("2026-11-01", "pro", 1)])), 1);
+        let mut month = days(&[]);
+        adjust(&mut month, "2026-11-01", "pro", -1);
+        assert_eq!(lines(month), 1);
+    }
+
     fn two_prices() -> Catalog {
         Catalog::from_json(
             r#"[{"id":"pro","name":"Pro","requests_per_hour":1,"when_store_is_down":"open",

@@ -387,6 +387,21 @@ mod tests {
         "2026-11-22T10:40:00Z".parse().unwrap()
     }
 
+    #[test]
+    fn pages_of_another_origin_may_read_each_header_of_a_limit() {
+        let [allow, expose] = cors_headers("https://app.example");
+        assert_eq!(
+            allow,
+            ("access-control-allow-origin", "https://app.example")
+        );
+        assert_eq!(expose.0, "access-control-expose-headers");
+        let exposed = expose.1.to_ascii_lowercase();
+        let exposed: Vec<_> = exposed.split(", ").collect();
+        for (name, _) in LIMIT_HEADERS {
+            assert!(exposed.contains(&name), "{name}");
+        }
+    }
+
     fn standing(window: Window, limit: u64, remaining: u64) -> Standing {
         let (window_s, resets_at) = match window {
             Window::Hour => (3_600, "2026-11-22T11:00:00Z"),

@@ -135,6 +135,9 @@ impl KeyId {
 
 #[cfg(test)]
 mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
     use super::*;
 
     #[test]
@@ -168,6 +171,18 @@ mod tests {
         check("...", true);
         check(".a", true);
         check("acme.eu", true);
+    }
+
+    #[test]
+    fn random_base62_has_each_character_as_often() {
+        let mut rng = StdRng::seed_from_u64(1);
+        assert_eq!(random_base62(&mut rng, 33).len(), 33);
+        let text = random_base62(&mut rng, 62_000);
+        for character in BASE62 {
+            let times = text.bytes().filter(|it| it == character).count();
+            // 1,000 is expected, with a standard deviation of 31.
+            assert!((850..1_150).contains(&times), "{character}: {times}");
+        }
     }
 
     #[test]

@@ -399,6 +399,18 @@ mod tests {
     }
 
     #[test]
+    fn a_digest_does_not_print() {
+        assert_eq!(format!("{:?}", key(1).digest()), "KeyDigest(…)");
+    }
+
+    #[test]
+    fn a_key_is_a_customers_or_an_admins() {
+        let acme: CustomerId = "acme".parse().unwrap();
+        assert_eq!(Owner::Customer(acme.clone()).customer(), Some(&acme));
+        assert_eq!(Owner::Admin.customer(), None);
+    }
+
+    #[test]
     fn admin_keys_are_recognisable() {
         let format = KeyFormat::new("acme", "test").unwrap();
         let key = format.generate(Role::Admin, &mut StdRng::seed_from_u64(7));

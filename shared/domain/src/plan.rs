@@ -284,6 +284,12 @@ mod tests {
             ),
             "plan a needs one or more",
         );
+        let price = r#"{"from":"2026-01-01","micro_usd_per_call":1}"#;
+        let month = format!(r#"{{"kind":"overage","included":1,"prices":[{price},{price}]}}"#);
+        check(
+            format!("[{}]", plan("a", &month)),
+            "plan a needs one or more",
+        );
         check(format!("[{}]", plan("A", unlimited)), "not a JSON list");
     }
 }

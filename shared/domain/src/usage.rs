@@ -869,6 +869,31 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_is_what_the_event_that_brought_it_says() {
+        let brought = |r#type: EntryType, source: &str, by_type: &str, by_source: &str| {
+            let received = Received {
+                source: source.to_owned(),
+                id: "e-1".to_owned(),
+                r#type,
+                customer: "acme".parse().unwrap(),
+                items: Vec::new(),
+            };
+            received.brought_by(by_type, by_source).is_ok()
+        };
+        let (usage, adjustment) = (EntryType::Usage, EntryType::Adjustment);
+        let (ping, other) = ("tollgate:ping", "billing-import");
+        assert!(brought(usage, ping, EVENT_TYPE, ping));
+        assert!(brought(usage, other, EVENT_TYPE, other));
+        assert!(brought(adjustment, other, ADJUSTMENT_TYPE, other));
+        assert!(!brought(usage, ping, ADJUSTMENT_TYPE, ping));
+        assert!(!brought(usage, ping, EVENT_TYPE, other));
+        // The earlier layer put the usage of all functions under one source, and nothing else.
+        assert!(brought(usage, ping, EVENT_TYPE, EARLIER_SOURCE));
+        assert!(!brought(usage, other, EVENT_TYPE, EARLIER_SOURCE));
+        assert!(!brought(adjustment, ping, ADJUSTMENT_TYPE, EARLIER_SOURCE));
+    }
+
+    #[test]
     fn each_defect_of_an_entry_is_named() {
         let check = |field: &str, value: Value, reason: &str| {
             let mut entry = entry();
@@ -958,5 +983,24 @@ mod tests {
         let mut merged = november.clone();
         merged.merge(october);
         assert_eq!(merged.calls, 3);
+        assert_eq!(sums.len(), 6);
+    }
+
+    #[test]
+    fn sums_of_parts_add_up_to_the_sum() {
+        let records = [200, 200, 404, 500, 500].map(|status| {
+            let mut record = read(&with("status", json!(status))).unwrap();
+            if status == 500 {
+                record.time = "2026-10-31T23:59:59Z".parse().unwrap();
+            }
+            record
+        });
+        let all: Aggregates = records.iter().collect();
+        for at in 0..=records.len() {
+            let (first, second) = records.split_at(at);
+            let mut sum: Aggregates = first.iter().collect();
+            sum.merge(&second.iter().collect());
+            assert_eq!(sum, all, "{at}");
+        }
     }
 }

@@ -226,6 +226,16 @@ mod tests {
     }
 
     #[test]
+    fn days_and_months_are_written_as_they_are_read() {
+        for text in [r#""2026-02""#, r#""0001-12""#] {
+            let month: Month = serde_json::from_str(text).unwrap();
+            assert_eq!(serde_json::to_string(&month).unwrap(), text);
+        }
+        let day: Day = serde_json::from_str(r#""2026-02-28""#).unwrap();
+        assert_eq!(serde_json::to_string(&day).unwrap(), r#""2026-02-28""#);
+    }
+
+    #[test]
     fn february_ends_where_it_should() {
         let check = |month: &str, end: &str| {
             assert_eq!(month.parse::<Month>().unwrap().end(), at(end));
