@@ -70,6 +70,14 @@ fn bearer(value: &str) -> Option<&str> {
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl<'a> Request<'a> {
+    /// Reads an event.
+    ///
+    /// # Errors
+    /// When it is none. The error may quote it, and the key in it.
+    pub fn from_json(event: &'a str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(event)
+    }
+
     /// The key, from `x-api-key` or else `Authorization: Bearer`.
     pub(crate) fn key(&self) -> Option<Cow<'_, str>> {
         let last = self.headers.as_ref();
@@ -172,6 +180,14 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// Writes the answer as the runtime does.
+    ///
+    /// # Errors
+    /// None that are known.
+    pub fn to_json(&self) -> Result<Vec<u8>, serde_json::Error> {
+        serde_json::to_vec(self)
+    }
+
     /// The answer to a call with a known key.
     pub(crate) fn new(
         request: &Request<'_>,

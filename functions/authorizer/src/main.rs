@@ -1,6 +1,6 @@
 //! The authorizer function.
 
-use authorizer::{App, Extension, Refused, Settings, request_is_out, single_requests};
+use authorizer::{App, Extension, Refused, Request, Settings, request_is_out, single_requests};
 use lambda_runtime::{Diagnostic, Error, LambdaEvent, service_fn};
 use serde_json::value::RawValue;
 use tollgate_runtime::{Clock, Entropy, Env, Failure, Metrics, aws, config, env, logging};
@@ -25,7 +25,7 @@ async fn main() -> Result<(), Failure> {
         extension.ready().await;
     });
     let handler = service_fn(async move |event: LambdaEvent<Box<RawValue>>| {
-        let request = serde_json::from_str(event.payload.get()).map_err(unreadable)?;
+        let request = Request::from_json(event.payload.get()).map_err(unreadable)?;
         let decision = authorizer::handle(app, &request).await;
         decision.map_err(to_diagnostic)
     });

@@ -416,19 +416,21 @@ async fn a_field_that_holds_nothing_stands_in_no_keys_way() {
         event["multiValueHeaders"]["Authorization"] = json!(values);
         check(event).await;
     }
+    let other = key_in(&event("bearer"));
+    let other = format!("Bearer {}", other.expose());
+    let both = [("x-api-key", ""), ("Authorization", other.as_str())];
+    let mut event = with_headers(event("no-key"), &both);
+    event["multiValueHeaders"]["x-api-key"] = json!([good, ""]);
+    check(event).await;
 }
 
 #[tokio::test]
-async fn what_an_event_tells_besides_the_key_is_not_needed() {
+async fn a_decision_needs_no_context_and_no_second_list_of_header_fields() {
     let stack = Stack::with_acme("pro", Overrides::default()).await;
     let good = key_in(&event("api-key-header"));
     let bearer = format!("Bearer {}", good.expose());
-    for odd in [
-        Value::Null,
-        json!({}),
-        json!([1]),
-        json!({ "requestId": 7 }),
-    ] {
+    let odd_field = json!({ "Authorization": 7, "requestId": 7 });
+    for odd in [Value::Null, json!({}), json!([1]), json!("text"), odd_field] {
         let mut event = with_headers(event("no-key"), &[("Authorization", &bearer)]);
         event["multiValueHeaders"] = odd.clone();
         event["requestContext"] = odd;

@@ -46,6 +46,19 @@ async fn a_refusal_reaches_the_gateway_as_the_error_it_knows() {
     assert!(!error.to_string().contains("secret"), "{error}");
     let log = process.shut_down().unwrap();
     assert!(!log.contains("secret"), "{log}");
+    // Each refusal names its call, and the visible part of the key.
+    let logged = |texts: &[&str]| {
+        let mut lines = log.lines();
+        lines.any(|line| texts.iter().all(|text| line.contains(text)))
+    };
+    let no_key = ["5d1f8c1c-0e0f-4a71-b1a5-7c1c0d6c2f11", "Missing"];
+    assert!(logged(&no_key), "{log}");
+    let bearer = [
+        "0b7f0f0e-52f0-4f4a-8f4e-3f2b6a1d9c55",
+        "Unknown",
+        "tg_live_",
+    ];
+    assert!(logged(&bearer), "{log}");
     // The level is the template's, whatever Lambda's own filter is set to.
     assert!(log.contains(r#""level":"INFO""#), "{log}");
     assert!(!log.contains(r#""level":"DEBUG""#), "{log}");

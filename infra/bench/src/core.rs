@@ -4,20 +4,30 @@
 //! most decisions, and where the scheduler puts a process is luck. On one core only the work counts.
 
 use std::process::Stdio;
+use std::sync::LazyLock;
 use std::thread::available_parallelism;
 
 use tokio::process::Command;
 
+/// How many cores this program may run on. The system says one to a thread that keeps to one, so it
+/// is asked before that.
+static CORES: LazyLock<usize> = LazyLock::new(|| available_parallelism().map_or(1, usize::from));
+
+/// How many cores this program may run on.
+pub(crate) fn count() -> usize {
+    *CORES
+}
+
 /// From now on this thread, and the processes that it starts, run on one core. Threads that run
 /// already stay where they are. Whether it could be done: not without util-linux.
 pub(crate) async fn share() -> bool {
+    let _ = count();
     run_on("0").await
 }
 
 /// This thread, and the processes that it starts from now on, run on any core again.
 pub(crate) async fn release() {
-    let cores = available_parallelism().map_or(1, usize::from);
-    run_on(&format!("0-{}", cores.saturating_sub(1))).await;
+    run_on(&format!("0-{}", count().saturating_sub(1))).await;
 }
 
 async fn run_on(cores: &str) -> bool {

@@ -72,7 +72,7 @@ pub(crate) async fn measure(
 async fn decide(app: &App, event: &[u8]) -> Result<Vec<u8>, HandlerError> {
     // The function gets its event from the runtime as a text.
     let event = str::from_utf8(event)?;
-    let request: Request<'_> = serde_json::from_str(event)?;
+    let request = Request::from_json(event)?;
     let answer = handle(app, &request).await?;
-    Ok(serde_json::to_vec(&answer)?)
+    Ok(answer.to_json()?)
 }

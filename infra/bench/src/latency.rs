@@ -2,8 +2,6 @@
 //!
 //! Contenders take turns, so that whatever else the machine does hits all of them.
 
-use std::time::Duration;
-
 use hyper::body::Bytes;
 
 use crate::contender::{Contender, ContenderError, Memory, Process, Scheme};
@@ -84,8 +82,8 @@ pub(crate) struct Warm {
     pub(crate) latency: Samples,
     /// What DynamoDB was asked for one decision, on average.
     pub(crate) requests_per_call: f64,
-    /// What DynamoDB's stand-in took to work out its answers to them, on average.
-    pub(crate) engine_us_per_call: f64,
+    /// Without what DynamoDB's stand-in took to work out its answers.
+    pub(crate) less_engine: Samples,
     /// After all of them.
     pub(crate) memory: Memory,
 }
@@ -104,8 +102,8 @@ struct Running<'a> {
     case: Case<'a>,
     process: Process,
     latency: Samples,
+    less_engine: Samples,
     requests: u64,
-    engine: Duration,
 }
 
 /// One call after the other, in a process for each case.
@@ -124,19 +122,20 @@ pub(crate) async fn warm(
             case,
             process,
             latency: Samples::default(),
+            less_engine: Samples::default(),
             requests: 0,
-            engine: Duration::ZERO,
         });
     }
     for _ in 0..rounds.rounds {
         for one in &mut running {
-            let before = endpoint.counts();
             for _ in 0..rounds.calls {
-                one.latency.push(one.process.invoke(one.case.event).await?);
+                let before = endpoint.counts();
+                let took = one.process.invoke(one.case.event).await?;
+                let asked = endpoint.counts().since(&before);
+                one.latency.push(took);
+                one.less_engine.push(took.saturating_sub(asked.engine));
+                one.requests += asked.total();
             }
-            let asked = endpoint.counts().since(&before);
-            one.requests += asked.total();
-            one.engine += asked.engine;
         }
     }
     let mut results = Vec::with_capacity(running.len());
@@ -145,8 +144,8 @@ pub(crate) async fn warm(
         results.push(Warm {
             memory: one.process.memory()?,
             requests_per_call: one.requests as f64 / calls,
-            engine_us_per_call: one.engine.as_secs_f64() * 1e6 / calls,
             latency: one.latency,
+            less_engine: one.less_engine,
         });
         one.process.stop().await;
     }

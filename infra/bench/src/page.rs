@@ -112,9 +112,12 @@ megabytes are decimal.
   whole: {rounds} rounds of {calls} calls with one key, after {warm_up} that are not counted.
   *Cached and leased* has a shipped plan, and keys remembered for 60 s; *one write* has a plan that
   counts each call in the store. The column of requests says what the store was asked in fact.
+  What the stand-in for DynamoDB takes to work out its answer is measured inside it, and taken off each
+  call for the figure that is without it.
   {cores_used}
 - **The handler alone**: event in, answer out, as bytes, in the benchmark's own process:
-  {handler_batches} batches of {handler_calls} calls.
+  {handler_batches} batches of {handler_calls} calls. The key is in `x-api-key`; one in
+  `Authorization` takes a little longer, because the other field is looked for everywhere first.
 - **Memory**: `VmRSS` and `VmHWM` of the process after its warm decisions.
 - **Zip**: the binary, deflated at level 9.
 

@@ -169,7 +169,7 @@ pub(crate) async fn machine() -> Result<Machine, ToolError> {
         .filter_map(|line| line.strip_prefix("model name"));
     let name = names.next().map(|name| name.trim_matches([' ', '\t', ':']));
     Ok(Machine {
-        cores: std::thread::available_parallelism().map_or(1, usize::from),
+        cores: crate::core::count(),
         cpu: name.unwrap_or("unknown").to_owned(),
         kernel: kernel.split(['-', '\n']).take(1).collect(),
         rustc: run(Command::new("rustc").arg("--version"))

@@ -397,7 +397,11 @@ mod tests {
         assert_eq!(expose.0, "access-control-expose-headers");
         let exposed = expose.1.to_ascii_lowercase();
         let exposed: Vec<_> = exposed.split(", ").collect();
-        for (name, _) in LIMIT_HEADERS {
+        for name in LIMIT_HEADERS
+            .map(|(name, _)| name)
+            .into_iter()
+            .chain(["retry-after"])
+        {
             assert!(exposed.contains(&name), "{name}");
         }
     }

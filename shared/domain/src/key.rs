@@ -399,11 +399,6 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_does_not_print() {
-        assert_eq!(format!("{:?}", key(1).digest()), "KeyDigest(…)");
-    }
-
-    #[test]
     fn a_key_is_a_customers_or_an_admins() {
         let acme: CustomerId = "acme".parse().unwrap();
         assert_eq!(Owner::Customer(acme.clone()).customer(), Some(&acme));
@@ -475,7 +470,7 @@ mod tests {
         let key = key(3);
         let shown = format!("{key:?} {:?}", key.digest());
         assert!(!shown.contains(&key.expose()[16..]));
-        assert!(!shown.contains(&key.digest().expose_hex()));
+        assert!(shown.ends_with(" KeyDigest(…)"), "{shown}");
     }
 
     proptest! {

@@ -1002,5 +1002,17 @@ mod tests {
             sum.merge(&second.iter().collect());
             assert_eq!(sum, all, "{at}");
         }
+        let Ok(Item::Adjustment(adjustment)) =
+            read_item(ADJUSTMENT_TYPE, "adjustments", &adjustment())
+        else {
+            panic!("an adjustment cannot be read");
+        };
+        let (mut one, mut two) = (Aggregates::default(), all);
+        one.adjust(&adjustment);
+        two.merge(&one);
+        two.merge(&one);
+        let november = &two.months[&"2026-11".parse().unwrap()].adjusted;
+        assert_eq!((november.count, november.billable_calls()), (2, -24));
+        assert_eq!(november.micro_usd, -72_000);
     }
 }

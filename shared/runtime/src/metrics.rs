@@ -464,6 +464,12 @@ mod tests {
     }
 
     #[test]
+    fn no_two_metrics_have_the_same_name() {
+        let names: std::collections::BTreeSet<_> = ALL.iter().map(|metric| metric.name).collect();
+        assert_eq!(names.len(), ALL.len());
+    }
+
+    #[test]
     fn metrics_of_the_same_dimensions_share_a_line() {
         let (metrics, _, lines) = metrics();
         metrics.record(LEASES, &[], 2);
