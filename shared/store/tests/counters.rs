@@ -336,6 +336,46 @@ async fn a_release_that_was_not_answered_is_completed() {
     }
 }
 
+/// The share is removed as the others come, at whose time it has expired.
+async fn outlive(at: &Fixture, seconds: i64) {
+    at.time.advance(SignedDuration::from_secs(seconds));
+    for mut other in crowd(at, ROOM) {
+        reserve(at, &mut other, 1, None, 1).await;
+    }
+}
+
+/// The answer is lost, and when it is asked for again, all that the write has left is gone.
+#[tokio::test]
+async fn a_release_whose_trace_is_gone_reports_nothing_twice() {
+    let at = with_own_retry_quota(fixture(), "release-trace");
+    let mut share = hour_share(&at);
+    reserve(&at, &mut share, 10, None, 1).await;
+    write_faults(&at, [Fault::AnswerLost; 9]);
+    share.release(7, spent(3));
+    at.store.settle(&mut share, spent(3)).await.unwrap_err();
+    at.aws.heal();
+    outlive(&at, 100).await;
+    let before = everything(&at);
+    at.store.settle(&mut share, spent(3)).await.unwrap();
+    assert!(share.is_settled(spent(3)));
+    assert!(everything(&at) == before);
+}
+
+/// It expired before the release, of which no try has taken effect.
+#[tokio::test]
+async fn a_release_by_a_share_that_was_removed_for_dead_is_reported() {
+    let at = fixture();
+    let mut share = hour_share(&at);
+    reserve(&at, &mut share, 1, None, 0).await;
+    outlive(&at, 61).await;
+    let before = units(&at).await;
+    share.release(0, spent(1));
+    at.store.settle(&mut share, spent(1)).await.unwrap();
+    let after = units(&at).await;
+    assert_eq!(after.reserved, before.reserved);
+    assert_eq!(after.spent, before.spent + 1);
+}
+
 /// Notes the calls from now on, which meet with this.
 fn record(at: &Fixture, fault: Fault) -> Arc<Mutex<Vec<Call>>> {
     let sent = Arc::new(Mutex::new(Vec::new()));
@@ -477,13 +517,7 @@ async fn who_was_removed_for_dead_goes_on_and_releases_nothing() {
         reserve(&at, &mut slow, 1, Some(900), 0).await,
         reserved(1, 1)
     );
-    let outlive = async || {
-        at.time.advance(SignedDuration::from_secs(61));
-        for mut other in crowd(&at, ROOM) {
-            reserve(&at, &mut other, 1, None, 1).await;
-        }
-    };
-    outlive().await;
+    outlive(&at, 61).await;
     let before = everything(&at);
     release(&at, &mut slow, 1, 0).await;
     assert!(everything(&at) == before);
@@ -491,7 +525,7 @@ async fn who_was_removed_for_dead_goes_on_and_releases_nothing() {
     let mut slow = hour_share(&at);
     at.time.advance(SignedDuration::from_secs(61));
     reserve(&at, &mut slow, 1, None, 1).await;
-    outlive().await;
+    outlive(&at, 61).await;
     let before = units(&at).await;
     reserve(&at, &mut slow, 1, None, 2).await;
     let after = units(&at).await;

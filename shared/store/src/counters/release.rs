@@ -48,8 +48,7 @@ impl Store {
             }
             let written = written?;
             let learnt = match written {
-                Ok(_) if was_stored => Learnt::Ended,
-                Ok(_) => Learnt::Gone,
+                Ok(_) => Learnt::Ended,
                 Err(item) => share.learn(&item, &self.entropy),
             };
             match learnt {
