@@ -203,6 +203,30 @@ async fn calls_without_a_unit_are_reported_and_count_towards_no_limit() {
     assert!(everything(&at) == again);
 }
 
+/// What branches know of is read with what the root knows of.
+#[tokio::test]
+async fn the_units_of_a_month_are_those_of_all_instances() {
+    let at = fixture();
+    let (customer, month) = (p("acme"), p("2026-11"));
+    for instance in 1..=ROOM as u64 + 5 {
+        let mut share = at.store.month_share(&customer, month);
+        let calls = Calls {
+            spent: 1,
+            uncounted: 2,
+        };
+        let reserving = at.store.reserve(&mut share, 2, None, calls, 0);
+        reserving.await.unwrap();
+        let units = at.store.month_units(&customer, month).await.unwrap();
+        let expected = Units {
+            reserved: 2 * instance,
+            spent: instance,
+            uncounted: 2 * instance,
+        };
+        assert_eq!(units, expected);
+    }
+    assert!(items(&at, COUNTERS).len() > 1, "some are in a branch");
+}
+
 /// Each write once, whatever happens to the first try.
 #[tokio::test(start_paused = true)]
 async fn each_write_takes_effect_once() {
