@@ -61,6 +61,8 @@ async fn tell(State(app): State<App>) -> Json<Time> {
 }
 
 async fn set(State(app): State<App>, JsonBody(to): JsonBody<Move>) -> Result<Json<Time>, Problem> {
+    // Usage that waits is of the time before: after a leap it would be late, or of the future.
+    app.consumer.drain().await.map_err(Problem::internal)?;
     let moved = match (to.now, to.advance_s) {
         (Some(Rfc3339(now)), None) => app.local_clock.set(now),
         (None, Some(seconds)) => app.local_clock.advance(SignedDuration::from_secs(seconds)),
@@ -98,6 +100,8 @@ struct Night {
 
 async fn night(State(app): State<App>) -> Result<Json<Night>, Problem> {
     app.gateway.end_authorizer().await;
+    // By the time of night on AWS, usage has been delivered for hours.
+    app.consumer.drain().await.map_err(Problem::internal)?;
     Ok(Json(Night {
         billing: billing::run(&app.billing, Mode::Charge).await?,
         reconciliation: reconciliation::handle(&app.reconciliation).await?,

@@ -468,6 +468,68 @@ async fn a_first_write_that_arrives_after_its_share_was_removed_changes_nothing(
     }
 }
 
+/// Shares were removed by a clock that was ahead, or this one was set back since.
+#[tokio::test]
+async fn a_counter_takes_in_who_is_behind_the_last_removal_of_shares() {
+    for hours in [1, 100] {
+        let behind = SignedDuration::from_hours(hours);
+        let at = fixture();
+        for mut share in crowd(&at, ROOM) {
+            reserve(&at, &mut share, 1, None, 1).await;
+        }
+        at.time.advance(SignedDuration::from_secs(61));
+        reserve(&at, &mut hour_share(&at), 1, None, 1).await;
+        assert_eq!(self::shares(&at), [1], "the others were removed");
+        at.time.advance(-behind);
+        let sent = record(&at, Fault::None);
+        let mut shares = [(), (), ()].map(|()| hour_share(&at));
+        for (share, used) in shares.iter_mut().zip(22..) {
+            let outcome = reserve(&at, share, 1, None, 1).await;
+            assert_eq!(outcome, reserved(1, used));
+        }
+        at.aws.heal();
+        // As they stand and as they have ended, whether or not another needs the room.
+        let [first, second, _] = &mut shares;
+        arrive_again(&at, &sent);
+        release(&at, first, 0, 1).await;
+        at.time.advance(SignedDuration::from_secs(91));
+        release(&at, second, 0, 1).await;
+        arrive_again(&at, &sent);
+        for later in [SignedDuration::from_secs(91), behind] {
+            at.time.advance(later);
+            outlive(&at, 0).await;
+            // Nothing but the removal keeps them out.
+            let roots = items(&at, COUNTERS).into_iter();
+            let mut roots = roots.filter(|item| item.get("swept").is_some());
+            let mut root = roots.next().unwrap();
+            root["shares"] = json!({ "N": "0" });
+            put(&at, COUNTERS, &root);
+            arrive_again(&at, &sent);
+        }
+    }
+}
+
+/// A share that ends without a trace by a clock that was set back.
+#[tokio::test]
+async fn what_keeps_late_writes_out_is_never_taken_back() {
+    let at = fixture();
+    let mut share = hour_share(&at);
+    reserve(&at, &mut share, 2, None, 0).await;
+    at.time.advance(SignedDuration::from_secs(120));
+    let sent = record(&at, Fault::None);
+    for mut other in crowd(&at, ROOM - 1) {
+        reserve(&at, &mut other, 1, None, 1).await;
+    }
+    at.aws.heal();
+    at.time.advance(SignedDuration::from_secs(80));
+    reserve(&at, &mut hour_share(&at), 1, None, 1).await;
+    assert_eq!(shares(&at), [2], "the others were removed");
+    at.time.advance(SignedDuration::from_secs(-100));
+    release(&at, &mut share, 2, 0).await;
+    assert_eq!(used_and_spent(&at), (20, 20));
+    arrive_again(&at, &sent);
+}
+
 /// TTL, or a person, has deleted the item.
 #[tokio::test]
 async fn a_counter_that_has_gone_is_begun_again() {

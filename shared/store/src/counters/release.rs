@@ -93,16 +93,17 @@ impl Store {
             write
                 .removing(share, stored)
                 .set("swept = :now")
+                .only_if("(attribute_not_exists(swept) OR swept <= :now)")
                 .value(":now", second(now))
         } else {
-            write.moving(share, LeaseShare::ended(now), &Entering::default())
+            write.moving(share, share.ended(now), &Entering::default())
         };
         write.send(self, RELEASING).await
     }
 
     /// Takes the place of a share of which no write was answered, so that none takes effect any more.
     async fn bar(&self, share: &LeaseShare) -> Result<Result<Item, Item>, StoreError> {
-        let ended = LeaseShare::ended(self.clock.now());
+        let ended = share.ended(self.clock.now());
         let write = Write::holding(share).moving(share, ended, &Entering::DESPITE_CROWD);
         write.send(self, RELEASING).await
     }

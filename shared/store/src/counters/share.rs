@@ -46,6 +46,9 @@ pub struct LeaseShare {
     id: String,
     /// When its first write was first sent.
     pub(super) joined: Timestamp,
+    /// The second of the latest removal of shares that it has seen. Of a clock that is ahead of this
+    /// instance's, that is the time which counts.
+    swept: i64,
     /// As it stands in the counter, as far as is known; `None` if it was never there or has gone.
     pub(super) stored: Option<Stored>,
     /// Calls that the counter knows of.
@@ -99,6 +102,7 @@ impl LeaseShare {
             branch: None,
             id: new_id(entropy),
             joined: Timestamp::UNIX_EPOCH,
+            swept: 0,
             stored: None,
             reported: Calls::default(),
             is_unanswered: false,
@@ -136,21 +140,22 @@ impl LeaseShare {
         std::mem::replace(&mut self.is_unanswered, true)
     }
 
-    /// The second of a removal of shares from which on its first write does not come in any more.
-    pub(super) fn fence(&self) -> Timestamp {
-        let fence = self.joined.saturating_add(OLDEST_FIRST_WRITE);
-        fence.unwrap_or(self.joined)
+    /// The second of a removal of shares from which on its first write does not come in any more. The
+    /// share, or its trace, stands until then.
+    pub(super) fn fence(&self) -> i64 {
+        let joined = self.joined.as_second() + OLDEST_FIRST_WRITE.as_secs();
+        joined.max(self.swept + 1)
     }
 
     /// Whether the share may be removed without a trace.
     pub(super) fn is_removable(&self, now: Timestamp) -> bool {
-        now.duration_since(self.joined) >= SETTLED_AFTER
+        now.duration_since(self.joined) >= SETTLED_AFTER && now.as_second() >= self.fence()
     }
 
     /// The share after a reservation of `units`.
     pub(super) fn after(&self, units: u64, calls: Calls, now: Timestamp) -> Stored {
         let kept = if units > 1 { BLOCK_KEPT } else { ONE_UNIT_KEPT };
-        let until = now.as_second() + kept.as_secs();
+        let until = self.fence().max(now.as_second() + kept.as_secs());
         let stored = self.stored.as_ref();
         Stored {
             // It may hold units of an earlier, larger reservation.
@@ -161,8 +166,9 @@ impl LeaseShare {
     }
 
     /// What stands in its place once it has ended, until no write of it can arrive any more.
-    pub(super) fn ended(now: Timestamp) -> String {
-        format!("{:010} {ENDED}", now.as_second() + SETTLED_AFTER.as_secs())
+    pub(super) fn ended(&self, now: Timestamp) -> String {
+        let until = self.fence().max(now.as_second() + SETTLED_AFTER.as_secs());
+        format!("{until:010} {ENDED}")
     }
 
     pub(super) fn stands_at(&mut self, stored: Stored) {
@@ -173,6 +179,9 @@ impl LeaseShare {
 
     /// Learns from the item that refused a write what became of the share.
     pub(super) fn learn(&mut self, item: &Item, entropy: &Entropy) -> Learnt {
+        let swept = swept(item);
+        let is_fenced_off = swept >= self.fence();
+        self.swept = self.swept.max(swept);
         let text = item.get(&self.attribute());
         let text = text.and_then(|text| text.as_s().ok());
         if text.is_some_and(|text| text.ends_with(ENDED)) {
@@ -190,7 +199,6 @@ impl LeaseShare {
         // Removed for dead: its units stay reserved. Or it is too late for its first write to come in. One
         // without an answer may have taken effect before that; most have not, and so all that is not known
         // to be reported is reported again.
-        let is_fenced_off = swept(item) >= self.fence().as_second();
         if self.stored.is_some() || is_fenced_off {
             self.begin_anew(entropy);
         }

@@ -233,7 +233,7 @@ impl Entering {
             // it has been removed since, that it comes too late.
             .only_if("attribute_not_exists(#share)")
             .only_if("(attribute_not_exists(swept) OR swept < :fence)")
-            .value(":fence", second(share.fence()));
+            .value(":fence", signed(share.fence()));
         if !self.despite_crowd {
             // Other instances may have come in first.
             write = write
