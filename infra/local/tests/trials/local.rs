@@ -43,6 +43,36 @@ async fn a_caller_who_hangs_up_at_once_is_served_and_metered_if_counted() {
     assert_eq!(reconciliation["admitted"], reconciliation["metered"]);
 }
 
+/// Back, and to where usage of that time would be too old.
+#[tokio::test]
+async fn a_leap_of_the_clock_loses_no_usage_that_waits() {
+    for leap_s in [-3_600, 36 * 86_400] {
+        let product = Product::at("2026-11-30T23:00:00Z").await;
+        let (client, _) = product.holder("pro", json!({})).await;
+        make_calls(&client, 20).await;
+        product.advance(leap_s).await;
+        product.drain().await;
+        let quarantined = found(&product.admin, "/admin/usage/quarantine").await;
+        assert_eq!(quarantined["data"], json!([]), "{leap_s}");
+        product.set_clock("2026-11-30T23:59:00Z").await;
+        let usage = found(&client, USAGE).await;
+        assert_eq!(usage["metered"]["calls"], 20, "{leap_s}");
+    }
+}
+
+/// The night comes at once, as no operator's does.
+#[tokio::test]
+async fn a_night_counts_the_usage_that_waits() {
+    let product = Product::at(NOW).await;
+    let (client, _) = product.holder("pro", json!({})).await;
+    make_calls(&client, 20).await;
+    product.set_clock("2026-11-23T03:30:00Z").await;
+    make_calls(&client, 5).await;
+    calls::local(&product.anyone, "night", json!({})).await;
+    let usage = found(&client, USAGE).await;
+    assert_eq!(usage["metered"]["calls"], 25);
+}
+
 #[tokio::test]
 async fn pages_of_other_sites_move_no_clock_and_report_no_usage() {
     let product = Product::at(NOW).await;
