@@ -496,3 +496,36 @@ fn is_needed(counter: &Arc<Counter>) -> bool {
     };
     Arc::strong_count(counter) > 1 || !counter.is_settled(&held)
 }
+
+#[cfg(test)]
+mod tests {
+    use tollgate_local_aws::fixture::Fixture;
+
+    use super::*;
+
+    /// An hour with the counters of so many keys, and how many are kept.
+    fn kept(keys: usize, spent: u64) -> usize {
+        let at = Fixture::at("2026-11-22T10:00:00Z");
+        let hour = Hour::containing(at.clock().now());
+        let mut counters = Counters::ending(Hour::end);
+        for n in 0..keys {
+            let key: KeyId = format!("key_{n}").parse().unwrap();
+            let counter = counters.counter(&key, hour, |hour| {
+                Counter::new(at.store.hour_share(&key, hour))
+            });
+            counter.uncounted.fetch_add(spent, Ordering::Relaxed);
+        }
+        counters.all().len()
+    }
+
+    #[test]
+    fn counters_that_hold_nothing_are_dropped_when_there_are_many() {
+        assert_eq!(kept(KEPT, 0), KEPT);
+        assert_eq!(kept(KEPT + 1, 0), 1);
+        assert_eq!(
+            kept(KEPT + 1, 1),
+            KEPT + 1,
+            "what the store does not know is kept"
+        );
+    }
+}

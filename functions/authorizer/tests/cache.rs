@@ -134,6 +134,28 @@ async fn a_key_that_is_asked_for_often_is_read_before_anyone_has_to_wait() {
     assert_eq!(reads.load(Ordering::Relaxed), before + 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_read_ahead_that_is_throttled_is_given_up() {
+    let (stack, _) = stack().await;
+    assert_eq!(stack.call().await, Allowed);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    stack.at.aws.inject(move |call| match call.operation() {
+        "GetItem" => {
+            counted.fetch_add(1, Ordering::Relaxed);
+            Fault::Throttled
+        }
+        _ => Fault::None,
+    });
+    pass(&stack, 3_000);
+    assert_eq!(stack.call().await, Allowed);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let tries = asked.load(Ordering::Relaxed);
+    assert!(tries > 1, "it is tried again");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(asked.load(Ordering::Relaxed), tries);
+}
+
 /// A read ahead that never ends, as when the instance was frozen during it, holds nobody up.
 #[tokio::test(start_paused = true)]
 async fn a_read_ahead_that_is_lost_is_begun_again() {

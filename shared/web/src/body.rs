@@ -85,7 +85,10 @@ fn in_words_for_callers(reason: &str) -> String {
         ),
         ("expected a nonzero u64", "expected a whole number above 0"),
         ("expected u64", "expected a whole number of at least 0"),
-        ("expected u32", "expected a whole number of at least 0"),
+        (
+            "expected u32",
+            "expected a whole number from 0 to 4,294,967,295",
+        ),
         ("expected i64", "expected a whole number"),
         ("expected a boolean", "expected true or false"),
     ];
