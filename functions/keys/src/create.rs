@@ -95,7 +95,7 @@ async fn create(
             Created::Replayed(record) => return Ok(issued(None, record, now)),
             Created::KeyReused => return Err(IdempotencyKey::reused()),
             Created::NoCustomer => {
-                let detail = "There is no customer of that id.";
+                let detail = "There is no customer of that id, or the customer has left.";
                 return Err(Problem::unprocessable(detail).with("field", "customer_id"));
             }
             Created::Taken => {}
