@@ -25,10 +25,10 @@ pub struct Request<'a> {
     /// Of a field that came several times, the last value alone.
     #[serde(borrow, default)]
     headers: Option<KeyHeaders<'a>>,
-    /// Read where `headers` may not tell which key it is.
+    /// All values of each field, unread until `headers` does not tell which key it is.
     #[serde(borrow, default)]
     multi_value_headers: Option<&'a RawValue>,
-    /// Read for the log.
+    /// Unread until something is logged.
     #[serde(borrow, default)]
     request_context: Option<&'a RawValue>,
 }
@@ -73,7 +73,7 @@ impl<'a> Request<'a> {
     /// Reads an event.
     ///
     /// # Errors
-    /// When it is none. The error may quote it, and the key in it.
+    /// When the text is no event. The error may quote it, and the key in it.
     pub fn from_json(event: &'a str) -> Result<Self, serde_json::Error> {
         serde_json::from_str(event)
     }
@@ -96,7 +96,7 @@ impl<'a> Request<'a> {
     }
 }
 
-/// What cannot be read is as good as not there.
+/// Reads a part of the event. One that cannot be read is as good as absent.
 fn read<'a, T: Deserialize<'a>>(value: Option<&'a RawValue>) -> Option<T> {
     serde_json::from_str(value?.get()).ok()
 }
@@ -180,10 +180,10 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Writes the answer as the runtime does.
+    /// Writes the answer as JSON, as the runtime does.
     ///
     /// # Errors
-    /// None that are known.
+    /// When it cannot be written, which is not known of any.
     pub fn to_json(&self) -> Result<Vec<u8>, serde_json::Error> {
         serde_json::to_vec(self)
     }

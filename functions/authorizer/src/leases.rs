@@ -503,7 +503,7 @@ mod tests {
 
     use super::*;
 
-    /// An hour with the counters of so many keys, and how many are kept.
+    /// Counts the counters that are kept of an hour in which so many keys were used.
     fn kept(keys: usize, spent: u64) -> usize {
         let at = Fixture::at("2026-11-22T10:00:00Z");
         let hour = Hour::containing(at.clock().now());

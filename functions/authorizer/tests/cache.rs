@@ -47,6 +47,20 @@ async fn stack() -> (Stack, Arc<AtomicUsize>) {
     (stack, reads)
 }
 
+/// Throttles all reads from now on, and counts them.
+fn throttle_reads(stack: &Stack) -> Arc<AtomicUsize> {
+    let reads = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&reads);
+    stack.at.aws.inject(move |call: &Call| {
+        if call.operation() != "GetItem" {
+            return Fault::None;
+        }
+        counted.fetch_add(1, Ordering::Relaxed);
+        Fault::Throttled
+    });
+    reads
+}
+
 async fn revoke(stack: &Stack) {
     let now = stack.at.clock().now();
     let revoked = stack
@@ -138,22 +152,14 @@ async fn a_key_that_is_asked_for_often_is_read_before_anyone_has_to_wait() {
 async fn a_read_ahead_that_is_throttled_is_given_up() {
     let (stack, _) = stack().await;
     assert_eq!(stack.call().await, Allowed);
-    let asked = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&asked);
-    stack.at.aws.inject(move |call| match call.operation() {
-        "GetItem" => {
-            counted.fetch_add(1, Ordering::Relaxed);
-            Fault::Throttled
-        }
-        _ => Fault::None,
-    });
+    let reads = throttle_reads(&stack);
     pass(&stack, 3_000);
     assert_eq!(stack.call().await, Allowed);
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let tries = asked.load(Ordering::Relaxed);
+    let tries = reads.load(Ordering::Relaxed);
     assert!(tries > 1, "it is tried again");
     tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(asked.load(Ordering::Relaxed), tries);
+    assert_eq!(reads.load(Ordering::Relaxed), tries);
 }
 
 /// A read ahead that never ends, as when the instance was frozen during it, holds nobody up.
@@ -239,15 +245,7 @@ async fn a_read_that_failed_is_not_remembered() {
 async fn a_read_ahead_that_failed_is_not_begun_again_at_once() {
     let (stack, _) = stack().await;
     assert_eq!(stack.call().await, Allowed);
-    let reads = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&reads);
-    stack.at.aws.inject(move |call: &Call| {
-        if call.operation() != "GetItem" {
-            return Fault::None;
-        }
-        counted.fetch_add(1, Ordering::Relaxed);
-        Fault::Throttled
-    });
+    let reads = throttle_reads(&stack);
     pass(&stack, 3_000);
     assert_eq!(stack.call().await, Allowed);
     // With all its repetitions.
@@ -319,7 +317,7 @@ async fn an_instance_that_knows_no_key_refuses_all_while_the_store_is_down() {
     let fresh = stack.instance();
     for _ in 0..5 {
         let event = event("api-key-header").to_string();
-        let request: Request<'_> = serde_json::from_str(&event).unwrap();
+        let request = Request::from_json(&event).unwrap();
         let refused = handle(&fresh, &request).await.unwrap_err();
         assert_eq!(refused.to_string(), "Unavailable");
     }

@@ -33,7 +33,7 @@ async fn strict(overrides: Overrides) -> Stack {
 /// A call of `acme` that this instance decides.
 async fn call_of(app: &App) -> Outcome {
     let event = event("api-key-header").to_string();
-    let request: Request<'_> = serde_json::from_str(&event).unwrap();
+    let request = Request::from_json(&event).unwrap();
     let answer = handle(app, &request).await;
     let answer = answer.map(|answer| serde_json::to_value(answer).unwrap());
     Outcome::of(answer.map_err(|refused| refused.to_string()))

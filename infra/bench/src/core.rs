@@ -9,12 +9,11 @@ use std::thread::available_parallelism;
 
 use tokio::process::Command;
 
-/// How many cores this program may run on. The system says one to a thread that keeps to one, so it
-/// is asked before that.
-static CORES: LazyLock<usize> = LazyLock::new(|| available_parallelism().map_or(1, usize::from));
-
-/// How many cores this program may run on.
+/// The number of cores that this program may run on.
 pub(crate) fn count() -> usize {
+    // The system says one to a thread that keeps to one, so it is asked once, before that.
+    static CORES: LazyLock<usize> =
+        LazyLock::new(|| available_parallelism().map_or(1, usize::from));
     *CORES
 }
 

@@ -543,7 +543,7 @@ async fn authorize(app: &authorizer::App, event: &Event) -> Result<Decision, Own
     let event = event.to_authorizer().to_string();
     let app = app.clone();
     let decision = tokio::spawn(async move {
-        let request = serde_json::from_str(&event).map_err(|_| Own::AuthorizerFailure)?;
+        let request = authorizer::Request::from_json(&event).map_err(|_| Own::AuthorizerFailure)?;
         Ok(authorizer::handle(&app, &request).await)
     });
     let decision = decision.await;

@@ -280,7 +280,7 @@ impl Stage {
         let now = self.now();
         let (app, called) = &mut self.instances[instance];
         *called = now;
-        let Ok(request) = serde_json::from_str::<Request<'_>>(&event) else {
+        let Ok(request) = Request::from_json(&event) else {
             return false;
         };
         let answer = handle(app, &request).await;

@@ -196,7 +196,7 @@ impl Stack {
     /// The answer to an event as the gateway gets it: a policy, or the text of the error.
     pub(crate) async fn ask(&self, event: &Value) -> Result<Value, String> {
         let event = event.to_string();
-        let request: Request<'_> = serde_json::from_str(&event).unwrap();
+        let request = Request::from_json(&event).unwrap();
         match handle(&self.app, &request).await {
             Ok(answer) => Ok(serde_json::to_value(answer).unwrap()),
             Err(refused) => Err(refused.to_string()),

@@ -360,7 +360,7 @@ impl<'a> World<'a> {
             let Ok(_room) = room.acquire().await else {
                 return;
             };
-            let Ok(request) = serde_json::from_str::<Request<'_>>(&event) else {
+            let Ok(request) = Request::from_json(&event) else {
                 return;
             };
             let (began, now) = (Instant::now(), clock.now());

@@ -46,8 +46,8 @@ pub struct LeaseShare {
     id: String,
     /// When its first write was first sent.
     pub(super) joined: Timestamp,
-    /// The second of the latest removal of shares that it has seen. Of a clock that is ahead of this
-    /// instance's, that is the time which counts.
+    /// The Unix second of the latest removal of shares that the instance has seen, which its own clock may
+    /// be behind.
     swept: i64,
     /// As it stands in the counter, as far as is known; `None` if it was never there or has gone.
     pub(super) stored: Option<Stored>,
@@ -140,8 +140,8 @@ impl LeaseShare {
         std::mem::replace(&mut self.is_unanswered, true)
     }
 
-    /// The second of a removal of shares from which on its first write does not come in any more. The
-    /// share, or its trace, stands until then.
+    /// The Unix second from which on a removal of shares keeps the share's first write out. The share, or
+    /// its trace, stands until then.
     pub(super) fn fence(&self) -> i64 {
         let joined = self.joined.as_second() + OLDEST_FIRST_WRITE.as_secs();
         joined.max(self.swept + 1)
