@@ -8,10 +8,10 @@ use axum::{Json, Router};
 use billing::{AtStake, Mode, Report};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use tollgate_domain::billing::Covered;
+use tollgate_domain::billing::ChargedOverage;
 use tollgate_domain::id::{CustomerId, PlanId};
 use tollgate_domain::window::Month;
-use tollgate_store::{LedgerEntry, Page};
+use tollgate_store::{LedgerCharge, Page};
 use tollgate_web::{
     AdminCaller, Amount, Cursor, InvalidCursor, JsonBody, List, Listing, NoQuery, PathParam,
     Problem, QueryParams,
@@ -102,8 +102,8 @@ struct CoveredView {
     cost: Amount,
 }
 
-impl From<Covered> for CoveredView {
-    fn from(covered: Covered) -> Self {
+impl From<ChargedOverage> for CoveredView {
+    fn from(covered: ChargedOverage) -> Self {
         Self {
             calls: covered.calls,
             cost: covered.micro_usd.into(),
@@ -111,8 +111,8 @@ impl From<Covered> for CoveredView {
     }
 }
 
-impl From<LedgerEntry> for ChargeView {
-    fn from(entry: LedgerEntry) -> Self {
+impl From<LedgerCharge> for ChargeView {
+    fn from(entry: LedgerCharge) -> Self {
         let intent = entry.intent;
         let plans = intent.covered.into_iter();
         Self {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tollgate_domain::customer::Customer;
 use tollgate_domain::id::{CustomerId, PlanId};
 use tollgate_store::schema::{TABLES, Table};
-use tollgate_store::{CONTENTS, Created, CustomerChange, CustomerUpdated};
+use tollgate_store::{CONTENTS, Created, CustomerChange, UpdateCustomerOutcome};
 use tollgate_web::{
     AdminCaller, IdempotencyKey, JsonBody, List, Listing, NoQuery, PageParams, PathParam, Problem,
     QueryParams, check_enabled, nullable,
@@ -263,9 +263,9 @@ async fn update(
         app.check_plan(plan)?;
     }
     match app.store.update_customer(&id, &change).await? {
-        CustomerUpdated::Done(customer) => Ok(Json(customer.into())),
-        CustomerUpdated::Unknown => Err(no_such_customer()),
-        CustomerUpdated::Erased => Err(Problem::conflict("The customer has left.")),
+        UpdateCustomerOutcome::Done(customer) => Ok(Json(customer.into())),
+        UpdateCustomerOutcome::Unknown => Err(no_such_customer()),
+        UpdateCustomerOutcome::Erased => Err(Problem::conflict("The customer has left.")),
     }
 }
 

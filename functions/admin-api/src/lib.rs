@@ -9,7 +9,7 @@ mod usage;
 use axum::Router;
 use tollgate_domain::plan::Catalog;
 use tollgate_runtime::{Clock, Entropy, Env, Metrics, aws, config, env};
-use tollgate_store::{Spread, Store};
+use tollgate_store::{ShardCounts, Store};
 use usage_writer::Owners;
 
 /// What the function works with.
@@ -24,7 +24,7 @@ pub struct App {
     /// Where the ids of customers come from.
     pub entropy: Entropy,
     /// Whose tallies this instance spreads.
-    pub spread: Spread,
+    pub spread: ShardCounts,
     /// Whose keys are.
     pub owners: Owners,
     /// Charges and usage are counted here.
@@ -37,7 +37,7 @@ impl App {
     /// # Errors
     /// When it does not say enough.
     pub fn from_env(env: &Env) -> Result<Self, lambda_http::Error> {
-        let sdk = aws::sdk_config(env, aws::PATIENT)?;
+        let sdk = aws::sdk_config(env, aws::BACKGROUND_TIMEOUT)?;
         let clock = Clock::system();
         let entropy = Entropy::system()?;
         Ok(Self {
@@ -46,7 +46,7 @@ impl App {
             metrics: Metrics::to_stdout(env.get(env::TABLE_PREFIX)?, clock.clone()),
             clock,
             entropy,
-            spread: Spread::default(),
+            spread: ShardCounts::default(),
             owners: Owners::default(),
         })
     }

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::key::hex;
-use tollgate_store::{Change, Closed, Kind, QuarantineId, RefusedRecord, SetAside, is_same_event};
+use tollgate_store::{Change, Closed, Kind, QuarantineId, RefusedRecord, QuarantinedItem, is_same_event};
 use tollgate_web::{
     AdminCaller, Cursor, JsonBody, List, Listing, NoQuery, PathParam, Problem, QueryParams,
 };
@@ -58,8 +58,8 @@ impl From<RefusedRecord> for RefusedView {
     }
 }
 
-impl From<SetAside> for SetAsideView {
-    fn from(item: SetAside) -> Self {
+impl From<QuarantinedItem> for SetAsideView {
+    fn from(item: QuarantinedItem) -> Self {
         Self {
             id: id(&item.id),
             kind: match item.kind {
@@ -227,12 +227,12 @@ async fn replay(
             Fate::Duplicate => {}
             // An earlier replay has counted it, and did not come to say so.
             Fate::Conflict => {
-                app.store.close_replayed(&item.id).await?;
+                app.store.finish_replay(&item.id).await?;
                 return Err(replayed_as_another());
             }
         }
     }
-    app.store.close_replayed(&item.id).await?;
+    app.store.finish_replay(&item.id).await?;
     Ok(Json(Replayed {
         source: SOURCE,
         id: identity,
@@ -241,7 +241,7 @@ async fn replay(
 }
 
 /// The entry that there is to count in something that was set aside.
-fn countable(item: &SetAside, body: &[u8]) -> Option<Map<String, Value>> {
+fn countable(item: &QuarantinedItem, body: &[u8]) -> Option<Map<String, Value>> {
     let mut json: Map<String, Value> = serde_json::from_slice(body).ok()?;
     match item.kind {
         Kind::Conflict => Some(json),
@@ -286,7 +286,7 @@ impl App {
         event: &Value,
     ) -> Result<Json<Replayed>, Problem> {
         let event = event.to_string();
-        match self.store.counted_entry(SOURCE, &identity).await? {
+        match self.store.logged_event(SOURCE, &identity).await? {
             Some(counted) if is_same_event(&counted, event.as_bytes()) => Ok(Json(Replayed {
                 source: SOURCE,
                 id: identity,
@@ -298,7 +298,7 @@ impl App {
         }
     }
 
-    async fn find(&self, id: &Cursor) -> Result<(SetAside, Vec<u8>), Problem> {
+    async fn find(&self, id: &Cursor) -> Result<(QuarantinedItem, Vec<u8>), Problem> {
         let id = named(id)?;
         self.store.set_aside(&id).await?.ok_or_else(nothing)
     }

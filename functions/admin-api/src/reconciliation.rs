@@ -6,7 +6,7 @@ use axum::{Json, Router};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tollgate_domain::id::CustomerId;
-use tollgate_domain::reconciliation::Comparison;
+use tollgate_domain::reconciliation::LedgerComparison;
 use tollgate_domain::window::Day;
 use tollgate_web::{AdminCaller, Cursor, Listing, Problem, QueryParams};
 
@@ -74,7 +74,7 @@ async fn show(
     let summary = app.store.reconciled(day).await?;
     let mut data = Vec::with_capacity(page.items.len());
     for (customer_id, compared) in page.items {
-        let Comparison { admitted, metered } = compared;
+        let LedgerComparison { admitted, metered } = compared;
         data.push(Difference {
             admitted,
             metered,

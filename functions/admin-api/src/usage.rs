@@ -126,7 +126,7 @@ async fn count(
                 let (source, id) = (&received.source, &received.id);
                 let store = &app.store;
                 let found = store
-                    .set_aside_of_entry(source, id, MAX_QUARANTINED)
+                    .quarantined_refs_of_event(source, id, MAX_QUARANTINED)
                     .await?;
                 let (items, has_more) = found;
                 quarantined

@@ -18,9 +18,9 @@ use futures_util::{FutureExt, StreamExt, future, stream};
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout_at};
-use tollgate_domain::decision::Counted;
+use tollgate_domain::decision::CountOutcome;
 use tollgate_domain::id::{CustomerId, KeyId};
-use tollgate_domain::lease::{Lease, MAX_UNLIMITED_BLOCK};
+use tollgate_domain::lease::{Lease, MAX_UNLIMITED_LEASE};
 use tollgate_domain::plan::Limits;
 use tollgate_domain::window::{Hour, Month};
 use tollgate_runtime::{Chain, Clock, Metrics, metrics};
@@ -141,7 +141,7 @@ impl Leases {
         call: Counting<'_>,
         limits: Limits,
         max_block: u64,
-    ) -> Result<Counted, NoAnswer> {
+    ) -> Result<CountOutcome, NoAnswer> {
         let (hour, month) = self.counters(call);
         // Every call takes an hour before a month, so that none waits for another in a circle.
         let (mut hour_held, mut month_held) = (hour.held.lock().await, month.held.lock().await);
@@ -160,12 +160,12 @@ impl Leases {
             held: &mut month_held,
             terms: Terms {
                 limit: limits.per_month,
-                max_block: limits.per_month.map_or(MAX_UNLIMITED_BLOCK, |_| max_block),
+                max_block: limits.per_month.map_or(MAX_UNLIMITED_LEASE, |_| max_block),
             },
             until,
         };
         let [hour_full, month_full] = [&in_hour, &in_month].map(|side| side.is_full(call.now));
-        if let Some(full) = Counted::full(hour_full, month_full) {
+        if let Some(full) = CountOutcome::full(hour_full, month_full) {
             return Ok(full);
         }
         // One after the other on a strict plan, so that no unit of a month lies with an instance whose
@@ -185,7 +185,7 @@ impl Leases {
         };
         let is_exhausted = |unit: &Result<Unit, NoAnswer>| matches!(unit, Ok(Unit::Exhausted));
         // A refusal by one window is final, whatever is known of the other.
-        if let Some(full) = Counted::full(is_exhausted(&for_hour), is_exhausted(&for_month)) {
+        if let Some(full) = CountOutcome::full(is_exhausted(&for_hour), is_exhausted(&for_month)) {
             for (unit, side) in [(for_hour, in_hour), (for_month, in_month)] {
                 if matches!(unit, Ok(Unit::Reserved)) {
                     let asking = self.0.circuit.asking();
@@ -198,7 +198,7 @@ impl Leases {
         }
         for_hour?;
         for_month?;
-        Ok(Counted::Both {
+        Ok(CountOutcome::Both {
             in_hour: in_hour.held.lease.spend(),
             in_month: in_month.held.lease.spend(),
         })
@@ -244,7 +244,7 @@ impl Leases {
         while !side.held.lease.covers(limit) {
             let now = self.0.clock.now();
             let Held { lease, share } = &mut *side.held;
-            let units = lease.next_block(limit, max_block, now);
+            let units = lease.next_lease(limit, max_block, now);
             let (mut calls, left) = (side.counter.calls(lease), lease.left());
             // The call at hand is as good as allowed, so that the last one of an hour or an instance
             // does not go unreported.

@@ -25,7 +25,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tollgate_domain::caller::{Access, Denial};
 use tollgate_domain::decision::{Decision, decide};
 use tollgate_domain::key::{ApiKey, KeyDigest, KeyStatus, Owner};
-use tollgate_domain::plan::{Catalog, StoreDown};
+use tollgate_domain::plan::{Catalog, FailMode};
 use tollgate_runtime::{Chain, Clock, Metrics, metrics};
 use tollgate_store::Store;
 
@@ -257,7 +257,7 @@ async fn decide_call(app: &App, request: &Request<'_>, at: Moment) -> Result<Dec
     let counted = match in_time(deadline, counting).await {
         Ok(counted) => counted,
         Err(error) => {
-            let fail_open = plan.when_store_is_down == StoreDown::Open;
+            let fail_open = plan.fail_mode == FailMode::Open;
             tracing::error!(
                 request_id = &*request.request_id(),
                 error = %Chain(&error),
@@ -274,8 +274,8 @@ async fn decide_call(app: &App, request: &Request<'_>, at: Moment) -> Result<Dec
     };
     let decision = decide(now, limits, counted);
     let grounds = match decision {
-        Decision::Admit { .. } => Grounds::WithinLimits,
-        Decision::Refuse { by, .. } => {
+        Decision::Allow { .. } => Grounds::WithinLimits,
+        Decision::Deny { by, .. } => {
             tracing::info!(
                 request_id = &*request.request_id(),
                 key_prefix = record.prefix.as_str(),
@@ -285,7 +285,7 @@ async fn decide_call(app: &App, request: &Request<'_>, at: Moment) -> Result<Dec
             Grounds::Full(by.window)
         }
     };
-    Ok(decided(Access::Counted(now, decision), grounds))
+    Ok(decided(Access::CountOutcome(now, decision), grounds))
 }
 
 /// Awaits what the store answers before `deadline`. What it has begun by then may still take effect:
@@ -304,7 +304,7 @@ impl App {
     fn find_stale(&self, digest: KeyDigest, at: Moment) -> Option<Arc<Known>> {
         let known = self.keys.find_stale(digest, at)?;
         let plan = self.settings.plans.get(&known.customer.as_ref()?.plan)?;
-        (plan.when_store_is_down == StoreDown::Open).then_some(known)
+        (plan.fail_mode == FailMode::Open).then_some(known)
     }
 
     fn is_uncounted(&self, request: &Request<'_>) -> bool {

@@ -33,7 +33,7 @@ async fn main() -> Result<(), Failure> {
 }
 
 fn app(env: &Env) -> Result<App, Error> {
-    let sdk = single_requests(aws::sdk_config(env, aws::PROMPT)?);
+    let sdk = single_requests(aws::sdk_config(env, aws::INTERACTIVE_TIMEOUT)?);
     let clock = Clock::system();
     let metrics = Metrics::to_stdout(env.get(env::TABLE_PREFIX)?, clock.clone());
     let store = Store::from_env(env, &sdk, clock.clone(), Entropy::system()?)?;

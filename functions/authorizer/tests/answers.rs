@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tollgate_domain::key::{ApiKey, KeyRecord, Owner};
 use tollgate_domain::plan::{Catalog, Overrides};
 use tollgate_local_aws::Fault;
-use tollgate_store::{CustomerChange, CustomerUpdated, KeyChange, KeyRef, Updated};
+use tollgate_store::{CustomerChange, UpdateCustomerOutcome, KeyChange, KeyRef, Updated};
 
 mod common;
 
@@ -468,7 +468,7 @@ async fn denied(stack: &Stack, slug: &str) {
 #[tokio::test]
 async fn a_customer_on_a_plan_that_is_not_offered_is_told_so() {
     let stack = Stack::with_acme("pro", Overrides::default()).await;
-    let others = r#"[{"id":"free","name":"","requests_per_hour":1,"when_store_is_down":"open",
+    let others = r#"[{"id":"free","name":"","requests_per_hour":1,"fail_mode":"open",
                       "month":{"kind":"unlimited"}}]"#;
     let others = Catalog::from_json(others).unwrap();
     let stack = stack.with_settings(|settings| settings.plans = others);
@@ -498,7 +498,7 @@ async fn set_suspended(stack: &Stack, since: Option<&str>) {
         ..CustomerChange::default()
     };
     let updated = stack.at.store.update_customer(&p("acme"), &change).await;
-    assert!(matches!(updated.unwrap(), CustomerUpdated::Done(_)));
+    assert!(matches!(updated.unwrap(), UpdateCustomerOutcome::Done(_)));
 }
 
 #[tokio::test]

@@ -25,7 +25,7 @@ use common::{
 /// A stack whose plan `strict` counts each call by itself, 20 in an hour and 12 in a month.
 async fn strict(overrides: Overrides) -> Stack {
     let plans = r#"[{"id":"strict","name":"","requests_per_hour":20,"max_lease":1,
-        "month":{"kind":"blocked","included":12},"when_store_is_down":"closed"}]"#;
+        "month":{"kind":"blocked","included":12},"fail_mode":"closed"}]"#;
     let stack = Stack::with(Duration::ZERO, Catalog::from_json(plans).unwrap());
     stack.and_acme("strict", overrides).await
 }
@@ -504,7 +504,7 @@ async fn a_refusal_by_both_windows_names_the_one_that_ends_later() {
     let plan = |max_lease: u64| {
         let plans = format!(
             r#"[{{"id":"small","name":"","requests_per_hour":3,"max_lease":{max_lease},
-            "month":{{"kind":"blocked","included":3}},"when_store_is_down":"closed"}}]"#
+            "month":{{"kind":"blocked","included":3}},"fail_mode":"closed"}}]"#
         );
         Catalog::from_json(&plans).unwrap()
     };

@@ -87,7 +87,7 @@ async fn each_decision_is_counted_by_its_outcome_and_reason() {
     check(&stack, &call, "allowed", "store_down").await;
     stack.at.aws.heal();
     let others = r#"[{"id":"other","name":"","requests_per_hour":1,
-        "when_store_is_down":"open","month":{"kind":"unlimited"}}]"#;
+        "fail_mode":"open","month":{"kind":"unlimited"}}]"#;
     let others = Catalog::from_json(others).unwrap();
     let stack = stack.with_settings(|settings| settings.plans = others);
     check(&stack, &call, "unavailable", "no_plan").await;

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 use tokio::task::JoinSet;
-use tollgate_domain::billing::{ChargeIntent, UnknownPlan, charge_due, may_close, months_to_bill};
+use tollgate_domain::billing::{Charge, UnknownPlan, charge_due, may_close, months_to_bill};
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::money::Cents;
 use tollgate_domain::plan::Catalog;
@@ -60,7 +60,7 @@ pub struct Report {
     /// The months that this run closed.
     pub closed: Vec<Month>,
     /// Customers with billable usage, once for each month.
-    pub accounts: u64,
+    pub billing_periods: u64,
     /// Charges made, or that would be.
     pub charged: u64,
     /// Their sum.
@@ -70,14 +70,14 @@ pub struct Report {
     /// Where the charges go: `ledger_only` while no payment provider is configured.
     pub destination: &'static str,
     /// The charges, or the first hundred.
-    pub charges: Vec<Charge>,
+    pub charges: Vec<ChargeSummary>,
     /// The failures, or the first hundred.
     pub failures: Vec<Failure>,
 }
 
 /// A charge in a report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Charge {
+pub struct ChargeSummary {
     /// The same for the same charge, whoever makes it.
     pub id: String,
     /// Who pays.
@@ -107,7 +107,7 @@ pub struct Failure {
 
 /// Some customers could not be billed; all others were.
 #[derive(Debug, thiserror::Error)]
-#[error("{0} accounts could not be billed; the next run tries again")]
+#[error("{0} billing periods could not be billed; the next run tries again")]
 pub struct Incomplete(u64);
 
 /// Why one customer could not be billed.
@@ -133,7 +133,7 @@ impl NotBilled {
 
 /// Why a run, or one by the schedule, fails as a whole.
 #[derive(Debug, thiserror::Error)]
-pub enum NightError {
+pub enum BillingRunError {
     /// The list of customers could not be read.
     #[error("the run could not be finished")]
     Store(#[from] StoreError),
@@ -147,12 +147,12 @@ pub enum NightError {
 ///
 /// # Errors
 /// When the run could not be finished, or not for everyone.
-pub async fn handle(app: &App) -> Result<Report, NightError> {
+pub async fn handle(app: &App) -> Result<Report, BillingRunError> {
     let report = run(app, Mode::Charge).await?;
-    app.metrics.record(metrics::NIGHTS_RUN, &[], 1);
+    app.metrics.record(metrics::BILLING_RUNS, &[], 1);
     app.metrics.write();
     tracing::info!(
-        accounts = report.accounts,
+        billing_periods = report.billing_periods,
         charged = report.charged,
         cents = report.cents.0,
         failed = report.failed,
@@ -179,7 +179,7 @@ pub async fn run(app: &App, mode: Mode) -> Result<Report, StoreError> {
     // A run that ends early has charged some already.
     if mode == Mode::Charge {
         let metrics = &app.metrics;
-        metrics.record(metrics::CHARGES_MADE, &[], report.charged);
+        metrics.record(metrics::CHARGES_CREATED, &[], report.charged);
         metrics.record(metrics::CHARGES_FAILED, &[], report.failed);
         metrics.record(metrics::CENTS_CHARGED, &[], report.cents.0);
         metrics.write();
@@ -255,7 +255,7 @@ async fn bill(
     mode: Mode,
     customer: &CustomerId,
     month: Month,
-) -> Result<Option<ChargeIntent>, NotBilled> {
+) -> Result<Option<Charge>, NotBilled> {
     for _ in 0..MAX_RACES {
         let charged = app.store.charged(customer, month).await?;
         let days = app.store.billable_days(customer, month).await?;
@@ -280,16 +280,16 @@ impl Report {
         &mut self,
         customer_id: CustomerId,
         month: Month,
-        outcome: Result<Option<ChargeIntent>, NotBilled>,
+        outcome: Result<Option<Charge>, NotBilled>,
     ) {
-        self.accounts += 1;
+        self.billing_periods += 1;
         match outcome {
             Ok(None) => {}
             Ok(Some(intent)) => {
                 self.charged += 1;
                 self.cents.0 += intent.cents.0;
                 if self.charges.len() < MAX_NAMED {
-                    self.charges.push(Charge {
+                    self.charges.push(ChargeSummary {
                         id: intent.id,
                         customer_id,
                         month,

@@ -1,6 +1,6 @@
 //! Usage that was counted after its month closed: what it would be charged if the month were open.
 
-use tollgate_domain::billing::{ChargeIntent, UnknownPlan, charge_due};
+use tollgate_domain::billing::{Charge, UnknownPlan, charge_due};
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::money::{Cents, MicroUsd};
 use tollgate_domain::window::Month;
@@ -71,7 +71,7 @@ async fn stake(
     let days = app.store.billable_days(customer, month).await?;
     let now = app.clock.now();
     let due = charge_due(customer, month, &app.plans, &days, &charged, now);
-    let stake = |due: ChargeIntent| Stake {
+    let stake = |due: Charge| Stake {
         calls: (due.to_call + 1).saturating_sub(due.from_call),
         overage: MicroUsd(due.cumulative.0.saturating_sub(charged.micro_usd().0)),
         due: due.cents,

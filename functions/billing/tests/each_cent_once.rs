@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use billing::{Charge, Mode, Report, run};
+use billing::{ChargeSummary, Mode, Report, run};
 use jiff::SignedDuration;
 use tokio::task::JoinSet;
 use tollgate_local_aws::{Call, Fault};
@@ -166,7 +166,7 @@ async fn season(seed: u64) -> usize {
         ticking()
     });
     let mut calls: BTreeMap<(&str, &str), u64> = BTreeMap::new();
-    let mut made: Vec<Charge> = Vec::new();
+    let mut made: Vec<ChargeSummary> = Vec::new();
     let mut incomplete = 0;
     for now in [
         "2026-11-30T02:00:00Z",

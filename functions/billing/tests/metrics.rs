@@ -7,7 +7,7 @@
 
 use billing::{Mode, run};
 use tollgate_local_aws::Fault;
-use tollgate_runtime::metrics::{CENTS_CHARGED, CHARGES_FAILED, CHARGES_MADE, NIGHTS_RUN};
+use tollgate_runtime::metrics::{CENTS_CHARGED, CHARGES_FAILED, CHARGES_CREATED, BILLING_RUNS};
 
 mod common;
 
@@ -15,7 +15,7 @@ use common::{NIGHT, Stack};
 
 /// Nights run, charges made and failed, and cents charged so far.
 fn counted(stack: &Stack) -> [u64; 4] {
-    [NIGHTS_RUN, CHARGES_MADE, CHARGES_FAILED, CENTS_CHARGED]
+    [BILLING_RUNS, CHARGES_CREATED, CHARGES_FAILED, CENTS_CHARGED]
         .map(|metric| stack.cloudwatch.sum(metric, &[]))
 }
 
@@ -27,7 +27,7 @@ async fn nights_and_charges_are_counted() {
     }
     run(&stack.app, Mode::DryRun).await.unwrap();
     assert_eq!(counted(&stack), [0, 0, 0, 0]);
-    assert!(stack.cloudwatch.values(CHARGES_MADE, &[]).is_empty());
+    assert!(stack.cloudwatch.values(CHARGES_CREATED, &[]).is_empty());
 
     stack.fail("globex", Fault::RequestLost);
     stack.try_night(NIGHT).await.unwrap_err();

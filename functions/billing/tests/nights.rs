@@ -7,15 +7,15 @@
 
 use std::collections::BTreeMap;
 
-use billing::{Mode, NightError, Report, run, unbilled};
+use billing::{Mode, BillingRunError, Report, run, unbilled};
 use serde_json::{Value, json};
-use tollgate_domain::billing::{ChargeIntent, Covered};
+use tollgate_domain::billing::{Charge, ChargedOverage};
 use tollgate_domain::money::{Cents, MicroUsd};
 use tollgate_domain::plan::{Catalog, Plan};
 use tollgate_domain::window::Month;
 use tollgate_local_aws::Fault;
 use tollgate_runtime::metrics::CHARGES_FAILED;
-use tollgate_store::LedgerEntry;
+use tollgate_store::LedgerCharge;
 
 mod common;
 
@@ -30,9 +30,9 @@ fn event(case: &str) -> Value {
     serde_json::from_str(&text).unwrap()
 }
 
-fn covered(calls: u64, micro_usd: u64) -> Covered {
+fn covered(calls: u64, micro_usd: u64) -> ChargedOverage {
     let micro_usd = MicroUsd(micro_usd);
-    Covered { calls, micro_usd }
+    ChargedOverage { calls, micro_usd }
 }
 
 fn months(list: &[&str]) -> Vec<Month> {
@@ -54,7 +54,7 @@ async fn the_nightly_event_charges_what_is_over() {
             "dry_run": false,
             "months": ["2026-09", "2026-10", "2026-11"],
             "closed": ["2026-09", "2026-10"],
-            "accounts": 1,
+            "billing_periods": 1,
             "charged": 1,
             "cents": 23,
             "failed": 0,
@@ -71,8 +71,8 @@ async fn the_nightly_event_charges_what_is_over() {
             "failures": [],
         })
     );
-    let charge = LedgerEntry {
-        intent: ChargeIntent {
+    let charge = LedgerCharge {
+        intent: Charge {
             id: "ci_acme_2026-11_0001".into(),
             customer: p("acme"),
             month: p("2026-11"),
@@ -102,7 +102,7 @@ async fn a_second_run_charges_nothing() {
         let report = stack.night(now).await;
         let expected = Report {
             months: months(&["2026-11"]),
-            accounts: 1,
+            billing_periods: 1,
             destination: "ledger_only",
             ..Report::default()
         };
@@ -195,7 +195,7 @@ async fn each_month_has_its_own_included_calls() {
     stack.calls("acme", "2026-12-31", "pro", 99_990).await;
     stack.calls("acme", "2027-01-01", "pro", 100_020).await;
     let report = stack.night("2027-01-01T02:00:00Z").await;
-    assert_eq!(report.accounts, 2);
+    assert_eq!(report.billing_periods, 2);
     assert_eq!(stack.charges("acme", "2026-12").await, NO_CHARGE);
     assert_eq!(stack.charges("acme", "2027-01").await, [(2, 1, 20)]);
 }
@@ -220,7 +220,7 @@ async fn plans_without_overage_are_never_charged() {
         .await;
     stack.calls("small", "2026-11-22", "pro", 100_000).await;
     let report = stack.night(NIGHT).await;
-    assert_eq!((report.accounts, report.charged), (1, 0));
+    assert_eq!((report.billing_periods, report.charged), (1, 0));
     for customer in ["free", "large", "small"] {
         assert_eq!(stack.charges(customer, "2026-11").await, NO_CHARGE);
     }
@@ -256,7 +256,7 @@ fn two_plans(pro: u64, team: u64) -> Catalog {
                 "included": included,
                 "prices": [{ "from": "2026-01-01", "micro_usd_per_call": price }],
             },
-            "when_store_is_down": "open",
+            "fail_mode": "open",
         })
     };
     let plans = json!([plan("pro", 10, pro), plan("team", 5, team)]);
@@ -332,7 +332,7 @@ async fn usage_on_a_plan_that_is_not_in_the_catalogue_fails_the_bill_and_keeps_t
         let shown = serde_json::to_value(&report).unwrap();
         assert_eq!(shown["failures"], failure, "{night}");
         let failed = stack.try_night(night).await.unwrap_err();
-        assert!(matches!(failed, NightError::Incomplete(_)), "{night}");
+        assert!(matches!(failed, BillingRunError::Incomplete(_)), "{night}");
         assert_eq!(stack.charges("acme", "2026-11").await, NO_CHARGE, "{night}");
         assert_eq!(stack.charges("globex", "2026-11").await, [(1, 1, 1)]);
         assert!(!stack.is_closed("2026-11").await, "{night}");
@@ -455,7 +455,7 @@ async fn everyone_is_charged_and_the_first_hundred_are_named() {
     let stack = with_120_customers().await;
     let report = stack.night(NIGHT).await;
     assert_eq!(
-        (report.accounts, report.charged, report.failed),
+        (report.billing_periods, report.charged, report.failed),
         (120, 120, 0)
     );
     assert_eq!(report.cents, Cents(120));
@@ -472,7 +472,7 @@ async fn all_failures_are_counted_and_the_first_hundred_named() {
     stack.fail("\"c-", Fault::RequestLost);
     let report = run(&stack.app, Mode::Charge).await.unwrap();
     assert_eq!(
-        (report.accounts, report.charged, report.failed),
+        (report.billing_periods, report.charged, report.failed),
         (120, 0, 120)
     );
     assert_eq!(report.failures.len(), 100);
@@ -494,13 +494,13 @@ async fn one_customers_failure_is_reported_and_stops_nobody_else() {
         "reason": "the store did not answer",
     });
     assert_eq!(found["failures"], json!([failure]));
-    assert_eq!((report.accounts, report.charged, report.failed), (3, 2, 1));
+    assert_eq!((report.billing_periods, report.charged, report.failed), (3, 2, 1));
     let expected = BTreeMap::from([("acme", (10, 1, 100)), ("initech", (10, 1, 100))]);
     assert_eq!(reported(&report), expected);
 
     let failed = stack.try_night(NIGHT).await.unwrap_err();
-    assert!(matches!(failed, NightError::Incomplete(_)));
-    let text = "1 accounts could not be billed; the next run tries again";
+    assert!(matches!(failed, BillingRunError::Incomplete(_)));
+    let text = "1 billing periods could not be billed; the next run tries again";
     assert_eq!(failed.to_string(), text);
 
     stack.at.aws.heal();
@@ -524,7 +524,7 @@ async fn a_charge_whose_every_answer_is_lost_is_not_made_again() {
     assert_eq!(stack.charges("acme", "2026-11").await, [(23, 1, 234)]);
     stack.at.aws.heal();
     let report = stack.night("2026-11-24T02:00:00Z").await;
-    assert_eq!((report.accounts, report.charged), (1, 0));
+    assert_eq!((report.billing_periods, report.charged), (1, 0));
     assert_eq!(stack.charges("acme", "2026-11").await, [(23, 1, 234)]);
 }
 
@@ -592,7 +592,7 @@ async fn a_list_of_customers_that_cannot_be_read_fails_the_night_and_not_the_nex
     }
     stack.fail(r#"{"S":"2026-11#5"}"#, Fault::RequestLost);
     let failed = stack.try_night(now).await.unwrap_err();
-    assert!(matches!(failed, NightError::Store(_)), "{failed:?}");
+    assert!(matches!(failed, BillingRunError::Store(_)), "{failed:?}");
     assert!(!stack.is_closed("2026-11").await);
     let mut charged = 0;
     for customer in &customers {

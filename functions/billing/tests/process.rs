@@ -8,7 +8,7 @@
 use serde_json::Value;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_local_aws::{CloudWatch, LambdaHost, Outcome};
-use tollgate_runtime::metrics::NIGHTS_RUN;
+use tollgate_runtime::metrics::BILLING_RUNS;
 
 #[tokio::test]
 async fn the_schedules_event_runs_a_night() {
@@ -26,5 +26,5 @@ async fn the_schedules_event_runs_a_night() {
     let log = process.shut_down().unwrap();
     let cloudwatch = CloudWatch::default();
     cloudwatch.read(&log);
-    assert_eq!(cloudwatch.values(NIGHTS_RUN, &[]), [1], "{log}");
+    assert_eq!(cloudwatch.values(BILLING_RUNS, &[]), [1], "{log}");
 }

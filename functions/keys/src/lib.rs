@@ -43,7 +43,7 @@ impl App {
     /// # Errors
     /// When it does not say enough.
     pub fn from_env(env: &Env) -> Result<Self, lambda_http::Error> {
-        let sdk = aws::sdk_config(env, aws::PATIENT)?;
+        let sdk = aws::sdk_config(env, aws::BACKGROUND_TIMEOUT)?;
         let clock = Clock::system();
         let store = Store::from_env(env, &sdk, clock.clone(), Entropy::system()?)?;
         Ok(Self { store, clock })

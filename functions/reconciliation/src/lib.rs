@@ -10,10 +10,10 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 use tollgate_domain::id::{CustomerId, KeyId};
 use tollgate_domain::key::{KeyRecord, Owner};
-use tollgate_domain::reconciliation::Comparison;
+use tollgate_domain::reconciliation::LedgerComparison;
 use tollgate_domain::window::Day;
 use tollgate_runtime::{Clock, Metrics, metrics};
-use tollgate_store::{Reconciled, Store, StoreError};
+use tollgate_store::{ReconciliationSummary, Store, StoreError};
 
 /// What reconciliation works with.
 #[derive(Debug, Clone)]
@@ -54,7 +54,7 @@ pub struct Report {
 pub async fn handle(app: &App) -> Result<Report, StoreError> {
     let today = Day::containing(app.clock.now());
     let report = run(app, today.previous()).await?;
-    app.metrics.record(metrics::RECONCILIATIONS_RUN, &[], 1);
+    app.metrics.record(metrics::RECONCILIATION_RUNS, &[], 1);
     app.metrics.write();
     Ok(report)
 }
@@ -111,12 +111,12 @@ pub async fn run(app: &App, day: Day) -> Result<Report, StoreError> {
     app.metrics
         .record(metrics::CUSTOMERS_SILENT, &[], found.silent);
     app.metrics.write();
-    let Reconciled {
+    let ReconciliationSummary {
         customers,
         total,
         off,
     } = found.reconciled;
-    let Comparison { admitted, metered } = total;
+    let LedgerComparison { admitted, metered } = total;
     tracing::info!(%day, customers, admitted, metered, differences = off, "reconciled");
     Ok(Report {
         day,
@@ -143,13 +143,13 @@ fn customer_of(key: &KeyRecord, day: Day) -> Option<&CustomerId> {
 /// What a run has found so far.
 #[derive(Default)]
 struct Found {
-    reconciled: Reconciled,
+    reconciled: ReconciliationSummary,
     unmetered: u64,
     unadmitted: u64,
     silent: u64,
 }
 
-type Compared = Result<(CustomerId, Comparison), StoreError>;
+type Compared = Result<(CustomerId, LedgerComparison), StoreError>;
 
 impl App {
     /// Begins to compare a customer's ledgers, as soon as few enough are being compared.
@@ -168,7 +168,7 @@ impl App {
         running.spawn(async move {
             let admitted = store.admitted_calls(&keys, day).await?;
             let metered = store.metered_calls(&customer, day).await?;
-            Ok((customer, Comparison { admitted, metered }))
+            Ok((customer, LedgerComparison { admitted, metered }))
         });
         Ok(())
     }
@@ -185,10 +185,10 @@ impl App {
             Some(Ok(compared)) => compared?,
             Some(Err(panic)) => std::panic::resume_unwind(panic.into_panic()),
         };
-        if compared == Comparison::default() {
+        if compared == LedgerComparison::default() {
             return Ok(());
         }
-        let Reconciled {
+        let ReconciliationSummary {
             customers,
             total,
             off,
@@ -196,15 +196,15 @@ impl App {
         *customers += 1;
         total.admitted = total.admitted.saturating_add(compared.admitted);
         total.metered = total.metered.saturating_add(compared.metered);
-        if compared.is_off() {
+        if compared.is_discrepant() {
             *off += 1;
             found.unmetered += compared.unmetered();
             found.unadmitted += compared.unadmitted();
             found.silent += u64::from(compared.is_silent());
-            let Comparison { admitted, metered } = compared;
+            let LedgerComparison { admitted, metered } = compared;
             tracing::warn!(%customer, %day, admitted, metered, "the ledgers differ");
             self.store
-                .record_difference(day, &customer, compared)
+                .record_discrepancy(day, &customer, compared)
                 .await?;
         }
         Ok(())

@@ -18,7 +18,7 @@ async fn main() -> Result<(), Failure> {
 }
 
 fn app(env: &Env) -> Result<App, Error> {
-    let sdk = aws::sdk_config(env, aws::PATIENT)?;
+    let sdk = aws::sdk_config(env, aws::BACKGROUND_TIMEOUT)?;
     let clock = Clock::system();
     Ok(App {
         store: Store::from_env(env, &sdk, clock.clone(), Entropy::system()?)?,

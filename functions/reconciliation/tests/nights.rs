@@ -12,13 +12,13 @@ use jiff::ToSpan;
 use reconciliation::{App, Report, handle, run};
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::key::{ApiKey, KeyRecord, Owner};
-use tollgate_domain::reconciliation::Comparison;
+use tollgate_domain::reconciliation::LedgerComparison;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_local_aws::{CloudWatch, Fault};
 use tollgate_runtime::metrics::{
-    CALLS_UNADMITTED, CALLS_UNMETERED, CUSTOMERS_SILENT, RECONCILIATIONS_RUN,
+    CALLS_UNADMITTED, CALLS_UNMETERED, CUSTOMERS_SILENT, RECONCILIATION_RUNS,
 };
-use tollgate_store::{KeyChange, KeyRef, Reconciled};
+use tollgate_store::{KeyChange, KeyRef, ReconciliationSummary};
 
 #[path = "../../../shared/web/tests/common/admitted.rs"]
 mod admitted;
@@ -96,7 +96,7 @@ impl Stack {
     }
 
     /// What is listed of that day.
-    async fn listed(&self, day: &str) -> Vec<(CustomerId, Comparison)> {
+    async fn listed(&self, day: &str) -> Vec<(CustomerId, LedgerComparison)> {
         let mut all = Vec::new();
         let mut after: Option<String> = None;
         loop {
@@ -116,8 +116,8 @@ impl Stack {
     }
 }
 
-fn off(customer: &str, admitted: u64, metered: u64) -> (CustomerId, Comparison) {
-    (p(customer), Comparison { admitted, metered })
+fn off(customer: &str, admitted: u64, metered: u64) -> (CustomerId, LedgerComparison) {
+    (p(customer), LedgerComparison { admitted, metered })
 }
 
 #[tokio::test]
@@ -160,11 +160,11 @@ async fn the_ledgers_of_yesterday_are_compared_customer_by_customer() {
     assert_eq!(stack.listed(DAY).await, differences);
     assert_eq!(stack.counted(), [101, 1_000, 1]);
     let (found, at) = stack.at.store.reconciled(p(DAY)).await.unwrap().unwrap();
-    let total = Comparison {
+    let total = LedgerComparison {
         admitted: 3_001,
         metered: 3_891,
     };
-    let reconciled = Reconciled {
+    let reconciled = ReconciliationSummary {
         customers: 4,
         total,
         off: 3,
@@ -239,7 +239,7 @@ async fn a_night_that_compared_everyone_leaves_word_of_it() {
     let stack = Stack::new();
     stack.customer("acme").await;
     stack.admit("key_acme", "2026-11-21T10:00:00Z", 100).await;
-    let nights = || stack.cloudwatch.values(RECONCILIATIONS_RUN, &[]);
+    let nights = || stack.cloudwatch.values(RECONCILIATION_RUNS, &[]);
     run(&stack.app, p(DAY)).await.unwrap();
     stack.at.aws.inject(|call| match call.operation() {
         "BatchGetItem" => Fault::RequestLost,

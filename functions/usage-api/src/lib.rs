@@ -9,7 +9,7 @@ use tollgate_domain::billing::{OverageLine, billable_days, overage};
 use tollgate_domain::id::{CustomerId, PlanId};
 use tollgate_domain::money::MicroUsd;
 use tollgate_domain::plan::{Catalog, Plan};
-use tollgate_domain::usage::Tally;
+use tollgate_domain::usage::Aggregate;
 use tollgate_domain::window::Month;
 use tollgate_runtime::{Clock, Entropy, Env, aws, config};
 use tollgate_store::Store;
@@ -35,7 +35,7 @@ impl App {
     /// # Errors
     /// When it does not say enough.
     pub fn from_env(env: &Env) -> Result<Self, lambda_http::Error> {
-        let sdk = aws::sdk_config(env, aws::PATIENT)?;
+        let sdk = aws::sdk_config(env, aws::BACKGROUND_TIMEOUT)?;
         let clock = Clock::system();
         Ok(Self {
             store: Store::from_env(env, &sdk, clock.clone(), Entropy::system()?)?,
@@ -179,13 +179,13 @@ async fn current(
 ) -> Result<Json<Current>, Problem> {
     let month = Month::containing(app.clock.now());
     let plan = app.plans.get(&caller.plan);
-    let key = app.store.customers_key(caller.key_id).await?;
+    let key = app.store.customer_key(caller.key_id).await?;
     let overrides = key.map(|key| key.overrides).unwrap_or_default();
     let limit = plan.and_then(|plan| plan.limits(&overrides).per_month);
     let units = app.store.month_units(&caller.id, month).await?;
     // Read once, so that no call is in one of the numbers and not in another.
     let days = app.store.day_usage(&caller.id, month).await?;
-    let mut tally = Tally::default();
+    let mut tally = Aggregate::default();
     days.values().for_each(|of_day| tally.merge(of_day));
     let overage = overage(&app.plans, &billable_days(&days)).ok();
     let overage = overage.map(|mut lines| {

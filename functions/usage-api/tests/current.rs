@@ -2,11 +2,11 @@
 
 use axum::Router;
 use serde_json::{Value, json};
-use tollgate_domain::billing::{Charged, charge_due};
+use tollgate_domain::billing::{PeriodLedger, charge_due};
 use tollgate_domain::key::{ApiKey, Owner};
 use tollgate_domain::money::MicroUsd;
 use tollgate_domain::plan::Catalog;
-use tollgate_domain::usage::{Adjustment, Tally};
+use tollgate_domain::usage::{Adjustment, Aggregate};
 use tollgate_local_aws::Fault;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_store::{Calls, KeyChange, KeyRef, Updated};
@@ -91,7 +91,7 @@ async fn calls_let_in_and_calls_answered_are_counted_apart() {
     admit(&at, &acme, 3).await;
     admit(&at, &acme, 2).await;
     admit(&at, &bolt, 7).await;
-    let tally = Tally {
+    let tally = Aggregate {
         calls: 4,
         billable: [(p("pro"), 3)].into(),
         client_errors: 2,
@@ -100,7 +100,7 @@ async fn calls_let_in_and_calls_answered_are_counted_apart() {
         tokens: 1_500,
         unpriced_tokens: 500,
         cost: MicroUsd(1_234_567),
-        ..Tally::default()
+        ..Aggregate::default()
     };
     add_usage(&at, "acme", "2026-11-21", tally).await;
     add_usage(&at, "bolt", "2026-11-21", calls("free", 9)).await;
@@ -183,7 +183,7 @@ async fn after_an_upgrade_the_new_plan_has_all_that_it_includes() {
         assert_eq!(shown["overage"]["calls"], beyond);
         let (customer, month, now) = (p("acme"), p("2026-11"), at.clock().now());
         let days = at.store.billable_days(&customer, month).await.unwrap();
-        let due = charge_due(&customer, month, &plans(), &days, &Charged::default(), now);
+        let due = charge_due(&customer, month, &plans(), &days, &PeriodLedger::default(), now);
         let due = due.unwrap();
         assert_eq!(due.map_or(0, |due| due.to_call), beyond, "the bill differs");
     };

@@ -21,10 +21,10 @@ use tollgate_domain::billing::may_close;
 use tollgate_domain::id::{CustomerId, KeyId, PlanId};
 use tollgate_domain::plan::{Catalog, Plan};
 use tollgate_domain::usage::{
-    Adjustment, Aggregates, Countable, Defect, Item, Received, read_entry,
+    Adjustment, Aggregates, Countable, Defect, Item, Received, parse_event,
 };
 use tollgate_runtime::{Chain, Clock, Metrics, metrics};
-use tollgate_store::{EntryPart, RefusedRecord, Spread, Store, StoreError, Written};
+use tollgate_store::{EventPart, RefusedRecord, ShardCounts, Store, StoreError, Written};
 
 pub use owners::Owners;
 
@@ -34,7 +34,7 @@ pub struct App {
     /// The tallies.
     pub store: Store,
     /// Whose tallies this instance spreads.
-    pub spread: Spread,
+    pub spread: ShardCounts,
     /// Whose keys are.
     pub owners: Owners,
     /// Which plans there are, and which of them charge overage.
@@ -80,7 +80,7 @@ impl Entry {
     /// When its envelope is not of the documented shape.
     pub fn read(detail: &str) -> Result<Self, Defect> {
         Ok(Self {
-            received: read_entry(detail)?,
+            received: parse_event(detail)?,
             detail: detail.to_owned(),
         })
     }
@@ -161,7 +161,7 @@ pub async fn handle(app: &App, batch: SqsEvent) -> SqsBatchResponse {
         }
     }
     failed.extend(app.set_aside(&entries, conflicts).await);
-    app.record(metrics::ENTRIES_FAILED, failed.len());
+    app.record(metrics::EVENTS_FAILED, failed.len());
     app.metrics.write();
     let mut response = SqsBatchResponse::default();
     response.batch_item_failures = failed
@@ -180,7 +180,7 @@ fn read(body: &str) -> Result<Entry, Defect> {
     let event: Event<'_> = serde_json::from_str(body).map_err(|error| Defect::shape(&error))?;
     let entry = Entry::read(event.detail.get())?;
     let received = &entry.received;
-    received.brought_by(&event.detail_type, &event.source)?;
+    received.check_envelope(&event.detail_type, &event.source)?;
     Ok(entry)
 }
 
@@ -232,9 +232,9 @@ impl Part<'_> {
         }
     }
 
-    fn as_stored(&self, received_at: Timestamp) -> EntryPart<'_> {
+    fn as_stored(&self, received_at: Timestamp) -> EventPart<'_> {
         let Entry { received, detail } = self.entry;
-        EntryPart {
+        EventPart {
             source: &received.source,
             id: &received.id,
             part: self.number,
@@ -336,7 +336,7 @@ impl App {
             }
         }
         let stored = parts.iter().map(|part| part.as_stored(received_at));
-        let stored: Vec<EntryPart> = stored.collect();
+        let stored: Vec<EventPart> = stored.collect();
         let written = self.store.write_usage(&stored, &self.plans, &self.spread);
         let written = written.await;
         let mut outcomes: Vec<Outcome> = vec![Ok(Fate::Duplicate); entries.len()];
@@ -422,7 +422,7 @@ impl App {
                     index: 0,
                     reason: Defect::Conflict.to_string(),
                 };
-                let whole = EntryPart {
+                let whole = EventPart {
                     source: &received.source,
                     id,
                     part: 0,
@@ -437,7 +437,7 @@ impl App {
                 self.store.quarantine_conflict(&whole).await?;
             }
         }
-        self.record(metrics::ENTRIES_QUARANTINED, 1);
+        self.record(metrics::EVENTS_QUARANTINED, 1);
         Ok(())
     }
 
@@ -451,8 +451,8 @@ impl App {
                     let Received { source, id, .. } = &part.entry.received;
                     tracing::warn!(source, id, refused, "records were quarantined");
                 }
-                self.record(metrics::ENTRIES_CLAIMED, is_first);
-                self.record(metrics::ENTRIES_QUARANTINED, usize::from(refused > 0));
+                self.record(metrics::EVENTS_COUNTED, is_first);
+                self.record(metrics::EVENTS_QUARANTINED, usize::from(refused > 0));
                 self.record(metrics::RECORDS_METERED, part.records);
                 self.tell_late(part);
                 self.record(metrics::RECORDS_QUARANTINED, refused);
@@ -463,7 +463,7 @@ impl App {
                 let lag = u64::try_from(lag).unwrap_or_default();
                 self.metrics.record(metrics::METERING_LAG, &[], lag);
             }
-            Written::Duplicate => self.record(metrics::ENTRIES_DUPLICATE, is_first),
+            Written::Duplicate => self.record(metrics::EVENTS_DUPLICATE, is_first),
             Written::Conflict => {}
         }
     }

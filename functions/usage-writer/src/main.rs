@@ -3,7 +3,7 @@
 use aws_lambda_events::sqs::SqsEvent;
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use tollgate_runtime::{Clock, Entropy, Env, Failure, Metrics, aws, config, env, logging};
-use tollgate_store::{Spread, Store};
+use tollgate_store::{ShardCounts, Store};
 use usage_writer::{App, Owners};
 
 #[tokio::main(flavor = "current_thread")]
@@ -18,11 +18,11 @@ async fn main() -> Result<(), Failure> {
 }
 
 fn app(env: &Env) -> Result<App, Error> {
-    let sdk = aws::sdk_config(env, aws::PATIENT)?;
+    let sdk = aws::sdk_config(env, aws::BACKGROUND_TIMEOUT)?;
     let clock = Clock::system();
     Ok(App {
         store: Store::from_env(env, &sdk, clock.clone(), Entropy::system()?)?,
-        spread: Spread::default(),
+        spread: ShardCounts::default(),
         owners: Owners::default(),
         plans: config::plans(env)?,
         metrics: Metrics::to_stdout(env.get(env::TABLE_PREFIX)?, clock.clone()),

@@ -58,7 +58,7 @@ pub(crate) fn split(items: &[Item]) -> Vec<Vec<usize>> {
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
-    use tollgate_domain::usage::{EVENT_TYPE, read_entry};
+    use tollgate_domain::usage::{EVENT_TYPE, parse_event};
 
     use super::*;
 
@@ -71,7 +71,7 @@ mod tests {
             "specversion": "1.0", "id": "e-1", "source": "test", "type": EVENT_TYPE,
             "time": "2026-11-23T10:00:00Z", "subject": "acme", "data": { "records": records },
         });
-        read_entry(&entry.to_string()).unwrap().items
+        parse_event(&entry.to_string()).unwrap().items
     }
 
     fn record(day: usize, endpoint: usize) -> Value {

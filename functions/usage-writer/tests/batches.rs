@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use tollgate_domain::key::Owner;
 use tollgate_domain::money::MicroUsd;
-use tollgate_domain::usage::{Adjusted, Tally};
+use tollgate_domain::usage::{Adjusted, Aggregate};
 use tollgate_local_aws::{Call, Fault};
 use tollgate_runtime::aws;
 use tollgate_store::{Quarantined, RefusedRecord, Store};
@@ -74,21 +74,21 @@ async fn check_one_entry(case: &str) {
     let stack = Stack::new();
     let response = respond(&stack, &event(case)).await;
     assert_eq!(response, json!({ "batchItemFailures": [] }));
-    let ping = Tally {
+    let ping = Aggregate {
         calls: 1,
         billable: BTreeMap::from([(p("pro"), 1)]),
         latency_ms: 3,
-        ..Tally::default()
+        ..Aggregate::default()
     };
-    let analyze = Tally {
+    let analyze = Aggregate {
         calls: 1,
         billable: BTreeMap::from([(p("pro"), 1)]),
         latency_ms: 842,
         tokens: 1_200,
         cost: MicroUsd(3_600),
-        ..Tally::default()
+        ..Aggregate::default()
     };
-    let both = Tally {
+    let both = Aggregate {
         calls: 2,
         billable: BTreeMap::from([(p("pro"), 2)]),
         latency_ms: 845,
@@ -112,18 +112,18 @@ async fn bad_records_are_set_aside_and_the_good_ones_beside_them_counted() {
     let event = event("bad-and-good");
     let response = respond(&stack, &event).await;
     assert_eq!(response, json!({ "batchItemFailures": [] }));
-    let acme = Tally {
+    let acme = Aggregate {
         calls: 2,
         billable: BTreeMap::from([(p("pro"), 1)]),
         server_errors: 1,
         latency_ms: 64,
-        ..Tally::default()
+        ..Aggregate::default()
     };
-    let globex = Tally {
+    let globex = Aggregate {
         calls: 1,
         billable: BTreeMap::from([(p("free"), 1)]),
         latency_ms: 4,
-        ..Tally::default()
+        ..Aggregate::default()
     };
     let tallies = stack.tallies(&["acme", "globex"], &["2026-11"]).await;
     assert_eq!(tallies.len(), 6);
@@ -686,31 +686,31 @@ async fn adjustments_are_counted_apart_in_their_days_and_months() {
         billable: [(p("pro"), calls)].into(),
         micro_usd: 0,
     };
-    let of = |calls: u64, adjusted: Adjusted| Tally {
+    let of = |calls: u64, adjusted: Adjusted| Aggregate {
         adjusted,
         ..tally(calls)
     };
     let expected = [
         (
             "acme 2026-10",
-            Tally {
+            Aggregate {
                 adjusted: adjusted(1, -7),
-                ..Tally::default()
+                ..Aggregate::default()
             },
         ),
         (
             "acme 2026-10-31",
-            Tally {
+            Aggregate {
                 adjusted: adjusted(1, -7),
-                ..Tally::default()
+                ..Aggregate::default()
             },
         ),
         ("acme 2026-11", of(1, adjusted(2, 5))),
         (
             "acme 2026-11-01",
-            Tally {
+            Aggregate {
                 adjusted: adjusted(2, 5),
-                ..Tally::default()
+                ..Aggregate::default()
             },
         ),
         ("acme 2026-11-22", tally(1)),
@@ -745,7 +745,7 @@ async fn an_entry_of_records_is_no_entry_of_adjustments() {
 async fn a_customer_of_whom_the_store_says_nothing_holds_up_no_other() {
     let mut stack = Stack::new();
     let sdk = stack.at.aws.sdk_config().to_builder();
-    let sdk = sdk.timeout_config(aws::timeouts(aws::PATIENT)).build();
+    let sdk = sdk.timeout_config(aws::timeouts(aws::BACKGROUND_TIMEOUT)).build();
     let entropy = stack.at.entropy.clone();
     stack.app.store = Store::new(&sdk, "test", stack.at.clock(), entropy);
     let is_silent =
@@ -790,7 +790,7 @@ async fn an_entry_that_differs_by_a_member_that_comes_twice_is_another() {
     stack.count(&around("e-1", &good)).await;
     let month = stack.at.store.month_usage(&p("acme"), p("2026-11")).await;
     assert_eq!(month.unwrap().calls, 0);
-    let set_aside = stack.at.store.quarantined_of_entry(SOURCE, "e-1").await;
+    let set_aside = stack.at.store.quarantined_of_event(SOURCE, "e-1").await;
     let bodies: Vec<Vec<u8>> = set_aside.unwrap().into_iter().map(|q| q.body).collect();
     assert_eq!(bodies, [twice.into_bytes(), good.into_bytes()]);
 }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tollgate_domain::money::MicroUsd;
-use tollgate_domain::usage::Tally;
+use tollgate_domain::usage::Aggregate;
 use tollgate_local_aws::{Call, Fault};
 use tollgate_runtime::Entropy;
 
@@ -246,13 +246,13 @@ const MONTHS: [&str; 3] = ["2026-11", "2026-12", "2027-01"];
 #[derive(Default)]
 struct Model {
     /// By customer and month, day, or day and endpoint.
-    tallies: BTreeMap<String, Tally>,
+    tallies: BTreeMap<String, Aggregate>,
     /// The places of the bad records, by entry.
     refused: BTreeMap<String, BTreeSet<usize>>,
 }
 
 impl Model {
-    fn add(&mut self, customer: &str, day: &str, endpoint: &str, call: &Tally) {
+    fn add(&mut self, customer: &str, day: &str, endpoint: &str, call: &Aggregate) {
         let month = &day[..7];
         for key in [
             format!("{customer} {month}"),
@@ -297,7 +297,7 @@ impl Draw {
     }
 
     /// A good record, on its day and with its tally.
-    fn good(&self, endpoint: &str) -> (Value, &'static str, Tally) {
+    fn good(&self, endpoint: &str) -> (Value, &'static str, Aggregate) {
         let day = self.one(&DAYS);
         let time = if day == "2027-01-01" {
             format!("{day}T00:0{}:59.5Z", self.below(7))
@@ -318,12 +318,12 @@ impl Draw {
             "status": status,
             "latency_ms": latency_ms,
         });
-        let mut tally = Tally {
+        let mut tally = Aggregate {
             calls: 1,
             client_errors: u64::from((400..=499).contains(&status)),
             server_errors: u64::from(status >= 500),
             latency_ms,
-            ..Tally::default()
+            ..Aggregate::default()
         };
         let billable = match self.below(4) {
             0 => {

@@ -8,7 +8,7 @@
 use serde_json::Value;
 use tollgate_local_aws::Fault;
 use tollgate_runtime::metrics::{
-    CALLS_LATE, ENTRIES_CLAIMED, ENTRIES_DUPLICATE, ENTRIES_FAILED, ENTRIES_QUARANTINED,
+    CALLS_LATE, EVENTS_COUNTED, EVENTS_DUPLICATE, EVENTS_FAILED, EVENTS_QUARANTINED,
     METERING_LAG, Metric, RECORDS_METERED, RECORDS_QUARANTINED,
 };
 
@@ -17,10 +17,10 @@ mod common;
 use common::{NOW, Stack, adjusting, adjustment, batch, body, deliver, entry, record, with};
 
 const COUNTS: [Metric; 6] = [
-    ENTRIES_CLAIMED,
-    ENTRIES_DUPLICATE,
-    ENTRIES_QUARANTINED,
-    ENTRIES_FAILED,
+    EVENTS_COUNTED,
+    EVENTS_DUPLICATE,
+    EVENTS_QUARANTINED,
+    EVENTS_FAILED,
     RECORDS_METERED,
     RECORDS_QUARANTINED,
 ];

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tollgate_domain::window::Month;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_local_aws::{CloudWatch, LambdaHost, Outcome};
-use tollgate_runtime::metrics::{ENTRIES_DUPLICATE, RECORDS_METERED};
+use tollgate_runtime::metrics::{EVENTS_DUPLICATE, RECORDS_METERED};
 
 #[tokio::test]
 async fn a_batch_is_counted_and_answered_with_the_messages_that_failed() {
@@ -48,5 +48,5 @@ async fn a_batch_is_counted_and_answered_with_the_messages_that_failed() {
     let cloudwatch = CloudWatch::default();
     cloudwatch.read(&log);
     assert_eq!(cloudwatch.sum(RECORDS_METERED, &[]), count as u64, "{log}");
-    assert_eq!(cloudwatch.sum(ENTRIES_DUPLICATE, &[]), 1, "{log}");
+    assert_eq!(cloudwatch.sum(EVENTS_DUPLICATE, &[]), 1, "{log}");
 }

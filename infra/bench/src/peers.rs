@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::Value;
 use tokio::process::Command;
-use tollgate_store::schema::{ACCOUNTS, COUNTERS, Table};
+use tollgate_store::schema::{REGISTRY, COUNTERS, Table};
 
 use crate::contender::Contender;
 use crate::tables::STACK;
@@ -113,7 +113,7 @@ fn variables(handler: &str) -> Vec<(String, String)> {
     let table = |table: &Table| format!("{STACK}-{}", table.name);
     vec![
         ("_HANDLER".to_owned(), handler.to_owned()),
-        ("ACCOUNTS_TABLE".to_owned(), table(&ACCOUNTS)),
+        ("ACCOUNTS_TABLE".to_owned(), table(&REGISTRY)),
         ("COUNTERS_TABLE".to_owned(), table(&COUNTERS)),
     ]
 }

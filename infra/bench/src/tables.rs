@@ -83,7 +83,7 @@ pub(crate) fn plans() -> Result<String, SeedError> {
         "name": "Strict",
         "requests_per_hour": 1_000_000_000,
         "month": { "kind": "unlimited" },
-        "when_store_is_down": "closed",
+        "fail_mode": "closed",
         "max_lease": 1,
     });
     let shipped = Catalog::shipped()?;
@@ -165,7 +165,7 @@ impl Seeding<'_> {
     fn peer(&mut self, id: &str) -> Result<Bytes, SeedError> {
         let (key, key_id) = self.key();
         let put = json!({
-            "TableName": format!("{STACK}-accounts"),
+            "TableName": format!("{STACK}-registry"),
             "Item": {
                 "pk": { "S": format!("KEY#{}", key.digest().expose_hex()) },
                 "id": { "S": key_id.as_str() },

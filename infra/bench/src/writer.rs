@@ -12,7 +12,7 @@ use tollgate_domain::plan::Catalog;
 use tollgate_domain::usage::EVENT_TYPE;
 use tollgate_local_aws::{Call, LocalAws, wire};
 use tollgate_runtime::{Clock, Entropy, Metrics};
-use tollgate_store::{Spread, Store};
+use tollgate_store::{ShardCounts, Store};
 use usage_writer::{App, Owners};
 
 use crate::report::table;
@@ -203,7 +203,7 @@ fn writer(
     let clock = Clock::system();
     Ok(App {
         store: Store::new(&sdk, STACK, clock.clone(), Entropy::seeded(number)),
-        spread: Spread::default(),
+        spread: ShardCounts::default(),
         owners: Owners::default(),
         plans: Catalog::shipped()?,
         metrics: Metrics::none(),

@@ -56,7 +56,7 @@ pub(crate) async fn create(args: Create) -> Result<ApiKey, CreateError> {
     // Admins have profiles and the like, in files and elsewhere.
     let sdk = aws_config::defaults(BehaviorVersion::latest())
         .http_client(aws::https_by_system_roots()?)
-        .timeout_config(aws::timeouts(aws::PATIENT))
+        .timeout_config(aws::timeouts(aws::BACKGROUND_TIMEOUT))
         .load()
         .await;
     let store = Store::new(&sdk, &args.stack_name, clock, entropy.clone());

@@ -15,7 +15,7 @@ use tokio::runtime::Runtime;
 use tollgate_domain::key::ApiKey;
 use tollgate_domain::plan::Catalog;
 use tollgate_domain::usage::{
-    ADJUSTMENT_TYPE, Aggregates, Countable, EVENT_TYPE, EntryType, Item, read_entry,
+    ADJUSTMENT_TYPE, Aggregates, Countable, EVENT_TYPE, EventType, Item, parse_event,
 };
 use tollgate_local_aws::{LocalAws, Rule};
 use tollgate_runtime::{Clock, Entropy, Metrics};
@@ -64,14 +64,14 @@ pub fn entry(input: &[u8]) {
     let whole: Option<Vec<Value>> = received.items.iter().map(as_json).collect();
     let Some(whole) = whole else { return };
     let (r#type, data) = match received.r#type {
-        EntryType::Usage => (EVENT_TYPE, json!({ "records": whole })),
-        EntryType::Adjustment => (ADJUSTMENT_TYPE, json!({ "adjustments": whole })),
+        EventType::Usage => (EVENT_TYPE, json!({ "records": whole })),
+        EventType::Adjustment => (ADJUSTMENT_TYPE, json!({ "adjustments": whole })),
     };
     let again = json!({
         "specversion": "1.0", "id": received.id, "source": received.source, "type": r#type,
         "time": now, "subject": received.customer, "data": data,
     });
-    assert_eq!(read_entry(&again.to_string()).as_ref(), Ok(received));
+    assert_eq!(parse_event(&again.to_string()).as_ref(), Ok(received));
 }
 
 fn as_json(item: &Item) -> Option<Value> {

@@ -22,7 +22,7 @@ const DETAIL_TYPE: &str = "events:detail-type";
 pub struct Permission {
     /// Such as `dynamodb:GetItem`.
     pub action: String,
-    /// The end of its ARN, such as `table/prod-accounts/index/listing`.
+    /// The end of its ARN, such as `table/prod-registry/index/listing`.
     pub resource: String,
     /// A condition key, and a value or pattern of it.
     pub with: Option<(String, String)>,
@@ -478,17 +478,17 @@ mod tests {
             let like = "ForAllValues:StringLike";
             let action = format!("dynamodb:{action}");
             let condition = condition(&action, like, LEADING_KEYS, &keys);
-            role(&action, "table/x-accounts", vec![condition])
+            role(&action, "table/x-registry", vec![condition])
         };
         let key = |pk: &str| json!({ "pk": { "S": pk } });
         let get = |keys: &[&str]| {
             let keys: Vec<Value> = keys.iter().map(|pk| key(pk)).collect();
-            let body = json!({ "RequestItems": { "x-accounts": { "Keys": keys } } });
+            let body = json!({ "RequestItems": { "x-registry": { "Keys": keys } } });
             is_allowed(&only("BatchGetItem"), "D.BatchGetItem", body)
         };
         assert!(get(&["KEY#a", "KEYID#b"]));
         assert!(!get(&["KEY#a", "CUSTOMER#b"]));
-        let put = |pk: &str| json!({ "TableName": "x-accounts", "Item": key(pk) });
+        let put = |pk: &str| json!({ "TableName": "x-registry", "Item": key(pk) });
         let transact = |pks: [&str; 2]| {
             let puts = pks.map(|pk| json!({ "Put": put(pk) }));
             let body = json!({ "TransactItems": puts });
@@ -498,7 +498,7 @@ mod tests {
         assert!(!transact(["KEY#a", "ADMIN#KEY#b"]));
         // A key that cannot be made out is none that is allowed.
         let role = only("PutItem");
-        let body = json!({ "TableName": "x-accounts", "Item": {} });
+        let body = json!({ "TableName": "x-registry", "Item": {} });
         assert!(!is_allowed(&role, "D.PutItem", body));
     }
 
@@ -507,10 +507,10 @@ mod tests {
         let action = "dynamodb:Query";
         let equals = "ForAllValues:StringEquals";
         let only = condition(action, equals, LEADING_KEYS, &["keys"]);
-        let role = role(action, "table/x-accounts/index/listing", vec![only]);
+        let role = role(action, "table/x-registry/index/listing", vec![only]);
         let query = |condition: &str, value: &str| {
             let body = json!({
-                "TableName": "x-accounts",
+                "TableName": "x-registry",
                 "IndexName": "listing",
                 "KeyConditionExpression": condition,
                 "ExpressionAttributeValues": { ":a": { "S": value }, ":b": { "S": "keys" } },
@@ -531,10 +531,10 @@ mod tests {
         let action = "dynamodb:UpdateItem";
         let equals = "ForAllValues:StringEquals";
         let only = condition(action, equals, ATTRIBUTES, &["pk", "revoked_at"]);
-        let role = role(action, "table/x-accounts", vec![only]);
+        let role = role(action, "table/x-registry", vec![only]);
         let update = |update: &str, condition: &str| {
             let body = json!({
-                "TableName": "x-accounts",
+                "TableName": "x-registry",
                 "Key": { "pk": { "S": "KEY#a" } },
                 "UpdateExpression": update,
                 "ConditionExpression": condition,

@@ -13,7 +13,7 @@ use tollgate_domain::customer::Customer;
 use tollgate_local_aws::{Fault, LambdaHost, LocalAws, Rule};
 use tollgate_runtime::clock::ManualClock;
 use tollgate_runtime::{Clock, Entropy};
-use tollgate_store::{Created, CustomerChange, CustomerUpdated, Store};
+use tollgate_store::{Created, CustomerChange, UpdateCustomerOutcome, Store};
 
 fn clock() -> Clock {
     ManualClock::at("2026-11-22T10:00:00Z".parse().unwrap()).clock()
@@ -89,7 +89,7 @@ async fn a_paused_clock_stands_still_while_an_endpoint_is_asked() {
         assert_eq!(created, Created::New);
         let change = CustomerChange::default();
         let changed = store.update_customer(&acme().id, &change).await.unwrap();
-        assert_eq!(changed, CustomerUpdated::Done(acme()));
+        assert_eq!(changed, UpdateCustomerOutcome::Done(acme()));
     };
     timeout(Duration::from_millis(1), all).await.unwrap();
     assert_eq!(started.elapsed(), Duration::ZERO);

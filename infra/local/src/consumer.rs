@@ -183,7 +183,7 @@ mod tests {
     use tollgate_local_aws::fixture::Fixture;
     use tollgate_local_aws::{Counts, Fault, MAX_RECEIVES};
     use tollgate_runtime::Metrics;
-    use tollgate_store::Spread;
+    use tollgate_store::ShardCounts;
 
     use super::*;
 
@@ -193,7 +193,7 @@ mod tests {
     fn consumer(at: &Fixture) -> Arc<Consumer> {
         let writer = usage_writer::App {
             store: at.store.clone(),
-            spread: Spread::default(),
+            spread: ShardCounts::default(),
             owners: usage_writer::Owners::default(),
             plans: Catalog::shipped().unwrap(),
             clock: at.clock(),

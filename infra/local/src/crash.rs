@@ -19,7 +19,7 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tollgate_domain::id::{CustomerId, InvalidId, KeyId, random_base62};
-use tollgate_domain::usage::{Tally, UsageData, UsageEntry, UsageRecord};
+use tollgate_domain::usage::{Aggregate, UsageData, UsageEvent, UsageRecord};
 use tollgate_domain::window::{Day, Month};
 use tollgate_runtime::{Entropy, env};
 use tollgate_store::{Store, StoreError};
@@ -420,8 +420,8 @@ async fn look(data: &Path, called: &Called) -> Result<Report, Failed> {
         let customer = customer.parse()?;
         let records = log(&running.store, &customer).await?;
         for month in [this_month.previous(), this_month] {
-            let mut days: BTreeMap<Day, Tally> = BTreeMap::new();
-            let mut sum = Tally::default();
+            let mut days: BTreeMap<Day, Aggregate> = BTreeMap::new();
+            let mut sum = Aggregate::default();
             for record in &records {
                 let day = Day::containing(record.time);
                 if day.month() == month {
@@ -458,7 +458,7 @@ async fn log(store: &Store, customer: &CustomerId) -> Result<Vec<UsageRecord>, F
             .logged(customer, days.into(), after.as_deref())
             .await?;
         for logged in page.items {
-            let entry: UsageEntry<UsageData<UsageRecord>> = serde_json::from_slice(&logged.body)?;
+            let entry: UsageEvent<UsageData<UsageRecord>> = serde_json::from_slice(&logged.body)?;
             // An entry of two days is logged once for each of them, and has the records of both.
             let of_day = |record: &UsageRecord| Day::containing(record.time) == logged.day;
             records.extend(entry.data.records.into_iter().filter(of_day));

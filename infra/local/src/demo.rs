@@ -319,7 +319,7 @@ impl Story {
             format!("a dry run would charge {cents} cents, not 23")
         })?;
         for (night, expected) in [("the first", 23), ("the second", 0)] {
-            let report = self.anyone.post("/_local/night", json!({})).await?;
+            let report = self.anyone.post("/_local/nightly", json!({})).await?;
             expect(&report, StatusCode::OK)?;
             let report = report.json();
             let cents = &report["cents"];

@@ -15,7 +15,7 @@ use tollgate_local_aws::{LocalAws, Role};
 use tollgate_metering::{Emitter, MeteredBody, Metering, Spill};
 use tollgate_runtime::config::InvalidConfig;
 use tollgate_runtime::{Clock, Entropy, Env, Metrics, config, env};
-use tollgate_store::{Spread, Store};
+use tollgate_store::{ShardCounts, Store};
 use tollgate_web::serve;
 use tower::util::{BoxCloneSyncService, MapResponse};
 use tower::{Layer, Service};
@@ -125,7 +125,7 @@ impl Parts {
         let given = self.given("UsageWriterFunction")?;
         Ok(usage_writer::App {
             store: given.store()?,
-            spread: Spread::default(),
+            spread: ShardCounts::default(),
             owners: usage_writer::Owners::default(),
             plans: config::plans(&given.env)?,
             clock: self.clock.clone(),
@@ -168,7 +168,7 @@ impl Parts {
                 plans: config::plans(&given.env)?,
                 clock: self.clock.clone(),
                 entropy: self.entropy.clone(),
-                spread: Spread::default(),
+                spread: ShardCounts::default(),
                 owners: usage_writer::Owners::default(),
                 metrics: Metrics::none(),
             }))),

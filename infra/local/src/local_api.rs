@@ -36,7 +36,7 @@ pub(crate) fn routes(app: App) -> Router {
     Router::new()
         .route("/_local/clock", get(tell).post(set))
         .route("/_local/drain", post(drain))
-        .route("/_local/night", post(night))
+        .route("/_local/nightly", post(night))
         .route("/_local/dead-letters", get(dead_letters))
         .with_state(app)
 }

@@ -298,6 +298,6 @@ fn greet(running: &Running, place: &str) {
     println!("curl -s {url}/admin/billing/run -H \"x-api-key: {key}\" -d '{{\"dry_run\":true}}'");
     println!();
     println!(
-        "POST {url}/_local/clock, /_local/drain and /_local/night move time, deliver usage and bill"
+        "POST {url}/_local/clock, /_local/drain and /_local/nightly move time, deliver usage and bill"
     );
 }

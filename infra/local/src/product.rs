@@ -413,7 +413,7 @@ async fn may_become_admin_key(
         return Err(UnusableAdminKey::OfACustomer(given).into());
     }
     let name = KeyRef::Prefix(given.clone());
-    if store.key(&name).await?.is_some() && !store.is_admins_key(&name).await? {
+    if store.key(&name).await?.is_some() && !store.is_admin_key(&name).await? {
         return Err(UnusableAdminKey::OfEarlierRelease(given).into());
     }
     match earlier_admin_key(parts, store).await? {
@@ -429,7 +429,7 @@ async fn earlier_admin_key(parts: &Parts, store: &Store) -> Result<Option<KeyPre
     let now = parts.clock.now();
     for (_, key) in first.items {
         let is_active = key.owner == Owner::Admin && key.status(now) == KeyStatus::Active;
-        if is_active && store.is_admins_key(&KeyRef::Id(key.id)).await? {
+        if is_active && store.is_admin_key(&KeyRef::Id(key.id)).await? {
             return Ok(Some(key.prefix));
         }
     }

@@ -173,7 +173,7 @@ async fn what_is_no_usage_is_quarantined_and_the_rest_is_counted() {
     let set_aside = target
         .running
         .store
-        .quarantined_of_entry("test", "mixed")
+        .quarantined_of_event("test", "mixed")
         .await
         .unwrap();
     assert_eq!(set_aside[0].refused[0].index, 1);
@@ -403,7 +403,7 @@ async fn other_sites_pages_move_no_clock_and_report_no_usage() {
     ];
     for field in foreign {
         for content_type in [text, json] {
-            for path in ["/_local/clock", "/_local/drain", "/_local/night"] {
+            for path in ["/_local/clock", "/_local/drain", "/_local/nightly"] {
                 let refused = post(path, &a_year, &[field, content_type]).await;
                 assert_eq!(refused.status, StatusCode::FORBIDDEN, "{path} {field:?}");
                 let problem = refused.json();
@@ -473,20 +473,20 @@ async fn report(target: &Target, id: &str, time: &str, records: usize) {
 /// Counts the 100,000 calls that the pro plan includes, as one entry whose tallies are given.
 async fn seed_included(target: &Target, customer: &str) {
     use tollgate_domain::plan::Catalog;
-    use tollgate_domain::usage::{Aggregates, Tally};
-    use tollgate_store::{EntryPart, Spread, Written};
+    use tollgate_domain::usage::{Aggregates, Aggregate};
+    use tollgate_store::{EventPart, ShardCounts, Written};
 
-    let tally = Tally {
+    let tally = Aggregate {
         calls: 100_000,
         billable: [("pro".parse().unwrap(), 100_000)].into(),
-        ..Tally::default()
+        ..Aggregate::default()
     };
     let aggregates = Aggregates {
         days: [("2026-11-01".parse().unwrap(), tally.clone())].into(),
         months: [("2026-11".parse().unwrap(), tally)].into(),
         ..Aggregates::default()
     };
-    let part = EntryPart {
+    let part = EventPart {
         source: "seed",
         id: "included",
         part: 0,
@@ -500,7 +500,7 @@ async fn seed_included(target: &Target, customer: &str) {
     };
     let plans = Catalog::shipped().unwrap();
     let store = &target.running.store;
-    let outcomes = store.write_usage(&[part], &plans, &Spread::default()).await;
+    let outcomes = store.write_usage(&[part], &plans, &ShardCounts::default()).await;
     assert_eq!(*outcomes[0].as_ref().unwrap(), Written::Counted);
 }
 

@@ -151,7 +151,7 @@ fn as_earlier_release(dir: &Path) {
     let rule = Rule::new(json!({})).unwrap();
     let aws = LocalAws::open(dir, rule, Clock::system(), Entropy::seeded(1)).unwrap();
     let call = |operation: &str, mut body: Value| -> Value {
-        body["TableName"] = "local-accounts".into();
+        body["TableName"] = "local-registry".into();
         let target = format!("DynamoDB_20120810.{operation}");
         let (status, answer) = aws.answer(&target, &body.to_string());
         assert_eq!(status, 200, "{answer}");
@@ -213,7 +213,7 @@ async fn customers_whose_plan_has_gone_are_named_at_the_start() {
     };
     let plan = |id: &str| {
         json!({
-            "id": id, "name": id, "requests_per_hour": 10, "when_store_is_down": "open",
+            "id": id, "name": id, "requests_per_hour": 10, "fail_mode": "open",
             "month": { "kind": "unlimited" },
         })
     };
@@ -537,7 +537,7 @@ async fn no_output_holds_a_key_or_a_digest() {
         .unwrap();
     admin.get("/admin/api-keys").await.unwrap();
     anyone.post("/_local/drain", json!({})).await.unwrap();
-    anyone.post("/_local/night", json!({})).await.unwrap();
+    anyone.post("/_local/nightly", json!({})).await.unwrap();
     let (_, printed) = process.terminate();
     assert!(printed.contains("DEBUG"), "nothing was logged: {printed}");
 

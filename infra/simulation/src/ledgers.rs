@@ -11,13 +11,13 @@ use tollgate_domain::customer::Customer;
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::key::{ApiKey, KeyFormat, KeyRecord, Owner, Role};
 use tollgate_domain::plan::{Catalog, Overrides};
-use tollgate_domain::reconciliation::Comparison;
+use tollgate_domain::reconciliation::LedgerComparison;
 use tollgate_domain::usage::{Aggregates, UsageRecord};
 use tollgate_domain::window::Day;
 use tollgate_local_aws::LocalAws;
 use tollgate_runtime::clock::ManualClock;
 use tollgate_runtime::{Clock, Entropy, Metrics};
-use tollgate_store::{EntryPart, NewKey, Spread, Store};
+use tollgate_store::{EventPart, NewKey, ShardCounts, Store};
 
 use crate::drawn::index;
 use crate::{PREFIX, Unable, made_up, services};
@@ -38,9 +38,9 @@ pub struct Night {
     /// The UTC day that it is of.
     pub day: Day,
     /// What all customers' ledgers say.
-    pub total: Comparison,
+    pub total: LedgerComparison,
     /// The customers whose ledgers differ, by number, and what those say.
-    pub found: BTreeMap<usize, Comparison>,
+    pub found: BTreeMap<usize, LedgerComparison>,
     /// Calls whose usage was lost.
     pub lost: u64,
 }
@@ -221,7 +221,7 @@ impl Stage {
         }
         Ok(Night {
             day,
-            total: Comparison {
+            total: LedgerComparison {
                 admitted: report.admitted,
                 metered: report.metered,
             },
@@ -316,7 +316,7 @@ impl Stage {
         for (n, records) in records.chunks(BATCH).enumerate() {
             let id = format!("{customer}-{day}-{n}");
             let aggregates: Aggregates = records.iter().collect();
-            let part = EntryPart {
+            let part = EventPart {
                 source: "tollgate:ping",
                 id: &id,
                 part: 0,
@@ -329,7 +329,7 @@ impl Stage {
                 received_at: self.now(),
             };
             let parts = std::slice::from_ref(&part);
-            let spread = Spread::default();
+            let spread = ShardCounts::default();
             let written = self.store.write_usage(parts, &self.plans, &spread);
             for outcome in written.await {
                 made_up(outcome)?;

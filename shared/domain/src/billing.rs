@@ -15,7 +15,7 @@ use crate::id::{CustomerId, PlanId};
 use crate::key::hex;
 use crate::money::{Cents, MicroUsd};
 use crate::plan::{Catalog, MonthPolicy, OveragePrice};
-use crate::usage::Tally;
+use crate::usage::Aggregate;
 use crate::window::{Day, Month};
 
 /// How long after its end a month stays open for late usage.
@@ -35,7 +35,7 @@ pub struct Billable {
 
 /// The billable calls in the tallies of days.
 #[must_use]
-pub fn billable_days(tallies: &BTreeMap<Day, Tally>) -> BillableDays {
+pub fn billable_days(tallies: &BTreeMap<Day, Aggregate>) -> BillableDays {
     let mut days = BillableDays::new();
     for (day, tally) in tallies {
         let mut by_plan: BTreeMap<PlanId, Billable> = BTreeMap::new();
@@ -150,7 +150,7 @@ fn price_on(prices: &[OveragePrice], day: Day) -> MicroUsd {
 
 /// What a customer's month has been charged so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Charged {
+pub struct PeriodLedger {
     /// The number of charges.
     pub charges: u64,
     /// Their sum.
@@ -159,10 +159,10 @@ pub struct Charged {
     pub over_calls: u64,
     /// The overage that they cover, by plan. Empty where no charge says so, because all were
     /// written by a release that did not: they are netted against the overage of all plans.
-    pub covered: BTreeMap<PlanId, Covered>,
+    pub covered: BTreeMap<PlanId, ChargedOverage>,
 }
 
-impl Charged {
+impl PeriodLedger {
     /// The overage that the charges cover, before rounding as far as that is known.
     #[must_use]
     pub fn micro_usd(&self) -> MicroUsd {
@@ -176,7 +176,7 @@ impl Charged {
 /// Overage of one plan in one month that charges cover: the most that it has come to when one was
 /// made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Covered {
+pub struct ChargedOverage {
     /// Overage calls.
     pub calls: u64,
     /// What they cost, before rounding.
@@ -186,7 +186,7 @@ pub struct Covered {
 /// A charge that is due: the amount is frozen when it is written down, before anyone is asked to
 /// pay it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ChargeIntent {
+pub struct Charge {
     /// The same whoever computes it: customer, month and number.
     pub id: String,
     /// Who pays.
@@ -200,7 +200,7 @@ pub struct ChargeIntent {
     /// The overage that the month's charges cover with this one, before rounding.
     pub cumulative: MicroUsd,
     /// The same by plan; empty where the ledger does not say it.
-    pub covered: BTreeMap<PlanId, Covered>,
+    pub covered: BTreeMap<PlanId, ChargedOverage>,
     /// The first overage call it covers, from 1.
     pub from_call: u64,
     /// The last one. It may be an earlier one than the charge before ended with: fewer calls, each
@@ -227,9 +227,9 @@ pub fn charge_due(
     month: Month,
     plans: &Catalog,
     days: &BillableDays,
-    charged: &Charged,
+    charged: &PeriodLedger,
     now: Timestamp,
-) -> Result<Option<ChargeIntent>, UnknownPlan> {
+) -> Result<Option<Charge>, UnknownPlan> {
     let lines = overage(plans, days)?;
     let mut covered = charged.covered.clone();
     for line in lines.iter().filter(|line| line.over > 0) {
@@ -245,7 +245,7 @@ pub fn charge_due(
     let number = charged.charges + 1;
     let calls = covered.values().map(|plan| plan.calls);
     let to_call = calls.fold(0, u64::saturating_add);
-    Ok(Some(ChargeIntent {
+    Ok(Some(Charge {
         id: format!("ci_{customer}_{month}_{number:04}"),
         customer: customer.clone(),
         month,
@@ -317,23 +317,23 @@ mod tests {
         of_day.adjusted += calls;
     }
 
-    fn due(days: &BillableDays, charged: &Charged) -> Option<ChargeIntent> {
+    fn due(days: &BillableDays, charged: &PeriodLedger) -> Option<Charge> {
         try_due(&Catalog::shipped().unwrap(), days, charged).unwrap()
     }
 
     fn try_due(
         plans: &Catalog,
         days: &BillableDays,
-        charged: &Charged,
-    ) -> Result<Option<ChargeIntent>, UnknownPlan> {
+        charged: &PeriodLedger,
+    ) -> Result<Option<Charge>, UnknownPlan> {
         let (customer, month) = ("acme".parse().unwrap(), "2026-11".parse().unwrap());
         let now = "2026-11-23T02:00:00Z".parse().unwrap();
         charge_due(&customer, month, plans, days, charged, now)
     }
 
-    impl Charged {
+    impl PeriodLedger {
         /// What is charged once this charge is, too.
-        fn with(&self, intent: &ChargeIntent) -> Self {
+        fn with(&self, intent: &Charge) -> Self {
             Self {
                 charges: intent.number,
                 cents: Cents(self.cents.0 + intent.cents.0),
@@ -346,14 +346,14 @@ mod tests {
     #[test]
     fn calls_beyond_the_included_ones_are_charged_once() {
         let month = days(&[("2026-11-01", "pro", 100_000), ("2026-11-02", "pro", 234)]);
-        let intent = due(&month, &Charged::default()).unwrap();
+        let intent = due(&month, &PeriodLedger::default()).unwrap();
         assert_eq!(intent.id, "ci_acme_2026-11_0001");
         assert_eq!(
             (intent.cents, intent.cumulative),
             (Cents(23), MicroUsd(234_000))
         );
         assert_eq!((intent.from_call, intent.to_call), (1, 234));
-        assert_eq!(due(&month, &Charged::default().with(&intent)), None);
+        assert_eq!(due(&month, &PeriodLedger::default().with(&intent)), None);
     }
 
     #[test]
@@ -363,7 +363,7 @@ mod tests {
             ("2026-11-02", "pro", 100_010),
             ("2026-11-03", "enterprise", 5_000_000),
         ]);
-        let intent = due(&month, &Charged::default()).unwrap();
+        let intent = due(&month, &PeriodLedger::default()).unwrap();
         assert_eq!((intent.cents, intent.to_call), (Cents(1), 10));
     }
 
@@ -380,7 +380,7 @@ mod tests {
 
     fn two_prices() -> Catalog {
         Catalog::from_json(
-            r#"[{"id":"pro","name":"Pro","requests_per_hour":1,"when_store_is_down":"open",
+            r#"[{"id":"pro","name":"Pro","requests_per_hour":1,"fail_mode":"open",
                 "month":{"kind":"overage","included":10,"prices":[
                     {"from":"2026-01-01","micro_usd_per_call":1000},
                     {"from":"2026-11-10","micro_usd_per_call":5000}]}}]"#,
@@ -407,13 +407,13 @@ mod tests {
         let line = &lines[0];
         assert_eq!((line.calls, line.adjusted), (100_050, -50));
         assert_eq!((line.over, line.micro_usd), (50, MicroUsd(50_000)));
-        let intent = due(&month, &Charged::default()).unwrap();
+        let intent = due(&month, &PeriodLedger::default()).unwrap();
         assert_eq!((intent.cents, intent.adjusted_calls), (Cents(5), -50));
         // Calls that nobody charges for are no part of a charge.
         adjust(&mut month, "2026-11-11", "free", -7);
-        let intent = due(&month, &Charged::default()).unwrap();
+        let intent = due(&month, &PeriodLedger::default()).unwrap();
         assert_eq!((intent.cents, intent.adjusted_calls), (Cents(5), -50));
-        let charged = Charged::default().with(&intent);
+        let charged = PeriodLedger::default().with(&intent);
         adjust(&mut month, "2026-11-03", "pro", -40);
         assert_eq!(due(&month, &charged), None, "nothing is charged twice");
         adjust(&mut month, "2026-11-04", "pro", 70);
@@ -446,7 +446,7 @@ mod tests {
     fn charging(plans: &[(&str, u64)]) -> Catalog {
         let plan = |(id, price): &(&str, u64)| {
             serde_json::json!({
-                "id": id, "name": id, "requests_per_hour": 1, "when_store_is_down": "open",
+                "id": id, "name": id, "requests_per_hour": 1, "fail_mode": "open",
                 "month": { "kind": "overage", "included": 0, "prices": [
                     { "from": "2026-01-01", "micro_usd_per_call": price },
                 ] },
@@ -460,7 +460,7 @@ mod tests {
     fn calls_on_a_plan_that_is_not_in_the_catalogue_are_not_rated() {
         let month = days(&[("2026-11-01", "pro", 5), ("2026-11-02", "pro-2", 6)]);
         let check = |plans: &Catalog, month: &BillableDays, expected: Result<(), &str>| {
-            let found = try_due(plans, month, &Charged::default());
+            let found = try_due(plans, month, &PeriodLedger::default());
             let expected = expected.map_err(str::to_owned);
             let found = found.map(drop).map_err(|error| error.to_string());
             assert_eq!(found, expected);
@@ -480,10 +480,10 @@ mod tests {
     fn what_one_plan_was_charged_is_not_taken_off_another() {
         let dear = charging(&[("pro", 10_000), ("pro-2", 10_000)]);
         let mut month = days(&[("2026-11-01", "pro", 50)]);
-        let first = try_due(&dear, &month, &Charged::default());
+        let first = try_due(&dear, &month, &PeriodLedger::default());
         let first = first.unwrap().unwrap();
         assert_eq!((first.cents, first.to_call), (Cents(50), 50));
-        let charged = Charged::default().with(&first);
+        let charged = PeriodLedger::default().with(&first);
 
         // The first price of a plan applies backwards, and this one has fallen.
         let cheap = charging(&[("pro", 1_000), ("pro-2", 10_000)]);
@@ -503,11 +503,11 @@ mod tests {
     fn charges_that_name_no_plan_are_taken_off_all_of_them() {
         let plans = charging(&[("pro", 10_000), ("pro-2", 10_000)]);
         let month = days(&[("2026-11-01", "pro", 50), ("2026-11-02", "pro-2", 10)]);
-        let charged = Charged {
+        let charged = PeriodLedger {
             charges: 1,
             cents: Cents(55),
             over_calls: 55,
-            ..Charged::default()
+            ..PeriodLedger::default()
         };
         assert_eq!(charged.micro_usd(), MicroUsd(550_000));
         let intent = try_due(&plans, &month, &charged).unwrap().unwrap();
@@ -556,7 +556,7 @@ mod tests {
             nightly in prop::collection::vec((1_u32..=28, 0_u64..40_000, -20_000_i64..20_000), 1..40),
         ) {
             let mut month = BillableDays::new();
-            let mut charged = Charged::default();
+            let mut charged = PeriodLedger::default();
             let mut most = Cents(0);
             let mut total = 0_i64;
             for (day, calls, adjusted) in nightly {

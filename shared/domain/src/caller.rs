@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
-use crate::decision::{Decision, Standing, Window};
+use crate::decision::{Decision, LimitStatus, Window};
 use crate::id::{CustomerId, KeyId, PlanId};
 use crate::key::{KeyPrefix, Role};
 
@@ -153,7 +153,7 @@ pub enum Access {
     /// Allowed, and counted towards no limit.
     Uncounted,
     /// Decided by the limits, at that instant.
-    Counted(Timestamp, Decision),
+    CountOutcome(Timestamp, Decision),
     /// Denied whatever the limits say.
     Denied(Denial),
 }
@@ -163,8 +163,8 @@ impl Access {
     #[must_use]
     pub fn is_allowed(&self) -> bool {
         match self {
-            Access::Uncounted | Access::Counted(_, Decision::Admit { .. }) => true,
-            Access::Counted(_, Decision::Refuse { .. }) | Access::Denied(_) => false,
+            Access::Uncounted | Access::CountOutcome(_, Decision::Allow { .. }) => true,
+            Access::CountOutcome(_, Decision::Deny { .. }) | Access::Denied(_) => false,
         }
     }
 }
@@ -211,14 +211,14 @@ impl Serialize for Context<'_> {
         }
         match self.access {
             Access::Uncounted => {}
-            Access::Counted(now, Decision::Admit { hour, month }) => {
+            Access::CountOutcome(now, Decision::Allow { hour, month }) => {
                 let closest = match month {
                     Some(month) if month.remaining < hour.remaining => month,
                     _ => hour,
                 };
                 serialize_limits(&mut map, now, closest, &[Some(hour), month])?;
             }
-            Access::Counted(now, Decision::Refuse { by, also }) => {
+            Access::CountOutcome(now, Decision::Deny { by, also }) => {
                 serialize_limits(&mut map, now, by, &[also, Some(by)])?;
                 serialize_refusal(&mut map, now, by, also)?;
             }
@@ -242,8 +242,8 @@ impl<T: fmt::Display> Serialize for Text<T> {
 fn serialize_limits<M: SerializeMap>(
     map: &mut M,
     now: Timestamp,
-    closest: Standing,
-    all: &[Option<Standing>],
+    closest: LimitStatus,
+    all: &[Option<LimitStatus>],
 ) -> Result<(), M::Error> {
     // Each counted call is told this, and `write!` takes half as long again.
     let mut number = itoa::Buffer::new();
@@ -275,8 +275,8 @@ fn serialize_limits<M: SerializeMap>(
 fn serialize_refusal<M: SerializeMap>(
     map: &mut M,
     now: Timestamp,
-    by: Standing,
-    also: Option<Standing>,
+    by: LimitStatus,
+    also: Option<LimitStatus>,
 ) -> Result<(), M::Error> {
     let window = by.window.as_str();
     let (slug, title) = match by.window {
@@ -288,7 +288,7 @@ fn serialize_refusal<M: SerializeMap>(
         "The limit of {} calls in a UTC {window} is reached; the count starts again at {resets_at}.",
         by.limit
     );
-    if let Some(Standing { window, limit, .. }) = also {
+    if let Some(LimitStatus { window, limit, .. }) = also {
         let window = window.as_str();
         detail += &format!(" So is the limit of {limit} calls in a UTC {window}.");
     }
@@ -406,12 +406,12 @@ mod tests {
         }
     }
 
-    fn standing(window: Window, limit: u64, remaining: u64) -> Standing {
+    fn standing(window: Window, limit: u64, remaining: u64) -> LimitStatus {
         let (window_s, resets_at) = match window {
             Window::Hour => (3_600, "2026-11-22T11:00:00Z"),
             Window::Month => (2_592_000, "2026-12-01T00:00:00Z"),
         };
-        Standing {
+        LimitStatus {
             window,
             limit,
             remaining,
@@ -437,7 +437,7 @@ mod tests {
     }
 
     fn counted(decision: Decision) -> Access {
-        Access::Counted(now(), decision)
+        Access::CountOutcome(now(), decision)
     }
 
     /// The problem of a context, as the gateway's template makes it.
@@ -477,7 +477,7 @@ mod tests {
     fn a_context_is_a_flat_map_of_texts() {
         let by = standing(Window::Month, 1_000, 0);
         let also = None;
-        let context = context(Some("acme"), counted(Decision::Refuse { by, also }));
+        let context = context(Some("acme"), counted(Decision::Deny { by, also }));
         let values = context.as_object().unwrap().values();
         assert_eq!(values.clone().count(), 13);
         assert!(values.clone().all(Value::is_string), "{context}");
@@ -485,7 +485,7 @@ mod tests {
 
     #[test]
     fn the_window_closest_to_its_limit_is_shown() {
-        let decision = Decision::Admit {
+        let decision = Decision::Allow {
             hour: standing(Window::Hour, 100, 97),
             month: Some(standing(Window::Month, 1_000, 3)),
         };
@@ -507,7 +507,7 @@ mod tests {
     fn a_refusal_says_which_limit_and_until_when() {
         let by = standing(Window::Hour, 100, 0);
         let also = None;
-        let context = context(Some("acme"), counted(Decision::Refuse { by, also }));
+        let context = context(Some("acme"), counted(Decision::Deny { by, also }));
         assert_eq!(context["retryAfter"], "1200");
         assert_eq!(context["window"], "hour");
         let expected = json!({
@@ -554,7 +554,7 @@ mod tests {
     fn a_refusal_by_both_limits_says_when_a_call_can_pass_again() {
         let by = standing(Window::Month, 1_000, 0);
         let also = Some(standing(Window::Hour, 100, 0));
-        let context = context(Some("acme"), counted(Decision::Refuse { by, also }));
+        let context = context(Some("acme"), counted(Decision::Deny { by, also }));
         assert_eq!(context["retryAfter"], "739200");
         assert_eq!(context["window"], "month");
         assert_eq!(

@@ -10,8 +10,8 @@ use crate::window::{Hour, Month};
 
 /// What became of the attempt to count a call in both windows: in both, or in neither.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Counted {
-    /// Counted in both.
+pub enum CountOutcome {
+    /// CountOutcome in both.
     Both {
         /// Calls of the key in this hour, this one included.
         in_hour: u64,
@@ -26,7 +26,7 @@ pub enum Counted {
     BothFull,
 }
 
-impl Counted {
+impl CountOutcome {
     /// The refusal by those of the two windows that are full; none if neither is.
     #[must_use]
     pub fn full(hour: bool, month: bool) -> Option<Self> {
@@ -61,7 +61,7 @@ impl Window {
 
 /// How a call stands against one limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing {
+pub struct LimitStatus {
     /// Which limit.
     pub window: Window,
     /// Calls allowed in the window.
@@ -74,7 +74,7 @@ pub struct Standing {
     pub resets_at: Timestamp,
 }
 
-impl Standing {
+impl LimitStatus {
     /// Whole seconds until the count starts again, rounded up so that a client that waits them
     /// is not early; at least one.
     #[must_use]
@@ -89,28 +89,28 @@ impl Standing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
     /// The call goes on.
-    Admit {
+    Allow {
         /// How the key's hour stands.
-        hour: Standing,
+        hour: LimitStatus,
         /// How the customer's month stands, if anything limits it.
-        month: Option<Standing>,
+        month: Option<LimitStatus>,
     },
     /// The call ends here, and has been counted in neither window.
-    Refuse {
+    Deny {
         /// The limit that was reached: of two, the one whose count starts again later, before which
         /// no call can pass.
-        by: Standing,
+        by: LimitStatus,
         /// The other one, where both were reached.
-        also: Option<Standing>,
+        also: Option<LimitStatus>,
     },
 }
 
 /// Decides a call made at `now`, given what became of counting it.
 #[must_use]
-pub fn decide(now: Timestamp, limits: Limits, counted: Counted) -> Decision {
+pub fn decide(now: Timestamp, limits: Limits, counted: CountOutcome) -> Decision {
     let this_hour = Hour::containing(now);
     let this_month = Month::containing(now);
-    let hour_standing = |used: u64| Standing {
+    let hour_standing = |used: u64| LimitStatus {
         window: Window::Hour,
         limit: limits.per_hour,
         remaining: limits.per_hour.saturating_sub(used),
@@ -118,7 +118,7 @@ pub fn decide(now: Timestamp, limits: Limits, counted: Counted) -> Decision {
         resets_at: this_hour.end(),
     };
     let full_hour = hour_standing(limits.per_hour);
-    let month_standing = |limit: u64, used: u64| Standing {
+    let month_standing = |limit: u64, used: u64| LimitStatus {
         window: Window::Month,
         limit,
         remaining: limit.saturating_sub(used),
@@ -128,22 +128,22 @@ pub fn decide(now: Timestamp, limits: Limits, counted: Counted) -> Decision {
     let month_limit = limits.per_month.unwrap_or(0);
     let full_month = month_standing(month_limit, month_limit);
     match counted {
-        Counted::Both { in_hour, in_month } => Decision::Admit {
+        CountOutcome::Both { in_hour, in_month } => Decision::Allow {
             hour: hour_standing(in_hour),
             month: limits
                 .per_month
                 .map(|limit| month_standing(limit, in_month)),
         },
-        Counted::HourFull => Decision::Refuse {
+        CountOutcome::HourFull => Decision::Deny {
             by: full_hour,
             also: None,
         },
-        Counted::MonthFull => Decision::Refuse {
+        CountOutcome::MonthFull => Decision::Deny {
             by: full_month,
             also: None,
         },
         // No month ends before the hour that it contains.
-        Counted::BothFull => Decision::Refuse {
+        CountOutcome::BothFull => Decision::Deny {
             by: full_month,
             also: Some(full_hour),
         },
@@ -169,11 +169,11 @@ mod tests {
 
     #[test]
     fn an_admitted_call_shows_what_is_left() {
-        let counted = Counted::Both {
+        let counted = CountOutcome::Both {
             in_hour: 3,
             in_month: 1_000,
         };
-        let Decision::Admit { hour, month } = decide(now(), LIMITS, counted) else {
+        let Decision::Allow { hour, month } = decide(now(), LIMITS, counted) else {
             panic!("refused");
         };
         assert_eq!(
@@ -190,15 +190,15 @@ mod tests {
     #[test]
     fn a_refusal_names_the_limit_that_was_reached() {
         let check = |counted, window, limit, other| {
-            let Decision::Refuse { by, also } = decide(now(), LIMITS, counted) else {
+            let Decision::Deny { by, also } = decide(now(), LIMITS, counted) else {
                 panic!("admitted");
             };
             assert_eq!((by.window, by.limit, by.remaining), (window, limit, 0));
             assert_eq!(also.map(|also| also.window), other);
         };
-        check(Counted::HourFull, Window::Hour, 100, None);
-        check(Counted::MonthFull, Window::Month, 1_000, None);
-        check(Counted::BothFull, Window::Month, 1_000, Some(Window::Hour));
+        check(CountOutcome::HourFull, Window::Hour, 100, None);
+        check(CountOutcome::MonthFull, Window::Month, 1_000, None);
+        check(CountOutcome::BothFull, Window::Month, 1_000, Some(Window::Hour));
     }
 
     #[test]
@@ -207,11 +207,11 @@ mod tests {
             per_hour: 1,
             per_month: None,
         };
-        let counted = Counted::Both {
+        let counted = CountOutcome::Both {
             in_hour: 1,
             in_month: 5_000_000,
         };
         let decision = decide(now(), limits, counted);
-        assert!(matches!(decision, Decision::Admit { month: None, .. }));
+        assert!(matches!(decision, Decision::Allow { month: None, .. }));
     }
 }

@@ -8,9 +8,9 @@
 use jiff::{SignedDuration, Timestamp};
 
 /// The largest block of a plan that says nothing.
-pub const MAX_BLOCK: u64 = 1_000;
+pub const MAX_LEASE: u64 = 1_000;
 /// The largest block of a counter that nothing limits.
-pub const MAX_UNLIMITED_BLOCK: u64 = 10_000;
+pub const MAX_UNLIMITED_LEASE: u64 = 10_000;
 
 /// A block is no more than this part of what is left, so that the instances that share a limit
 /// come to its end together.
@@ -73,7 +73,7 @@ impl Lease {
     /// How many units to ask for: as many as last a second at the pace of the last block, or ten
     /// without a limit, at most `max`, and fewer as the limit comes near; always one.
     #[must_use]
-    pub fn next_block(&self, limit: Option<u64>, max: u64, now: Timestamp) -> u64 {
+    pub fn next_lease(&self, limit: Option<u64>, max: u64, now: Timestamp) -> u64 {
         let lasts = limit.map_or(UNLIMITED_LASTS, |_| LASTS);
         let by_pace = self.block.map_or(1, |block| block.next(lasts, now));
         let by_room = limit.map_or(u64::MAX, |limit| limit.saturating_sub(self.used) / SHARE);
@@ -189,7 +189,7 @@ mod tests {
     fn a_block_follows_the_pace() {
         let next = |units, limit, lasted_ms| {
             let lease = after_reservation(units, units);
-            lease.next_block(limit, MAX_BLOCK, at(lasted_ms))
+            lease.next_lease(limit, MAX_LEASE, at(lasted_ms))
         };
         let check = |units, lasted_ms, expected| {
             let limited = next(units, Some(1_000_000), lasted_ms);
@@ -207,10 +207,10 @@ mod tests {
         check(64, 60_000, 1);
         check(800, 10, 1_000);
         check(64, -5_000, 64);
-        assert_eq!(Lease::default().next_block(None, MAX_BLOCK, at(0)), 1);
+        assert_eq!(Lease::default().next_lease(None, MAX_LEASE, at(0)), 1);
         let far = "2126-01-01T00:00:00Z".parse().unwrap();
         assert_eq!(
-            after_reservation(64, 64).next_block(None, MAX_BLOCK, far),
+            after_reservation(64, 64).next_lease(None, MAX_LEASE, far),
             1
         );
     }
@@ -219,14 +219,14 @@ mod tests {
     fn a_block_shrinks_towards_the_limit() {
         let check = |used, limit, max, expected| {
             let lease = after_reservation(500, used);
-            let next = lease.next_block(limit, max, at(10));
+            let next = lease.next_lease(limit, max, at(10));
             assert_eq!(next, expected, "{used} of {limit:?}");
         };
-        check(500, Some(100_000), MAX_BLOCK, 1_000);
-        check(500, Some(2_100), MAX_BLOCK, 100);
-        check(500, Some(531), MAX_BLOCK, 1);
-        check(500, Some(500), MAX_BLOCK, 1);
-        check(500, Some(100), MAX_BLOCK, 1);
+        check(500, Some(100_000), MAX_LEASE, 1_000);
+        check(500, Some(2_100), MAX_LEASE, 100);
+        check(500, Some(531), MAX_LEASE, 1);
+        check(500, Some(500), MAX_LEASE, 1);
+        check(500, Some(100), MAX_LEASE, 1);
         check(500, Some(100_000), 7, 7);
         check(500, None, 1, 1);
     }

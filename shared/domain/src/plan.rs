@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 use serde::{Deserialize, Serialize};
 
 use crate::id::PlanId;
-use crate::lease::MAX_BLOCK;
+use crate::lease::MAX_LEASE;
 use crate::money::MicroUsd;
 use crate::window::Day;
 
@@ -24,7 +24,7 @@ pub struct Plan {
     /// What happens in a UTC month.
     pub month: MonthPolicy,
     /// Whether calls pass while their count cannot be stored.
-    pub when_store_is_down: StoreDown,
+    pub fail_mode: FailMode,
     /// The most calls that an instance of the authorizer takes of a limit in advance, and that
     /// are lost of it if the instance crashes. 1 is strict: each call is counted by itself, and
     /// exactly the limit is let in. What nothing limits is taken in blocks all the same.
@@ -33,7 +33,7 @@ pub struct Plan {
 }
 
 fn max_lease() -> NonZeroU64 {
-    NonZeroU64::new(MAX_BLOCK).unwrap_or(NonZeroU64::MIN)
+    NonZeroU64::new(MAX_LEASE).unwrap_or(NonZeroU64::MIN)
 }
 
 /// What a plan includes in a UTC month, and what comes after.
@@ -70,7 +70,7 @@ pub struct OveragePrice {
 /// The choice made while the store that counts calls does not answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum StoreDown {
+pub enum FailMode {
     /// Let calls pass uncounted: the customer's traffic is worth more than the bound.
     Open,
     /// Refuse calls: the bound is worth more than the traffic.
@@ -263,7 +263,7 @@ mod tests {
     fn ambiguous_catalogues_are_refused() {
         let plan = |id: &str, month: &str| {
             format!(
-                r#"{{"id":"{id}","name":"","requests_per_hour":1,"month":{month},"when_store_is_down":"open"}}"#
+                r#"{{"id":"{id}","name":"","requests_per_hour":1,"month":{month},"fail_mode":"open"}}"#
             )
         };
         let unlimited = r#"{"kind":"unlimited"}"#;

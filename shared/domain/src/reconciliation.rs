@@ -2,7 +2,7 @@
 
 /// What the ledgers say of a customer's day.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Comparison {
+pub struct LedgerComparison {
     /// Calls that were let in, those while the store was down included.
     pub admitted: u64,
     /// Calls that were answered and counted as usage.
@@ -16,11 +16,11 @@ pub const TOLERATED_CALLS: u64 = 10;
 /// report to the call, so this is for those that crash.
 pub const TOLERATED_ONE_IN: u64 = 200;
 
-impl Comparison {
+impl LedgerComparison {
     /// Whether the ledgers differ by more than the larger of ten calls and one in two hundred, or
     /// calls were admitted and none at all was metered.
     #[must_use]
-    pub fn is_off(&self) -> bool {
+    pub fn is_discrepant(&self) -> bool {
         let of_share = self.admitted / TOLERATED_ONE_IN;
         self.is_silent() || self.admitted.abs_diff(self.metered) > of_share.max(TOLERATED_CALLS)
     }
@@ -51,9 +51,9 @@ mod tests {
 
     #[test]
     fn ten_calls_or_one_in_two_hundred_are_tolerated_and_silence_is_not() {
-        let check = |admitted, metered, is_off| {
-            let comparison = Comparison { admitted, metered };
-            assert_eq!(comparison.is_off(), is_off, "{admitted} and {metered}");
+        let check = |admitted, metered, is_discrepant| {
+            let comparison = LedgerComparison { admitted, metered };
+            assert_eq!(comparison.is_discrepant(), is_discrepant, "{admitted} and {metered}");
         };
         check(0, 0, false);
         check(1, 0, true);
@@ -66,7 +66,7 @@ mod tests {
         check(10_000, 10_050, false);
         check(10_000, 10_051, true);
         check(u64::MAX, u64::MAX, false);
-        let more = Comparison {
+        let more = LedgerComparison {
             admitted: 5,
             metered: 7,
         };

@@ -20,7 +20,7 @@ use crate::plan::Catalog;
 use crate::time::rfc3339;
 
 pub use extensions::Extensions;
-pub use tally::{Adjusted, Aggregates, Endpoint, Tally};
+pub use tally::{Adjusted, Aggregates, Endpoint, Aggregate};
 
 /// The CloudEvents `type` of an entry of records, and the detail type of its EventBridge event. A
 /// change that old readers would misread takes a new number.
@@ -74,7 +74,7 @@ const MAX_REASON: usize = 200;
 /// An entry: usage of one customer, `D` being [`UsageData`] or [`AdjustmentData`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(expecting = "an object")]
-pub struct UsageEntry<D> {
+pub struct UsageEvent<D> {
     /// `1.0`.
     pub specversion: String,
     /// Unique within `source`; the same in every retry.
@@ -310,7 +310,7 @@ pub struct Received {
     /// Unique within the source.
     pub id: String,
     /// What it carries.
-    pub r#type: EntryType,
+    pub r#type: EventType,
     /// Whose usage.
     pub customer: CustomerId,
     /// At least one.
@@ -324,14 +324,14 @@ impl Received {
     ///
     /// # Errors
     /// When either is not what the entry says.
-    pub fn brought_by(&self, detail_type: &str, source: &str) -> Result<(), Defect> {
+    pub fn check_envelope(&self, detail_type: &str, source: &str) -> Result<(), Defect> {
         if detail_type != self.r#type.as_str() {
             return Err(Defect::Envelope("detail type", quoted(detail_type), "type"));
         }
         // No role of the stack allows that source. Those that do were made for the earlier layer, which
         // put the usage of every function under it.
         let is_earlier_layer = source == EARLIER_SOURCE
-            && self.r#type == EntryType::Usage
+            && self.r#type == EventType::Usage
             && self.source.starts_with("tollgate:");
         if source != self.source && !is_earlier_layer {
             return Err(Defect::Envelope("source", quoted(source), "source"));
@@ -343,28 +343,28 @@ impl Received {
     #[must_use]
     pub fn pointer(&self) -> &'static str {
         match self.r#type {
-            EntryType::Usage => "/data/records",
-            EntryType::Adjustment => "/data/adjustments",
+            EventType::Usage => "/data/records",
+            EventType::Adjustment => "/data/adjustments",
         }
     }
 }
 
 /// What an entry carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EntryType {
+pub enum EventType {
     /// [`EVENT_TYPE`]: records.
     Usage,
     /// [`ADJUSTMENT_TYPE`]: adjustments.
     Adjustment,
 }
 
-impl EntryType {
+impl EventType {
     /// The `type` of such an entry.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            EntryType::Usage => EVENT_TYPE,
-            EntryType::Adjustment => ADJUSTMENT_TYPE,
+            EventType::Usage => EVENT_TYPE,
+            EventType::Adjustment => ADJUSTMENT_TYPE,
         }
     }
 }
@@ -414,12 +414,12 @@ pub struct Place<'a> {
 ///
 /// # Errors
 /// When the envelope is not of the documented shape, so that nothing in it can be trusted.
-pub fn read_entry(detail: &str) -> Result<Received, Defect> {
+pub fn parse_event(detail: &str) -> Result<Received, Defect> {
     #[derive(Deserialize)]
     struct Typed {
         r#type: String,
     }
-    let entry: UsageEntry<&RawValue> = read(detail).map_err(|defect| {
+    let entry: UsageEvent<&RawValue> = read(detail).map_err(|defect| {
         // What is of another version may well be of another shape.
         match read::<Typed>(detail) {
             Ok(Typed { r#type }) if !is_known(&r#type) => version(&r#type),
@@ -432,13 +432,13 @@ pub fn read_entry(detail: &str) -> Result<Received, Defect> {
             let data: UsageData<&RawValue> = read(data)?;
             let records = data.records.into_iter();
             let records = records.map(|raw| item(raw, Item::Record));
-            (EntryType::Usage, records.collect())
+            (EventType::Usage, records.collect())
         }
         ADJUSTMENT_TYPE => {
             let data: AdjustmentData<&RawValue> = read(data)?;
             let adjustments = data.adjustments.into_iter();
             let adjustments = adjustments.map(|raw| item(raw, Item::Adjustment));
-            (EntryType::Adjustment, adjustments.collect())
+            (EventType::Adjustment, adjustments.collect())
         }
         other => return Err(version(other)),
     };
@@ -451,8 +451,8 @@ pub fn read_entry(detail: &str) -> Result<Received, Defect> {
         return Err(Defect::Subject(entry.subject));
     }
     let (what, most) = match r#type {
-        EntryType::Usage => ("records", MAX_RECORDS),
-        EntryType::Adjustment => ("adjustments", MAX_ADJUSTMENTS),
+        EventType::Usage => ("records", MAX_RECORDS),
+        EventType::Adjustment => ("adjustments", MAX_ADJUSTMENTS),
     };
     if !(1..=most).contains(&items.len()) {
         return Err(Defect::Count(items.len(), what, most));
@@ -662,7 +662,7 @@ mod tests {
         let mut entry = entry();
         entry["type"] = r#type.into();
         entry["data"] = json!({ member: [json] });
-        let mut items = read_entry(&entry.to_string())?.items;
+        let mut items = parse_event(&entry.to_string())?.items;
         let item = items.remove(0);
         item.check(&Catalog::shipped().unwrap(), now())?;
         Ok(item)
@@ -777,12 +777,12 @@ mod tests {
         let entry = entry().to_string();
         let record = record().to_string();
         let as_record = entry.replace(&record, &deep);
-        let item = &read_entry(&as_record).unwrap().items[0];
+        let item = &parse_event(&as_record).unwrap().items[0];
         assert!(item.check(&Catalog::shipped().unwrap(), now()).is_err());
-        assert!(read_entry(&deep).is_err());
+        assert!(parse_event(&deep).is_err());
         let data = format!("{{\"records\":[{record}]}}");
-        assert!(read_entry(&entry.replace(&data, &deep)).is_err());
-        assert!(read_entry(&entry.replace("\"e-1\"", &deep)).is_err());
+        assert!(parse_event(&entry.replace(&data, &deep)).is_err());
+        assert!(parse_event(&entry.replace("\"e-1\"", &deep)).is_err());
     }
 
     fn adjustment() -> Value {
@@ -870,7 +870,7 @@ mod tests {
 
     #[test]
     fn an_entry_is_what_the_event_that_brought_it_says() {
-        let brought = |r#type: EntryType, source: &str, by_type: &str, by_source: &str| {
+        let brought = |r#type: EventType, source: &str, by_type: &str, by_source: &str| {
             let received = Received {
                 source: source.to_owned(),
                 id: "e-1".to_owned(),
@@ -878,9 +878,9 @@ mod tests {
                 customer: "acme".parse().unwrap(),
                 items: Vec::new(),
             };
-            received.brought_by(by_type, by_source).is_ok()
+            received.check_envelope(by_type, by_source).is_ok()
         };
-        let (usage, adjustment) = (EntryType::Usage, EntryType::Adjustment);
+        let (usage, adjustment) = (EventType::Usage, EventType::Adjustment);
         let (ping, other) = ("tollgate:ping", "billing-import");
         assert!(brought(usage, ping, EVENT_TYPE, ping));
         assert!(brought(usage, other, EVENT_TYPE, other));
@@ -898,10 +898,10 @@ mod tests {
         let check = |field: &str, value: Value, reason: &str| {
             let mut entry = entry();
             entry[field] = value;
-            let defect = read_entry(&entry.to_string()).unwrap_err().to_string();
+            let defect = parse_event(&entry.to_string()).unwrap_err().to_string();
             assert!(defect.contains(reason), "{field}: {defect}");
         };
-        assert!(read_entry(&entry().to_string()).is_ok());
+        assert!(parse_event(&entry().to_string()).is_ok());
         check("type", json!("tollgate.usage.v2"), "v2");
         check("type", json!(ADJUSTMENT_TYPE), "unknown field `records`");
         check("specversion", json!("0.3"), "specversion");
@@ -924,7 +924,7 @@ mod tests {
     #[test]
     fn extension_attributes_are_read_and_written_the_same() {
         let mut extended = entry();
-        let bare = read_entry(&extended.to_string());
+        let bare = parse_event(&extended.to_string());
         for (name, value) in [
             (
                 "traceparent",
@@ -938,8 +938,8 @@ mod tests {
         ] {
             extended[name] = value;
         }
-        assert_eq!(read_entry(&extended.to_string()), bare);
-        let read: UsageEntry<Value> = serde_json::from_value(extended.clone()).unwrap();
+        assert_eq!(parse_event(&extended.to_string()), bare);
+        let read: UsageEvent<Value> = serde_json::from_value(extended.clone()).unwrap();
         assert_eq!(serde_json::to_value(&read).unwrap(), extended);
     }
 
@@ -951,7 +951,7 @@ mod tests {
             "\"traceparent\":\"1\",\"traceparent\":\"2\",",
         ] {
             let doubled = format!("{{{member}{}", &entry[1..]);
-            let defect = read_entry(&doubled).unwrap_err().to_string();
+            let defect = parse_event(&doubled).unwrap_err().to_string();
             assert!(defect.contains("duplicate field `"), "{defect}");
         }
     }

@@ -10,7 +10,7 @@ use jsonschema::Validator;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tollgate_domain::plan::Catalog;
-use tollgate_domain::usage::{Defect, read_entry};
+use tollgate_domain::usage::{Defect, parse_event};
 
 const PAGE: &str = include_str!("../../../docs/usage-event.md");
 
@@ -39,7 +39,7 @@ fn now() -> Timestamp {
 /// The first thing that is wrong with an entry, if anything is.
 fn defect(entry: &str) -> Option<Defect> {
     let plans = Catalog::shipped().unwrap();
-    match read_entry(entry) {
+    match parse_event(entry) {
         Err(defect) => Some(defect),
         Ok(received) => {
             let mut items = received.items.iter();

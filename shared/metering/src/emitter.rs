@@ -11,7 +11,7 @@ use aws_types::SdkConfig;
 use jiff::{SignedDuration, Timestamp};
 use tollgate_domain::id::{CustomerId, random_base62};
 use tollgate_domain::usage::{
-    EVENT_TYPE, Extensions, MAX_RECORDS, UsageData, UsageEntry, UsageRecord,
+    EVENT_TYPE, Extensions, MAX_RECORDS, UsageData, UsageEvent, UsageRecord,
 };
 use tollgate_runtime::metrics::{CALLS_UNATTRIBUTED, COSTS_LATE, Metric};
 use tollgate_runtime::{Chain, Clock, Entropy};
@@ -255,7 +255,7 @@ impl Emitter {
 
     /// One entry of these records, or several if it would be too large for a call.
     fn make_entry(&self, customer: &CustomerId, records: &[UsageRecord], buffer: &mut Buffer) {
-        let entry = UsageEntry {
+        let entry = UsageEvent {
             specversion: "1.0".to_owned(),
             id: self.0.entropy.with(|rng| random_base62(rng, 24)),
             source: self.0.source.clone(),

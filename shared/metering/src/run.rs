@@ -68,7 +68,7 @@ impl Metering {
         let env = Env::of_process();
         // The instance takes no call before the flush of the last one has ended, so that a bus that
         // is down must not hold it for long.
-        let sdk = aws::sdk_config(&env, aws::PROMPT)?;
+        let sdk = aws::sdk_config(&env, aws::INTERACTIVE_TIMEOUT)?;
         let (bus, clock) = (env.get(env::EVENT_BUS)?, Clock::system());
         let metrics = Metrics::to_stdout(stack_of(bus), clock.clone());
         let emitter = Emitter::new(

@@ -28,9 +28,9 @@ use crate::env::{self, Env, MissingVar};
 use crate::roots::{InvalidBundle, Roots};
 
 /// How long one call may take with all its retries.
-pub const PATIENT: Duration = Duration::from_secs(10);
+pub const BACKGROUND_TIMEOUT: Duration = Duration::from_secs(10);
 /// The same where a caller waits at the gateway: the decision is due within a second.
-pub const PROMPT: Duration = Duration::from_millis(900);
+pub const INTERACTIVE_TIMEOUT: Duration = Duration::from_millis(900);
 
 /// Why AWS cannot be reached.
 #[derive(Debug, thiserror::Error)]
@@ -164,7 +164,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_function_has_what_lambda_gives_it() {
-        let config = sdk_config(&env(LAMBDAS), PROMPT).unwrap();
+        let config = sdk_config(&env(LAMBDAS), INTERACTIVE_TIMEOUT).unwrap();
         assert_eq!(config.region(), Some(&Region::from_static("eu-west-1")));
         let provider = config.credentials_provider().unwrap();
         let credentials = provider.provide_credentials().await.unwrap();
@@ -177,13 +177,13 @@ mod tests {
     /// What the SDK's own loader would set.
     #[test]
     fn calls_are_repeated_and_bounded() {
-        let config = sdk_config(&env(LAMBDAS), PROMPT).unwrap();
+        let config = sdk_config(&env(LAMBDAS), INTERACTIVE_TIMEOUT).unwrap();
         let retries = config.retry_config().unwrap();
         assert_eq!((retries.max_attempts(), retries.has_retry()), (3, true));
         let timeouts = config.timeout_config().unwrap();
-        assert_eq!(timeouts.operation_timeout(), Some(PROMPT));
-        assert_eq!(timeouts.operation_attempt_timeout(), Some(PROMPT / 2));
-        assert_eq!(timeouts.connect_timeout(), Some(PROMPT / 3));
+        assert_eq!(timeouts.operation_timeout(), Some(INTERACTIVE_TIMEOUT));
+        assert_eq!(timeouts.operation_attempt_timeout(), Some(INTERACTIVE_TIMEOUT / 2));
+        assert_eq!(timeouts.connect_timeout(), Some(INTERACTIVE_TIMEOUT / 3));
         // Without it, none of them would be kept.
         assert!(config.sleep_impl().is_some());
     }
@@ -195,18 +195,18 @@ mod tests {
             values[at].1 = "";
             let given = values.into_iter().filter(|(other, _)| other != name);
             for env in [env(values), env(given)] {
-                let error = sdk_config(&env, PROMPT).unwrap_err().to_string();
+                let error = sdk_config(&env, INTERACTIVE_TIMEOUT).unwrap_err().to_string();
                 let expected = format!("the environment variable {name} is not set");
                 assert!(error.starts_with(&expected), "{error}");
             }
         }
-        assert!(sdk_config(&env(LAMBDAS[..3].to_vec()), PROMPT).is_ok());
+        assert!(sdk_config(&env(LAMBDAS[..3].to_vec()), INTERACTIVE_TIMEOUT).is_ok());
     }
 
     /// The endpoints of DynamoDB, EventBridge and any other service.
     fn endpoints(given: &'static [(&'static str, &'static str)]) -> [Option<String>; 3] {
         let values = LAMBDAS.into_iter().chain(given.iter().copied());
-        let config = sdk_config(&env(values), PROMPT).unwrap();
+        let config = sdk_config(&env(values), INTERACTIVE_TIMEOUT).unwrap();
         ["DynamoDB", "EventBridge", "SQS"].map(|service| {
             let key = ServiceConfigKey::builder()
                 .service_id(service)

@@ -24,7 +24,7 @@ pub const LOG: Var = Var {
 /// What the names of the stack's tables begin with.
 pub const TABLE_PREFIX: Var = Var {
     name: "TOLLGATE_TABLE_PREFIX",
-    doc: "What the table names begin with: the stack's name. `prod` makes `prod-accounts`.",
+    doc: "What the table names begin with: the stack's name. `prod` makes `prod-registry`.",
 };
 /// The bus that metered functions put usage on.
 pub const EVENT_BUS: Var = Var {

@@ -115,20 +115,20 @@ pub const LEASES: Metric = count(
     "Blocks of calls taken from a limit in advance, one write each.",
 );
 /// Entries that were counted.
-pub const ENTRIES_CLAIMED: Metric = count("EntriesClaimed", "Usage entries counted.");
+pub const EVENTS_COUNTED: Metric = count("EventsCounted", "Usage entries counted.");
 /// Entries that had been counted before.
-pub const ENTRIES_DUPLICATE: Metric = count(
-    "EntriesDuplicate",
+pub const EVENTS_DUPLICATE: Metric = count(
+    "EventsDuplicate",
     "Usage entries delivered again after they had been counted; they change nothing.",
 );
 /// Entries set aside.
-pub const ENTRIES_QUARANTINED: Metric = count(
-    "EntriesQuarantined",
+pub const EVENTS_QUARANTINED: Metric = count(
+    "EventsQuarantined",
     "Messages set aside: whole, or some of their records.",
 );
 /// Entries to be delivered again.
-pub const ENTRIES_FAILED: Metric = count(
-    "EntriesFailed",
+pub const EVENTS_FAILED: Metric = count(
+    "EventsFailed",
     "Deliveries of usage entries that could not be counted now, and come again.",
 );
 /// Records that were counted.
@@ -187,17 +187,17 @@ pub const CUSTOMERS_SILENT: Metric = count(
     "Customers with calls that were let in on a day, none of which was metered.",
 );
 /// Runs of reconciliation by the schedule.
-pub const RECONCILIATIONS_RUN: Metric = count(
-    "ReconciliationsRun",
+pub const RECONCILIATION_RUNS: Metric = count(
+    "ReconciliationRuns",
     "Runs of reconciliation by the schedule that compared all customers' ledgers.",
 );
 /// Runs of billing by the schedule.
-pub const NIGHTS_RUN: Metric = count(
-    "NightsRun",
-    "Runs of billing by the schedule that went through all accounts, whether or not some failed.",
+pub const BILLING_RUNS: Metric = count(
+    "BillingRuns",
+    "Runs of billing by the schedule that went through all billing periods, whether or not some failed.",
 );
 /// Charges written.
-pub const CHARGES_MADE: Metric = count("ChargesMade", "Charges written into the ledger.");
+pub const CHARGES_CREATED: Metric = count("ChargesCreated", "Charges written into the ledger.");
 /// Accounts that could not be billed.
 pub const CHARGES_FAILED: Metric = count(
     "ChargesFailed",
@@ -214,10 +214,10 @@ pub const ALL: &[Metric] = &[
     DECISIONS_BY_STALE_KEY,
     DECISION_LATENCY,
     LEASES,
-    ENTRIES_CLAIMED,
-    ENTRIES_DUPLICATE,
-    ENTRIES_QUARANTINED,
-    ENTRIES_FAILED,
+    EVENTS_COUNTED,
+    EVENTS_DUPLICATE,
+    EVENTS_QUARANTINED,
+    EVENTS_FAILED,
     RECORDS_METERED,
     CALLS_LATE,
     RECORDS_QUARANTINED,
@@ -229,9 +229,9 @@ pub const ALL: &[Metric] = &[
     CALLS_UNMETERED,
     CALLS_UNADMITTED,
     CUSTOMERS_SILENT,
-    RECONCILIATIONS_RUN,
-    NIGHTS_RUN,
-    CHARGES_MADE,
+    RECONCILIATION_RUNS,
+    BILLING_RUNS,
+    CHARGES_CREATED,
     CHARGES_FAILED,
     CENTS_CHARGED,
 ];

@@ -13,7 +13,7 @@ use tollgate_domain::plan::Overrides;
 
 use crate::error::StoreError;
 use crate::item::{Item, Reader, n, s, t, ttl};
-use crate::schema::{ACCOUNTS, LISTING, attr};
+use crate::schema::{REGISTRY, LISTING, attr};
 use crate::transaction::{Action, Refusal, Transacted};
 use crate::{Store, item};
 
@@ -125,7 +125,7 @@ pub struct CustomerChange {
 
 /// What became of a change to a customer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CustomerUpdated {
+pub enum UpdateCustomerOutcome {
     /// Made; this is the result.
     Done(Customer),
     /// There is no such customer.
@@ -196,13 +196,13 @@ pub(crate) fn customer_pk(id: &CustomerId) -> String {
 /// Refuses a key for a customer who does not exist, and could not be billed, or who has left, and whose
 /// keys an erasure may be going through.
 fn customer_stays(customer: &CustomerId) -> Action {
-    Action::check(ACCOUNTS, item::key(customer_pk(customer)))
+    Action::check(REGISTRY, item::key(customer_pk(customer)))
         .when("attribute_exists(pk) AND attribute_not_exists(erased_at)")
 }
 
 fn put_if_absent(item: Item) -> Action {
     // The first of two that share a name is the one there is.
-    Action::put(ACCOUNTS, item).when("attribute_not_exists(pk)")
+    Action::put(REGISTRY, item).when("attribute_not_exists(pk)")
 }
 
 impl Idempotency {
@@ -216,7 +216,7 @@ impl Idempotency {
         item.insert("request".into(), s(&self.request));
         item.insert("made".into(), s(made));
         item.insert(attr::EXPIRES.into(), ttl(expires));
-        Action::put(ACCOUNTS, item)
+        Action::put(REGISTRY, item)
             // Absent: the first request under this key. Or expired, which counts as absent: TTL
             // deletes days late.
             .when("attribute_not_exists(pk) OR expires <= :now")
@@ -424,7 +424,7 @@ impl Store {
     ///
     /// # Errors
     /// When the store does not answer.
-    pub async fn customers_key(&self, id: KeyId) -> Result<Option<KeyRecord>, StoreError> {
+    pub async fn customer_key(&self, id: KeyId) -> Result<Option<KeyRecord>, StoreError> {
         let alias = alias_pk(Role::Customer, &KeyRef::Id(id));
         match self.account(alias, "finding a key").await? {
             Some(alias) => self.key_at(aliased(Role::Customer, &alias)?).await,
@@ -437,7 +437,7 @@ impl Store {
     ///
     /// # Errors
     /// When the store does not answer.
-    pub async fn is_admins_key(&self, key: &KeyRef) -> Result<bool, StoreError> {
+    pub async fn is_admin_key(&self, key: &KeyRef) -> Result<bool, StoreError> {
         let found = self.find_key(key).await?;
         Ok(found.is_some_and(|(role, _)| role == Role::Admin))
     }
@@ -466,7 +466,7 @@ impl Store {
         let found = self
             .client
             .get_item()
-            .table_name(self.table(ACCOUNTS))
+            .table_name(self.table(REGISTRY))
             .set_key(Some(item::key(key)))
             .consistent_read(true)
             .send()
@@ -561,7 +561,7 @@ impl Store {
     async fn replayed_key(&self, id: &str) -> Result<KeyRecord, StoreError> {
         let corrupt = || StoreError::corrupt("idempotency", "made");
         let id = id.parse().map_err(|_| corrupt())?;
-        self.customers_key(id).await?.ok_or_else(corrupt)
+        self.customer_key(id).await?.ok_or_else(corrupt)
     }
 
     async fn replayed_customer(&self, id: &str) -> Result<Customer, StoreError> {
@@ -586,7 +586,7 @@ impl Store {
             return Ok(Rotated::Changed);
         };
         let update = Action::update(
-            ACCOUNTS,
+            REGISTRY,
             item::key(old_pk),
             "SET rotated_to = :successor, expires_at = :ends",
         )
@@ -656,7 +656,7 @@ impl Store {
         let outcome = self
             .client
             .update_item()
-            .table_name(self.table(ACCOUNTS))
+            .table_name(self.table(REGISTRY))
             .set_key(Some(item::key(key_pk)))
             .update_expression("SET revoked_at = :now")
             // Exists: an update must not make half a key. Not revoked: the first revocation is the
@@ -733,7 +733,7 @@ impl Store {
         let outcome = self
             .client
             .update_item()
-            .table_name(self.table(ACCOUNTS))
+            .table_name(self.table(REGISTRY))
             .set_key(Some(item::key(key)))
             // None for a change of nothing: DynamoDB refuses empty ones, and checks the condition.
             .set_update_expression(Some(changes.expression()).filter(|text| !text.is_empty()))
@@ -810,7 +810,7 @@ impl Store {
         &self,
         id: &CustomerId,
         change: &CustomerChange,
-    ) -> Result<CustomerUpdated, StoreError> {
+    ) -> Result<UpdateCustomerOutcome, StoreError> {
         let mut changes = Changes::default();
         if let Some(name) = &change.name {
             changes.apply("name", Some(s(name)));
@@ -831,9 +831,9 @@ impl Store {
             .change_account(customer_pk(id), changes, condition)
             .await?
         {
-            Ok(item) => Ok(CustomerUpdated::Done(read_customer(&item)?)),
-            Err(None) => Ok(CustomerUpdated::Unknown),
-            Err(Some(_)) => Ok(CustomerUpdated::Erased),
+            Ok(item) => Ok(UpdateCustomerOutcome::Done(read_customer(&item)?)),
+            Err(None) => Ok(UpdateCustomerOutcome::Unknown),
+            Err(Some(_)) => Ok(UpdateCustomerOutcome::Erased),
         }
     }
 
@@ -876,7 +876,7 @@ impl Store {
         let mut query = self
             .client
             .query()
-            .table_name(self.table(ACCOUNTS))
+            .table_name(self.table(REGISTRY))
             .index_name(LISTING.name)
             .expression_attribute_values(":listing", s(listing))
             .limit(i32::try_from(limit).unwrap_or(i32::MAX));
@@ -939,7 +939,7 @@ impl Store {
         customers: &BTreeSet<CustomerId>,
     ) -> Result<HashMap<CustomerId, PlanId>, StoreError> {
         let keys = customers.iter().map(|id| item::key(customer_pk(id)));
-        let found = self.batch_get("reading customers", ACCOUNTS, keys.collect());
+        let found = self.batch_get("reading customers", REGISTRY, keys.collect());
         let customers = found.await?;
         let plans = customers.iter().map(|item| {
             let customer = read_customer(item)?;

@@ -11,7 +11,7 @@ use crate::accounts::Page;
 use crate::error::StoreError;
 use crate::item::{Item, MAX_SK, Reader, keys, s, signed, t};
 use crate::schema::{USAGE, attr};
-use crate::usage::EntryPart;
+use crate::usage::EventPart;
 
 /// Adjustments in a page.
 const PAGE: i32 = 50;
@@ -20,7 +20,7 @@ const PREFIX: &str = "ADJUSTMENT#";
 
 /// An adjustment as it was counted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CountedAdjustment {
+pub struct LoggedAdjustment {
     /// What it says.
     pub adjustment: Adjustment,
     /// With `id`, the entry that it came in.
@@ -33,7 +33,7 @@ pub struct CountedAdjustment {
 
 /// The item of an adjustment, which is the `place`th of its entry.
 pub(crate) fn adjustment_item(
-    entry: &EntryPart<'_>,
+    entry: &EventPart<'_>,
     place: usize,
     adjustment: &Adjustment,
 ) -> Item {
@@ -51,10 +51,10 @@ pub(crate) fn adjustment_item(
     item
 }
 
-fn read(item: &Item) -> Result<CountedAdjustment, StoreError> {
+fn read(item: &Item) -> Result<LoggedAdjustment, StoreError> {
     let item = Reader::new("adjustment", item);
     let number = |name| item.opt_signed(name).map(|number| number.unwrap_or(0));
-    Ok(CountedAdjustment {
+    Ok(LoggedAdjustment {
         adjustment: Adjustment {
             time: item.parsed("time")?,
             plan: item.parsed("plan")?,
@@ -78,10 +78,10 @@ impl Store {
         customer: &CustomerId,
         month: Month,
         after: Option<&str>,
-    ) -> Result<Page<CountedAdjustment>, StoreError> {
+    ) -> Result<Page<LoggedAdjustment>, StoreError> {
         let prefix = format!("{PREFIX}{month}-");
         if after.is_some_and(|after| prefix.len() + after.len() > MAX_SK) {
-            return Err(StoreError::no_place(LISTING));
+            return Err(StoreError::invalid_cursor(LISTING));
         }
         let start = after.map(|after| keys(customer.as_str(), format!("{prefix}{after}")));
         let found = self

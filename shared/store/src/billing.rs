@@ -6,7 +6,7 @@ use std::fmt;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure};
 use jiff::Timestamp;
-use tollgate_domain::billing::{ChargeIntent, Charged, Covered};
+use tollgate_domain::billing::{Charge, PeriodLedger, ChargedOverage};
 use tollgate_domain::id::{CustomerId, PlanId};
 use tollgate_domain::money::{Cents, MicroUsd};
 use tollgate_domain::window::Month;
@@ -29,9 +29,9 @@ pub enum Recorded {
 
 /// A charge as the ledger has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LedgerEntry {
+pub struct LedgerCharge {
     /// What is charged.
-    pub intent: ChargeIntent,
+    pub intent: Charge,
     /// How far it has got: `ledger_only` while no payment provider is configured.
     pub status: String,
 }
@@ -55,8 +55,8 @@ fn closed_key(month: Month) -> Item {
 }
 
 /// What charges cover, by plan: `{<plan>: {calls, micro_usd}}`.
-fn covered(plans: &BTreeMap<PlanId, Covered>) -> AttributeValue {
-    let plan = |(plan, covered): (&PlanId, &Covered)| {
+fn covered(plans: &BTreeMap<PlanId, ChargedOverage>) -> AttributeValue {
+    let plan = |(plan, covered): (&PlanId, &ChargedOverage)| {
         let of_plan = [
             ("calls".to_owned(), n(covered.calls)),
             ("micro_usd".to_owned(), n(covered.micro_usd.0)),
@@ -67,7 +67,7 @@ fn covered(plans: &BTreeMap<PlanId, Covered>) -> AttributeValue {
 }
 
 /// The same, read; nothing where a release before wrote the item.
-fn read_covered(item: &Item) -> Result<BTreeMap<PlanId, Covered>, StoreError> {
+fn read_covered(item: &Item) -> Result<BTreeMap<PlanId, ChargedOverage>, StoreError> {
     let corrupt = || StoreError::corrupt("charge", COVERED);
     let plans = match item.get(COVERED) {
         None => return Ok(BTreeMap::new()),
@@ -77,7 +77,7 @@ fn read_covered(item: &Item) -> Result<BTreeMap<PlanId, Covered>, StoreError> {
     let plans = plans.iter().map(|(plan, covered)| {
         let covered = covered.as_m().map_err(|_| corrupt())?;
         let covered = Reader::new("charge", covered);
-        let covered = Covered {
+        let covered = ChargedOverage {
             calls: covered.number("calls")?,
             micro_usd: MicroUsd(covered.number("micro_usd")?),
         };
@@ -86,7 +86,7 @@ fn read_covered(item: &Item) -> Result<BTreeMap<PlanId, Covered>, StoreError> {
     plans.collect()
 }
 
-fn intent_item(intent: &ChargeIntent) -> Item {
+fn intent_item(intent: &Charge) -> Item {
     let mut item = keys(
         account_pk(&intent.customer, intent.month),
         format!("INTENT#{:06}", intent.number),
@@ -109,11 +109,11 @@ fn intent_item(intent: &ChargeIntent) -> Item {
     item
 }
 
-fn read_intent(item: &Item) -> Result<LedgerEntry, StoreError> {
+fn read_intent(item: &Item) -> Result<LedgerCharge, StoreError> {
     let covered = read_covered(item)?;
     let item = Reader::new("charge", item);
-    Ok(LedgerEntry {
-        intent: ChargeIntent {
+    Ok(LedgerCharge {
+        intent: Charge {
             id: item.text("id")?.to_owned(),
             customer: item.parsed("customer")?,
             month: item.parsed("month")?,
@@ -197,14 +197,14 @@ impl Store {
         &self,
         customer: &CustomerId,
         month: Month,
-    ) -> Result<Charged, StoreError> {
+    ) -> Result<PeriodLedger, StoreError> {
         let key = keys(account_pk(customer, month), ACCOUNT);
         let Some(item) = self.billing_item(key).await? else {
-            return Ok(Charged::default());
+            return Ok(PeriodLedger::default());
         };
         let covered = read_covered(&item)?;
         let item = Reader::new("account", &item);
-        Ok(Charged {
+        Ok(PeriodLedger {
             charges: item.number("charges")?,
             cents: Cents(item.number("cents")?),
             over_calls: item.number("over_calls")?,
@@ -232,8 +232,8 @@ impl Store {
     /// afresh finds that out.
     pub async fn record_charge(
         &self,
-        intent: &ChargeIntent,
-        before: &Charged,
+        intent: &Charge,
+        before: &PeriodLedger,
     ) -> Result<Recorded, StoreError> {
         let account = keys(account_pk(&intent.customer, intent.month), ACCOUNT);
         let account = Action::update(
@@ -245,7 +245,7 @@ impl Store {
         .value(":cents", n(before.cents.0 + intent.cents.0))
         .value(":calls", n(intent.to_call))
         .value(":covered", covered(&intent.covered));
-        let account = if *before == Charged::default() {
+        let account = if *before == PeriodLedger::default() {
             // Absent: this is the month's first charge, whoever else is writing one.
             account.when("attribute_not_exists(pk)")
         } else {
@@ -287,7 +287,7 @@ impl Store {
         customer: &CustomerId,
         month: Month,
         from: u64,
-    ) -> Result<Page<LedgerEntry>, StoreError> {
+    ) -> Result<Page<LedgerCharge>, StoreError> {
         let found = self
             .client
             .query()
@@ -300,7 +300,7 @@ impl Store {
             .send()
             .await
             .map_err(|error| StoreError::service("reading the ledger", error))?;
-        let items: Vec<LedgerEntry> = found
+        let items: Vec<LedgerCharge> = found
             .items()
             .iter()
             .map(read_intent)
@@ -395,7 +395,7 @@ struct BillablePlace {
 
 impl BillablePlace {
     fn read(place: &str) -> Result<Self, StoreError> {
-        let none = || StoreError::no_place(LISTING);
+        let none = || StoreError::invalid_cursor(LISTING);
         let mut parts = place.splitn(3, BETWEEN);
         let shard = parts.next().and_then(|shard| shard.parse().ok());
         let shard = shard.filter(|shard| *shard < BILLABLE_SHARDS);

@@ -15,7 +15,7 @@ use crate::Store;
 use crate::accounts::{KEYS, customer_pk, read_customer, read_key};
 use crate::error::StoreError;
 use crate::item::{self, Item, Reader, s, t};
-use crate::schema::{ACCOUNTS, BILLING, COUNTERS, QUARANTINE, Table, USAGE, USAGE_LOG, attr};
+use crate::schema::{REGISTRY, BILLING, COUNTERS, QUARANTINE, Table, USAGE, USAGE_LOG, attr};
 
 /// Keys read in one go.
 const PAGE: usize = 100;
@@ -72,7 +72,7 @@ impl Personal {
 pub const CONTENTS: &[Contents] = &[
     Contents {
         name: "customer",
-        table: ACCOUNTS,
+        table: REGISTRY,
         pk: CUSTOMER,
         personal: &[Personal::Emptied("name"), Personal::Removed("email")],
         others: &[
@@ -88,7 +88,7 @@ pub const CONTENTS: &[Contents] = &[
     },
     Contents {
         name: "key",
-        table: ACCOUNTS,
+        table: REGISTRY,
         pk: KEY,
         personal: &[Personal::Emptied("name")],
         others: &[
@@ -109,7 +109,7 @@ pub const CONTENTS: &[Contents] = &[
     },
     Contents {
         name: "admin key",
-        table: ACCOUNTS,
+        table: REGISTRY,
         pk: "ADMIN#KEY#",
         personal: &[],
         others: &[
@@ -125,35 +125,35 @@ pub const CONTENTS: &[Contents] = &[
     },
     Contents {
         name: "id of an admin key",
-        table: ACCOUNTS,
+        table: REGISTRY,
         pk: "ADMIN#KEYID#",
         personal: &[],
         others: &["digest"],
     },
     Contents {
         name: "prefix of an admin key",
-        table: ACCOUNTS,
+        table: REGISTRY,
         pk: "ADMIN#PREFIX#",
         personal: &[],
         others: &["digest"],
     },
     Contents {
         name: "id of a key",
-        table: ACCOUNTS,
+        table: REGISTRY,
         pk: "KEYID#",
         personal: &[],
         others: &["digest"],
     },
     Contents {
         name: "prefix of a key",
-        table: ACCOUNTS,
+        table: REGISTRY,
         pk: "PREFIX#",
         personal: &[],
         others: &["digest"],
     },
     Contents {
         name: "repeatable request",
-        table: ACCOUNTS,
+        table: REGISTRY,
         pk: "IDEMPOTENCY#",
         // A digest of what was asked for, a name and an address included: whoever knows all the rest of it
         // can find out whether they have guessed them.
@@ -377,7 +377,7 @@ impl Store {
         let mut request = self
             .client
             .update_item()
-            .table_name(self.table(ACCOUNTS))
+            .table_name(self.table(REGISTRY))
             .set_key(Some(item::key(pk)))
             // Exists: an update must not make half an item.
             .condition_expression("attribute_exists(pk)")

@@ -99,7 +99,7 @@ impl StoreError {
     }
 
     /// A place in a list that no page of it has named.
-    pub(crate) fn no_place(operation: &'static str) -> Self {
+    pub(crate) fn invalid_cursor(operation: &'static str) -> Self {
         Self {
             operation,
             cause: Cause::Place,
@@ -108,7 +108,7 @@ impl StoreError {
 
     /// Whether the caller has named a place in a list that is none.
     #[must_use]
-    pub fn is_no_place(&self) -> bool {
+    pub fn is_invalid_cursor(&self) -> bool {
         matches!(self.cause, Cause::Place)
     }
 

@@ -25,23 +25,23 @@ mod transaction;
 mod usage;
 
 pub use accounts::{
-    Created, CustomerChange, CustomerUpdated, Idempotency, KeyChange, KeyRef, NewKey, Page,
+    Created, CustomerChange, UpdateCustomerOutcome, Idempotency, KeyChange, KeyRef, NewKey, Page,
     Rotated, Updated,
 };
-pub use adjustments::CountedAdjustment;
-pub use billing::{LedgerEntry, Recorded};
+pub use adjustments::LoggedAdjustment;
+pub use billing::{LedgerCharge, Recorded};
 pub use canonical::is_same_event;
 pub use counters::{Calls, LeaseShare, ReserveOutcome, Units};
 pub use erasure::{CONTENTS, Contents, Erasure, Personal};
 pub use error::StoreError;
 pub use log::Logged;
 pub use quarantine::{
-    Change, Closed, InvalidQuarantineId, Kind, QuarantineId, Quarantined, RefusedRecord, SetAside,
-    SetAsideName,
+    Change, Closed, InvalidQuarantineId, Kind, QuarantineId, Quarantined, RefusedRecord, QuarantinedItem,
+    QuarantinedItemRef,
 };
-pub use reconciliation::Reconciled;
-pub use spread::Spread;
-pub use usage::{EntryPart, Outcome, Written};
+pub use reconciliation::ReconciliationSummary;
+pub use spread::ShardCounts;
+pub use usage::{EventPart, Outcome, Written};
 
 use aws_sdk_dynamodb::Client;
 use aws_types::SdkConfig;

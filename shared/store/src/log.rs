@@ -11,7 +11,7 @@ use crate::body::{is_piece, read_body};
 use crate::error::StoreError;
 use crate::item::{Item, MAX_PK, MAX_SK, Reader, keys, s};
 use crate::schema::{LOGGED, USAGE_LOG, attr};
-use crate::usage::{entry_pk, part_sk};
+use crate::usage::{event_pk, part_sk};
 
 /// Parts in a page.
 const PAGE: i32 = 25;
@@ -86,12 +86,12 @@ impl Store {
     ///
     /// # Errors
     /// When the store does not answer.
-    pub async fn counted_entry(
+    pub async fn logged_event(
         &self,
         source: &str,
         id: &str,
     ) -> Result<Option<Vec<u8>>, StoreError> {
-        self.logged_entry(&entry_pk(source, id)).await
+        self.logged_entry(&event_pk(source, id)).await
     }
 
     /// The entry under this key as it arrived, if it is in the log.
@@ -161,7 +161,7 @@ fn start_after(
     orders: &RangeInclusive<&str>,
     cursor: &str,
 ) -> Result<Item, StoreError> {
-    let none = || StoreError::no_place(LISTING);
+    let none = || StoreError::invalid_cursor(LISTING);
     let (order, key) = cursor.split_once(BETWEEN).ok_or_else(none)?;
     let (pk, sk) = key.split_once(BETWEEN).ok_or_else(none)?;
     let are_keys = [(order, MAX_SK), (pk, MAX_PK), (sk, MAX_SK)];

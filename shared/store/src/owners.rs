@@ -9,7 +9,7 @@ use crate::Store;
 use crate::accounts::{KeyRef, alias_pk, aliased, read_key};
 use crate::error::StoreError;
 use crate::item::{self, Reader};
-use crate::schema::{ACCOUNTS, attr};
+use crate::schema::{REGISTRY, attr};
 
 const OPERATION: &str = "asking whose keys are";
 
@@ -24,7 +24,7 @@ impl Store {
             let roles = [Role::Admin, Role::Customer];
             roles.map(|role| item::key(name(role, id)))
         });
-        let aliases = self.batch_get(OPERATION, ACCOUNTS, names.collect()).await?;
+        let aliases = self.batch_get(OPERATION, REGISTRY, names.collect()).await?;
         let mut named = HashMap::new();
         for alias in &aliases {
             named.insert(Reader::new("key alias", alias).text(attr::PK)?, alias);
@@ -38,7 +38,7 @@ impl Store {
                 keys.push(item::key(aliased(Role::Customer, alias)?));
             }
         }
-        for key in &self.batch_get(OPERATION, ACCOUNTS, keys).await? {
+        for key in &self.batch_get(OPERATION, REGISTRY, keys).await? {
             let key = read_key(key)?;
             owners.insert(key.id, key.owner);
         }

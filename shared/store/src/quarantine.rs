@@ -18,7 +18,7 @@ use crate::canonical::{digest, digest_of_event};
 use crate::error::StoreError;
 use crate::item::{Item, MAX_PK, MAX_SK, Reader, keys, n, s, t};
 use crate::schema::{QUARANTINE, WAITING, attr};
-use crate::usage::{EntryPart, entry_pk, part_sk};
+use crate::usage::{EventPart, event_pk, part_sk};
 
 /// What waits in a page.
 const PAGE: i32 = 25;
@@ -126,7 +126,7 @@ pub enum Change {
 
 /// Something that was set aside, but for its body.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SetAside {
+pub struct QuarantinedItem {
     /// Names it.
     pub id: QuarantineId,
     /// What it is.
@@ -143,7 +143,7 @@ pub struct SetAside {
 
 /// The name of something that was set aside.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SetAsideName {
+pub struct QuarantinedItemRef {
     /// Names it.
     pub id: QuarantineId,
     /// How it has left the quarantine.
@@ -192,8 +192,8 @@ fn read_reasons(item: &Item) -> Result<Vec<RefusedRecord>, StoreError> {
 }
 
 /// The item, but for its body, that sets aside what is wrong with an entry.
-pub(crate) fn refused_of(entry: &EntryPart<'_>, sk: String) -> Item {
-    let mut item = keys(entry_pk(entry.source, entry.id), sk);
+pub(crate) fn refused_of(entry: &EventPart<'_>, sk: String) -> Item {
+    let mut item = keys(event_pk(entry.source, entry.id), sk);
     item.insert("customer".into(), s(entry.customer.as_str()));
     item.insert("refused".into(), reasons(entry.refused));
     wait(&mut item, entry.received_at);
@@ -220,7 +220,7 @@ fn wait(item: &mut Item, received_at: Timestamp) {
     item.insert(attr::WAITING.into(), s(YES));
 }
 
-fn read_set_aside(item: &Item) -> Result<SetAside, StoreError> {
+fn read_set_aside(item: &Item) -> Result<QuarantinedItem, StoreError> {
     let refused = read_reasons(item)?;
     let item = Reader::new("quarantine", item);
     let (pk, sk) = (item.text(attr::PK)?, item.text(attr::SK)?);
@@ -229,7 +229,7 @@ fn read_set_aside(item: &Item) -> Result<SetAside, StoreError> {
         (false, true) => Kind::Conflict,
         (false, false) => Kind::Items,
     };
-    Ok(SetAside {
+    Ok(QuarantinedItem {
         id: QuarantineId {
             pk: pk.to_owned(),
             sk: sk.to_owned(),
@@ -247,7 +247,7 @@ impl Store {
     ///
     /// # Errors
     /// When the store does not answer; it may then have been set aside, and can be again.
-    pub async fn quarantine_conflict(&self, entry: &EntryPart<'_>) -> Result<(), StoreError> {
+    pub async fn quarantine_conflict(&self, entry: &EventPart<'_>) -> Result<(), StoreError> {
         let item = refused_of(entry, format!("{CONFLICT}{}", digest_of_event(entry.body)));
         self.quarantine(item, entry.body).await
     }
@@ -286,12 +286,12 @@ impl Store {
     ///
     /// # Errors
     /// When the store does not answer.
-    pub async fn quarantined_of_entry(
+    pub async fn quarantined_of_event(
         &self,
         source: &str,
         id: &str,
     ) -> Result<Vec<Quarantined>, StoreError> {
-        self.quarantined(entry_pk(source, id)).await
+        self.quarantined(event_pk(source, id)).await
     }
 
     /// Names what was set aside of the entry of this identity and of those that came after it, whether it
@@ -299,19 +299,19 @@ impl Store {
     ///
     /// # Errors
     /// When the store does not answer.
-    pub async fn set_aside_of_entry(
+    pub async fn quarantined_refs_of_event(
         &self,
         source: &str,
         id: &str,
         most: usize,
-    ) -> Result<(Vec<SetAsideName>, bool), StoreError> {
+    ) -> Result<(Vec<QuarantinedItemRef>, bool), StoreError> {
         const OPERATION: &str = "reading the quarantine";
         let query = self
             .client
             .query()
             .table_name(self.table(QUARANTINE))
             .key_condition_expression("pk = :pk")
-            .expression_attribute_values(":pk", s(entry_pk(source, id)))
+            .expression_attribute_values(":pk", s(event_pk(source, id)))
             .projection_expression("pk, sk, closed_as")
             .consistent_read(true)
             // A read is paid by the whole items, bodies included.
@@ -333,7 +333,7 @@ impl Store {
                 if found.len() == most {
                     return Ok((found, true));
                 }
-                found.push(SetAsideName {
+                found.push(QuarantinedItemRef {
                     id: QuarantineId { pk, sk },
                     closed: Closed::read(&item)?,
                 });
@@ -357,7 +357,7 @@ impl Store {
     ///
     /// # Errors
     /// When the store does not answer.
-    pub async fn waiting(&self, after: Option<&str>) -> Result<Page<SetAside>, StoreError> {
+    pub async fn waiting(&self, after: Option<&str>) -> Result<Page<QuarantinedItem>, StoreError> {
         const OPERATION: &str = "listing the quarantine";
         let start = after.map(|after| start_after(OPERATION, after));
         let start = start.transpose()?;
@@ -380,11 +380,11 @@ impl Store {
         let ids: Vec<Item> = found.items().iter().map(id).collect::<Result<_, _>>()?;
         let items = self.batch_get(OPERATION, QUARANTINE, ids).await?;
         let items = items.iter().map(read_set_aside);
-        let mut items: Vec<SetAside> = items.collect::<Result<_, _>>()?;
+        let mut items: Vec<QuarantinedItem> = items.collect::<Result<_, _>>()?;
         // The index may not know yet.
         items.retain(|item| item.closed.is_none());
         items.sort_by(|one, other| {
-            let order = |item: &SetAside| (item.received_at, item.id.clone());
+            let order = |item: &QuarantinedItem| (item.received_at, item.id.clone());
             order(one).cmp(&order(other))
         });
         let next = found.last_evaluated_key.as_ref().map(cursor).transpose()?;
@@ -398,7 +398,7 @@ impl Store {
     pub async fn set_aside(
         &self,
         id: &QuarantineId,
-    ) -> Result<Option<(SetAside, Vec<u8>)>, StoreError> {
+    ) -> Result<Option<(QuarantinedItem, Vec<u8>)>, StoreError> {
         let items = self.query_all(
             "reading the quarantine",
             QUARANTINE,
@@ -434,7 +434,7 @@ impl Store {
     ///
     /// # Errors
     /// When the store does not answer; it may then be off the list, and doing it again finds that out.
-    pub async fn close_replayed(&self, id: &QuarantineId) -> Result<Change, StoreError> {
+    pub async fn finish_replay(&self, id: &QuarantineId) -> Result<Change, StoreError> {
         // There: as above. Not closed: the first time is kept. A replay that has begun keeps it from
         // being dismissed, so that it can only have been closed as this.
         let condition = "attribute_exists(pk) AND attribute_not_exists(closed_as)";
@@ -532,7 +532,7 @@ fn cursor(key: &Item) -> Result<String, StoreError> {
 }
 
 fn start_after(operation: &'static str, cursor: &str) -> Result<Item, StoreError> {
-    let none = || StoreError::no_place(operation);
+    let none = || StoreError::invalid_cursor(operation);
     let (received_at, id) = cursor.split_once(BETWEEN).ok_or_else(none)?;
     let QuarantineId { pk, sk } = id.parse().map_err(|_| none())?;
     if !is_key(received_at, MAX_SK) {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 use tollgate_domain::id::{CustomerId, KeyId};
-use tollgate_domain::reconciliation::Comparison;
+use tollgate_domain::reconciliation::LedgerComparison;
 use tollgate_domain::window::{Day, Hour};
 
 use crate::Store;
@@ -21,11 +21,11 @@ const SUMMARY: &str = "#";
 
 /// What a run found of a day.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Reconciled {
+pub struct ReconciliationSummary {
     /// Customers with calls in either ledger.
     pub customers: u64,
     /// Their calls.
-    pub total: Comparison,
+    pub total: LedgerComparison,
     /// Customers whose ledgers differ.
     pub off: u64,
 }
@@ -34,14 +34,14 @@ fn pk(day: Day) -> String {
     format!("RECONCILIATION#{day}")
 }
 
-fn with_comparison(mut item: Item, comparison: Comparison) -> Item {
+fn with_comparison(mut item: Item, comparison: LedgerComparison) -> Item {
     item.insert("admitted".into(), n(comparison.admitted));
     item.insert("metered".into(), n(comparison.metered));
     item
 }
 
-fn read_comparison(item: &Reader<'_>) -> Result<Comparison, StoreError> {
-    Ok(Comparison {
+fn read_comparison(item: &Reader<'_>) -> Result<LedgerComparison, StoreError> {
+    Ok(LedgerComparison {
         admitted: item.number("admitted")?,
         metered: item.number("metered")?,
     })
@@ -103,11 +103,11 @@ impl Store {
     ///
     /// # Errors
     /// When the store does not answer.
-    pub async fn record_difference(
+    pub async fn record_discrepancy(
         &self,
         day: Day,
         customer: &CustomerId,
-        comparison: Comparison,
+        comparison: LedgerComparison,
     ) -> Result<(), StoreError> {
         let item = with_comparison(keys(pk(day), customer.as_str()), comparison);
         self.put_reconciliation(item).await
@@ -117,7 +117,7 @@ impl Store {
     ///
     /// # Errors
     /// When the store does not answer.
-    pub async fn record_reconciled(&self, day: Day, found: &Reconciled) -> Result<(), StoreError> {
+    pub async fn record_reconciled(&self, day: Day, found: &ReconciliationSummary) -> Result<(), StoreError> {
         let mut item = with_comparison(keys(pk(day), SUMMARY), found.total);
         item.insert("customers".into(), n(found.customers));
         item.insert("off".into(), n(found.off));
@@ -143,7 +143,7 @@ impl Store {
     pub async fn reconciled(
         &self,
         day: Day,
-    ) -> Result<Option<(Reconciled, Timestamp)>, StoreError> {
+    ) -> Result<Option<(ReconciliationSummary, Timestamp)>, StoreError> {
         let found = self.query_all(
             "reading a reconciliation",
             USAGE,
@@ -153,7 +153,7 @@ impl Store {
         let found = found.await?;
         let read = |item: &Item| {
             let item = Reader::new("reconciliation", item);
-            let found = Reconciled {
+            let found = ReconciliationSummary {
                 customers: item.number("customers")?,
                 total: read_comparison(&item)?,
                 off: item.number("off")?,
@@ -171,11 +171,11 @@ impl Store {
         &self,
         day: Day,
         after: Option<&str>,
-    ) -> Result<Page<(CustomerId, Comparison)>, StoreError> {
+    ) -> Result<Page<(CustomerId, LedgerComparison)>, StoreError> {
         const OPERATION: &str = "listing differences";
         let after = after.unwrap_or(SUMMARY);
         if !(1..=MAX_SK).contains(&after.len()) {
-            return Err(StoreError::no_place(OPERATION));
+            return Err(StoreError::invalid_cursor(OPERATION));
         }
         let found = self
             .client
@@ -193,7 +193,7 @@ impl Store {
             let item = Reader::new("reconciliation", item);
             Ok((item.parsed(attr::SK)?, read_comparison(&item)?))
         };
-        let items: Vec<(CustomerId, Comparison)> = found
+        let items: Vec<(CustomerId, LedgerComparison)> = found
             .items()
             .iter()
             .map(read)

@@ -51,8 +51,8 @@ pub enum Projection {
 /// | `IDEMPOTENCY#<operation>#<caller>#<key>` | what a creating request made; expires |
 ///
 /// The functions' roles go by the beginnings of these keys (`docs/adr/0020`).
-pub const ACCOUNTS: Table = Table {
-    name: "accounts",
+pub const REGISTRY: Table = Table {
+    name: "registry",
     hash: "pk",
     range: None,
     ttl: Some(attr::EXPIRES),
@@ -183,7 +183,7 @@ pub const BILLING: Table = Table {
 };
 
 /// All tables.
-pub const TABLES: &[Table] = &[ACCOUNTS, COUNTERS, USAGE, USAGE_LOG, QUARANTINE, BILLING];
+pub const TABLES: &[Table] = &[REGISTRY, COUNTERS, USAGE, USAGE_LOG, QUARANTINE, BILLING];
 
 /// Attribute names, but for those that stand beside their one reader and writer.
 pub mod attr {

@@ -17,7 +17,7 @@ const KEPT: SignedDuration = SignedDuration::from_mins(10);
 /// on twice as many at each such conflict, up to 16, until ten minutes have passed without one.
 /// Readers add up whatever items there are. Cheap to clone; all clones know the same.
 #[derive(Debug, Clone, Default)]
-pub struct Spread(Arc<Mutex<HashMap<CustomerId, Hot>>>);
+pub struct ShardCounts(Arc<Mutex<HashMap<CustomerId, Hot>>>);
 
 #[derive(Debug, Clone, Copy)]
 struct Hot {
@@ -25,7 +25,7 @@ struct Hot {
     until: Timestamp,
 }
 
-impl Spread {
+impl ShardCounts {
     /// How many items the customer's tallies are to be spread over.
     pub(crate) fn over(&self, customer: &CustomerId, now: Timestamp) -> u32 {
         let hot = self.hot();
@@ -53,7 +53,7 @@ mod tests {
 
     #[test]
     fn each_conflict_doubles_the_spread_until_there_are_none() {
-        let spread = Spread::default();
+        let spread = ShardCounts::default();
         let (acme, globex) = ("acme".parse().unwrap(), "globex".parse().unwrap());
         let at = |minute: i64| {
             let start: Timestamp = "2026-11-22T10:00:00Z".parse().unwrap();

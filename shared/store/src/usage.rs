@@ -11,7 +11,7 @@ use tollgate_domain::id::{CustomerId, PlanId};
 use tollgate_domain::key::hex;
 use tollgate_domain::money::MicroUsd;
 use tollgate_domain::plan::Catalog;
-use tollgate_domain::usage::{Adjusted, Adjustment, Aggregates, Endpoint, Tally};
+use tollgate_domain::usage::{Adjusted, Adjustment, Aggregates, Endpoint, Aggregate};
 use tollgate_domain::window::{Day, Month};
 
 use crate::Store;
@@ -22,7 +22,7 @@ use crate::error::StoreError;
 use crate::item::{Item, Reader, Whole, keys, n, s, signed, t, ttl, whole};
 use crate::quarantine::{RefusedRecord, refused_of};
 use crate::schema::{BILLABLE_SHARDS, QUARANTINE, USAGE, USAGE_LOG, attr};
-use crate::spread::Spread;
+use crate::spread::ShardCounts;
 use crate::transaction::{Action, Backoff, Effect, Refusal, Transacted, Unsettled};
 
 /// How long an entry, and with it the claim that keeps it from being counted twice, is kept. Its
@@ -41,7 +41,7 @@ const MAX_BODY_BYTES: usize = 3_500_000;
 
 /// An entry, or part of one, that is counted as a whole.
 #[derive(Debug)]
-pub struct EntryPart<'a> {
+pub struct EventPart<'a> {
     /// With `id`, the entry's identity.
     pub source: &'a str,
     /// Unique within the source.
@@ -77,7 +77,7 @@ pub enum Written {
 
 /// `<source>#<id>`, with what separates them encoded where it stands in the source: two identities
 /// never share a key.
-pub(crate) fn entry_pk(source: &str, id: &str) -> String {
+pub(crate) fn event_pk(source: &str, id: &str) -> String {
     format!("{}#{id}", source.replace('%', "%25").replace('#', "%23"))
 }
 
@@ -117,8 +117,8 @@ fn shard_of(customer: &CustomerId) -> u32 {
 }
 
 /// Adds a tally to the item under `key`, which need not exist yet.
-fn add(key: Item, tally: &Tally) -> Action {
-    let Tally { adjusted, .. } = tally;
+fn add(key: Item, tally: &Aggregate) -> Action {
+    let Aggregate { adjusted, .. } = tally;
     let fixed = [
         ("calls", n(tally.calls)),
         ("client_errors", n(tally.client_errors)),
@@ -153,13 +153,13 @@ fn add(key: Item, tally: &Tally) -> Action {
     action
 }
 
-fn read_tally(item: &Item) -> Result<Tally, StoreError> {
+fn read_tally(item: &Item) -> Result<Aggregate, StoreError> {
     let billable = read_by_plan(item, BILLABLE_PREFIX)?;
     let mut adjusted = read_by_plan(item, ADJUSTED_PREFIX)?;
     adjusted.retain(|_, calls| *calls != 0);
     let item = Reader::new("tally", item);
     let sum = |name| item.opt_number(name).map(|sum| sum.unwrap_or(0));
-    Ok(Tally {
+    Ok(Aggregate {
         calls: sum("calls")?,
         billable,
         client_errors: sum("client_errors")?,
@@ -191,9 +191,9 @@ fn read_by_plan<N: Whole>(
         .collect()
 }
 
-impl EntryPart<'_> {
+impl EventPart<'_> {
     pub(crate) fn pk(&self) -> String {
-        entry_pk(self.source, self.id)
+        event_pk(self.source, self.id)
     }
 
     /// What tells this entry from another of the same identity, as a rule: a digest of its text.
@@ -212,7 +212,7 @@ impl EntryPart<'_> {
 struct Prepared<'a> {
     /// Its place among those that are written.
     at: usize,
-    part: &'a EntryPart<'a>,
+    part: &'a EventPart<'a>,
     pk: String,
     digest: String,
     /// With the first part of an entry, and with what is set aside.
@@ -222,7 +222,7 @@ struct Prepared<'a> {
 impl<'a> Prepared<'a> {
     fn new(
         at: usize,
-        part: &'a EntryPart<'a>,
+        part: &'a EventPart<'a>,
         compressor: &mut Compressor,
     ) -> Result<Self, StoreError> {
         let keeps_body = part.part == 0 || !part.refused.is_empty();
@@ -307,9 +307,9 @@ impl Store {
     /// counting it again finds that out.
     pub async fn write_usage(
         &self,
-        parts: &[EntryPart<'_>],
+        parts: &[EventPart<'_>],
         plans: &Catalog,
-        spread: &Spread,
+        spread: &ShardCounts,
     ) -> Vec<Outcome> {
         let mut outcomes: Vec<Option<Outcome>> = vec![None; parts.len()];
         let mut prepared = Vec::with_capacity(parts.len());
@@ -375,7 +375,7 @@ impl Store {
         &self,
         batch: &[&Prepared<'_>],
         plans: &Catalog,
-        spread: &Spread,
+        spread: &ShardCounts,
     ) -> Batch {
         const OPERATION: &str = "counting usage";
         if batch.is_empty() {
@@ -452,7 +452,7 @@ impl Store {
         batch: &[&Prepared<'_>],
         mark: &str,
         plans: &Catalog,
-        spread: &Spread,
+        spread: &ShardCounts,
     ) -> Vec<Action> {
         let mut claims = Vec::new();
         let mut beside = Vec::new();
@@ -496,7 +496,7 @@ impl Store {
         &self,
         customer: &CustomerId,
         month: Month,
-    ) -> Result<Tally, StoreError> {
+    ) -> Result<Aggregate, StoreError> {
         self.tally(customer, month_sk(month)).await
     }
 
@@ -508,9 +508,9 @@ impl Store {
         &self,
         customer: &CustomerId,
         month: Month,
-    ) -> Result<BTreeMap<Day, Tally>, StoreError> {
+    ) -> Result<BTreeMap<Day, Aggregate>, StoreError> {
         let items = self.usage_items(customer, format!("DAY#{month}-")).await?;
-        let mut days: BTreeMap<Day, Tally> = BTreeMap::new();
+        let mut days: BTreeMap<Day, Aggregate> = BTreeMap::new();
         for (sk, item) in &items {
             let day = sk
                 .strip_prefix("DAY#")
@@ -530,14 +530,14 @@ impl Store {
         &self,
         customer: &CustomerId,
         day: Day,
-    ) -> Result<Tally, StoreError> {
+    ) -> Result<Aggregate, StoreError> {
         self.tally(customer, day_sk(day)).await
     }
 
     /// What the items of a tally come to.
-    async fn tally(&self, customer: &CustomerId, sk: String) -> Result<Tally, StoreError> {
+    async fn tally(&self, customer: &CustomerId, sk: String) -> Result<Aggregate, StoreError> {
         let items = self.usage_items(customer, sk).await?;
-        let mut sum = Tally::default();
+        let mut sum = Aggregate::default();
         for (_, item) in &items {
             sum.merge(&read_tally(item)?);
         }
@@ -552,10 +552,10 @@ impl Store {
         &self,
         customer: &CustomerId,
         day: Day,
-    ) -> Result<BTreeMap<Endpoint, Tally>, StoreError> {
+    ) -> Result<BTreeMap<Endpoint, Aggregate>, StoreError> {
         let prefix = endpoints_sk(day);
         let items = self.usage_items(customer, prefix.clone()).await?;
-        let mut endpoints: BTreeMap<Endpoint, Tally> = BTreeMap::new();
+        let mut endpoints: BTreeMap<Endpoint, Aggregate> = BTreeMap::new();
         for (sk, item) in &items {
             // After the day, `/<shard>` where it is spread; no method has a space.
             let endpoint = sk
@@ -625,7 +625,7 @@ enum Sum<'a> {
     Month(Month),
 }
 
-fn sums_of<'a>(part: &'a EntryPart<'_>) -> impl Iterator<Item = (&'a CustomerId, Sum<'a>)> {
+fn sums_of<'a>(part: &'a EventPart<'_>) -> impl Iterator<Item = (&'a CustomerId, Sum<'a>)> {
     let sums = part.aggregates;
     let days = sums.days.keys().map(|day| Sum::Day(*day));
     let endpoints = sums.endpoints.keys().map(Sum::Endpoint);
@@ -671,7 +671,7 @@ fn list_if_billable(
     action: Action,
     customer: &CustomerId,
     month: Month,
-    tally: &Tally,
+    tally: &Aggregate,
     plans: &Catalog,
 ) -> Action {
     let charges = |plan: &PlanId| plans.get(plan).is_some_and(|plan| plan.charges_overage());

@@ -4,16 +4,16 @@
 use std::fmt::Debug;
 
 use serde_json::json;
-use tollgate_domain::billing::{ChargeIntent, Charged};
+use tollgate_domain::billing::{Charge, PeriodLedger};
 use tollgate_domain::customer::Customer;
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::key::{KeyRecord, Owner};
 use tollgate_domain::money::Cents;
 use tollgate_local_aws::Fault;
 use tollgate_local_aws::fixture::Fixture;
-use tollgate_store::schema::{ACCOUNTS, BILLING, QUARANTINE};
+use tollgate_store::schema::{REGISTRY, BILLING, QUARANTINE};
 use tollgate_store::{
-    Created, CustomerChange, CustomerUpdated, KeyChange, KeyRef, Recorded, Rotated, Updated,
+    Created, CustomerChange, UpdateCustomerOutcome, KeyChange, KeyRef, Recorded, Rotated, Updated,
     Written,
 };
 
@@ -161,7 +161,7 @@ async fn a_rotated_key_is_not_rotated_again() {
     rotation_of_changed_key(Key::of_acme(1), async |at| {
         rotate(at, &Key::of_acme(1)).await;
         // With the expiry gone, the successor alone stands in the way.
-        edit(at, ACCOUNTS, &pk_of(&Key::of_acme(1)), |item| {
+        edit(at, REGISTRY, &pk_of(&Key::of_acme(1)), |item| {
             item.as_object_mut().unwrap().remove("expires_at").unwrap();
         });
     })
@@ -194,7 +194,7 @@ fn pk_of(key: &Key) -> String {
 async fn a_key_that_has_gone_is_not_rotated() {
     for old in [Key::of_acme(1), expiring()] {
         rotation_of_changed_key(old, async |at| {
-            delete(at, ACCOUNTS, &pk_of(&Key::of_acme(1)));
+            delete(at, REGISTRY, &pk_of(&Key::of_acme(1)));
         })
         .await;
     }
@@ -271,7 +271,7 @@ async fn an_unknown_key_is_not_revoked() {
         revoked.unwrap()
     };
     refused(&at, revoke(&Key::of_acme(2)), false).await;
-    delete(&at, ACCOUNTS, &pk_of(&key));
+    delete(&at, REGISTRY, &pk_of(&key));
     refused(&at, revoke(&key), false).await;
 }
 
@@ -306,7 +306,7 @@ fn key_changes() -> [KeyChange; 5] {
 async fn an_unknown_key_is_not_changed() {
     let key = Key::of_acme(1);
     let at = with_keys(&[&key]).await;
-    delete(&at, ACCOUNTS, &pk_of(&key));
+    delete(&at, REGISTRY, &pk_of(&key));
     for change in key_changes() {
         let stranger = Key::of_acme(2);
         refused(&at, update_key(&at, &stranger, &change), Updated::Unknown).await;
@@ -328,7 +328,7 @@ async fn an_admins_key_is_not_changed() {
 async fn a_customers_key_without_a_customer_opens_nothing() {
     let key = Key::of_acme(1);
     let at = with_keys(&[&key]).await;
-    edit(&at, ACCOUNTS, &pk_of(&key), |item| {
+    edit(&at, REGISTRY, &pk_of(&key), |item| {
         item.as_object_mut().unwrap().remove("customer").unwrap();
     });
     let found = at.store.key_by_digest(key.secret.digest()).await.unwrap();
@@ -344,7 +344,7 @@ async fn no_customers_key_takes_the_name_of_an_admins() {
     let (id, prefix) = (&admins.record.id, &admins.record.prefix);
     for name in [format!("KEYID#{id}"), format!("PREFIX#{prefix}")] {
         let alias = json!({ "pk": { "S": name }, "digest": { "S": digest } });
-        put(&at, ACCOUNTS, &alias);
+        put(&at, REGISTRY, &alias);
     }
     for name in [admins.by_id(), admins.by_prefix()] {
         let found = at.store.key(&name).await.unwrap();
@@ -453,7 +453,7 @@ async fn an_unknown_customer_is_not_changed() {
         ..CustomerChange::default()
     };
     let update = update_customer(&at, "acme-2", &change);
-    refused(&at, update, CustomerUpdated::Unknown).await;
+    refused(&at, update, UpdateCustomerOutcome::Unknown).await;
 }
 
 #[tokio::test]
@@ -464,7 +464,7 @@ async fn each_attribute_of_a_customer_changes_alone() {
     let mut check = async |change: CustomerChange, apply: fn(&mut Customer)| {
         apply(&mut expected);
         let updated = update_customer(&at, "acme", &change).await;
-        assert_eq!(updated, CustomerUpdated::Done(expected.clone()));
+        assert_eq!(updated, UpdateCustomerOutcome::Done(expected.clone()));
         let stored = at.store.customer(&expected.id).await.unwrap();
         assert_eq!(stored.as_ref(), Some(&expected));
     };
@@ -517,7 +517,7 @@ async fn who_has_left_does_not_come_back() {
         ..CustomerChange::default()
     };
     let update = update_customer(&at, "acme", &change);
-    refused(&at, update, CustomerUpdated::Erased).await;
+    refused(&at, update, UpdateCustomerOutcome::Erased).await;
     let late = Key::of_acme(2);
     let create = create_key(&at, &late, None);
     refused(&at, create, Created::NoCustomer).await;
@@ -538,7 +538,7 @@ async fn a_key_that_has_gone_is_not_erased() {
     let (aws, pk) = (at.aws.clone(), pk_of(&key));
     at.aws.inject(move |call| {
         if call.operation() == "UpdateItem" && call.body.contains(&pk) {
-            let key = json!({ "TableName": "test-accounts", "Key": { "pk": { "S": pk } } });
+            let key = json!({ "TableName": "test-registry", "Key": { "pk": { "S": pk } } });
             let (status, answer) = aws.answer("DynamoDB_20120810.DeleteItem", &key.to_string());
             assert_eq!(status, 200, "{answer}");
         }
@@ -555,7 +555,7 @@ async fn a_key_that_has_gone_is_not_erased() {
 async fn a_key_of_a_customer_who_has_left_is_not_rotated() {
     let old = Key::of_acme(1);
     let at = with_keys(&[&old]).await;
-    edit(&at, ACCOUNTS, "CUSTOMER#acme", |item| {
+    edit(&at, REGISTRY, "CUSTOMER#acme", |item| {
         item["erased_at"] = json!({ "S": "2026-11-22T10:00:00.000Z" });
     });
     for request in [None, Some(once("request"))] {
@@ -701,7 +701,7 @@ async fn a_source_and_an_id_do_not_run_into_each_other() {
         assert_eq!(write_usage(&at, entry).await, Written::Counted);
     }
     for entry in [&one, &two] {
-        let set_aside = at.store.quarantined_of_entry(&entry.source, &entry.id);
+        let set_aside = at.store.quarantined_of_event(&entry.source, &entry.id);
         assert_eq!(set_aside.await.unwrap().len(), 1);
     }
 }
@@ -730,7 +730,7 @@ async fn what_is_in_quarantine_is_not_put_there_again() {
         item["seen_by"] = json!({ "S": "operator" });
     });
     refused(&at, conflict(later), ()).await;
-    let stored = at.store.quarantined_of_entry("tollgate:ping", "e-1");
+    let stored = at.store.quarantined_of_event("tollgate:ping", "e-1");
     assert_eq!(stored.await.unwrap().len(), 1);
 }
 
@@ -743,7 +743,7 @@ async fn each_entry_that_conflicts_is_in_quarantine_beside_the_first() {
         other.body = body.into();
         at.store.quarantine_conflict(&other.part()).await.unwrap();
     }
-    let stored = at.store.quarantined_of_entry("tollgate:ping", "e-1").await;
+    let stored = at.store.quarantined_of_event("tollgate:ping", "e-1").await;
     let bodies: Vec<Vec<u8>> = stored.unwrap().into_iter().map(|q| q.body).collect();
     assert_eq!(bodies.len(), 3);
     for body in [&entry().body[..], b"one", b"two"] {
@@ -764,7 +764,7 @@ async fn with_charges(n: u64) -> Fixture {
 #[tokio::test]
 async fn the_first_charge_of_a_month_is_written_only_on_an_empty_account() {
     let at = with_charges(1).await;
-    let rival = ChargeIntent {
+    let rival = Charge {
         cents: Cents(24),
         ..charge(1)
     };
@@ -776,22 +776,22 @@ async fn the_first_charge_of_a_month_is_written_only_on_an_empty_account() {
 #[tokio::test]
 async fn a_charge_is_written_only_on_the_account_it_was_computed_from() {
     let at = with_charges(2).await;
-    let check = async |number: u64, before: Charged| {
+    let check = async |number: u64, before: PeriodLedger| {
         let charge = charge(number);
         refused(&at, record(&at, &charge, before), Recorded::Raced).await;
     };
     check(3, charged(1)).await;
-    let fewer = Charged {
+    let fewer = PeriodLedger {
         charges: 1,
         ..charged(2)
     };
     check(3, fewer).await;
-    let cheaper = Charged {
+    let cheaper = PeriodLedger {
         cents: Cents(45),
         ..charged(2)
     };
     check(3, cheaper).await;
-    let december = ChargeIntent {
+    let december = Charge {
         month: p("2026-12"),
         ..charge(3)
     };
@@ -804,7 +804,7 @@ async fn a_charge_is_written_only_on_the_account_it_was_computed_from() {
 async fn a_written_charge_is_not_written_over() {
     let at = with_charges(1).await;
     delete_account(&at);
-    let rival = ChargeIntent {
+    let rival = Charge {
         cents: Cents(1),
         ..charge(1)
     };
@@ -812,7 +812,7 @@ async fn a_written_charge_is_not_written_over() {
 
     let at = with_charges(2).await;
     put_account(&at, charged(1));
-    let rival = ChargeIntent {
+    let rival = Charge {
         cents: Cents(1),
         ..charge(2)
     };
@@ -824,7 +824,7 @@ fn delete_account(at: &Fixture) {
     common::raw(at, "DeleteItem", BILLING, json!({ "Key": key }));
 }
 
-fn put_account(at: &Fixture, charged: Charged) {
+fn put_account(at: &Fixture, charged: PeriodLedger) {
     let n = |number: u64| json!({ "N": number.to_string() });
     let account = json!({
         "pk": { "S": "acme#2026-11" },

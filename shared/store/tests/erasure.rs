@@ -11,7 +11,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use tollgate_domain::key::KeyRecord;
 use tollgate_local_aws::fixture::Fixture;
-use tollgate_store::schema::{ACCOUNTS, TABLES, Table};
+use tollgate_store::schema::{REGISTRY, TABLES, Table};
 use tollgate_store::{CONTENTS, Contents, Created};
 
 mod common;
@@ -166,10 +166,10 @@ async fn an_erasure_that_is_repeated_reaches_a_key_that_the_list_did_not_show_ye
         key.create(&at).await;
     }
     let of_late = |item: &&Value| item["id"]["S"] == late.record.id.as_str();
-    let mut unlisted = items(&at, ACCOUNTS).iter().find(of_late).unwrap().clone();
+    let mut unlisted = items(&at, REGISTRY).iter().find(of_late).unwrap().clone();
     let in_list = unlisted.clone();
     unlisted.as_object_mut().unwrap().remove("listing");
-    put(&at, ACCOUNTS, &unlisted);
+    put(&at, REGISTRY, &unlisted);
 
     let erased = async |now: &str| {
         let erasure = at.store.erase_customer(&p("acme"), p(now)).await;
@@ -183,7 +183,7 @@ async fn an_erasure_that_is_repeated_reaches_a_key_that_the_list_did_not_show_ye
     let third = Key::of_acme(3);
     assert_eq!(create_key(&at, &third, None).await, Created::NoCustomer);
 
-    put(&at, ACCOUNTS, &in_list);
+    put(&at, REGISTRY, &in_list);
     let again = "2026-11-22T10:00:01Z";
     assert_eq!(erased(again).await, (2, 1));
     let KeyRecord {

@@ -12,20 +12,20 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use flate2::read::GzDecoder;
 use serde_json::{Value, json};
-use tollgate_domain::billing::{Billable, ChargeIntent, Charged};
+use tollgate_domain::billing::{Billable, Charge, PeriodLedger};
 use tollgate_domain::customer::Customer;
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::key::{KeyRecord, Owner};
 use tollgate_domain::money::MicroUsd;
 use tollgate_domain::plan::Overrides;
-use tollgate_domain::reconciliation::Comparison;
-use tollgate_domain::usage::{Adjusted, Cost, Tally, UsageRecord};
+use tollgate_domain::reconciliation::LedgerComparison;
+use tollgate_domain::usage::{Adjusted, Cost, Aggregate, UsageRecord};
 use tollgate_domain::window::Month;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_store::schema::TABLES;
 use tollgate_store::{
-    Calls, CountedAdjustment, Created, CustomerChange, CustomerUpdated, Erasure, KeyChange,
-    LedgerEntry, Quarantined, Reconciled, Recorded, RefusedRecord, ReserveOutcome, Rotated, Units,
+    Calls, LoggedAdjustment, Created, CustomerChange, UpdateCustomerOutcome, Erasure, KeyChange,
+    LedgerCharge, Quarantined, ReconciliationSummary, Recorded, RefusedRecord, ReserveOutcome, Rotated, Units,
     Written,
 };
 
@@ -161,7 +161,7 @@ async fn a_customer_without_an_address() {
                 suspended_at: None,
             };
             let updated = at.store.update_customer(&changed.id, &change).await;
-            assert_eq!(updated.unwrap(), CustomerUpdated::Done(changed.clone()));
+            assert_eq!(updated.unwrap(), UpdateCustomerOutcome::Done(changed.clone()));
         },
         async |at| {
             let stored = at.store.customer(&changed.id).await.unwrap();
@@ -290,11 +290,11 @@ async fn an_admin_key_among_customers_keys_opens_nothing() {
     assert_eq!(found, None);
     let listed = at.store.list_keys(None, None, 10).await.unwrap().items;
     assert_eq!(listed[0].1, key.record);
-    assert!(!at.store.is_admins_key(&key.by_id()).await.unwrap());
+    assert!(!at.store.is_admin_key(&key.by_id()).await.unwrap());
     assert!(at.store.revoke_key(&key.by_id(), p(NOW)).await.unwrap());
     let now = Key::of(Owner::Admin, 4);
     now.create(&at).await;
-    assert!(at.store.is_admins_key(&now.by_prefix()).await.unwrap());
+    assert!(at.store.is_admin_key(&now.by_prefix()).await.unwrap());
 }
 
 #[tokio::test]
@@ -480,7 +480,7 @@ async fn the_tallies_of_an_entry_and_its_claim() {
         async |at| {
             let (acme, november): (CustomerId, Month) = (p("acme"), p("2026-11"));
             let store = &at.store;
-            let month = Tally {
+            let month = Aggregate {
                 calls: 4,
                 billable: [(p("free"), 1), (p("pro"), 2)].into(),
                 client_errors: 1,
@@ -531,13 +531,13 @@ async fn adjustments_and_the_tallies_that_they_are_in() {
         async |at| {
             let (acme, november): (CustomerId, Month) = (p("acme"), p("2026-11"));
             let store = &at.store;
-            let month = Tally {
+            let month = Aggregate {
                 adjusted: Adjusted {
                     count: 2,
                     billable: [(p("pro"), -12)].into(),
                     micro_usd: -2_000,
                 },
-                ..Tally::default()
+                ..Aggregate::default()
             };
             assert_eq!(store.month_usage(&acme, november).await.unwrap(), month);
             let days = store.day_usage(&acme, november).await.unwrap();
@@ -552,7 +552,7 @@ async fn adjustments_and_the_tallies_that_they_are_in() {
             let billable = all_billable(store, november).await;
             assert_eq!(billable, std::slice::from_ref(&acme));
             let page = store.adjustments(&acme, november, None).await.unwrap();
-            let counted = adjustments.clone().map(|adjustment| CountedAdjustment {
+            let counted = adjustments.clone().map(|adjustment| LoggedAdjustment {
                 adjustment,
                 source: "admin".into(),
                 id: "a-1".into(),
@@ -587,11 +587,11 @@ async fn the_month_of_a_plan_without_overage() {
 
 #[tokio::test]
 async fn what_the_ledgers_of_a_day_say() {
-    let comparison = Comparison {
+    let comparison = LedgerComparison {
         admitted: 100,
         metered: 90,
     };
-    let found = Reconciled {
+    let found = ReconciliationSummary {
         customers: 2,
         total: comparison,
         off: 1,
@@ -600,7 +600,7 @@ async fn what_the_ledgers_of_a_day_say() {
         "reconciliation",
         async |at| {
             let (store, day, acme) = (&at.store, p("2026-11-21"), p("acme"));
-            let recorded = store.record_difference(day, &acme, comparison).await;
+            let recorded = store.record_discrepancy(day, &acme, comparison).await;
             recorded.unwrap();
             store.record_reconciled(day, &found).await.unwrap();
         },
@@ -636,7 +636,7 @@ async fn refused_records_in_quarantine() {
             assert_eq!(write_usage(at, &entry).await, Written::Counted);
         },
         async |at| {
-            let stored = at.store.quarantined_of_entry("tollgate:ping", "e-3").await;
+            let stored = at.store.quarantined_of_event("tollgate:ping", "e-3").await;
             let expected = Quarantined {
                 refused: entry.refused.clone(),
                 body: entry.body.clone(),
@@ -656,7 +656,7 @@ async fn a_conflicting_entry_in_quarantine() {
         "quarantined_conflict",
         async |at| at.store.quarantine_conflict(&entry.part()).await.unwrap(),
         async |at| {
-            let stored = at.store.quarantined_of_entry("tollgate:ping", "e-4").await;
+            let stored = at.store.quarantined_of_event("tollgate:ping", "e-4").await;
             let expected = Quarantined {
                 refused: entry.refused.clone(),
                 body: entry.body.clone(),
@@ -695,12 +695,12 @@ async fn a_message_in_quarantine() {
 
 /// The ledger of `acme` has two charges of November, of which each covers these plans.
 #[expect(clippy::unwrap_used, reason = "a read that fails fails the test")]
-async fn has_two_charges(at: &Fixture, covered: impl Fn(u64) -> Charged) {
+async fn has_two_charges(at: &Fixture, covered: impl Fn(u64) -> PeriodLedger) {
     let (acme, november) = (p("acme"), p("2026-11"));
     let account = at.store.charged(&acme, november).await.unwrap();
     assert_eq!(account, covered(2));
-    let in_ledger = |number| LedgerEntry {
-        intent: ChargeIntent {
+    let in_ledger = |number| LedgerCharge {
+        intent: Charge {
             covered: covered(number).covered,
             ..charge(number)
         },
@@ -733,7 +733,7 @@ async fn the_account_and_the_charges_of_a_month() {
 async fn a_ledger_without_plans_goes_on() {
     let at = fixture();
     put_golden(&at, "charges_without_plans");
-    let unknown = |number| Charged {
+    let unknown = |number| PeriodLedger {
         covered: [].into(),
         ..charged(number)
     };

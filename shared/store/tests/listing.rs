@@ -6,10 +6,10 @@ use serde_json::json;
 use tollgate_domain::customer::Customer;
 use tollgate_domain::id::{CustomerId, PlanId};
 use tollgate_domain::key::{KeyRecord, Owner};
-use tollgate_domain::usage::{Endpoint, Tally};
+use tollgate_domain::usage::{Endpoint, Aggregate};
 use tollgate_local_aws::fixture::Fixture;
-use tollgate_store::schema::{ACCOUNTS, BILLABLE_SHARDS, USAGE};
-use tollgate_store::{LedgerEntry, Page};
+use tollgate_store::schema::{REGISTRY, BILLABLE_SHARDS, USAGE};
+use tollgate_store::{LedgerCharge, Page};
 
 mod common;
 
@@ -226,13 +226,13 @@ async fn the_plans_of_any_number_of_customers_are_found() {
 async fn customers_left_unread_by_a_full_answer_are_asked_for_again() {
     let at = fixture();
     create_customer(&at, "acme").await;
-    let mut item = items(&at, ACCOUNTS).remove(0);
+    let mut item = items(&at, REGISTRY).remove(0);
     item["name"] = json!({ "S": "x".repeat(390_000) });
     let ids: Vec<String> = (0..50).map(|n| format!("large-{n}")).collect();
     for id in &ids {
         item["pk"] = json!({ "S": format!("CUSTOMER#{id}") });
         item["id"] = json!({ "S": id });
-        put(&at, ACCOUNTS, &item);
+        put(&at, REGISTRY, &item);
     }
     let ids: BTreeSet<CustomerId> = ids.iter().map(|id| p(id)).collect();
     let found = at.store.plans_of(&ids).await.unwrap();
@@ -388,7 +388,7 @@ async fn a_place_among_billable_customers_that_is_none_is_refused() {
         "3\nacme\n",
     ] {
         let page = at.store.billable_customers(p("2026-11"), Some(place), None);
-        assert!(page.await.unwrap_err().is_no_place(), "{place:?}");
+        assert!(page.await.unwrap_err().is_invalid_cursor(), "{place:?}");
     }
 }
 
@@ -416,9 +416,9 @@ async fn more_endpoints_than_an_answer_holds_are_read_each() {
             method: "GET".into(),
             route: route(n),
         };
-        let tally = Tally {
+        let tally = Aggregate {
             calls: n as u64,
-            ..Tally::default()
+            ..Aggregate::default()
         };
         (endpoint, tally)
     });
@@ -428,7 +428,7 @@ async fn more_endpoints_than_an_answer_holds_are_read_each() {
 #[tokio::test]
 async fn more_charges_than_an_answer_holds_are_listed_each() {
     let at = fixture();
-    let mut before = tollgate_domain::billing::Charged::default();
+    let mut before = tollgate_domain::billing::PeriodLedger::default();
     for number in 1..=4 {
         // Four of them are more than an answer holds: it ends with the one that reaches 1 MB, or,
         // in the embedded engine, before it.
@@ -447,7 +447,7 @@ async fn more_charges_than_an_answer_holds_are_listed_each() {
             .await
             .unwrap();
         pages += 1;
-        let number = |entry: LedgerEntry| entry.intent.number;
+        let number = |entry: LedgerCharge| entry.intent.number;
         numbers.extend(page.items.into_iter().map(number));
         match page.next {
             Some(next) => from = p(&next),

@@ -14,7 +14,7 @@ use tollgate_domain::window::Month;
 use tollgate_local_aws::Fault;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_runtime::Chain;
-use tollgate_store::schema::ACCOUNTS;
+use tollgate_store::schema::REGISTRY;
 use tollgate_store::{
     Created, CustomerChange, Idempotency, KeyChange, Recorded, Rotated, Store, StoreError, Written,
 };
@@ -518,7 +518,7 @@ async fn an_error_that_stays_is_not_called_transient() {
     })
     .await;
 
-    edit(&at, ACCOUNTS, "KEY#", |key| {
+    edit(&at, REGISTRY, "KEY#", |key| {
         key["created_at"]["S"] = "some day".into();
     });
     let read = at.store.key(&Key::of_acme(1).by_id()).await;
@@ -546,10 +546,10 @@ async fn an_error_says_nothing_of_a_keys_digest() {
         }
     }
     let at = with_keys(&[&key]).await;
-    edit(&at, ACCOUNTS, "PREFIX#", |alias| {
+    edit(&at, REGISTRY, "PREFIX#", |alias| {
         alias["digest"] = json!({ "B": "" });
     });
-    edit(&at, ACCOUNTS, "KEY#", |key| {
+    edit(&at, REGISTRY, "KEY#", |key| {
         key["prefix"]["S"] = digest.as_str().into();
     });
     for name in [key.by_id(), key.by_prefix()] {

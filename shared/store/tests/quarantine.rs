@@ -11,7 +11,7 @@ use jiff::SignedDuration;
 use tollgate_domain::id::random_base62;
 use tollgate_local_aws::Fault;
 use tollgate_local_aws::fixture::Fixture;
-use tollgate_store::{Change, Closed, Kind, QuarantineId, RefusedRecord, SetAside, StoreError};
+use tollgate_store::{Change, Closed, Kind, QuarantineId, RefusedRecord, QuarantinedItem, StoreError};
 
 use common::{Entry, NOW, call, fixture, p, write_usage};
 
@@ -29,7 +29,7 @@ fn partly_bad(id: &str) -> Entry {
     entry
 }
 
-async fn all(at: &Fixture) -> Vec<SetAside> {
+async fn all(at: &Fixture) -> Vec<QuarantinedItem> {
     let page = at.store.waiting(None).await.unwrap();
     assert_eq!(page.next, None);
     page.items
@@ -74,7 +74,7 @@ async fn what_was_set_aside_of_an_entry_is_found_by_its_identity() {
     write_usage(&at, &partly_bad("e-10")).await;
     let of_entry = async || {
         let source = entry.part().source;
-        let found = at.store.set_aside_of_entry(source, "e-1", 2).await;
+        let found = at.store.quarantined_refs_of_event(source, "e-1", 2).await;
         let (found, has_more) = found.unwrap();
         assert!(!has_more);
         found
@@ -89,7 +89,7 @@ async fn what_was_set_aside_of_an_entry_is_found_by_its_identity() {
     let expected = [(Kind::Items, None), (Kind::Conflict, None)];
     assert_eq!(kinds.collect::<Vec<_>>(), expected);
     let source = entry.part().source;
-    let first = at.store.set_aside_of_entry(source, "e-1", 1).await.unwrap();
+    let first = at.store.quarantined_refs_of_event(source, "e-1", 1).await.unwrap();
     assert_eq!(first, (vec![found[0].clone()], true));
     let dismissed = at.store.dismiss(&found[0].id).await.unwrap();
     assert_eq!(dismissed, Change::Made);
@@ -127,7 +127,7 @@ async fn a_place_that_no_page_has_named_is_refused() {
     let long = format!("2026\n{}\n00", "x".repeat(2_049));
     for place in ["", "a", "a\nb", "\na\nb", "a\nb\n", "a\nb\nc\nd", &long] {
         let error: StoreError = at.store.waiting(Some(place)).await.unwrap_err();
-        assert!(error.is_no_place(), "{place}: {error}");
+        assert!(error.is_invalid_cursor(), "{place}: {error}");
     }
 }
 
@@ -144,13 +144,13 @@ async fn what_is_closed_waits_no_more_and_stays_what_it_was_closed_as() {
     let (replayed, dismissed) = (&replayed.id, &dismissed.id);
     let store = &at.store;
     assert_eq!(store.begin_replay(replayed).await.unwrap(), Change::Made);
-    assert_eq!(store.close_replayed(replayed).await.unwrap(), Change::Made);
+    assert_eq!(store.finish_replay(replayed).await.unwrap(), Change::Made);
     assert_eq!(store.dismiss(dismissed).await.unwrap(), Change::Made);
     // The condition that it is not closed fails from now on.
     for (id, how) in [(replayed, Closed::Replayed), (dismissed, Closed::Dismissed)] {
         let closed = Change::Closed(how);
         assert_eq!(store.begin_replay(id).await.unwrap(), closed);
-        assert_eq!(store.close_replayed(id).await.unwrap(), closed);
+        assert_eq!(store.finish_replay(id).await.unwrap(), closed);
         assert_eq!(store.dismiss(id).await.unwrap(), closed);
         let (item, _) = store.set_aside(id).await.unwrap().unwrap();
         assert_eq!(item.closed, Some(how));
@@ -171,7 +171,7 @@ async fn what_a_replay_may_have_counted_is_not_dismissed() {
         assert_eq!(store.dismiss(id).await.unwrap(), Change::Replaying);
         assert_eq!(all(&at).await.len(), 1);
     }
-    assert_eq!(store.close_replayed(id).await.unwrap(), Change::Made);
+    assert_eq!(store.finish_replay(id).await.unwrap(), Change::Made);
     assert_eq!(all(&at).await, []);
 }
 
@@ -180,7 +180,7 @@ async fn nothing_is_made_of_an_id_that_names_nothing() {
     let at = fixture();
     let id: QuarantineId = p("tollgate:ping#e-1\n00");
     assert_eq!(at.store.begin_replay(&id).await.unwrap(), Change::Missing);
-    assert_eq!(at.store.close_replayed(&id).await.unwrap(), Change::Missing);
+    assert_eq!(at.store.finish_replay(&id).await.unwrap(), Change::Missing);
     assert_eq!(at.store.dismiss(&id).await.unwrap(), Change::Missing);
     assert_eq!(at.store.set_aside(&id).await.unwrap(), None);
     // Nor of the beginning of one.
@@ -210,7 +210,7 @@ async fn a_change_whose_answer_was_lost_is_found_done() {
     let begun = at.store.begin_replay(&found[0].id).await;
     assert_eq!(begun.unwrap(), Change::Made);
     lose_one();
-    let closed = at.store.close_replayed(&found[0].id).await;
+    let closed = at.store.finish_replay(&found[0].id).await;
     assert_eq!(closed.unwrap(), Change::Closed(Closed::Replayed));
     lose_one();
     let closed = at.store.dismiss(&found[1].id).await;

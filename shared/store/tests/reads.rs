@@ -4,7 +4,7 @@ use std::future::ready;
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
-use tollgate_domain::usage::Tally;
+use tollgate_domain::usage::Aggregate;
 use tollgate_local_aws::{Fault, wire};
 use tollgate_store::Store;
 
@@ -46,7 +46,7 @@ async fn what_a_decision_or_a_charge_rests_on_is_read_consistently() {
     store.charges(&acme, november, 1).await.unwrap();
     store.closed_at(november).await.unwrap();
     store.months_left_open().await.unwrap();
-    store.quarantined_of_entry("a", "b").await.unwrap();
+    store.quarantined_of_event("a", "b").await.unwrap();
     store.quarantined_message(b"junk").await.unwrap();
     assert_eq!(*inconsistent.lock().unwrap(), [""; 0]);
 }
@@ -65,11 +65,11 @@ async fn the_days_of_a_month_are_those_of_no_other_month_or_customer() {
         write_usage(&at, &Entry::new(customer, customer, &calls)).await;
     }
     let days = at.store.day_usage(&p("acme"), p("2026-11")).await.unwrap();
-    let one = Tally {
+    let one = Aggregate {
         calls: 1,
         billable: [(p("pro"), 1)].into(),
         latency_ms: 5,
-        ..Tally::default()
+        ..Aggregate::default()
     };
     let expected = [(p("2026-11-01"), one.clone()), (p("2026-11-30"), one)];
     assert_eq!(days, expected.into());
@@ -97,7 +97,7 @@ async fn what_a_batch_leaves_unread_is_read_by_the_next() {
     let sizes = Arc::clone(&batches);
     let client = wire::http_client(move |call| {
         let mut request: Value = serde_json::from_str(&call.body).unwrap();
-        let of_table = &mut request["RequestItems"]["test-accounts"]["Keys"];
+        let of_table = &mut request["RequestItems"]["test-registry"]["Keys"];
         let mut unread = of_table.as_array().unwrap().clone();
         let mut sizes = sizes.lock().unwrap();
         sizes.push(unread.len());
@@ -106,7 +106,7 @@ async fn what_a_batch_leaves_unread_is_read_by_the_next() {
         let (status, answer) = aws.answer(&call.target, &request.to_string());
         let mut answer: Value = serde_json::from_str(&answer).unwrap();
         if !unread.is_empty() {
-            answer["UnprocessedKeys"] = json!({ "test-accounts": { "Keys": unread } });
+            answer["UnprocessedKeys"] = json!({ "test-registry": { "Keys": unread } });
         }
         ready(Some((status, answer.to_string())))
     });

@@ -16,15 +16,15 @@ use tollgate_domain::window::Day;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_local_aws::{Call, Fault};
 use tollgate_store::schema::{USAGE, USAGE_LOG};
-use tollgate_store::{EntryPart, Logged, Outcome, RefusedRecord, Spread, Written};
+use tollgate_store::{EventPart, Logged, Outcome, RefusedRecord, ShardCounts, Written};
 
 use common::{Entry, NOW, adjustment, call, fixture, p, plans, raw, write_usage};
 
 const TRANSACTION: &str = "TransactWriteItems";
 
 /// Counts these entries together.
-async fn write(at: &Fixture, entries: &[Entry], spread: &Spread) -> Vec<Outcome> {
-    let parts: Vec<EntryPart> = entries.iter().map(Entry::part).collect();
+async fn write(at: &Fixture, entries: &[Entry], spread: &ShardCounts) -> Vec<Outcome> {
+    let parts: Vec<EventPart> = entries.iter().map(Entry::part).collect();
     at.store.write_usage(&parts, &plans(), spread).await
 }
 
@@ -78,7 +78,7 @@ async fn entries_of_a_customer_share_a_transaction_and_its_tallies() {
     let at = fixture();
     let sizes = transactions(&at, |_| Fault::None);
     let entries: Vec<Entry> = (0..97).map(|n| ping(&format!("e-{n}"))).collect();
-    let outcomes = write(&at, &entries, &Spread::default()).await;
+    let outcomes = write(&at, &entries, &ShardCounts::default()).await;
     assert_eq!(known(&outcomes), all(Written::Counted, 97));
     // Ninety-seven claims, and the day, the endpoint and the month once.
     assert_eq!(*sizes.lock().unwrap(), [100]);
@@ -101,7 +101,7 @@ async fn what_does_not_fit_into_one_transaction_goes_into_the_next() {
         "e-98",
         &[call(NOW, "pro", "/ping", 200)],
     ));
-    let outcomes = write(&at, &entries, &Spread::default()).await;
+    let outcomes = write(&at, &entries, &ShardCounts::default()).await;
     assert_eq!(known(&outcomes), all(Written::Counted, 99));
     // The claims of one of each customer, and three tallies of each.
     assert_eq!(*sizes.lock().unwrap(), [100, 8]);
@@ -117,7 +117,7 @@ async fn those_that_were_counted_before_do_not_keep_the_others_from_it() {
     write_usage(&at, &rival).await;
     let entries = ["e-0", "e-1", "e-2", "e-3", "e-3"].map(ping);
     let sizes = transactions(&at, |_| Fault::None);
-    let outcomes = write(&at, &entries, &Spread::default()).await;
+    let outcomes = write(&at, &entries, &ShardCounts::default()).await;
     let expected = [
         Written::Counted,
         Written::Duplicate,
@@ -129,7 +129,7 @@ async fn those_that_were_counted_before_do_not_keep_the_others_from_it() {
     // The first finds two in the log, the second counts the rest; the last is a copy within the batch.
     assert_eq!(*sizes.lock().unwrap(), [7, 5, 4]);
     assert_eq!(calls(&at).await, 4);
-    let again = write(&at, &entries, &Spread::default()).await;
+    let again = write(&at, &entries, &ShardCounts::default()).await;
     let expected = [
         Written::Duplicate,
         Written::Duplicate,
@@ -149,7 +149,7 @@ async fn an_entry_that_cannot_be_written_fails_alone() {
         true => Fault::Refused,
         false => Fault::None,
     });
-    let outcomes = write(&at, &entries, &Spread::default()).await;
+    let outcomes = write(&at, &entries, &ShardCounts::default()).await;
     let mut expected = all(Written::Counted, 20);
     expected[13] = None;
     assert_eq!(known(&outcomes), expected);
@@ -166,17 +166,17 @@ async fn the_parts_after_one_that_fails_are_not_counted() {
         true => Fault::Refused,
         false => Fault::None,
     });
-    let outcomes = write(&at, &parts, &Spread::default()).await;
+    let outcomes = write(&at, &parts, &ShardCounts::default()).await;
     assert_eq!(known(&outcomes), [None, None, None]);
     assert!(items(&at, USAGE_LOG).is_empty());
     at.aws.heal();
     let mut rival = parts[0].part();
     rival.body = b"rival";
-    let (plans, spread) = (plans(), Spread::default());
+    let (plans, spread) = (plans(), ShardCounts::default());
     let counted = at.store.write_usage(&[rival], &plans, &spread).await;
     assert_eq!(known(&counted), all(Written::Counted, 1));
     // Were the second part counted now, an entry would be made of two.
-    let outcomes = write(&at, &parts[..2], &Spread::default()).await;
+    let outcomes = write(&at, &parts[..2], &ShardCounts::default()).await;
     assert_eq!(known(&outcomes), all(Written::Conflict, 2));
     assert_eq!(calls(&at).await, 1);
 }
@@ -184,7 +184,7 @@ async fn the_parts_after_one_that_fails_are_not_counted() {
 #[tokio::test(start_paused = true)]
 async fn writers_that_meet_go_to_items_of_their_own() {
     let at = fixture();
-    let spread = Spread::default();
+    let spread = ShardCounts::default();
     let mut conflicts = 5;
     transactions(&at, move |_| {
         if conflicts == 0 {
@@ -229,7 +229,7 @@ async fn what_an_earlier_try_has_counted_is_known_to_be_its_own() {
     // The one that is lost is repeated, and meets another at its items.
     transactions(&at, move |_| faults.pop().unwrap_or(Fault::None));
     let entries = ["e-1", "e-2"].map(ping);
-    let outcomes = write(&at, &entries, &Spread::default()).await;
+    let outcomes = write(&at, &entries, &ShardCounts::default()).await;
     assert_eq!(known(&outcomes), all(Written::Counted, 2));
     assert_eq!(calls(&at).await, 3);
 }
@@ -251,9 +251,9 @@ async fn an_entry_as_large_as_a_message_is_counted_and_kept_whole() {
         reason: "too late".into(),
     });
     let entries = [ping("e-0"), large];
-    let outcomes = write(&at, &entries, &Spread::default()).await;
+    let outcomes = write(&at, &entries, &ShardCounts::default()).await;
     assert_eq!(known(&outcomes), all(Written::Counted, 2));
-    let set_aside = at.store.quarantined_of_entry("tollgate:ping", "e-1").await;
+    let set_aside = at.store.quarantined_of_event("tollgate:ping", "e-1").await;
     let set_aside = set_aside.unwrap();
     assert_eq!((set_aside.len(), &set_aside[0].body), (1, &entries[1].body));
     let logged = logged(&at, "2026-11-22", "2026-11-22").await;
@@ -268,7 +268,7 @@ async fn an_entry_as_large_as_a_message_is_counted_and_kept_whole() {
         .quarantine_message(&entries[1].body, "junk", p(NOW))
         .await
         .unwrap();
-    let set_aside = at.store.quarantined_of_entry("tollgate:ping", "e-1").await;
+    let set_aside = at.store.quarantined_of_event("tollgate:ping", "e-1").await;
     let bodies = set_aside.unwrap().into_iter().map(|q| q.body);
     assert_eq!(bodies.collect::<Vec<_>>(), [&entries[1].body[..]; 2]);
     let set_aside = at.store.quarantined_message(&entries[1].body).await;
@@ -283,7 +283,7 @@ async fn a_page_of_large_entries_is_short_and_leaves_none_out() {
         entry.body = noise(if id == "e-0" { 10 } else { 900_000 });
         entry
     });
-    let outcomes = write(&at, &entries, &Spread::default()).await;
+    let outcomes = write(&at, &entries, &ShardCounts::default()).await;
     assert_eq!(known(&outcomes), all(Written::Counted, 4));
     let days = (p("2026-11-22"), p("2026-11-22"));
     let first = at.store.logged(&p("acme"), days, None).await.unwrap();
@@ -330,7 +330,7 @@ async fn the_same_entry_in_another_text_is_no_conflict() {
         entry("e-1", other.as_bytes()),
         entry("e-1", b"no JSON"),
     ];
-    let outcomes = write(&at, &again, &Spread::default()).await;
+    let outcomes = write(&at, &again, &ShardCounts::default()).await;
     let expected = [Written::Duplicate, Written::Conflict, Written::Conflict];
     assert_eq!(known(&outcomes), expected.map(Some));
     assert_eq!(calls(&at).await, 1);

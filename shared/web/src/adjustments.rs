@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tollgate_domain::id::{CustomerId, PlanId};
 use tollgate_domain::window::Month;
-use tollgate_store::CountedAdjustment;
+use tollgate_store::LoggedAdjustment;
 
 use crate::{Cursor, InvalidCursor, Listing, SignedAmount};
 
@@ -47,8 +47,8 @@ pub struct AdjustmentView {
     received_at: Timestamp,
 }
 
-impl From<CountedAdjustment> for AdjustmentView {
-    fn from(counted: CountedAdjustment) -> Self {
+impl From<LoggedAdjustment> for AdjustmentView {
+    fn from(counted: LoggedAdjustment) -> Self {
         let adjustment = counted.adjustment;
         Self {
             time: adjustment.time,

@@ -189,7 +189,7 @@ impl From<StoreError> for Problem {
 
 impl From<Arc<StoreError>> for Problem {
     fn from(error: Arc<StoreError>) -> Self {
-        if error.is_no_place() {
+        if error.is_invalid_cursor() {
             InvalidCursor.into()
         } else if error.is_transient() {
             Self::unavailable(error)

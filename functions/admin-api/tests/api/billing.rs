@@ -34,7 +34,7 @@ async fn a_dry_run_says_what_a_run_charges_and_writes_nothing() {
         "dry_run": true,
         "months": ["2026-09", "2026-10", "2026-11"],
         "closed": [],
-        "accounts": 2,
+        "billing_periods": 2,
         "charged": 1,
         "cents": 23,
         "failed": 0,

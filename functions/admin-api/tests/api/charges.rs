@@ -1,7 +1,7 @@
 //! `GET /admin/customers/{customer}/charges`.
 
 use serde_json::{Value, json};
-use tollgate_domain::billing::{ChargeIntent, Charged, Covered};
+use tollgate_domain::billing::{Charge, PeriodLedger, ChargedOverage};
 use tollgate_domain::money::{Cents, MicroUsd};
 use tollgate_store::Recorded;
 use tollgate_web::Cursor;
@@ -66,14 +66,14 @@ async fn another_month_and_another_customer_have_their_own_charges() {
 #[tokio::test]
 async fn a_long_ledger_is_paged() {
     let stack = Stack::new();
-    let mut before = Charged::default();
+    let mut before = PeriodLedger::default();
     for number in 1..=5 {
         // DynamoDB ends a page at a megabyte, which takes many charges or large ones.
-        let covered = Covered {
+        let covered = ChargedOverage {
             calls: 10 * number,
             micro_usd: MicroUsd(10_000 * number),
         };
-        let charge = ChargeIntent {
+        let charge = Charge {
             id: format!("charge-{number}"),
             customer: p("acme"),
             month: p("2026-11"),
@@ -89,7 +89,7 @@ async fn a_long_ledger_is_paged() {
         };
         let recorded = stack.at.store.record_charge(&charge, &before).await;
         assert_eq!(recorded.unwrap(), Recorded::Written);
-        before = Charged {
+        before = PeriodLedger {
             charges: number,
             cents: Cents(number),
             over_calls: charge.to_call,

@@ -137,7 +137,7 @@ async fn a_request_is_repeated_even_when_its_plan_is_gone() {
     let first = create_once(&stack, "once", &acme()).await.json(201);
     let before = stored(&stack.at);
     stack.offer(
-        r#"[{"id":"free","name":"Free","requests_per_hour":1,"when_store_is_down":"closed",
+        r#"[{"id":"free","name":"Free","requests_per_hour":1,"fail_mode":"closed",
             "month":{"kind":"blocked","included":1}}]"#,
     );
     let again = create_once(&stack, "once", &acme()).await;

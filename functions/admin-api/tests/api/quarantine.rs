@@ -9,7 +9,7 @@ use aws_lambda_events::sqs::SqsEvent;
 use serde_json::{Value, json};
 use tollgate_local_aws::Fault;
 use tollgate_runtime::Metrics;
-use tollgate_store::Spread;
+use tollgate_store::ShardCounts;
 use usage_writer::Owners;
 
 use crate::answer::{Answer, checks_bodies, data};
@@ -27,7 +27,7 @@ async fn deliver(stack: &Stack, bodies: &[String]) {
     let batch: SqsEvent = serde_json::from_value(json!({ "Records": messages })).unwrap();
     let writer = usage_writer::App {
         store: stack.at.store.clone(),
-        spread: Spread::default(),
+        spread: ShardCounts::default(),
         owners: Owners::default(),
         plans: plans(),
         clock: stack.at.clock(),

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot begin has failed")]
 
 use serde_json::{Value, json};
-use tollgate_domain::reconciliation::Comparison;
-use tollgate_store::Reconciled;
+use tollgate_domain::reconciliation::LedgerComparison;
+use tollgate_store::ReconciliationSummary;
 
 use crate::answer::data;
 use crate::stack::Stack;
@@ -13,12 +13,12 @@ use crate::stored::{add_usage, calls, p};
 const DAY: &str = "2026-11-21";
 
 async fn differs(stack: &Stack, customer: &str, admitted: u64, metered: u64) {
-    let compared = Comparison { admitted, metered };
+    let compared = LedgerComparison { admitted, metered };
     let customer = p(customer);
     let recorded = stack
         .at
         .store
-        .record_difference(p(DAY), &customer, compared);
+        .record_discrepancy(p(DAY), &customer, compared);
     recorded.await.unwrap();
 }
 
@@ -34,9 +34,9 @@ async fn the_differences_of_a_day_are_shown_beside_what_has_come_since() {
     let stack = Stack::new();
     differs(&stack, "acme", 100, 0).await;
     differs(&stack, "globex", 100, 50).await;
-    let found = Reconciled {
+    let found = ReconciliationSummary {
         customers: 7,
-        total: Comparison {
+        total: LedgerComparison {
             admitted: 1_000,
             metered: 850,
         },

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tollgate_domain::plan::{Catalog, Plan};
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_runtime::Metrics;
-use tollgate_store::Spread;
+use tollgate_store::ShardCounts;
 use usage_writer::Owners;
 
 use crate::answer::{Answer, call};
@@ -51,7 +51,7 @@ impl Stack {
             plans,
             clock: at.clock(),
             entropy: at.entropy.clone(),
-            spread: Spread::default(),
+            spread: ShardCounts::default(),
             owners: Owners::default(),
             metrics: Metrics::none(),
         });

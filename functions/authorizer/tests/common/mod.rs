@@ -171,10 +171,10 @@ impl Stack {
         assert_eq!(created.unwrap(), Created::New);
     }
 
-    /// Deletes an item of the accounts.
+    /// Deletes an item of the registry table.
     pub(crate) fn forget(&self, pk: &str) {
         let key = json!({ "pk": { "S": pk } });
-        let request = json!({ "TableName": "test-accounts", "Key": key });
+        let request = json!({ "TableName": "test-registry", "Key": key });
         self.raw("DeleteItem", &request);
     }
 
@@ -183,12 +183,12 @@ impl Stack {
         let other = Stack::empty();
         other.add_customer("acme", "pro").await;
         other.add_key(secret, id, acme(), |_| ()).await;
-        let found = other.raw("Scan", &json!({ "TableName": "test-accounts" }));
+        let found = other.raw("Scan", &json!({ "TableName": "test-registry" }));
         let items = found["Items"].as_array().unwrap().iter();
         for item in items.filter(|item| item["pk"]["S"] != "CUSTOMER#acme") {
             self.raw(
                 "PutItem",
-                &json!({ "TableName": "test-accounts", "Item": item }),
+                &json!({ "TableName": "test-registry", "Item": item }),
             );
         }
     }

@@ -7,15 +7,15 @@ use std::fmt::Debug;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use billing::{App, Charge, NightError, Report, handle};
+use billing::{App, ChargeSummary, BillingRunError, Report, handle};
 use serde_json::{Value, json};
 use tollgate_domain::id::random_base62;
 use tollgate_domain::plan::Catalog;
-use tollgate_domain::usage::{Aggregates, Tally};
+use tollgate_domain::usage::{Aggregates, Aggregate};
 use tollgate_domain::window::Day;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_local_aws::{CloudWatch, Fault};
-use tollgate_store::{EntryPart, LedgerEntry, Spread, StoreError};
+use tollgate_store::{EventPart, LedgerCharge, ShardCounts, StoreError};
 
 /// The night at which most stacks stand.
 pub(crate) const NIGHT: &str = "2026-11-23T02:00:00Z";
@@ -67,17 +67,17 @@ impl Stack {
         (day, plan, calls): (&str, &str, u64),
     ) -> Result<(), Arc<StoreError>> {
         let day: Day = p(day);
-        let tally = Tally {
+        let tally = Aggregate {
             calls,
             billable: BTreeMap::from([(p(plan), calls)]),
-            ..Tally::default()
+            ..Aggregate::default()
         };
         let aggregates = Aggregates {
             days: BTreeMap::from([(day, tally.clone())]),
             endpoints: BTreeMap::new(),
             months: BTreeMap::from([(day.month(), tally)]),
         };
-        let entry = EntryPart {
+        let entry = EventPart {
             source: "tests",
             id,
             part: 0,
@@ -89,7 +89,7 @@ impl Stack {
             body: id.as_bytes(),
             received_at: self.app.clock.now(),
         };
-        let (store, spread) = (&self.at.store, Spread::default());
+        let (store, spread) = (&self.at.store, ShardCounts::default());
         let mut outcomes = store.write_usage(&[entry], &self.app.plans, &spread).await;
         outcomes.pop().unwrap().map(drop)
     }
@@ -102,7 +102,7 @@ impl Stack {
     }
 
     /// The run of the night at `now`.
-    pub(crate) async fn try_night(&self, now: &str) -> Result<Report, NightError> {
+    pub(crate) async fn try_night(&self, now: &str) -> Result<Report, BillingRunError> {
         self.at.time.set(p(now));
         handle(&self.app).await
     }
@@ -113,7 +113,7 @@ impl Stack {
     }
 
     /// What the ledger has on a customer's month, oldest first.
-    pub(crate) async fn ledger(&self, customer: &str, month: &str) -> Vec<LedgerEntry> {
+    pub(crate) async fn ledger(&self, customer: &str, month: &str) -> Vec<LedgerCharge> {
         let mut all = Vec::new();
         let mut from = 0;
         loop {
@@ -129,7 +129,7 @@ impl Stack {
 
     pub(crate) async fn charges(&self, customer: &str, month: &str) -> Vec<Short> {
         let ledger = self.ledger(customer, month).await;
-        let short = |entry: &LedgerEntry| {
+        let short = |entry: &LedgerCharge| {
             let intent = &entry.intent;
             (intent.cents.0, intent.from_call, intent.to_call)
         };
@@ -180,7 +180,7 @@ impl Stack {
         when: &str,
     ) {
         let (mut cents, mut calls, mut number) = (0, 0, 0);
-        for LedgerEntry { intent, status } in self.ledger(customer, month).await {
+        for LedgerCharge { intent, status } in self.ledger(customer, month).await {
             let at = format!("{when}: {intent:?}");
             number += 1;
             assert_eq!(intent.number, number, "{at}");
@@ -217,7 +217,7 @@ pub(crate) fn cents_of(over: u64) -> u64 {
 
 /// The charges of a report, by customer.
 pub(crate) fn reported(report: &Report) -> BTreeMap<&str, Short> {
-    let short = |charge: &Charge| (charge.cents.0, charge.from_call, charge.to_call);
+    let short = |charge: &ChargeSummary| (charge.cents.0, charge.from_call, charge.to_call);
     let mut reported = BTreeMap::new();
     for charge in &report.charges {
         let before = reported.insert(charge.customer_id.as_str(), short(charge));

@@ -44,12 +44,12 @@ async fn a_request_repeated_after_an_outage_makes_no_second_key() {
 async fn an_item_that_cannot_be_read_is_no_ones_to_see() {
     let stack = Stack::new().await;
     let key = stack.key("acme", "Production").await;
-    let mut items = stored(&stack.at)["accounts"].take();
+    let mut items = stored(&stack.at)["registry"].take();
     let items = items.as_array_mut().unwrap().iter_mut();
     let mut found = items.filter(|item| item["name"]["S"] == "Production");
     let item = found.next().unwrap();
     item["created_at"]["S"] = "long ago".into();
-    let put = json!({ "TableName": "test-accounts", "Item": item });
+    let put = json!({ "TableName": "test-registry", "Item": item });
     let put = stack
         .at
         .aws

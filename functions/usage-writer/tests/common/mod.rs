@@ -9,10 +9,10 @@ use std::str::FromStr;
 use aws_lambda_events::sqs::SqsEvent;
 use serde_json::{Value, json};
 use tollgate_domain::plan::Catalog;
-use tollgate_domain::usage::Tally;
+use tollgate_domain::usage::Aggregate;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_local_aws::{CloudWatch, Fault};
-use tollgate_store::{Quarantined, Spread};
+use tollgate_store::{Quarantined, ShardCounts};
 use usage_writer::{App, Owners, handle};
 
 /// The instant at which most stacks stand, just after the records of the events were made.
@@ -51,12 +51,12 @@ pub(crate) fn with(mut record: Value, field: &str, value: impl Into<Value>) -> V
 }
 
 /// The tally of that many records as [`record`] makes them.
-pub(crate) fn tally(calls: u64) -> Tally {
-    Tally {
+pub(crate) fn tally(calls: u64) -> Aggregate {
+    Aggregate {
         calls,
         billable: BTreeMap::from([(p("pro"), calls)]),
         latency_ms: 5 * calls,
-        ..Tally::default()
+        ..Aggregate::default()
     }
 }
 
@@ -160,7 +160,7 @@ impl Stack {
         let cloudwatch = CloudWatch::default();
         let app = App {
             store: at.store.clone(),
-            spread: Spread::default(),
+            spread: ShardCounts::default(),
             owners: Owners::default(),
             plans: Catalog::shipped().unwrap(),
             clock: at.clock(),
@@ -189,14 +189,14 @@ impl Stack {
         &self,
         customers: &[&str],
         months: &[&str],
-    ) -> BTreeMap<String, Tally> {
+    ) -> BTreeMap<String, Aggregate> {
         let store = &self.at.store;
         let mut all = BTreeMap::new();
         for name in customers {
             let customer = p(name);
             for month in months {
                 let tally = store.month_usage(&customer, p(month)).await.unwrap();
-                if tally != Tally::default() {
+                if tally != Aggregate::default() {
                     all.insert(format!("{name} {month}"), tally);
                 }
                 for (day, tally) in store.day_usage(&customer, p(month)).await.unwrap() {
@@ -232,7 +232,7 @@ impl Stack {
 
     /// What was set aside of the entry of that id.
     pub(crate) async fn quarantined(&self, id: &str) -> Vec<Quarantined> {
-        let found = self.at.store.quarantined_of_entry(SOURCE, id).await;
+        let found = self.at.store.quarantined_of_event(SOURCE, id).await;
         found.unwrap()
     }
 

@@ -162,7 +162,7 @@ fn mistakes_in_the_template_are_found() {
     check(
         "{ AttributeName: pk, KeyType: HASH }",
         "{ AttributeName: id, KeyType: HASH }",
-        "table accounts has another key",
+        "table registry has another key",
     );
     check(
         "AttributeName: expires\n",
@@ -200,7 +200,7 @@ fn mistakes_in_the_template_are_found() {
         "TOLLGATE_UNCOUNTED_ROUTES is set",
     );
     check(
-        "MetricName: NightsRun",
+        "MetricName: BillingRuns",
         "MetricName: NightRuns",
         "NightRuns",
     );
@@ -297,18 +297,18 @@ async fn a_role_that_lacks_a_kind_of_item_is_found() {
         "[IDEMPOTENCY#create-key#*, KEY#*]",
     );
     let template = mutated(of_create, fewer);
-    let expected = "KeysCreateFunction may not dynamodb:GetItem on table/local-accounts with \
+    let expected = "KeysCreateFunction may not dynamodb:GetItem on table/local-registry with \
                     dynamodb:LeadingKeys KEYID#*";
     assert_eq!(permissions::defects(&template).await, [expected]);
     let template = mutated("                      - requests_per_hour\n", "");
-    let expected = "KeysUpdateFunction may not dynamodb:UpdateItem on table/local-accounts with \
+    let expected = "KeysUpdateFunction may not dynamodb:UpdateItem on table/local-registry with \
                     dynamodb:Attributes requests_per_hour";
     assert_eq!(permissions::defects(&template).await, [expected]);
     let template = mutated(
         "dynamodb:LeadingKeys: [customers, keys]",
         "dynamodb:LeadingKeys: keys",
     );
-    let expected = "AdminApiFunction may not dynamodb:Query on table/local-accounts/index/listing \
+    let expected = "AdminApiFunction may not dynamodb:Query on table/local-registry/index/listing \
                     with dynamodb:LeadingKeys customers";
     assert_eq!(permissions::defects(&template).await, [expected]);
 }
@@ -316,18 +316,18 @@ async fn a_role_that_lacks_a_kind_of_item_is_found() {
 #[tokio::test]
 async fn a_role_that_has_a_kind_of_item_too_many_is_found() {
     let template = mutated("[KEY#*, KEYID#*]", "[IDEMPOTENCY#*, KEY#*, KEYID#*]");
-    let expected = "UsageApiFunction never needs dynamodb:GetItem on table/local-accounts with \
+    let expected = "UsageApiFunction never needs dynamodb:GetItem on table/local-registry with \
                     dynamodb:LeadingKeys IDEMPOTENCY#*";
     assert_eq!(permissions::defects(&template).await, [expected]);
     let template = mutated("[pk, revoked_at]", "[pk, expires_at, revoked_at]");
-    let expected = "KeysRevokeFunction never needs dynamodb:UpdateItem on table/local-accounts with \
+    let expected = "KeysRevokeFunction never needs dynamodb:UpdateItem on table/local-registry with \
                     dynamodb:Attributes expires_at";
     assert_eq!(permissions::defects(&template).await, [expected]);
     let template = mutated(
         "dynamodb:LeadingKeys: [customers, keys]",
         "dynamodb:LeadingKeys: [admins, customers, keys]",
     );
-    let expected = "AdminApiFunction never needs dynamodb:Query on table/local-accounts/index/listing \
+    let expected = "AdminApiFunction never needs dynamodb:Query on table/local-registry/index/listing \
                     with dynamodb:LeadingKeys admins";
     assert_eq!(permissions::defects(&template).await, [expected]);
 }
@@ -335,9 +335,9 @@ async fn a_role_that_has_a_kind_of_item_too_many_is_found() {
 #[tokio::test]
 async fn a_role_for_another_resource_is_found() {
     let template = mutated(
-        "Resource: !Sub \"${AccountsTable.Arn}/index/listing\"",
-        "Resource: !GetAtt AccountsTable.Arn",
+        "Resource: !Sub \"${RegistryTable.Arn}/index/listing\"",
+        "Resource: !GetAtt RegistryTable.Arn",
     );
-    let expected = "KeysListFunction may not dynamodb:Query on table/local-accounts/index/listing";
+    let expected = "KeysListFunction may not dynamodb:Query on table/local-registry/index/listing";
     assert_eq!(permissions::defects(&template).await, [expected]);
 }

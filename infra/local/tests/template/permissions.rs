@@ -113,7 +113,7 @@ async fn everything(running: &Running) -> Option<()> {
         anyone.post("/_local/drain", json!({})).await.unwrap();
     };
     calls().await;
-    anyone.post("/_local/night", json!({})).await.unwrap();
+    anyone.post("/_local/nightly", json!({})).await.unwrap();
     calls().await;
     post("/admin/billing/run", json!({ "dry_run": false })).await;
     get("/admin/customers/acme/charges").await;
@@ -180,7 +180,7 @@ async fn everything(running: &Running) -> Option<()> {
     for _ in 0..2 {
         let tomorrow = json!({ "now": "2026-11-23T10:00:00Z" });
         anyone.post("/_local/clock", tomorrow).await.unwrap();
-        anyone.post("/_local/night", json!({})).await.unwrap();
+        anyone.post("/_local/nightly", json!({})).await.unwrap();
     }
 
     for key in [&admins, &path, &by_id] {

@@ -9,7 +9,7 @@ use tollgate_local_aws::template::Stack;
 use tollgate_local_aws::{LocalAws, Role};
 use tollgate_runtime::{Clock, Entropy};
 use tollgate_store::schema::{
-    ACCOUNTS, BILLABLE, BILLING, COUNTERS, LISTING, LOGGED, QUARANTINE, TABLES, Table, USAGE,
+    REGISTRY, BILLABLE, BILLING, COUNTERS, LISTING, LOGGED, QUARANTINE, TABLES, Table, USAGE,
     USAGE_LOG, WAITING,
 };
 
@@ -28,19 +28,19 @@ struct Kind {
 const KINDS: [Kind; 10] = [
     Kind {
         name: "customers",
-        table: ACCOUNTS,
+        table: REGISTRY,
         keys: &["CUSTOMER#acme"],
         listed_under: Some("customers"),
     },
     Kind {
         name: "keys of customers",
-        table: ACCOUNTS,
+        table: REGISTRY,
         keys: &["KEY#d1", "KEYID#key_1", "PREFIX#tg_live_AbCd1234"],
         listed_under: Some("keys"),
     },
     Kind {
         name: "admin keys",
-        table: ACCOUNTS,
+        table: REGISTRY,
         keys: &[
             "ADMIN#KEY#d1",
             "ADMIN#KEYID#key_1",
@@ -50,7 +50,7 @@ const KINDS: [Kind; 10] = [
     },
     Kind {
         name: "repeatable requests",
-        table: ACCOUNTS,
+        table: REGISTRY,
         keys: &[
             "IDEMPOTENCY#create-key#key_1#a",
             "IDEMPOTENCY#rotate-key#key_1#a",
@@ -307,7 +307,7 @@ fn an_update_of_a_key_makes_none() {
     let may = |function: &str, pk: &str, update: &str| {
         let role = asked.stack.role(function).unwrap();
         let body = json!({
-            "TableName": "test-accounts",
+            "TableName": "test-registry",
             "Key": { "pk": { "S": pk } },
             "UpdateExpression": update,
             "ExpressionAttributeNames": { "#id": "id" },
@@ -350,7 +350,7 @@ fn who_may_revoke_a_key_may_reopen_it_and_nobody_else_may() {
     let asked = Asked::of(tollgate_local_aws::template::TEMPLATE);
     let may = |pk: &str, update: &str| {
         let body = json!({
-            "TableName": "test-accounts",
+            "TableName": "test-registry",
             "Key": { "pk": { "S": pk } },
             "UpdateExpression": update,
         });

@@ -96,7 +96,7 @@ async fn pages_of_other_sites_move_no_clock_and_report_no_usage() {
     ] {
         for (path, body) in [
             ("/_local/clock", &a_year),
-            ("/_local/night", &json!({})),
+            ("/_local/nightly", &json!({})),
             ("/", &event),
         ] {
             let answer = post(path, field, body).await;

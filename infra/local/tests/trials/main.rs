@@ -172,7 +172,7 @@ fn adjustment(id: &str, plan: &str, billable_calls: i64) -> Value {
 /// A plan that charges a cent for each call beyond these.
 fn cent_a_call(id: &str, included: u64) -> Value {
     json!({
-        "id": id, "name": id, "requests_per_hour": 1_000, "when_store_is_down": "closed",
+        "id": id, "name": id, "requests_per_hour": 1_000, "fail_mode": "closed",
         "month": {
             "kind": "overage", "included": included,
             "prices": [{ "from": "2026-01-01", "micro_usd_per_call": 10_000 }],

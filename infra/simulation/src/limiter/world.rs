@@ -154,7 +154,7 @@ impl<'a> World<'a> {
         };
         let plans = json!([{
             "id": "plan", "name": "", "requests_per_hour": 0, "month": { "kind": "unlimited" },
-            "when_store_is_down": policy, "max_lease": scenario.max_lease,
+            "fail_mode": policy, "max_lease": scenario.max_lease,
         }]);
         let settings = Settings {
             plans: made_up(Catalog::from_json(&plans.to_string()))?,

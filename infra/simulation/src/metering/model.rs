@@ -4,47 +4,47 @@ use std::collections::BTreeMap;
 
 use jiff::civil::Date;
 use serde_json::Value;
-use tollgate_domain::usage::{Adjusted, Tally};
+use tollgate_domain::usage::{Adjusted, Aggregate};
 use tollgate_domain::window::{Day, Month};
 use tollgate_store::{Store, StoreError};
 
 use super::Deviation;
 
 /// Tallies by what they are of: `month`, `week`, `day`, `endpoint`, `customer` or `total`.
-type Tallies = BTreeMap<String, Tally>;
+type Tallies = BTreeMap<String, Aggregate>;
 
 fn number(value: &Value) -> u64 {
     value.as_u64().unwrap_or(0)
 }
 
 /// What one adjustment comes to.
-fn adjusted(adjustment: &Value) -> Tally {
+fn adjusted(adjustment: &Value) -> Aggregate {
     let signed = |name: &str| adjustment[name].as_i64().unwrap_or(0);
     let plan = adjustment["plan"]
         .as_str()
         .and_then(|plan| plan.parse().ok());
     let calls = plan.map(|plan| (plan, signed("billable_calls")));
-    Tally {
+    Aggregate {
         adjusted: Adjusted {
             count: 1,
             billable: calls.into_iter().filter(|(_, calls)| *calls != 0).collect(),
             micro_usd: signed("micro_usd"),
         },
-        ..Tally::default()
+        ..Aggregate::default()
     }
 }
 
 /// What one record comes to, worked out from its JSON alone.
-fn tally(record: &Value) -> Tally {
+fn tally(record: &Value) -> Aggregate {
     let status = number(&record["status"]);
     let is_billable = record["billable"].as_bool().unwrap_or(status < 500);
     let plan = record["plan"].as_str().and_then(|plan| plan.parse().ok());
-    let mut tally = Tally {
+    let mut tally = Aggregate {
         calls: 1,
         client_errors: u64::from((400..500).contains(&status)),
         server_errors: u64::from(status >= 500),
         latency_ms: number(&record["latency_ms"]),
-        ..Tally::default()
+        ..Aggregate::default()
     };
     if let Some(plan) = plan.filter(|_| is_billable) {
         tally.billable.insert(plan, 1);
@@ -109,8 +109,8 @@ pub(crate) async fn stored(
     months: &[Month],
 ) -> Result<Tallies, StoreError> {
     let mut tallies = Tallies::new();
-    let mut add = |of: String, tally: &Tally| {
-        if *tally != Tally::default() {
+    let mut add = |of: String, tally: &Aggregate| {
+        if *tally != Aggregate::default() {
             tallies.entry(of).or_default().merge(tally);
         }
     };
@@ -173,7 +173,7 @@ pub(crate) async fn logged(
 /// How what is stored differs from what should be.
 pub(crate) fn compare(expected: &Tallies, stored: &Tallies) -> Deviation {
     let mut deviation = Deviation::default();
-    let none = Tally::default();
+    let none = Aggregate::default();
     let all: std::collections::BTreeSet<&String> = expected.keys().chain(stored.keys()).collect();
     for of in all {
         let expected = expected.get(of).unwrap_or(&none);

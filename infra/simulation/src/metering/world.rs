@@ -19,7 +19,7 @@ use tollgate_domain::window::{Day, Month};
 use tollgate_local_aws::LocalAws;
 use tollgate_metering::{Emitter, Spill};
 use tollgate_runtime::{Clock, Entropy, Metrics, aws};
-use tollgate_store::{Spread, Store};
+use tollgate_store::{ShardCounts, Store};
 use usage_writer::{App, Owners};
 
 use super::queue::Queue;
@@ -134,7 +134,7 @@ impl<'a> World<'a> {
         let queue = self.queue.clone();
         let bus = Far::new(move |_, body| queue.put_events(body));
         let (network, seed, sdk) = self.line(bus, self.scenario.to_bus);
-        let timeouts = aws::timeouts(aws::PROMPT);
+        let timeouts = aws::timeouts(aws::INTERACTIVE_TIMEOUT);
         let sdk = sdk.into_builder().timeout_config(timeouts).build();
         let skew_ms = Arc::new(AtomicI64::new(skew_ms));
         let clock = self.time.clock(Arc::clone(&skew_ms));
@@ -177,14 +177,14 @@ impl<'a> World<'a> {
     fn writer(&mut self, skew_ms: i64, running: &mut JoinSet<()>) -> Writer {
         let far = Far::tables(&self.aws);
         let (network, seed, sdk) = self.line(far, self.scenario.to_tables);
-        let timeouts = aws::timeouts(aws::PATIENT);
+        let timeouts = aws::timeouts(aws::BACKGROUND_TIMEOUT);
         let sdk = sdk.into_builder().timeout_config(timeouts).build();
         let skew_ms = Arc::new(AtomicI64::new(skew_ms));
         let clock = self.time.clock(Arc::clone(&skew_ms));
         let entropy = Entropy::seeded(seed);
         let app = App {
             store: Store::new(&sdk, PREFIX, clock.clone(), entropy.clone()),
-            spread: Spread::default(),
+            spread: ShardCounts::default(),
             owners: Owners::default(),
             plans: self.plans.clone(),
             clock,
@@ -436,7 +436,7 @@ impl<'a> World<'a> {
                 let of = (customer.clone(), adjustment.clone());
                 accepted.insert(format!("{id}/{place}"), of);
             }
-            let set_aside = store.quarantined_of_entry("support", id).await?.len();
+            let set_aside = store.quarantined_of_event("support", id).await?.len();
             if set_aside != 1 {
                 wrong.push(format!("{id}: {set_aside} rivals are set aside and not 1"));
             }

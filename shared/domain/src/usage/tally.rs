@@ -9,7 +9,7 @@ use crate::window::{Day, Month};
 
 /// What a set of records adds up to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct Aggregate {
     /// Calls answered.
     pub calls: u64,
     /// Calls that count towards the included and charged ones, by the plan they were made on.
@@ -74,7 +74,7 @@ impl From<&Adjustment> for Adjusted {
     }
 }
 
-impl Tally {
+impl Aggregate {
     /// Adds one record.
     pub fn add(&mut self, record: &UsageRecord) {
         self.calls += 1;
@@ -129,11 +129,11 @@ pub struct Endpoint {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Aggregates {
     /// By UTC day.
-    pub days: BTreeMap<Day, Tally>,
+    pub days: BTreeMap<Day, Aggregate>,
     /// By UTC day and endpoint.
-    pub endpoints: BTreeMap<(Day, Endpoint), Tally>,
+    pub endpoints: BTreeMap<(Day, Endpoint), Aggregate>,
     /// By UTC month.
-    pub months: BTreeMap<Month, Tally>,
+    pub months: BTreeMap<Month, Aggregate>,
 }
 
 impl Aggregates {

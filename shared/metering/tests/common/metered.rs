@@ -10,7 +10,7 @@ use serde_json::Value;
 use tollgate_domain::llm::LlmPrices;
 use tollgate_domain::plan::Catalog;
 use tollgate_domain::usage::{
-    Countable, EVENT_TYPE, UsageData, UsageEntry, UsageRecord, read_entry,
+    Countable, EVENT_TYPE, UsageData, UsageEvent, UsageRecord, parse_event,
 };
 use tollgate_local_aws::CloudWatch;
 use tollgate_local_aws::fixture::Fixture;
@@ -23,7 +23,7 @@ pub(crate) const NOW: &str = "2026-11-22T10:00:00Z";
 /// An entry that has arrived, with its records read.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
-    pub(crate) envelope: UsageEntry<UsageData<Value>>,
+    pub(crate) envelope: UsageEvent<UsageData<Value>>,
     pub(crate) records: Vec<UsageRecord>,
 }
 
@@ -67,9 +67,9 @@ pub(crate) fn entries(at: &Fixture) -> Vec<Entry> {
         assert_eq!(event["source"], event["detail"]["source"]);
         assert_eq!(event["detail-type"], EVENT_TYPE);
         let detail = event["detail"].to_string();
-        let envelope: UsageEntry<_> = serde_json::from_str(&detail).unwrap();
+        let envelope: UsageEvent<_> = serde_json::from_str(&detail).unwrap();
         assert_eq!(envelope.time, at.clock().now());
-        let received = read_entry(&detail).unwrap();
+        let received = parse_event(&detail).unwrap();
         let records = received.items.iter();
         let records = records.map(|item| match item.check(&plans, at.clock().now()) {
             Ok(Countable::Record(record)) => record.clone(),

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
-use tollgate_domain::billing::{Billable, ChargeIntent, Charged, Covered};
+use tollgate_domain::billing::{Billable, Charge, PeriodLedger, ChargedOverage};
 use tollgate_domain::customer::Customer;
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::key::{ApiKey, KeyFormat, KeyRecord, Owner};
@@ -24,8 +24,8 @@ use tollgate_local_aws::fixture::Fixture;
 use tollgate_runtime::Entropy;
 use tollgate_store::schema::{TABLES, Table};
 use tollgate_store::{
-    Calls, Created, CustomerChange, CustomerUpdated, EntryPart, Idempotency, KeyChange, KeyRef,
-    LeaseShare, NewKey, Recorded, RefusedRecord, ReserveOutcome, Rotated, Spread, Store,
+    Calls, Created, CustomerChange, UpdateCustomerOutcome, EventPart, Idempotency, KeyChange, KeyRef,
+    LeaseShare, NewKey, Recorded, RefusedRecord, ReserveOutcome, Rotated, ShardCounts, Store,
     StoreError, Updated, Written,
 };
 
@@ -144,7 +144,7 @@ pub(crate) async fn update_customer(
     at: &Fixture,
     id: &str,
     change: &CustomerChange,
-) -> CustomerUpdated {
+) -> UpdateCustomerOutcome {
     at.store.update_customer(&p(id), change).await.unwrap()
 }
 
@@ -192,7 +192,7 @@ pub(crate) fn reserved(units: u64, used: u64) -> ReserveOutcome {
     }
 }
 
-pub(crate) async fn record(at: &Fixture, charge: &ChargeIntent, before: Charged) -> Recorded {
+pub(crate) async fn record(at: &Fixture, charge: &Charge, before: PeriodLedger) -> Recorded {
     at.store.record_charge(charge, &before).await.unwrap()
 }
 
@@ -203,10 +203,10 @@ pub(crate) async fn write_usage(at: &Fixture, entry: &Entry) -> Written {
 /// The same, where it may fail.
 pub(crate) async fn try_to_write(
     store: &Store,
-    part: &EntryPart<'_>,
+    part: &EventPart<'_>,
 ) -> Result<Written, StoreError> {
     let part = std::slice::from_ref(part);
-    let mut outcomes = store.write_usage(part, &plans(), &Spread::default()).await;
+    let mut outcomes = store.write_usage(part, &plans(), &ShardCounts::default()).await;
     let outcome = outcomes.pop().unwrap();
     outcome.map_err(|error| Arc::into_inner(error).unwrap())
 }
@@ -249,7 +249,7 @@ pub(crate) fn call(time: &str, plan: &str, endpoint: &str, status: u16) -> Usage
     }
 }
 
-/// Owns what an [`EntryPart`] borrows.
+/// Owns what an [`EventPart`] borrows.
 pub(crate) struct Entry {
     pub(crate) source: String,
     pub(crate) id: String,
@@ -293,8 +293,8 @@ impl Entry {
         }
     }
 
-    pub(crate) fn part(&self) -> EntryPart<'_> {
-        EntryPart {
+    pub(crate) fn part(&self) -> EventPart<'_> {
+        EventPart {
             source: &self.source,
             id: &self.id,
             part: self.part,
@@ -321,8 +321,8 @@ pub(crate) fn adjustment(time: &str, billable_calls: i64) -> Adjustment {
 }
 
 /// The charge of that number for November, of 23 cents for 230 calls.
-pub(crate) fn charge(number: u64) -> ChargeIntent {
-    ChargeIntent {
+pub(crate) fn charge(number: u64) -> Charge {
+    Charge {
         id: format!("ci_acme_2026-11_{number:04}"),
         customer: p("acme"),
         month: p("2026-11"),
@@ -339,12 +339,12 @@ pub(crate) fn charge(number: u64) -> ChargeIntent {
 }
 
 /// What that many charges as [`charge`] makes them come to.
-pub(crate) fn charged(charges: u64) -> Charged {
-    let pro = Covered {
+pub(crate) fn charged(charges: u64) -> PeriodLedger {
+    let pro = ChargedOverage {
         calls: 230 * charges,
         micro_usd: MicroUsd(230_000 * charges),
     };
-    Charged {
+    PeriodLedger {
         charges,
         cents: Cents(23 * charges),
         over_calls: 230 * charges,

@@ -13,11 +13,11 @@ use serde_json::{Map, Value, json};
 use tollgate_domain::customer::Customer;
 use tollgate_domain::key::{ApiKey, KeyFormat, KeyRecord, Owner};
 use tollgate_domain::plan::{Catalog, Overrides};
-use tollgate_domain::usage::{Adjustment, Aggregates, Tally};
+use tollgate_domain::usage::{Adjustment, Aggregates, Aggregate};
 use tollgate_domain::window::Day;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_store::schema::TABLES;
-use tollgate_store::{Created, EntryPart, NewKey, Spread, Written};
+use tollgate_store::{Created, EventPart, NewKey, ShardCounts, Written};
 
 /// Reads an id, an instant, a month: whatever a literal stands for.
 pub(crate) fn p<T: FromStr<Err: Debug>>(text: &str) -> T {
@@ -103,7 +103,7 @@ pub(crate) async fn add_key_with(
 }
 
 /// Counts a day's calls of a customer, as the usage writer does.
-pub(crate) async fn add_usage(at: &Fixture, customer: &str, day: &str, tally: Tally) {
+pub(crate) async fn add_usage(at: &Fixture, customer: &str, day: &str, tally: Aggregate) {
     let day: Day = p(day);
     let mut aggregates = Aggregates::default();
     aggregates.months.insert(day.month(), tally.clone());
@@ -125,7 +125,7 @@ async fn write(
     adjustments: &[(usize, Adjustment)],
 ) {
     let (customer, id) = (p(customer), format!("entry-{}", at.entropy.below(u64::MAX)));
-    let entry = EntryPart {
+    let entry = EventPart {
         source: "tollgate:tests",
         id: &id,
         part: 0,
@@ -137,16 +137,16 @@ async fn write(
         body: b"{}",
         received_at: at.clock().now(),
     };
-    let (store, plans, spread) = (&at.store, plans(), Spread::default());
+    let (store, plans, spread) = (&at.store, plans(), ShardCounts::default());
     let outcomes = store.write_usage(&[entry], &plans, &spread).await;
     assert_eq!(*outcomes[0].as_ref().unwrap(), Written::Counted);
 }
 
 /// So many billable calls on a plan.
-pub(crate) fn calls(plan: &str, calls: u64) -> Tally {
-    Tally {
+pub(crate) fn calls(plan: &str, calls: u64) -> Aggregate {
+    Aggregate {
         calls,
         billable: [(p(plan), calls)].into(),
-        ..Tally::default()
+        ..Aggregate::default()
     }
 }
