@@ -285,7 +285,7 @@ async fn decide_call(app: &App, request: &Request<'_>, at: Moment) -> Result<Dec
             Grounds::Full(by.window)
         }
     };
-    Ok(decided(Access::CountOutcome(now, decision), grounds))
+    Ok(decided(Access::Counted(now, decision), grounds))
 }
 
 /// Awaits what the store answers before `deadline`. What it has begun by then may still take effect:

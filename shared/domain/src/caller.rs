@@ -153,7 +153,7 @@ pub enum Access {
     /// Allowed, and counted towards no limit.
     Uncounted,
     /// Decided by the limits, at that instant.
-    CountOutcome(Timestamp, Decision),
+    Counted(Timestamp, Decision),
     /// Denied whatever the limits say.
     Denied(Denial),
 }
@@ -163,8 +163,8 @@ impl Access {
     #[must_use]
     pub fn is_allowed(&self) -> bool {
         match self {
-            Access::Uncounted | Access::CountOutcome(_, Decision::Allow { .. }) => true,
-            Access::CountOutcome(_, Decision::Deny { .. }) | Access::Denied(_) => false,
+            Access::Uncounted | Access::Counted(_, Decision::Allow { .. }) => true,
+            Access::Counted(_, Decision::Deny { .. }) | Access::Denied(_) => false,
         }
     }
 }
@@ -211,14 +211,14 @@ impl Serialize for Context<'_> {
         }
         match self.access {
             Access::Uncounted => {}
-            Access::CountOutcome(now, Decision::Allow { hour, month }) => {
+            Access::Counted(now, Decision::Allow { hour, month }) => {
                 let closest = match month {
                     Some(month) if month.remaining < hour.remaining => month,
                     _ => hour,
                 };
                 serialize_limits(&mut map, now, closest, &[Some(hour), month])?;
             }
-            Access::CountOutcome(now, Decision::Deny { by, also }) => {
+            Access::Counted(now, Decision::Deny { by, also }) => {
                 serialize_limits(&mut map, now, by, &[also, Some(by)])?;
                 serialize_refusal(&mut map, now, by, also)?;
             }
@@ -437,7 +437,7 @@ mod tests {
     }
 
     fn counted(decision: Decision) -> Access {
-        Access::CountOutcome(now(), decision)
+        Access::Counted(now(), decision)
     }
 
     /// The problem of a context, as the gateway's template makes it.

@@ -11,7 +11,7 @@ use crate::window::{Hour, Month};
 /// What became of the attempt to count a call in both windows: in both, or in neither.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CountOutcome {
-    /// CountOutcome in both.
+    /// Counted in both windows.
     Both {
         /// Calls of the key in this hour, this one included.
         in_hour: u64,
