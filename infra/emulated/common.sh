@@ -1,12 +1,12 @@
-# What the scripts here share.
+# Functions of the scripts in this directory.
 
 home=$PWD/target/emulated
 
 say() { printf 'emulated: %s\n' "$*" >&2; }
 die() { say "$@"; exit 1; }
 
-# The ids of the emulator's process and of the functions' processes, which are of its group. Their
-# commands are compared as well: the numbers may be others' by now.
+# Prints the ids of the emulator's process and of the functions' processes in its group. Their commands are
+# compared too, because other processes may have the ids by now.
 processes() {
   [[ -f $home/pid ]] || return 0
   ps -A -ww -o pid= -o pgid= -o command= |
@@ -27,12 +27,12 @@ take_down() {
   rm -rf "$home"/{pid,env,bin,stack,tmp}
 }
 
-# Deploys as docs/deploy.md says, from the copy of the template that `up` made.
+# Deploys as described in docs/deploy.md, from the copy of the template that `up` made.
 deploy() {
   local stack=$1
   shift
   mkdir -p "$home/tmp/sam"
-  # Or else the SAM CLI asks whether there is a newer one of it.
+  # Keeps the SAM CLI from checking for a newer version.
   echo "{\"lastVersionCheck\": $(date +%s)}" >"$home/tmp/sam/metadata.json"
   (cd "$home/stack" && SAM_CLI_TELEMETRY=0 __SAM_CLI_APP_DIR=$home/tmp/sam \
     "$home/venv/bin/sam" deploy --stack-name "$stack" --no-confirm-changeset "$@")

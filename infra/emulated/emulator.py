@@ -1,11 +1,11 @@
-"""MiniStack, and what the stack needs of AWS besides.
+"""MiniStack with additions that the stack needs.
 
-Lambda's Extensions API: some functions flush what they have counted in an internal extension, once
-the answer has gone, and do not start where they cannot register it. There is what it uses
-(https://docs.aws.amazon.com/lambda/latest/dg/runtimes-extensions-api.html): Register, Next, and that
-no invocation reaches an instance while an extension of it is at work.
+Lambda's Extensions API: some functions flush in an internal extension after the response, and do not
+start if they cannot register it. Implemented are
+(https://docs.aws.amazon.com/lambda/latest/dg/runtimes-extensions-api.html) Register, Next, and that an
+instance gets no invocation while one of its extensions is busy.
 
-Alarms on metric math: they can be made. Nothing evaluates them.
+Alarms on metric math: they can be created, but are not evaluated.
 
 IAM's condition keys of PutEvents.
 """
@@ -21,12 +21,12 @@ from ministack.services.cloudformation import provisioners
 
 
 class Invocations:
-    """The invocations that wait for an instance, each an event for the extensions that ask for it."""
+    """Queue of an instance's invocations, which are also sent as events to its extensions."""
 
     def __init__(self, pending):
         self.pending = pending
         self.events = {}
-        self.told = set()
+        self.subscribed = set()
         self.idle = set()
         self.changed = threading.Condition()
 
@@ -35,7 +35,7 @@ class Invocations:
         with self.changed:
             self.events[extension] = queue.Queue()
             if "INVOKE" in kinds:
-                self.told.add(extension)
+                self.subscribed.add(extension)
         return extension
 
     def next_event(self, extension, timeout):
@@ -46,10 +46,10 @@ class Invocations:
                 self.changed.notify_all()
         return events.get(timeout=timeout)
 
-    # MiniStack's Runtime API takes the next invocation here, as it would from the queue itself.
+    # Called by MiniStack's Runtime API, in place of the queue's own method.
     def get(self, timeout):
         with self.changed:
-            if not self.changed.wait_for(lambda: self.told <= self.idle, timeout):
+            if not self.changed.wait_for(lambda: self.subscribed <= self.idle, timeout):
                 raise queue.Empty
         invocation = self.pending.get(timeout=timeout)
         request_id, _, deadline_ms, trace_id, function_arn = invocation
@@ -61,14 +61,14 @@ class Invocations:
             "tracing": {"type": "X-Amzn-Trace-Id", "value": trace_id or ""},
         }
         with self.changed:
-            self.idle -= self.told
-            for extension in self.told:
+            self.idle -= self.subscribed
+            for extension in self.subscribed:
                 self.events[extension].put(event)
         return invocation
 
 
 class Instance(lambda_runtime.ProvidedWorker):
-    """A function's process, and the APIs it is served."""
+    """A function instance, with the Runtime API and the Extensions API."""
 
     def _build_handler_class(self, generation, pending):
         instance = self
@@ -85,7 +85,7 @@ class Instance(lambda_runtime.ProvidedWorker):
                     "functionVersion": instance.config["Version"],
                     "handler": instance.config["Handler"],
                 }
-                self.answer(function, {"Lambda-Extension-Identifier": extension})
+                self.respond(function, {"Lambda-Extension-Identifier": extension})
 
             def do_GET(self):
                 if self.path != "/2020-01-01/extension/event/next":
@@ -93,12 +93,12 @@ class Instance(lambda_runtime.ProvidedWorker):
                 extension = self.headers["Lambda-Extension-Identifier"]
                 while generation == instance._generation and not instance._stopping:
                     try:
-                        return self.answer(invocations.next_event(extension, timeout=0.1))
+                        return self.respond(invocations.next_event(extension, timeout=0.1))
                     except queue.Empty:
                         pass
                 self._stopped()
 
-            def answer(self, value, headers={}):
+            def respond(self, value, headers={}):
                 body = json.dumps(value).encode()
                 self.send_response(200)
                 for name, text in headers.items():
@@ -123,7 +123,7 @@ def condition_keys(service, action, body, params, plain=iam_actions.request_tag_
         entries = json.loads(body)["Entries"]
         for key, member in ("events:source", "Source"), ("events:detail-type", "DetailType"):
             values = {entry.get(member, "") for entry in entries}
-            # Where the events differ, no condition is met.
+            # If the events have different values, no condition is met.
             if len(values) == 1:
                 keys[key] = values.pop()
     return keys

@@ -1,4 +1,4 @@
-"""Applies the stack's gateway responses: MiniStack passes over those in an OpenAPI body."""
+"""Applies the stack's gateway responses, which MiniStack does not read from an OpenAPI body."""
 
 import sys
 
@@ -13,10 +13,10 @@ body = template["TemplateBody"]["Resources"]["Api"]["Properties"]["Body"]
 
 gateway = boto3.client("apigateway")
 for kind, response in body["x-amazon-apigateway-gateway-responses"].items():
-    # What a condition puts there is not: the emulated stack names no CorsOrigins.
+    # Leaves out conditional parameters: the emulated stack has no CorsOrigins.
     parameters = response.get("responseParameters", {}).items()
     response["responseParameters"] = {k: v for k, v in parameters if isinstance(v, str)}
     gateway.put_gateway_response(restApiId=api, responseType=kind, **response)
-# They hold from the next deployment on.
+# They take effect with the next deployment.
 for stage in gateway.get_stages(restApiId=api)["item"]:
     gateway.create_deployment(restApiId=api, stageName=stage["stageName"])

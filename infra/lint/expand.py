@@ -1,4 +1,4 @@
-"""Writes the CloudFormation template that SAM makes of a template: expand.py SAM.YAML OUT.JSON."""
+"""Expands a SAM template to a CloudFormation template: expand.py SAM.YAML OUT.JSON."""
 
 import json
 import logging
@@ -14,12 +14,12 @@ with open(source, encoding="utf-8") as file:
     template = yaml_parse(file.read())
 for resource in template["Resources"].values():
     if resource["Type"] == "AWS::Serverless::Function":
-        # `sam deploy` puts the uploaded code here; the translator takes no local path.
+        # `sam deploy` inserts the uploaded code; the translator does not accept a local path.
         resource["Properties"]["CodeUri"] = "s3://bucket/code.zip"
 
-# It warns of a feature toggle that only AWS's own service has.
+# The translator warns of a feature toggle that only AWS's own service has.
 logging.disable(logging.WARNING)
-# No AWS managed policy is referred to by name, so there is none to look up.
+# The template names no AWS managed policy, so that no policy map is needed.
 translator = Translator(
     managed_policy_map={},
     sam_parser=Parser(),

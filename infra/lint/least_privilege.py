@@ -1,22 +1,22 @@
-"""Finds what Checkov lets pass in the policies of an expanded template: least_privilege.py OUT.JSON.
+"""Checks the policies of an expanded template beyond Checkov's rules: least_privilege.py OUT.JSON.
 
-Every function has a role of its own, no role has a policy that AWS manages, and no policy allows
+Every function must have its own role, no role may have an AWS managed policy, and no policy may allow
 by wildcard.
 """
 
 import json
 import sys
 
-# AWS's Service Authorization Reference lists no resource type for these, so "*" is their only one.
-TAKE_NO_RESOURCE = {"xray:PutTelemetryRecords", "xray:PutTraceSegments"}
+# AWS's Service Authorization Reference lists no resource type for these, so that they require "*".
+WITHOUT_RESOURCE_TYPE = {"xray:PutTelemetryRecords", "xray:PutTraceSegments"}
 
 
-def listed(value):
+def as_list(value):
     return value if isinstance(value, list) else [value]
 
 
 def texts(value):
-    """Every text in a value, whatever intrinsic functions it is wrapped in."""
+    """Returns all strings in a value, including those inside intrinsic functions."""
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list):
@@ -25,7 +25,7 @@ def texts(value):
 
 
 def documents(properties):
-    """The policy documents of a resource, by the name of the property or policy."""
+    """Yields the policy documents of a resource with the name of the property or policy."""
     for name in ("AssumeRolePolicyDocument", "PolicyDocument"):
         if name in properties:
             yield name, properties[name]
@@ -34,19 +34,19 @@ def documents(properties):
 
 
 def findings(resources):
-    owners = {}
+    function_of_role = {}
     for name, resource in resources.items():
         properties = resource.get("Properties", {})
         if resource["Type"] == "AWS::Lambda::Function":
             role = json.dumps(properties["Role"])
-            if role in owners:
-                yield f"{name} shares its role with {owners[role]}"
-            owners[role] = name
+            if role in function_of_role:
+                yield f"{name} shares its role with {function_of_role[role]}"
+            function_of_role[role] = name
         for policy in texts(properties.get("ManagedPolicyArns", [])):
             if ":aws:policy/" in policy:
                 yield f"{name} has the managed policy {policy}"
         for title, document in documents(properties):
-            for statement in listed(document["Statement"]):
+            for statement in as_list(document["Statement"]):
                 if statement["Effect"] != "Allow":
                     continue
                 where = f"{name}, {title}"
@@ -57,12 +57,12 @@ def findings(resources):
                     yield f"{where}: allows an action with a wildcard"
                 if "*" in texts(statement.get("Principal", [])):
                     yield f"{where}: allows any principal"
-                resources_named = texts(statement.get("Resource", []))
-                if any("*" in arn for arn in resources_named) and not actions <= TAKE_NO_RESOURCE:
+                arns = texts(statement.get("Resource", []))
+                if any("*" in arn for arn in arns) and not actions <= WITHOUT_RESOURCE_TYPE:
                     yield f"{where}: allows {', '.join(sorted(actions))} on a wildcard"
 
 
 with open(sys.argv[1], encoding="utf-8") as file:
     found = list(findings(json.load(file)["Resources"]))
-print("\n".join(found) or "No role is shared, and no policy has a wildcard without need.")
+print("\n".join(found) or "No role is shared, and no policy has an unnecessary wildcard.")
 sys.exit(bool(found))

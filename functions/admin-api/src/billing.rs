@@ -1,11 +1,11 @@
-//! Billing by hand, the ledger, and what is in no bill.
+//! `/admin/billing`: billing runs and unbilled usage; and the charges of a customer.
 
 use std::collections::BTreeMap;
 
 use axum::extract::State;
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use billing::{AtStake, Mode, Report};
+use billing::{Mode, RunReport, UnbilledCustomer};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tollgate_domain::billing::ChargedOverage;
@@ -13,13 +13,13 @@ use tollgate_domain::id::{CustomerId, PlanId};
 use tollgate_domain::window::Month;
 use tollgate_store::{LedgerCharge, Page};
 use tollgate_web::{
-    AdminCaller, Amount, Cursor, InvalidCursor, JsonBody, List, Listing, NoQuery, PathParam,
+    AdminCaller, Amount, Cursor, InvalidCursor, JsonBody, List, ListRequest, NoQuery, PathParam,
     Problem, QueryParams,
 };
 
 use crate::App;
 
-/// The routes.
+/// Returns the routes.
 pub(crate) fn routes(app: App) -> Router {
     Router::new()
         .route("/admin/billing/run", post(run))
@@ -28,12 +28,12 @@ pub(crate) fn routes(app: App) -> Router {
         .with_state(app)
 }
 
-/// The body of a run.
+/// Request body of a billing run.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RunBody {
-    /// Writes nothing, and says what would be charged. There is no default: what charges everyone is asked
-    /// for in so many words.
+    /// Whether to write nothing and only report what would be charged. It has no default, so that a
+    /// request without it cannot charge customers.
     dry_run: Option<bool>,
 }
 
@@ -42,13 +42,12 @@ async fn run(
     _: AdminCaller,
     _: NoQuery,
     JsonBody(body): JsonBody<RunBody>,
-) -> Result<Json<Report>, Problem> {
+) -> Result<Json<RunReport>, Problem> {
     let mode = match body.dry_run {
         Some(true) => Mode::DryRun,
         Some(false) => Mode::Charge,
         None => {
-            let detail =
-                "Say whether the run is dry: true says what would be charged, false charges.";
+            let detail = "dry_run is required: true reports what would be charged, false charges.";
             return Err(Problem::unprocessable(detail).with("field", "dry_run"));
         }
     };
@@ -66,16 +65,16 @@ impl App {
     }
 }
 
-/// The query of the ledger.
+/// Query of the charges.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ChargesQuery {
-    /// The current month if left out.
+    /// The current month by default.
     month: Option<Month>,
     cursor: Option<Cursor>,
 }
 
-/// A charge as the ledger has it.
+/// A charge in the ledger.
 #[derive(Debug, Serialize)]
 struct ChargeView {
     id: String,
@@ -83,58 +82,57 @@ struct ChargeView {
     number: u64,
     status: String,
     amount: Amount,
-    /// The overage that the month's charges cover with this one, not rounded.
-    cumulative: Amount,
-    /// The same by plan; empty for charges of releases that did not write it down.
-    plans: BTreeMap<PlanId, CoveredView>,
+    /// Overage that the month's charges cover up to and including this one, not rounded.
+    cumulative_overage: Amount,
+    /// This overage by plan. Empty for charges of releases that did not record it.
+    overage_by_plan: BTreeMap<PlanId, ChargedOverageView>,
     from_call: u64,
     to_call: u64,
-    /// What adjustments had added to the month's billable calls, or taken away.
+    /// Sum of the adjustments of the month's billable calls when the charge was made.
     adjusted_calls: i64,
     usage_digest: String,
     created_at: Timestamp,
 }
 
-/// Overage of a plan that the month's charges cover.
+/// Overage of one plan that the month's charges cover.
 #[derive(Debug, Serialize)]
-struct CoveredView {
+struct ChargedOverageView {
     calls: u64,
     cost: Amount,
 }
 
-impl From<ChargedOverage> for CoveredView {
-    fn from(covered: ChargedOverage) -> Self {
+impl From<ChargedOverage> for ChargedOverageView {
+    fn from(overage: ChargedOverage) -> Self {
         Self {
-            calls: covered.calls,
-            cost: covered.micro_usd.into(),
+            calls: overage.calls,
+            cost: overage.micro_usd.into(),
         }
     }
 }
 
 impl From<LedgerCharge> for ChargeView {
-    fn from(entry: LedgerCharge) -> Self {
-        let intent = entry.intent;
-        let plans = intent.covered.into_iter();
+    fn from(LedgerCharge { charge, status }: LedgerCharge) -> Self {
+        let overage_by_plan = charge.overage_by_plan.into_iter();
         Self {
-            id: intent.id,
-            month: intent.month,
-            number: intent.number,
-            status: entry.status,
-            amount: intent.cents.into(),
-            cumulative: intent.cumulative.into(),
-            plans: plans
-                .map(|(plan, covered)| (plan, covered.into()))
+            id: charge.id,
+            month: charge.month,
+            number: charge.number,
+            status,
+            amount: charge.cents.into(),
+            cumulative_overage: charge.cumulative_overage.into(),
+            overage_by_plan: overage_by_plan
+                .map(|(plan, overage)| (plan, overage.into()))
                 .collect(),
-            from_call: intent.from_call,
-            to_call: intent.to_call,
-            adjusted_calls: intent.adjusted_calls,
-            usage_digest: intent.usage_digest,
-            created_at: intent.created_at,
+            from_call: charge.from_call,
+            to_call: charge.to_call,
+            adjusted_calls: charge.adjusted_calls,
+            usage_digest: charge.usage_digest,
+            created_at: charge.created_at,
         }
     }
 }
 
-/// The charges of a customer's month, oldest first.
+/// Lists the charges of a customer's month, oldest first.
 async fn charges(
     State(app): State<App>,
     _: AdminCaller,
@@ -142,21 +140,21 @@ async fn charges(
     QueryParams(query): QueryParams<ChargesQuery>,
 ) -> Result<Json<List<ChargeView>>, Problem> {
     let name = format!("charges {customer}");
-    let mut listing = Listing::new(name, query.cursor.as_ref())?;
-    let month = listing.window(query.month, Month::containing(app.clock.now()))?;
-    let from = match listing.after() {
+    let mut list_request = ListRequest::new(name, query.cursor.as_ref())?;
+    let month = list_request.window(query.month, Month::containing(app.clock.now()))?;
+    let from = match list_request.after() {
         None => 1,
-        Some(place) => place.parse().map_err(|_| InvalidCursor)?,
+        Some(position) => position.parse().map_err(|_| InvalidCursor)?,
     };
     let page = app.store.charges(&customer, month, from).await?;
-    Ok(Json(listing.page(page)))
+    Ok(Json(list_request.page(page)))
 }
 
-/// The query of what is in no bill.
+/// Query of unbilled usage.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct UnbilledQuery {
-    /// The month before the current one if left out.
+    /// The month before the current one by default.
     month: Option<Month>,
     cursor: Option<Cursor>,
 }
@@ -165,57 +163,58 @@ struct UnbilledQuery {
 #[derive(Debug, Serialize)]
 struct Unbilled {
     month: Month,
-    /// `null` while the month is open: a run will bill what there is.
+    /// `null` while the month is open: the next billing run will bill its usage.
     closed_at: Option<Timestamp>,
-    /// A page may be empty and have a next one.
-    data: Vec<AtStakeView>,
+    /// A page may be empty and still be followed by another.
+    data: Vec<UnbilledCustomerView>,
     next_cursor: Option<Cursor>,
 }
 
-/// What is at stake of one customer.
+/// Unbilled usage of one customer. `calls`, `overage` and `due` are `null` if they cannot be computed.
 #[derive(Debug, Serialize)]
-struct AtStakeView {
+struct UnbilledCustomerView {
     customer_id: CustomerId,
-    /// Overage calls that are in no bill, what they cost, and the charge that would be due for them.
-    /// All `null` if that is not known.
+    /// Overage calls that no charge covers.
     calls: Option<u64>,
+    /// Cost of these calls, not rounded.
     overage: Option<Amount>,
+    /// Charge that would be due for them.
     due: Option<Amount>,
-    /// Why it is not known.
+    /// Reason why the numbers cannot be computed.
     reason: Option<String>,
 }
 
-impl From<AtStake> for AtStakeView {
-    fn from(AtStake { customer_id, stake }: AtStake) -> Self {
-        let known = stake.as_ref().ok();
+impl From<UnbilledCustomer> for UnbilledCustomerView {
+    fn from(UnbilledCustomer { customer_id, usage }: UnbilledCustomer) -> Self {
+        let computed = usage.as_ref().ok();
         Self {
             customer_id,
-            calls: known.map(|stake| stake.calls),
-            overage: known.map(|stake| stake.overage.into()),
-            due: known.map(|stake| stake.due.into()),
-            reason: stake.err().map(|error| error.to_string()),
+            calls: computed.map(|usage| usage.calls),
+            overage: computed.map(|usage| usage.overage.into()),
+            due: computed.map(|usage| usage.due.into()),
+            reason: usage.err().map(|error| error.to_string()),
         }
     }
 }
 
-/// The customers with usage that was counted after its month had closed.
+/// Lists the customers with usage that was counted after its month had closed.
 async fn unbilled(
     State(app): State<App>,
     _: AdminCaller,
     QueryParams(query): QueryParams<UnbilledQuery>,
 ) -> Result<Json<Unbilled>, Problem> {
-    let mut listing = Listing::new("unbilled", query.cursor.as_ref())?;
+    let mut list_request = ListRequest::new("unbilled", query.cursor.as_ref())?;
     let last = Month::containing(app.clock.now()).previous();
-    let month = listing.window(query.month, last)?;
+    let month = list_request.window(query.month, last)?;
     let closed_at = app.store.closed_at(month).await?;
     let page = match closed_at {
-        Some(_) => billing::unbilled(&app.billing(), month, listing.after()).await?,
+        Some(_) => billing::unbilled(&app.billing(), month, list_request.after()).await?,
         None => Page {
             items: Vec::new(),
             next: None,
         },
     };
-    let List { data, next_cursor } = listing.page(page);
+    let List { data, next_cursor } = list_request.page(page);
     Ok(Json(Unbilled {
         month,
         closed_at,

@@ -1,4 +1,4 @@
-//! `/admin/customers`: who pays, and on which plan.
+//! `/admin/customers`: customers and their plans.
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -10,20 +10,20 @@ use serde::{Deserialize, Serialize};
 use tollgate_domain::customer::Customer;
 use tollgate_domain::id::{CustomerId, PlanId};
 use tollgate_store::schema::{TABLES, Table};
-use tollgate_store::{CONTENTS, Created, CustomerChange, UpdateCustomerOutcome};
+use tollgate_store::{CONTENTS, CreateOutcome, CustomerChange, UpdateCustomerOutcome};
 use tollgate_web::{
-    AdminCaller, IdempotencyKey, JsonBody, List, Listing, NoQuery, PageParams, PathParam, Problem,
-    QueryParams, check_enabled, nullable,
+    AdminCaller, IdempotencyKey, JsonBody, List, ListRequest, NoQuery, PageParams, PathParam,
+    Problem, QueryParams, check_enabled, nullable,
 };
 
 use crate::App;
 
-/// The longest name, in characters.
+/// Maximum length of a name, in characters.
 const MAX_NAME: usize = 100;
-/// The longest address (RFC 5321, section 4.5.3.1.3), in characters.
+/// Maximum length of an e-mail address (RFC 5321, section 4.5.3.1.3), in characters.
 const MAX_EMAIL: usize = 254;
 
-/// The routes.
+/// Returns the routes.
 pub(crate) fn routes(app: App) -> Router {
     Router::new()
         .route("/admin/customers", get(list).post(create))
@@ -32,7 +32,7 @@ pub(crate) fn routes(app: App) -> Router {
         .with_state(app)
 }
 
-/// A customer as callers see it.
+/// A customer in a response.
 #[derive(Debug, Serialize)]
 struct CustomerView {
     id: CustomerId,
@@ -40,7 +40,7 @@ struct CustomerView {
     email: Option<String>,
     plan: PlanId,
     created_at: Timestamp,
-    /// Whether it is not suspended: what a `PATCH` changes.
+    /// Whether the customer is not suspended. A `PATCH` changes this member.
     enabled: bool,
     suspended_at: Option<Timestamp>,
     erased_at: Option<Timestamp>,
@@ -61,11 +61,11 @@ impl From<Customer> for CustomerView {
     }
 }
 
-/// The body of a `POST`.
+/// Request body of a `POST`.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct NewCustomer {
-    /// Drawn if left out.
+    /// Random by default.
     id: Option<CustomerId>,
     #[serde(default)]
     name: String,
@@ -73,7 +73,7 @@ struct NewCustomer {
     plan: PlanId,
 }
 
-/// The body of a `PATCH`: a merge patch (RFC 7396).
+/// Request body of a `PATCH`: a merge patch (RFC 7396).
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct CustomerPatch {
@@ -87,38 +87,39 @@ struct CustomerPatch {
     enabled: Option<Option<bool>>,
 }
 
-/// The query of a `DELETE`. What cannot be undone is not done by leaving something out.
+/// Query of a `DELETE`. `dry_run` is required, because an erasure cannot be undone.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ErasureQuery {
     dry_run: Option<bool>,
 }
 
-/// What an erasure does, or, in a dry run, would do.
+/// Effects of an erasure, or in a dry run, the effects that it would have.
 #[derive(Debug, Serialize)]
 struct ErasureView {
     customer: CustomerView,
     dry_run: bool,
-    /// Keys that it revokes, of all that the customer ever had.
+    /// Keys that the erasure revokes.
     keys_revoked: u64,
+    /// Keys of the customer, revoked ones included.
     keys: u64,
-    /// What nobody can bring back afterwards.
+    /// Attributes that are erased, irrecoverably.
     erases: Vec<String>,
-    /// What no erasure reaches, and goes by itself.
+    /// Personal attributes that are not erased and expire by themselves.
     expires: Vec<String>,
-    /// What stays under the customer's id.
+    /// Tables that stay as they are, under the customer's id.
     keeps: Vec<&'static str>,
 }
 
 fn no_such_customer() -> Problem {
-    Problem::not_found("There is no customer of that id.")
+    Problem::not_found("There is no customer with this id.")
 }
 
 fn check_name(name: &str) -> Result<(), Problem> {
     if name.chars().count() <= MAX_NAME && !name.chars().any(char::is_control) {
         return Ok(());
     }
-    let detail = "A customer's name has at most 100 characters, and no control characters.";
+    let detail = "name must have at most 100 characters, and no control characters.";
     Err(Problem::unprocessable(detail).with("field", "name"))
 }
 
@@ -126,11 +127,12 @@ fn check_id(id: Option<&CustomerId>) -> Result<(), Problem> {
     if id.is_none_or(CustomerId::is_path_segment) {
         return Ok(());
     }
-    let detail = "A customer's id is a part of URLs, in which that one has a meaning of its own.";
+    let detail = "id must not be \".\" or \"..\", which have a special meaning in URLs.";
     Err(Problem::unprocessable(detail).with("field", "id"))
 }
 
-/// Catches slips, not lies: only a message to an address shows that it exists.
+/// Checks the form of an e-mail address, to catch typing errors. Only sending a message to an address shows
+/// that it exists.
 fn check_email(email: Option<&str>) -> Result<(), Problem> {
     let plausible = |email: &str| {
         email.len() <= MAX_EMAIL
@@ -142,7 +144,7 @@ fn check_email(email: Option<&str>) -> Result<(), Problem> {
     if email.is_none_or(plausible) {
         return Ok(());
     }
-    let detail = "That is not an e-mail address.";
+    let detail = "email is not an e-mail address.";
     Err(Problem::unprocessable(detail).with("field", "email"))
 }
 
@@ -170,10 +172,11 @@ async fn create(
     check_email(body.email.as_deref())?;
     let request = serde_json::to_string(&body).map_err(Problem::internal)?;
     let mark = idempotency.mark("create-customer", &caller.key_id, &request);
-    // A repeat is answered as such, whatever has come about since: the plan may be gone.
+    // A repeated request returns the customer of the first before any check that depends on the current
+    // state: the plan may no longer exist.
     if let Some(mark) = &mark {
         match app.store.repeated_customer(mark).await? {
-            Some(Created::Replayed(stored)) => return Ok(answer(StatusCode::OK, stored)),
+            Some(CreateOutcome::Replayed(stored)) => return Ok(created(StatusCode::OK, stored)),
             Some(_) => return Err(IdempotencyKey::reused()),
             None => {}
         }
@@ -192,18 +195,18 @@ async fn create(
         erased_at: None,
     };
     match app.store.create_customer(&customer, mark.as_ref()).await? {
-        Created::New => Ok(answer(StatusCode::CREATED, customer)),
-        Created::Replayed(stored) => Ok(answer(StatusCode::OK, stored)),
-        Created::KeyReused => Err(IdempotencyKey::reused()),
-        Created::Taken | Created::NoCustomer => {
-            let detail = "There is a customer of that id already.";
+        CreateOutcome::New => Ok(created(StatusCode::CREATED, customer)),
+        CreateOutcome::Replayed(stored) => Ok(created(StatusCode::OK, stored)),
+        CreateOutcome::KeyReused => Err(IdempotencyKey::reused()),
+        CreateOutcome::Taken | CreateOutcome::NoCustomer => {
+            let detail = "A customer with this id exists already.";
             Err(Problem::conflict(detail).with("field", "id"))
         }
     }
 }
 
-/// The customer who was created now, or by an earlier request.
-fn answer(status: StatusCode, customer: Customer) -> Response {
+/// Returns the response to a creating request: 201, or 200 if an earlier request created the customer.
+fn created(status: StatusCode, customer: Customer) -> Response {
     let location = format!("/admin/customers/{}", customer.id);
     let view = CustomerView::from(customer);
     (status, [(header::LOCATION, location)], Json(view)).into_response()
@@ -215,12 +218,15 @@ async fn list(
     QueryParams(page): QueryParams<PageParams>,
 ) -> Result<Json<List<CustomerView>>, Problem> {
     let limit = PageParams::limit(page.limit)?;
-    let listing = Listing::new("customers", page.cursor.as_ref())?;
-    let found = app.store.list_customers(listing.after(), limit).await?;
+    let list_request = ListRequest::new("customers", page.cursor.as_ref())?;
+    let found = app
+        .store
+        .list_customers(list_request.after(), limit)
+        .await?;
     let customers = found.items.into_iter().map(|(_, customer)| customer.into());
     Ok(Json(List {
         data: customers.collect(),
-        next_cursor: found.next.map(|place| listing.cursor(&place)),
+        next_cursor: found.next.map(|position| list_request.cursor(&position)),
     }))
 }
 
@@ -242,7 +248,7 @@ async fn update(
     JsonBody(patch): JsonBody<CustomerPatch>,
 ) -> Result<Json<CustomerView>, Problem> {
     if patch.plan == Some(None) {
-        let detail = "A customer is always on a plan.";
+        let detail = "plan cannot be removed: a customer always has a plan.";
         return Err(Problem::unprocessable(detail).with("field", "plan"));
     }
     let enabled = patch.enabled.map(check_enabled).transpose()?;
@@ -265,11 +271,11 @@ async fn update(
     match app.store.update_customer(&id, &change).await? {
         UpdateCustomerOutcome::Done(customer) => Ok(Json(customer.into())),
         UpdateCustomerOutcome::Unknown => Err(no_such_customer()),
-        UpdateCustomerOutcome::Erased => Err(Problem::conflict("The customer has left.")),
+        UpdateCustomerOutcome::Erased => Err(Problem::conflict("The customer was erased.")),
     }
 }
 
-/// Takes two requests: one that says what it would do, and one that does it.
+/// Erases the personal data of a customer, or in a dry run, reports what that would do.
 async fn erase(
     State(app): State<App>,
     _: AdminCaller,
@@ -277,7 +283,7 @@ async fn erase(
     QueryParams(query): QueryParams<ErasureQuery>,
 ) -> Result<Json<ErasureView>, Problem> {
     let Some(dry_run) = query.dry_run else {
-        let detail = "Say dry_run=true for what this would do, and then dry_run=false to do it.";
+        let detail = "dry_run is required: true reports what would be erased, false erases it.";
         return Err(Problem::unprocessable(detail).with("field", "dry_run"));
     };
     let erasure = if dry_run {
@@ -297,8 +303,8 @@ async fn erase(
     }))
 }
 
-/// The attributes that say who somebody is, such as `customer.email`: those that an erasure erases, or
-/// those that it does not.
+/// Returns the names of the attributes with personal data, such as `customer.email`: either those that an
+/// erasure erases, or those that it does not.
 fn personal_data(is_erased: bool) -> impl Iterator<Item = String> {
     CONTENTS.iter().flat_map(move |contents| {
         let attributes = contents.personal.iter();
@@ -307,7 +313,7 @@ fn personal_data(is_erased: bool) -> impl Iterator<Item = String> {
     })
 }
 
-/// The tables of which nothing is erased.
+/// Returns the names of the tables without personal data.
 fn kept_data() -> impl Iterator<Item = &'static str> {
     let kept = |table: &&Table| {
         let mut of_table = CONTENTS.iter().filter(|it| it.table.name == table.name);

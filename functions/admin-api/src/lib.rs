@@ -1,4 +1,4 @@
-//! Customers, usage and billing, for admins.
+//! The admin API: customers, usage, quarantine, reconciliation and billing.
 
 mod billing;
 mod customers;
@@ -12,30 +12,30 @@ use tollgate_runtime::{Clock, Entropy, Env, Metrics, aws, config, env};
 use tollgate_store::{ShardCounts, Store};
 use usage_writer::Owners;
 
-/// What the function works with.
+/// State of an admin-api instance. Cheap to clone; clones share it.
 #[derive(Debug, Clone)]
 pub struct App {
-    /// Customers, usage and ledger.
+    /// The tables.
     pub store: Store,
-    /// Which plans there are.
+    /// The plans that customers can have.
     pub plans: Catalog,
-    /// Dates what is done.
+    /// Clock for timestamps, and for the current day and month.
     pub clock: Clock,
-    /// Where the ids of customers come from.
+    /// Randomness for the ids of customers.
     pub entropy: Entropy,
-    /// Whose tallies this instance spreads.
-    pub spread: ShardCounts,
-    /// Whose keys are.
+    /// Shard counts of hot aggregates, as learnt by this instance.
+    pub shard_counts: ShardCounts,
+    /// Cache of the customers that keys belong to.
     pub owners: Owners,
-    /// Charges and usage are counted here.
+    /// Metrics of charges and usage.
     pub metrics: Metrics,
 }
 
 impl App {
-    /// As the environment says.
+    /// Builds the state from environment variables.
     ///
     /// # Errors
-    /// When it does not say enough.
+    /// When a variable is missing or invalid.
     pub fn from_env(env: &Env) -> Result<Self, lambda_http::Error> {
         let sdk = aws::sdk_config(env, aws::BACKGROUND_TIMEOUT)?;
         let clock = Clock::system();
@@ -46,16 +46,16 @@ impl App {
             metrics: Metrics::to_stdout(env.get(env::TABLE_PREFIX)?, clock.clone()),
             clock,
             entropy,
-            spread: ShardCounts::default(),
+            shard_counts: ShardCounts::default(),
             owners: Owners::default(),
         })
     }
 
-    /// What counts usage, as the usage-writer does.
+    /// Returns the state of a usage-writer, to ingest usage events with.
     fn writer(&self) -> usage_writer::App {
         usage_writer::App {
             store: self.store.clone(),
-            spread: self.spread.clone(),
+            shard_counts: self.shard_counts.clone(),
             owners: self.owners.clone(),
             plans: self.plans.clone(),
             clock: self.clock.clone(),
@@ -64,7 +64,7 @@ impl App {
     }
 }
 
-/// The routes.
+/// Returns the routes.
 pub fn routes(app: App) -> Router {
     customers::routes(app.clone())
         .merge(usage::routes(app.clone()))

@@ -1,4 +1,4 @@
-//! `/admin/usage/quarantine`: what could not be counted, corrected, and counted after all.
+//! `/admin/usage/quarantine`: quarantined usage, which can be corrected and replayed, or discarded.
 
 use axum::extract::State;
 use axum::routing::{get, post};
@@ -10,81 +10,85 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::key::hex;
-use tollgate_store::{Change, Closed, Kind, QuarantineId, RefusedRecord, QuarantinedItem, is_same_event};
-use tollgate_web::{
-    AdminCaller, Cursor, JsonBody, List, Listing, NoQuery, PathParam, Problem, QueryParams,
+use tollgate_store::{
+    QuarantineId, QuarantineKind, QuarantinedItem, RejectedRecord, Resolution, ResolveOutcome,
+    is_same_event,
 };
-use usage_writer::{Entry, Fate};
+use tollgate_web::{
+    AdminCaller, Cursor, JsonBody, List, ListRequest, NoQuery, PathParam, Problem, QueryParams,
+};
+use usage_writer::{IncomingEvent, IngestOutcome};
 
 use crate::App;
 use crate::usage::{DefectView, not_countable};
 
-/// The source of what is replayed.
+/// Source of replayed usage events.
 const SOURCE: &str = "tollgate:quarantine";
-/// What the ids of single items are cursors of, so to speak.
+/// List name in the cursors that serve as item ids.
 const ITEMS: &str = "quarantined";
 
-/// The routes.
+/// Returns the routes.
 pub(crate) fn routes(app: App) -> Router {
     Router::new()
         .route("/admin/usage/quarantine", get(list))
-        .route("/admin/usage/quarantine/{item}", get(show).delete(dismiss))
+        .route("/admin/usage/quarantine/{item}", get(show).delete(discard))
         .route("/admin/usage/quarantine/{item}/replay", post(replay))
         .with_state(app)
 }
 
-/// Something that was set aside.
+/// A quarantined item, without its body.
 #[derive(Debug, Serialize)]
-struct SetAsideView {
+struct QuarantinedItemView {
     id: Cursor,
     kind: &'static str,
     status: &'static str,
     customer_id: Option<CustomerId>,
-    refused: Vec<RefusedView>,
+    rejected: Vec<RejectedView>,
     received_at: Timestamp,
 }
 
 #[derive(Debug, Serialize)]
-struct RefusedView {
-    /// The place among the records or adjustments of the entry, from 0.
+struct RejectedView {
+    /// Index among the records or adjustments of the usage event, from 0.
     index: usize,
     reason: String,
 }
 
-impl From<RefusedRecord> for RefusedView {
-    fn from(refused: RefusedRecord) -> Self {
-        let RefusedRecord { index, reason } = refused;
+impl From<RejectedRecord> for RejectedView {
+    fn from(rejected: RejectedRecord) -> Self {
+        let RejectedRecord { index, reason } = rejected;
         Self { index, reason }
     }
 }
 
-impl From<QuarantinedItem> for SetAsideView {
+impl From<QuarantinedItem> for QuarantinedItemView {
     fn from(item: QuarantinedItem) -> Self {
         Self {
             id: id(&item.id),
             kind: match item.kind {
-                Kind::Items => "items",
-                Kind::Conflict => "conflict",
-                Kind::Message => "message",
+                QuarantineKind::Items => "items",
+                QuarantineKind::Conflict => "conflict",
+                QuarantineKind::Message => "message",
             },
-            status: status(item.closed),
+            status: status(item.resolution),
             customer_id: item.customer,
-            refused: item.refused.into_iter().map(RefusedView::from).collect(),
+            rejected: item.rejected.into_iter().map(RejectedView::from).collect(),
             received_at: item.received_at,
         }
     }
 }
 
-/// What names something that was set aside in URLs.
+/// Returns the id of a quarantined item in URLs.
 pub(crate) fn id(id: &QuarantineId) -> Cursor {
     Cursor::new(ITEMS, id.to_string())
 }
 
-pub(crate) fn status(closed: Option<Closed>) -> &'static str {
-    match closed {
-        None => "waiting",
-        Some(Closed::Replayed) => "replayed",
-        Some(Closed::Dismissed) => "dismissed",
+/// Returns the status of a quarantined item in responses.
+pub(crate) fn status(resolution: Option<Resolution>) -> &'static str {
+    match resolution {
+        None => "open",
+        Some(Resolution::Replayed) => "replayed",
+        Some(Resolution::Discarded) => "discarded",
     }
 }
 
@@ -94,26 +98,26 @@ struct ListQuery {
     cursor: Option<Cursor>,
 }
 
-/// What waits, oldest first.
+/// Lists the open items, oldest first.
 async fn list(
     State(app): State<App>,
     _: AdminCaller,
     QueryParams(query): QueryParams<ListQuery>,
-) -> Result<Json<List<SetAsideView>>, Problem> {
-    let listing = Listing::new("quarantine", query.cursor.as_ref())?;
-    let page = app.store.waiting(listing.after()).await?;
-    Ok(Json(listing.page(page)))
+) -> Result<Json<List<QuarantinedItemView>>, Problem> {
+    let list_request = ListRequest::new("quarantine", query.cursor.as_ref())?;
+    let page = app.store.list_quarantined(list_request.after()).await?;
+    Ok(Json(list_request.page(page)))
 }
 
-/// One of them, with what it is about.
+/// A quarantined item with its body.
 #[derive(Debug, Serialize)]
-struct Whole {
+struct QuarantinedItemWithBody {
     #[serde(flatten)]
-    item: SetAsideView,
-    /// What arrived, as text.
+    item: QuarantinedItemView,
+    /// The usage event or message as it arrived, as text.
     body: String,
-    /// What a replay would count, to be corrected: of an entry, what was refused. `null` where no
-    /// entry can be made out.
+    /// The usage event that a replay would count, with only the rejected records or adjustments. `null` if
+    /// the body contains no usage event.
     event: Option<Value>,
 }
 
@@ -122,56 +126,59 @@ async fn show(
     _: AdminCaller,
     _: NoQuery,
     PathParam(id): PathParam<Cursor>,
-) -> Result<Json<Whole>, Problem> {
+) -> Result<Json<QuarantinedItemWithBody>, Problem> {
     let (item, body) = app.find(&id).await?;
-    let event = countable(&item, &body);
-    Ok(Json(Whole {
+    let event = replayable_event(&item, &body);
+    Ok(Json(QuarantinedItemWithBody {
         event: event.map(Value::Object),
         body: String::from_utf8_lossy(&body).into_owned(),
         item: item.into(),
     }))
 }
 
-/// Takes something off the list for good.
-async fn dismiss(
+/// Discards a quarantined item. It can then no longer be replayed.
+async fn discard(
     State(app): State<App>,
     _: AdminCaller,
     _: NoQuery,
     PathParam(id): PathParam<Cursor>,
 ) -> Result<StatusCode, Problem> {
-    let id = named(&id)?;
-    match app.store.dismiss(&id).await? {
-        Change::Made | Change::Closed(Closed::Dismissed) => Ok(StatusCode::NO_CONTENT),
-        Change::Closed(Closed::Replayed) => Err(Problem::conflict("It was replayed.")),
-        Change::Replaying => {
-            let detail =
-                "A replay of it has begun, and may have counted it. Replay it again to end that.";
+    let id = parse_id(&id)?;
+    match app.store.discard(&id).await? {
+        ResolveOutcome::Made | ResolveOutcome::Closed(Resolution::Discarded) => {
+            Ok(StatusCode::NO_CONTENT)
+        }
+        ResolveOutcome::Closed(Resolution::Replayed) => Err(replayed()),
+        ResolveOutcome::Replaying => {
+            let detail = "A replay of the item has begun and may have counted it. Replay the item again \
+                          to finish it.";
             Err(Problem::conflict(detail))
         }
-        Change::Missing => Err(nothing()),
+        ResolveOutcome::Missing => Err(no_such_item()),
     }
 }
 
-/// The body of a replay.
+/// Request body of a replay.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ReplayBody {
-    /// The entry to count in its place; its source and id are of no account. Left out: what was set
-    /// aside, as it is.
+    /// Corrected usage event to count; its source and id are ignored. By default, the quarantined usage is
+    /// counted as it is.
     event: Option<Map<String, Value>>,
 }
 
 #[derive(Debug, Serialize)]
 struct Replayed {
-    /// Under which identity it was counted.
+    /// Source of the counted usage event.
     source: &'static str,
+    /// Id of the counted usage event.
     id: String,
-    /// `duplicate` if it was replayed before.
+    /// `counted`, or `duplicate` if it was replayed before.
     outcome: &'static str,
 }
 
-/// Counts what was set aside, or its correction, once: its identity is that of its place in the
-/// quarantine.
+/// Counts the quarantined usage or its correction, once: the source and id of the replayed usage event are
+/// derived from the id of the item.
 async fn replay(
     State(app): State<App>,
     _: AdminCaller,
@@ -180,53 +187,55 @@ async fn replay(
     JsonBody(body): JsonBody<ReplayBody>,
 ) -> Result<Json<Replayed>, Problem> {
     let (item, original) = app.find(&id).await?;
-    if item.closed == Some(Closed::Dismissed) {
-        return Err(dismissed());
+    if item.resolution == Some(Resolution::Discarded) {
+        return Err(discarded());
     }
-    let event = body.event.or_else(|| countable(&item, &original));
+    let event = body.event.or_else(|| replayable_event(&item, &original));
     let Some(mut event) = event else {
-        let detail = "No entry can be made out of this one. Give it, corrected, as event.";
+        let detail = "The item contains no usage event. Send a corrected one as event.";
         return Err(Problem::unprocessable(detail).with("field", "event"));
     };
     let identity = hex(&Sha256::digest(item.id.to_string()));
     event.insert("source".to_owned(), SOURCE.into());
     event.insert("id".to_owned(), identity.clone().into());
     let event = Value::Object(event);
-    if item.closed == Some(Closed::Replayed) {
+    if item.resolution == Some(Resolution::Replayed) {
         return app.replayed_before(identity, &event).await;
     }
-    let entry = Entry::read(&event.to_string()).map_err(|defect| {
+    let incoming = IncomingEvent::parse(&event.to_string()).map_err(|defect| {
         let pointer = "/event".to_owned();
         let reason = defect.to_string();
         not_countable(&[DefectView { pointer, reason }])
     })?;
     let writer = app.writer();
-    let pointer = entry.received().pointer();
-    let entries = [entry];
-    let refused = writer.check(&entries).await?;
-    let refused = refused.into_iter().flatten().map(|refused| DefectView {
-        pointer: format!("/event{pointer}/{}", refused.index),
-        reason: refused.reason,
+    let pointer = incoming.received().pointer();
+    let events = [incoming];
+    let rejected = writer.validate(&events).await?;
+    let defects = rejected.into_iter().flatten().map(|rejected| DefectView {
+        pointer: format!("/event{pointer}/{}", rejected.index),
+        reason: rejected.reason,
     });
-    let refused: Vec<DefectView> = refused.collect();
-    if !refused.is_empty() {
-        return Err(not_countable(&refused));
+    let defects: Vec<DefectView> = defects.collect();
+    if !defects.is_empty() {
+        return Err(not_countable(&defects));
     }
     match app.store.begin_replay(&item.id).await? {
-        Change::Made | Change::Replaying => {}
-        Change::Closed(Closed::Dismissed) => return Err(dismissed()),
-        Change::Closed(Closed::Replayed) => return app.replayed_before(identity, &event).await,
-        Change::Missing => return Err(nothing()),
+        ResolveOutcome::Made | ResolveOutcome::Replaying => {}
+        ResolveOutcome::Closed(Resolution::Discarded) => return Err(discarded()),
+        ResolveOutcome::Closed(Resolution::Replayed) => {
+            return app.replayed_before(identity, &event).await;
+        }
+        ResolveOutcome::Missing => return Err(no_such_item()),
     }
-    let outcomes = writer.count(&entries.into()).await;
+    let results = writer.ingest(&events.into()).await;
     app.metrics.write();
     let mut outcome = "duplicate";
-    for of_entry in outcomes {
-        match of_entry? {
-            Fate::Counted => outcome = "counted",
-            Fate::Duplicate => {}
-            // An earlier replay has counted it, and did not come to say so.
-            Fate::Conflict => {
+    for result in results {
+        match result? {
+            IngestOutcome::Counted => outcome = "counted",
+            IngestOutcome::Duplicate => {}
+            // An earlier replay counted another event, and failed before it marked the item as replayed.
+            IngestOutcome::Conflict => {
                 app.store.finish_replay(&item.id).await?;
                 return Err(replayed_as_another());
             }
@@ -240,46 +249,50 @@ async fn replay(
     }))
 }
 
-/// The entry that there is to count in something that was set aside.
-fn countable(item: &QuarantinedItem, body: &[u8]) -> Option<Map<String, Value>> {
+/// Returns the usage event that a replay counts if it is sent no correction.
+fn replayable_event(item: &QuarantinedItem, body: &[u8]) -> Option<Map<String, Value>> {
     let mut json: Map<String, Value> = serde_json::from_slice(body).ok()?;
     match item.kind {
-        Kind::Conflict => Some(json),
-        Kind::Message => match json.remove("detail")? {
+        QuarantineKind::Conflict => Some(json),
+        QuarantineKind::Message => match json.remove("detail")? {
             Value::Object(detail) => Some(detail),
             _ => None,
         },
-        Kind::Items => {
+        QuarantineKind::Items => {
             let data = json.get_mut("data")?.as_object_mut()?;
             for items in data.values_mut().filter_map(Value::as_array_mut) {
-                let refused = item.refused.iter();
-                let refused = refused.filter_map(|refused| items.get(refused.index).cloned());
-                *items = refused.collect();
+                let rejected = item.rejected.iter();
+                let rejected = rejected.filter_map(|rejected| items.get(rejected.index).cloned());
+                *items = rejected.collect();
             }
             Some(json)
         }
     }
 }
 
-fn dismissed() -> Problem {
-    Problem::conflict("It was dismissed.")
+fn discarded() -> Problem {
+    Problem::conflict("The item was discarded.")
+}
+
+fn replayed() -> Problem {
+    Problem::conflict("The item was replayed.")
 }
 
 fn replayed_as_another() -> Problem {
-    Problem::conflict("It was replayed as something else.")
+    Problem::conflict("The item was replayed with another usage event.")
 }
 
-fn named(id: &Cursor) -> Result<QuarantineId, Problem> {
-    let id = id.place_in(ITEMS).map_err(|_| nothing())?;
-    id.parse().map_err(|_| nothing())
+fn parse_id(id: &Cursor) -> Result<QuarantineId, Problem> {
+    let id = id.position_in(ITEMS).map_err(|_| no_such_item())?;
+    id.parse().map_err(|_| no_such_item())
 }
 
-fn nothing() -> Problem {
-    Problem::not_found("There is nothing of that name.")
+fn no_such_item() -> Problem {
+    Problem::not_found("There is no quarantined item with this id.")
 }
 
 impl App {
-    /// What there is to say of a replay of what was replayed before, of which nothing is counted.
+    /// Responds to a replay of an item that was replayed before. Counts nothing.
     async fn replayed_before(
         &self,
         identity: String,
@@ -287,19 +300,20 @@ impl App {
     ) -> Result<Json<Replayed>, Problem> {
         let event = event.to_string();
         match self.store.logged_event(SOURCE, &identity).await? {
-            Some(counted) if is_same_event(&counted, event.as_bytes()) => Ok(Json(Replayed {
+            Some(logged) if is_same_event(&logged, event.as_bytes()) => Ok(Json(Replayed {
                 source: SOURCE,
                 id: identity,
                 outcome: "duplicate",
             })),
             Some(_) => Err(replayed_as_another()),
-            // It is no longer in the log.
-            None => Err(Problem::conflict("It was replayed.")),
+            // The event is no longer in the log, so it cannot be compared.
+            None => Err(replayed()),
         }
     }
 
     async fn find(&self, id: &Cursor) -> Result<(QuarantinedItem, Vec<u8>), Problem> {
-        let id = named(id)?;
-        self.store.set_aside(&id).await?.ok_or_else(nothing)
+        let id = parse_id(id)?;
+        let item = self.store.quarantined_item(&id).await?;
+        item.ok_or_else(no_such_item)
     }
 }

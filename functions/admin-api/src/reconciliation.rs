@@ -1,4 +1,4 @@
-//! `/admin/usage/reconciliation`: where the calls that were let in are not those that were metered.
+//! `/admin/usage/reconciliation`: customers whose admitted and metered calls differ.
 
 use axum::extract::State;
 use axum::routing::get;
@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::reconciliation::LedgerComparison;
 use tollgate_domain::window::Day;
-use tollgate_web::{AdminCaller, Cursor, Listing, Problem, QueryParams};
+use tollgate_web::{AdminCaller, Cursor, ListRequest, Problem, QueryParams};
 
 use crate::App;
 
-/// The routes.
+/// Returns the routes.
 pub(crate) fn routes(app: App) -> Router {
     Router::new()
         .route("/admin/usage/reconciliation", get(show))
@@ -22,43 +22,43 @@ pub(crate) fn routes(app: App) -> Router {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Query {
-    /// Yesterday if left out.
+    /// Yesterday by default.
     day: Option<Day>,
     cursor: Option<Cursor>,
 }
 
-/// What the run of the night found of a UTC day.
+/// Result of the nightly reconciliation of a UTC day.
 #[derive(Debug, Serialize)]
 struct Reconciliation {
     day: Day,
-    /// `null` if no run has come to its end.
+    /// `null` if no run has finished.
     summary: Option<Summary>,
-    /// The customers whose ledgers differ by more than is tolerated.
-    data: Vec<Difference>,
+    /// Customers whose ledgers differ by more than is tolerated.
+    data: Vec<Discrepancy>,
     next_cursor: Option<Cursor>,
 }
 
 #[derive(Debug, Serialize)]
 struct Summary {
     reconciled_at: Timestamp,
-    /// With calls in either ledger.
+    /// Customers with calls in either ledger.
     customers: u64,
     admitted: u64,
     metered: u64,
     /// Customers whose ledgers differ by more than is tolerated.
-    differences: u64,
+    discrepancies: u64,
 }
 
 #[derive(Debug, Serialize)]
-struct Difference {
+struct Discrepancy {
     customer_id: CustomerId,
-    /// Calls that the authorizer let in.
+    /// Calls that the authorizer allowed.
     admitted: u64,
-    /// Calls that were metered when the run looked.
+    /// Calls that were metered at the time of the run.
     metered: u64,
-    /// Calls that are metered by now: usage may come late.
+    /// Calls that are metered now. Usage may come late.
     metered_now: u64,
-    /// Whether none was metered.
+    /// Whether no call at all was metered at the time of the run.
     silent: bool,
 }
 
@@ -68,14 +68,17 @@ async fn show(
     QueryParams(query): QueryParams<Query>,
 ) -> Result<Json<Reconciliation>, Problem> {
     let yesterday = Day::containing(app.clock.now()).previous();
-    let mut listing = Listing::new("reconciliation", query.cursor.as_ref())?;
-    let day = listing.window(query.day, yesterday)?;
-    let page = app.store.differences(day, listing.after()).await?;
+    let mut list_request = ListRequest::new("reconciliation", query.cursor.as_ref())?;
+    let day = list_request.window(query.day, yesterday)?;
+    let page = app
+        .store
+        .list_discrepancies(day, list_request.after())
+        .await?;
     let summary = app.store.reconciled(day).await?;
     let mut data = Vec::with_capacity(page.items.len());
     for (customer_id, compared) in page.items {
         let LedgerComparison { admitted, metered } = compared;
-        data.push(Difference {
+        data.push(Discrepancy {
             admitted,
             metered,
             metered_now: app.store.metered_calls(&customer_id, day).await?,
@@ -90,9 +93,9 @@ async fn show(
             customers: found.customers,
             admitted: found.total.admitted,
             metered: found.total.metered,
-            differences: found.off,
+            discrepancies: found.discrepancies,
         }),
         data,
-        next_cursor: page.next.map(|place| listing.cursor(&place)),
+        next_cursor: page.next.map(|position| list_request.cursor(&position)),
     }))
 }

@@ -1,14 +1,14 @@
 //! The function's binary, run as Lambda runs it.
 
-use tollgate_local_aws::{Outcome, answer_alone};
+use tollgate_local_aws::{Outcome, invoke_once};
 
 #[tokio::test]
-async fn it_starts_as_the_template_configures_it_and_answers() {
+async fn the_binary_starts_with_the_templates_environment_and_responds() {
     let binary = env!("CARGO_BIN_EXE_admin-api");
     let event = include_str!("../../../events/admin-api/list-customers.json");
-    let outcome = answer_alone(binary, "AdminApiFunction", event).await;
-    let Ok(Some(Outcome::Answer(answer))) = outcome else {
+    let outcome = invoke_once(binary, "AdminApiFunction", event).await;
+    let Ok(Some(Outcome::Response(response))) = outcome else {
         panic!("{outcome:?}");
     };
-    assert_eq!(answer["statusCode"], 200, "{answer}");
+    assert_eq!(response["statusCode"], 200, "{response}");
 }

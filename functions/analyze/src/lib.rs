@@ -1,6 +1,6 @@
-//! `POST /api/analyze`: a metered endpoint that costs money. It stands for one that asks two
-//! language models; the analysis is canned, the tokens follow from the text, and their cost is
-//! reported as a real one would be.
+//! `POST /api/analyze`: an example of a metered endpoint with costs. It simulates calls to two language
+//! models: the analysis is a constant, the number of tokens is computed from the length of the text, and their
+//! cost is reported as that of real calls would be.
 
 use axum::routing::post;
 use axum::{Extension, Json, Router};
@@ -9,23 +9,23 @@ use tollgate_domain::money::MicroUsd;
 use tollgate_metering::RequestCost;
 use tollgate_web::{Amount, CustomerCaller, JsonBody, Problem};
 
-/// The longest text, in bytes.
+/// Maximum length of a text, in bytes.
 const MAX_TEXT: usize = 100_000;
 
-/// The route.
+/// Returns the route.
 pub fn routes() -> Router {
     Router::new().route("/api/analyze", post(analyze))
 }
 
-/// The body.
+/// Request body.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Question {
-    /// What to analyse: 1 to 100,000 bytes.
+    /// Text to analyse, of 1 to 100,000 bytes.
     text: String,
 }
 
-/// The answer.
+/// Response body.
 #[derive(Debug, Serialize)]
 struct Analysis {
     analysis: &'static str,
@@ -33,7 +33,7 @@ struct Analysis {
     cost: Amount,
 }
 
-/// What one provider did for the answer.
+/// Tokens and cost of one provider.
 #[derive(Debug, Serialize)]
 struct ModelUsage {
     provider: &'static str,
@@ -47,11 +47,11 @@ async fn analyze(
     JsonBody(question): JsonBody<Question>,
 ) -> Result<Json<Analysis>, Problem> {
     if question.text.is_empty() || question.text.len() > MAX_TEXT {
-        let detail = "The text must have 1 to 100,000 bytes.";
+        let detail = "text must have 1 to 100,000 bytes.";
         return Err(Problem::unprocessable(detail).with("field", "text"));
     }
-    // One model reads the text and drafts, another reads the text and the draft. Four bytes to a
-    // token is the usual rule of thumb.
+    // The first model would read the text and write a draft, the second would read both. A token is about
+    // four bytes.
     let text_tokens = (question.text.len() as u64).div_ceil(4);
     let calls = [
         ("deepseek", text_tokens + 500),

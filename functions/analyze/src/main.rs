@@ -1,12 +1,12 @@
-//! The analyze function, metered.
+//! The analyze function, with metering.
 
 use tollgate_metering::Metering;
-use tollgate_runtime::{Env, Failure, logging};
+use tollgate_runtime::{Env, MainError, logging};
 use tower::Layer;
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Failure> {
-    logging::init(&Env::of_process())?;
+async fn main() -> Result<(), MainError> {
+    logging::init(&Env::from_process())?;
     let metering = Metering::from_env()?;
     let routes = tollgate_web::serve(analyze::routes());
     let service = metering.layer().layer(routes);

@@ -1,55 +1,55 @@
-//! `POST /api/analyze`, called as the gateway calls it, with metering around it.
+//! `POST /api/analyze`, called as API Gateway calls it, with metering.
 
 use serde_json::{Value, json};
 use tollgate_local_aws::fixture::Fixture;
 use tower::Layer;
 
-#[path = "../../../shared/web/tests/common/answer.rs"]
-mod answer;
 #[path = "../../../shared/web/tests/common/event.rs"]
 mod event;
 #[path = "../../../shared/metering/tests/common/metered.rs"]
 mod metered;
+#[path = "../../../shared/web/tests/common/response.rs"]
+mod response;
 
-use answer::{
-    Answer, call, call_service, checks_bodies, has_no_other_routes, ignores_the_stage,
-    names_fields, needs_a_customer,
-};
 use event::Event;
 use metered::{NOW, delivered, metering, the_record};
+use response::{
+    ApiResponse, call, call_service, checks_bodies, has_no_other_routes, ignores_the_stage,
+    names_fields, needs_a_customer,
+};
 
 fn event() -> Event {
     Event::load("analyze/analyze")
 }
 
-fn of_text(text: &str) -> Event {
+fn with_text(text: &str) -> Event {
     event().body(&json!({ "text": text }))
 }
 
-/// Calls the function as its `main` puts it together, and reports the call.
-async fn metered_call(at: &Fixture, event: &Event) -> Answer {
+/// Calls the function, assembled as in its `main`, and sends its usage.
+async fn metered_call(at: &Fixture, event: &Event) -> ApiResponse {
     let metering = metering(at, "analyze");
     let routes = tollgate_web::serve(analyze::routes());
-    let answer = call_service(metering.layer().layer(routes), event).await;
+    let response = call_service(metering.layer().layer(routes), event).await;
     metering.emitter().flush().await;
-    answer
+    response
 }
 
 #[tokio::test]
-async fn an_analysis_costs_what_its_tokens_do_and_is_reported_so() {
-    // Tokens and micro-dollars of DeepSeek at $0.27 a million, then of Anthropic at $3.
+async fn an_analysis_costs_as_much_as_its_tokens_and_is_metered_with_that_cost() {
+    // Tokens and micro-dollars of DeepSeek at $0.27 a million tokens, then of Anthropic at $3.
     let check = async |text: &str, deepseek: [u64; 2], anthropic: [u64; 2], total: &str| {
         let at = Fixture::at(NOW);
-        let answer = metered_call(&at, &of_text(text)).await.json(200);
-        assert!(answer["analysis"].is_string());
+        let response = metered_call(&at, &with_text(text)).await.json(200);
+        assert!(response["analysis"].is_string());
         let sum = deepseek[1] + anthropic[1];
         let shown = json!({ "micro_usd": sum, "display": total });
-        assert_eq!(answer["cost"], shown);
+        assert_eq!(response["cost"], shown);
         let parts = [("deepseek", deepseek), ("anthropic", anthropic)];
         let record = the_record(&at);
         assert_eq!(record.costs.len(), 2);
         for (n, (provider, [tokens, micro_usd])) in parts.into_iter().enumerate() {
-            let usage = &answer["usage"][n];
+            let usage = &response["usage"][n];
             assert_eq!(usage["provider"], provider);
             assert_eq!(usage["tokens"], tokens);
             assert_eq!(usage["cost"]["micro_usd"], micro_usd);
@@ -67,10 +67,10 @@ async fn an_analysis_costs_what_its_tokens_do_and_is_reported_so() {
 }
 
 #[tokio::test]
-async fn a_call_is_reported_by_its_route() {
+async fn a_call_is_metered_with_its_route() {
     let (at, event) = (Fixture::at(NOW), event());
-    let answer = metered_call(&at, &event).await;
-    assert_eq!(answer.header("x-ratelimit-remaining"), Some("9996"));
+    let response = metered_call(&at, &event).await;
+    assert_eq!(response.header("x-ratelimit-remaining"), Some("9996"));
     let record = the_record(&at);
     assert_eq!(record.request_id, event.request_id());
     assert_eq!(record.method, "POST");
@@ -81,26 +81,26 @@ async fn a_call_is_reported_by_its_route() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_analysed_is_billable_and_costs_nothing_more() {
+async fn an_invalid_request_is_billable_and_has_no_costs() {
     let check = async |event: Event, status: u16| {
         let at = Fixture::at(NOW);
-        let answer = metered_call(&at, &event).await;
-        assert_eq!(answer.status, status, "{}", answer.text);
-        assert_eq!(answer.header("x-ratelimit-remaining"), Some("9996"));
+        let response = metered_call(&at, &event).await;
+        assert_eq!(response.status, status, "{}", response.text);
+        assert_eq!(response.header("x-ratelimit-remaining"), Some("9996"));
         let record = the_record(&at);
         assert_eq!((record.status, record.billable), (status, Some(true)));
         assert_eq!(record.costs, []);
-        answer
+        response
     };
-    let empty = check(of_text(""), 422).await;
+    let empty = check(with_text(""), 422).await;
     empty.unprocessable(Some("text"));
-    let long = check(of_text(&"x".repeat(100_001)), 422).await;
+    let long = check(with_text(&"x".repeat(100_001)), 422).await;
     long.unprocessable(Some("text"));
     check(event().text("{"), 400).await;
 }
 
 #[tokio::test]
-async fn a_body_that_cannot_be_read_is_refused() {
+async fn an_invalid_body_is_rejected() {
     let routes = analyze::routes();
     checks_bodies(&routes, &event()).await;
     let wrong = [
@@ -115,7 +115,7 @@ async fn a_body_that_cannot_be_read_is_refused() {
 }
 
 #[tokio::test]
-async fn the_function_has_one_route_for_customers_alone() {
+async fn the_function_has_one_route_for_customers_only() {
     let routes = analyze::routes();
     needs_a_customer(&routes, &event()).await;
     has_no_other_routes(&routes, &event()).await;
@@ -123,7 +123,7 @@ async fn the_function_has_one_route_for_customers_alone() {
 }
 
 #[tokio::test]
-async fn what_is_no_customers_call_is_not_reported() {
+async fn a_call_without_a_customer_is_forbidden_and_not_metered() {
     let at = Fixture::at(NOW);
     for event in [event().admin("key_a"), event().authorizer(Value::Null)] {
         metered_call(&at, &event).await.forbidden();
@@ -133,6 +133,6 @@ async fn what_is_no_customers_call_is_not_reported() {
 
 #[tokio::test]
 async fn without_metering_an_analysis_costs_nothing() {
-    let answer = call(&analyze::routes(), &event()).await.json(200);
-    assert_eq!(answer["cost"]["micro_usd"], 0);
+    let response = call(&analyze::routes(), &event()).await.json(200);
+    assert_eq!(response["cost"]["micro_usd"], 0);
 }

@@ -1,11 +1,11 @@
-//! Key cache: keys and their customers, each for a stated time (TTL) after it was read.
+//! Key cache: keys and their customers, each cached for a TTL.
 //!
-//! A key is read at most once in that time, whoever asks: callers that ask while a read is under way
-//! wait for that one, and a key that is asked for again and again is read ahead of time, so that no
-//! caller waits. The TTL counts from before the read. That is how long a revoked key may still work.
+//! A key is read at most once per TTL: concurrent calls share one read, and a key in constant use is
+//! refreshed ahead of the end of its TTL, so that no call waits for it. The TTL counts from before the
+//! read, so that a revoked key works no longer than the TTL after its revocation.
 //!
-//! A key that was good when it was last read stays known for longer, for a store that does not answer
-//! (stale-if-error): [`KeyCache::find_stale`].
+//! A key that existed when it was last read stays cached beyond the TTL, for use while the store is
+//! unavailable (stale-if-error): [`KeyCache::find_stale`].
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,131 +19,144 @@ use tollgate_domain::customer::Customer;
 use tollgate_domain::key::{KeyDigest, KeyRecord, Owner};
 use tollgate_store::{Store, StoreError};
 
-use crate::circuit::{Circuit, NoAnswer};
+use crate::circuit_breaker::{CircuitBreaker, StoreUnavailable};
 
-/// Half of the keys held at most, and of those that do not exist, of which strangers make any number.
-const GENERATION: usize = 1_000;
-/// A read that takes longer was under way while the instance was frozen, and has lost its connection.
-const LONGEST_READ: Duration = Duration::from_secs(1);
+/// Entries in one generation of a [`Generations`], which keeps two at most.
+const GENERATION_SIZE: usize = 1_000;
+/// Age at which an unfinished read counts as lost: the instance was frozen during it, and the connection
+/// is gone.
+const READ_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A key and whose it is.
+/// A key and the customer that owns it.
 #[derive(Debug)]
-pub(crate) struct Known {
+pub(crate) struct CachedKey {
     pub(crate) record: KeyRecord,
-    /// `None` for admins' keys, and for one whose customer does not exist.
+    /// The customer; `None` for an admin's key, and for a key whose customer does not exist.
     pub(crate) customer: Option<Customer>,
 }
 
-/// What a read found; `None` if there is no such key.
-type Found = Option<Arc<Known>>;
-type Read = Shared<BoxFuture<'static, Result<Found, Arc<NoAnswer>>>>;
+/// Result of reading a key; `None` if it does not exist.
+type Lookup = Option<Arc<CachedKey>>;
+type SharedRead = Shared<BoxFuture<'static, Result<Lookup, Arc<StoreUnavailable>>>>;
 
-/// Reads keys through the store, and remembers them. Cheap to clone; all clones remember together.
+/// Cache of keys, filled from the store. Cheap to clone; clones share the entries.
 #[derive(Clone)]
 pub(crate) struct KeyCache(Arc<Inner>);
 
 struct Inner {
     store: Store,
-    circuit: Circuit,
+    breaker: CircuitBreaker,
     ttl: Duration,
-    /// How long a good key stays known after that.
-    stale: Duration,
+    /// Time beyond the TTL during which a key can be found stale.
+    stale_for: Duration,
     entries: Mutex<Entries>,
 }
 
 #[derive(Default)]
 struct Entries {
-    good: Generations,
-    /// Keys that do not exist, and those whose read is under way.
+    existing: Generations,
+    /// Keys that do not exist, and keys whose first read is not finished. Kept apart, so that requests
+    /// with invented keys evict no existing key.
     other: Generations,
 }
 
-/// A read and when it began. Once it has ended, it holds what it found.
-struct Entry {
-    began: Moment,
-    read: Read,
-    /// The read that is to replace this one.
-    ahead: Option<(Moment, Read)>,
-    /// What the last read has found that came to an answer, if that was a key, and when it began.
-    last_good: Option<(Moment, Arc<Known>)>,
+/// Cache entry: the read of a key, finished or not.
+struct CacheEntry {
+    started: ClockReading,
+    read: SharedRead,
+    /// The read that is to replace `read`, and when it was started.
+    refresh: Option<(ClockReading, SharedRead)>,
+    /// The key that the last successful read found, and when that read was started.
+    last_found: Option<(ClockReading, Arc<CachedKey>)>,
 }
 
-/// The time by two clocks. The machine's can be set back, and the process's stands still while the
-/// instance is frozen: time has passed if it has by either.
+/// A point in time by the wall clock, which can be set back, and by the monotonic clock, which stands
+/// still while the instance is frozen. The elapsed time is the longer of the two.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Moment {
+pub(crate) struct ClockReading {
     pub(crate) wall: Timestamp,
-    pub(crate) process: Instant,
+    pub(crate) monotonic: Instant,
 }
 
-impl Moment {
-    fn is_within(self, earlier: Moment, span: Duration) -> bool {
+impl ClockReading {
+    /// Returns whether less than `duration` has elapsed since `earlier`.
+    fn is_within(self, earlier: ClockReading, duration: Duration) -> bool {
         let elapsed = self.wall.duration_since(earlier.wall);
-        // A clock that was set back tells nothing.
+        // If the clock was set back, the elapsed time is unknown, and counts as too long.
         let elapsed = Duration::try_from(elapsed).unwrap_or(Duration::MAX);
-        elapsed.max(self.process.duration_since(earlier.process)) < span
+        elapsed.max(self.monotonic.duration_since(earlier.monotonic)) < duration
     }
 }
 
 impl KeyCache {
-    /// A cache of the keys in `store`. A `ttl` of zero reads always. `stale` is how long a good key
-    /// stays known after that.
-    pub(crate) fn new(store: Store, circuit: Circuit, ttl: Duration, stale: Duration) -> Self {
+    /// Creates an empty cache of the keys in `store`. With a `ttl` of zero, each call reads its key.
+    /// `stale_for` is the time beyond the TTL during which a key can be found stale.
+    pub(crate) fn new(
+        store: Store,
+        breaker: CircuitBreaker,
+        ttl: Duration,
+        stale_for: Duration,
+    ) -> Self {
         Self(Arc::new(Inner {
             store,
-            circuit,
+            breaker,
             ttl,
-            stale,
+            stale_for,
             entries: Mutex::default(),
         }))
     }
 
-    /// The key of that digest, as it was no longer before `now` than the TTL.
+    /// Returns the key with this digest, as read no longer than the TTL before `now`.
     pub(crate) async fn find(
         &self,
         digest: KeyDigest,
-        now: Moment,
-    ) -> Result<Found, Arc<NoAnswer>> {
-        let read = self.read_of(digest, now);
-        if let Some(found) = read.peek() {
-            return found.clone();
+        now: ClockReading,
+    ) -> Result<Lookup, Arc<StoreUnavailable>> {
+        let read = self.current_read(digest, now);
+        if let Some(result) = read.peek() {
+            return result.clone();
         }
-        let found = read.await;
-        // It is among the good ones from now on, if it is one.
+        let result = read.await;
+        // Moves the entry to the existing keys, if the key exists.
         let mut entries = self.entries();
         if let Some(entry) = entries.take(&digest) {
             entries.put(digest, entry);
         }
-        found
+        result
     }
 
-    /// The key of that digest as it was when it was last read, if it was good then, the store does not
-    /// answer, and no more than the time for that has passed. That other requests are answered, or
-    /// this one's was throttled, is no reason: the key may have been revoked.
-    pub(crate) fn find_stale(&self, digest: KeyDigest, now: Moment) -> Option<Arc<Known>> {
-        if !self.0.circuit.is_open() {
+    /// Returns the key with this digest as last read, if it existed then, the circuit breaker is open,
+    /// and the time for stale keys is not over. While the circuit breaker is closed, the failure
+    /// concerns this request alone, such as a throttled one: a key that may have been revoked must not
+    /// be used for that.
+    pub(crate) fn find_stale(
+        &self,
+        digest: KeyDigest,
+        now: ClockReading,
+    ) -> Option<Arc<CachedKey>> {
+        if !self.0.breaker.is_open() {
             return None;
         }
         let mut entries = self.entries();
-        let entry = entries.take(&digest)?.replaced();
-        let known = entry.last_good.clone();
+        let entry = entries.take(&digest)?.with_refresh_applied();
+        let last_found = entry.last_found.clone();
         entries.put(digest, entry);
-        let longest = self.0.ttl + self.0.stale;
-        let (_, known) = known.filter(|(began, _)| now.is_within(*began, longest))?;
-        Some(known)
+        let max_age = self.0.ttl + self.0.stale_for;
+        let (_, key) = last_found.filter(|(started, _)| now.is_within(*started, max_age))?;
+        Some(key)
     }
 
-    /// The read to go by.
-    fn read_of(&self, digest: KeyDigest, now: Moment) -> Read {
+    /// Returns the cached read, or starts one if there is none or it is no longer fresh.
+    fn current_read(&self, digest: KeyDigest, now: ClockReading) -> SharedRead {
         let mut entries = self.entries();
-        let entry = entries.take(&digest).map(Entry::replaced);
+        let entry = entries.take(&digest).map(CacheEntry::with_refresh_applied);
         let entry = match entry {
-            Some(entry) if self.holds(&entry, now) => self.with_read_ahead(entry, digest, now),
-            entry => Entry {
-                began: now,
-                read: self.begin(digest),
-                ahead: None,
-                last_good: entry.and_then(|entry| entry.last_good),
+            Some(entry) if self.is_fresh(&entry, now) => self.refreshed_if_due(entry, digest, now),
+            entry => CacheEntry {
+                started: now,
+                read: self.start_read(digest),
+                refresh: None,
+                last_found: entry.and_then(|entry| entry.last_found),
             },
         };
         let read = entry.read.clone();
@@ -151,35 +164,42 @@ impl KeyCache {
         read
     }
 
-    /// Whether the entry may be gone by: what it found, or, while it is under way, will find.
-    fn holds(&self, entry: &Entry, now: Moment) -> bool {
-        let may_take = match entry.read.peek() {
+    /// Returns whether the entry's read, finished or not, may be used at `now`.
+    fn is_fresh(&self, entry: &CacheEntry, now: ClockReading) -> bool {
+        let max_age = match entry.read.peek() {
             Some(Ok(_)) => self.0.ttl,
             Some(Err(_)) => return false,
-            None => self.0.ttl.min(LONGEST_READ),
+            None => self.0.ttl.min(READ_TIMEOUT),
         };
-        now.is_within(entry.began, may_take)
+        now.is_within(entry.started, max_age)
     }
 
-    /// The entry, and in the last two fifths of its time a read that is to replace it.
-    fn with_read_ahead(&self, mut entry: Entry, digest: KeyDigest, now: Moment) -> Entry {
-        let is_due = !now.is_within(entry.began, self.0.ttl * 3 / 5);
-        // One that failed is begun again as rarely as one that has no answer.
-        let is_tried = |(began, _): &(Moment, Read)| now.is_within(*began, LONGEST_READ);
-        if is_due && !entry.ahead.as_ref().is_some_and(is_tried) {
-            let ahead = self.begin(digest);
-            tokio::spawn(ahead.clone());
-            entry.ahead = Some((now, ahead));
+    /// Starts a refresh of the entry if the last two fifths of its TTL have begun.
+    fn refreshed_if_due(
+        &self,
+        mut entry: CacheEntry,
+        digest: KeyDigest,
+        now: ClockReading,
+    ) -> CacheEntry {
+        let is_due = !now.is_within(entry.started, self.0.ttl * 3 / 5);
+        // A failed refresh is retried no sooner than one without a response.
+        let is_recent =
+            |(started, _): &(ClockReading, SharedRead)| now.is_within(*started, READ_TIMEOUT);
+        if is_due && !entry.refresh.as_ref().is_some_and(is_recent) {
+            let refresh = self.start_read(digest);
+            tokio::spawn(refresh.clone());
+            entry.refresh = Some((now, refresh));
         }
         entry
     }
 
-    fn begin(&self, digest: KeyDigest) -> Read {
-        let (store, circuit) = (self.0.store.clone(), self.0.circuit.clone());
+    fn start_read(&self, digest: KeyDigest) -> SharedRead {
+        let (store, breaker) = (self.0.store.clone(), self.0.breaker.clone());
         let reading = async move {
-            let mut asking = circuit.asking();
+            let mut operation = breaker.operation();
             loop {
-                if let Some(found) = asking.once(read(&store, digest)).await.map_err(Arc::new)? {
+                let attempt = operation.attempt(read(&store, digest));
+                if let Some(found) = attempt.await.map_err(Arc::new)? {
                     return Ok(found);
                 }
             }
@@ -195,7 +215,7 @@ impl KeyCache {
     }
 }
 
-async fn read(store: &Store, digest: KeyDigest) -> Result<Found, StoreError> {
+async fn read(store: &Store, digest: KeyDigest) -> Result<Lookup, StoreError> {
     let Some(record) = store.key_by_digest(digest).await? else {
         return Ok(None);
     };
@@ -203,38 +223,39 @@ async fn read(store: &Store, digest: KeyDigest) -> Result<Found, StoreError> {
         Owner::Admin => None,
         Owner::Customer(id) => store.customer(id).await?,
     };
-    Ok(Some(Arc::new(Known { record, customer })))
+    Ok(Some(Arc::new(CachedKey { record, customer })))
 }
 
-impl Entry {
-    /// The entry after it has given way to the read ahead, if that has come to an answer, and has
-    /// noted what was found.
-    fn replaced(mut self) -> Self {
-        if let Some((began, read)) = self.ahead.take_if(|(_, read)| has_answer(read)) {
-            self.began = began;
+impl CacheEntry {
+    /// Replaces the read by its refresh, if that has succeeded, and updates `last_found`.
+    fn with_refresh_applied(mut self) -> Self {
+        if let Some((started, read)) = self.refresh.take_if(|(_, read)| has_succeeded(read)) {
+            self.started = started;
             self.read = read;
         }
         if let Some(Ok(found)) = self.read.peek() {
-            self.last_good = found.clone().map(|known| (self.began, known));
+            self.last_found = found.clone().map(|key| (self.started, key));
         }
         self
     }
 }
 
-fn has_answer(read: &Read) -> bool {
+fn has_succeeded(read: &SharedRead) -> bool {
     matches!(read.peek(), Some(Ok(_)))
 }
 
 impl Entries {
-    fn take(&mut self, digest: &KeyDigest) -> Option<Entry> {
-        self.good.take(digest).or_else(|| self.other.take(digest))
+    fn take(&mut self, digest: &KeyDigest) -> Option<CacheEntry> {
+        self.existing
+            .take(digest)
+            .or_else(|| self.other.take(digest))
     }
 
-    fn put(&mut self, digest: KeyDigest, entry: Entry) {
-        let entry = entry.replaced();
-        let is_good = entry.last_good.is_some();
-        let entries = if is_good {
-            &mut self.good
+    fn put(&mut self, digest: KeyDigest, entry: CacheEntry) {
+        let entry = entry.with_refresh_applied();
+        let exists = entry.last_found.is_some();
+        let entries = if exists {
+            &mut self.existing
         } else {
             &mut self.other
         };
@@ -242,21 +263,21 @@ impl Entries {
     }
 }
 
-/// Two halves of [`GENERATION`] entries at most: when the younger is full, the older is dropped.
+/// Two generations of entries: when the younger has [`GENERATION_SIZE`], the older is dropped.
 #[derive(Default)]
 struct Generations {
-    younger: HashMap<KeyDigest, Entry>,
-    older: HashMap<KeyDigest, Entry>,
+    younger: HashMap<KeyDigest, CacheEntry>,
+    older: HashMap<KeyDigest, CacheEntry>,
 }
 
 impl Generations {
-    fn take(&mut self, digest: &KeyDigest) -> Option<Entry> {
+    fn take(&mut self, digest: &KeyDigest) -> Option<CacheEntry> {
         let younger = self.younger.remove(digest);
         younger.or_else(|| self.older.remove(digest))
     }
 
-    fn put(&mut self, digest: KeyDigest, entry: Entry) {
-        if self.younger.len() >= GENERATION {
+    fn put(&mut self, digest: KeyDigest, entry: CacheEntry) {
+        if self.younger.len() >= GENERATION_SIZE {
             self.older = std::mem::take(&mut self.younger);
         }
         self.younger.insert(digest, entry);

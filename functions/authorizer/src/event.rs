@@ -1,4 +1,4 @@
-//! The gateway's question and the answer to it, as JSON.
+//! The authorizer's request and response as JSON.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,28 +7,28 @@ use std::sync::Arc;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
-use tollgate_domain::caller::{Access, Context};
+use tollgate_domain::caller::{Access, AuthorizerContext};
 
-use crate::cache::Known;
+use crate::cache::CachedKey;
 
-/// What of a REQUEST authorizer event a decision needs, as it stands in the event's text. The rest,
-/// which is most of it, is passed over.
+/// The members of a REQUEST authorizer event that a decision needs, borrowed from the event's text. The
+/// other members, which are most of it, are skipped.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Request<'a> {
-    /// What the policy speaks of.
+    /// ARN of the called method, the resource of the policy.
     #[serde(borrow)]
     method_arn: Cow<'a, str>,
-    /// The route's template.
+    /// Route template.
     #[serde(borrow)]
     pub(crate) resource: Cow<'a, str>,
-    /// Of a field that came several times, the last value alone.
+    /// Header fields; of a field that occurs several times, the last value only.
     #[serde(borrow, default)]
     headers: Option<KeyHeaders<'a>>,
-    /// All values of each field, unread until `headers` does not tell which key it is.
+    /// All values of each header field; only parsed if `headers` has no API key.
     #[serde(borrow, default)]
     multi_value_headers: Option<&'a RawValue>,
-    /// Unread until something is logged.
+    /// Only parsed when something is logged.
     #[serde(borrow, default)]
     request_context: Option<&'a RawValue>,
 }
@@ -40,64 +40,65 @@ struct RequestContext<'a> {
     request_id: Cow<'a, str>,
 }
 
-/// What the two header fields that can hold a key hold. An empty one, which clients send whose
-/// setting is empty, is as good as none.
+/// Keys in the two header fields that can hold one. An empty field counts as absent: clients send
+/// one if their setting is empty.
 #[derive(Default)]
 struct KeyHeaders<'a> {
     api_key: Option<Cow<'a, str>>,
     bearer: Option<Cow<'a, str>>,
 }
 
-/// Reads a field's value, or the last of its values in which the function finds a key.
+/// Deserialisation seed for a field's value, or for the last of its values in which the function finds a
+/// key.
 #[derive(Clone, Copy)]
-struct KeyIn(fn(&str) -> Option<&str>);
+struct KeySeed(fn(&str) -> Option<&str>);
 
-/// White space as header fields have it (RFC 9110, section 5.6.3).
-const SPACE: [char; 2] = [' ', '\t'];
+/// Whitespace of header fields (RFC 9110, section 5.6.3).
+const WHITESPACE: [char; 2] = [' ', '\t'];
 
-fn whole(value: &str) -> Option<&str> {
-    Some(value.trim_matches(SPACE)).filter(|key| !key.is_empty())
+fn api_key(value: &str) -> Option<&str> {
+    Some(value.trim_matches(WHITESPACE)).filter(|key| !key.is_empty())
 }
 
-fn bearer(value: &str) -> Option<&str> {
-    let (scheme, token) = value.trim_matches(SPACE).split_once(SPACE)?;
+fn bearer_token(value: &str) -> Option<&str> {
+    let (scheme, token) = value.trim_matches(WHITESPACE).split_once(WHITESPACE)?;
     let is_bearer = scheme.eq_ignore_ascii_case("bearer");
-    whole(token).filter(|_| is_bearer)
+    api_key(token).filter(|_| is_bearer)
 }
 
-/// A text that is borrowed wherever its JSON has no escapes.
+/// A string that is borrowed if its JSON has no escapes.
 #[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+struct BorrowedStr<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl<'a> Request<'a> {
-    /// Reads an event.
+    /// Parses an event.
     ///
     /// # Errors
-    /// When the text is no event. The error may quote it, and the key in it.
+    /// When the text is not such an event. The error may quote it, and the key in it.
     pub fn from_json(event: &'a str) -> Result<Self, serde_json::Error> {
         serde_json::from_str(event)
     }
 
-    /// The key, from `x-api-key` or else `Authorization: Bearer`.
+    /// Returns the key, from `x-api-key` or else `Authorization: Bearer`.
     pub(crate) fn key(&self) -> Option<Cow<'_, str>> {
         let last = self.headers.as_ref();
         if let Some(key) = last.and_then(|it| it.api_key.as_deref()) {
             return Some(Cow::Borrowed(key));
         }
-        let all: KeyHeaders<'a> = read(self.multi_value_headers).unwrap_or_default();
+        let all: KeyHeaders<'a> = parse_or_none(self.multi_value_headers).unwrap_or_default();
         let bearer = last.and_then(|it| it.bearer.as_deref());
         all.api_key.or(bearer.map(Cow::Borrowed)).or(all.bearer)
     }
 
-    /// The gateway's id of the call; empty if it told none.
+    /// Returns the request id; empty if the event has none.
     pub(crate) fn request_id(&self) -> Cow<'a, str> {
-        let context: Option<RequestContext<'a>> = read(self.request_context);
+        let context: Option<RequestContext<'a>> = parse_or_none(self.request_context);
         context.map(|it| it.request_id).unwrap_or_default()
     }
 }
 
-/// Reads a part of the event. One that cannot be read is as good as absent.
-fn read<'a, T: Deserialize<'a>>(value: Option<&'a RawValue>) -> Option<T> {
+/// Parses a member of the event. Returns `None` if it is absent or cannot be parsed.
+fn parse_or_none<'a, T: Deserialize<'a>>(value: Option<&'a RawValue>) -> Option<T> {
     serde_json::from_str(value?.get()).ok()
 }
 
@@ -114,16 +115,16 @@ impl<'de: 'a, 'a> Deserialize<'de> for KeyHeaders<'a> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut headers = KeyHeaders::default();
-                while let Some(Text(name)) = map.next_key()? {
-                    let (field, key_in) = if name.eq_ignore_ascii_case("x-api-key") {
-                        (&mut headers.api_key, KeyIn(whole))
+                while let Some(BorrowedStr(name)) = map.next_key()? {
+                    let (field, seed) = if name.eq_ignore_ascii_case("x-api-key") {
+                        (&mut headers.api_key, KeySeed(api_key))
                     } else if name.eq_ignore_ascii_case("authorization") {
-                        (&mut headers.bearer, KeyIn(bearer))
+                        (&mut headers.bearer, KeySeed(bearer_token))
                     } else {
                         map.next_value::<IgnoredAny>()?;
                         continue;
                     };
-                    let key = map.next_value_seed(key_in)?;
+                    let key = map.next_value_seed(seed)?;
                     *field = field.take().or(key);
                 }
                 Ok(headers)
@@ -134,7 +135,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for KeyHeaders<'a> {
     }
 }
 
-impl<'de> DeserializeSeed<'de> for KeyIn {
+impl<'de> DeserializeSeed<'de> for KeySeed {
     type Value = Option<Cow<'de, str>>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
@@ -142,7 +143,7 @@ impl<'de> DeserializeSeed<'de> for KeyIn {
     }
 }
 
-impl<'de> Visitor<'de> for KeyIn {
+impl<'de> Visitor<'de> for KeySeed {
     type Value = Option<Cow<'de, str>>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -170,48 +171,49 @@ impl<'de> Visitor<'de> for KeyIn {
     }
 }
 
-/// A policy on the one call, and what the functions behind the gateway are told of it.
+/// The authorizer's response: a policy for the one call, and the context for the functions behind the
+/// gateway.
 #[derive(Debug)]
-pub struct Answer {
+pub struct AuthorizerResponse {
     method_arn: String,
-    known: Arc<Known>,
+    key: Arc<CachedKey>,
     access: Access,
     cors_origin: Option<Arc<str>>,
 }
 
-impl Answer {
-    /// Writes the answer as JSON, as the runtime does.
+impl AuthorizerResponse {
+    /// Serialises the response as JSON, as the runtime does.
     ///
     /// # Errors
-    /// When it cannot be written, which is not known of any.
+    /// When the serialisation fails, which no response is known to cause.
     pub fn to_json(&self) -> Result<Vec<u8>, serde_json::Error> {
         serde_json::to_vec(self)
     }
 
-    /// The answer to a call with a known key.
+    /// Creates the response for a call with an existing key.
     pub(crate) fn new(
         request: &Request<'_>,
-        known: Arc<Known>,
+        key: Arc<CachedKey>,
         access: Access,
         cors_origin: Option<Arc<str>>,
     ) -> Self {
         Self {
             method_arn: request.method_arn.clone().into_owned(),
-            known,
+            key,
             access,
             cors_origin,
         }
     }
 }
 
-impl Serialize for Answer {
+impl Serialize for AuthorizerResponse {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]
-        struct Answer<'a> {
+        struct Response<'a> {
             principal_id: &'a str,
             policy_document: PolicyDocument<'a>,
-            context: Context<'a>,
+            context: AuthorizerContext<'a>,
         }
 
         #[derive(Serialize)]
@@ -229,7 +231,7 @@ impl Serialize for Answer {
             resource: &'a str,
         }
 
-        let Known { record, customer } = &*self.known;
+        let CachedKey { record, customer } = &*self.key;
         let statement = Statement {
             action: "execute-api:Invoke",
             effect: if self.access.is_allowed() {
@@ -239,13 +241,13 @@ impl Serialize for Answer {
             },
             resource: &self.method_arn,
         };
-        let answer = Answer {
+        let response = Response {
             principal_id: record.id.as_str(),
             policy_document: PolicyDocument {
                 version: "2012-10-17",
                 statement: [statement],
             },
-            context: Context {
+            context: AuthorizerContext {
                 role: record.owner.role(),
                 customer: customer.as_ref().map(|it| (&it.id, &it.plan)),
                 key_id: &record.id,
@@ -254,6 +256,6 @@ impl Serialize for Answer {
                 cors_origin: self.cors_origin.as_deref(),
             },
         };
-        answer.serialize(serializer)
+        response.serialize(serializer)
     }
 }

@@ -1,5 +1,6 @@
-//! The internal extension: what Lambda knows an instance's start and end by, besides the events that
-//! it asks for (<https://docs.aws.amazon.com/lambda/latest/dg/runtimes-extensions-api.html>).
+//! Lambda's internal extension: registered so that Lambda waits for the end of the initialisation
+//! and announces the shutdown of the instance
+//! (<https://docs.aws.amazon.com/lambda/latest/dg/runtimes-extensions-api.html>).
 
 use http::HeaderValue;
 use lambda_runtime_api_client::body::Body;
@@ -7,20 +8,20 @@ use lambda_runtime_api_client::{BoxError, PooledClient, build_request};
 use tokio::signal::unix::{SignalKind, signal};
 use tollgate_runtime::Chain;
 
-/// By this the extension is known among those of the function.
-const NAME: &str = "tollgate-end";
+/// Name of the extension, unique among those of the function.
+const NAME: &str = "tollgate-shutdown";
 const ID: &str = "lambda-extension-identifier";
-/// Rounds of the executor in which a first request connects, is handed to its connection and is
+/// Turns of the executor in which a first request connects, is handed to its connection and is
 /// written.
-const ROUNDS_OF_A_REQUEST: usize = 3;
+const YIELDS_PER_REQUEST: usize = 3;
 
-/// Why the end of the instance would not be announced.
+/// An error of the registration, without which the shutdown of the instance is not announced.
 #[derive(Debug, thiserror::Error)]
-#[error("Lambda has registered no extension, and answered {0}")]
+#[error("Lambda did not register the extension: status {0}")]
 pub struct NotRegistered(http::StatusCode);
 
-/// An extension that asks for no events. The start of the instance is not over for Lambda until it is
-/// [`ready`](Self::ready), and its end is announced.
+/// An extension that asks for no events. Lambda considers the initialisation of the instance over
+/// once the extension is [`ready`](Self::ready), and announces the shutdown.
 #[derive(Debug)]
 pub struct Extension {
     lambda: PooledClient,
@@ -28,9 +29,9 @@ pub struct Extension {
 }
 
 impl Extension {
-    /// Registers the extension, which has to come before the first event is asked for. The runtime's
-    /// own way of doing the same brings an HTTP server, and all that reads logs and telemetry, into
-    /// the binary.
+    /// Registers the extension, which must precede the request for the first invocation. Written by
+    /// hand because the graceful shutdown of `lambda_runtime` brings an HTTP server and the readers of
+    /// logs and telemetry into the binary.
     ///
     /// # Errors
     /// When Lambda does not register it.
@@ -49,29 +50,33 @@ impl Extension {
         Ok(Self { lambda, id })
     }
 
-    /// Lets `end` run when Lambda announces the end of the instance, by SIGTERM, which leaves it
-    /// about half a second. The process ends with it.
+    /// Runs `shut_down` when Lambda announces the shutdown of the instance by SIGTERM, about half a
+    /// second before it, and then exits.
     ///
     /// # Errors
-    /// When the process cannot be told of signals.
-    pub fn on_end<F>(&self, end: impl FnOnce() -> F + Send + 'static) -> Result<(), BoxError>
+    /// When the signal handler cannot be installed.
+    pub fn on_shutdown<F>(
+        &self,
+        shut_down: impl FnOnce() -> F + Send + 'static,
+    ) -> Result<(), BoxError>
     where
         F: Future<Output = ()> + Send + 'static,
     {
         let mut terminated = signal(SignalKind::terminate())?;
         tokio::spawn(async move {
             terminated.recv().await;
-            end().await;
+            shut_down().await;
             std::process::exit(0);
         });
         Ok(())
     }
 
-    /// Ends the start of the instance: nothing more is to be done before the first event.
+    /// Ends the initialisation of the instance: nothing else has to precede the first invocation.
     pub async fn ready(self) {
-        // Only the end could be an answer, and it comes as a signal.
+        // The extension asked for no events, so the request has no response before the shutdown,
+        // which arrives as a signal.
         if let Err(error) = self.next().await {
-            tracing::error!(error = %Chain(&*error), "the start of the instance cannot be ended");
+            tracing::error!(error = %Chain(&*error), "the initialisation cannot be ended");
         }
     }
 
@@ -85,11 +90,11 @@ impl Extension {
     }
 }
 
-/// Returns when a request that was begun just before is on its way, so that work which takes the one
-/// thread for a while is done as Lambda works too, and not before it can. Returned too early or too
-/// late, it costs that time and nothing else.
-pub async fn request_is_out() {
-    for _ in 0..ROUNDS_OF_A_REQUEST {
+/// Returns once a request that was started just before is sent, so that work which blocks the only
+/// thread overlaps with Lambda's, instead of delaying the request. If it returns too early or too
+/// late, that costs the time and nothing else.
+pub async fn request_sent() {
+    for _ in 0..YIELDS_PER_REQUEST {
         tokio::task::yield_now().await;
     }
 }

@@ -1,12 +1,14 @@
-//! The quota leases of this instance, by counter.
+//! Quota leases of this instance, by quota counter.
 //!
-//! A call needs a unit of its key's hour and one of its customer's month. Where both are at hand, it
-//! costs no write; where not, a block is reserved, of both counters side by side. What was reserved
-//! for a call that the other counter refused is released beside the answer, so that a counter knows of no
-//! call that was not allowed. Who needs units of a counter while they are being reserved waits for that.
+//! A call spends a unit of its key's hour and one of its customer's month. If both leases have a unit
+//! left, the call costs no write; otherwise units are reserved in both counters concurrently. A unit
+//! that was reserved for a call which the other counter's limit denies is released before the
+//! response, so that no counter includes a call that was not allowed. Calls that need units of a
+//! counter while a reservation is under way wait for that reservation.
 //!
-//! What a counter does not know yet when its window ends, it is told at the next invocation of this
-//! instance, whatever comes of that, and otherwise when the instance ends.
+//! After the end of a window its counters are settled: units left are released, and the calls of the
+//! instance reported. That happens at the next invocation, whatever its outcome, or else at the
+//! shutdown of the instance.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -24,23 +26,23 @@ use tollgate_domain::lease::{Lease, MAX_UNLIMITED_LEASE};
 use tollgate_domain::plan::Limits;
 use tollgate_domain::window::{Hour, Month};
 use tollgate_runtime::{Chain, Clock, Metrics, metrics};
-use tollgate_store::{Calls, LeaseShare, ReserveOutcome, Store};
+use tollgate_store::{AdmittedCalls, LeaseShare, ReserveOutcome, Store};
 
-use crate::circuit::{Asking, Circuit, NoAnswer};
+use crate::circuit_breaker::{CircuitBreaker, Operation, StoreUnavailable};
 
-/// Counters of a window that are kept before those that hold nothing are dropped.
-const KEPT: usize = 1_000;
-/// Counters that are settled at the same time.
-const SETTLED_AT_ONCE: usize = 64;
-/// How long after the end of a window its counters are settled: a clock that wavers may still come
-/// back to it.
-const WAVERS: SignedDuration = SignedDuration::from_secs(2);
+/// Counters of one window above which idle, settled ones are dropped.
+const SWEEP_THRESHOLD: usize = 1_000;
+/// Counters that are settled concurrently.
+const SETTLE_CONCURRENCY: usize = 64;
+/// Time from the end of a window until its counters are settled, in case the clock is set back a little
+/// and the window is used again.
+const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(2);
 
-/// How long before a decision is due the store is asked no more, so that a refusal by one counter is
-/// given whatever the other says.
-const ASKED_UNTIL_BEFORE: Duration = Duration::from_millis(50);
-/// How long those that could not be settled in time wait, so that not every call waits for them.
-const SETTLED_AGAIN_AFTER: Duration = Duration::from_secs(5);
+/// Time before the deadline of a decision at which requests to the store are abandoned, so that a denial
+/// by one counter is returned even if the other counter's request has no response.
+const DEADLINE_MARGIN: Duration = Duration::from_millis(50);
+/// Time between two attempts to settle ended windows, so that not every call waits for them.
+const SETTLE_RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The quota leases of an instance. Cheap to clone; clones share them.
 #[derive(Clone)]
@@ -48,78 +50,79 @@ pub(crate) struct Leases(Arc<Inner>);
 
 struct Inner {
     store: Store,
-    circuit: Circuit,
+    breaker: CircuitBreaker,
     clock: Clock,
     metrics: Metrics,
     hours: std::sync::Mutex<Counters<KeyId, Hour>>,
     months: std::sync::Mutex<Counters<CustomerId, Month>>,
-    /// When ended windows may be settled again, if some could not be.
-    settled_again_at: std::sync::Mutex<Option<Instant>>,
+    /// Earliest time of the next attempt to settle ended windows, if the last one was incomplete.
+    settle_retry_at: std::sync::Mutex<Option<Instant>>,
 }
 
-/// A counter of one window, as this instance knows it.
+/// Local state of the quota counter of one window.
 struct Counter {
-    /// Calls that were allowed without a unit.
+    /// Calls that were allowed without spending a unit.
     uncounted: AtomicU64,
-    held: Mutex<Held>,
+    state: Mutex<CounterState>,
 }
 
-struct Held {
+struct CounterState {
     lease: Lease,
     share: LeaseShare,
 }
 
-/// The key whose hour and the customer whose month a call counts in, and when it was made.
+/// A call to count, in an hour of the key and in a month of the customer.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Counting<'a> {
+pub(crate) struct CountedCall<'a> {
     pub(crate) key: &'a KeyId,
     pub(crate) customer: &'a CustomerId,
+    /// Time of the call.
     pub(crate) now: Timestamp,
-    /// When the decision is due.
+    /// Deadline of the decision.
     pub(crate) deadline: Instant,
 }
 
-/// What a call may reserve.
-#[derive(Debug, Clone, Copy)]
-struct Terms {
-    limit: Option<u64>,
-    max_block: u64,
-}
-
-/// One of the two counters that a call counts in.
-struct Side<'a> {
+/// One of the two counters of a call, locked, with the bounds of a reservation.
+struct LockedCounter<'a> {
     counter: &'a Counter,
-    held: &'a mut Held,
-    terms: Terms,
-    /// When the store is asked no more.
-    until: Instant,
+    state: &'a mut CounterState,
+    limit: Option<u64>,
+    max_lease: u64,
+    /// Time at which requests to the store are abandoned.
+    deadline: Instant,
 }
 
-/// Whether a unit is there for a call.
+/// Availability of a unit for a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Unit {
-    AtHand,
-    /// Reserved for this call.
+enum UnitStatus {
+    /// The lease has a unit left, or, if only looked up, the counter has.
+    Available,
+    /// Units were reserved for this call.
     Reserved,
-    /// There is none.
+    /// The limit is reached.
     Exhausted,
 }
 
 impl Leases {
-    pub(crate) fn new(store: Store, circuit: Circuit, clock: Clock, metrics: Metrics) -> Self {
+    pub(crate) fn new(
+        store: Store,
+        breaker: CircuitBreaker,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> Self {
         Self(Arc::new(Inner {
             store,
-            circuit,
+            breaker,
             clock,
             metrics,
-            hours: std::sync::Mutex::new(Counters::ending(Hour::end)),
-            months: std::sync::Mutex::new(Counters::ending(Month::end)),
-            settled_again_at: std::sync::Mutex::default(),
+            hours: std::sync::Mutex::new(Counters::new(Hour::end)),
+            months: std::sync::Mutex::new(Counters::new(Month::end)),
+            settle_retry_at: std::sync::Mutex::default(),
         }))
     }
 
-    fn counters(&self, call: Counting<'_>) -> (Arc<Counter>, Arc<Counter>) {
-        let Counting {
+    fn counters(&self, call: CountedCall<'_>) -> (Arc<Counter>, Arc<Counter>) {
+        let CountedCall {
             key, customer, now, ..
         } = call;
         let store = &self.0.store;
@@ -132,125 +135,141 @@ impl Leases {
         (hour, month)
     }
 
-    /// Counts one call in its hour and its month: in both, or, if either is full, in neither.
-    /// `max_block` of 1 is strict.
+    /// Counts one call in its hour and its month: in both, or, if either limit is reached, in neither.
+    /// A `max_lease` of 1 is strict: the instance reserves each unit by itself.
     ///
-    /// What is dropped on the way loses nothing: the next reservation finds what this one took.
+    /// Dropping the future loses nothing: the next reservation finds the units that this one reserved.
     pub(crate) async fn count(
         &self,
-        call: Counting<'_>,
+        call: CountedCall<'_>,
         limits: Limits,
-        max_block: u64,
-    ) -> Result<CountOutcome, NoAnswer> {
+        max_lease: u64,
+    ) -> Result<CountOutcome, StoreUnavailable> {
         let (hour, month) = self.counters(call);
-        // Every call takes an hour before a month, so that none waits for another in a circle.
-        let (mut hour_held, mut month_held) = (hour.held.lock().await, month.held.lock().await);
-        let until = call.deadline - ASKED_UNTIL_BEFORE;
-        let mut in_hour = Side {
+        // Every call locks its hour before its month, which rules out a deadlock.
+        let (mut hour_state, mut month_state) = (hour.state.lock().await, month.state.lock().await);
+        let deadline = call.deadline - DEADLINE_MARGIN;
+        let mut in_hour = LockedCounter {
             counter: &hour,
-            held: &mut hour_held,
-            terms: Terms {
-                limit: Some(limits.per_hour),
-                max_block,
-            },
-            until,
+            state: &mut hour_state,
+            limit: Some(limits.per_hour),
+            max_lease,
+            deadline,
         };
-        let mut in_month = Side {
+        let mut in_month = LockedCounter {
             counter: &month,
-            held: &mut month_held,
-            terms: Terms {
-                limit: limits.per_month,
-                max_block: limits.per_month.map_or(MAX_UNLIMITED_LEASE, |_| max_block),
-            },
-            until,
+            state: &mut month_state,
+            limit: limits.per_month,
+            max_lease: limits.per_month.map_or(MAX_UNLIMITED_LEASE, |_| max_lease),
+            deadline,
         };
-        let [hour_full, month_full] = [&in_hour, &in_month].map(|side| side.is_full(call.now));
-        if let Some(full) = CountOutcome::full(hour_full, month_full) {
+        let [hour_exhausted, month_exhausted] =
+            [&in_hour, &in_month].map(|counter| counter.is_exhausted(call.now));
+        if let Some(full) = CountOutcome::full(hour_exhausted, month_exhausted) {
             return Ok(full);
         }
-        // One after the other on a strict plan, so that no unit of a month lies with an instance whose
-        // call the hour refused, while another instance finds the month full; and where one was full,
-        // so that nothing is written for a call that it refuses again. Nor are both asked at once of a
-        // store that was left alone: the first tells whether it answers.
-        let is_strict = max_block == 1 && limits.per_month.is_some();
-        let one_by_one = is_strict || self.0.circuit.is_open();
-        let (for_hour, for_month) = if in_month.was_full() {
-            let (month, hour) = self.provide_in_turn(&mut in_month, &mut in_hour).await?;
+        // Reservations run one after the other in three cases. On a strict plan, so that no instance
+        // has a unit of the month for a call that the hour denies while another instance finds the
+        // month exhausted. After a window was exhausted, so that nothing is written for a call that it
+        // denies again. With an open circuit breaker, so that a single request probes the store.
+        let is_strict = max_lease == 1 && limits.per_month.is_some();
+        let in_turn = is_strict || self.0.breaker.is_open();
+        let (hour_unit, month_unit) = if in_month.was_exhausted() {
+            let (month, hour) = self
+                .ensure_units_in_turn(&mut in_month, &mut in_hour)
+                .await?;
             (hour, Ok(month))
-        } else if one_by_one || in_hour.was_full() {
-            let (hour, month) = self.provide_in_turn(&mut in_hour, &mut in_month).await?;
+        } else if in_turn || in_hour.was_exhausted() {
+            let (hour, month) = self
+                .ensure_units_in_turn(&mut in_hour, &mut in_month)
+                .await?;
             (Ok(hour), month)
         } else {
-            future::join(self.provide(&mut in_hour), self.provide(&mut in_month)).await
+            future::join(
+                self.ensure_unit(&mut in_hour),
+                self.ensure_unit(&mut in_month),
+            )
+            .await
         };
-        let is_exhausted = |unit: &Result<Unit, NoAnswer>| matches!(unit, Ok(Unit::Exhausted));
-        // A refusal by one window is final, whatever is known of the other.
-        if let Some(full) = CountOutcome::full(is_exhausted(&for_hour), is_exhausted(&for_month)) {
-            for (unit, side) in [(for_hour, in_hour), (for_month, in_month)] {
-                if matches!(unit, Ok(Unit::Reserved)) {
-                    let asking = self.0.circuit.asking();
-                    let releasing = self.settle_held(side.counter, side.held, asking);
-                    // The refusal stands whatever comes of it, and what has begun is completed later.
-                    let _ = timeout_at(until, releasing).await;
+        let is_exhausted =
+            |unit: &Result<UnitStatus, StoreUnavailable>| matches!(unit, Ok(UnitStatus::Exhausted));
+        // A denial by one window is final, even if the other one's status is unknown.
+        if let Some(full) = CountOutcome::full(is_exhausted(&hour_unit), is_exhausted(&month_unit))
+        {
+            for (unit, locked) in [(hour_unit, in_hour), (month_unit, in_month)] {
+                if matches!(unit, Ok(UnitStatus::Reserved)) {
+                    let operation = self.0.breaker.operation();
+                    let releasing = self.settle_counter(locked.counter, locked.state, operation);
+                    // If the release is cut off or fails, it is completed later.
+                    let _ = timeout_at(deadline, releasing).await;
                 }
             }
             return Ok(full);
         }
-        for_hour?;
-        for_month?;
+        hour_unit?;
+        month_unit?;
         Ok(CountOutcome::Both {
-            in_hour: in_hour.held.lease.spend(),
-            in_month: in_month.held.lease.spend(),
+            in_hour: in_hour.state.lease.spend(),
+            in_month: in_month.state.lease.spend(),
         })
     }
 
-    /// Notes that a call was allowed without being counted.
-    pub(crate) fn allowed_uncounted(&self, call: Counting<'_>) {
+    /// Records a call that was allowed without being counted. It is reported with the next write to
+    /// its counters.
+    pub(crate) fn record_uncounted(&self, call: CountedCall<'_>) {
         let (hour, month) = self.counters(call);
         for counter in [hour, month] {
             counter.uncounted.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// Provides a unit of one counter, and then of the other. Where the first has none, the second
-    /// is only looked at.
-    async fn provide_in_turn(
+    /// Ensures a unit of one counter, and then of the other. If the first is exhausted, the second is
+    /// only looked up.
+    async fn ensure_units_in_turn(
         &self,
-        first: &mut Side<'_>,
-        second: &mut Side<'_>,
-    ) -> Result<(Unit, Result<Unit, NoAnswer>), NoAnswer> {
-        let of_first = self.provide(first).await?;
-        let of_second = match of_first {
-            Unit::Exhausted => self.look(second).await,
-            Unit::AtHand | Unit::Reserved => self.provide(second).await,
+        first: &mut LockedCounter<'_>,
+        second: &mut LockedCounter<'_>,
+    ) -> Result<(UnitStatus, Result<UnitStatus, StoreUnavailable>), StoreUnavailable> {
+        let first_unit = self.ensure_unit(first).await?;
+        let second_unit = match first_unit {
+            UnitStatus::Exhausted => self.look_up_room(second).await,
+            UnitStatus::Available | UnitStatus::Reserved => self.ensure_unit(second).await,
         };
-        Ok((of_first, of_second))
+        Ok((first_unit, second_unit))
     }
 
     /// Reserves units if none are left.
-    async fn provide(&self, side: &mut Side<'_>) -> Result<Unit, NoAnswer> {
-        if side.held.lease.covers(side.terms.limit) {
-            return Ok(Unit::AtHand);
+    async fn ensure_unit(
+        &self,
+        locked: &mut LockedCounter<'_>,
+    ) -> Result<UnitStatus, StoreUnavailable> {
+        if locked.state.lease.covers(locked.limit) {
+            return Ok(UnitStatus::Available);
         }
-        // The SDK's futures are large, and most calls need none.
-        let reserving = timeout_at(side.until, self.reserve(side)).boxed();
-        reserving.await.unwrap_or(Err(NoAnswer::Late))
+        // Boxed, because the SDK's futures are large and most calls do not need them.
+        let reserving = timeout_at(locked.deadline, self.reserve(locked)).boxed();
+        reserving.await.unwrap_or(Err(StoreUnavailable::TimedOut))
     }
 
-    async fn reserve(&self, side: &mut Side<'_>) -> Result<Unit, NoAnswer> {
-        let Terms { limit, max_block } = side.terms;
-        let Inner { store, circuit, .. } = &*self.0;
-        let mut asking = circuit.asking();
-        while !side.held.lease.covers(limit) {
+    async fn reserve(
+        &self,
+        locked: &mut LockedCounter<'_>,
+    ) -> Result<UnitStatus, StoreUnavailable> {
+        let LockedCounter {
+            limit, max_lease, ..
+        } = *locked;
+        let Inner { store, breaker, .. } = &*self.0;
+        let mut operation = breaker.operation();
+        while !locked.state.lease.covers(limit) {
             let now = self.0.clock.now();
-            let Held { lease, share } = &mut *side.held;
-            let units = lease.next_lease(limit, max_block, now);
-            let (mut calls, left) = (side.counter.calls(lease), lease.left());
-            // The call at hand is as good as allowed, so that the last one of an hour or an instance
-            // does not go unreported.
+            let CounterState { lease, share } = &mut *locked.state;
+            let units = lease.next_lease(limit, max_lease, now);
+            let (mut calls, left) = (locked.counter.calls(lease), lease.left());
+            // Includes the call that is being decided, so that the last one before a crash or before
+            // the end of the hour is reported too.
             calls.spent += 1;
-            let Some(outcome) = asking
-                .once(store.reserve(share, units, limit, calls, left))
+            let Some(outcome) = operation
+                .attempt(store.reserve(share, units, limit, calls, left))
                 .await?
             else {
                 continue;
@@ -262,44 +281,50 @@ impl Leases {
                     in_branch,
                 } => {
                     lease.reserved(units, used, in_branch, now);
-                    self.0.metrics.record(metrics::LEASES, &[], 1);
+                    self.0.metrics.record(metrics::LEASES_RESERVED, &[], 1);
                 }
                 ReserveOutcome::Exhausted => {
-                    lease.refused(limit.unwrap_or(u64::MAX), now);
-                    return Ok(Unit::Exhausted);
+                    lease.exhausted(limit.unwrap_or(u64::MAX), now);
+                    return Ok(UnitStatus::Exhausted);
                 }
             }
         }
-        Ok(Unit::Reserved)
+        Ok(UnitStatus::Reserved)
     }
 
-    /// Finds out whether units are left, without reserving any.
-    async fn look(&self, side: &mut Side<'_>) -> Result<Unit, NoAnswer> {
-        let looking = timeout_at(side.until, self.look_until_known(side)).boxed();
-        looking.await.unwrap_or(Err(NoAnswer::Late))
+    /// Checks whether units are left, without reserving any.
+    async fn look_up_room(
+        &self,
+        locked: &mut LockedCounter<'_>,
+    ) -> Result<UnitStatus, StoreUnavailable> {
+        let looking_up = timeout_at(locked.deadline, self.look_up_with_retries(locked)).boxed();
+        looking_up.await.unwrap_or(Err(StoreUnavailable::TimedOut))
     }
 
-    async fn look_until_known(&self, side: &mut Side<'_>) -> Result<Unit, NoAnswer> {
-        let Held { lease, share } = &mut *side.held;
-        let limit = side.terms.limit;
+    async fn look_up_with_retries(
+        &self,
+        locked: &mut LockedCounter<'_>,
+    ) -> Result<UnitStatus, StoreUnavailable> {
+        let limit = locked.limit;
+        let CounterState { lease, share } = &mut *locked.state;
         let Some(limit) = limit.filter(|_| !lease.covers(limit)) else {
-            return Ok(Unit::AtHand);
+            return Ok(UnitStatus::Available);
         };
-        let Inner { store, circuit, .. } = &*self.0;
-        let mut asking = circuit.asking();
+        let Inner { store, breaker, .. } = &*self.0;
+        let mut operation = breaker.operation();
         let has_room = loop {
-            if let Some(has_room) = asking.once(store.has_room(share, limit)).await? {
+            if let Some(has_room) = operation.attempt(store.has_room(share, limit)).await? {
                 break has_room;
             }
         };
         if has_room {
-            return Ok(Unit::AtHand);
+            return Ok(UnitStatus::Available);
         }
-        lease.refused(limit, self.0.clock.now());
-        Ok(Unit::Exhausted)
+        lease.exhausted(limit, self.0.clock.now());
+        Ok(UnitStatus::Exhausted)
     }
 
-    /// Settles counters whose windows have ended. What is dropped on the way goes on a while later.
+    /// Settles counters whose windows have ended. If the future is dropped, a later call continues.
     pub(crate) async fn settle_ended(&self, now: Timestamp) {
         let hours = lock(&self.0.hours).ended(now);
         let months = lock(&self.0.months).ended(now);
@@ -307,83 +332,92 @@ impl Leases {
         if ended.is_empty() {
             return;
         }
-        let began = Instant::now();
+        let started = Instant::now();
         {
-            let mut again_at = lock(&self.0.settled_again_at);
-            if again_at.is_some_and(|again_at| began < again_at) {
+            let mut retry_at = lock(&self.0.settle_retry_at);
+            if retry_at.is_some_and(|retry_at| started < retry_at) {
                 return;
             }
-            *again_at = Some(began + SETTLED_AGAIN_AFTER);
+            *retry_at = Some(started + SETTLE_RETRY_INTERVAL);
         }
-        // Not always the same first, if some cannot be settled.
+        // Starts at a random one, so that counters which cannot be settled do not block the others.
         let entropy = self.0.store.entropy();
         let first = entropy.below(u64::try_from(ended.len()).unwrap_or(1));
         ended.rotate_left(usize::try_from(first).unwrap_or(0));
-        self.settle(ended, Circuit::asking).boxed().await;
+        self.settle(ended, CircuitBreaker::operation).boxed().await;
         let is_done =
             lock(&self.0.hours).ended(now).is_empty() && lock(&self.0.months).ended(now).is_empty();
         if is_done {
-            *lock(&self.0.settled_again_at) = None;
+            *lock(&self.0.settle_retry_at) = None;
         }
     }
 
-    /// Settles all counters: for the end of the instance.
-    pub(crate) async fn end(&self) {
+    /// Settles all counters: for the shutdown of the instance.
+    pub(crate) async fn shut_down(&self) {
         let hours = lock(&self.0.hours).all();
         let months = lock(&self.0.months).all();
         let all = hours.into_iter().chain(months);
-        self.settle(all, Circuit::insisting).await;
+        self.settle(all, CircuitBreaker::forced_operation).await;
     }
 
     async fn settle(
         &self,
         counters: impl IntoIterator<Item = Arc<Counter>>,
-        asking: fn(&Circuit) -> Asking<'_>,
+        operation: fn(&CircuitBreaker) -> Operation<'_>,
     ) {
         stream::iter(counters)
-            .for_each_concurrent(SETTLED_AT_ONCE, async |counter| {
-                let mut held = counter.held.lock().await;
-                let asking = asking(&self.0.circuit);
-                self.settle_held(&counter, &mut held, asking).await;
+            .for_each_concurrent(SETTLE_CONCURRENCY, async |counter| {
+                let mut state = counter.state.lock().await;
+                let operation = operation(&self.0.breaker);
+                self.settle_counter(&counter, &mut state, operation).await;
             })
             .await;
     }
 
-    /// Releases what is not spent, and reports what is.
-    async fn settle_held(&self, counter: &Counter, held: &mut Held, mut asking: Asking<'_>) {
-        if counter.is_settled(held) {
+    /// Releases the units left, and reports the calls.
+    async fn settle_counter(
+        &self,
+        counter: &Counter,
+        state: &mut CounterState,
+        mut operation: Operation<'_>,
+    ) {
+        if counter.is_settled(state) {
             return;
         }
         let store = &self.0.store;
-        let Held { lease, share } = held;
+        let CounterState { lease, share } = state;
         let calls = counter.calls(lease);
         let left = lease.release();
-        // Whatever comes of it, they are not spent any more.
+        // From here on the units are not spent, whether or not the write succeeds.
         share.release(left, calls);
         let settling = async {
-            while asking.once(store.settle(share, calls)).await?.is_none() {}
-            Ok::<(), NoAnswer>(())
+            while operation
+                .attempt(store.settle(share, calls))
+                .await?
+                .is_none()
+            {}
+            Ok::<(), StoreUnavailable>(())
         };
         match settling.boxed().await {
-            // It is tried again, and that the store is left alone has been said.
-            Ok(()) | Err(NoAnswer::NotAsked) => {}
+            // Not logged: it is retried, and the circuit breaker logged that it opened.
+            Ok(()) | Err(StoreUnavailable::CircuitOpen) => {}
             Err(error) => tracing::warn!(
                 error = %Chain(&error),
                 units = left,
-                "units of a limit may not have been released"
+                "quota units may not have been released"
             ),
         }
     }
 }
 
-impl Side<'_> {
-    /// Whether a call is refused without asking the store.
-    fn is_full(&self, now: Timestamp) -> bool {
-        self.held.lease.is_full(self.terms.limit, now)
+impl LockedCounter<'_> {
+    /// Returns whether a call is denied without a request to the store.
+    fn is_exhausted(&self, now: Timestamp) -> bool {
+        self.state.lease.is_exhausted(self.limit, now)
     }
 
-    fn was_full(&self) -> bool {
-        self.held.lease.was_full(self.terms.limit)
+    fn was_exhausted(&self) -> bool {
+        self.state.lease.was_exhausted(self.limit)
     }
 }
 
@@ -398,21 +432,21 @@ impl Counter {
         let lease = Lease::default();
         Self {
             uncounted: AtomicU64::new(0),
-            held: Mutex::new(Held { lease, share }),
+            state: Mutex::new(CounterState { lease, share }),
         }
     }
 
-    /// The calls that this instance has allowed in the window.
-    fn calls(&self, lease: &Lease) -> Calls {
-        Calls {
+    /// Returns the calls that this instance has allowed in the window.
+    fn calls(&self, lease: &Lease) -> AdmittedCalls {
+        AdmittedCalls {
             spent: lease.spent(),
             uncounted: self.uncounted.load(Ordering::Relaxed),
         }
     }
 
-    /// Whether the store knows all of it.
-    fn is_settled(&self, held: &Held) -> bool {
-        held.lease.left() == 0 && held.share.is_settled(self.calls(&held.lease))
+    /// Returns whether no units are left and the store has all calls.
+    fn is_settled(&self, state: &CounterState) -> bool {
+        state.lease.left() == 0 && state.share.is_settled(self.calls(&state.lease))
     }
 }
 
@@ -423,60 +457,59 @@ fn lock<T>(mutex: &std::sync::Mutex<T>) -> MutexGuard<'_, T> {
 /// Counters by window, and by key or customer.
 struct Counters<K, W> {
     windows: Vec<Window<K, W>>,
-    end: fn(W) -> Timestamp,
+    end_of: fn(W) -> Timestamp,
 }
 
 struct Window<K, W> {
     window: W,
     end: Timestamp,
     counters: HashMap<K, Arc<Counter>>,
-    /// How many there may be before those that hold nothing are dropped.
+    /// Number of counters at which idle, settled ones are dropped.
     sweep_at: usize,
 }
 
 impl<K: Clone + Eq + Hash, W: Copy + Ord> Counters<K, W> {
-    fn ending(end: fn(W) -> Timestamp) -> Self {
+    fn new(end_of: fn(W) -> Timestamp) -> Self {
         Self {
             windows: Vec::new(),
-            end,
+            end_of,
         }
     }
 
-    fn counter(&mut self, of: &K, window: W, new: impl FnOnce(W) -> Counter) -> Arc<Counter> {
-        let at = self.windows.iter().position(|it| it.window == window);
-        let at = at.unwrap_or_else(|| {
+    fn counter(&mut self, key: &K, window: W, new: impl FnOnce(W) -> Counter) -> Arc<Counter> {
+        let index = self.windows.iter().position(|it| it.window == window);
+        let index = index.unwrap_or_else(|| {
             self.windows.push(Window {
                 window,
-                end: (self.end)(window),
+                end: (self.end_of)(window),
                 counters: HashMap::new(),
-                sweep_at: KEPT,
+                sweep_at: SWEEP_THRESHOLD,
             });
             self.windows.len() - 1
         });
         let Window {
             counters, sweep_at, ..
-        } = &mut self.windows[at];
-        if let Some(counter) = counters.get(of) {
+        } = &mut self.windows[index];
+        if let Some(counter) = counters.get(key) {
             return Arc::clone(counter);
         }
         if counters.len() >= *sweep_at {
-            counters.retain(|_, counter| is_needed(counter));
-            *sweep_at = KEPT.max(counters.len() * 2);
+            counters.retain(|_, counter| is_in_use_or_unsettled(counter));
+            *sweep_at = SWEEP_THRESHOLD.max(counters.len() * 2);
         }
         let counter = Arc::new(new(window));
-        counters.insert(of.clone(), Arc::clone(&counter));
+        counters.insert(key.clone(), Arc::clone(&counter));
         counter
     }
 
-    /// The counters of windows that have ended which the store does not know all of. The others are
-    /// dropped.
+    /// Returns the unsettled counters of ended windows, and drops the settled ones.
     fn ended(&mut self, now: Timestamp) -> Vec<Arc<Counter>> {
         let mut ended = Vec::new();
         self.windows.retain_mut(|Window { end, counters, .. }| {
-            if now.duration_since(*end) < WAVERS {
+            if now.duration_since(*end) < CLOCK_TOLERANCE {
                 return true;
             }
-            counters.retain(|_, counter| is_needed(counter));
+            counters.retain(|_, counter| is_in_use_or_unsettled(counter));
             ended.extend(counters.values().cloned());
             !counters.is_empty()
         });
@@ -489,12 +522,11 @@ impl<K: Clone + Eq + Hash, W: Copy + Ord> Counters<K, W> {
     }
 }
 
-/// Whether a counter is in use, or the store does not know all of it.
-fn is_needed(counter: &Arc<Counter>) -> bool {
-    let Ok(held) = counter.held.try_lock() else {
+fn is_in_use_or_unsettled(counter: &Arc<Counter>) -> bool {
+    let Ok(state) = counter.state.try_lock() else {
         return true;
     };
-    Arc::strong_count(counter) > 1 || !counter.is_settled(&held)
+    Arc::strong_count(counter) > 1 || !counter.is_settled(&state)
 }
 
 #[cfg(test)]
@@ -503,29 +535,30 @@ mod tests {
 
     use super::*;
 
-    /// Counts the counters that are kept of an hour in which so many keys were used.
-    fn kept(keys: usize, spent: u64) -> usize {
+    /// Returns the number of counters kept of an hour in which `keys` keys were used, each with
+    /// `uncounted` calls to report.
+    fn kept(keys: usize, uncounted: u64) -> usize {
         let at = Fixture::at("2026-11-22T10:00:00Z");
         let hour = Hour::containing(at.clock().now());
-        let mut counters = Counters::ending(Hour::end);
+        let mut counters = Counters::new(Hour::end);
         for n in 0..keys {
             let key: KeyId = format!("key_{n}").parse().unwrap();
             let counter = counters.counter(&key, hour, |hour| {
                 Counter::new(at.store.hour_share(&key, hour))
             });
-            counter.uncounted.fetch_add(spent, Ordering::Relaxed);
+            counter.uncounted.fetch_add(uncounted, Ordering::Relaxed);
         }
         counters.all().len()
     }
 
     #[test]
-    fn counters_that_hold_nothing_are_dropped_when_there_are_many() {
-        assert_eq!(kept(KEPT, 0), KEPT);
-        assert_eq!(kept(KEPT + 1, 0), 1);
+    fn idle_settled_counters_are_dropped_above_the_threshold() {
+        assert_eq!(kept(SWEEP_THRESHOLD, 0), SWEEP_THRESHOLD);
+        assert_eq!(kept(SWEEP_THRESHOLD + 1, 0), 1);
         assert_eq!(
-            kept(KEPT + 1, 1),
-            KEPT + 1,
-            "what the store does not know is kept"
+            kept(SWEEP_THRESHOLD + 1, 1),
+            SWEEP_THRESHOLD + 1,
+            "counters with unreported calls are kept"
         );
     }
 }

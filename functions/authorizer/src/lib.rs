@@ -1,18 +1,17 @@
-//! The authorizer: API Gateway asks it on every call whose key it is, and whether its limits allow
-//! it.
+//! The authorizer: API Gateway invokes it for every call, to check the key and its limits.
 //!
 //! Input and output are those of a REST API's REQUEST authorizer
 //! (<https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-use-lambda-authorizer.html>):
-//! an event with the request's header fields in, a policy with a context out. An `Unauthorized`
-//! error makes the gateway answer 401, a denying policy 429 by way of the template's gateway
-//! responses, any other error 503. Which cause is told in which way is in `docs/problems.md`.
+//! an event with the request's header fields in, a policy with a context out. The template's gateway
+//! responses turn an `Unauthorized` error into a 401, a denying policy into a 429, and any other error
+//! into a 503. `docs/problems.md` lists the causes of each.
 
 mod cache;
-mod circuit;
+mod circuit_breaker;
 mod event;
 mod extension;
 mod leases;
-mod verdict;
+mod outcome;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,26 +28,27 @@ use tollgate_domain::plan::{Catalog, FailMode};
 use tollgate_runtime::{Chain, Clock, Metrics, metrics};
 use tollgate_store::Store;
 
-use cache::{KeyCache, Known, Moment};
-use circuit::{Circuit, NoAnswer};
-pub use event::{Answer, Request};
-pub use extension::{Extension, NotRegistered, request_is_out};
-use leases::{Counting, Leases};
-use verdict::{Grounds, dimensions};
-pub use verdict::{NoGoodKey, Refused};
+use cache::{CachedKey, ClockReading, KeyCache};
+use circuit_breaker::{CircuitBreaker, StoreUnavailable};
+pub use event::{AuthorizerResponse, Request};
+pub use extension::{Extension, NotRegistered, request_sent};
+use leases::{CountedCall, Leases};
+pub use outcome::{AuthorizeError, UnauthorizedReason};
+use outcome::{DecisionReason, dimensions};
 
-/// What the owner of a stack decides.
+/// Configuration by the operator of a stack.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The limits of each plan.
     pub plans: Catalog,
-    /// Beginnings of route templates that need a good key, and count towards no limit.
+    /// Prefixes of route templates that need a valid key, and count towards no limit.
     pub uncounted: Vec<String>,
-    /// For how long what was read of a key decides (TTL); zero reads always.
+    /// TTL of the key cache; with zero, each call reads its key.
     pub key_cache: Duration,
-    /// For how long more it decides while the store does not answer, on plans that fail open.
+    /// Time beyond the TTL during which a stale key is used while the store is unavailable, on plans that
+    /// fail open.
     pub stale_keys: Duration,
-    /// The origin whose pages may read answers, or `*` for all.
+    /// The origin whose pages may read responses (CORS), or `*` for all.
     pub cors_origin: Option<Arc<str>>,
 }
 
@@ -65,21 +65,16 @@ pub struct App {
 }
 
 impl App {
-    /// An instance that knows nothing yet. `clock` decides what has expired, and in which window a
-    /// call counts; decisions are counted in `metrics`. The clients of `store` are configured by
+    /// Creates the state of a new instance. `clock` decides what has expired, and in which window a
+    /// call counts; decisions are counted in `metrics`. The clients of `store` must be configured by
     /// [`single_requests`].
     #[must_use]
     pub fn new(store: Store, settings: Settings, clock: Clock, metrics: Metrics) -> Self {
-        let circuit = Circuit::new(clock.clone(), store.entropy().clone());
-        let (ttl, stale) = (settings.key_cache, settings.stale_keys);
+        let breaker = CircuitBreaker::new(clock.clone(), store.entropy().clone());
+        let (ttl, stale_for) = (settings.key_cache, settings.stale_keys);
         Self {
-            keys: KeyCache::new(store.clone(), circuit.clone(), ttl, stale),
-            leases: Leases::new(
-                store.clone(),
-                circuit.clone(),
-                clock.clone(),
-                metrics.clone(),
-            ),
+            keys: KeyCache::new(store.clone(), breaker.clone(), ttl, stale_for),
+            leases: Leases::new(store.clone(), breaker, clock.clone(), metrics.clone()),
             store,
             settings: Arc::new(settings),
             clock,
@@ -87,47 +82,46 @@ impl App {
         }
     }
 
-    /// Opens the connection to the store, while no call waits for it: for the start of the
-    /// instance, which a store that does not answer holds up no longer than a decision.
+    /// Opens the connection to the store, so that no call waits for it: for the initialisation of the
+    /// instance. Takes no longer than a decision, even if the store does not respond.
     pub async fn warm_up(&self) {
-        let connected = timeout(DECIDED_WITHIN, self.store.warm_up()).await;
+        let connected = timeout(DECISION_TIMEOUT, self.store.warm_up()).await;
         match connected {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::warn!(error = %Chain(&error), "the first call opens the connection");
+                tracing::warn!(error = %Chain(&error), "the connection to the store was not opened");
             }
-            Err(_) => tracing::warn!("the first call opens the connection: no answer in time"),
+            Err(_) => tracing::warn!("the connection to the store was not opened: timeout"),
         }
     }
 
-    /// Releases the units that are not spent, reports those that are, and writes the metrics: for the
-    /// end of the instance. An instance that ends otherwise leaves what it holds reserved until the
-    /// window is over.
-    pub async fn end(&self) {
-        // Less than Lambda lets an instance have, so that the metrics are written whatever the
-        // store does.
-        let settled = timeout(ENDED_WITHIN, self.leases.end()).await;
+    /// Releases the units left, reports the calls, and writes the metrics: for the shutdown of the
+    /// instance. After a crash, the units stay reserved until the end of their window.
+    pub async fn shut_down(&self) {
+        let settled = timeout(SHUTDOWN_TIMEOUT, self.leases.shut_down()).await;
         if settled.is_err() {
-            tracing::warn!("units of limits may not have been released: no answer in time");
+            tracing::warn!("quota units may not have been released: timeout");
         }
         self.metrics.write();
     }
 }
 
-/// A decision is due within a second. What the store has not answered by then, it is made without.
-const DECIDED_WITHIN: Duration = Duration::from_millis(900);
-/// What a call waits at most for windows that have ended. What is left is for the next one.
-const SETTLED_WITHIN: Duration = Duration::from_millis(300);
-/// Of the half second between Lambda's signal and the end of the instance.
-const ENDED_WITHIN: Duration = Duration::from_millis(400);
+/// Time for the requests to the store of one decision, which is due within a second. After it, the
+/// decision is made without the store.
+const DECISION_TIMEOUT: Duration = Duration::from_millis(900);
+/// Time that a call waits for the settling of ended windows. The next call continues it.
+const SETTLE_TIMEOUT: Duration = Duration::from_millis(300);
+/// Time for the settling at shutdown, out of the half second after Lambda's signal, so that the metrics
+/// are written whatever the store does.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(400);
 
-/// The SDK's configuration for the authorizer: each request is made once, within a bound, and which to
-/// repeat, and when, is decided by what it was for.
+/// Returns the SDK's configuration for the authorizer: a timeout for each request, and no retries by
+/// the SDK. The circuit breaker retries instead.
 #[must_use]
 pub fn single_requests(sdk: SdkConfig) -> SdkConfig {
     let timeouts = TimeoutConfig::builder()
-        .connect_timeout(circuit::REQUEST)
-        .operation_timeout(circuit::REQUEST)
+        .connect_timeout(circuit_breaker::REQUEST_TIMEOUT)
+        .operation_timeout(circuit_breaker::REQUEST_TIMEOUT)
         .build();
     sdk.into_builder()
         .retry_config(RetryConfig::disabled())
@@ -138,104 +132,121 @@ pub fn single_requests(sdk: SdkConfig) -> SdkConfig {
 /// Decides one call, within a second.
 ///
 /// # Errors
-/// When there is no good key, or nothing can be decided.
-pub async fn handle(app: &App, request: &Request<'_>) -> Result<Answer, Refused> {
-    let at = Moment {
+/// When the key is not valid, or the store is unavailable and the plan fails closed.
+pub async fn handle(
+    app: &App,
+    request: &Request<'_>,
+) -> Result<AuthorizerResponse, AuthorizeError> {
+    let now = ClockReading {
         wall: app.clock.now(),
-        process: Instant::now(),
+        monotonic: Instant::now(),
     };
-    // Whatever comes of the call, and at most beside it: there may be no other.
-    let settling = app.leases.settle_ended(at.wall);
-    let settling = timeout_at(at.process + SETTLED_WITHIN, settling);
-    let (decided, _) = future::join(decide_call(app, request, at), settling).await;
-    let took = u64::try_from(at.process.elapsed().as_micros()).unwrap_or(u64::MAX);
-    let grounds = decided.as_ref().map(|decided| decided.grounds);
-    let is_admitted = matches!(grounds, Ok(Grounds::WithinLimits | Grounds::StoreDown));
-    let is_without_store = matches!(grounds, Ok(Grounds::StoreDown) | Err(Refused::Unavailable));
+    // Concurrent with every decision, whatever its outcome: this may be the instance's last invocation.
+    let settling = app.leases.settle_ended(now.wall);
+    let settling = timeout_at(now.monotonic + SETTLE_TIMEOUT, settling);
+    let (decided, _) = future::join(decide_call(app, request, now), settling).await;
+    let latency_us = u64::try_from(now.monotonic.elapsed().as_micros()).unwrap_or(u64::MAX);
+    let reason = decided.as_ref().map(|decided| decided.reason);
+    let is_admitted = matches!(
+        reason,
+        Ok(DecisionReason::WithinLimits | DecisionReason::StoreUnavailable)
+    );
+    let is_without_store = matches!(
+        reason,
+        Ok(DecisionReason::StoreUnavailable) | Err(AuthorizeError::Unavailable)
+    );
     let is_by_stale_key = decided.as_ref().is_ok_and(|decided| decided.by_stale_key);
     let records: [Option<metrics::Record>; 5] = [
-        Some((metrics::DECISION_LATENCY, &[], took)),
-        Some((metrics::DECISIONS, dimensions(grounds), 1)),
-        is_admitted.then_some((metrics::CALLS_ADMITTED, &[], 1)),
+        Some((metrics::DECISION_LATENCY, &[], latency_us)),
+        Some((metrics::DECISIONS, dimensions(reason), 1)),
+        is_admitted.then_some((metrics::ADMITTED_CALLS, &[], 1)),
         is_without_store.then_some((metrics::DECISIONS_WITHOUT_STORE, &[], 1)),
         is_by_stale_key.then_some((metrics::DECISIONS_BY_STALE_KEY, &[], 1)),
     ];
     app.metrics
         .record_and_write_due(records.into_iter().flatten());
-    decided.map(|decided| decided.answer)
+    decided.map(|decided| decided.response)
 }
 
-/// A policy, and how it came about.
-struct Decided {
-    answer: Answer,
-    grounds: Grounds,
+/// A response, with the reason for it.
+struct DecidedCall {
+    response: AuthorizerResponse,
+    reason: DecisionReason,
     by_stale_key: bool,
 }
 
-async fn decide_call(app: &App, request: &Request<'_>, at: Moment) -> Result<Decided, Refused> {
+async fn decide_call(
+    app: &App,
+    request: &Request<'_>,
+    at: ClockReading,
+) -> Result<DecidedCall, AuthorizeError> {
     let now = at.wall;
-    let deadline = at.process + DECIDED_WITHIN;
+    let deadline = at.monotonic + DECISION_TIMEOUT;
     let unavailable = |error: &dyn std::error::Error| {
         let request_id = &*request.request_id();
-        tracing::error!(request_id, error = %Chain(error), "no decision");
-        Refused::Unavailable
+        tracing::error!(request_id, error = %Chain(error), "the key could not be read");
+        AuthorizeError::Unavailable
     };
-    let unauthorized = |reason: NoGoodKey, prefix: Option<&str>| {
+    let unauthorized = |reason: UnauthorizedReason, prefix: Option<&str>| {
         let request_id = &*request.request_id();
         tracing::info!(request_id, ?reason, key_prefix = prefix, "unauthorized");
-        Refused::Unauthorized(reason)
+        AuthorizeError::Unauthorized(reason)
     };
 
     let text = request
         .key()
-        .ok_or_else(|| unauthorized(NoGoodKey::Missing, None))?;
-    let key = ApiKey::parse(&text).map_err(|_| unauthorized(NoGoodKey::Malformed, None))?;
+        .ok_or_else(|| unauthorized(UnauthorizedReason::Missing, None))?;
+    let key =
+        ApiKey::parse(&text).map_err(|_| unauthorized(UnauthorizedReason::Malformed, None))?;
     let digest = key.digest();
-    let bad_key = |reason| unauthorized(reason, Some(key.prefix().as_str()));
-    let (known, by_stale_key) = match in_time(deadline, app.keys.find(digest, at)).await {
-        Ok(Some(known)) => (known, false),
-        Ok(None) => return Err(bad_key(NoGoodKey::Unknown)),
+    let invalid_key = |reason| unauthorized(reason, Some(key.prefix().as_str()));
+    let (cached, by_stale_key) = match before(deadline, app.keys.find(digest, at)).await {
+        Ok(Some(cached)) => (cached, false),
+        Ok(None) => return Err(invalid_key(UnauthorizedReason::Unknown)),
         Err(error) => match app.find_stale(digest, at) {
-            Some(known) => (known, true),
+            Some(cached) => (cached, true),
             None => return Err(unavailable(&*error)),
         },
     };
-    let record = &known.record;
+    let record = &cached.record;
     match record.status(now) {
         KeyStatus::Active => {}
-        KeyStatus::Suspended => return Err(bad_key(NoGoodKey::Suspended)),
-        KeyStatus::Expired => return Err(bad_key(NoGoodKey::Expired)),
-        KeyStatus::Revoked => return Err(bad_key(NoGoodKey::Revoked)),
+        KeyStatus::Suspended => return Err(invalid_key(UnauthorizedReason::Suspended)),
+        KeyStatus::Expired => return Err(invalid_key(UnauthorizedReason::Expired)),
+        KeyStatus::Revoked => return Err(invalid_key(UnauthorizedReason::Revoked)),
     }
-    let decided = |access: Access, grounds| Decided {
-        answer: Answer::new(
+    let decided = |access: Access, reason| DecidedCall {
+        response: AuthorizerResponse::new(
             request,
-            Arc::clone(&known),
+            Arc::clone(&cached),
             access,
             app.settings.cors_origin.clone(),
         ),
-        grounds,
+        reason,
         by_stale_key,
     };
     let denied = |denial: Denial| {
         let key_prefix = record.prefix.as_str();
         let request_id = &*request.request_id();
         tracing::info!(request_id, key_prefix, ?denial, "denied");
-        Ok(decided(Access::Denied(denial), Grounds::Denied(denial)))
+        Ok(decided(
+            Access::Denied(denial),
+            DecisionReason::Denied(denial),
+        ))
     };
     if record.owner == Owner::Admin {
-        return Ok(decided(Access::Uncounted, Grounds::Uncounted));
+        return Ok(decided(Access::Uncounted, DecisionReason::Uncounted));
     }
-    let Some(customer) = &known.customer else {
+    let Some(customer) = &cached.customer else {
         tracing::error!(key_id = %record.id, "the key's customer does not exist");
         return denied(Denial::NoPlan);
     };
     if customer.erased_at.is_some() {
-        return Err(bad_key(NoGoodKey::Revoked));
+        return Err(invalid_key(UnauthorizedReason::Revoked));
     }
-    // Before all that denies a customer: what it owes and has used stays within its reach.
+    // Precedes all reasons to deny a customer, who can always read its usage and charges.
     if app.is_uncounted(request) {
-        return Ok(decided(Access::Uncounted, Grounds::Uncounted));
+        return Ok(decided(Access::Uncounted, DecisionReason::Uncounted));
     }
     if customer.suspended_at.is_some() {
         return denied(Denial::CustomerSuspended);
@@ -247,14 +258,14 @@ async fn decide_call(app: &App, request: &Request<'_>, at: Moment) -> Result<Dec
     };
 
     let limits = plan.limits(&record.overrides);
-    let call = Counting {
-        key: record.hour_key(),
+    let call = CountedCall {
+        key: record.hour_counter_id(),
         customer: &customer.id,
         now,
         deadline,
     };
     let counting = app.leases.count(call, limits, plan.max_lease.get());
-    let counted = match in_time(deadline, counting).await {
+    let counted = match before(deadline, counting).await {
         Ok(counted) => counted,
         Err(error) => {
             let fail_open = plan.fail_mode == FailMode::Open;
@@ -266,45 +277,44 @@ async fn decide_call(app: &App, request: &Request<'_>, at: Moment) -> Result<Dec
                 "the call could not be counted"
             );
             if !fail_open {
-                return Err(Refused::Unavailable);
+                return Err(AuthorizeError::Unavailable);
             }
-            app.leases.allowed_uncounted(call);
-            return Ok(decided(Access::Uncounted, Grounds::StoreDown));
+            app.leases.record_uncounted(call);
+            return Ok(decided(Access::Uncounted, DecisionReason::StoreUnavailable));
         }
     };
     let decision = decide(now, limits, counted);
-    let grounds = match decision {
-        Decision::Allow { .. } => Grounds::WithinLimits,
+    let reason = match decision {
+        Decision::Allow { .. } => DecisionReason::WithinLimits,
         Decision::Deny { by, .. } => {
             tracing::info!(
                 request_id = &*request.request_id(),
                 key_prefix = record.prefix.as_str(),
                 window = by.window.as_str(),
-                "over the limit"
+                "limit reached"
             );
-            Grounds::Full(by.window)
+            DecisionReason::LimitReached(by.window)
         }
     };
-    Ok(decided(Access::Counted(now, decision), grounds))
+    Ok(decided(Access::Counted(now, decision), reason))
 }
 
-/// Awaits what the store answers before `deadline`. What it has begun by then may still take effect:
-/// units are then reserved and found by the next reservation.
-async fn in_time<T, E: From<NoAnswer>>(
+/// Awaits a result of the store until `deadline`. A write that was sent by then may still take effect:
+/// its units are then reserved, and the next reservation finds them.
+async fn before<T, E: From<StoreUnavailable>>(
     deadline: Instant,
-    answer: impl Future<Output = Result<T, E>>,
+    result: impl Future<Output = Result<T, E>>,
 ) -> Result<T, E> {
-    let in_time = timeout_at(deadline, answer).await;
-    in_time.unwrap_or_else(|_| Err(NoAnswer::Late.into()))
+    let in_time = timeout_at(deadline, result).await;
+    in_time.unwrap_or_else(|_| Err(StoreUnavailable::TimedOut.into()))
 }
 
 impl App {
-    /// A key that was good when it was last read, for a store that does not answer: only where the
-    /// customer's plan lets calls pass then.
-    fn find_stale(&self, digest: KeyDigest, at: Moment) -> Option<Arc<Known>> {
-        let known = self.keys.find_stale(digest, at)?;
-        let plan = self.settings.plans.get(&known.customer.as_ref()?.plan)?;
-        (plan.fail_mode == FailMode::Open).then_some(known)
+    /// Returns a stale key, if the store is unavailable and the customer's plan fails open.
+    fn find_stale(&self, digest: KeyDigest, at: ClockReading) -> Option<Arc<CachedKey>> {
+        let cached = self.keys.find_stale(digest, at)?;
+        let plan = self.settings.plans.get(&cached.customer.as_ref()?.plan)?;
+        (plan.fail_mode == FailMode::Open).then_some(cached)
     }
 
     fn is_uncounted(&self, request: &Request<'_>) -> bool {

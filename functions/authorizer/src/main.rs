@@ -1,31 +1,33 @@
 //! The authorizer function.
 
-use authorizer::{App, Extension, Refused, Request, Settings, request_is_out, single_requests};
+use authorizer::{
+    App, AuthorizeError, Extension, Request, Settings, request_sent, single_requests,
+};
 use lambda_runtime::{Diagnostic, Error, LambdaEvent, service_fn};
 use serde_json::value::RawValue;
-use tollgate_runtime::{Clock, Entropy, Env, Failure, Metrics, aws, config, env, logging};
+use tollgate_runtime::{Clock, Entropy, Env, MainError, Metrics, aws, config, env, logging};
 use tollgate_store::Store;
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Failure> {
-    let env = Env::of_process();
+async fn main() -> Result<(), MainError> {
+    let env = Env::from_process();
     logging::init(&env)?;
     let building = async {
-        request_is_out().await;
+        request_sent().await;
         app(&env)
     };
     let (app, extension) = tokio::try_join!(building, Extension::register())?;
     let app = &app;
-    let ending = app.clone();
-    extension.on_end(async move || ending.end().await)?;
-    let starting = app.clone();
+    let at_shutdown = app.clone();
+    extension.on_shutdown(async move || at_shutdown.shut_down().await)?;
+    let warming = app.clone();
     tokio::spawn(async move {
-        request_is_out().await;
-        starting.warm_up().await;
+        request_sent().await;
+        warming.warm_up().await;
         extension.ready().await;
     });
     let handler = service_fn(async move |event: LambdaEvent<Box<RawValue>>| {
-        let request = Request::from_json(event.payload.get()).map_err(unreadable)?;
+        let request = Request::from_json(event.payload.get()).map_err(invalid_event)?;
         let decision = authorizer::handle(app, &request).await;
         decision.map_err(to_diagnostic)
     });
@@ -47,20 +49,22 @@ fn app(env: &Env) -> Result<App, Error> {
     Ok(App::new(store, settings, clock, metrics))
 }
 
-/// The error's own words would quote the event, and the key in it.
-fn unreadable(error: serde_json::Error) -> Diagnostic {
+/// Returns the error of an event that cannot be parsed, without the parser's text, which would quote
+/// the event and the key in it.
+fn invalid_event(error: serde_json::Error) -> Diagnostic {
     let column = error.column();
-    tracing::error!(column, "the event cannot be read");
+    tracing::error!(column, "the event cannot be parsed");
     Diagnostic {
-        error_type: "Event".to_owned(),
-        error_message: format!("the event cannot be read, at column {column}"),
+        error_type: "InvalidEvent".to_owned(),
+        error_message: format!("the event cannot be parsed, at column {column}"),
     }
 }
 
-/// The gateway compares the message with `Unauthorized`, to the letter.
-fn to_diagnostic(refused: Refused) -> Diagnostic {
+/// Returns the error as the gateway reads it: it compares the message with `Unauthorized`, to the
+/// letter.
+fn to_diagnostic(error: AuthorizeError) -> Diagnostic {
     Diagnostic {
-        error_type: "Refused".to_owned(),
-        error_message: refused.to_string(),
+        error_type: "AuthorizeError".to_owned(),
+        error_message: error.to_string(),
     }
 }

@@ -1,8 +1,8 @@
-//! Limits: never exceeded, whoever calls at once and whatever is lost on the way to the store.
+//! Limits: never exceeded, whatever the concurrency and the faults of the store.
 
 #![allow(
     clippy::unwrap_used,
-    reason = "a test that cannot begin, or cannot look, has failed"
+    reason = "a test whose setup or inspection fails has failed"
 )]
 
 use std::sync::Arc;
@@ -23,22 +23,24 @@ use common::{
     Outcome, Stack, acme, denied_by, event, key_in, limits, p, unavailable, with_headers,
 };
 
-/// Calls of these events, all at once, and what becomes of each.
-async fn at_once(stack: &Arc<Stack>, events: Vec<&'static str>) -> Vec<(&'static str, Outcome)> {
+/// Makes a call for each of the events, concurrently. Returns their outcomes.
+async fn concurrently(
+    stack: &Arc<Stack>,
+    events: Vec<&'static str>,
+) -> Vec<(&'static str, Outcome)> {
     let mut calls = JoinSet::new();
     for case in events {
         let stack = Arc::clone(stack);
-        calls.spawn(async move { (case, Outcome::of(stack.ask(&event(case)).await)) });
+        calls.spawn(async move { (case, Outcome::of(stack.authorize(&event(case)).await)) });
     }
     calls.join_all().await
 }
 
-/// The same, of calls that are made until they are decided: on a machine that is busy with all of them
-/// the store is too slow for some.
-async fn decided(stack: &Arc<Stack>, mut events: Vec<&'static str>) -> Vec<Outcome> {
+/// Makes concurrent calls, and repeats those without a decision: on a busy machine, some time out.
+async fn until_decided(stack: &Arc<Stack>, mut events: Vec<&'static str>) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
     for _ in 0..20 {
-        for (case, outcome) in at_once(stack, std::mem::take(&mut events)).await {
+        for (case, outcome) in concurrently(stack, std::mem::take(&mut events)).await {
             if outcome == unavailable() {
                 events.push(case);
             } else {
@@ -48,15 +50,15 @@ async fn decided(stack: &Arc<Stack>, mut events: Vec<&'static str>) -> Vec<Outco
         if events.is_empty() {
             return outcomes;
         }
-        // Longer than a store is left alone.
+        // Longer than an open circuit breaker waits for its next probe.
         stack.at.time.advance(SignedDuration::from_secs(10));
     }
     panic!("{} calls were never decided", events.len());
 }
 
-/// 200 calls with the key of `acme`, all at once.
-async fn decided_200(stack: &Arc<Stack>) -> Vec<Outcome> {
-    decided(stack, vec!["api-key-header"; 200]).await
+/// Makes 200 concurrent calls with the key of `acme`.
+async fn call_200_times(stack: &Arc<Stack>) -> Vec<Outcome> {
+    until_decided(stack, vec!["api-key-header"; 200]).await
 }
 
 fn count(outcomes: &[Outcome], wanted: &Outcome) -> usize {
@@ -64,54 +66,54 @@ fn count(outcomes: &[Outcome], wanted: &Outcome) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn of_200_calls_at_once_on_a_key_with_50_left_exactly_50_pass() {
+async fn of_200_concurrent_calls_on_a_key_with_50_left_exactly_50_are_allowed() {
     let stack = Arc::new(Stack::with_acme("free", Overrides::default()).await);
     for _ in 0..50 {
         assert_eq!(stack.call().await, Allowed);
     }
-    let outcomes = decided_200(&stack).await;
+    let outcomes = call_200_times(&stack).await;
     assert_eq!(count(&outcomes, &Allowed), 50);
     assert_eq!(count(&outcomes, &denied_by("hour")), 150);
-    stack.end().await;
+    stack.shut_down().await;
     assert_eq!(stack.in_hour("key_1", "2026-11-22T10"), 100);
     assert_eq!(stack.in_month("2026-11"), 100);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn calls_that_the_hour_refuses_spend_nothing_of_the_month() {
+async fn calls_denied_by_the_hour_spend_no_units_of_the_month() {
     let stack = Stack::with_acme("free", limits(Some(50), Some(80))).await;
     let stack = Arc::new(stack);
-    let outcomes = decided_200(&stack).await;
+    let outcomes = call_200_times(&stack).await;
     assert_eq!(count(&outcomes, &Allowed), 50);
     assert_eq!(count(&outcomes, &denied_by("hour")), 150);
-    stack.end().await;
+    stack.shut_down().await;
     assert_eq!(stack.in_month("2026-11"), 50);
 
     stack.at.time.set(p("2026-11-22T11:00:00Z"));
-    let outcomes = decided_200(&stack).await;
+    let outcomes = call_200_times(&stack).await;
     assert_eq!(count(&outcomes, &Allowed), 30, "what is left of the month");
-    stack.end().await;
+    stack.shut_down().await;
     assert_eq!(stack.in_month("2026-11"), 80);
     assert_eq!(stack.in_hour("key_1", "2026-11-22T11"), 30);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn calls_that_the_month_refuses_spend_nothing_of_the_hour() {
+async fn calls_denied_by_the_month_spend_no_units_of_the_hour() {
     let stack = Stack::with_acme("free", limits(Some(100), Some(70))).await;
     let stack = Arc::new(stack);
-    let outcomes = decided_200(&stack).await;
+    let outcomes = call_200_times(&stack).await;
     assert_eq!(count(&outcomes, &Allowed), 70);
-    stack.end().await;
+    stack.shut_down().await;
     assert_eq!(stack.in_month("2026-11"), 70);
     assert_eq!(stack.in_hour("key_1", "2026-11-22T10"), 70);
-    // What is left of the hour is there for whoever has a month to spend.
+    // The rest of the hour stays available to a key with a larger monthly quota.
     assert_eq!(stack.call().await, denied_by("month"));
-    stack.end().await;
+    stack.shut_down().await;
     assert_eq!(stack.in_hour("key_1", "2026-11-22T10"), 70);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn the_keys_of_a_customer_share_the_month_and_not_the_hour() {
+async fn the_keys_of_a_customer_share_the_month_but_not_the_hour() {
     let stack = Stack::with_acme("free", limits(Some(40), Some(60))).await;
     let second = key_in(&event("bearer"));
     stack
@@ -121,19 +123,20 @@ async fn the_keys_of_a_customer_share_the_month_and_not_the_hour() {
         .await;
     let stack = Arc::new(stack);
     let events = ["api-key-header", "bearer"].repeat(100);
-    let outcomes = decided(&stack, events).await;
+    let outcomes = until_decided(&stack, events).await;
     assert_eq!(count(&outcomes, &Allowed), 60);
-    stack.end().await;
+    stack.shut_down().await;
     assert_eq!(stack.in_month("2026-11"), 60);
     let hours = ["key_1", "key_2"].map(|key| stack.in_hour(key, "2026-11-22T10"));
     assert!(hours.iter().all(|used| *used <= 40), "{hours:?}");
     assert_eq!(hours.iter().sum::<u64>(), 60);
 }
 
-/// How many calls pass under these overrides of a plan's limits, and what stops the next.
-async fn check_overrides(plan: &str, overrides: Overrides, passing: usize, then: &str) {
+/// Checks that `allowed` calls are allowed under these overrides of a plan's limits, and that the next
+/// is denied by the limit of the window `then`.
+async fn check_overrides(plan: &str, overrides: Overrides, allowed: usize, then: &str) {
     let stack = Stack::with_acme(plan, overrides).await;
-    for n in 0..passing {
+    for n in 0..allowed {
         assert_eq!(stack.call().await, Allowed, "{plan} {overrides:?} {n}");
     }
     let next = stack.call().await;
@@ -155,7 +158,7 @@ async fn a_keys_own_limits_replace_those_of_the_plan() {
 }
 
 #[tokio::test]
-async fn a_keys_own_quota_may_be_more_than_the_plans() {
+async fn a_keys_own_quota_may_exceed_the_plans() {
     let stack = Stack::with_acme("free", limits(Some(2_000), Some(1_100))).await;
     for _ in 0..1_100 {
         assert_eq!(stack.call().await, Allowed);
@@ -163,13 +166,13 @@ async fn a_keys_own_quota_may_be_more_than_the_plans() {
     assert_eq!(stack.call().await, denied_by("month"));
 }
 
-/// The context of the answer to a call of `acme`.
+/// Makes a call of `acme` and returns the context in the response.
 async fn context(stack: &Stack) -> Value {
-    let answer = stack.ask(&event("api-key-header")).await;
-    answer.unwrap()["context"].clone()
+    let response = stack.authorize(&event("api-key-header")).await;
+    response.unwrap()["context"].clone()
 }
 
-/// Waits as long as the denial says, less a second, and then that second.
+/// Checks that a call is denied until one second before the end of `retryAfter`, and allowed at its end.
 async fn check_wait(stack: &Stack, window: &str) {
     let denial = context(stack).await;
     assert_eq!(denial["window"], window);
@@ -183,7 +186,7 @@ async fn check_wait(stack: &Stack, window: &str) {
 }
 
 #[tokio::test]
-async fn a_new_hour_has_a_fresh_count() {
+async fn a_new_hour_starts_at_zero() {
     let stack = Stack::with_acme("free", limits(Some(2), None)).await;
     for now in [NOW, "2026-11-22T10:59:59.999Z"] {
         stack.at.time.set(p(now));
@@ -192,14 +195,14 @@ async fn a_new_hour_has_a_fresh_count() {
     assert_eq!(stack.call().await, denied_by("hour"));
     stack.at.time.set(p("2026-11-22T11:00:00Z"));
     assert_eq!(context(&stack).await["rateLimitRemaining"], "1");
-    stack.end().await;
+    stack.shut_down().await;
     assert_eq!(stack.in_hour("key_1", "2026-11-22T10"), 2);
     assert_eq!(stack.in_hour("key_1", "2026-11-22T11"), 1);
-    assert_eq!(stack.in_month("2026-11"), 3, "the month goes on");
+    assert_eq!(stack.in_month("2026-11"), 3, "the month continues");
 }
 
 #[tokio::test]
-async fn a_new_month_has_a_fresh_count() {
+async fn a_new_month_starts_at_zero() {
     let stack = Stack::with_acme("free", limits(None, Some(2))).await;
     for now in [NOW, "2026-11-30T23:59:59.999Z"] {
         stack.at.time.set(p(now));
@@ -208,13 +211,13 @@ async fn a_new_month_has_a_fresh_count() {
     assert_eq!(stack.call().await, denied_by("month"));
     stack.at.time.set(p("2026-12-01T00:00:00Z"));
     assert_eq!(context(&stack).await["rateLimitRemaining"], "1");
-    stack.end().await;
+    stack.shut_down().await;
     assert_eq!(stack.in_month("2026-11"), 2);
     assert_eq!(stack.in_month("2026-12"), 1);
 }
 
 #[tokio::test]
-async fn who_waits_as_long_as_the_denial_says_is_let_in_and_not_before() {
+async fn calls_are_allowed_after_retry_after_and_not_before() {
     for now in [NOW, "2026-11-22T10:59:59.5Z", "2026-12-31T23:00:00Z"] {
         for (window, limits) in [
             ("hour", limits(Some(1), None)),
@@ -228,7 +231,7 @@ async fn who_waits_as_long_as_the_denial_says_is_let_in_and_not_before() {
     }
 }
 
-/// A call while every count meets this fault.
+/// Checks the outcome of a call while every write to a counter has this fault.
 async fn check_uncountable(plan: &str, fault: Fault, expected: Outcome) {
     let stack = Stack::with_acme(plan, Overrides::default()).await;
     stack.fail("UpdateItem", fault);
@@ -240,16 +243,16 @@ async fn check_uncountable(plan: &str, fault: Fault, expected: Outcome) {
     } else {
         assert_eq!(stack.call().await, expected, "{plan} {fault:?}");
     }
-    // Where no call can be counted, a customer can still see its usage.
-    store_is_asked_again(&stack);
+    // The customer can still read its usage.
+    advance_to_probe(&stack);
     let usage = with_resource("/api/usage/current");
-    assert_eq!(Outcome::of(stack.ask(&usage).await), Allowed);
+    assert_eq!(Outcome::of(stack.authorize(&usage).await), Allowed);
     stack.at.aws.heal();
     assert_eq!(stack.call().await, Allowed, "{plan} {fault:?}");
 }
 
-/// A store that has not answered is left alone for half a second.
-fn store_is_asked_again(stack: &Stack) {
+/// Advances the clock to the next probe of the store by an open circuit breaker.
+fn advance_to_probe(stack: &Stack) {
     stack.at.time.advance(SignedDuration::from_millis(500));
 }
 
@@ -260,10 +263,10 @@ fn with_resource(resource: &str) -> Value {
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_no_call_can_be_counted_the_plan_decides() {
+async fn while_counters_cannot_be_written_the_plans_fail_mode_decides() {
     for fault in [
         Fault::RequestLost,
-        Fault::AnswerLost,
+        Fault::ResponseLost,
         Fault::Throttled,
         Fault::Conflict,
     ] {
@@ -274,7 +277,7 @@ async fn while_no_call_can_be_counted_the_plan_decides() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_no_key_can_be_read_nobody_is_let_in() {
+async fn while_uncached_keys_cannot_be_read_no_call_is_allowed() {
     for fault in [Fault::RequestLost, Fault::Throttled] {
         for plan in ["free", "pro", "enterprise"] {
             let stack = Stack::with_acme(plan, Overrides::default()).await;
@@ -286,7 +289,7 @@ async fn while_no_key_can_be_read_nobody_is_let_in() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_no_customer_can_be_read_nobody_is_let_in() {
+async fn while_uncached_customers_cannot_be_read_no_call_is_allowed() {
     let stack = Stack::with_acme("pro", Overrides::default()).await;
     stack.at.aws.inject(|call| {
         let customer = call.operation() == "GetItem" && call.body.contains("CUSTOMER#");
@@ -297,22 +300,22 @@ async fn while_no_customer_can_be_read_nobody_is_let_in() {
         }
     });
     assert_eq!(stack.call().await, unavailable());
-    store_is_asked_again(&stack);
+    advance_to_probe(&stack);
     let unknown = with_headers(
         event("no-key"),
         &[("x-api-key", key_in(&event("bearer")).expose())],
     );
-    let refused = stack.ask(&unknown).await;
-    assert_eq!(refused, Err("Unauthorized".to_owned()));
+    let response = stack.authorize(&unknown).await;
+    assert_eq!(response, Err("Unauthorized".to_owned()));
 }
 
-/// Calls of this operation get no answer at all: a decision comes all the same, and in time.
+/// Checks that a decision is made in time while an operation of the store does not respond.
 async fn check_in_time(plan: &str, operation: &'static str, expected: Outcome) {
     let stack = Stack::with_acme(plan, Overrides::default()).await;
-    stack.fail(operation, Fault::NoAnswer);
-    let asked = Instant::now();
+    stack.fail(operation, Fault::NoResponse);
+    let started = Instant::now();
     assert_eq!(stack.call().await, expected, "{plan} {operation}");
-    let waited = asked.elapsed();
+    let waited = started.elapsed();
     assert!(
         waited < Duration::from_secs(1),
         "{plan} {operation}: {waited:?}"
@@ -320,7 +323,7 @@ async fn check_in_time(plan: &str, operation: &'static str, expected: Outcome) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_decision_comes_within_a_second_whatever_the_store_does() {
+async fn a_decision_takes_less_than_a_second_if_the_store_does_not_respond() {
     check_in_time("free", "GetItem", unavailable()).await;
     check_in_time("pro", "GetItem", unavailable()).await;
     check_in_time("free", "UpdateItem", unavailable()).await;
@@ -328,9 +331,9 @@ async fn a_decision_comes_within_a_second_whatever_the_store_does() {
     check_in_time("enterprise", "UpdateItem", Allowed).await;
 }
 
-/// Calls at random over three hours, a few at a time, while counts and answers are lost. What
-/// became of them.
-async fn lossy_day(seed: u64) -> Vec<Outcome> {
+/// Makes random bursts of calls in three hours, with random faults of the writes to counters, and checks
+/// the limits. Returns the outcomes.
+async fn three_hours_with_faults(seed: u64) -> Vec<Outcome> {
     const PER_HOUR: u64 = 7;
     const PER_MONTH: u64 = 16;
     let entropy = Entropy::seeded(seed);
@@ -341,7 +344,7 @@ async fn lossy_day(seed: u64) -> Vec<Outcome> {
             return Fault::None;
         }
         match faults.below(10) {
-            0 | 1 => Fault::AnswerLost,
+            0 | 1 => Fault::ResponseLost,
             2 => Fault::RequestLost,
             3 => Fault::Throttled,
             _ => Fault::None,
@@ -354,11 +357,11 @@ async fn lossy_day(seed: u64) -> Vec<Outcome> {
         stack.at.time.set(p(&format!("{hour}:30:00Z")));
         let mut in_hour = 0;
         for _ in 0..6 {
-            // Long enough for a store that did not answer to be asked again.
+            // Longer than an open circuit breaker waits for its next probe.
             stack.at.time.advance(SignedDuration::from_secs(10));
             let times = 1 + entropy.below(8);
             let events = vec!["api-key-header"; usize::try_from(times).unwrap()];
-            let outcomes = at_once(&stack, events).await;
+            let outcomes = concurrently(&stack, events).await;
             let outcomes: Vec<_> = outcomes.into_iter().map(|(_, outcome)| outcome).collect();
             in_hour += u64::try_from(count(&outcomes, &Allowed)).unwrap();
             all.extend(outcomes);
@@ -381,12 +384,12 @@ async fn lossy_day(seed: u64) -> Vec<Outcome> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_limit_is_exceeded_whatever_is_lost() {
+async fn no_limit_is_exceeded_whatever_the_faults() {
     let mut all = Vec::new();
     for seed in 0..40 {
-        all.extend(lossy_day(seed).await);
+        all.extend(three_hours_with_faults(seed).await);
     }
-    // Otherwise no limit was put to the test, or nothing that matters was lost.
+    // Otherwise no limit was reached, or no fault mattered.
     for seen in [
         Allowed,
         denied_by("hour"),

@@ -1,8 +1,8 @@
-//! What the metrics say of decisions.
+//! Metrics of decisions.
 
 #![allow(
     clippy::unwrap_used,
-    reason = "a test that cannot begin, or cannot look, has failed"
+    reason = "a test whose setup or inspection fails has failed"
 )]
 
 use serde_json::Value;
@@ -10,7 +10,7 @@ use tollgate_domain::key::KeyRecord;
 use tollgate_domain::plan::{Catalog, Overrides};
 use tollgate_local_aws::Fault;
 use tollgate_runtime::metrics::{
-    CALLS_ADMITTED, DECISION_LATENCY, DECISIONS, DECISIONS_WITHOUT_STORE, LEASES,
+    ADMITTED_CALLS, DECISION_LATENCY, DECISIONS, DECISIONS_WITHOUT_STORE, LEASES_RESERVED,
 };
 use tollgate_store::{CustomerChange, KeyChange, KeyRef};
 
@@ -18,22 +18,23 @@ mod common;
 
 use common::{NOW, Stack, acme, event, key_in, p};
 
-/// A call is counted with this outcome and reason, among all that are of its kind, and once.
+/// Checks that a call adds one to each metric that applies to this outcome and reason, and that the
+/// metric's documentation has both.
 async fn check(stack: &Stack, event: &Value, outcome: &str, reason: &str) {
     let counted = || {
         let latencies = stack.cloudwatch.values(DECISION_LATENCY, &[]).len();
         [
             stack.cloudwatch.sum(DECISIONS, &[outcome, reason]),
             u64::try_from(latencies).unwrap(),
-            stack.cloudwatch.sum(CALLS_ADMITTED, &[]),
+            stack.cloudwatch.sum(ADMITTED_CALLS, &[]),
             stack.cloudwatch.sum(DECISIONS_WITHOUT_STORE, &[]),
         ]
     };
     let before = counted();
-    let _ = stack.ask(event).await;
+    let _ = stack.authorize(event).await;
     stack.metrics.write();
     let admitted = outcome == "allowed" && reason != "uncounted";
-    let without_store = reason == "store_down";
+    let without_store = reason == "store_unavailable";
     let steps = [1, 1, u64::from(admitted), u64::from(without_store)];
     for value in [outcome, reason] {
         let is_documented = DECISIONS.doc.contains(&format!("`{value}`"));
@@ -58,9 +59,9 @@ async fn each_decision_is_counted_by_its_outcome_and_reason() {
     };
     let stack = Stack::with_acme("free", overrides(Some(1), None)).await;
     check(&stack, &call, "allowed", "within_limits").await;
-    assert_eq!(stack.cloudwatch.sum(LEASES, &[]), 2);
-    check(&stack, &call, "limited", "hour").await;
-    assert_eq!(stack.cloudwatch.sum(LEASES, &[]), 2);
+    assert_eq!(stack.cloudwatch.sum(LEASES_RESERVED, &[]), 2);
+    check(&stack, &call, "denied", "rate_limited").await;
+    assert_eq!(stack.cloudwatch.sum(LEASES_RESERVED, &[]), 2);
     let usage = with_resource("/api/usage/current");
     check(&stack, &usage, "allowed", "uncounted").await;
     check(&stack, &event("no-key"), "unauthorized", "missing_key").await;
@@ -72,19 +73,19 @@ async fn each_decision_is_counted_by_its_outcome_and_reason() {
     )
     .await;
     check(&stack, &event("bearer"), "unauthorized", "unknown_key").await;
-    // The full hour is remembered for a second.
+    // The instance considers the hour exhausted for a second.
     stack.at.time.advance(jiff::SignedDuration::from_secs(1));
     stack.fail("UpdateItem", Fault::RequestLost);
-    check(&stack, &call, "unavailable", "store_down").await;
+    check(&stack, &call, "unavailable", "store_unavailable").await;
     stack.fail("GetItem", Fault::RequestLost);
-    check(&stack, &call, "unavailable", "store_down").await;
+    check(&stack, &call, "unavailable", "store_unavailable").await;
 
     let stack = Stack::with_acme("pro", overrides(None, Some(0))).await;
-    check(&stack, &call, "limited", "month").await;
-    assert_eq!(stack.cloudwatch.sum(LEASES, &[]), 0);
+    check(&stack, &call, "denied", "quota_exceeded").await;
+    assert_eq!(stack.cloudwatch.sum(LEASES_RESERVED, &[]), 0);
     let stack = Stack::with_acme("pro", Overrides::default()).await;
     stack.fail("UpdateItem", Fault::RequestLost);
-    check(&stack, &call, "allowed", "store_down").await;
+    check(&stack, &call, "allowed", "store_unavailable").await;
     stack.at.aws.heal();
     let others = r#"[{"id":"other","name":"","requests_per_hour":1,
         "fail_mode":"open","month":{"kind":"unlimited"}}]"#;
@@ -120,9 +121,9 @@ async fn each_decision_is_counted_by_its_outcome_and_reason() {
     check(&stack, &call, "unauthorized", "suspended_key").await;
 }
 
-/// A line for each decision would cost more than the decision.
+/// A log line per decision would cost more than the decision.
 #[tokio::test]
-async fn decisions_in_quick_succession_are_written_together() {
+async fn decisions_in_quick_succession_are_written_in_one_line() {
     let stack = Stack::with_acme("pro", Overrides::default()).await;
     let written = || {
         stack

@@ -1,8 +1,8 @@
-//! The function's binary, run as Lambda runs it.
+//! The function's binary, run like on Lambda.
 
 #![allow(
     clippy::unwrap_used,
-    reason = "a test that cannot begin, or cannot look, has failed"
+    reason = "a test whose setup or inspection fails has failed"
 )]
 
 use std::io::{Read, Write};
@@ -16,7 +16,7 @@ use tollgate_runtime::metrics::DECISIONS;
 
 /// The gateway compares the message with `Unauthorized` to the letter.
 #[tokio::test]
-async fn a_refusal_reaches_the_gateway_as_the_error_it_knows() {
+async fn an_unauthorized_call_is_an_error_with_the_message_unauthorized() {
     let at = Fixture::at("2026-11-22T10:00:00Z");
     let host = LambdaHost::start(at.aws.clone()).await.unwrap();
     let binary = env!("CARGO_BIN_EXE_authorizer");
@@ -28,25 +28,25 @@ async fn a_refusal_reaches_the_gateway_as_the_error_it_knows() {
     for file in files {
         let event: Value = serde_json::from_str(file).unwrap();
         let Some(Outcome::Error(error)) = host.invoke(event).await else {
-            panic!("a stranger was let in");
+            panic!("a call without a valid key was allowed");
         };
         assert_eq!(error["errorMessage"], "Unauthorized");
     }
-    // An error that is not that one becomes a 503.
+    // Any other error becomes a 503.
     let outcome = host.invoke(json!({ "type": "REQUEST" })).await;
     let Some(Outcome::Error(error)) = outcome else {
         panic!("{outcome:?}");
     };
     assert_ne!(error["errorMessage"], "Unauthorized");
-    // What cannot be read may hold a key, and is not quoted.
+    // An invalid event may contain a key, and is not quoted.
     let odd = json!({ "methodArn": "", "resource": "", "headers": "tg_live_secret" });
     let Some(Outcome::Error(error)) = host.invoke(odd).await else {
-        panic!("an event without header fields was decided");
+        panic!("an event with invalid header fields was decided");
     };
     assert!(!error.to_string().contains("secret"), "{error}");
     let log = process.shut_down().unwrap();
     assert!(!log.contains("secret"), "{log}");
-    // Each refusal names its call, and the visible part of the key.
+    // Each log line has the request id, and the key's prefix.
     let logged = |texts: &[&str]| {
         let mut lines = log.lines();
         lines.any(|line| texts.iter().all(|text| line.contains(text)))
@@ -59,10 +59,10 @@ async fn a_refusal_reaches_the_gateway_as_the_error_it_knows() {
         "tg_live_",
     ];
     assert!(logged(&bearer), "{log}");
-    // The level is the template's, whatever Lambda's own filter is set to.
+    // The template sets the log level, whatever Lambda's own filter is.
     assert!(log.contains(r#""level":"INFO""#), "{log}");
     assert!(!log.contains(r#""level":"DEBUG""#), "{log}");
-    // A stranger at the door is no error; an event that cannot be read is one.
+    // An unauthorized call is not logged as an error; an invalid event is.
     let errors = log
         .lines()
         .filter(|line| line.contains(r#""level":"ERROR""#));
@@ -77,7 +77,7 @@ async fn a_refusal_reaches_the_gateway_as_the_error_it_knows() {
     );
 }
 
-/// The function without some of what the template sets, or with more, on an idle host.
+/// Starts the function on an idle host, with a change of the variables that the template sets.
 async fn run_with(
     change: impl FnOnce(&mut Vec<(String, String)>),
 ) -> (LambdaHost, FunctionProcess) {
@@ -92,37 +92,38 @@ async fn run_with(
 }
 
 #[tokio::test]
-async fn a_missing_variable_is_named_at_the_start() {
+async fn a_missing_variable_fails_the_cold_start_and_is_named() {
     for name in ["RUST_LOG", "TOLLGATE_TABLE_PREFIX", "TOLLGATE_PLANS"] {
-        let (_, process) = run_with(|variables| variables.retain(|(of, _)| of != name)).await;
-        let said = process.failure().unwrap();
+        let (_, process) =
+            run_with(|variables| variables.retain(|(variable, _)| variable != name)).await;
+        let errors = process.wait_for_failure().unwrap();
         let expected = format!("Error: the environment variable {name} is not set; it holds: ");
-        assert!(said.starts_with(&expected), "{said}");
+        assert!(errors.starts_with(&expected), "{errors}");
     }
 }
 
 #[tokio::test]
-async fn what_lambda_would_have_set_is_named_at_the_start() {
+async fn a_missing_variable_of_lambda_fails_the_cold_start_and_is_named() {
     for name in ["AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
         let (_, process) = run_with(|variables| variables.push((name.into(), "".into()))).await;
-        let said = process.failure().unwrap();
+        let errors = process.wait_for_failure().unwrap();
         let expected = format!("Error: the environment variable {name} is not set; it holds: ");
-        assert!(said.starts_with(&expected), "{said}");
+        assert!(errors.starts_with(&expected), "{errors}");
     }
 }
 
 #[tokio::test]
-async fn a_bundle_that_cannot_be_read_is_named_with_the_reason() {
+async fn an_unreadable_ca_bundle_fails_the_cold_start_with_the_reason() {
     let bundle = ("AWS_CA_BUNDLE".to_owned(), "/nonexistent.pem".to_owned());
     let (_, process) = run_with(|variables| variables.push(bundle)).await;
-    let said = process.failure().unwrap();
+    let errors = process.wait_for_failure().unwrap();
     let expected =
         "Error: AWS_CA_BUNDLE names /nonexistent.pem, which cannot be read: No such file";
-    assert!(said.starts_with(expected), "{said}");
+    assert!(errors.starts_with(expected), "{errors}");
 }
 
 #[tokio::test]
-async fn the_connection_is_open_before_the_first_call() {
+async fn the_connection_is_opened_before_the_first_invocation() {
     let (host, process) = run_with(|_| ()).await;
     host.idle().await;
     let read = Step::Called("DynamoDB_20120810.GetItem".to_owned());
@@ -131,9 +132,9 @@ async fn the_connection_is_open_before_the_first_call() {
     assert!(!log.contains(r#""level":"WARN""#), "{log}");
 }
 
-/// Its own endpoint goes before that of all services, which does answer here.
+/// The endpoint of DynamoDB takes precedence over that of all services, which does respond here.
 #[tokio::test]
-async fn a_store_that_does_not_answer_keeps_no_instance_from_starting() {
+async fn a_store_that_does_not_respond_does_not_prevent_a_cold_start() {
     let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let url = format!("http://{}", silent.local_addr().unwrap());
     let endpoint = ("AWS_ENDPOINT_URL_DYNAMODB".to_owned(), url);
@@ -148,32 +149,34 @@ async fn a_store_that_does_not_answer_keeps_no_instance_from_starting() {
     assert_eq!(error["errorMessage"], "Unauthorized");
     let log = process.shut_down().unwrap();
     assert!(
-        log.contains(r#""level":"WARN""#) && log.contains("the first call opens the connection"),
+        log.contains(r#""level":"WARN""#)
+            && log.contains("the connection to the store was not opened"),
         "{log}"
     );
 }
 
-/// What such an instance holds would stay taken, and what it has counted be lost.
+/// Without the announcement of the shutdown, the units left would stay reserved and the last metrics be
+/// lost.
 #[tokio::test]
-async fn an_instance_whose_end_would_not_be_announced_does_not_start() {
+async fn an_instance_whose_extension_is_not_registered_does_not_start() {
     let lambda = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = lambda.local_addr().unwrap().to_string();
-    let refusing = std::thread::spawn(move || {
+    let server = std::thread::spawn(move || {
         let (mut connection, _) = lambda.accept().unwrap();
-        let mut asked = [0; 4_096];
-        let length = connection.read(&mut asked).unwrap();
-        let answer = b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n";
-        connection.write_all(answer).unwrap();
-        String::from_utf8(asked[..length].to_vec()).unwrap()
+        let mut request = [0; 4_096];
+        let length = connection.read(&mut request).unwrap();
+        let response = b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n";
+        connection.write_all(response).unwrap();
+        String::from_utf8(request[..length].to_vec()).unwrap()
     });
     let api = ("AWS_LAMBDA_RUNTIME_API".to_owned(), address);
     let (_host, process) = run_with(|variables| variables.push(api)).await;
-    let said = process.failure().unwrap();
-    let expected = "Error: Lambda has registered no extension, and answered 403";
-    assert!(said.starts_with(expected), "{said}");
-    let asked = refusing.join().unwrap();
+    let errors = process.wait_for_failure().unwrap();
+    let expected = "Error: Lambda did not register the extension: status 403";
+    assert!(errors.starts_with(expected), "{errors}");
+    let request = server.join().unwrap();
     assert!(
-        asked.starts_with("POST /2020-01-01/extension/register "),
-        "{asked}"
+        request.starts_with("POST /2020-01-01/extension/register "),
+        "{request}"
     );
 }

@@ -1,8 +1,8 @@
-//! Billing: charges what every customer owes for overage, each cent once, however often it runs.
+//! Billing: charges customers for overage, each cent once, however often it runs.
 //!
-//! A run reads the months that are still open, computes for each customer what is due, and writes
-//! a charge into the ledger. No payment provider is configured in this release, so charges stay in
-//! the ledger, marked `ledger_only`.
+//! A billing run reads the months that are still open, computes for each customer what is due, and
+//! writes a charge into the ledger. No payment provider is configured in this release, so charges stay
+//! in the ledger with the status `ledger_only`.
 
 mod unbilled;
 
@@ -16,32 +16,32 @@ use tollgate_domain::money::Cents;
 use tollgate_domain::plan::Catalog;
 use tollgate_domain::window::Month;
 use tollgate_runtime::{Chain, Clock, Metrics, metrics};
-use tollgate_store::{Recorded, Store, StoreError};
+use tollgate_store::{RecordChargeOutcome, Store, StoreError};
 
-pub use unbilled::{AtStake, Stake, unbilled};
+pub use unbilled::{UnbilledCustomer, UnbilledUsage, unbilled};
 
-/// What billing works with.
+/// State of a billing instance. Cheap to clone; clones share it.
 #[derive(Debug, Clone)]
 pub struct App {
-    /// Usage and ledger.
+    /// The tables.
     pub store: Store,
-    /// What calls cost.
+    /// The plans, with the prices of calls.
     pub plans: Catalog,
-    /// Decides which months are open.
+    /// Clock that decides which months are open.
     pub clock: Clock,
-    /// Charges are counted here.
+    /// Metrics of billing runs and charges.
     pub metrics: Metrics,
 }
 
 /// Customers billed at a time.
 const CONCURRENCY: usize = 16;
-/// How often a customer's charge is computed afresh when another run charged them meanwhile. Each
-/// time another run has made progress, so that one more computation is nearly always the last.
-const MAX_RACES: usize = 10;
-/// Charges and failures that a report names; it counts them all.
-const MAX_NAMED: usize = 100;
+/// Most attempts to charge a customer while concurrent runs charge the same one. Every failed attempt means
+/// that another run has written a charge, so the next attempt nearly always succeeds.
+const MAX_ATTEMPTS: usize = 10;
+/// Most charges, and most failures, that a report lists. It counts all of them.
+const MAX_LISTED: usize = 100;
 
-/// Whether a run charges, or only says what it would charge.
+/// Mode of a billing run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// Writes charges into the ledger.
@@ -50,88 +50,88 @@ pub enum Mode {
     DryRun,
 }
 
-/// What a run did.
+/// Result of a billing run.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Report {
-    /// True if nothing was written.
+pub struct RunReport {
+    /// Whether nothing was written.
     pub dry_run: bool,
-    /// The months that were open.
+    /// Months that were open.
     pub months: Vec<Month>,
-    /// The months that this run closed.
+    /// Months that this run closed.
     pub closed: Vec<Month>,
-    /// Customers with billable usage, once for each month.
+    /// Billing periods with billable usage: one for each customer and month.
     pub billing_periods: u64,
-    /// Charges made, or that would be.
-    pub charged: u64,
-    /// Their sum.
+    /// Charges created, or in a dry run, charges that would be.
+    pub charge_count: u64,
+    /// Sum of these charges.
     pub cents: Cents,
-    /// Customers who could not be billed, once for each month. The next run tries again.
+    /// Billing periods that could not be billed. The next run tries them again.
     pub failed: u64,
-    /// Where the charges go: `ledger_only` while no payment provider is configured.
+    /// Destination of the charges: `ledger_only` while no payment provider is configured.
     pub destination: &'static str,
-    /// The charges, or the first hundred.
+    /// The first hundred charges.
     pub charges: Vec<ChargeSummary>,
-    /// The failures, or the first hundred.
-    pub failures: Vec<Failure>,
+    /// The first hundred failures.
+    pub failures: Vec<FailedPeriod>,
 }
 
 /// A charge in a report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ChargeSummary {
-    /// The same for the same charge, whoever makes it.
+    /// Id, which every run computes the same.
     pub id: String,
-    /// Who pays.
+    /// Customer who pays.
     pub customer_id: CustomerId,
-    /// For which month.
+    /// Month of the usage.
     pub month: Month,
-    /// How much.
+    /// Amount.
     pub cents: Cents,
-    /// The first overage call it covers, from 1.
+    /// Number of the first overage call that the charge covers, from 1.
     pub from_call: u64,
-    /// The last one.
+    /// Number of the last overage call that the charge covers.
     pub to_call: u64,
-    /// What adjustments had added to the month's billable calls, or taken away.
+    /// Sum of the adjustments of the month's billable calls when the charge was made.
     pub adjusted_calls: i64,
 }
 
-/// A failure in a report.
+/// A billing period in a report that could not be billed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Failure {
-    /// Who could not be billed.
+pub struct FailedPeriod {
+    /// Customer who could not be billed.
     pub customer_id: CustomerId,
-    /// For which month.
+    /// Month of the usage.
     pub month: Month,
-    /// Why, in general words; the log has the details.
+    /// Reason in general terms. The log has the details.
     pub reason: String,
 }
 
-/// Some customers could not be billed; all others were.
+/// Error of a billing run in which some billing periods could not be billed. All others were.
 #[derive(Debug, thiserror::Error)]
 #[error("{0} billing periods could not be billed; the next run tries again")]
 pub struct Incomplete(u64);
 
-/// Why one customer could not be billed.
+/// Error of billing one customer for one month.
 #[derive(Debug, thiserror::Error)]
 enum NotBilled {
     #[error("the store failed")]
     Store(#[from] StoreError),
     #[error(transparent)]
     UnknownPlan(#[from] UnknownPlan),
-    #[error("other runs kept charging the same customer")]
+    #[error("concurrent runs kept charging the same customer")]
     Raced,
 }
 
 impl NotBilled {
     fn reason(&self) -> String {
         match self {
-            NotBilled::Store(error) if error.is_transient() => "the store did not answer".into(),
-            NotBilled::Store(_) => "what is stored of the customer cannot be used".into(),
+            NotBilled::Store(error) if error.is_transient() => "the store did not respond".into(),
+            NotBilled::Store(_) => "the stored data of the customer cannot be read".into(),
             NotBilled::UnknownPlan(_) | NotBilled::Raced => self.to_string(),
         }
     }
 }
 
-/// Why a run, or one by the schedule, fails as a whole.
+/// Error of a scheduled billing run.
 #[derive(Debug, thiserror::Error)]
 pub enum BillingRunError {
     /// The list of customers could not be read.
@@ -142,21 +142,21 @@ pub enum BillingRunError {
     Incomplete(#[from] Incomplete),
 }
 
-/// A run by the schedule. It fails when anyone could not be billed, so that Lambda runs it again
-/// and an alarm can see it.
+/// Handles the nightly schedule: runs billing. Fails if any billing period could not be billed, so that
+/// Lambda retries the run and an alarm is raised.
 ///
 /// # Errors
-/// When the run could not be finished, or not for everyone.
-pub async fn handle(app: &App) -> Result<Report, BillingRunError> {
+/// When the run could not be finished, or some billing periods could not be billed.
+pub async fn handle(app: &App) -> Result<RunReport, BillingRunError> {
     let report = run(app, Mode::Charge).await?;
     app.metrics.record(metrics::BILLING_RUNS, &[], 1);
     app.metrics.write();
     tracing::info!(
         billing_periods = report.billing_periods,
-        charged = report.charged,
+        charge_count = report.charge_count,
         cents = report.cents.0,
         failed = report.failed,
-        "billing ran"
+        "billing run finished"
     );
     if report.failed > 0 {
         return Err(Incomplete(report.failed).into());
@@ -164,30 +164,30 @@ pub async fn handle(app: &App) -> Result<Report, BillingRunError> {
     Ok(report)
 }
 
-/// Bills everyone for every month that is open. One customer's failure is reported, and stops
-/// nobody else's bill.
+/// Bills all customers for all months that are open. If a customer cannot be billed, that is reported, and
+/// all others are billed.
 ///
 /// # Errors
-/// When the list of customers cannot be read to its end; charges made before that stand.
-pub async fn run(app: &App, mode: Mode) -> Result<Report, StoreError> {
-    let mut report = Report {
+/// When the months or the list of customers cannot be read. Charges that were created before remain.
+pub async fn run(app: &App, mode: Mode) -> Result<RunReport, StoreError> {
+    let mut report = RunReport {
         dry_run: mode == Mode::DryRun,
         destination: "ledger_only",
-        ..Report::default()
+        ..RunReport::default()
     };
     let outcome = bill_months(app, mode, &mut report).await;
-    // A run that ends early has charged some already.
+    // A run that fails half-way has created some charges.
     if mode == Mode::Charge {
         let metrics = &app.metrics;
-        metrics.record(metrics::CHARGES_CREATED, &[], report.charged);
-        metrics.record(metrics::CHARGES_FAILED, &[], report.failed);
-        metrics.record(metrics::CENTS_CHARGED, &[], report.cents.0);
+        metrics.record(metrics::CREATED_CHARGES, &[], report.charge_count);
+        metrics.record(metrics::FAILED_BILLING_PERIODS, &[], report.failed);
+        metrics.record(metrics::CHARGED_CENTS, &[], report.cents.0);
         metrics.write();
     }
     outcome.map(|()| report)
 }
 
-async fn bill_months(app: &App, mode: Mode, report: &mut Report) -> Result<(), StoreError> {
+async fn bill_months(app: &App, mode: Mode, report: &mut RunReport) -> Result<(), StoreError> {
     let now = app.clock.now();
     let mut months = BTreeSet::from(months_to_bill(now));
     months.extend(app.store.months_left_open().await?);
@@ -205,7 +205,7 @@ async fn bill_months(app: &App, mode: Mode, report: &mut Report) -> Result<(), S
                     report.closed.push(month);
                 }
             }
-            // Whoever is left to bill in it is, however long that takes.
+            // The month stays open until all of its billing periods are billed, however long that takes.
             Mode::Charge if may_close(month, now) => app.store.leave_open(month).await?,
             Mode::Charge | Mode::DryRun => {}
         }
@@ -217,7 +217,7 @@ async fn bill_month(
     app: &App,
     mode: Mode,
     month: Month,
-    report: &mut Report,
+    report: &mut RunReport,
 ) -> Result<(), StoreError> {
     let mut after: Option<String> = None;
     loop {
@@ -249,33 +249,33 @@ async fn bill_month(
     }
 }
 
-/// Bills one customer for one month: the charge, if one was due.
+/// Bills one customer for one month. Returns the charge if one was due.
 async fn bill(
     app: &App,
     mode: Mode,
     customer: &CustomerId,
     month: Month,
 ) -> Result<Option<Charge>, NotBilled> {
-    for _ in 0..MAX_RACES {
-        let charged = app.store.charged(customer, month).await?;
+    for _ in 0..MAX_ATTEMPTS {
+        let ledger = app.store.period_ledger(customer, month).await?;
         let days = app.store.billable_days(customer, month).await?;
         let now = app.clock.now();
-        let due = charge_due(customer, month, &app.plans, &days, &charged, now)?;
-        let Some(intent) = due else {
+        let due = charge_due(customer, month, &app.plans, &days, &ledger, now)?;
+        let Some(charge) = due else {
             return Ok(None);
         };
         if mode == Mode::DryRun {
-            return Ok(Some(intent));
+            return Ok(Some(charge));
         }
-        match app.store.record_charge(&intent, &charged).await? {
-            Recorded::Written => return Ok(Some(intent)),
-            Recorded::Raced => {}
+        match app.store.record_charge(&charge, &ledger).await? {
+            RecordChargeOutcome::Written => return Ok(Some(charge)),
+            RecordChargeOutcome::Raced => {}
         }
     }
     Err(NotBilled::Raced)
 }
 
-impl Report {
+impl RunReport {
     fn add(
         &mut self,
         customer_id: CustomerId,
@@ -285,26 +285,26 @@ impl Report {
         self.billing_periods += 1;
         match outcome {
             Ok(None) => {}
-            Ok(Some(intent)) => {
-                self.charged += 1;
-                self.cents.0 += intent.cents.0;
-                if self.charges.len() < MAX_NAMED {
+            Ok(Some(charge)) => {
+                self.charge_count += 1;
+                self.cents.0 += charge.cents.0;
+                if self.charges.len() < MAX_LISTED {
                     self.charges.push(ChargeSummary {
-                        id: intent.id,
+                        id: charge.id,
                         customer_id,
                         month,
-                        cents: intent.cents,
-                        from_call: intent.from_call,
-                        to_call: intent.to_call,
-                        adjusted_calls: intent.adjusted_calls,
+                        cents: charge.cents,
+                        from_call: charge.from_call,
+                        to_call: charge.to_call,
+                        adjusted_calls: charge.adjusted_calls,
                     });
                 }
             }
             Err(error) => {
-                tracing::error!(%customer_id, %month, error = %Chain(&error), "not billed");
+                tracing::error!(%customer_id, %month, error = %Chain(&error), "a customer could not be billed");
                 self.failed += 1;
-                if self.failures.len() < MAX_NAMED {
-                    self.failures.push(Failure {
+                if self.failures.len() < MAX_LISTED {
+                    self.failures.push(FailedPeriod {
                         customer_id,
                         month,
                         reason: error.reason(),

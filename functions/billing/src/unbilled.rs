@@ -1,4 +1,4 @@
-//! Usage that was counted after its month closed: what it would be charged if the month were open.
+//! Usage that was counted after its month had closed, and the charge that would be due if it were open.
 
 use tollgate_domain::billing::{Charge, UnknownPlan, charge_due};
 use tollgate_domain::id::CustomerId;
@@ -8,39 +8,39 @@ use tollgate_store::{Page, StoreError};
 
 use crate::App;
 
-/// Customers looked at for a page: each is two reads.
+/// Customers read for a page. Each takes two reads.
 const PAGE: i32 = 25;
 
-/// A customer of whose closed month something is in no bill.
+/// A customer with unbilled usage in a closed month.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AtStake {
-    /// Whose usage.
+pub struct UnbilledCustomer {
+    /// The customer.
     pub customer_id: CustomerId,
-    /// How much of it; not known while a plan of it is not in the catalogue.
-    pub stake: Result<Stake, UnknownPlan>,
+    /// The unbilled usage. An error while a plan of the month's calls is not in the catalogue.
+    pub usage: Result<UnbilledUsage, UnknownPlan>,
 }
 
 /// Overage that no charge covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stake {
+pub struct UnbilledUsage {
     /// Overage calls.
     pub calls: u64,
-    /// What they cost at the plans' prices.
+    /// Cost of these calls at the plans' prices, not rounded.
     pub overage: MicroUsd,
     /// The charge that would be due for them: at least a cent.
     pub due: Cents,
 }
 
-/// Lists customers with overage in a closed month that no charge covers, from `after` on. A page may
-/// be empty and have a next one, where nothing is at stake of the customers that it looked at.
+/// Lists customers with overage in a closed month that no charge covers, from `after` on. A page is empty,
+/// and may still be followed by another, if none of the customers read for it has unbilled usage.
 ///
 /// # Errors
-/// When the store does not answer.
+/// When the store cannot be read.
 pub async fn unbilled(
     app: &App,
     month: Month,
     after: Option<&str>,
-) -> Result<Page<AtStake>, StoreError> {
+) -> Result<Page<UnbilledCustomer>, StoreError> {
     let mut next = after.map(str::to_owned);
     let mut items = Vec::new();
     let mut left = PAGE;
@@ -52,8 +52,8 @@ pub async fn unbilled(
         next = page.next;
         left -= i32::try_from(page.items.len()).unwrap_or(left);
         for customer_id in page.items {
-            let stake = stake(app, &customer_id, month).await?.transpose();
-            items.extend(stake.map(|stake| AtStake { customer_id, stake }));
+            let usage = unbilled_usage(app, &customer_id, month).await?.transpose();
+            items.extend(usage.map(|usage| UnbilledCustomer { customer_id, usage }));
         }
         if left <= 0 || next.is_none() {
             return Ok(Page { items, next });
@@ -61,20 +61,24 @@ pub async fn unbilled(
     }
 }
 
-/// Computes what is at stake of one customer.
-async fn stake(
+/// Computes the unbilled usage of one customer.
+async fn unbilled_usage(
     app: &App,
     customer: &CustomerId,
     month: Month,
-) -> Result<Result<Option<Stake>, UnknownPlan>, StoreError> {
-    let charged = app.store.charged(customer, month).await?;
+) -> Result<Result<Option<UnbilledUsage>, UnknownPlan>, StoreError> {
+    let ledger = app.store.period_ledger(customer, month).await?;
     let days = app.store.billable_days(customer, month).await?;
     let now = app.clock.now();
-    let due = charge_due(customer, month, &app.plans, &days, &charged, now);
-    let stake = |due: Charge| Stake {
+    let due = charge_due(customer, month, &app.plans, &days, &ledger, now);
+    let unbilled = |due: Charge| UnbilledUsage {
         calls: (due.to_call + 1).saturating_sub(due.from_call),
-        overage: MicroUsd(due.cumulative.0.saturating_sub(charged.micro_usd().0)),
+        overage: MicroUsd(
+            due.cumulative_overage
+                .0
+                .saturating_sub(ledger.micro_usd().0),
+        ),
         due: due.cents,
     };
-    Ok(due.map(|due| due.map(stake)))
+    Ok(due.map(|due| due.map(unbilled)))
 }

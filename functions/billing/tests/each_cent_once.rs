@@ -1,4 +1,4 @@
-//! Each cent is charged once, however many runs there are at once and whatever is lost.
+//! Each cent is charged once, however many runs are concurrent and whichever requests and responses are lost.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use billing::{ChargeSummary, Mode, Report, run};
+use billing::{ChargeSummary, Mode, RunReport, run};
 use jiff::SignedDuration;
 use tokio::task::JoinSet;
 use tollgate_local_aws::{Call, Fault};
@@ -23,7 +23,7 @@ const CUSTOMERS: [&str; 5] = ["acme", "globex", "initech", "umbrella", "hooli"];
 /// Calls that `pro` includes.
 const INCLUDED: u64 = 100_000;
 
-/// A stack whose clock no two readings of agree, as of processes that run at once.
+/// Returns a stack whose clock advances at every reading, as the clocks of concurrent instances differ.
 fn ticking() -> Stack {
     let mut stack = Stack::new();
     let (time, ticks) = (stack.at.clock(), AtomicI64::new(0));
@@ -35,13 +35,13 @@ fn ticking() -> Stack {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn one_to_five_runs_at_once_charge_as_much_as_one() {
+async fn one_to_five_concurrent_runs_charge_as_much_as_one() {
     for runs in 1..=5 {
         let stack = Arc::new(ticking());
-        let mut over = 0;
+        let mut overage = 0;
         for more in [234, 1, 4, 1_000, 5] {
-            let included = if over == 0 { INCLUDED } else { 0 };
-            over += more;
+            let included = if overage == 0 { INCLUDED } else { 0 };
+            overage += more;
             for customer in CUSTOMERS {
                 let calls = included + more;
                 stack.calls(customer, "2026-11-22", "pro", calls).await;
@@ -53,27 +53,31 @@ async fn one_to_five_runs_at_once_charge_as_much_as_one() {
             }
             let reports = running.join_all().await;
             for customer in CUSTOMERS {
-                let when = format!("{runs} runs, {over} over");
+                let when = format!("{runs} runs, {overage} overage calls");
                 stack
-                    .assert_each_cent_once(customer, "2026-11", over, &when)
+                    .assert_each_cent_once(customer, "2026-11", overage, &when)
                     .await;
             }
             let charged: u64 = reports.iter().map(|report| report.cents.0).sum();
-            let due = cents_of(over) - cents_of(over - more);
-            assert_eq!(charged, due * 5, "{runs} runs, {over} over: reported");
+            let due = cents_of(overage) - cents_of(overage - more);
+            assert_eq!(
+                charged,
+                due * 5,
+                "{runs} runs, {overage} overage calls: reported"
+            );
         }
     }
 }
 
-/// The clock stands still, so that the runs compute charges that are equal to the last letter.
+/// The clock stands still, so that concurrent runs compute identical charges.
 #[tokio::test(start_paused = true)]
-async fn reports_of_thirty_runs_at_once_add_up_to_the_ledger() {
-    for lost in [Fault::None, Fault::AnswerLost] {
+async fn reports_of_thirty_concurrent_runs_add_up_to_the_ledger() {
+    for lost in [Fault::None, Fault::ResponseLost] {
         let stack = Arc::new(Stack::new());
         for customer in CUSTOMERS {
             stack.calls(customer, "2026-11-22", "pro", 101_100).await;
         }
-        // The first try of each charge takes effect, as far as any does, and nobody hears of it.
+        // The response to the first write of each charge is lost.
         let tried = Arc::new(Mutex::new(BTreeSet::new()));
         stack.at.aws.inject(move |call| {
             let is_write = call.operation() == "TransactWriteItems";
@@ -89,8 +93,8 @@ async fn reports_of_thirty_runs_at_once_add_up_to_the_ledger() {
             running.spawn(async move { billing::handle(&stack.app).await.unwrap() });
         }
         let reports = running.join_all().await;
-        let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum::<u64>();
-        assert_eq!(sum(|report| report.charged), 5, "{lost:?}");
+        let sum = |of: fn(&RunReport) -> u64| reports.iter().map(of).sum::<u64>();
+        assert_eq!(sum(|report| report.charge_count), 5, "{lost:?}");
         assert_eq!(sum(|report| report.cents.0), 5 * 110, "{lost:?}");
         let closed = reports.iter().flat_map(|report| &report.closed);
         let closed: Vec<String> = closed.map(ToString::to_string).collect();
@@ -103,7 +107,7 @@ async fn reports_of_thirty_runs_at_once_add_up_to_the_ledger() {
     }
 }
 
-/// Draws what a run is made of.
+/// Source of the random choices of a season.
 struct Draw(Entropy);
 
 impl Draw {
@@ -111,8 +115,8 @@ impl Draw {
         of[usize::try_from(self.0.below(of.len() as u64)).unwrap()]
     }
 
-    /// Faults of every kind, at random: on many writes, and on few reads, of which a run makes a
-    /// hundred. And at times one customer about whom no call gets through.
+    /// Injects random faults of every kind: into many writes, and into few reads, since a run makes about a
+    /// hundred. In some seasons, all requests that name a certain customer are lost.
     fn faults(&self) -> impl FnMut(&Call) -> Fault + Send + 'static {
         let draw = Draw(self.0.clone());
         let cut_off = (draw.0.below(4) == 0).then(|| draw.one(&CUSTOMERS));
@@ -122,7 +126,7 @@ impl Draw {
             }
             let writes = call.operation() == "TransactWriteItems";
             match draw.0.below(if writes { 30 } else { 600 }) {
-                0..4 => Fault::AnswerLost,
+                0..4 => Fault::ResponseLost,
                 4..7 => Fault::RequestLost,
                 7..9 => Fault::Throttled,
                 9..13 => Fault::Conflict,
@@ -132,15 +136,16 @@ impl Draw {
     }
 }
 
-/// Lets everyone else do that many steps.
+/// Lets other tasks run that many steps.
 async fn pass(steps: u64) {
     for _ in 0..steps {
         tokio::task::yield_now().await;
     }
 }
 
-/// A run that may end before it is done, as a process does. Its report, if it came to one.
-async fn mortal_run(stack: Arc<Stack>, steps: Option<u64>) -> Option<Report> {
+/// Runs billing, and ends the run after `steps` steps as if its instance had ended. Returns the report if the
+/// run finished.
+async fn interruptible_run(stack: Arc<Stack>, steps: Option<u64>) -> Option<RunReport> {
     let end = async {
         match steps {
             Some(steps) => pass(steps).await,
@@ -154,11 +159,11 @@ async fn mortal_run(stack: Arc<Stack>, steps: Option<u64>) -> Option<Report> {
     }
 }
 
-/// Nights at the turn of a month, each with one to five runs at once over faults, while usage goes
-/// on to be counted; and then a good night. How many runs failed or ended early.
+/// Simulates nights at the turn of a month, each with one to five concurrent runs over faults, while usage is
+/// counted, and then a night without faults. Returns how many runs failed or ended early.
 async fn season(seed: u64) -> usize {
     let draw = Draw(Entropy::seeded(seed));
-    // A clock that stands still makes runs at once compute the very same charge.
+    // With a clock that stands still, concurrent runs compute identical charges.
     let stands_still = draw.0.below(2) == 0;
     let stack = Arc::new(if stands_still {
         Stack::new()
@@ -166,7 +171,7 @@ async fn season(seed: u64) -> usize {
         ticking()
     });
     let mut calls: BTreeMap<(&str, &str), u64> = BTreeMap::new();
-    let mut made: Vec<ChargeSummary> = Vec::new();
+    let mut reported: Vec<ChargeSummary> = Vec::new();
     let mut incomplete = 0;
     for now in [
         "2026-11-30T02:00:00Z",
@@ -186,7 +191,7 @@ async fn season(seed: u64) -> usize {
                 _ => 1 + draw.0.below(12),
             };
             *calls.entry((customer, &day[..7])).or_default() += more;
-            // Some of it between what a run reads and what it writes.
+            // Some of it is counted between the reads and the writes of a run.
             let (steps, stack) = (draw.0.below(200), Arc::clone(&stack));
             counting.spawn(async move {
                 pass(steps).await;
@@ -198,7 +203,7 @@ async fn season(seed: u64) -> usize {
         let mut runs = JoinSet::new();
         for _ in 0..=draw.0.below(5) {
             let steps = (draw.0.below(4) == 0).then(|| draw.0.below(200));
-            runs.spawn(mortal_run(Arc::clone(&stack), steps));
+            runs.spawn(interruptible_run(Arc::clone(&stack), steps));
         }
         for report in runs.join_all().await {
             let Some(report) = report else {
@@ -206,41 +211,48 @@ async fn season(seed: u64) -> usize {
                 continue;
             };
             incomplete += usize::from(report.failed > 0);
-            made.extend(report.charges);
+            reported.extend(report.charges);
         }
         let uncounted = counting.join_all().await;
         stack.at.aws.heal();
-        // As the queue would, which delivers it again.
+        // The queue would deliver the failed messages again.
         for (id, customer, usage) in uncounted.into_iter().flatten() {
             let counted = stack.try_calls_of(&id, customer, usage).await;
             counted.unwrap();
         }
     }
-    made.extend(stack.night("2026-12-03T23:00:00Z").await.charges);
+    reported.extend(stack.run("2026-12-03T23:00:00Z").await.charges);
     let when = format!("seed {seed}");
     for ((customer, month), calls) in calls {
-        let over = calls.saturating_sub(INCLUDED);
+        let overage = calls.saturating_sub(INCLUDED);
         stack
-            .assert_each_cent_once(customer, month, over, &when)
+            .assert_each_cent_once(customer, month, overage, &when)
             .await;
     }
-    let ids: BTreeSet<&str> = made.iter().map(|charge| charge.id.as_str()).collect();
-    assert_eq!(ids.len(), made.len(), "{when}: two runs made one charge");
-    for charge in made {
+    let ids: BTreeSet<&str> = reported.iter().map(|charge| charge.id.as_str()).collect();
+    assert_eq!(
+        ids.len(),
+        reported.len(),
+        "{when}: two runs reported the same charge"
+    );
+    for charge in reported {
         let (customer, month) = (charge.customer_id.as_str(), charge.month.to_string());
         let ledger = stack.charges(customer, &month).await;
         let short = (charge.cents.0, charge.from_call, charge.to_call);
-        assert!(ledger.contains(&short), "{when}: {charge:?} has gone");
+        assert!(
+            ledger.contains(&short),
+            "{when}: {charge:?} is not in the ledger"
+        );
     }
     incomplete
 }
 
 #[tokio::test(start_paused = true)]
-async fn whatever_is_lost_each_cent_is_charged_once() {
+async fn under_random_faults_each_cent_is_charged_once() {
     let mut incomplete = 0;
     for seed in 0..40 {
         incomplete += season(seed).await;
     }
-    // Otherwise the nights were too smooth to show anything.
+    // With fewer, the runs would have tested too little.
     assert!(incomplete > 40, "{incomplete}");
 }

@@ -1,4 +1,4 @@
-//! What the metrics say of a night.
+//! Metrics of billing runs.
 
 #![allow(
     clippy::unwrap_used,
@@ -7,45 +7,52 @@
 
 use billing::{Mode, run};
 use tollgate_local_aws::Fault;
-use tollgate_runtime::metrics::{CENTS_CHARGED, CHARGES_FAILED, CHARGES_CREATED, BILLING_RUNS};
+use tollgate_runtime::metrics::{
+    BILLING_RUNS, CHARGED_CENTS, CREATED_CHARGES, FAILED_BILLING_PERIODS,
+};
 
 mod common;
 
-use common::{NIGHT, Stack};
+use common::{NOW, Stack};
 
-/// Nights run, charges made and failed, and cents charged so far.
+/// Returns the sums so far of finished runs, created charges, failed billing periods and charged cents.
 fn counted(stack: &Stack) -> [u64; 4] {
-    [BILLING_RUNS, CHARGES_CREATED, CHARGES_FAILED, CENTS_CHARGED]
-        .map(|metric| stack.cloudwatch.sum(metric, &[]))
+    [
+        BILLING_RUNS,
+        CREATED_CHARGES,
+        FAILED_BILLING_PERIODS,
+        CHARGED_CENTS,
+    ]
+    .map(|metric| stack.cloudwatch.sum(metric, &[]))
 }
 
 #[tokio::test(start_paused = true)]
-async fn nights_and_charges_are_counted() {
+async fn runs_and_charges_are_counted() {
     let stack = Stack::new();
     for customer in ["acme", "globex"] {
         stack.calls(customer, "2026-11-22", "pro", 100_100).await;
     }
     run(&stack.app, Mode::DryRun).await.unwrap();
     assert_eq!(counted(&stack), [0, 0, 0, 0]);
-    assert!(stack.cloudwatch.values(CHARGES_CREATED, &[]).is_empty());
+    assert!(stack.cloudwatch.values(CREATED_CHARGES, &[]).is_empty());
 
     stack.fail("globex", Fault::RequestLost);
-    stack.try_night(NIGHT).await.unwrap_err();
+    stack.try_run(NOW).await.unwrap_err();
     assert_eq!(counted(&stack), [1, 1, 1, 10]);
     stack.at.aws.heal();
     run(&stack.app, Mode::Charge).await.unwrap();
     assert_eq!(counted(&stack), [1, 2, 1, 20]);
-    stack.night(NIGHT).await;
+    stack.run(NOW).await;
     assert_eq!(counted(&stack), [2, 2, 1, 20]);
 }
 
-/// The list of customers cannot be read: the night was not run, and the alarm must see that.
+/// A run that cannot read the list of customers has not finished, so the alarm on missed runs must be raised.
 #[tokio::test(start_paused = true)]
-async fn a_night_that_ends_early_does_not_count_as_run() {
+async fn a_run_that_ends_early_is_not_counted() {
     let stack = Stack::new();
     stack.at.aws.inject(|_| Fault::RequestLost);
-    stack.try_night(NIGHT).await.unwrap_err();
+    stack.try_run(NOW).await.unwrap_err();
     assert_eq!(counted(&stack), [0, 0, 0, 0]);
-    // Zeros are written all the same: the alarm on failures then has data.
-    assert_eq!(stack.cloudwatch.values(CHARGES_FAILED, &[]), [0]);
+    // Zeros are still written, so that the alarm on failures has data.
+    assert_eq!(stack.cloudwatch.values(FAILED_BILLING_PERIODS, &[]), [0]);
 }

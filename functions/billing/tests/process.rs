@@ -11,14 +11,14 @@ use tollgate_local_aws::{CloudWatch, LambdaHost, Outcome};
 use tollgate_runtime::metrics::BILLING_RUNS;
 
 #[tokio::test]
-async fn the_schedules_event_runs_a_night() {
+async fn the_schedules_event_runs_billing() {
     let at = Fixture::at("2026-11-22T10:00:00Z");
     let host = LambdaHost::start(at.aws.clone()).await.unwrap();
     let binary = env!("CARGO_BIN_EXE_billing");
     let process = host.run(binary, "BillingFunction").unwrap();
     let event: Value =
         serde_json::from_str(include_str!("../../../events/billing/schedule.json")).unwrap();
-    let Some(Outcome::Answer(report)) = host.invoke(event).await else {
+    let Some(Outcome::Response(report)) = host.invoke(event).await else {
         panic!("no report");
     };
     assert_eq!(report["failed"], 0);

@@ -1,4 +1,4 @@
-//! `GET /admin/api-keys/{key}`: one key, by prefix or id.
+//! `GET /admin/api-keys/{key}`: returns a key, by prefix or id.
 
 use axum::extract::State;
 use axum::routing::get;
@@ -9,7 +9,7 @@ use tollgate_web::{AdminCaller, NoQuery, PathParam, Problem};
 use crate::App;
 use crate::view::{KeyView, no_such_key};
 
-/// The route.
+/// Returns the route.
 pub fn routes(app: App) -> Router {
     Router::new()
         .route("/admin/api-keys/{key}", get(show))

@@ -1,7 +1,6 @@
-//! API keys, for admins: create, list, get, update, rotate, revoke, and statistics.
+//! Administration of API keys: create, list, get, update, rotate, revoke, and statistics.
 //!
-//! Each operation is a Lambda function of its own, which may touch in the tables only what it
-//! needs to.
+//! Each operation is a Lambda function of its own, whose role allows only the table access that it needs.
 
 pub mod create;
 pub mod get;
@@ -17,31 +16,31 @@ use tollgate_domain::key::KeyFormat;
 use tollgate_runtime::{Clock, Entropy, Env, aws, config};
 use tollgate_store::Store;
 
-/// What the operations work with.
+/// State of an instance of any of the functions. Cheap to clone; clones share it.
 #[derive(Debug, Clone)]
 pub struct App {
     /// The tables.
     pub store: Store,
-    /// Tells which keys have expired, and dates what is done.
+    /// Clock for the expiry of keys and for timestamps.
     pub clock: Clock,
 }
 
-/// What the operations that make keys work with besides.
+/// State of an instance of the functions that create keys.
 #[derive(Debug, Clone)]
 pub struct Issuer {
-    /// Tables and time.
+    /// Tables and clock.
     pub app: App,
-    /// Where the secrets come from.
+    /// Randomness for the secrets and ids of keys.
     pub entropy: Entropy,
-    /// What new keys look like.
+    /// Format of new keys.
     pub format: KeyFormat,
 }
 
 impl App {
-    /// As the environment says.
+    /// Builds the state from environment variables.
     ///
     /// # Errors
-    /// When it does not say enough.
+    /// When a variable is missing or invalid.
     pub fn from_env(env: &Env) -> Result<Self, lambda_http::Error> {
         let sdk = aws::sdk_config(env, aws::BACKGROUND_TIMEOUT)?;
         let clock = Clock::system();
@@ -51,10 +50,10 @@ impl App {
 }
 
 impl Issuer {
-    /// As the environment says.
+    /// Builds the state from environment variables.
     ///
     /// # Errors
-    /// When it does not say enough, or the machine has no randomness to give.
+    /// When a variable is missing or invalid, or the operating system provides no randomness.
     pub fn from_env(env: &Env) -> Result<Self, lambda_http::Error> {
         Ok(Self {
             app: App::from_env(env)?,
@@ -64,6 +63,6 @@ impl Issuer {
     }
 }
 
-/// How often a key is drawn again when its name is taken. Prefixes have 47 bits: with a million
-/// keys, one draw in 200 million meets one.
-const MAX_DRAWS: usize = 3;
+/// Most attempts to generate a key whose prefix and id are not taken. Prefixes have 47 random bits: with a
+/// million keys, one attempt in 200 million finds a taken one.
+const MAX_ATTEMPTS: usize = 3;

@@ -1,4 +1,4 @@
-//! `GET /admin/api-keys`: keys by customer and age.
+//! `GET /admin/api-keys`: lists keys by customer and age.
 
 use axum::extract::State;
 use axum::routing::get;
@@ -6,25 +6,26 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use tollgate_domain::id::{CustomerId, PlanId};
 use tollgate_domain::key::KeyStatus;
-use tollgate_web::{AdminCaller, Cursor, List, Listing, PageParams, Problem, QueryParams};
+use tollgate_web::{AdminCaller, Cursor, List, ListRequest, PageParams, Problem, QueryParams};
 
 use crate::App;
 use crate::page::{self, Listed};
 use crate::view::{KeyView, ListedKey};
 
-/// Keys read in one go, and in one request: a page of a filtered list may be short, and the list
-/// goes on behind it.
-const READ_AT_ONCE: usize = 100;
+/// Keys read from the store at a time.
+const BATCH: usize = 100;
+/// Most keys read for one request. A page of a filtered list may therefore be short, and still be followed by
+/// another.
 const MAX_READ: usize = 1_000;
 
-/// The route.
+/// Returns the route.
 pub fn routes(app: App) -> Router {
     Router::new()
         .route("/admin/api-keys", get(list))
         .with_state(app)
 }
 
-/// The query.
+/// Query.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Filter {
@@ -50,34 +51,37 @@ async fn list(
         ..
     } = &filter;
     let name = format!("keys {customer_id:?} {plan:?} {status:?}");
-    let listing = Listing::new(name, filter.cursor.as_ref())?;
-    let mut after = listing.after().map(str::to_owned);
-    for _ in 0..MAX_READ / READ_AT_ONCE {
+    let list_request = ListRequest::new(name, filter.cursor.as_ref())?;
+    let mut after = list_request.after().map(str::to_owned);
+    for _ in 0..MAX_READ / BATCH {
         let customer = filter.customer_id.as_ref();
-        let after_place = after.as_deref();
-        let page = page::read(&app.store, customer, after_place, READ_AT_ONCE).await?;
+        let page = page::read(&app.store, customer, after.as_deref(), BATCH).await?;
         let more = page.next.is_some();
         let last = page.items.len();
         for (at, listed) in page.items.into_iter().enumerate() {
-            let Listed { place, key, plan } = listed;
-            let wanted = filter.status.is_none_or(|status| status == key.status(now))
+            let Listed {
+                position,
+                key,
+                plan,
+            } = listed;
+            let matches = filter.status.is_none_or(|status| status == key.status(now))
                 && (filter.plan.is_none() || filter.plan == plan);
-            if wanted {
+            if matches {
                 let key = KeyView::new(key, now);
                 data.push(ListedKey { key, plan });
             }
             if data.len() == limit {
                 let ended = !more && at + 1 == last;
-                let next_cursor = (!ended).then(|| listing.cursor(&place));
+                let next_cursor = (!ended).then(|| list_request.cursor(&position));
                 return Ok(Json(List { data, next_cursor }));
             }
-            after = Some(place);
+            after = Some(position);
         }
         if !more {
             let next_cursor = None;
             return Ok(Json(List { data, next_cursor }));
         }
     }
-    let next_cursor = after.map(|place| listing.cursor(&place));
+    let next_cursor = after.map(|position| list_request.cursor(&position));
     Ok(Json(List { data, next_cursor }))
 }

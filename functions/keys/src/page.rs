@@ -1,4 +1,4 @@
-//! Keys as they are listed, with the plans of their customers.
+//! Reading of keys with the plans of their customers.
 
 use std::collections::BTreeSet;
 
@@ -6,15 +6,18 @@ use tollgate_domain::id::{CustomerId, PlanId};
 use tollgate_domain::key::KeyRecord;
 use tollgate_store::{Page, Store, StoreError};
 
-/// A key, its place in the list, and the plan its customer is on now.
+/// A key with its position in the list and the current plan of its customer.
 pub(crate) struct Listed {
-    pub(crate) place: String,
+    pub(crate) position: String,
     pub(crate) key: KeyRecord,
-    /// None for admin keys.
+    /// `None` for admin keys.
     pub(crate) plan: Option<PlanId>,
 }
 
-/// Reads a page of the list of all keys, or of one customer's.
+/// Reads a page of the list of all keys, or of the keys of one customer.
+///
+/// # Errors
+/// When the store cannot be read.
 pub(crate) async fn read(
     store: &Store,
     customer: Option<&CustomerId>,
@@ -28,9 +31,13 @@ pub(crate) async fn read(
         .filter_map(|(_, key)| key.owner.customer().cloned())
         .collect();
     let plans = store.plans_of(&customers).await?;
-    let items = page.items.into_iter().map(|(place, key)| {
+    let items = page.items.into_iter().map(|(position, key)| {
         let plan = key.owner.customer().and_then(|id| plans.get(id)).cloned();
-        Listed { place, key, plan }
+        Listed {
+            position,
+            key,
+            plan,
+        }
     });
     Ok(Page {
         items: items.collect(),

@@ -1,4 +1,4 @@
-//! `DELETE /admin/api-keys/{key}`: ends a key, by prefix or id.
+//! `DELETE /admin/api-keys/{key}`: revokes a key, by prefix or id.
 
 use axum::Router;
 use axum::extract::State;
@@ -10,14 +10,14 @@ use tollgate_web::{AdminCaller, NoQuery, PathParam, Problem};
 use crate::App;
 use crate::view::no_such_key;
 
-/// The route.
+/// Returns the route.
 pub fn routes(app: App) -> Router {
     Router::new()
         .route("/admin/api-keys/{key}", delete(revoke))
         .with_state(app)
 }
 
-/// 204 also for a key revoked before: it is what the caller asked for.
+/// Revokes a key. Idempotent: returns 204 also if the key was revoked before.
 async fn revoke(
     State(app): State<App>,
     _: AdminCaller,

@@ -1,4 +1,4 @@
-//! `GET /admin/api-keys/stats`: how many keys there are, by status and plan.
+//! `GET /admin/api-keys/stats`: counts keys by status and plan.
 
 use std::collections::BTreeMap;
 
@@ -12,17 +12,17 @@ use tollgate_web::{AdminCaller, NoQuery, Problem};
 
 use crate::{App, page};
 
-/// Keys read in one go.
-const READ_AT_ONCE: usize = 1_000;
+/// Keys read from the store at a time.
+const BATCH: usize = 1_000;
 
-/// The route.
+/// Returns the route.
 pub fn routes(app: App) -> Router {
     Router::new()
         .route("/admin/api-keys/stats", get(stats))
         .with_state(app)
 }
 
-/// How many keys there are in each state.
+/// Numbers of keys by status.
 #[derive(Debug, Default, Clone, Copy, Serialize)]
 struct Counts {
     total: u64,
@@ -44,7 +44,7 @@ impl Counts {
     }
 }
 
-/// The answer: all keys, those of customers by the plan they are on now, and those of admins.
+/// Response body: the counts of all keys, of customers' keys by current plan, and of admin keys.
 #[derive(Debug, Default, Serialize)]
 struct Stats {
     #[serde(flatten)]
@@ -53,14 +53,14 @@ struct Stats {
     admin: Counts,
 }
 
-/// Counted afresh, page by page: a hundred thousand keys are some thirty reads, and no counter can
-/// be wrong.
+/// Counts all keys, page by page. Stored counters could drift; a hundred thousand keys take about thirty
+/// reads.
 async fn stats(State(app): State<App>, _: AdminCaller, _: NoQuery) -> Result<Json<Stats>, Problem> {
     let now = app.clock.now();
     let mut stats = Stats::default();
     let mut after = None;
     loop {
-        let page = page::read(&app.store, None, after.as_deref(), READ_AT_ONCE).await?;
+        let page = page::read(&app.store, None, after.as_deref(), BATCH).await?;
         for listed in &page.items {
             let status = listed.key.status(now);
             stats.all.add(status);

@@ -1,27 +1,29 @@
-//! `PATCH /admin/api-keys/{key}`: changes a key's name, expiry or own limits, suspends it, or enables
-//! it again.
+//! `PATCH /admin/api-keys/{key}`: changes the name, expiry or limits of a key, suspends it, or enables it
+//! again.
 
 use axum::extract::State;
 use axum::routing::patch;
 use axum::{Json, Router};
 use serde::Deserialize;
 use tollgate_domain::time::Rfc3339;
-use tollgate_store::{KeyChange, KeyRef, Updated};
+use tollgate_store::{KeyChange, KeyRef, UpdateOutcome};
 use tollgate_web::{
     AdminCaller, JsonBody, NoQuery, Object, PathParam, Problem, check_enabled, nullable,
 };
 
 use crate::App;
-use crate::view::{KeyView, admins_key, check_expiry, check_limit, check_name, no_such_key};
+use crate::view::{
+    KeyView, admin_key_forbidden, check_expiry, check_limit, check_name, no_such_key,
+};
 
-/// The route.
+/// Returns the route.
 pub fn routes(app: App) -> Router {
     Router::new()
         .route("/admin/api-keys/{key}", patch(update))
         .with_state(app)
 }
 
-/// A merge patch (RFC 7396): what is left out stays, what is `null` goes.
+/// Request body: a merge patch (RFC 7396). Members that are absent stay, members that are `null` are removed.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct KeyPatch {
@@ -81,12 +83,14 @@ async fn update(
     )?;
     check_limit("overrides.monthly_quota", change.monthly_quota.flatten())?;
     match app.store.update_key(&key, &change).await? {
-        Updated::Done(key) => Ok(Json(KeyView::new(key, now))),
-        Updated::Unknown => Err(no_such_key()),
-        Updated::Admins => Err(admins_key()),
-        Updated::Revoked => Err(Problem::conflict("The key is revoked, and stays as it is.")),
-        Updated::Rotated => Err(Problem::conflict(
-            "The key has been rotated; it ends with its grace period.",
+        UpdateOutcome::Done(key) => Ok(Json(KeyView::new(key, now))),
+        UpdateOutcome::Unknown => Err(no_such_key()),
+        UpdateOutcome::Admins => Err(admin_key_forbidden()),
+        UpdateOutcome::Revoked => Err(Problem::conflict(
+            "The key is revoked and cannot be changed.",
+        )),
+        UpdateOutcome::Rotated => Err(Problem::conflict(
+            "The key has been rotated: its expiry is the end of the grace period and cannot be changed.",
         )),
     }
 }

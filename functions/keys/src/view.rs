@@ -1,4 +1,4 @@
-//! A key as callers see it.
+//! Keys in responses, and the checks of their members in requests.
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -8,7 +8,7 @@ use tollgate_domain::plan::Overrides;
 use tollgate_domain::time::Rfc3339;
 use tollgate_web::Problem;
 
-/// Everything about a key but the key.
+/// A key in a response, without its secret.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct KeyView {
     id: KeyId,
@@ -20,7 +20,7 @@ pub(crate) struct KeyView {
     created_at: Timestamp,
     expires_at: Option<Timestamp>,
     revoked_at: Option<Timestamp>,
-    /// Whether it is not suspended: what a `PATCH` changes.
+    /// Whether the key is not suspended. A `PATCH` changes this member.
     enabled: bool,
     suspended_at: Option<Timestamp>,
     overrides: Overrides,
@@ -47,7 +47,7 @@ impl KeyView {
     }
 }
 
-/// A key in a list, with its customer's plan.
+/// A key in a list, with the current plan of its customer.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct ListedKey {
     #[serde(flatten)]
@@ -55,25 +55,25 @@ pub(crate) struct ListedKey {
     pub(crate) plan: Option<PlanId>,
 }
 
-/// A key in the one answer that shows it.
+/// A new key in the response to the request that created it.
 #[derive(Debug, Serialize)]
 pub(crate) struct IssuedKey {
-    /// The key itself; `null` when a repeated request is answered.
+    /// The secret; `null` in the response to a repeated request.
     pub(crate) key: Option<String>,
     #[serde(flatten)]
     pub(crate) view: KeyView,
 }
 
-/// The longest name of a key, in characters.
+/// Maximum length of a name, in characters.
 const MAX_NAME: usize = 100;
-/// A bound on limits, so that sums of them stay exact everywhere.
+/// Maximum of a limit, so that sums of limits are exact in every number format.
 const MAX_LIMIT: u64 = 1_000_000_000_000;
 
 pub(crate) fn check_name(name: &str) -> Result<(), Problem> {
     if name.chars().count() <= MAX_NAME && !name.chars().any(char::is_control) {
         Ok(())
     } else {
-        let detail = "A key's name has at most 100 characters, and no control characters.";
+        let detail = "name must have at most 100 characters, and no control characters.";
         Err(Problem::unprocessable(detail).with("field", "name"))
     }
 }
@@ -81,14 +81,14 @@ pub(crate) fn check_name(name: &str) -> Result<(), Problem> {
 pub(crate) fn check_limit(field: &'static str, limit: Option<u64>) -> Result<(), Problem> {
     match limit {
         Some(limit) if limit > MAX_LIMIT => {
-            let detail = "A limit is at most 1,000,000,000,000.";
+            let detail = "A limit must be at most 1,000,000,000,000.";
             Err(Problem::unprocessable(detail).with("field", field))
         }
         _ => Ok(()),
     }
 }
 
-/// The expiry in whole milliseconds: the precision that is stored.
+/// Checks an expiry. Returns it in whole milliseconds, the precision that is stored.
 pub(crate) fn check_expiry(
     expires_at: Option<Rfc3339>,
     now: Timestamp,
@@ -96,22 +96,21 @@ pub(crate) fn check_expiry(
     let in_ms = |Rfc3339(at)| Timestamp::from_millisecond(at.as_millisecond()).unwrap_or(at);
     match expires_at.map(in_ms) {
         Some(at) if at <= now => {
-            let detail = "A key cannot expire in the past; to end it now, revoke it.";
+            let detail = "expires_at must be in the future. To end the key now, revoke it.";
             Err(Problem::unprocessable(detail).with("field", "expires_at"))
         }
         expires_at => Ok(expires_at),
     }
 }
 
-/// 403: admin keys are the operator's, and the functions' roles allow no more of them than to show and
-/// to revoke them.
-pub(crate) fn admins_key() -> Problem {
+/// 403: only the operator creates and changes admin keys. The functions' roles do not allow it.
+pub(crate) fn admin_key_forbidden() -> Problem {
     Problem::forbidden(
-        "Admin keys are made with AWS credentials, by \"tollgate admin-key create\". Here they can be \
-         listed, shown and revoked.",
+        "Admin keys are created with AWS credentials, by \"tollgate admin-key create\". The API can only \
+         list, show and revoke them.",
     )
 }
 
 pub(crate) fn no_such_key() -> Problem {
-    Problem::not_found("There is no key of that prefix or id.")
+    Problem::not_found("There is no key with this prefix or id.")
 }

@@ -5,21 +5,21 @@
     reason = "a test that cannot begin, or cannot look, has failed"
 )]
 
-use tollgate_local_aws::{Outcome, answer_alone};
+use tollgate_local_aws::{Outcome, invoke_once};
 
-/// What a function's binary answers to one of its events.
+/// Checks the status of the response of a function's binary to one of its event files.
 async fn check(binary: &str, function: &str, case: &str, status: u16) {
     let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../events/keys");
     let event = std::fs::read_to_string(format!("{dir}/{case}.json")).unwrap();
-    let outcome = answer_alone(binary, function, &event).await;
-    let Ok(Some(Outcome::Answer(answer))) = outcome else {
+    let outcome = invoke_once(binary, function, &event).await;
+    let Ok(Some(Outcome::Response(response))) = outcome else {
         panic!("{function}: {outcome:?}");
     };
-    assert_eq!(answer["statusCode"], status, "{function}: {answer}");
+    assert_eq!(response["statusCode"], status, "{function}: {response}");
 }
 
 #[tokio::test]
-async fn each_starts_as_the_template_configures_it_and_answers() {
+async fn each_binary_starts_with_the_templates_environment_and_responds() {
     let create = env!("CARGO_BIN_EXE_keys-create");
     check(create, "KeysCreateFunction", "create", 422).await;
     let list = env!("CARGO_BIN_EXE_keys-list");

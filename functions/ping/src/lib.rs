@@ -1,11 +1,11 @@
-//! `GET /api/secure/ping`: the smallest metered endpoint. It shows whom the authorizer let in.
+//! `GET /api/secure/ping`: the smallest metered endpoint. It returns the caller's customer and plan.
 
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
 use tollgate_web::{CustomerCaller, Problem};
 
-/// The answer.
+/// Response body.
 #[derive(Debug, Serialize)]
 struct Pong {
     message: &'static str,
@@ -13,7 +13,7 @@ struct Pong {
     plan: String,
 }
 
-/// The route.
+/// Returns the route.
 pub fn routes() -> Router {
     Router::new().route("/api/secure/ping", get(ping))
 }

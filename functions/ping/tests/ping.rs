@@ -1,4 +1,4 @@
-//! `GET /api/secure/ping`, called as the gateway calls it, with metering around it.
+//! `GET /api/secure/ping`, called as API Gateway calls it, with metering.
 
 use std::time::Duration;
 
@@ -8,23 +8,25 @@ use serde_json::{Value, json};
 use tollgate_local_aws::fixture::Fixture;
 use tower::Layer;
 
-#[path = "../../../shared/web/tests/common/answer.rs"]
-mod answer;
 #[path = "../../../shared/web/tests/common/event.rs"]
 mod event;
 #[path = "../../../shared/metering/tests/common/metered.rs"]
 mod metered;
+#[path = "../../../shared/web/tests/common/response.rs"]
+mod response;
 
-use answer::{Answer, call_service, has_no_other_routes, ignores_the_stage, needs_a_customer};
 use event::Event;
 use metered::{NOW, delivered, metering};
+use response::{
+    ApiResponse, call_service, has_no_other_routes, ignores_the_stage, needs_a_customer,
+};
 
 fn event() -> Event {
     Event::load("ping/ping")
 }
 
-/// The function as its `main` puts it together, and what it reports of one call that takes 12 ms.
-async fn metered_call(at: &Fixture, event: &Event) -> Answer {
+/// Calls the function, assembled as in its `main`, and sends its usage. The call takes 12 ms.
+async fn metered_call(at: &Fixture, event: &Event) -> ApiResponse {
     let slow = async |request: Request, next: Next| {
         tokio::time::sleep(Duration::from_millis(12)).await;
         next.run(request).await
@@ -32,14 +34,14 @@ async fn metered_call(at: &Fixture, event: &Event) -> Answer {
     let routes = ping::routes().layer(middleware::from_fn(slow));
     let metering = metering(at, "ping");
     let function = metering.layer().layer(tollgate_web::serve(routes));
-    let answer = call_service(function, event).await;
+    let response = call_service(function, event).await;
     metering.emitter().flush().await;
-    answer
+    response
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_ping_is_answered_with_who_called_and_how_it_stands() {
-    let answer = metered_call(&Fixture::at(NOW), &event()).await;
+async fn a_ping_returns_the_caller_and_its_rate_limit() {
+    let response = metered_call(&Fixture::at(NOW), &event()).await;
     for (name, value) in [
         ("x-ratelimit-limit", "10000"),
         ("x-ratelimit-remaining", "9996"),
@@ -47,14 +49,14 @@ async fn a_ping_is_answered_with_who_called_and_how_it_stands() {
         ("ratelimit", r#""hour";r=9996;t=3600"#),
         ("ratelimit-policy", r#""hour";q=10000;w=3600"#),
     ] {
-        assert_eq!(answer.header(name), Some(value));
+        assert_eq!(response.header(name), Some(value));
     }
     let expected = json!({ "message": "pong", "customer_id": "acme", "plan": "pro" });
-    assert_eq!(answer.json(200), expected);
+    assert_eq!(response.json(200), expected);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_ping_is_reported_once_as_a_usage_event() {
+async fn a_ping_is_metered_once_as_a_usage_event() {
     let (at, event) = (Fixture::at(NOW), event());
     metered_call(&at, &event).await;
     let mut events = delivered(&at);
@@ -91,18 +93,18 @@ async fn a_ping_is_reported_once_as_a_usage_event() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_no_customers_call_is_refused_and_not_reported() {
+async fn a_call_without_a_customer_is_forbidden_and_not_metered() {
     let at = Fixture::at(NOW);
     for event in [event().admin("key_a"), event().authorizer(Value::Null)] {
-        let answer = metered_call(&at, &event).await;
-        answer.forbidden();
-        assert_eq!(answer.header("x-ratelimit-limit"), None);
+        let response = metered_call(&at, &event).await;
+        response.forbidden();
+        assert_eq!(response.header("x-ratelimit-limit"), None);
     }
     assert_eq!(delivered(&at), [0; 0]);
 }
 
 #[tokio::test]
-async fn the_function_has_one_route_for_customers_alone() {
+async fn the_function_has_one_route_for_customers_only() {
     let routes = ping::routes();
     needs_a_customer(&routes, &event()).await;
     has_no_other_routes(&routes, &event()).await;

@@ -1,8 +1,8 @@
-//! Reconciliation: the calls that the authorizer let in, held against those that were metered, for each
-//! customer and day. Either ledger alone cannot tell that nothing happened from that it was not told.
+//! Reconciliation: compares the admitted calls with the metered calls of each customer and day. One ledger
+//! alone cannot distinguish a day without calls from a day whose calls were lost.
 //!
-//! The authorizer's ledger are the counters of the hours of a customer's keys; the other is the tally of
-//! the day. Customers without keys have no calls to let in, and are not looked at.
+//! Admitted calls are read from the hourly quota counters of the customer's keys, metered calls from the
+//! aggregate of the day. Customers without keys have no admitted calls, and are left out.
 
 use std::collections::BTreeSet;
 
@@ -15,14 +15,14 @@ use tollgate_domain::window::Day;
 use tollgate_runtime::{Clock, Metrics, metrics};
 use tollgate_store::{ReconciliationSummary, Store, StoreError};
 
-/// What reconciliation works with.
+/// State of a reconciliation instance. Cheap to clone; clones share it.
 #[derive(Debug, Clone)]
 pub struct App {
-    /// Keys, counters and tallies.
+    /// The tables.
     pub store: Store,
-    /// Decides which day was yesterday.
+    /// Clock that decides which day was yesterday.
     pub clock: Clock,
-    /// Differences are counted here.
+    /// Metrics of discrepancies.
     pub metrics: Metrics,
 }
 
@@ -31,27 +31,27 @@ const CONCURRENCY: usize = 16;
 /// Keys read at a time.
 const PAGE: usize = 100;
 
-/// What a run found.
+/// Result of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Report {
+pub struct ReconciliationReport {
     /// The UTC day.
     pub day: Day,
     /// Customers with calls in either ledger.
     pub customers: u64,
-    /// Calls that were let in.
+    /// Admitted calls.
     pub admitted: u64,
-    /// Calls that were metered.
+    /// Metered calls.
     pub metered: u64,
     /// Customers whose ledgers differ by more than is tolerated.
-    pub differences: u64,
+    pub discrepancies: u64,
 }
 
-/// The run of a night: compares the ledgers of yesterday, and leaves word that it came to its end, so
-/// that an alarm can see when none does.
+/// Handles the nightly schedule: compares the ledgers of yesterday. Records in a metric that the run has
+/// finished, so that an alarm can be raised when none does.
 ///
 /// # Errors
-/// When the store does not answer; a further run begins anew.
-pub async fn handle(app: &App) -> Result<Report, StoreError> {
+/// When the store fails. A retry starts from the beginning.
+pub async fn handle(app: &App) -> Result<ReconciliationReport, StoreError> {
     let today = Day::containing(app.clock.now());
     let report = run(app, today.previous()).await?;
     app.metrics.record(metrics::RECONCILIATION_RUNS, &[], 1);
@@ -59,17 +59,17 @@ pub async fn handle(app: &App) -> Result<Report, StoreError> {
     Ok(report)
 }
 
-/// Compares the ledgers of a day, at most two days after it: counters are kept no longer.
+/// Compares the ledgers of a day. This must be done within two days after it: counters are kept no longer.
 ///
 /// # Errors
-/// When the store does not answer; a further run begins anew.
-pub async fn run(app: &App, day: Day) -> Result<Report, StoreError> {
+/// When the store fails. A retry starts from the beginning.
+pub async fn run(app: &App, day: Day) -> Result<ReconciliationReport, StoreError> {
     app.store.clear_reconciliation(day).await?;
     let mut found = Found::default();
     let mut running = JoinSet::new();
     let mut after: Option<String> = None;
-    // Keys are listed by customer; those of the last one of a page may go on in the next. A key and
-    // its successors share their hours, which count once.
+    // Keys are listed by customer, and the keys of a customer may continue on the next page. A key and its
+    // successors share their hourly counters, which must be added once.
     let mut open: Option<(CustomerId, BTreeSet<KeyId>)> = None;
     loop {
         let page = app.store.list_keys(None, after.as_deref(), PAGE).await?;
@@ -77,15 +77,15 @@ pub async fn run(app: &App, day: Day) -> Result<Report, StoreError> {
             let Some(customer) = customer_of(&key, day) else {
                 continue;
             };
-            let hours = key.hour_key().clone();
+            let counter = key.hour_counter_id().clone();
             match &mut open {
-                Some((current, keys)) if current == customer => {
-                    keys.insert(hours);
+                Some((current, counters)) if current == customer => {
+                    counters.insert(counter);
                 }
                 _ => {
-                    let next = (customer.clone(), BTreeSet::from([hours]));
-                    if let Some((customer, keys)) = open.replace(next) {
-                        app.compare(&mut running, &mut found, day, customer, keys)
+                    let next = (customer.clone(), BTreeSet::from([counter]));
+                    if let Some((customer, counters)) = open.replace(next) {
+                        app.compare(&mut running, &mut found, day, customer, counters)
                             .await?;
                     }
                 }
@@ -96,87 +96,90 @@ pub async fn run(app: &App, day: Day) -> Result<Report, StoreError> {
             break;
         }
     }
-    if let Some((customer, keys)) = open {
-        app.compare(&mut running, &mut found, day, customer, keys)
+    if let Some((customer, counters)) = open {
+        app.compare(&mut running, &mut found, day, customer, counters)
             .await?;
     }
     while !running.is_empty() {
-        app.take_one(&mut running, &mut found, day).await?;
+        app.record_next(&mut running, &mut found, day).await?;
     }
-    app.store.record_reconciled(day, &found.reconciled).await?;
+    app.store.record_reconciled(day, &found.summary).await?;
     app.metrics
-        .record(metrics::CALLS_UNMETERED, &[], found.unmetered);
+        .record(metrics::UNMETERED_CALLS, &[], found.unmetered);
     app.metrics
-        .record(metrics::CALLS_UNADMITTED, &[], found.unadmitted);
+        .record(metrics::UNADMITTED_CALLS, &[], found.unadmitted);
     app.metrics
-        .record(metrics::CUSTOMERS_SILENT, &[], found.silent);
+        .record(metrics::SILENT_CUSTOMERS, &[], found.silent);
     app.metrics.write();
     let ReconciliationSummary {
         customers,
         total,
-        off,
-    } = found.reconciled;
+        discrepancies,
+    } = found.summary;
     let LedgerComparison { admitted, metered } = total;
-    tracing::info!(%day, customers, admitted, metered, differences = off, "reconciled");
-    Ok(Report {
+    tracing::info!(%day, customers, admitted, metered, discrepancies, "reconciliation finished");
+    Ok(ReconciliationReport {
         day,
         customers,
         admitted,
         metered,
-        differences: off,
+        discrepancies,
     })
 }
 
-/// Whose key it is, if it could be used on that day.
+/// Returns the customer of a key that could be used on that day.
 fn customer_of(key: &KeyRecord, day: Day) -> Option<&CustomerId> {
     let ended = [key.revoked_at, key.expires_at].into_iter().flatten().min();
-    // A revoked key works on for as long as it is remembered.
-    let is_over = ended.is_some_and(|ended| Day::containing(ended) < day.previous());
+    // A key that was revoked just before midnight may have been used after it, because the authorizer caches
+    // keys.
+    let has_ended_before = ended.is_some_and(|ended| Day::containing(ended) < day.previous());
     match &key.owner {
-        Owner::Customer(customer) if !is_over && Day::containing(key.created_at) <= day => {
+        Owner::Customer(customer)
+            if !has_ended_before && Day::containing(key.created_at) <= day =>
+        {
             Some(customer)
         }
         _ => None,
     }
 }
 
-/// What a run has found so far.
+/// Intermediate result of a run.
 #[derive(Default)]
 struct Found {
-    reconciled: ReconciliationSummary,
+    summary: ReconciliationSummary,
     unmetered: u64,
     unadmitted: u64,
     silent: u64,
 }
 
-type Compared = Result<(CustomerId, LedgerComparison), StoreError>;
+type ComparisonResult = Result<(CustomerId, LedgerComparison), StoreError>;
 
 impl App {
-    /// Begins to compare a customer's ledgers, as soon as few enough are being compared.
+    /// Starts to compare the ledgers of a customer, once fewer than [`CONCURRENCY`] comparisons are running.
     async fn compare(
         &self,
-        running: &mut JoinSet<Compared>,
+        running: &mut JoinSet<ComparisonResult>,
         found: &mut Found,
         day: Day,
         customer: CustomerId,
-        keys: BTreeSet<KeyId>,
+        counters: BTreeSet<KeyId>,
     ) -> Result<(), StoreError> {
         while running.len() >= CONCURRENCY {
-            self.take_one(running, found, day).await?;
+            self.record_next(running, found, day).await?;
         }
         let store = self.store.clone();
         running.spawn(async move {
-            let admitted = store.admitted_calls(&keys, day).await?;
+            let admitted = store.admitted_calls(&counters, day).await?;
             let metered = store.metered_calls(&customer, day).await?;
             Ok((customer, LedgerComparison { admitted, metered }))
         });
         Ok(())
     }
 
-    /// Takes the next comparison that is done, and writes it down if the ledgers differ.
-    async fn take_one(
+    /// Waits for the next comparison, adds it to the result, and stores a discrepancy if there is one.
+    async fn record_next(
         &self,
-        running: &mut JoinSet<Compared>,
+        running: &mut JoinSet<ComparisonResult>,
         found: &mut Found,
         day: Day,
     ) -> Result<(), StoreError> {
@@ -191,13 +194,13 @@ impl App {
         let ReconciliationSummary {
             customers,
             total,
-            off,
-        } = &mut found.reconciled;
+            discrepancies,
+        } = &mut found.summary;
         *customers += 1;
         total.admitted = total.admitted.saturating_add(compared.admitted);
         total.metered = total.metered.saturating_add(compared.metered);
         if compared.is_discrepant() {
-            *off += 1;
+            *discrepancies += 1;
             found.unmetered += compared.unmetered();
             found.unadmitted += compared.unadmitted();
             found.silent += u64::from(compared.is_silent());

@@ -3,12 +3,12 @@
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use reconciliation::App;
 use serde_json::Value;
-use tollgate_runtime::{Clock, Entropy, Env, Failure, Metrics, aws, env, logging};
+use tollgate_runtime::{Clock, Entropy, Env, MainError, Metrics, aws, env, logging};
 use tollgate_store::Store;
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Failure> {
-    let env = Env::of_process();
+async fn main() -> Result<(), MainError> {
+    let env = Env::from_process();
     logging::init(&env)?;
     let app = &app(&env)?;
     let handler = service_fn(async move |_: LambdaEvent<Value>| {

@@ -1,4 +1,4 @@
-//! Usage, for the customer whose it is.
+//! The usage API: usage and adjustments of the calling customer.
 
 use axum::extract::State;
 use axum::routing::get;
@@ -18,22 +18,22 @@ use tollgate_web::{
     SignedAmount,
 };
 
-/// What the function works with.
+/// State of a usage-api instance. Cheap to clone; clones share it.
 #[derive(Debug, Clone)]
 pub struct App {
-    /// Counters and tallies.
+    /// The tables.
     pub store: Store,
-    /// What each plan includes.
+    /// The plans, with the calls that they include.
     pub plans: Catalog,
-    /// Decides which month is the current one.
+    /// Clock that decides which month is the current one.
     pub clock: Clock,
 }
 
 impl App {
-    /// As the environment says.
+    /// Builds the state from environment variables.
     ///
     /// # Errors
-    /// When it does not say enough.
+    /// When a variable is missing or invalid.
     pub fn from_env(env: &Env) -> Result<Self, lambda_http::Error> {
         let sdk = aws::sdk_config(env, aws::BACKGROUND_TIMEOUT)?;
         let clock = Clock::system();
@@ -45,7 +45,7 @@ impl App {
     }
 }
 
-/// The routes.
+/// Returns the routes.
 pub fn routes(app: App) -> Router {
     Router::new()
         .route("/api/usage/current", get(current))
@@ -53,21 +53,21 @@ pub fn routes(app: App) -> Router {
         .with_state(app)
 }
 
-/// The current UTC month of one customer.
+/// Response body: the current UTC month of a customer.
 #[derive(Debug, Serialize)]
 struct Current {
     customer_id: CustomerId,
     plan: PlanId,
     period: Period,
-    /// Calls that the authorizer let in: what limits are held against, and nothing else.
+    /// Calls that the authorizer allowed. Limits are checked against these only.
     admitted: Admitted,
-    /// Calls that were answered and counted, here or elsewhere: what bills are made of. A few seconds
-    /// behind.
+    /// Calls reported by usage records, of this API or others. Bills are computed from these. They arrive a few
+    /// seconds late.
     metered: Metered,
-    /// Corrections of what was counted, which are in the overage and in no number of `metered`.
-    adjustments: Adjusted,
-    /// What bills are made of, as far as this month's `metered` and `adjustments` go; `null` while a plan
-    /// of the month's calls is not in the catalogue: what they cost is not known.
+    /// Sums of the adjustments. The overage includes them; the numbers in `metered` do not.
+    adjustments: Adjustments,
+    /// Overage of this month's `metered` calls and `adjustments`, as it would be billed. `null` while a plan
+    /// of the month's calls is not in the catalogue, so that their price is unknown.
     overage: Option<Overage>,
 }
 
@@ -81,14 +81,14 @@ struct Period {
 #[derive(Debug, Serialize)]
 struct Admitted {
     calls: u64,
-    /// Those of them that were let in while the store was down, and count towards no limit.
+    /// Admitted calls that count towards no limit, because they were allowed while the store was down.
     uncounted: u64,
-    /// Calls beyond those that instances of the authorizer may let in, or have let in since they last
-    /// reserved some, without asking: they count towards the limit already.
+    /// Units that authorizer instances hold in quota leases, or have spent since they last wrote to the store.
+    /// They count towards the limit, and are not part of `calls`.
     reserved: u64,
-    /// Calls after which all with this key are refused; `null` if there is no such number.
+    /// Monthly quota of the calling key. `null` if it has none.
     limit: Option<u64>,
-    /// What is left of them.
+    /// Calls left of the quota.
     remaining: Option<u64>,
 }
 
@@ -104,7 +104,7 @@ struct Metered {
 }
 
 #[derive(Debug, Serialize)]
-struct Adjusted {
+struct Adjustments {
     count: u64,
     billable_calls: i64,
     cost: SignedAmount,
@@ -112,26 +112,27 @@ struct Adjusted {
 
 #[derive(Debug, Serialize)]
 struct Overage {
-    /// On all plans.
+    /// Overage calls on all plans.
     calls: u64,
-    /// Not rounded; what is charged is the month's sum to the nearest cent, half a cent up.
+    /// Cost of these calls, not rounded. Charges are based on the month's sum, rounded half up to a cent.
     cost: Amount,
-    /// The plans that charge: the one that the customer is on, and those of calls of this month.
-    plans: Vec<OfPlan>,
+    /// Plans that charge overage: the customer's plan, and those of this month's calls.
+    plans: Vec<PlanOverage>,
 }
 
-/// Calls on one plan, which bills hold against what this plan includes.
+/// Overage of one plan.
 #[derive(Debug, Serialize)]
-struct OfPlan {
+struct PlanOverage {
     plan: PlanId,
-    /// Billable calls on it, adjustments included.
+    /// Billable calls on the plan, adjustments included.
     billable_calls: u64,
-    /// Calls of a month that cost nothing more.
+    /// Calls that the plan includes in a month.
     included: u64,
-    /// What is left of them.
+    /// Included calls that are left.
     remaining: u64,
-    /// Calls beyond them, and what they cost.
+    /// Overage calls.
     calls: u64,
+    /// Cost of the overage calls, not rounded.
     cost: Amount,
 }
 
@@ -139,39 +140,40 @@ impl From<Vec<OverageLine>> for Overage {
     fn from(lines: Vec<OverageLine>) -> Self {
         let cost: MicroUsd = lines.iter().map(|line| line.micro_usd).sum();
         Self {
-            calls: lines.iter().map(|line| line.over).sum(),
+            calls: lines.iter().map(|line| line.overage_calls).sum(),
             cost: cost.into(),
-            plans: lines.into_iter().map(OfPlan::from).collect(),
+            plans: lines.into_iter().map(PlanOverage::from).collect(),
         }
     }
 }
 
-impl From<OverageLine> for OfPlan {
+impl From<OverageLine> for PlanOverage {
     fn from(line: OverageLine) -> Self {
         Self {
             plan: line.plan,
             billable_calls: line.calls,
             included: line.included,
             remaining: line.included.saturating_sub(line.calls),
-            calls: line.over,
+            calls: line.overage_calls,
             cost: line.micro_usd.into(),
         }
     }
 }
 
-/// The line of a plan that charges and on which no call was made.
-fn unused(plan: &Plan) -> Option<OverageLine> {
+/// Returns the overage line of a plan without calls, if the plan charges overage.
+fn unused_plan(plan: &Plan) -> Option<OverageLine> {
     let included = plan.included().filter(|_| plan.charges_overage())?;
     Some(OverageLine {
         plan: plan.id.clone(),
         calls: 0,
         adjusted: 0,
         included,
-        over: 0,
+        overage_calls: 0,
         micro_usd: MicroUsd(0),
     })
 }
 
+/// Returns the usage of the current month.
 async fn current(
     State(app): State<App>,
     caller: CustomerCaller,
@@ -182,15 +184,15 @@ async fn current(
     let key = app.store.customer_key(caller.key_id).await?;
     let overrides = key.map(|key| key.overrides).unwrap_or_default();
     let limit = plan.and_then(|plan| plan.limits(&overrides).per_month);
-    let units = app.store.month_units(&caller.id, month).await?;
-    // Read once, so that no call is in one of the numbers and not in another.
+    let counter = app.store.month_counter(&caller.id, month).await?;
+    // All numbers are computed from one read of the days, so that they agree with each other.
     let days = app.store.day_usage(&caller.id, month).await?;
-    let mut tally = Aggregate::default();
-    days.values().for_each(|of_day| tally.merge(of_day));
+    let mut aggregate = Aggregate::default();
+    days.values().for_each(|day| aggregate.merge(day));
     let overage = overage(&app.plans, &billable_days(&days)).ok();
     let overage = overage.map(|mut lines| {
         if !lines.iter().any(|line| line.plan == caller.plan) {
-            lines.extend(plan.and_then(unused));
+            lines.extend(plan.and_then(unused_plan));
         }
         Overage::from(lines)
     });
@@ -203,37 +205,42 @@ async fn current(
             ends_at: month.end(),
         },
         admitted: Admitted {
-            calls: units.admitted(),
-            uncounted: units.uncounted,
-            reserved: units.reserved.saturating_sub(units.spent),
+            calls: counter.admitted(),
+            uncounted: counter.uncounted,
+            reserved: counter.reserved.saturating_sub(counter.spent),
             limit,
-            remaining: limit.map(|limit| limit.saturating_sub(units.spent)),
+            remaining: limit.map(|limit| limit.saturating_sub(counter.spent)),
         },
         metered: Metered {
-            calls: tally.calls,
-            billable_calls: tally.billable_calls(),
-            client_errors: tally.client_errors,
-            server_errors: tally.server_errors,
-            average_latency_ms: tally.latency_ms.checked_div(tally.calls).unwrap_or(0),
-            tokens: tally.tokens,
-            cost: tally.cost.into(),
+            calls: aggregate.calls,
+            billable_calls: aggregate.billable_calls(),
+            client_errors: aggregate.client_errors,
+            server_errors: aggregate.server_errors,
+            average_latency_ms: aggregate
+                .latency_ms
+                .checked_div(aggregate.calls)
+                .unwrap_or(0),
+            tokens: aggregate.tokens,
+            cost: aggregate.cost.into(),
         },
-        adjustments: Adjusted {
-            count: tally.adjusted.count,
-            billable_calls: tally.adjusted.billable_calls(),
-            cost: SignedAmount::of(tally.adjusted.micro_usd),
+        adjustments: Adjustments {
+            count: aggregate.adjusted.count,
+            billable_calls: aggregate.adjusted.billable_calls(),
+            cost: SignedAmount::of(aggregate.adjusted.micro_usd),
         },
         overage,
     }))
 }
 
-/// The corrections of the caller's month, each with its reason.
+/// Lists the adjustments of a month of the caller, each with its reason.
 async fn adjustments(
     State(app): State<App>,
     caller: CustomerCaller,
     QueryParams(query): QueryParams<AdjustmentsQuery>,
 ) -> Result<Json<List<AdjustmentView>>, Problem> {
-    let (listing, month) = query.listing(&caller.id, app.clock.now())?;
-    let page = app.store.adjustments(&caller.id, month, listing.after());
-    Ok(Json(listing.page(page.await?)))
+    let (list_request, month) = query.listing(&caller.id, app.clock.now())?;
+    let page = app
+        .store
+        .adjustments(&caller.id, month, list_request.after());
+    Ok(Json(list_request.page(page.await?)))
 }

@@ -1,4 +1,4 @@
-//! `GET /api/usage/current` and `…/adjustments`, called as the gateway calls them.
+//! `GET /api/usage/current` and `…/adjustments`, called as API Gateway calls them.
 
 use axum::Router;
 use serde_json::{Value, json};
@@ -9,21 +9,21 @@ use tollgate_domain::plan::Catalog;
 use tollgate_domain::usage::{Adjustment, Aggregate};
 use tollgate_local_aws::Fault;
 use tollgate_local_aws::fixture::Fixture;
-use tollgate_store::{Calls, KeyChange, KeyRef, Updated};
+use tollgate_store::{AdmittedCalls, KeyChange, KeyRef, UpdateOutcome};
 use usage_api::App;
 
 #[path = "../../../shared/web/tests/common/admitted.rs"]
 mod admitted;
-#[path = "../../../shared/web/tests/common/answer.rs"]
-mod answer;
 #[path = "../../../shared/web/tests/common/event.rs"]
 mod event;
+#[path = "../../../shared/web/tests/common/response.rs"]
+mod response;
 #[path = "../../../shared/web/tests/common/stored.rs"]
 mod stored;
 
 use admitted::{admit, authorizer, make_calls};
-use answer::{call, has_no_other_routes, ignores_the_stage, needs_a_customer};
 use event::Event;
+use response::{call, has_no_other_routes, ignores_the_stage, needs_a_customer};
 use stored::{add_customer, add_key, add_usage, adjust, calls, p, plans, stored};
 
 const NOW: &str = "2026-11-22T10:00:00Z";
@@ -40,7 +40,7 @@ fn event() -> Event {
     Event::load("usage-api/current")
 }
 
-/// One for each operation.
+/// Returns a request for each operation.
 fn events() -> Vec<Event> {
     let names = Event::names("usage-api").into_iter();
     let load = |name: String| Event::load(&format!("usage-api/{name}"));
@@ -52,7 +52,7 @@ async fn current(at: &Fixture, customer: &str, plan: &str) -> Value {
     call(&function(at), &event).await.json(200)
 }
 
-/// A key of a customer made for it, on a plan that refuses none of a month.
+/// Adds a customer, on a plan without a monthly quota, and returns a key of it.
 async fn key(at: &Fixture, customer: &str) -> ApiKey {
     add_customer(at, customer, "pro").await;
     add_key(at, Owner::Customer(p(customer)), &format!("key_{customer}")).await
@@ -85,13 +85,13 @@ async fn a_month_without_calls_is_all_zeros() {
 }
 
 #[tokio::test]
-async fn calls_let_in_and_calls_answered_are_counted_apart() {
+async fn admitted_and_metered_calls_are_shown_separately() {
     let at = Fixture::at(NOW);
     let (acme, bolt) = (key(&at, "acme").await, key(&at, "bolt").await);
     admit(&at, &acme, 3).await;
     admit(&at, &acme, 2).await;
     admit(&at, &bolt, 7).await;
-    let tally = Aggregate {
+    let aggregate = Aggregate {
         calls: 4,
         billable: [(p("pro"), 3)].into(),
         client_errors: 2,
@@ -102,7 +102,7 @@ async fn calls_let_in_and_calls_answered_are_counted_apart() {
         cost: MicroUsd(1_234_567),
         ..Aggregate::default()
     };
-    add_usage(&at, "acme", "2026-11-21", tally).await;
+    add_usage(&at, "acme", "2026-11-21", aggregate).await;
     add_usage(&at, "bolt", "2026-11-21", calls("free", 9)).await;
 
     let shown = current(&at, "acme", "pro").await;
@@ -124,7 +124,7 @@ async fn calls_let_in_and_calls_answered_are_counted_apart() {
 }
 
 #[tokio::test]
-async fn limits_and_charges_are_those_of_the_plan() {
+async fn limits_and_overage_are_those_of_the_plan() {
     let at = Fixture::at(NOW);
     admit(&at, &key(&at, "acme").await, 2).await;
     let check = async |plan: &str, limit: Option<u64>, charging: Value| {
@@ -143,8 +143,7 @@ async fn limits_and_charges_are_those_of_the_plan() {
     check("withdrawn", None, json!([])).await;
 }
 
-/// Of each plan that charges: the billable calls, those that it includes, those left of them, and the calls
-/// beyond.
+/// Returns, of each plan that charges, its id and its billable, included, remaining and overage calls.
 fn plans_of(shown: &Value) -> Value {
     let plans = shown["overage"]["plans"].as_array();
     let numbers = ["plan", "billable_calls", "included", "remaining", "calls"];
@@ -153,7 +152,7 @@ fn plans_of(shown: &Value) -> Value {
 }
 
 #[tokio::test]
-async fn what_was_metered_elsewhere_uses_up_what_the_plan_includes() {
+async fn calls_metered_by_other_apis_use_up_the_included_calls() {
     let at = Fixture::at(NOW);
     admit(&at, &key(&at, "acme").await, 90).await;
     add_usage(&at, "acme", "2026-11-21", calls("pro", 100_005)).await;
@@ -164,10 +163,10 @@ async fn what_was_metered_elsewhere_uses_up_what_the_plan_includes() {
     assert_eq!(plans_of(&shown), json!([["pro", 100_005, 100_000, 0, 5]]));
 }
 
-/// Bills hold the calls on a plan against what that plan includes, and calls on none other.
+/// Only calls on a plan use up the calls that this plan includes.
 #[tokio::test]
 #[allow(clippy::unwrap_used, reason = "a test that cannot look has failed")]
-async fn after_an_upgrade_the_new_plan_has_all_that_it_includes() {
+async fn after_an_upgrade_all_included_calls_of_the_new_plan_are_left() {
     let at = Fixture::at(NOW);
     admit(&at, &key(&at, "acme").await, 90).await;
     add_usage(&at, "acme", "2026-11-20", calls("free", 1_000)).await;
@@ -183,9 +182,20 @@ async fn after_an_upgrade_the_new_plan_has_all_that_it_includes() {
         assert_eq!(shown["overage"]["calls"], beyond);
         let (customer, month, now) = (p("acme"), p("2026-11"), at.clock().now());
         let days = at.store.billable_days(&customer, month).await.unwrap();
-        let due = charge_due(&customer, month, &plans(), &days, &PeriodLedger::default(), now);
+        let due = charge_due(
+            &customer,
+            month,
+            &plans(),
+            &days,
+            &PeriodLedger::default(),
+            now,
+        );
         let due = due.unwrap();
-        assert_eq!(due.map_or(0, |due| due.to_call), beyond, "the bill differs");
+        assert_eq!(
+            due.map_or(0, |due| due.to_call),
+            beyond,
+            "the charge is for other calls"
+        );
     };
     check(99_998, 2, 0).await;
     add_usage(&at, "acme", "2026-11-21", calls("pro", 2)).await;
@@ -194,13 +204,13 @@ async fn after_an_upgrade_the_new_plan_has_all_that_it_includes() {
     check(100_010, 0, 10).await;
 }
 
-/// They are calls of the month, and no limit is held against them.
+/// These are admitted calls of the month, and count towards no limit.
 #[tokio::test]
-async fn calls_let_in_while_the_store_was_down_are_told_apart() {
+async fn calls_admitted_while_the_store_was_down_are_shown_as_uncounted() {
     let at = Fixture::at(NOW);
     admit(&at, &key(&at, "acme").await, 3).await;
     let mut share = at.store.month_share(&p("acme"), p("2026-11"));
-    let calls = Calls {
+    let calls = AdmittedCalls {
         spent: 0,
         uncounted: 5,
     };
@@ -213,7 +223,7 @@ async fn calls_let_in_while_the_store_was_down_are_told_apart() {
 }
 
 #[tokio::test]
-async fn what_an_instance_has_reserved_is_apart_from_what_it_has_let_in() {
+async fn units_reserved_by_an_instance_are_shown_apart_from_admitted_calls() {
     let at = Fixture::at(NOW);
     let (acme, instance) = (key(&at, "acme").await, authorizer(&at));
     assert_eq!(make_calls(&instance, &acme, 50).await, 50);
@@ -225,15 +235,15 @@ async fn what_an_instance_has_reserved_is_apart_from_what_it_has_let_in() {
         panic!("no numbers");
     };
     assert!(calls <= 50 && 50 <= calls + reserved, "{calls} {reserved}");
-    assert!(reserved > 0, "an instance reserves more than a call");
-    instance.end().await;
+    assert!(reserved > 0, "an instance reserves more than one unit");
+    instance.shut_down().await;
     assert_eq!(shown().await, [Some(50), Some(0)]);
 }
 
-/// The key's own quota, where it has one, is what the authorizer goes by.
+/// The authorizer enforces a key's own quota instead of the plan's.
 #[tokio::test]
 #[allow(clippy::unwrap_used, reason = "a test that cannot begin has failed")]
-async fn a_keys_own_quota_is_what_is_shown() {
+async fn a_keys_own_quota_is_shown() {
     let check = async |plan: &str, quota: u64| {
         let at = Fixture::at(NOW);
         add_customer(&at, "acme", plan).await;
@@ -243,7 +253,7 @@ async fn a_keys_own_quota_is_what_is_shown() {
             ..KeyChange::default()
         };
         let changed = at.store.update_key(&KeyRef::Id(p("key_c")), &change).await;
-        assert!(matches!(changed.unwrap(), Updated::Done(_)));
+        assert!(matches!(changed.unwrap(), UpdateOutcome::Done(_)));
         admit(&at, &key, 2).await;
         let expected = json!({
             "calls": 2, "uncounted": 0, "reserved": 0, "limit": quota, "remaining": quota - 2,
@@ -259,7 +269,7 @@ async fn a_keys_own_quota_is_what_is_shown() {
 }
 
 #[tokio::test]
-async fn remaining_calls_end_at_zero() {
+async fn remaining_calls_are_never_negative() {
     let at = Fixture::at(NOW);
     let key = key(&at, "acme").await;
     admit(&at, &key, 1_000).await;
@@ -275,7 +285,7 @@ async fn remaining_calls_end_at_zero() {
 }
 
 #[tokio::test]
-async fn overage_is_priced_call_by_call_whatever_plan_the_customer_is_on_now() {
+async fn overage_is_priced_by_the_plan_of_each_call_and_not_the_current_plan() {
     let at = Fixture::at(NOW);
     add_usage(&at, "acme", "2026-11-10", calls("pro", 99_000)).await;
     assert_eq!(current(&at, "acme", "pro").await["overage"]["calls"], 0);
@@ -314,7 +324,7 @@ async fn a_month_begins_and_ends_at_midnight_utc() {
 }
 
 #[tokio::test]
-async fn all_of_it_is_for_customers_alone_and_changes_nothing() {
+async fn every_operation_is_for_customers_only_and_changes_nothing() {
     let at = Fixture::at(NOW);
     let before = stored(&at);
     for event in events() {
@@ -324,7 +334,7 @@ async fn all_of_it_is_for_customers_alone_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn the_function_has_these_routes_alone_in_any_stage() {
+async fn the_function_has_only_these_routes_in_any_stage() {
     let at = Fixture::at(NOW);
     for event in events() {
         has_no_other_routes(&function(&at), &event).await;
@@ -333,21 +343,21 @@ async fn the_function_has_these_routes_alone_in_any_stage() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_the_store_is_down_it_says_to_try_again() {
+async fn while_the_store_is_down_every_operation_returns_503_with_retry_after() {
     let at = Fixture::at(NOW);
     at.aws.inject(|_| Fault::Throttled);
     for event in events() {
-        let answer = call(&function(&at), &event).await;
-        answer.problem(503, "temporarily-unavailable", None);
-        assert_eq!(answer.header("retry-after"), Some("1"));
+        let response = call(&function(&at), &event).await;
+        response.problem(503, "temporarily-unavailable", None);
+        assert_eq!(response.header("retry-after"), Some("1"));
     }
 }
 
-/// A customer was moved to another plan, and the one before has gone: what its calls cost is not known,
-/// and not nothing.
+/// The customer was moved to another plan, and the earlier plan was removed from the catalogue. The cost of
+/// its calls is then unknown, and is not shown as zero.
 #[tokio::test]
 #[allow(clippy::unwrap_used, reason = "a test that cannot begin has failed")]
-async fn the_overage_on_a_plan_that_has_gone_is_not_shown_as_less() {
+async fn overage_on_a_plan_not_in_the_catalogue_is_null() {
     let at = Fixture::at(NOW);
     add_usage(&at, "acme", "2026-11-20", calls("pro", 100_010)).await;
     let free = plans().get(&p("free")).cloned().unwrap();
@@ -364,7 +374,7 @@ async fn the_overage_on_a_plan_that_has_gone_is_not_shown_as_less() {
 
 #[tokio::test]
 #[allow(clippy::unwrap_used, reason = "a test that cannot begin has failed")]
-async fn corrections_are_apart_from_what_was_counted_and_in_the_overage() {
+async fn adjustments_are_apart_from_metered_calls_and_part_of_the_overage() {
     let at = Fixture::at(NOW);
     add_usage(&at, "acme", "2026-11-20", calls("pro", 100_010)).await;
     let adjustment = Adjustment {

@@ -1,9 +1,9 @@
-//! The usage-writer: counts what metered functions put on the bus.
+//! The usage-writer: counts the usage events that metered functions put on the event bus.
 //!
-//! Input is an SQS batch whose messages are EventBridge events, each with a usage entry as its
-//! detail. The entries of a customer are counted together, but each message succeeds or fails on its
-//! own. What can never be counted is set aside in the quarantine and is done with; what could not be
-//! counted now is returned as failed, and the queue delivers it again.
+//! Its input is an SQS batch whose messages are EventBridge events, each with a usage event as its
+//! detail. The usage events of a customer are written together, but each message succeeds or fails on
+//! its own. A message or record that can never be counted is quarantined, which is a success. A message
+//! that could not be counted now is reported as failed, and the queue delivers it again.
 
 mod owners;
 mod parts;
@@ -21,43 +21,45 @@ use tollgate_domain::billing::may_close;
 use tollgate_domain::id::{CustomerId, KeyId, PlanId};
 use tollgate_domain::plan::{Catalog, Plan};
 use tollgate_domain::usage::{
-    Adjustment, Aggregates, Countable, Defect, Item, Received, parse_event,
+    Adjustment, Aggregates, CountableItem, Defect, EventItem, ReceivedEvent, parse_event,
 };
 use tollgate_runtime::{Chain, Clock, Metrics, metrics};
-use tollgate_store::{EventPart, RefusedRecord, ShardCounts, Store, StoreError, Written};
+use tollgate_store::{
+    EventPart, RejectedRecord, ShardCounts, Store, StoreError, WriteUsageOutcome,
+};
 
 pub use owners::Owners;
 
-/// What entries are counted with.
+/// State of a usage-writer instance. Cheap to clone; clones share it.
 #[derive(Debug, Clone)]
 pub struct App {
-    /// The tallies.
+    /// The tables.
     pub store: Store,
-    /// Whose tallies this instance spreads.
-    pub spread: ShardCounts,
-    /// Whose keys are.
+    /// Shard counts of hot aggregates, as learnt by this instance.
+    pub shard_counts: ShardCounts,
+    /// Cache of the customers that keys belong to.
     pub owners: Owners,
-    /// Which plans there are, and which of them charge overage.
+    /// The plans, some of which charge overage.
     pub plans: Catalog,
-    /// Decides what is in the future, and what too old.
+    /// Clock against which records are found to be in the future or too old.
     pub clock: Clock,
-    /// What became of entries and records is counted here.
+    /// Metrics of counted, duplicate, quarantined and failed usage events.
     pub metrics: Metrics,
 }
 
-/// Customers counted at a time, and messages set aside.
+/// Customers written, or messages quarantined, at a time.
 const CONCURRENCY: usize = 8;
-/// How long a batch may take to be counted, and what of it is set aside after that. Where one customer's
-/// items give no answer, the others' entries are still answered for: together this is less than the
-/// function has.
-const COUNTING: Duration = Duration::from_secs(15);
-const SETTING_ASIDE: Duration = Duration::from_secs(8);
-/// What the function needs of time for a batch, which the template must give it.
-pub const LONGEST: Duration = COUNTING.saturating_add(SETTING_ASIDE);
+/// Time limit for counting a batch. When the writes of one customer hang, the other customers' messages
+/// still succeed: both limits together are less than the function's timeout.
+const COUNTING_TIMEOUT: Duration = Duration::from_secs(15);
+/// Time limit for quarantining. Conflicts are quarantined after counting.
+const QUARANTINE_TIMEOUT: Duration = Duration::from_secs(8);
+/// Most time that a batch takes. The function's timeout in the template must be longer.
+pub const BATCH_TIMEOUT: Duration = COUNTING_TIMEOUT.saturating_add(QUARANTINE_TIMEOUT);
 
-/// The EventBridge event around an entry.
+/// The EventBridge event that carries a usage event.
 #[derive(Deserialize)]
-struct Event<'a> {
+struct EventBridgeEvent<'a> {
     #[serde(borrow)]
     detail: &'a RawValue,
     #[serde(rename = "detail-type")]
@@ -65,94 +67,97 @@ struct Event<'a> {
     source: String,
 }
 
-/// An entry whose envelope is good.
+/// A usage event with a valid envelope.
 #[derive(Debug)]
-pub struct Entry {
-    received: Received,
-    /// Its text as it arrived.
+pub struct IncomingEvent {
+    received: ReceivedEvent,
+    /// The text as it arrived.
     detail: String,
 }
 
-impl Entry {
-    /// The entry in this text.
+impl IncomingEvent {
+    /// Parses a usage event.
     ///
     /// # Errors
     /// When its envelope is not of the documented shape.
-    pub fn read(detail: &str) -> Result<Self, Defect> {
+    pub fn parse(detail: &str) -> Result<Self, Defect> {
         Ok(Self {
             received: parse_event(detail)?,
             detail: detail.to_owned(),
         })
     }
 
-    /// What is in it.
+    /// Returns the parsed usage event.
     #[must_use]
-    pub fn received(&self) -> &Received {
+    pub fn received(&self) -> &ReceivedEvent {
         &self.received
     }
 }
 
-/// What became of an entry.
+/// Outcome of ingesting one usage event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Fate {
-    /// All of it was counted before.
+pub enum IngestOutcome {
+    /// The whole event was counted before.
     Duplicate,
-    /// It is counted now.
+    /// The event, or a part of it, was counted by this call.
     Counted,
-    /// It is not counted: another one of its identity was before.
+    /// Not counted: another usage event of the same source and id was counted before.
     Conflict,
 }
 
-/// [`Fate`], or why it is not known.
-pub type Outcome = Result<Fate, Arc<StoreError>>;
+/// The [`IngestOutcome`], or the error that leaves the outcome unknown.
+pub type IngestResult = Result<IngestOutcome, Arc<StoreError>>;
 
-/// What is not to be counted, and is kept to be looked at.
-enum Refused {
-    /// A message that is no entry.
+/// Input bound for the quarantine.
+enum ForQuarantine {
+    /// A message that is not a valid usage event.
     Message { body: String, defect: Defect },
-    /// The entry of this place, whose identity another one has.
+    /// The usage event at this index of the batch, whose source and id another one has.
     Conflict(usize),
 }
 
-/// A part of an entry, as it is counted.
+/// A part of a usage event that is written in one transaction.
 struct Part<'a> {
-    entry: &'a Entry,
-    /// From 0.
+    event: &'a IncomingEvent,
+    /// Number of the part within the event, from 0.
     number: usize,
     aggregates: Aggregates,
-    /// How many of its records are good.
+    /// Number of valid records.
     records: usize,
+    /// Valid adjustments, by their index in the event.
     adjustments: Vec<(usize, Adjustment)>,
-    refused: Vec<RefusedRecord>,
-    /// The time of its first record, if that is before the part arrived.
+    rejected: Vec<RejectedRecord>,
+    /// The time of its earliest record, or of its arrival if that is earlier.
     earliest: Timestamp,
 }
 
-/// Counts the entries of a batch, and names the messages to deliver again.
+/// Ingests the usage events of a batch, and reports the messages to deliver again.
 pub async fn handle(app: &App, batch: SqsEvent) -> SqsBatchResponse {
     let mut ids = Vec::new();
-    let mut entries = Vec::new();
-    let mut refused = Vec::new();
+    let mut events = Vec::new();
+    let mut invalid = Vec::new();
     for message in batch.records {
         let message_id = message.message_id.unwrap_or_default();
         let body = message.body.unwrap_or_default();
-        match read(&body) {
-            Ok(entry) => {
+        match parse_message(&body) {
+            Ok(event) => {
                 ids.push(message_id);
-                entries.push(entry);
+                events.push(event);
             }
-            Err(defect) => refused.push((message_id, Refused::Message { body, defect })),
+            Err(defect) => invalid.push((message_id, ForQuarantine::Message { body, defect })),
         }
     }
-    let entries: Arc<[Entry]> = entries.into();
-    // What is no entry does not wait for those that are: the store may be slow to count one of them.
-    let set_aside = app.set_aside(&entries, refused);
-    let (outcomes, mut failed) = tokio::join!(app.count(&entries), set_aside);
+    let events: Arc<[IncomingEvent]> = events.into();
+    // Invalid messages do not wait for valid ones, whose writes may be slow.
+    let quarantined = app.quarantine_all(&events, invalid);
+    let (results, mut failed) = tokio::join!(app.ingest(&events), quarantined);
     let mut conflicts = Vec::new();
-    for (at, (message_id, outcome)) in ids.into_iter().zip(outcomes).enumerate() {
-        match outcome {
-            Ok(Fate::Counted | Fate::Duplicate) => {}
-            Ok(Fate::Conflict) => conflicts.push((message_id, Refused::Conflict(at))),
+    for (index, (message_id, result)) in ids.into_iter().zip(results).enumerate() {
+        match result {
+            Ok(IngestOutcome::Counted | IngestOutcome::Duplicate) => {}
+            Ok(IngestOutcome::Conflict) => {
+                conflicts.push((message_id, ForQuarantine::Conflict(index)));
+            }
             Err(error) => {
                 let error = Chain(&*error);
                 tracing::error!(message_id, %error, "usage was not counted");
@@ -160,8 +165,8 @@ pub async fn handle(app: &App, batch: SqsEvent) -> SqsBatchResponse {
             }
         }
     }
-    failed.extend(app.set_aside(&entries, conflicts).await);
-    app.record(metrics::EVENTS_FAILED, failed.len());
+    failed.extend(app.quarantine_all(&events, conflicts).await);
+    app.record(metrics::FAILED_EVENTS, failed.len());
     app.metrics.write();
     let mut response = SqsBatchResponse::default();
     response.batch_item_failures = failed
@@ -175,17 +180,18 @@ pub async fn handle(app: &App, batch: SqsEvent) -> SqsBatchResponse {
     response
 }
 
-/// The entry in a message.
-fn read(body: &str) -> Result<Entry, Defect> {
-    let event: Event<'_> = serde_json::from_str(body).map_err(|error| Defect::shape(&error))?;
-    let entry = Entry::read(event.detail.get())?;
-    let received = &entry.received;
-    received.check_envelope(&event.detail_type, &event.source)?;
-    Ok(entry)
+/// Parses the usage event in a message.
+fn parse_message(body: &str) -> Result<IncomingEvent, Defect> {
+    let envelope: EventBridgeEvent<'_> =
+        serde_json::from_str(body).map_err(|error| Defect::shape(&error))?;
+    let event = IncomingEvent::parse(envelope.detail.get())?;
+    let received = &event.received;
+    received.check_envelope(&envelope.detail_type, &envelope.source)?;
+    Ok(event)
 }
 
-/// Runs tasks, some at a time, until all have ended or the time is over. What has not ended by then is
-/// dropped, and may have taken effect.
+/// Runs tasks, [`CONCURRENCY`] at a time, until all have ended or the time limit has passed. Returns the
+/// results of those that have ended. The others are dropped, and may have taken effect.
 async fn run<T: Send + 'static>(
     tasks: impl IntoIterator<Item = impl Future<Output = T> + Send + 'static>,
     within: Duration,
@@ -202,8 +208,8 @@ async fn run<T: Send + 'static>(
             }
             match running.join_next().await {
                 Some(Ok(one)) => done.push(one),
-                // Which entries they were is lost with the task, so the whole batch comes again; what
-                // of it was counted is found to be.
+                // It is unknown which messages the task was for, so the whole batch fails and is delivered
+                // again; usage that was counted is then a duplicate.
                 Some(Err(panic)) => std::panic::resume_unwind(panic.into_panic()),
                 None => return,
             }
@@ -214,26 +220,26 @@ async fn run<T: Send + 'static>(
 }
 
 impl Part<'_> {
-    fn add(&mut self, place: usize, item: Result<Countable<'_>, Defect>) {
+    fn add(&mut self, index: usize, item: Result<CountableItem<'_>, Defect>) {
         match item {
-            Ok(Countable::Record(record)) => {
+            Ok(CountableItem::Record(record)) => {
                 self.aggregates.add(record);
                 self.records += 1;
                 self.earliest = self.earliest.min(record.time);
             }
-            Ok(Countable::Adjustment(adjustment)) => {
+            Ok(CountableItem::Adjustment(adjustment)) => {
                 self.aggregates.adjust(adjustment);
-                self.adjustments.push((place, adjustment.clone()));
+                self.adjustments.push((index, adjustment.clone()));
             }
-            Err(defect) => self.refused.push(RefusedRecord {
-                index: place,
+            Err(defect) => self.rejected.push(RejectedRecord {
+                index,
                 reason: defect.to_string(),
             }),
         }
     }
 
     fn as_stored(&self, received_at: Timestamp) -> EventPart<'_> {
-        let Entry { received, detail } = self.entry;
+        let IncomingEvent { received, detail } = self.event;
         EventPart {
             source: &received.source,
             id: &received.id,
@@ -242,7 +248,7 @@ impl Part<'_> {
             aggregates: &self.aggregates,
             records: self.records,
             adjustments: &self.adjustments,
-            refused: &self.refused,
+            rejected: &self.rejected,
             body: detail.as_bytes(),
             received_at,
         }
@@ -250,175 +256,183 @@ impl Part<'_> {
 }
 
 impl App {
-    /// Counts entries, each at most once for ever, those of a customer together. Says of each what
-    /// became of it.
-    pub async fn count(&self, entries: &Arc<[Entry]>) -> Vec<Outcome> {
+    /// Counts usage events, each at most once ever, and those of a customer together. Returns a result
+    /// for each, in their order.
+    pub async fn ingest(&self, events: &Arc<[IncomingEvent]>) -> Vec<IngestResult> {
         let mut by_customer: BTreeMap<&CustomerId, Vec<usize>> = BTreeMap::new();
-        for (at, entry) in entries.iter().enumerate() {
-            let places = by_customer.entry(&entry.received.customer).or_default();
-            places.push(at);
+        for (index, event) in events.iter().enumerate() {
+            let indexes = by_customer.entry(&event.received.customer).or_default();
+            indexes.push(index);
         }
-        let tasks = by_customer.into_values().map(|places| {
-            let (app, entries) = (self.clone(), Arc::clone(entries));
+        let tasks = by_customer.into_values().map(|indexes| {
+            let (app, events) = (self.clone(), Arc::clone(events));
             async move {
-                let of_customer: Vec<&Entry> = places.iter().map(|at| &entries[*at]).collect();
-                let outcomes = app.count_together(&of_customer).await;
-                places.into_iter().zip(outcomes).collect::<Vec<_>>()
+                let of_customer: Vec<&IncomingEvent> =
+                    indexes.iter().map(|index| &events[*index]).collect();
+                let results = app.ingest_of_customer(&of_customer).await;
+                indexes.into_iter().zip(results).collect::<Vec<_>>()
             }
         });
-        let mut outcomes: Vec<Option<Outcome>> = vec![None; entries.len()];
-        for (at, outcome) in run(tasks, COUNTING).await.into_iter().flatten() {
-            outcomes[at] = Some(outcome);
+        let mut results: Vec<Option<IngestResult>> = vec![None; events.len()];
+        for (index, result) in run(tasks, COUNTING_TIMEOUT).await.into_iter().flatten() {
+            results[index] = Some(result);
         }
-        let late = || Err(Arc::new(StoreError::late("counting usage")));
-        let outcomes = outcomes.into_iter();
-        outcomes
-            .map(|outcome| outcome.unwrap_or_else(late))
+        let timed_out = || Err(Arc::new(StoreError::timed_out("counting usage")));
+        let results = results.into_iter();
+        results
+            .map(|result| result.unwrap_or_else(timed_out))
             .collect()
     }
 
-    /// What cannot be counted of each of these entries, as of now.
+    /// Validates usage events as of now. Returns, for each, the records and adjustments that cannot be
+    /// counted.
     ///
     /// # Errors
-    /// When the store does not say whose keys are.
-    pub async fn check(&self, entries: &[Entry]) -> Result<Vec<Vec<RefusedRecord>>, StoreError> {
+    /// When the owners of keys cannot be read.
+    pub async fn validate(
+        &self,
+        events: &[IncomingEvent],
+    ) -> Result<Vec<Vec<RejectedRecord>>, StoreError> {
         let now = self.clock.now();
-        let mut refused = Vec::with_capacity(entries.len());
-        for entry in entries {
-            let Received {
+        let mut rejected = Vec::with_capacity(events.len());
+        for event in events {
+            let ReceivedEvent {
                 customer, items, ..
-            } = &entry.received;
-            let received = [&entry.received];
+            } = &event.received;
+            let received = [&event.received];
             let foreign = self.owners.foreign(&self.store, customer, received).await?;
             let defects = items.iter().enumerate().filter_map(|(index, item)| {
                 let reason = self.check_item(item, &foreign, now).err()?.to_string();
-                Some(RefusedRecord { index, reason })
+                Some(RejectedRecord { index, reason })
             });
-            refused.push(defects.collect());
+            rejected.push(defects.collect());
         }
-        Ok(refused)
+        Ok(rejected)
     }
 
-    /// Counts entries of one customer.
-    async fn count_together(&self, entries: &[&Entry]) -> Vec<Outcome> {
+    /// Counts usage events of one customer.
+    async fn ingest_of_customer(&self, events: &[&IncomingEvent]) -> Vec<IngestResult> {
         let received_at = self.clock.now();
-        let Some(first) = entries.first() else {
+        let Some(first) = events.first() else {
             return Vec::new();
         };
-        let received = entries.iter().map(|entry| &entry.received);
+        let received = events.iter().map(|event| &event.received);
         let customer = &first.received.customer;
         let foreign = match self.owners.foreign(&self.store, customer, received).await {
             Ok(foreign) => foreign,
             Err(error) => {
                 let error = Arc::new(error);
-                return entries.iter().map(|_| Err(Arc::clone(&error))).collect();
+                return events.iter().map(|_| Err(Arc::clone(&error))).collect();
             }
         };
         let mut parts = Vec::new();
-        let mut of_entries = Vec::new();
-        for (at, &entry) in entries.iter().enumerate() {
-            let items = &entry.received.items;
-            for (number, places) in parts::split(items).into_iter().enumerate() {
+        let mut event_indexes = Vec::new();
+        for (event_index, &event) in events.iter().enumerate() {
+            let items = &event.received.items;
+            for (number, indexes) in parts::split(items).into_iter().enumerate() {
                 let mut part = Part {
-                    entry,
+                    event,
                     number,
                     aggregates: Aggregates::default(),
                     records: 0,
                     adjustments: Vec::new(),
-                    refused: Vec::new(),
+                    rejected: Vec::new(),
                     earliest: received_at,
                 };
-                for place in places {
-                    part.add(place, self.check_item(&items[place], &foreign, received_at));
+                for index in indexes {
+                    part.add(index, self.check_item(&items[index], &foreign, received_at));
                 }
                 parts.push(part);
-                of_entries.push(at);
+                event_indexes.push(event_index);
             }
         }
         let stored = parts.iter().map(|part| part.as_stored(received_at));
         let stored: Vec<EventPart> = stored.collect();
-        let written = self.store.write_usage(&stored, &self.plans, &self.spread);
+        let written = self
+            .store
+            .write_usage(&stored, &self.plans, &self.shard_counts);
         let written = written.await;
-        let mut outcomes: Vec<Outcome> = vec![Ok(Fate::Duplicate); entries.len()];
-        for ((part, at), written) in parts.iter().zip(of_entries).zip(written) {
+        let mut results: Vec<IngestResult> = vec![Ok(IngestOutcome::Duplicate); events.len()];
+        for ((part, index), written) in parts.iter().zip(event_indexes).zip(written) {
             let of_part = written.map(|written| {
-                self.tell(part, written, received_at);
+                self.record_written(part, written, received_at);
                 match written {
-                    Written::Counted => Fate::Counted,
-                    Written::Duplicate => Fate::Duplicate,
-                    Written::Conflict => Fate::Conflict,
+                    WriteUsageOutcome::Counted => IngestOutcome::Counted,
+                    WriteUsageOutcome::Duplicate => IngestOutcome::Duplicate,
+                    WriteUsageOutcome::Conflict => IngestOutcome::Conflict,
                 }
             });
-            // An entry is what the worst of its parts is.
-            outcomes[at] = match (&outcomes[at], of_part) {
+            // An event's outcome is the greatest of its parts' outcomes, and an error if any part failed.
+            results[index] = match (&results[index], of_part) {
                 (Ok(so_far), Ok(of_part)) => Ok(of_part.max(*so_far)),
                 (Ok(_), Err(error)) => Err(error),
                 (Err(error), _) => Err(Arc::clone(error)),
             };
         }
-        outcomes
+        results
     }
 
-    /// What there is to count of an item of a customer whose keys these are not.
+    /// Checks one record or adjustment. `foreign` are the event's keys that belong to other customers.
     fn check_item<'a>(
         &self,
-        item: &'a Item,
+        item: &'a EventItem,
         foreign: &BTreeSet<KeyId>,
         now: Timestamp,
-    ) -> Result<Countable<'a>, Defect> {
+    ) -> Result<CountableItem<'a>, Defect> {
         let countable = item.check(&self.plans, now)?;
         match countable {
-            Countable::Record(record) if foreign.contains(&record.key_id) => {
+            CountableItem::Record(record) if foreign.contains(&record.key_id) => {
                 Err(Defect::Key(record.key_id.clone()))
             }
             _ => Ok(countable),
         }
     }
 
-    /// Sets aside what is not to be counted, and names the messages of which that is not known.
-    async fn set_aside(
+    /// Quarantines the input of these messages. Returns the ids of the messages that are not known to be
+    /// quarantined.
+    async fn quarantine_all(
         &self,
-        entries: &Arc<[Entry]>,
-        refused: Vec<(String, Refused)>,
+        events: &Arc<[IncomingEvent]>,
+        inputs: Vec<(String, ForQuarantine)>,
     ) -> BTreeSet<String> {
-        let ids = refused.iter().map(|(message_id, _)| message_id.clone());
-        let mut unknown: BTreeSet<String> = ids.collect();
-        let tasks = refused.into_iter().map(|(message_id, refused)| {
-            let (app, entries) = (self.clone(), Arc::clone(entries));
+        let ids = inputs.iter().map(|(message_id, _)| message_id.clone());
+        let mut failed: BTreeSet<String> = ids.collect();
+        let tasks = inputs.into_iter().map(|(message_id, input)| {
+            let (app, events) = (self.clone(), Arc::clone(events));
             async move {
-                let set_aside = app.quarantine(&message_id, &entries, refused).await;
-                if let Err(error) = &set_aside {
+                let quarantined = app.quarantine(&message_id, &events, input).await;
+                if let Err(error) = &quarantined {
                     let error = Chain(error);
-                    tracing::error!(message_id, %error, "a message was not quarantined");
+                    tracing::error!(message_id, %error, "a message could not be quarantined");
                 }
-                set_aside.is_ok().then_some(message_id)
+                quarantined.is_ok().then_some(message_id)
             }
         });
-        for message_id in run(tasks, SETTING_ASIDE).await.into_iter().flatten() {
-            unknown.remove(&message_id);
+        for message_id in run(tasks, QUARANTINE_TIMEOUT).await.into_iter().flatten() {
+            failed.remove(&message_id);
         }
-        unknown
+        failed
     }
 
     async fn quarantine(
         &self,
         message_id: &str,
-        entries: &[Entry],
-        refused: Refused,
+        events: &[IncomingEvent],
+        input: ForQuarantine,
     ) -> Result<(), StoreError> {
         let now = self.clock.now();
-        match refused {
-            Refused::Message { body, defect } => {
+        match input {
+            ForQuarantine::Message { body, defect } => {
                 let reason = defect.to_string();
                 tracing::warn!(message_id, reason, "a message was quarantined");
-                let set_aside = self.store.quarantine_message(body.as_bytes(), &reason, now);
-                set_aside.await?;
+                let quarantined = self.store.quarantine_message(body.as_bytes(), &reason, now);
+                quarantined.await?;
             }
-            Refused::Conflict(at) => {
-                let Entry { received, detail } = &entries[at];
+            ForQuarantine::Conflict(index) => {
+                let IncomingEvent { received, detail } = &events[index];
                 let id = &received.id;
-                tracing::warn!(message_id, id, "a conflicting entry was quarantined");
-                let refused = RefusedRecord {
+                tracing::warn!(message_id, id, "a conflicting usage event was quarantined");
+                let rejected = RejectedRecord {
                     index: 0,
                     reason: Defect::Conflict.to_string(),
                 };
@@ -430,63 +444,66 @@ impl App {
                     aggregates: &Aggregates::default(),
                     records: 0,
                     adjustments: &[],
-                    refused: &[refused],
+                    rejected: &[rejected],
                     body: detail.as_bytes(),
                     received_at: now,
                 };
                 self.store.quarantine_conflict(&whole).await?;
             }
         }
-        self.record(metrics::EVENTS_QUARANTINED, 1);
+        self.record(metrics::QUARANTINED_EVENTS, 1);
         Ok(())
     }
 
-    /// Tells in the log and in metrics what became of a part.
-    fn tell(&self, part: &Part<'_>, written: Written, received_at: Timestamp) {
+    /// Records the outcome of writing a part, in the log and in metrics.
+    fn record_written(&self, part: &Part<'_>, written: WriteUsageOutcome, received_at: Timestamp) {
         let is_first = usize::from(part.number == 0);
         match written {
-            Written::Counted => {
-                let refused = part.refused.len();
-                if refused > 0 {
-                    let Received { source, id, .. } = &part.entry.received;
-                    tracing::warn!(source, id, refused, "records were quarantined");
+            WriteUsageOutcome::Counted => {
+                let rejected = part.rejected.len();
+                if rejected > 0 {
+                    let ReceivedEvent { source, id, .. } = &part.event.received;
+                    tracing::warn!(source, id, rejected, "records were quarantined");
                 }
-                self.record(metrics::EVENTS_COUNTED, is_first);
-                self.record(metrics::EVENTS_QUARANTINED, usize::from(refused > 0));
-                self.record(metrics::RECORDS_METERED, part.records);
-                self.tell_late(part);
-                self.record(metrics::RECORDS_QUARANTINED, refused);
-                let tallies = part.aggregates.days.values();
-                let unpriced = tallies.map(|tally| tally.unpriced_tokens).sum();
-                self.metrics.record(metrics::TOKENS_UNPRICED, &[], unpriced);
+                self.record(metrics::COUNTED_EVENTS, is_first);
+                self.record(metrics::QUARANTINED_EVENTS, usize::from(rejected > 0));
+                self.record(metrics::METERED_CALLS, part.records);
+                self.record_late_calls(part);
+                self.record(metrics::QUARANTINED_RECORDS, rejected);
+                let days = part.aggregates.days.values();
+                let unpriced = days.map(|day| day.unpriced_tokens).sum();
+                self.metrics.record(metrics::UNPRICED_TOKENS, &[], unpriced);
                 let lag = received_at.duration_since(part.earliest).as_millis();
                 let lag = u64::try_from(lag).unwrap_or_default();
                 self.metrics.record(metrics::METERING_LAG, &[], lag);
             }
-            Written::Duplicate => self.record(metrics::EVENTS_DUPLICATE, is_first),
-            Written::Conflict => {}
+            WriteUsageOutcome::Duplicate => self.record(metrics::DUPLICATE_EVENTS, is_first),
+            WriteUsageOutcome::Conflict => {}
         }
     }
 
-    /// Tells of calls that may be in no bill, because a run may have closed their month before they were
-    /// counted. That is asked as of now, when they have been: a run that began before its month's
-    /// three days were over closes nothing.
-    fn tell_late(&self, part: &Part<'_>) {
+    /// Records calls that may never be billed, because a billing run may have closed their month before
+    /// they were counted. Uses the time after the write: a billing run that began before the three days
+    /// after the month's end were over does not close it.
+    fn record_late_calls(&self, part: &Part<'_>) {
         let now = self.clock.now();
         let charges = |plan: &PlanId| self.plans.get(plan).is_some_and(Plan::charges_overage);
-        for (month, tally) in &part.aggregates.months {
+        for (month, aggregate) in &part.aggregates.months {
             if !may_close(*month, now) {
                 continue;
             }
-            let recorded = tally.billable.iter().map(|(plan, calls)| (plan, *calls));
-            let adjusted = tally.adjusted.billable.iter();
+            let recorded = aggregate
+                .billable
+                .iter()
+                .map(|(plan, calls)| (plan, *calls));
+            let adjusted = aggregate.adjusted.billable.iter();
             let adjusted = adjusted.map(|(plan, calls)| (plan, calls.unsigned_abs()));
             let calls = recorded.chain(adjusted).filter(|(plan, _)| charges(plan));
             let calls = calls.fold(0_u64, |sum, (_, calls)| sum.saturating_add(calls));
             if calls > 0 {
-                let customer = &part.entry.received.customer;
-                tracing::warn!(%customer, %month, calls, "usage came late for its month's bill");
-                self.metrics.record(metrics::CALLS_LATE, &[], calls);
+                let customer = &part.event.received.customer;
+                tracing::warn!(%customer, %month, calls, "usage came too late to be billed");
+                self.metrics.record(metrics::LATE_CALLS, &[], calls);
             }
         }
     }

@@ -1,50 +1,50 @@
-//! Entries of more than one day, or too wide for one transaction.
+//! Splitting of usage events that span several days, or need more writes than one transaction has.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tollgate_domain::usage::{Item, Place};
+use tollgate_domain::usage::{EventItem, ItemDimensions};
 use tollgate_domain::window::Day;
 
-/// DynamoDB's bound on the actions of a transaction, less those that put the entry in the log and in
-/// the quarantine: three each for the largest message that a queue takes.
-const MAX_TALLIES: usize = 100 - 2 * 3;
-/// Those of a part besides its endpoints: its day and its month.
-const OF_DAY: usize = 2;
+/// Most aggregates of a part: DynamoDB's limit on the actions of a transaction, less those that write
+/// the usage event to the log and to the quarantine, up to three each for the largest SQS message.
+const MAX_AGGREGATES: usize = 100 - 2 * 3;
+/// Aggregates of a part besides those of its endpoints: the day's and the month's.
+const DAY_AND_MONTH: usize = 2;
 
-/// Splits what an entry carries into parts of one day each, whose tallies fit into one transaction;
-/// nearly always there is one part. Gives the places of the items of each.
+/// Splits the items of a usage event into parts of one day each, whose aggregates fit into one
+/// transaction. Nearly always there is one part. Returns the indexes of the items of each part.
 ///
-/// Each part is claimed on its own, so that the split must come out the same at every delivery: it
-/// looks at where the items say that they count, and neither at the time nor at whether they can be
-/// counted.
-pub(crate) fn split(items: &[Item]) -> Vec<Vec<usize>> {
+/// Each part has a deduplication claim of its own, so the split must be the same at every delivery. It
+/// therefore depends only on the items' own time, method and endpoint, and neither on the current time
+/// nor on whether the items are valid.
+pub(crate) fn split(items: &[EventItem]) -> Vec<Vec<usize>> {
     let mut undated = Vec::new();
     let mut days: BTreeMap<Day, Vec<usize>> = BTreeMap::new();
-    for (at, item) in items.iter().enumerate() {
-        match item.place().time {
-            Some(time) => days.entry(Day::containing(time)).or_default().push(at),
-            None => undated.push(at),
+    for (index, item) in items.iter().enumerate() {
+        match item.dimensions().time {
+            Some(time) => days.entry(Day::containing(time)).or_default().push(index),
+            None => undated.push(index),
         }
     }
     let mut parts = Vec::new();
-    for places in days.into_values() {
+    for indexes in days.into_values() {
         let mut part = Vec::new();
         let mut endpoints = BTreeSet::new();
-        for at in places {
-            let Place {
+        for index in indexes {
+            let ItemDimensions {
                 method, endpoint, ..
-            } = items[at].place();
+            } = items[index].dimensions();
             let endpoint = (method, endpoint);
-            if !endpoints.contains(&endpoint) && endpoints.len() + OF_DAY == MAX_TALLIES {
+            if !endpoints.contains(&endpoint) && endpoints.len() + DAY_AND_MONTH == MAX_AGGREGATES {
                 parts.push(std::mem::take(&mut part));
                 endpoints.clear();
             }
             endpoints.insert(endpoint);
-            part.push(at);
+            part.push(index);
         }
         parts.push(part);
     }
-    // They can only be refused, and do that in whichever part there is.
+    // Undated items are always rejected, so any part will do.
     match parts.first_mut() {
         Some(first) => {
             first.extend(undated);
@@ -66,12 +66,12 @@ mod tests {
         super::split(&items(records))
     }
 
-    fn items(records: &[Value]) -> Vec<Item> {
-        let entry = json!({
+    fn items(records: &[Value]) -> Vec<EventItem> {
+        let event = json!({
             "specversion": "1.0", "id": "e-1", "source": "test", "type": EVENT_TYPE,
             "time": "2026-11-23T10:00:00Z", "subject": "acme", "data": { "records": records },
         });
-        parse_event(&entry.to_string()).unwrap().items
+        parse_event(&event.to_string()).unwrap().items
     }
 
     fn record(day: usize, endpoint: usize) -> Value {
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hundred_endpoints_take_two_transactions() {
+    fn a_hundred_endpoints_take_two_parts() {
         let records: Vec<Value> = (0..100).map(|n| record(22, n)).collect();
         assert_eq!(split(&records), [all(0..92), all(92..100)]);
     }
@@ -110,33 +110,36 @@ mod tests {
     }
 
     #[test]
-    fn what_only_another_release_can_read_has_the_same_place() {
+    fn an_unreadable_item_keeps_its_dimensions() {
         let mut whole = record(22, 1);
         for (field, value) in [("request_id", "r-1"), ("key_id", "key_1"), ("plan", "pro")] {
             whole[field] = value.into();
         }
         whole["status"] = 200.into();
         whole["latency_ms"] = 5.into();
-        let mut of_the_next_release = whole.clone();
-        of_the_next_release["region"] = "eu".into();
-        let items = items(&[whole, of_the_next_release]);
-        assert!(matches!(items[..], [Item::Record(_), Item::Unreadable(_)]));
-        assert_eq!(items[0].place(), items[1].place());
+        let mut of_next_release = whole.clone();
+        of_next_release["region"] = "eu".into();
+        let items = items(&[whole, of_next_release]);
+        assert!(matches!(
+            items[..],
+            [EventItem::Record(_), EventItem::Unreadable(_)]
+        ));
+        assert_eq!(items[0].dimensions(), items[1].dimensions());
     }
 
     #[test]
-    fn every_record_is_in_one_part_and_no_part_is_too_wide() {
+    fn every_record_is_in_one_part_and_each_part_fits_a_transaction() {
         let records: Vec<Value> = (0..100).map(|n| record(n % 3 + 1, n / 2)).collect();
         let parts = split(&records);
-        let mut places: Vec<usize> = parts.concat();
-        places.sort_unstable();
-        assert_eq!(places, all(0..100));
+        let mut indexes: Vec<usize> = parts.concat();
+        indexes.sort_unstable();
+        assert_eq!(indexes, all(0..100));
         for part in parts {
             let endpoints: BTreeSet<&str> = part
                 .iter()
-                .filter_map(|at| records[*at]["endpoint"].as_str())
+                .filter_map(|index| records[*index]["endpoint"].as_str())
                 .collect();
-            assert!(endpoints.len() + OF_DAY <= MAX_TALLIES);
+            assert!(endpoints.len() + DAY_AND_MONTH <= MAX_AGGREGATES);
         }
     }
 }

@@ -1,5 +1,4 @@
-//! Batches as the queue delivers them: what is counted of them, what is set aside, and which
-//! messages are to come again.
+//! Batches as the queue delivers them: counted usage, quarantined usage, and messages reported as failed.
 
 #![allow(
     clippy::unwrap_used,
@@ -14,63 +13,63 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use tollgate_domain::key::Owner;
 use tollgate_domain::money::MicroUsd;
-use tollgate_domain::usage::{Adjusted, Aggregate};
+use tollgate_domain::usage::{AdjustmentTotals, Aggregate};
 use tollgate_local_aws::{Call, Fault};
 use tollgate_runtime::aws;
-use tollgate_store::{Quarantined, RefusedRecord, Store};
+use tollgate_store::{QuarantinedContent, RejectedRecord, Store};
 
 mod common;
 #[path = "../../../shared/web/tests/common/stored.rs"]
 mod stored;
 
 use common::{
-    NOW, SOURCE, Stack, adjusting, adjustment, around, batch, body, deliver, entry, enveloped,
-    event, p, record, reordered, tally, with,
+    NOW, SOURCE, Stack, adjusting, adjustment, aggregate, around, batch, body, deliver, enveloped,
+    event, p, record, reordered, usage_event, with,
 };
 
 use stored::{add_customer, add_key};
 
 const NONE: [&str; 0] = [];
 
-/// Has a whole event counted. The response as Lambda gets it.
+/// Handles an SQS event. Returns the response as Lambda gets it.
 async fn respond(stack: &Stack, event: &Value) -> Value {
     let event = serde_json::from_value(event.clone()).unwrap();
     let response = usage_writer::handle(&stack.app, event).await;
     serde_json::to_value(response).unwrap()
 }
 
-/// The body of one message of an event.
+/// Returns the body of one message of an SQS event.
 fn body_of(event: &Value, message: usize) -> &str {
     event["Records"][message]["body"].as_str().unwrap()
 }
 
-/// The detail in a message of an event, byte for byte.
+/// Returns the detail in a message of an SQS event, byte for byte.
 fn detail_of(event: &Value, message: usize) -> &str {
     let body = body_of(event, message);
     let from = body.find(r#""detail":"#).unwrap() + r#""detail":"#.len();
     &body[from..body.len() - 1]
 }
 
-fn refused(index: usize, reason: &str) -> RefusedRecord {
-    RefusedRecord {
+fn rejected(index: usize, reason: &str) -> RejectedRecord {
+    RejectedRecord {
         index,
         reason: reason.to_owned(),
     }
 }
 
 #[tokio::test]
-async fn an_entry_is_added_to_its_day_its_endpoints_and_its_month() {
-    check_one_entry("one-entry").await;
+async fn a_usage_event_is_added_to_its_day_its_endpoints_and_its_month() {
+    check_one_event("one-event").await;
 }
 
-/// Usage of functions that were not built anew is still counted, and so is what is on its way while the
-/// stack is upgraded.
+/// Functions that were not rebuilt may still use the earlier metering layer, and its events may be in the
+/// queue while the stack is upgraded.
 #[tokio::test]
-async fn an_entry_of_the_layer_before_is_counted_alike() {
-    check_one_entry("one-entry-of-earlier-layer").await;
+async fn a_usage_event_of_the_earlier_layer_is_counted_the_same() {
+    check_one_event("one-event-of-earlier-layer").await;
 }
 
-async fn check_one_entry(case: &str) {
+async fn check_one_event(case: &str) {
     let stack = Stack::new();
     let response = respond(&stack, &event(case)).await;
     assert_eq!(response, json!({ "batchItemFailures": [] }));
@@ -100,14 +99,14 @@ async fn check_one_entry(case: &str) {
         ("acme 2026-11-22 GET /api/secure/ping", ping),
         ("acme 2026-11-22 POST /api/analyze", analyze),
     ];
-    let expected = expected.map(|(key, tally)| (key.to_owned(), tally));
-    let tallies = stack.tallies(&["acme"], &["2026-11"]).await;
-    assert_eq!(tallies, BTreeMap::from(expected));
+    let expected = expected.map(|(key, aggregate)| (key.to_owned(), aggregate));
+    let aggregates = stack.aggregates(&["acme"], &["2026-11"]).await;
+    assert_eq!(aggregates, BTreeMap::from(expected));
     assert!(stack.items("quarantine").is_empty());
 }
 
 #[tokio::test]
-async fn bad_records_are_set_aside_and_the_good_ones_beside_them_counted() {
+async fn invalid_records_are_quarantined_and_the_valid_ones_of_the_same_event_counted() {
     let stack = Stack::new();
     let event = event("bad-and-good");
     let response = respond(&stack, &event).await;
@@ -125,49 +124,49 @@ async fn bad_records_are_set_aside_and_the_good_ones_beside_them_counted() {
         latency_ms: 4,
         ..Aggregate::default()
     };
-    let tallies = stack.tallies(&["acme", "globex"], &["2026-11"]).await;
-    assert_eq!(tallies.len(), 6);
-    assert_eq!(tallies["acme 2026-11-22 GET /api/secure/ping"], acme);
-    assert_eq!(tallies["acme 2026-11"], acme);
-    assert_eq!(tallies["globex 2026-11"], globex);
-    let set_aside = Quarantined {
-        refused: vec![
-            refused(2, "dated more than 5 minutes in the future"),
-            refused(
+    let aggregates = stack.aggregates(&["acme", "globex"], &["2026-11"]).await;
+    assert_eq!(aggregates.len(), 6);
+    assert_eq!(aggregates["acme 2026-11-22 GET /api/secure/ping"], acme);
+    assert_eq!(aggregates["acme 2026-11"], acme);
+    assert_eq!(aggregates["globex 2026-11"], globex);
+    let quarantined = QuarantinedContent {
+        rejected: vec![
+            rejected(2, "dated more than 5 minutes in the future"),
+            rejected(
                 3,
                 "not of the documented shape: invalid type: string \"3 ms\", expected u64",
             ),
-            refused(4, "there is no plan platinum"),
+            rejected(4, "there is no plan platinum"),
         ],
         body: detail_of(&event, 0).into(),
         received_at: p(NOW),
     };
     let found = stack.quarantined("d3FgH5jK7lZ9xC1vB2nM4qWe").await;
-    assert_eq!(found, [set_aside]);
+    assert_eq!(found, [quarantined]);
     assert_eq!(stack.items("quarantine").len(), 1);
 }
 
 #[tokio::test]
-async fn a_message_without_an_entry_is_set_aside_whole_and_not_returned() {
+async fn a_message_without_a_usage_event_is_quarantined_whole_and_succeeds() {
     let stack = Stack::new();
-    let event = event("not-an-entry");
+    let event = event("not-a-usage-event");
     let response = respond(&stack, &event).await;
     assert_eq!(response, json!({ "batchItemFailures": [] }));
     let body = body_of(&event, 0).as_bytes();
     let found = stack.at.store.quarantined_message(body).await.unwrap();
     let reason = "not of the documented shape: missing field `specversion`";
-    let set_aside = Quarantined {
-        refused: vec![refused(0, reason)],
+    let quarantined = QuarantinedContent {
+        rejected: vec![rejected(0, reason)],
         body: body.into(),
         received_at: p(NOW),
     };
-    assert_eq!(found, [set_aside]);
+    assert_eq!(found, [quarantined]);
     assert!(stack.items("usage").is_empty());
 }
 
-/// A message that can never be counted is set aside for this reason, once however often it comes,
-/// and does not come again.
-async fn check_hopeless(message: &str, reason: &str) {
+/// Checks that a message is quarantined for this reason, once however often it is delivered, and that
+/// it succeeds.
+async fn check_quarantined(message: &str, reason: &str) {
     let stack = Stack::new();
     for _ in 0..2 {
         stack.count(message).await;
@@ -176,7 +175,7 @@ async fn check_hopeless(message: &str, reason: &str) {
     let found = found.unwrap();
     assert_eq!(found.len(), 1, "{message}");
     assert_eq!(found[0].body, message.as_bytes());
-    let [only] = &found[0].refused[..] else {
+    let [only] = &found[0].rejected[..] else {
         panic!("{message}: {found:?}");
     };
     assert_eq!(only.index, 0, "{message}");
@@ -188,67 +187,72 @@ async fn check_hopeless(message: &str, reason: &str) {
 }
 
 #[tokio::test]
-async fn what_can_never_be_counted_does_not_come_again() {
-    let good = entry("e-1", "acme", [record(NOW, "/a")]);
-    let check_entry = async |field: &str, value: Value, reason: &str| {
-        check_hopeless(&body(&with(good.clone(), field, value)), reason).await;
+async fn a_message_that_can_never_be_counted_is_quarantined_and_not_delivered_again() {
+    let good = usage_event("e-1", "acme", [record(NOW, "/a")]);
+    let check_event = async |field: &str, value: Value, reason: &str| {
+        check_quarantined(&body(&with(good.clone(), field, value)), reason).await;
     };
-    check_hopeless("", "EOF while parsing").await;
-    check_hopeless("usage", "expected value").await;
-    check_hopeless("[]", "invalid length 0").await;
-    // Quoted whole, this would be a reason that no item can hold.
+    check_quarantined("", "EOF while parsing").await;
+    check_quarantined("usage", "expected value").await;
+    check_quarantined("[]", "invalid length 0").await;
+    // A reason that quoted the whole text would be too large for a DynamoDB item.
     let long = json!("\u{1}".repeat(200_000)).to_string();
-    check_hopeless(&long, "invalid type: string").await;
-    check_hopeless("{}", "missing field `detail`").await;
-    check_hopeless(&good.to_string(), "missing field `detail`").await;
-    check_hopeless(&around("e-1", "\"text\""), "invalid type").await;
-    check_hopeless(&around("e-1", "null"), "invalid type").await;
-    check_hopeless(&around("e-1", "{}"), "missing field").await;
-    check_hopeless(&around("e-1", r#"{"id":"\ud800"}"#), "hex escape").await;
+    check_quarantined(&long, "invalid type: string").await;
+    check_quarantined("{}", "missing field `detail`").await;
+    check_quarantined(&good.to_string(), "missing field `detail`").await;
+    check_quarantined(&around("e-1", "\"text\""), "invalid type").await;
+    check_quarantined(&around("e-1", "null"), "invalid type").await;
+    check_quarantined(&around("e-1", "{}"), "missing field").await;
+    check_quarantined(&around("e-1", r#"{"id":"\ud800"}"#), "hex escape").await;
     let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
-    check_hopeless(&around("e-1", &deep), "a list, expected an object").await;
-    check_entry("type", json!("tollgate.usage.v2"), "tollgate.usage.v2").await;
-    check_entry("specversion", json!("0.3"), "specversion").await;
-    check_entry("subject", json!("acme#2"), "customer id").await;
-    check_entry("subject", json!(".."), "subject \"..\" cannot name").await;
-    check_entry("time", json!("2026-11-22T10:00Z"), "RFC 3339").await;
-    check_entry("traceparent", json!({}), "extension attribute").await;
-    check_entry("data_base64", json!("e30="), "unknown field").await;
-    check_entry("id", json!("e\n1"), "id must be").await;
-    check_entry("data", json!({ "records": [] }), "0 records").await;
+    check_quarantined(&around("e-1", &deep), "a list, expected an object").await;
+    check_event("type", json!("tollgate.usage.v2"), "tollgate.usage.v2").await;
+    check_event("specversion", json!("0.3"), "specversion").await;
+    check_event("subject", json!("acme#2"), "customer id").await;
+    check_event("subject", json!(".."), "subject \"..\" cannot be").await;
+    check_event("time", json!("2026-11-22T10:00Z"), "RFC 3339").await;
+    check_event("traceparent", json!({}), "extension attribute").await;
+    check_event("data_base64", json!("e30="), "unknown field").await;
+    check_event("id", json!("e\n1"), "id must be").await;
+    check_event("data", json!({ "records": [] }), "0 records").await;
     let many = vec![record(NOW, "/a"); 101];
-    check_entry("data", json!({ "records": many }), "101 records").await;
+    check_event("data", json!({ "records": many }), "101 records").await;
 }
 
-/// What may be put on the bus is decided by the event's detail type and source: an entry that says
-/// otherwise inside is one that its sender may not have been allowed to put.
+/// IAM policies restrict the detail type and source of events on the bus. A usage event that contradicts
+/// its envelope may be one that its producer had no permission to put.
 #[tokio::test]
-async fn an_entry_that_contradicts_its_event_is_set_aside() {
-    let usage = entry("e-1", "acme", [record(NOW, "/a")]);
-    let taking_away = adjusting("a-1", "acme", [adjustment(NOW, -1_000_000)]);
-    let check = async |entry: &Value, detail_type: &str, source: &str, reason: &str| {
-        let message = enveloped("e-1", detail_type, source, &entry.to_string());
-        check_hopeless(&message, reason).await;
+async fn a_usage_event_that_contradicts_its_envelope_is_quarantined() {
+    let usage = usage_event("e-1", "acme", [record(NOW, "/a")]);
+    let adjustment_event = adjusting("a-1", "acme", [adjustment(NOW, -1_000_000)]);
+    let check = async |usage_event: &Value, detail_type: &str, source: &str, reason: &str| {
+        let message = enveloped("e-1", detail_type, source, &usage_event.to_string());
+        check_quarantined(&message, reason).await;
     };
     let (usage_type, adjustment_type) = ("tollgate.usage.v1", "tollgate.adjustment.v1");
-    let reason =
-        r#"the detail type of the event, "tollgate.usage.v1", is not the type of the entry"#;
-    check(&taking_away, usage_type, SOURCE, reason).await;
-    let reason = r#"the detail type of the event, "tollgate.usage.v2", is not"#;
+    let reason = r#"the detail type of the EventBridge event, "tollgate.usage.v1", is not the type of the usage event"#;
+    check(&adjustment_event, usage_type, SOURCE, reason).await;
+    let reason = r#"the detail type of the EventBridge event, "tollgate.usage.v2", is not"#;
     check(&usage, "tollgate.usage.v2", SOURCE, reason).await;
     check(
         &usage,
         adjustment_type,
         SOURCE,
-        "the detail type of the event",
+        "the detail type of the EventBridge event",
     )
     .await;
-    let reason = r#"the source of the event, "tollgate:analyze", is not the source of the entry"#;
+    let reason = r#"the source of the EventBridge event, "tollgate:analyze", is not the source of the usage event"#;
     check(&usage, usage_type, "tollgate:analyze", reason).await;
-    check(&taking_away, adjustment_type, "tollgate:pin", "the source").await;
-    // The layer before made usage of functions, and nothing else.
+    check(
+        &adjustment_event,
+        adjustment_type,
+        "tollgate:pin",
+        "the source",
+    )
+    .await;
+    // The earlier layer sent only usage of functions.
     let earlier = "tollgate.metering";
-    check(&taking_away, adjustment_type, earlier, "the source").await;
+    check(&adjustment_event, adjustment_type, earlier, "the source").await;
     let of_elsewhere = with(usage.clone(), "source", "support");
     check(&of_elsewhere, usage_type, earlier, "the source").await;
     let long = "x".repeat(300);
@@ -260,11 +264,11 @@ async fn an_entry_that_contradicts_its_event_is_set_aside() {
     )
     .await;
     let bare = json!({ "detail": usage });
-    check_hopeless(&bare.to_string(), "missing field `detail-type`").await;
+    check_quarantined(&bare.to_string(), "missing field `detail-type`").await;
     let bare = json!({ "detail-type": usage_type, "detail": usage });
-    check_hopeless(&bare.to_string(), "missing field `source`").await;
+    check_quarantined(&bare.to_string(), "missing field `source`").await;
 
-    // What is set aside takes nobody's identity.
+    // A quarantined message does not use up the source and id of its event.
     let stack = Stack::new();
     for detail_type in [usage_type, adjustment_type] {
         stack
@@ -272,7 +276,7 @@ async fn an_entry_that_contradicts_its_event_is_set_aside() {
                 "e-1",
                 detail_type,
                 SOURCE,
-                &taking_away.to_string(),
+                &adjustment_event.to_string(),
             ))
             .await;
     }
@@ -283,11 +287,11 @@ async fn an_entry_that_contradicts_its_event_is_set_aside() {
     );
 }
 
-/// This record is set aside for this reason, and the good one after it counted.
-async fn check_bad_record(bad: Value, reason: &str) {
+/// Checks that this record is quarantined for this reason, and that the valid record after it is counted.
+async fn check_invalid_record(bad: Value, reason: &str) {
     let stack = Stack::new();
     stack
-        .count(&body(&entry(
+        .count(&body(&usage_event(
             "e-1",
             "acme",
             [bad.clone(), record(NOW, "/a")],
@@ -295,70 +299,74 @@ async fn check_bad_record(bad: Value, reason: &str) {
         .await;
     let found = stack.quarantined("e-1").await;
     assert_eq!(found.len(), 1, "{bad}");
-    let [only] = &found[0].refused[..] else {
+    let [only] = &found[0].rejected[..] else {
         panic!("{bad}: {found:?}");
     };
     assert_eq!(only.index, 0, "{bad}");
     assert!(only.reason.contains(reason), "{bad}: {}", only.reason);
     let month = stack.at.store.month_usage(&p("acme"), p("2026-11")).await;
-    assert_eq!(month.unwrap(), tally(1), "{bad}");
+    assert_eq!(month.unwrap(), aggregate(1), "{bad}");
 }
 
 #[tokio::test]
-async fn each_bad_record_says_why_it_was_not_counted() {
+async fn an_invalid_record_is_quarantined_with_its_reason() {
     let good = || record(NOW, "/a");
-    check_bad_record(json!(null), "invalid type: null").await;
-    check_bad_record(json!("call"), "invalid type").await;
-    check_bad_record(json!({}), "missing field").await;
-    check_bad_record(with(good(), "surprise", 1), "unknown field `surprise`").await;
-    check_bad_record(with(good(), "plan", "platinum"), "no plan platinum").await;
-    check_bad_record(with(good(), "status", 600), "status is out of bounds").await;
-    check_bad_record(with(good(), "latency_ms", -1), "invalid value").await;
-    check_bad_record(with(good(), "latency_ms", 1.5), "invalid type").await;
-    check_bad_record(with(good(), "endpoint", ""), "endpoint must be").await;
-    check_bad_record(with(good(), "key_id", "a b"), "key id").await;
+    check_invalid_record(json!(null), "invalid type: null").await;
+    check_invalid_record(json!("call"), "invalid type").await;
+    check_invalid_record(json!({}), "missing field").await;
+    check_invalid_record(with(good(), "surprise", 1), "unknown field `surprise`").await;
+    check_invalid_record(with(good(), "plan", "platinum"), "no plan platinum").await;
+    check_invalid_record(with(good(), "status", 600), "status is out of bounds").await;
+    check_invalid_record(with(good(), "latency_ms", -1), "invalid value").await;
+    check_invalid_record(with(good(), "latency_ms", 1.5), "invalid type").await;
+    check_invalid_record(with(good(), "endpoint", ""), "endpoint must be").await;
+    check_invalid_record(with(good(), "key_id", "a b"), "key id").await;
     let at = |time: &str| with(good(), "time", time);
-    check_bad_record(at("yesterday"), "not of the documented shape").await;
-    check_bad_record(at("2026-11-22 09:00:00Z"), "RFC 3339").await;
-    check_bad_record(at("2026-11-22T10:05:00.001Z"), "in the future").await;
-    check_bad_record(at("9999-12-30T22:00:00Z"), "in the future").await;
-    check_bad_record(at("2026-10-18T09:59:59.999Z"), "older than 35 days").await;
-    check_bad_record(at("0000-01-01T00:00:00Z"), "older than 35 days").await;
+    check_invalid_record(at("yesterday"), "not of the documented shape").await;
+    check_invalid_record(at("2026-11-22 09:00:00Z"), "RFC 3339").await;
+    check_invalid_record(at("2026-11-22T10:05:00.001Z"), "in the future").await;
+    check_invalid_record(at("9999-12-30T22:00:00Z"), "in the future").await;
+    check_invalid_record(at("2026-10-18T09:59:59.999Z"), "older than 35 days").await;
+    check_invalid_record(at("0000-01-01T00:00:00Z"), "older than 35 days").await;
 }
 
 #[tokio::test]
-async fn no_method_and_endpoint_pass_for_another() {
-    // Written one after the other, both name the same text: `GET /a /b`.
+async fn two_pairs_of_method_and_endpoint_never_share_an_aggregate() {
+    // Joined with a space, both would be stored as `GET /a /b`.
     let ambiguous = with(record(NOW, "/b"), "method", "GET /a");
-    check_bad_record(ambiguous.clone(), "method must not contain a space").await;
+    check_invalid_record(ambiguous.clone(), "method must not contain a space").await;
 
     let stack = Stack::new();
     let records = [record(NOW, "/a /b"), ambiguous];
-    stack.count(&body(&entry("e-1", "acme", records))).await;
-    let tallies = stack.tallies(&["acme"], &["2026-11"]).await;
-    assert_eq!(tallies["acme 2026-11-22 GET /a /b"], tally(1));
+    stack
+        .count(&body(&usage_event("e-1", "acme", records)))
+        .await;
+    let aggregates = stack.aggregates(&["acme"], &["2026-11"]).await;
+    assert_eq!(aggregates["acme 2026-11-22 GET /a /b"], aggregate(1));
 }
 
 #[tokio::test]
-async fn records_at_the_edge_of_the_accepted_times_count() {
+async fn records_at_the_limits_of_the_accepted_times_count() {
     let stack = Stack::new();
     let records = ["2026-11-22T10:05:00Z", "2026-10-18T10:00:00Z"].map(|t| record(t, "/a"));
-    stack.count(&body(&entry("e-1", "acme", records))).await;
-    let tallies = stack.tallies(&["acme"], &["2026-10", "2026-11"]).await;
-    assert_eq!(tallies["acme 2026-10-18"], tally(1));
-    assert_eq!(tallies["acme 2026-11-22"], tally(1));
+    stack
+        .count(&body(&usage_event("e-1", "acme", records)))
+        .await;
+    let aggregates = stack.aggregates(&["acme"], &["2026-10", "2026-11"]).await;
+    assert_eq!(aggregates["acme 2026-10-18"], aggregate(1));
+    assert_eq!(aggregates["acme 2026-11-22"], aggregate(1));
 }
 
 #[tokio::test]
-async fn an_entry_without_a_good_record_counts_nothing() {
+async fn a_usage_event_without_a_valid_record_counts_nothing() {
     let stack = Stack::new();
     let bad = with(record(NOW, "/a"), "plan", "platinum");
     stack
-        .count(&body(&entry("e-1", "acme", [json!(1), bad])))
+        .count(&body(&usage_event("e-1", "acme", [json!(1), bad])))
         .await;
     assert!(stack.items("usage").is_empty());
     let found = stack.quarantined("e-1").await;
-    let indexes: Vec<usize> = found[0].refused.iter().map(|r| r.index).collect();
+    let indexes: Vec<usize> = found[0].rejected.iter().map(|r| r.index).collect();
     assert_eq!((found.len(), indexes), (1, vec![0, 1]));
 }
 
@@ -373,7 +381,9 @@ async fn records_count_in_the_utc_day_and_month_of_their_own_time() {
         "2027-01-01T01:29:59+01:30",
     ]
     .map(|time| record(time, "/a"));
-    stack.count(&body(&entry("e-1", "acme", records))).await;
+    stack
+        .count(&body(&usage_event("e-1", "acme", records)))
+        .await;
     let expected = [
         ("acme 2026-11", 1),
         ("acme 2026-11-30", 1),
@@ -387,26 +397,26 @@ async fn records_count_in_the_utc_day_and_month_of_their_own_time() {
         ("acme 2027-01-01", 1),
         ("acme 2027-01-01 GET /a", 1),
     ];
-    let expected = expected.map(|(key, calls)| (key.to_owned(), tally(calls)));
+    let expected = expected.map(|(key, calls)| (key.to_owned(), aggregate(calls)));
     let months = ["2026-11", "2026-12", "2027-01"];
-    let tallies = stack.tallies(&["acme"], &months).await;
-    assert_eq!(tallies, BTreeMap::from(expected));
+    let aggregates = stack.aggregates(&["acme"], &months).await;
+    assert_eq!(aggregates, BTreeMap::from(expected));
 }
 
 #[tokio::test]
-async fn those_with_chargeable_calls_are_listed_for_billing_in_the_calls_month() {
+async fn customers_with_chargeable_calls_are_listed_for_billing_in_the_month_of_the_calls() {
     let stack = Stack::new();
     let failed = || with(record(NOW, "/a"), "status", 500);
     let october = "2026-10-31T23:59:59Z";
-    let entries = [
-        entry("e-1", "acme", [record(NOW, "/a")]),
-        entry("e-2", "late", [record(october, "/a")]),
-        entry("e-3", "free", [with(record(NOW, "/a"), "plan", "free")]),
-        entry("e-4", "failed", [failed()]),
-        entry("e-5", "paying", [with(failed(), "billable", true)]),
+    let usage_events = [
+        usage_event("e-1", "acme", [record(NOW, "/a")]),
+        usage_event("e-2", "late", [record(october, "/a")]),
+        usage_event("e-3", "free", [with(record(NOW, "/a"), "plan", "free")]),
+        usage_event("e-4", "failed", [failed()]),
+        usage_event("e-5", "paying", [with(failed(), "billable", true)]),
     ];
-    for entry in &entries {
-        stack.count(&body(entry)).await;
+    for usage_event in &usage_events {
+        stack.count(&body(usage_event)).await;
     }
     let check = async |month: &str, expected: &[&str]| {
         let mut listed = Vec::new();
@@ -434,21 +444,21 @@ async fn an_empty_batch_has_no_failures() {
     assert_eq!(response, json!({ "batchItemFailures": [] }));
 }
 
-/// Messages of entries `e-0`, `e-1`, … of customers of the same names, under ids of their own.
+/// Returns messages with the usage events `e-0`, `e-1`, … of customers of the same names.
 fn messages(count: usize) -> Vec<(String, String)> {
     let message = |n: usize| {
         let id = format!("e-{n}");
-        let entry = entry(&id, &id, [record(NOW, "/a")]);
-        (format!("message of {id}"), body(&entry))
+        let usage_event = usage_event(&id, &id, [record(NOW, "/a")]);
+        (format!("message of {id}"), body(&usage_event))
     };
     (0..count).map(message).collect()
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_the_store_is_down_every_message_comes_again() {
+async fn while_the_store_is_down_every_message_fails() {
     let stack = Stack::new();
     let mut sent = messages(20);
-    sent.push(("message of nobody".into(), "no entry".into()));
+    sent.push(("message without event".into(), "no usage event".into()));
     let mut ids: Vec<String> = sent.iter().map(|(id, _)| id.clone()).collect();
     ids.sort();
     for fault in [Fault::RequestLost, Fault::Throttled] {
@@ -465,7 +475,7 @@ async fn while_the_store_is_down_every_message_comes_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_the_message_that_could_not_be_counted_comes_again() {
+async fn only_the_message_that_could_not_be_counted_fails() {
     let stack = Stack::new();
     let sent = messages(20);
     stack.fail("e-7", Fault::RequestLost);
@@ -478,7 +488,7 @@ async fn only_the_message_that_could_not_be_counted_comes_again() {
         .collect();
     for customer in &log {
         let month = stack.at.store.month_usage(&p(customer), p("2026-11")).await;
-        assert_eq!(month.unwrap(), tally(1), "{customer}");
+        assert_eq!(month.unwrap(), aggregate(1), "{customer}");
     }
     assert_eq!(stack.items("usage-log").len(), 19);
     assert_eq!(deliver(&stack.app, batch(&sent[7..8])).await, NONE);
@@ -486,10 +496,10 @@ async fn only_the_message_that_could_not_be_counted_comes_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_that_passes_is_nobodys_concern() {
+async fn a_transient_failure_is_retried() {
     for fault in [
         Fault::RequestLost,
-        Fault::AnswerLost,
+        Fault::ResponseLost,
         Fault::Throttled,
         Fault::Conflict,
     ] {
@@ -503,23 +513,23 @@ async fn a_failure_that_passes_is_nobodys_concern() {
             fault
         });
         stack
-            .count(&body(&entry("e-1", "acme", [record(NOW, "/a")])))
+            .count(&body(&usage_event("e-1", "acme", [record(NOW, "/a")])))
             .await;
         let month = stack.at.store.month_usage(&p("acme"), p("2026-11")).await;
-        assert_eq!(month.unwrap(), tally(1), "{fault:?}");
+        assert_eq!(month.unwrap(), aggregate(1), "{fault:?}");
     }
 }
 
 #[tokio::test]
-async fn another_entry_of_the_same_identity_is_set_aside_and_the_first_stands() {
+async fn another_event_of_the_same_source_and_id_is_quarantined_and_the_first_stays_counted() {
     let stack = Stack::new();
-    let first = entry("e-1", "acme", [record(NOW, "/a")]);
+    let first = usage_event("e-1", "acme", [record(NOW, "/a")]);
     stack.count(&body(&first)).await;
     let counted = stack.items("usage");
     assert_eq!(counted.len(), 3);
     let rivals = [
-        entry("e-1", "acme", [record(NOW, "/b")]),
-        entry("e-1", "globex", [record(NOW, "/a")]),
+        usage_event("e-1", "acme", [record(NOW, "/b")]),
+        usage_event("e-1", "globex", [record(NOW, "/a")]),
     ];
     for rival in &rivals {
         for _ in 0..2 {
@@ -530,73 +540,76 @@ async fn another_entry_of_the_same_identity_is_set_aside_and_the_first_stands() 
     let found = stack.quarantined("e-1").await;
     assert_eq!(found.len(), rivals.len());
     for rival in &rivals {
-        let reason = "an entry of the same source and id but other content came before";
-        let set_aside = Quarantined {
-            refused: vec![refused(0, reason)],
+        let reason =
+            "a usage event with the same source and id but other content was received before";
+        let quarantined = QuarantinedContent {
+            rejected: vec![rejected(0, reason)],
             body: rival.to_string().into_bytes(),
             received_at: p(NOW),
         };
-        assert!(found.contains(&set_aside), "{found:?}");
+        assert!(found.contains(&quarantined), "{found:?}");
     }
 }
 
 #[tokio::test]
-async fn of_two_rivals_in_a_batch_one_counts_and_the_other_is_set_aside() {
+async fn of_two_conflicting_events_in_a_batch_one_is_counted_and_the_other_quarantined() {
     let stack = Stack::new();
     let rivals = ["/a", "/b"].map(|endpoint| {
-        let entry = entry("e-1", "acme", [record(NOW, endpoint)]);
-        (endpoint, body(&entry))
+        let usage_event = usage_event("e-1", "acme", [record(NOW, endpoint)]);
+        (endpoint, body(&usage_event))
     });
     assert_eq!(deliver(&stack.app, batch(&rivals)).await, NONE);
     let month = stack.at.store.month_usage(&p("acme"), p("2026-11")).await;
-    assert_eq!(month.unwrap(), tally(1));
+    assert_eq!(month.unwrap(), aggregate(1));
     assert_eq!(stack.quarantined("e-1").await.len(), 1);
 }
 
 #[tokio::test]
-async fn the_same_id_from_another_source_is_another_entry() {
+async fn the_same_id_from_another_source_is_another_usage_event() {
     let stack = Stack::new();
     for source in [SOURCE, "tollgate:analyze"] {
-        let entry = entry("e-1", "acme", [record(NOW, "/a")]);
-        stack.count(&body(&with(entry, "source", source))).await;
+        let usage_event = usage_event("e-1", "acme", [record(NOW, "/a")]);
+        stack
+            .count(&body(&with(usage_event, "source", source)))
+            .await;
     }
     let month = stack.at.store.month_usage(&p("acme"), p("2026-11")).await;
-    assert_eq!(month.unwrap(), tally(2));
+    assert_eq!(month.unwrap(), aggregate(2));
 }
 
 #[tokio::test]
-async fn an_entry_is_the_same_in_another_envelope_and_another_order() {
+async fn a_usage_event_is_a_duplicate_in_another_envelope_and_member_order() {
     let stack = Stack::new();
     let costly = json!([{ "provider": "anthropic", "tokens": 10, "micro_usd": 30 }]);
     let records = [
         with(record(NOW, "/a"), "costs", costly),
         json!({ "b": 1, "a": 2 }),
     ];
-    let entry = entry("e-1", "acme", records);
-    stack.count(&body(&entry)).await;
+    let usage_event = usage_event("e-1", "acme", records);
+    stack.count(&body(&usage_event)).await;
     let usage = stack.items("usage");
     let quarantine = stack.items("quarantine");
     assert_eq!((usage.len(), quarantine.len()), (3, 1));
-    assert!(reordered(&entry).starts_with("{ \"type\""));
-    stack.count(&around("e-2", &reordered(&entry))).await;
-    let mut other: Value = serde_json::from_str(&body(&entry)).unwrap();
+    assert!(reordered(&usage_event).starts_with("{ \"type\""));
+    stack.count(&around("e-2", &reordered(&usage_event))).await;
+    let mut other: Value = serde_json::from_str(&body(&usage_event)).unwrap();
     other["replay-name"] = "again".into();
     other["id"] = "e-3".into();
     stack.count(&other.to_string()).await;
-    // Each hop of a trace adds a value of its own.
+    // Each hop of a trace sets its own value.
     for hop in ["00-1", "00-2"] {
-        let traced = with(entry.clone(), "traceparent", hop);
+        let traced = with(usage_event.clone(), "traceparent", hop);
         stack.count(&body(&traced)).await;
     }
     stack.at.time.set(p("2027-11-22T10:00:00Z"));
-    stack.count(&body(&entry)).await;
+    stack.count(&body(&usage_event)).await;
     assert_eq!(stack.items("usage"), usage);
     assert_eq!(stack.items("quarantine"), quarantine);
     assert_eq!(stack.items("usage-log").len(), 1);
 }
 
 #[tokio::test]
-async fn a_record_of_another_customers_key_is_set_aside() {
+async fn a_record_of_another_customers_key_is_quarantined() {
     let stack = Stack::new();
     add_customer(&stack.at, "acme", "pro").await;
     add_key(&stack.at, Owner::Customer(p("acme")), "key_acme").await;
@@ -604,58 +617,58 @@ async fn a_record_of_another_customers_key_is_set_aside() {
     add_key(&stack.at, Owner::Customer(p("globex")), "key_globex").await;
     add_key(&stack.at, Owner::Admin, "key_admin").await;
     let with_key = |key: &str| with(record(NOW, "/a"), "key_id", key);
-    // The last is a key of something that Tollgate does not guard.
+    // The last is a key of an API that Tollgate does not guard.
     let keys = ["key_acme", "key_globex", "key_admin", "key_elsewhere"];
     stack
-        .count(&body(&entry("e-1", "acme", keys.map(with_key))))
+        .count(&body(&usage_event("e-1", "acme", keys.map(with_key))))
         .await;
     let expected = [
-        refused(1, "key key_globex is another customer's"),
-        refused(2, "key key_admin is another customer's"),
+        rejected(1, "key key_globex belongs to another customer"),
+        rejected(2, "key key_admin belongs to another customer"),
     ];
-    assert_eq!(stack.quarantined("e-1").await[0].refused, expected);
+    assert_eq!(stack.quarantined("e-1").await[0].rejected, expected);
     let month = stack.at.store.month_usage(&p("acme"), p("2026-11")).await;
-    assert_eq!(month.unwrap(), tally(2));
-    let of_globex = entry("e-2", "globex", keys.map(with_key));
+    assert_eq!(month.unwrap(), aggregate(2));
+    let of_globex = usage_event("e-2", "globex", keys.map(with_key));
     stack.count(&body(&of_globex)).await;
     let expected = [
-        refused(0, "key key_acme is another customer's"),
-        refused(2, "key key_admin is another customer's"),
+        rejected(0, "key key_acme belongs to another customer"),
+        rejected(2, "key key_admin belongs to another customer"),
     ];
-    assert_eq!(stack.quarantined("e-2").await[0].refused, expected);
+    assert_eq!(stack.quarantined("e-2").await[0].rejected, expected);
 }
 
 #[tokio::test]
-async fn whose_a_key_is_is_asked_once() {
+async fn the_owner_of_a_key_is_read_once() {
     let stack = Stack::new();
     add_customer(&stack.at, "acme", "pro").await;
     add_key(&stack.at, Owner::Customer(p("acme")), "key_acme").await;
-    let asked = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&asked);
+    let reads = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&reads);
     stack.at.aws.inject(move |call| {
         let is_read = call.operation() == "BatchGetItem";
         count.fetch_add(usize::from(is_read), Ordering::Relaxed);
         Fault::None
     });
     for n in 0..3 {
-        let keys = ["key_acme", "key_nobody"].map(|key| with(record(NOW, "/a"), "key_id", key));
+        let keys = ["key_acme", "key_unknown"].map(|key| with(record(NOW, "/a"), "key_id", key));
         stack
-            .count(&body(&entry(&format!("e-{n}"), "acme", keys)))
+            .count(&body(&usage_event(&format!("e-{n}"), "acme", keys)))
             .await;
     }
-    // What the ids stand for, and whose the one key is.
-    assert_eq!(asked.load(Ordering::Relaxed), 2);
+    // One read resolves the ids, the other gets the owner of the one key that exists.
+    assert_eq!(reads.load(Ordering::Relaxed), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_counted_before_it_is_known_whose_keys_are() {
+async fn nothing_is_counted_before_the_owners_of_its_keys_are_read() {
     let stack = Stack::new();
     stack.fail("KEYID#key_1", Fault::RequestLost);
     let bad = with(record(NOW, "/a"), "key_id", "key_1");
     let good = with(record(NOW, "/a"), "key_id", "key_2");
     let messages = [
-        ("m-1", body(&entry("e-1", "acme", [bad]))),
-        ("m-2", body(&entry("e-2", "globex", [good]))),
+        ("m-1", body(&usage_event("e-1", "acme", [bad]))),
+        ("m-2", body(&usage_event("e-2", "globex", [good]))),
     ];
     assert_eq!(deliver(&stack.app, batch(&messages)).await, ["m-1"]);
     assert_eq!(stack.items("usage-log").len(), 1);
@@ -665,7 +678,7 @@ async fn nothing_is_counted_before_it_is_known_whose_keys_are() {
 }
 
 #[tokio::test]
-async fn adjustments_are_counted_apart_in_their_days_and_months() {
+async fn adjustments_are_counted_separately_in_their_days_and_months() {
     let stack = Stack::new();
     let adjustments = [
         adjustment("2026-10-31T23:59:59Z", -7),
@@ -678,17 +691,17 @@ async fn adjustments_are_counted_apart_in_their_days_and_months() {
         stack.count(&message).await;
     }
     stack
-        .count(&body(&entry("e-1", "acme", [record(NOW, "/a")])))
+        .count(&body(&usage_event("e-1", "acme", [record(NOW, "/a")])))
         .await;
-    let tallies = stack.tallies(&["acme"], &["2026-10", "2026-11"]).await;
-    let adjusted = |count, calls| Adjusted {
+    let aggregates = stack.aggregates(&["acme"], &["2026-10", "2026-11"]).await;
+    let adjusted = |count, calls| AdjustmentTotals {
         count,
         billable: [(p("pro"), calls)].into(),
         micro_usd: 0,
     };
-    let of = |calls: u64, adjusted: Adjusted| Aggregate {
+    let of = |calls: u64, adjusted: AdjustmentTotals| Aggregate {
         adjusted,
-        ..tally(calls)
+        ..aggregate(calls)
     };
     let expected = [
         (
@@ -713,52 +726,54 @@ async fn adjustments_are_counted_apart_in_their_days_and_months() {
                 ..Aggregate::default()
             },
         ),
-        ("acme 2026-11-22", tally(1)),
-        ("acme 2026-11-22 GET /a", tally(1)),
+        ("acme 2026-11-22", aggregate(1)),
+        ("acme 2026-11-22 GET /a", aggregate(1)),
     ];
-    let expected = expected.map(|(of, tally)| (of.to_owned(), tally));
-    assert_eq!(tallies, expected.into());
+    let expected = expected.map(|(of, aggregate)| (of.to_owned(), aggregate));
+    assert_eq!(aggregates, expected.into());
     let acme = p("acme");
     let listed = stack.at.store.adjustments(&acme, p("2026-11"), None);
     let calls = listed.await.unwrap().items.into_iter();
     let calls: Vec<i64> = calls.map(|one| one.adjustment.billable_calls).collect();
     assert_eq!(calls, [3, 2]);
-    let set_aside = stack.quarantined("a-1").await;
+    let quarantined = stack.quarantined("a-1").await;
     let reason = "reason must be printable text of 1 to 512 bytes";
-    assert_eq!(set_aside[0].refused, [refused(2, reason)]);
+    assert_eq!(quarantined[0].rejected, [rejected(2, reason)]);
 }
 
 #[tokio::test]
-async fn an_entry_of_records_is_no_entry_of_adjustments() {
+async fn an_adjustment_event_has_only_adjustments_and_at_most_20() {
     let records = with(
-        entry("e-1", "acme", [record(NOW, "/a")]),
+        usage_event("e-1", "acme", [record(NOW, "/a")]),
         "type",
         "tollgate.adjustment.v1",
     );
-    check_hopeless(&body(&records), "unknown field `records`").await;
+    check_quarantined(&body(&records), "unknown field `records`").await;
     let many = vec![adjustment(NOW, 1); 21];
     let many = adjusting("a-1", "acme", many);
-    check_hopeless(&body(&many), "21 adjustments; an entry has 1 to 20").await;
+    check_quarantined(&body(&many), "21 adjustments; an event has 1 to 20").await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_customer_of_whom_the_store_says_nothing_holds_up_no_other() {
+async fn a_customer_whose_write_hangs_does_not_delay_the_others() {
     let mut stack = Stack::new();
     let sdk = stack.at.aws.sdk_config().to_builder();
-    let sdk = sdk.timeout_config(aws::timeouts(aws::BACKGROUND_TIMEOUT)).build();
+    let sdk = sdk
+        .timeout_config(aws::timeouts(aws::BACKGROUND_TIMEOUT))
+        .build();
     let entropy = stack.at.entropy.clone();
     stack.app.store = Store::new(&sdk, "test", stack.at.clock(), entropy);
-    let is_silent =
+    let hangs =
         |call: &Call| call.operation() == "TransactWriteItems" && call.body.contains("acme");
-    stack.at.aws.inject(move |call| match is_silent(call) {
-        true => Fault::NoAnswer,
+    stack.at.aws.inject(move |call| match hangs(call) {
+        true => Fault::NoResponse,
         false => Fault::None,
     });
-    let of = |id, customer| body(&entry(id, customer, [record(NOW, "/a")]));
+    let of = |id, customer| body(&usage_event(id, customer, [record(NOW, "/a")]));
     let messages = [
         ("m-1", of("e-1", "acme")),
         ("m-2", of("e-2", "globex")),
-        ("m-3", "no entry".to_owned()),
+        ("m-3", "no usage event".to_owned()),
     ];
     let stored = async || {
         let store = &stack.at.store;
@@ -766,13 +781,17 @@ async fn a_customer_of_whom_the_store_says_nothing_holds_up_no_other() {
             let month = store.month_usage(&p(customer), p("2026-11")).await;
             month.unwrap().calls
         };
-        let set_aside = store.quarantined_message(b"no entry").await.unwrap();
-        (calls("acme").await, calls("globex").await, set_aside.len())
+        let quarantined = store.quarantined_message(b"no usage event").await.unwrap();
+        (
+            calls("acme").await,
+            calls("globex").await,
+            quarantined.len(),
+        )
     };
     let began = Instant::now();
     assert_eq!(deliver(&stack.app, batch(&messages)).await, ["m-1"]);
-    assert!(began.elapsed() < usage_writer::LONGEST);
-    // It was counted, and nobody was told. All of it comes again when the store speaks again.
+    assert!(began.elapsed() < usage_writer::BATCH_TIMEOUT);
+    // The usage of acme was counted, but the response was lost, so its message is delivered again.
     assert_eq!(stored().await, (1, 1, 1));
     stack.at.aws.heal();
     assert_eq!(deliver(&stack.app, batch(&messages)).await, NONE);
@@ -780,17 +799,17 @@ async fn a_customer_of_whom_the_store_says_nothing_holds_up_no_other() {
 }
 
 #[tokio::test]
-async fn an_entry_that_differs_by_a_member_that_comes_twice_is_another() {
+async fn a_usage_event_with_a_repeated_member_conflicts_with_the_one_without() {
     let stack = Stack::new();
-    let good = entry("e-1", "acme", [record(NOW, "/a")]).to_string();
+    let good = usage_event("e-1", "acme", [record(NOW, "/a")]).to_string();
     let twice = good.replacen(r#""status":200"#, r#""status":500,"status":200"#, 1);
     assert_ne!(good, twice);
-    // Which of the two is meant cannot be told: the record is set aside.
+    // It is not clear which of the two values is meant, so the record is quarantined.
     stack.count(&around("e-1", &twice)).await;
     stack.count(&around("e-1", &good)).await;
     let month = stack.at.store.month_usage(&p("acme"), p("2026-11")).await;
     assert_eq!(month.unwrap().calls, 0);
-    let set_aside = stack.at.store.quarantined_of_event(SOURCE, "e-1").await;
-    let bodies: Vec<Vec<u8>> = set_aside.unwrap().into_iter().map(|q| q.body).collect();
+    let quarantined = stack.at.store.quarantined_of_event(SOURCE, "e-1").await;
+    let bodies: Vec<Vec<u8>> = quarantined.unwrap().into_iter().map(|q| q.body).collect();
     assert_eq!(bodies, [twice.into_bytes(), good.into_bytes()]);
 }

@@ -1,5 +1,5 @@
-//! Entries are counted exactly once: whatever is lost, however often and in whatever order they are
-//! delivered, and wherever a writer ends.
+//! Usage events are counted exactly once, whichever requests and responses are lost, however often and in
+//! whatever order they are delivered, and wherever an instance ends.
 
 #![allow(
     clippy::unwrap_used,
@@ -20,12 +20,14 @@ use tollgate_runtime::Entropy;
 
 mod common;
 
-use common::{NOW, Stack, around, batch, body, deliver, entry, p, record, reordered, tally, with};
+use common::{
+    NOW, Stack, aggregate, around, batch, body, deliver, p, record, reordered, usage_event, with,
+};
 
 const NONE: [&str; 0] = [];
 
 #[tokio::test]
-async fn an_entry_delivered_again_changes_nothing() {
+async fn a_duplicate_event_changes_nothing() {
     let stack = Stack::new();
     let costly = json!([{ "provider": "anthropic", "tokens": 7, "micro_usd": 21 }]);
     let records = [
@@ -33,7 +35,7 @@ async fn an_entry_delivered_again_changes_nothing() {
         with(record(NOW, "/b"), "status", 404),
         json!("no record"),
     ];
-    let body = body(&entry("e-1", "acme", records));
+    let body = body(&usage_event("e-1", "acme", records));
     stack.count(&body).await;
     let before = ["usage", "usage-log", "quarantine"].map(|table| stack.items(table));
     assert_eq!(before.each_ref().map(Vec::len), [4, 1, 1]);
@@ -45,7 +47,7 @@ async fn an_entry_delivered_again_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn copies_of_an_entry_that_several_writers_hold_at_once_count_once() {
+async fn copies_of_an_event_in_concurrent_writers_count_once() {
     let stack = Arc::new(Stack::new());
     let body = Arc::new(body(&wide("e-1")));
     let mut writers = JoinSet::new();
@@ -62,40 +64,40 @@ async fn copies_of_an_entry_that_several_writers_hold_at_once_count_once() {
     assert_counted_once(&stack, "after all").await;
 }
 
-/// An entry of 100 records at 100 endpoints, the last of which is bad: two transactions.
+/// Returns a usage event of 100 records at 100 endpoints, the last of which is invalid: two transactions.
 fn wide(id: &str) -> Value {
     let mut records: Vec<Value> = (0..100).map(|n| record(NOW, &format!("/{n}"))).collect();
     records[99]["plan"] = "platinum".into();
-    entry(id, "acme", records)
+    usage_event(id, "acme", records)
 }
 
-/// The 99 good records of [`wide`] are counted, each once.
+/// Asserts that each of the 99 valid records of [`wide`] is counted once.
 async fn assert_counted_once(stack: &Stack, when: &str) {
     let mut expected = BTreeMap::from([
-        ("acme 2026-11".to_owned(), tally(99)),
-        ("acme 2026-11-22".to_owned(), tally(99)),
+        ("acme 2026-11".to_owned(), aggregate(99)),
+        ("acme 2026-11-22".to_owned(), aggregate(99)),
     ]);
     for n in 0..99 {
-        expected.insert(format!("acme 2026-11-22 GET /{n}"), tally(1));
+        expected.insert(format!("acme 2026-11-22 GET /{n}"), aggregate(1));
     }
-    let tallies = stack.tallies(&["acme"], &["2026-11"]).await;
-    assert_eq!(tallies, expected, "{when}");
-    let set_aside = stack.quarantined("e-1").await;
-    let refused: Vec<usize> = set_aside
+    let aggregates = stack.aggregates(&["acme"], &["2026-11"]).await;
+    assert_eq!(aggregates, expected, "{when}");
+    let quarantined = stack.quarantined("e-1").await;
+    let rejected: Vec<usize> = quarantined
         .iter()
-        .flat_map(|q| &q.refused)
+        .flat_map(|q| &q.rejected)
         .map(|r| r.index)
         .collect();
-    assert_eq!(refused, [99], "{when}");
+    assert_eq!(rejected, [99], "{when}");
 }
 
-/// Whether a call is the transaction that counts the second part of an entry.
+/// Returns whether a call is the transaction that counts the second part of a usage event.
 fn is_second_part(call: &Call) -> bool {
     call.operation() == "TransactWriteItems" && call.body.contains(r#"{"S":"01"}"#)
 }
 
 #[tokio::test]
-async fn an_entry_of_two_parts_is_counted_once_however_often_it_comes() {
+async fn an_event_of_two_parts_is_counted_once_however_often_it_is_delivered() {
     let stack = Stack::new();
     for _ in 0..3 {
         stack.count(&body(&wide("e-1"))).await;
@@ -105,8 +107,8 @@ async fn an_entry_of_two_parts_is_counted_once_however_often_it_comes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_entry_whose_second_part_fails_comes_again_and_is_completed() {
-    for fault in [Fault::RequestLost, Fault::AnswerLost, Fault::Conflict] {
+async fn an_event_whose_second_part_fails_is_completed_when_it_is_delivered_again() {
+    for fault in [Fault::RequestLost, Fault::ResponseLost, Fault::Conflict] {
         let stack = Stack::new();
         let seen = Arc::new(Mutex::new(0));
         let counter = Arc::clone(&seen);
@@ -122,7 +124,7 @@ async fn an_entry_whose_second_part_fails_comes_again_and_is_completed() {
         let failed = deliver(&stack.app, batch(&[("m-1", &body)])).await;
         assert_eq!(failed, ["m-1"], "{fault:?}");
         let counted = stack.items("usage-log").len();
-        let expected = if fault == Fault::AnswerLost { 2 } else { 1 };
+        let expected = if fault == Fault::ResponseLost { 2 } else { 1 };
         assert_eq!(counted, expected, "{fault:?}");
         assert!(*seen.lock().unwrap() > 1, "the part is retried");
         stack.at.aws.heal();
@@ -132,7 +134,7 @@ async fn an_entry_whose_second_part_fails_comes_again_and_is_completed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_entry_is_split_alike_after_some_of_its_records_have_become_too_old() {
+async fn an_event_is_split_the_same_after_some_of_its_records_have_become_too_old() {
     let stack = Stack::new();
     stack.at.aws.inject(|call| {
         if is_second_part(call) {
@@ -145,20 +147,20 @@ async fn an_entry_is_split_alike_after_some_of_its_records_have_become_too_old()
     let records: Vec<Value> = (0..100)
         .map(|n| record(time(n), &format!("/{n}")))
         .collect();
-    let body = body(&entry("e-1", "acme", records));
+    let body = body(&usage_event("e-1", "acme", records));
     let failed = deliver(&stack.app, batch(&[("m-1", &body)])).await;
     assert_eq!(failed, ["m-1"]);
     stack.at.aws.heal();
     stack.at.time.set(p("2026-11-25T10:00:00Z"));
     stack.count(&body).await;
-    let tallies = stack.tallies(&["acme"], &["2026-10", "2026-11"]).await;
-    assert_eq!(tallies["acme 2026-10"], tally(60));
-    assert_eq!(tallies["acme 2026-11"], tally(40));
+    let aggregates = stack.aggregates(&["acme"], &["2026-10", "2026-11"]).await;
+    assert_eq!(aggregates["acme 2026-10"], aggregate(60));
+    assert_eq!(aggregates["acme 2026-11"], aggregate(40));
     assert!(stack.items("quarantine").is_empty());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rival_that_comes_between_two_parts_takes_no_ones_place() {
+async fn a_conflicting_event_between_two_parts_of_another_is_not_counted() {
     let stack = Stack::new();
     stack.at.aws.inject(|call| {
         if is_second_part(call) {
@@ -174,16 +176,16 @@ async fn a_rival_that_comes_between_two_parts_takes_no_ones_place() {
     let mut rival = wide("e-1");
     rival["subject"] = "globex".into();
     stack.count(&body(&rival)).await;
-    assert!(stack.tallies(&["globex"], &["2026-11"]).await.is_empty());
+    assert!(stack.aggregates(&["globex"], &["2026-11"]).await.is_empty());
     stack.count(&first).await;
-    let tallies = stack.tallies(&["acme"], &["2026-11"]).await;
-    assert_eq!(tallies["acme 2026-11"], tally(99));
-    // The second part's bad record, and the rival.
+    let aggregates = stack.aggregates(&["acme"], &["2026-11"]).await;
+    assert_eq!(aggregates["acme 2026-11"], aggregate(99));
+    // The second part's invalid record, and the conflicting event.
     assert_eq!(stack.quarantined("e-1").await.len(), 2);
 }
 
-/// Delivers [`wide`] to a writer that ends while its call of that number is under way, which takes
-/// effect or does not, and then to another.
+/// Delivers [`wide`] to a writer that ends during its write of that number, which takes effect or does
+/// not, and then to another writer.
 async fn writer_ends_in_call(number: usize, takes_effect: bool) {
     let stack = Stack::new();
     let ended = Arc::new(Notify::new());
@@ -195,8 +197,8 @@ async fn writer_ends_in_call(number: usize, takes_effect: bool) {
         }
         if calls == number {
             if takes_effect {
-                let (status, answer) = aws.answer(&call.target, &call.body);
-                assert_eq!(status, 200, "{answer}");
+                let (status, response) = aws.call(&call.target, &call.body);
+                assert_eq!(status, 200, "{response}");
             }
             end.notify_one();
         }
@@ -209,7 +211,7 @@ async fn writer_ends_in_call(number: usize, takes_effect: bool) {
         () = ended.notified() => {}
         _ = deliver(&stack.app, batch(&messages)) => panic!("the writer outlived call {number}"),
     }
-    // Lets the end of its tasks take effect before the network is back.
+    // Lets the aborted tasks end before the network is restored.
     tokio::task::yield_now().await;
     stack.at.aws.heal();
     let counted = stack.items("usage-log").len();
@@ -219,7 +221,7 @@ async fn writer_ends_in_call(number: usize, takes_effect: bool) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_writer_may_end_anywhere() {
+async fn a_writer_that_ends_during_any_write_loses_and_repeats_nothing() {
     for number in [1, 2] {
         for takes_effect in [false, true] {
             writer_ends_in_call(number, takes_effect).await;
@@ -227,11 +229,11 @@ async fn a_writer_may_end_anywhere() {
     }
 }
 
-/// The customers of the random runs.
+/// Customers of the random runs.
 const CUSTOMERS: [&str; 3] = ["acme", "globex", "initech"];
-/// The instant of the random runs: three minutes into a year.
+/// Time of the random runs: three minutes into a year.
 const NEW_YEAR: &str = "2027-01-01T00:03:00Z";
-/// Their days: two ends of months, and of these one of a year.
+/// Days of their records: around the ends of two months, one of which is the end of a year.
 const DAYS: [&str; 6] = [
     "2026-11-29",
     "2026-11-30",
@@ -242,13 +244,13 @@ const DAYS: [&str; 6] = [
 ];
 const MONTHS: [&str; 3] = ["2026-11", "2026-12", "2027-01"];
 
-/// What the entries of a run come to, computed from what they are made of.
+/// Aggregates expected of a run, computed from the drawn records.
 #[derive(Default)]
 struct Model {
     /// By customer and month, day, or day and endpoint.
-    tallies: BTreeMap<String, Aggregate>,
-    /// The places of the bad records, by entry.
-    refused: BTreeMap<String, BTreeSet<usize>>,
+    aggregates: BTreeMap<String, Aggregate>,
+    /// Indexes of the invalid records, by id of the usage event.
+    rejected: BTreeMap<String, BTreeSet<usize>>,
 }
 
 impl Model {
@@ -259,7 +261,7 @@ impl Model {
             format!("{customer} {day}"),
             format!("{customer} {day} {endpoint}"),
         ] {
-            let sum = self.tallies.entry(key).or_default();
+            let sum = self.aggregates.entry(key).or_default();
             sum.calls += call.calls;
             for (plan, calls) in &call.billable {
                 *sum.billable.entry(plan.clone()).or_default() += calls;
@@ -274,7 +276,7 @@ impl Model {
     }
 }
 
-/// Draws what a run is made of.
+/// Source of the random choices of a run.
 struct Draw(Entropy);
 
 impl Draw {
@@ -296,7 +298,7 @@ impl Draw {
         }
     }
 
-    /// A good record, on its day and with its tally.
+    /// Draws a valid record. Returns it with its day and its aggregate.
     fn good(&self, endpoint: &str) -> (Value, &'static str, Aggregate) {
         let day = self.one(&DAYS);
         let time = if day == "2027-01-01" {
@@ -318,7 +320,7 @@ impl Draw {
             "status": status,
             "latency_ms": latency_ms,
         });
-        let mut tally = Aggregate {
+        let mut aggregate = Aggregate {
             calls: 1,
             client_errors: u64::from((400..=499).contains(&status)),
             server_errors: u64::from(status >= 500),
@@ -337,7 +339,7 @@ impl Draw {
             _ => status < 500,
         };
         if billable {
-            tally.billable.insert(p(plan), 1);
+            aggregate.billable.insert(p(plan), 1);
         }
         for _ in 0..self.below(3) {
             let (tokens, micro_usd) = (self.0.below(5_000), self.0.below(90_000));
@@ -345,16 +347,16 @@ impl Draw {
             let mut cost = json!({ "tokens": tokens, "micro_usd": micro_usd });
             if unpriced {
                 cost["unpriced"] = true.into();
-                tally.unpriced_tokens += tokens;
+                aggregate.unpriced_tokens += tokens;
             }
             match record.get_mut("costs").and_then(Value::as_array_mut) {
                 Some(costs) => costs.push(cost),
                 None => record["costs"] = json!([cost]),
             }
-            tally.tokens += tokens;
-            tally.cost = MicroUsd(tally.cost.0 + micro_usd);
+            aggregate.tokens += tokens;
+            aggregate.cost = MicroUsd(aggregate.cost.0 + micro_usd);
         }
-        (record, day, tally)
+        (record, day, aggregate)
     }
 
     fn bad(&self, endpoint: &str) -> Value {
@@ -370,37 +372,37 @@ impl Draw {
         }
     }
 
-    /// An entry; what it comes to is added to the model.
-    fn entry(&self, id: &str, model: &mut Model) -> Value {
+    /// Draws a usage event, and adds its records to the model.
+    fn usage_event(&self, id: &str, model: &mut Model) -> Value {
         let customer = self.one(&CUSTOMERS);
-        // Now and then one that takes several transactions.
+        // Some events take several transactions.
         let (count, routes) = if self.chance(15) {
             (100, 1_000)
         } else {
             (1 + self.below(12), 4)
         };
-        let refused = model.refused.entry(id.to_owned()).or_default();
+        let rejected = model.rejected.entry(id.to_owned()).or_default();
         let mut good = Vec::new();
         let records: Vec<Value> = (0..count)
             .map(|index| {
                 let route = format!("/{}", self.below(routes));
                 if self.chance(15) {
-                    refused.insert(index);
+                    rejected.insert(index);
                     return self.bad(&route);
                 }
-                let (record, day, tally) = self.good(&route);
-                good.push((day, format!("GET {route}"), tally));
+                let (record, day, aggregate) = self.good(&route);
+                good.push((day, format!("GET {route}"), aggregate));
                 record
             })
             .collect();
-        for (day, endpoint, tally) in good {
-            model.add(customer, day, &endpoint, &tally);
+        for (day, endpoint, aggregate) in good {
+            model.add(customer, day, &endpoint, &aggregate);
         }
-        entry(id, customer, records)
+        usage_event(id, customer, records)
     }
 
-    /// Faults of every kind, at random; and for half of the entries a time in which no call about
-    /// them gets through.
+    /// Injects random faults of every kind, and for half of the usage events a period in which every
+    /// request that names them is lost.
     fn faults(&self, ids: &[String]) -> impl FnMut(&Call) -> Fault + Send + 'static {
         let draw = Draw(self.0.clone());
         let mut outages: Vec<(String, usize)> = Vec::new();
@@ -417,7 +419,7 @@ impl Draw {
                 }
             }
             match draw.below(100) {
-                0..10 => Fault::AnswerLost,
+                0..10 => Fault::ResponseLost,
                 10..20 => Fault::RequestLost,
                 20..25 => Fault::Throttled,
                 25..35 => Fault::Conflict,
@@ -427,38 +429,38 @@ impl Draw {
     }
 }
 
-/// What the keys of entries begin with where they are stored.
+/// Prefix of the partition keys of the usage events.
 const SOURCE_PK: &str = "tollgate:ping#";
 
-/// What happened in a run.
+/// Numbers that show whether a run was eventful.
 #[derive(Default)]
-struct Happened {
-    /// Copies of an entry beyond the first.
+struct RunStats {
+    /// Copies of usage events beyond the first of each.
     copies: usize,
-    /// Messages that were returned as failed.
-    returned: usize,
-    /// Parts of an entry beyond the first.
+    /// Messages that were reported as failed.
+    failed: usize,
+    /// Parts of usage events beyond the first of each.
     parts: usize,
 }
 
-/// A random run: entries delivered one to five times each, in random order, to several writers at
-/// once, over faults. Then everything is what the model says.
-async fn run(seed: u64) -> Happened {
+/// Delivers random usage events one to five times each, in random order, to several concurrent writers,
+/// over faults. Checks that the stored aggregates are those of the model.
+async fn run(seed: u64) -> RunStats {
     let draw = Draw(Entropy::seeded(seed));
     let stack = Arc::new(Stack::at(NEW_YEAR));
     let mut model = Model::default();
     let ids: Vec<String> = (0..2 + draw.below(6)).map(|n| format!("e-{n}")).collect();
-    let mut happened = Happened::default();
+    let mut stats = RunStats::default();
     let mut messages = Vec::new();
     for id in &ids {
-        let entry = draw.entry(id, &mut model);
+        let usage_event = draw.usage_event(id, &mut model);
         let copies = 1 + draw.below(5);
-        happened.copies += copies - 1;
+        stats.copies += copies - 1;
         for _ in 0..copies {
             let detail = if draw.chance(30) {
-                reordered(&entry)
+                reordered(&usage_event)
             } else {
-                entry.to_string()
+                usage_event.to_string()
             };
             let name = format!("m-{}", messages.len());
             let event = around(&name, &detail);
@@ -481,30 +483,34 @@ async fn run(seed: u64) -> Happened {
                     .into_iter()
                     .filter(|(id, _)| failed.contains(id))
                     .collect();
-                assert_eq!(again.len(), failed.len(), "returned what it did not get");
+                assert_eq!(
+                    again.len(),
+                    failed.len(),
+                    "a writer reported a message of another batch as failed"
+                );
                 again
             });
         }
         messages = writers.join_all().await.concat();
-        happened.returned += messages.len();
+        stats.failed += messages.len();
         if messages.is_empty() {
             break;
         }
     }
     stack.at.aws.heal();
-    happened.parts = stack.items("usage-log").len() - ids.len();
+    stats.parts = stack.items("usage-log").len() - ids.len();
     assert_as_modelled(&stack, &model, seed).await;
     let usage = stack.items("usage");
     assert_eq!(deliver(&stack.app, batch(&all)).await, NONE, "seed {seed}");
     assert_eq!(stack.items("usage"), usage, "seed {seed}: delivered again");
-    happened
+    stats
 }
 
-/// What an item is a tally of, or one of several that add up to it.
-fn tally_of(item: &Value) -> (String, String) {
+/// Returns the aggregate that an item is, or is a shard of.
+fn aggregate_key(item: &Value) -> (String, String) {
     let text = |name: &str| item[name]["S"].as_str().unwrap().to_owned();
     let (pk, sk) = (text("pk"), text("sk"));
-    // `<kind>#<window>`, `/<shard>` where it is spread, and `#<endpoint>`.
+    // `<kind>#<window>`, `/<shard>` if it is sharded, and `#<endpoint>`.
     let mut parts = sk.splitn(3, '#');
     let (kind, window) = (parts.next().unwrap(), parts.next().unwrap());
     let (window, _) = window.split_once('/').unwrap_or((window, ""));
@@ -513,42 +519,42 @@ fn tally_of(item: &Value) -> (String, String) {
 }
 
 async fn assert_as_modelled(stack: &Stack, model: &Model, seed: u64) {
-    let tallies = stack.tallies(&CUSTOMERS, &MONTHS).await;
-    assert_eq!(tallies, model.tallies, "seed {seed}");
+    let aggregates = stack.aggregates(&CUSTOMERS, &MONTHS).await;
+    assert_eq!(aggregates, model.aggregates, "seed {seed}");
     let items = stack.items("usage");
-    let stored: BTreeSet<_> = items.iter().map(tally_of).collect();
+    let stored: BTreeSet<_> = items.iter().map(aggregate_key).collect();
     assert_eq!(
         stored.len(),
-        tallies.len(),
-        "seed {seed}: tallies of nobody"
+        aggregates.len(),
+        "seed {seed}: aggregates of other customers or months"
     );
-    for (id, refused) in &model.refused {
-        let set_aside = stack.quarantined(id).await;
-        let found = set_aside.iter().flat_map(|q| &q.refused);
+    for (id, rejected) in &model.rejected {
+        let quarantined = stack.quarantined(id).await;
+        let found = quarantined.iter().flat_map(|q| &q.rejected);
         let found: Vec<usize> = found.map(|record| record.index).collect();
         let once: BTreeSet<usize> = found.iter().copied().collect();
         assert_eq!(
             (once.len(), &once),
-            (found.len(), refused),
+            (found.len(), rejected),
             "seed {seed}: {id}"
         );
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn whatever_happens_the_sums_are_those_of_the_distinct_good_records() {
+async fn under_random_faults_the_sums_are_those_of_the_distinct_valid_records() {
     let earliest: Timestamp = p(NEW_YEAR);
     let earliest = earliest - SignedDuration::from_hours(35 * 24);
     assert!(earliest < p("2026-11-29T00:00:00Z"), "all days are recent");
-    let mut all = Happened::default();
+    let mut all = RunStats::default();
     for seed in 0..40 {
-        let happened = run(seed).await;
-        all.copies += happened.copies;
-        all.returned += happened.returned;
-        all.parts += happened.parts;
+        let stats = run(seed).await;
+        all.copies += stats.copies;
+        all.failed += stats.failed;
+        all.parts += stats.parts;
     }
-    // Otherwise the runs were too smooth to show anything.
+    // With fewer, the runs would have tested too little.
     assert!(all.copies > 100, "{} copies", all.copies);
-    assert!(all.returned > 20, "{} returned", all.returned);
+    assert!(all.failed > 20, "{} failed", all.failed);
     assert!(all.parts > 5, "{} parts", all.parts);
 }

@@ -1,4 +1,4 @@
-//! What the metrics say of a batch.
+//! Metrics of a batch.
 
 #![allow(
     clippy::unwrap_used,
@@ -8,21 +8,21 @@
 use serde_json::Value;
 use tollgate_local_aws::Fault;
 use tollgate_runtime::metrics::{
-    CALLS_LATE, EVENTS_COUNTED, EVENTS_DUPLICATE, EVENTS_FAILED, EVENTS_QUARANTINED,
-    METERING_LAG, Metric, RECORDS_METERED, RECORDS_QUARANTINED,
+    COUNTED_EVENTS, DUPLICATE_EVENTS, FAILED_EVENTS, LATE_CALLS, METERED_CALLS, METERING_LAG,
+    Metric, QUARANTINED_EVENTS, QUARANTINED_RECORDS,
 };
 
 mod common;
 
-use common::{NOW, Stack, adjusting, adjustment, batch, body, deliver, entry, record, with};
+use common::{NOW, Stack, adjusting, adjustment, batch, body, deliver, record, usage_event, with};
 
 const COUNTS: [Metric; 6] = [
-    EVENTS_COUNTED,
-    EVENTS_DUPLICATE,
-    EVENTS_QUARANTINED,
-    EVENTS_FAILED,
-    RECORDS_METERED,
-    RECORDS_QUARANTINED,
+    COUNTED_EVENTS,
+    DUPLICATE_EVENTS,
+    QUARANTINED_EVENTS,
+    FAILED_EVENTS,
+    METERED_CALLS,
+    QUARANTINED_RECORDS,
 ];
 
 /// Delivers these messages in one batch, and compares the sums of [`COUNTS`] so far.
@@ -34,40 +34,46 @@ async fn check(stack: &Stack, messages: &[&str], expected: [u64; 6]) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_became_of_entries_and_records_is_counted() {
+async fn outcomes_of_events_and_records_are_counted() {
     let stack = Stack::new();
     let good = record(NOW, "/a");
     let mut bad = good.clone();
     bad["status"] = "two hundred".into();
-    let first = body(&entry("e-1", "acme", [good.clone(), good.clone(), bad]));
+    let first = body(&usage_event(
+        "e-1",
+        "acme",
+        [good.clone(), good.clone(), bad],
+    ));
     check(&stack, &[&first], [1, 0, 1, 0, 2, 1]).await;
     check(&stack, &[&first], [1, 1, 1, 0, 2, 1]).await;
-    let rival = body(&entry("e-1", "acme", [good.clone()]));
-    check(&stack, &["no entry", &rival], [1, 1, 3, 0, 2, 1]).await;
-    let second = body(&entry("e-2", "acme", [good]));
+    let rival = body(&usage_event("e-1", "acme", [good.clone()]));
+    check(&stack, &["no usage event", &rival], [1, 1, 3, 0, 2, 1]).await;
+    let second = body(&usage_event("e-2", "acme", [good]));
     stack.at.aws.inject(|_| Fault::RequestLost);
     check(&stack, &[&second], [1, 1, 3, 1, 2, 1]).await;
     stack.at.aws.heal();
     check(&stack, &[&second], [2, 1, 3, 1, 3, 1]).await;
 }
 
-/// The lag is that of the call that waited longest; one by a clock that is ahead did not wait.
+/// The lag is that of the earliest call; a call dated in the future has no lag.
 #[tokio::test]
-async fn the_lag_of_an_entry_is_that_of_its_earliest_call() {
+async fn the_lag_of_an_event_is_that_of_its_earliest_call() {
     let stack = Stack::new();
     let at =
         |times: &[&str]| -> Vec<Value> { times.iter().map(|time| record(time, "/a")).collect() };
     let behind = at(&["2026-11-22T09:59:58.5Z", "2026-11-22T09:59:57Z", NOW]);
     let ahead = at(&["2026-11-22T10:00:01Z"]);
-    stack.count(&body(&entry("e-1", "acme", behind))).await;
-    stack.count(&body(&entry("e-2", "acme", ahead))).await;
+    stack
+        .count(&body(&usage_event("e-1", "acme", behind)))
+        .await;
+    stack.count(&body(&usage_event("e-2", "acme", ahead))).await;
     assert_eq!(stack.cloudwatch.values(METERING_LAG, &[]), [3_000, 0]);
 }
 
-/// What comes when its month may have closed is in no bill if it has: calls on plans that charge, and
-/// corrections of them either way.
+/// Usage that is counted when its month may have closed is in no bill if the month has: calls on plans
+/// that charge, and adjustments of them, up or down.
 #[tokio::test]
-async fn usage_that_comes_late_for_its_months_bill_is_counted() {
+async fn usage_that_comes_too_late_to_be_billed_is_counted_in_a_metric() {
     let stack = Stack::new();
     let last = "2026-10-31T23:59:59Z";
     let on_free = with(record(last, "/a"), "plan", "free");
@@ -84,17 +90,17 @@ async fn usage_that_comes_late_for_its_months_bill_is_counted() {
             today,
         ];
         n += 1;
-        let late = body(&entry(&format!("e-{n}"), "acme", records));
+        let late = body(&usage_event(&format!("e-{n}"), "acme", records));
         stack.count(&late).await;
         let adjustments = [adjustment(last, -3), adjustment(last, 7)];
         for (at, one) in adjustments.into_iter().enumerate() {
             let one = adjusting(&format!("a-{n}-{at}"), "acme", [one]);
             stack.count(&body(&one)).await;
         }
-        assert_eq!(stack.cloudwatch.sum(CALLS_LATE, &[]), expected, "{now}");
-        // What was counted before is not late.
+        assert_eq!(stack.cloudwatch.sum(LATE_CALLS, &[]), expected, "{now}");
+        // A duplicate does not count again.
         stack.count(&late).await;
-        assert_eq!(stack.cloudwatch.sum(CALLS_LATE, &[]), expected, "{now}");
+        assert_eq!(stack.cloudwatch.sum(LATE_CALLS, &[]), expected, "{now}");
     };
     check("2026-11-01T00:00:00Z", 0).await;
     check("2026-11-03T23:59:59Z", 0).await;

@@ -10,17 +10,17 @@ use serde_json::{Value, json};
 use tollgate_domain::window::Month;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_local_aws::{CloudWatch, LambdaHost, Outcome};
-use tollgate_runtime::metrics::{EVENTS_DUPLICATE, RECORDS_METERED};
+use tollgate_runtime::metrics::{DUPLICATE_EVENTS, METERED_CALLS};
 
 #[tokio::test]
-async fn a_batch_is_counted_and_answered_with_the_messages_that_failed() {
+async fn a_batch_is_counted_and_the_failed_messages_are_returned() {
     let at = Fixture::at("2026-11-22T10:00:00Z");
     let host = LambdaHost::start(at.aws.clone()).await.unwrap();
     let binary = env!("CARGO_BIN_EXE_usage-writer");
     let process = host.run(binary, "UsageWriterFunction").unwrap();
-    // The process reads the machine's clock, so that the records have to be of today.
+    // The binary uses the system clock, so the records have to be of today.
     let now = Timestamp::now();
-    let file = include_str!("../../../events/usage-writer/one-entry.json");
+    let file = include_str!("../../../events/usage-writer/one-event.json");
     let mut event: Value = serde_json::from_str(file).unwrap();
     let body = event["Records"][0]["body"].as_str().unwrap();
     let mut body: Value = serde_json::from_str(body).unwrap();
@@ -35,18 +35,18 @@ async fn a_batch_is_counted_and_answered_with_the_messages_that_failed() {
         let outcome = host.invoke(event.clone()).await;
         assert_eq!(
             outcome,
-            Some(Outcome::Answer(json!({ "batchItemFailures": [] })))
+            Some(Outcome::Response(json!({ "batchItemFailures": [] })))
         );
     }
     let customer = customer.parse().unwrap();
-    let tally = at
+    let aggregate = at
         .store
         .month_usage(&customer, Month::containing(now))
         .await;
-    assert_eq!(tally.unwrap().calls, count as u64);
+    assert_eq!(aggregate.unwrap().calls, count as u64);
     let log = process.shut_down().unwrap();
     let cloudwatch = CloudWatch::default();
     cloudwatch.read(&log);
-    assert_eq!(cloudwatch.sum(RECORDS_METERED, &[]), count as u64, "{log}");
-    assert_eq!(cloudwatch.sum(EVENTS_DUPLICATE, &[]), 1, "{log}");
+    assert_eq!(cloudwatch.sum(METERED_CALLS, &[]), count as u64, "{log}");
+    assert_eq!(cloudwatch.sum(DUPLICATE_EVENTS, &[]), 1, "{log}");
 }

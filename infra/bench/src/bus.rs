@@ -1,4 +1,4 @@
-//! The event bus on loopback, which answers as late as it is told to.
+//! An EventBridge endpoint on loopback with a configurable delay.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,14 +12,14 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::server::{Answer, body, listen};
+use crate::server::{HttpResponse, body, listen};
 
-/// The bus. Its requests come to the thread that hands out events and takes answers, so that what
-/// came first is seen first.
+/// The event bus. Its requests are handled by the thread that also serves the Runtime API, so that the order
+/// of PutEvents requests and responses is observed.
 pub(crate) struct EventBus {
     address: SocketAddr,
     shared: Arc<Shared>,
-    /// Ends with this.
+    /// Aborted on drop.
     _server: JoinSet<()>,
 }
 
@@ -31,23 +31,23 @@ struct Shared {
 /// One PutEvents request.
 #[derive(Debug, Clone)]
 pub(crate) struct Put {
-    /// When it came.
+    /// Instant at which the request arrived.
     pub(crate) at: Instant,
-    /// The calls whose records it has, by the ids that the gateway gave them.
-    pub(crate) calls: Vec<String>,
+    /// Request ids of its usage records.
+    pub(crate) request_ids: Vec<String>,
 }
 
 impl EventBus {
-    /// Begins to listen. All that is put is taken, and the answer goes `delay` later.
+    /// Starts to listen. All entries are accepted, and each response is sent after `delay`.
     pub(crate) async fn start(delay: Duration) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             delay,
             puts: Mutex::default(),
         });
-        let answering = Arc::clone(&shared);
+        let handler = Arc::clone(&shared);
         let (address, server) = listen(move |request| {
-            let shared = Arc::clone(&answering);
-            async move { shared.answer(request).await }
+            let shared = Arc::clone(&handler);
+            async move { shared.respond(request).await }
         })
         .await?;
         Ok(Self {
@@ -57,31 +57,31 @@ impl EventBus {
         })
     }
 
-    /// What a function finds in `AWS_ENDPOINT_URL_EVENTBRIDGE`.
+    /// Returns the value for a function's `AWS_ENDPOINT_URL_EVENTBRIDGE`.
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// All requests so far, in the order in which they came.
+    /// Returns all requests so far, in order of arrival.
     pub(crate) fn puts(&self) -> Vec<Put> {
         self.shared.puts().clone()
     }
 }
 
 impl Shared {
-    async fn answer(&self, request: Request<Incoming>) -> Answer {
+    async fn respond(&self, request: Request<Incoming>) -> HttpResponse {
         let at = Instant::now();
         let request: Value = serde_json::from_slice(&body(request).await).unwrap_or_default();
-        let calls = calls(&request);
-        self.puts().push(Put { at, calls });
-        // A sleep of no time would last until the next millisecond.
+        let request_ids = request_ids(&request);
+        self.puts().push(Put { at, request_ids });
+        // Tokio would round a sleep of zero up to the next millisecond.
         if self.delay > Duration::ZERO {
             sleep(self.delay).await;
         }
-        let mut answer = Answer::new(Full::new(Bytes::from(taken(&request))));
+        let mut response = HttpResponse::new(Full::new(Bytes::from(all_accepted(&request))));
         let json = HeaderValue::from_static("application/x-amz-json-1.1");
-        answer.headers_mut().insert("content-type", json);
-        answer
+        response.headers_mut().insert("content-type", json);
+        response
     }
 
     fn puts(&self) -> MutexGuard<'_, Vec<Put>> {
@@ -93,21 +93,21 @@ fn entries(request: &Value) -> &[Value] {
     request["Entries"].as_array().map_or(&[], Vec::as_slice)
 }
 
-/// The calls of all records in a request.
-fn calls(request: &Value) -> Vec<String> {
-    let mut calls = Vec::new();
+/// Returns the request ids of all usage records in a PutEvents request.
+fn request_ids(request: &Value) -> Vec<String> {
+    let mut all = Vec::new();
     for entry in entries(request) {
         let detail = entry["Detail"].as_str().unwrap_or_default();
         let detail: Value = serde_json::from_str(detail).unwrap_or_default();
         let records = detail["data"]["records"].as_array().into_iter().flatten();
         let ids = records.filter_map(|record| record["request_id"].as_str());
-        calls.extend(ids.map(str::to_owned));
+        all.extend(ids.map(str::to_owned));
     }
-    calls
+    all
 }
 
-/// The answer that all entries were taken.
-fn taken(request: &Value) -> String {
+/// Returns the body of a response that accepts all entries.
+fn all_accepted(request: &Value) -> String {
     let ids = (1..=entries(request).len()).map(|id| json!({ "EventId": id.to_string() }));
     json!({ "FailedEntryCount": 0, "Entries": ids.collect::<Vec<_>>() }).to_string()
 }
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_calls_of_all_entries_are_found_and_all_are_taken() {
+    fn all_entries_are_read_and_accepted() {
         let detail = |ids: &[&str]| {
             let records: Vec<Value> = ids.iter().map(|id| json!({ "request_id": id })).collect();
             json!({ "data": { "records": records } }).to_string()
@@ -126,9 +126,9 @@ mod tests {
             { "Detail": detail(&["a", "b"]) }, { "Detail": detail(&[]) },
             { "Detail": detail(&["c"]) }, { "Detail": "?" },
         ] });
-        assert_eq!(calls(&request), ["a", "b", "c"]);
-        let answer: Value = serde_json::from_str(&taken(&request)).unwrap();
-        assert_eq!(answer["Entries"].as_array().map(Vec::len), Some(4));
-        assert_eq!(calls(&Value::Null), [""; 0]);
+        assert_eq!(request_ids(&request), ["a", "b", "c"]);
+        let response: Value = serde_json::from_str(&all_accepted(&request)).unwrap();
+        assert_eq!(response["Entries"].as_array().map(Vec::len), Some(4));
+        assert_eq!(request_ids(&Value::Null), [""; 0]);
     }
 }

@@ -1,4 +1,4 @@
-//! A function that is measured, and its processes.
+//! Functions under measurement, and their processes.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -13,72 +13,73 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use crate::dynamodb::DynamoDb;
-use crate::runtime_api::{Answered, Report, RuntimeApi, Start};
+use crate::runtime_api::{Init, Invocation, Report, RuntimeApi};
 
-/// Far longer than the slowest start or answer.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Far longer than the slowest start or response.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Why a function could not be measured.
+/// An error that prevents the measurement of a function.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ContenderError {
     #[error("{0} cannot be run")]
     Run(String, #[source] io::Error),
-    #[error("{0} does not answer")]
-    Silent(String),
+    #[error("{0} timed out")]
+    Timeout(String),
     #[error("{0} failed: {1}")]
     Failed(String, String),
-    #[error("{0} answered before it was asked")]
-    Unasked(String),
+    #[error("{0} sent a report that was not expected")]
+    Unexpected(String),
     #[error("the memory of {0} cannot be read")]
     Memory(String),
 }
 
-/// A function: what runs it, and with which variables.
+/// A function under measurement: its program and environment.
 #[derive(Debug, Clone)]
 pub(crate) struct Contender {
     pub(crate) name: String,
     pub(crate) program: PathBuf,
     pub(crate) arguments: Vec<OsString>,
-    /// Where it runs.
+    /// Working directory.
     pub(crate) dir: PathBuf,
+    /// Environment variables, besides those that Lambda sets.
     pub(crate) variables: Vec<(String, String)>,
-    /// Where what it prints goes.
+    /// File for standard output and standard error.
     pub(crate) log: PathBuf,
 }
 
-/// How a process reaches DynamoDB.
+/// Scheme of the DynamoDB endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scheme {
     Http,
     Https,
 }
 
-/// A process of a contender, ready for an event. Killed when it is dropped.
+/// A process of a contender, ready for an event. Killed on drop.
 pub(crate) struct Process {
     contender: String,
     child: Child,
     api: RuntimeApi,
     spawned: Instant,
-    start: Start,
+    init: Init,
 }
 
-/// Memory in bytes.
+/// Memory of a process in bytes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Memory {
-    /// Resident now.
+    /// Resident memory.
     pub(crate) resident: u64,
-    /// The most that was ever resident.
+    /// Peak resident memory.
     pub(crate) peak: u64,
 }
 
 impl Contender {
-    /// Starts a process that reaches DynamoDB, and waits until it is ready for an event.
+    /// Starts a process that uses this DynamoDB endpoint, and waits until it is ready for an event.
     pub(crate) async fn start(
         &self,
         endpoint: &DynamoDb,
         scheme: Scheme,
     ) -> Result<Process, ContenderError> {
-        self.start_as(|command| match scheme {
+        self.start_with(|command| match scheme {
             Scheme::Http => command.env("AWS_ENDPOINT_URL_DYNAMODB", endpoint.http()),
             Scheme::Https => command
                 .env("AWS_ENDPOINT_URL_DYNAMODB", endpoint.https())
@@ -88,14 +89,14 @@ impl Contender {
         .await
     }
 
-    /// The same of a process that reaches what its variables name.
-    pub(crate) async fn start_alone(&self) -> Result<Process, ContenderError> {
-        self.start_as(|command| command).await
+    /// Starts a process with its own variables only, and waits until it is ready for an event.
+    pub(crate) async fn start_without_dynamodb(&self) -> Result<Process, ContenderError> {
+        self.start_with(|command| command).await
     }
 
-    async fn start_as(
+    async fn start_with(
         &self,
-        reaching: impl FnOnce(&mut Command) -> &mut Command,
+        set_endpoint: impl FnOnce(&mut Command) -> &mut Command,
     ) -> Result<Process, ContenderError> {
         let cannot_run = |error| ContenderError::Run(self.name.clone(), error);
         let mut api = RuntimeApi::start().await.map_err(cannot_run)?;
@@ -126,76 +127,77 @@ impl Contender {
             .stderr(log)
             .kill_on_drop(true);
         let spawned = Instant::now();
-        let mut child = reaching(&mut command).spawn().map_err(cannot_run)?;
+        let mut child = set_endpoint(&mut command).spawn().map_err(cannot_run)?;
         let report = tokio::select! {
-            report = timeout(PATIENCE, api.report()) => report.ok(),
+            report = timeout(TIMEOUT, api.report()) => report.ok(),
             _ = child.wait() => None,
         };
-        let start = match report.ok_or_else(|| ContenderError::Silent(self.name.clone()))? {
-            Report::Started(start) => start,
-            Report::Failed(said) => return Err(failed(&self.name, &said)),
-            Report::Answered(_) => return Err(ContenderError::Unasked(self.name.clone())),
+        let init = match report.ok_or_else(|| ContenderError::Timeout(self.name.clone()))? {
+            Report::Initialized(init) => init,
+            Report::Failed(error) => return Err(failed(&self.name, &error)),
+            Report::Responded(_) => return Err(ContenderError::Unexpected(self.name.clone())),
         };
         Ok(Process {
             contender: self.name.clone(),
             child,
             api,
             spawned,
-            start,
+            init,
         })
     }
 }
 
-fn failed(contender: &str, said: &[u8]) -> ContenderError {
-    let said = String::from_utf8_lossy(said).into_owned();
-    ContenderError::Failed(contender.to_owned(), said)
+fn failed(contender: &str, output: &[u8]) -> ContenderError {
+    let output = String::from_utf8_lossy(output).into_owned();
+    ContenderError::Failed(contender.to_owned(), output)
 }
 
 impl Process {
-    /// From the start of the process until it asked for its first event.
-    pub(crate) fn started_in(&self) -> Duration {
-        self.start.polled - self.spawned
+    /// Returns the time from the process's start to its first poll of the Runtime API.
+    pub(crate) fn time_to_first_poll(&self) -> Duration {
+        self.init.polled - self.spawned
     }
 
-    /// From the start of the process until Lambda would have sent it one.
-    pub(crate) fn ready_in(&self) -> Duration {
-        self.start.ready - self.spawned
+    /// Returns the time from the process's start to the end of Lambda's init phase.
+    pub(crate) fn time_to_ready(&self) -> Duration {
+        self.init.ready - self.spawned
     }
 
-    /// How long ago the process was started.
+    /// Returns the time since the process's start.
     pub(crate) fn age(&self) -> Duration {
         self.spawned.elapsed()
     }
 
-    /// Hands it an event. Returns how long the answer took, which allows the call and says how it
-    /// stands against its limits.
-    pub(crate) async fn invoke(&mut self, event: &Bytes) -> Result<Duration, ContenderError> {
-        let answered = self.ask(event).await?;
-        if allows(&answered.answer) {
-            Ok(answered.took())
+    /// Sends an authorizer event. Returns the latency of the response.
+    ///
+    /// Fails unless the response allows the call and has the remaining limit.
+    pub(crate) async fn decide(&mut self, event: &Bytes) -> Result<Duration, ContenderError> {
+        let invocation = self.invoke(event).await?;
+        if allows(&invocation.response) {
+            Ok(invocation.latency())
         } else {
-            Err(failed(&self.contender, &answered.answer))
+            Err(failed(&self.contender, &invocation.response))
         }
     }
 
-    /// Hands it an event, as soon as Lambda would, and waits for the answer, whatever that is.
-    pub(crate) async fn ask(&mut self, event: &Bytes) -> Result<Answered, ContenderError> {
+    /// Sends an event as soon as Lambda would, and waits for any response.
+    pub(crate) async fn invoke(&mut self, event: &Bytes) -> Result<Invocation, ContenderError> {
         self.api.send(event.clone());
-        let report = timeout(PATIENCE, self.api.report()).await;
-        match report.map_err(|_| ContenderError::Silent(self.contender.clone()))? {
-            Report::Answered(answered) => Ok(answered),
-            Report::Failed(said) => Err(failed(&self.contender, &said)),
-            Report::Started(_) => Err(ContenderError::Unasked(self.contender.clone())),
+        let report = timeout(TIMEOUT, self.api.report()).await;
+        match report.map_err(|_| ContenderError::Timeout(self.contender.clone()))? {
+            Report::Responded(invocation) => Ok(invocation),
+            Report::Failed(error) => Err(failed(&self.contender, &error)),
+            Report::Initialized(_) => Err(ContenderError::Unexpected(self.contender.clone())),
         }
     }
 
-    /// Waits until Lambda could hand it the next event.
-    pub(crate) async fn idle(&mut self) -> Result<(), ContenderError> {
-        let idle = timeout(PATIENCE, self.api.idle()).await;
-        idle.map_err(|_| ContenderError::Silent(self.contender.clone()))
+    /// Waits until Lambda could send the next event.
+    pub(crate) async fn wait_until_idle(&mut self) -> Result<(), ContenderError> {
+        let idle = timeout(TIMEOUT, self.api.wait_until_idle()).await;
+        idle.map_err(|_| ContenderError::Timeout(self.contender.clone()))
     }
 
-    /// What the process occupies.
+    /// Reads the memory of the process.
     pub(crate) fn memory(&self) -> Result<Memory, ContenderError> {
         let unreadable = || ContenderError::Memory(self.contender.clone());
         let id = self.child.id().ok_or_else(unreadable)?;
@@ -203,30 +205,30 @@ impl Process {
         memory(&status.map_err(|_| unreadable())?).ok_or_else(unreadable)
     }
 
-    /// Announces the end, as Lambda does, and waits for it.
+    /// Sends SIGTERM, as Lambda does, and waits until the process has exited.
     pub(crate) async fn shut_down(mut self) -> Result<(), ContenderError> {
         let id = self.child.id().unwrap_or_default().to_string();
-        let told = Command::new("kill").args(["-TERM", &id]).status().await;
-        told.map_err(|error| ContenderError::Run("kill".to_owned(), error))?;
-        match timeout(PATIENCE, self.child.wait()).await {
+        let sent = Command::new("kill").args(["-TERM", &id]).status().await;
+        sent.map_err(|error| ContenderError::Run("kill".to_owned(), error))?;
+        match timeout(TIMEOUT, self.child.wait()).await {
             Ok(_) => Ok(()),
-            Err(_) => Err(ContenderError::Silent(self.contender)),
+            Err(_) => Err(ContenderError::Timeout(self.contender)),
         }
     }
 
-    /// Ends the process, and waits until it has gone.
-    pub(crate) async fn stop(mut self) {
-        // One that has ended by itself cannot be killed, and need not be.
+    /// Kills the process, and waits until it has exited.
+    pub(crate) async fn kill(mut self) {
+        // Fails if the process has exited by itself, which needs no handling.
         let _ = self.child.kill().await;
     }
 }
 
-/// Whether an answer allows its call, and says what is left of the limit. The second is missing
-/// where the store had no part in the decision.
-pub(crate) fn allows(answer: &[u8]) -> bool {
-    let answer: Value = serde_json::from_slice(answer).unwrap_or_default();
-    answer["policyDocument"]["Statement"][0]["Effect"] == "Allow"
-        && answer["context"]["rateLimitRemaining"].is_string()
+/// Returns whether a response allows its call and has the remaining limit, which is absent if the call was
+/// allowed without being counted.
+pub(crate) fn allows(response: &[u8]) -> bool {
+    let response: Value = serde_json::from_slice(response).unwrap_or_default();
+    response["policyDocument"]["Statement"][0]["Effect"] == "Allow"
+        && response["context"]["rateLimitRemaining"].is_string()
 }
 
 fn memory(status: &str) -> Option<Memory> {
@@ -247,13 +249,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_counted_and_allowed_call_is_an_answer() {
+    fn only_a_counted_and_allowed_call_passes() {
         let check = |effect: &str, context: &str, expected: bool| {
-            let answer = format!(
+            let response = format!(
                 r#"{{"principalId":"key_1","policyDocument":{{"Version":"2012-10-17","Statement":[{{
                 "Action":"execute-api:Invoke","Effect":"{effect}","Resource":"a"}}]}},"context":{context}}}"#
             );
-            assert_eq!(allows(answer.as_bytes()), expected, "{answer}");
+            assert_eq!(allows(response.as_bytes()), expected, "{response}");
         };
         check(
             "Allow",

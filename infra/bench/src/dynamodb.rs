@@ -1,4 +1,4 @@
-//! DynamoDB on loopback, which counts what is asked of it.
+//! A DynamoDB endpoint on loopback that counts requests and consumed capacity.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,16 +19,16 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::{self, ServerConfig};
 use tollgate_local_aws::LocalAws;
 
-use crate::server::{Answer, body, serve};
+use crate::server::{HttpResponse, body, serve};
 
-/// Why the endpoint could not be started.
+/// An error while starting the endpoint.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EndpointError {
-    #[error("the endpoint for DynamoDB has no port")]
+    #[error("the DynamoDB endpoint cannot listen on a port")]
     Port(#[source] io::Error),
-    #[error("the endpoint for DynamoDB has no thread")]
+    #[error("the thread of the DynamoDB endpoint cannot be started")]
     Thread(#[source] io::Error),
-    #[error("no certificate could be made")]
+    #[error("no certificate can be generated")]
     Certificate(#[from] rcgen::Error),
     #[error("the certificate cannot be used")]
     Tls(#[from] rustls::Error),
@@ -36,13 +36,12 @@ pub(crate) enum EndpointError {
     Write(PathBuf, #[source] io::Error),
 }
 
-/// Requests, how long their answers took to work out, and the capacity that they consumed where that
-/// was asked for.
+/// Requests, the engine's time to process them, and their consumed capacity, if it was requested.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Counts {
     /// Requests by operation.
     pub(crate) requests: BTreeMap<String, u64>,
-    pub(crate) engine: Duration,
+    pub(crate) engine_time: Duration,
     pub(crate) read_units: f64,
     pub(crate) write_units: f64,
 }
@@ -52,7 +51,7 @@ impl Counts {
         self.requests.values().sum()
     }
 
-    /// What was added since `earlier`.
+    /// Returns the counts since `earlier`.
     pub(crate) fn since(&self, earlier: &Counts) -> Counts {
         let added = self.requests.iter().map(|(operation, count)| {
             let before = earlier.requests.get(operation).copied().unwrap_or(0);
@@ -60,15 +59,15 @@ impl Counts {
         });
         Counts {
             requests: added.filter(|(_, count)| *count > 0).collect(),
-            engine: self.engine.saturating_sub(earlier.engine),
+            engine_time: self.engine_time.saturating_sub(earlier.engine_time),
             read_units: self.read_units - earlier.read_units,
             write_units: self.write_units - earlier.write_units,
         }
     }
 
-    fn add(&mut self, operation: &str, engine: Duration, units: f64) {
+    fn add(&mut self, operation: &str, engine_time: Duration, units: f64) {
         *self.requests.entry(operation.to_owned()).or_default() += 1;
-        self.engine += engine;
+        self.engine_time += engine_time;
         if is_read(operation) {
             self.read_units += units;
         } else {
@@ -84,7 +83,7 @@ fn is_read(operation: &str) -> bool {
     )
 }
 
-/// The endpoint. It has a thread of its own, so that it and a function have a core each.
+/// The DynamoDB endpoint. Runs on a thread of its own, so that it does not share a core with the function.
 #[derive(Debug)]
 pub(crate) struct DynamoDb {
     http: SocketAddr,
@@ -97,12 +96,12 @@ pub(crate) struct DynamoDb {
 struct Shared {
     aws: LocalAws,
     counts: Mutex<Counts>,
-    weighs: AtomicBool,
+    measures_capacity: AtomicBool,
 }
 
 impl DynamoDb {
-    /// Serves the tables of `aws`, over HTTP and over HTTPS, for as long as this program runs. The
-    /// certificate is made now, for this address, and written to `dir`.
+    /// Serves the tables of `aws` over HTTP and HTTPS until the program exits. Generates a certificate for the
+    /// endpoint's address and writes it to `dir`.
     pub(crate) fn start(aws: LocalAws, dir: &Path) -> Result<Self, EndpointError> {
         let made = rcgen::generate_simple_self_signed([Ipv4Addr::LOCALHOST.to_string()])?;
         let certificate = dir.join("certificate.pem");
@@ -118,7 +117,7 @@ impl DynamoDb {
         let shared = Arc::new(Shared {
             aws,
             counts: Mutex::default(),
-            weighs: AtomicBool::new(false),
+            measures_capacity: AtomicBool::new(false),
         });
         let http = bind().map_err(EndpointError::Port)?;
         let https = bind().map_err(EndpointError::Port)?;
@@ -138,7 +137,7 @@ impl DynamoDb {
                 )
             };
             if let (Err(error), _) | (_, Err(error)) = runtime.block_on(both) {
-                eprintln!("bench: the endpoint for DynamoDB has failed: {error}");
+                eprintln!("bench: the DynamoDB endpoint failed: {error}");
             }
         };
         let thread = thread::Builder::new().name("dynamodb".to_owned());
@@ -146,29 +145,31 @@ impl DynamoDb {
         Ok(endpoint)
     }
 
-    /// Its URL over plain HTTP.
+    /// Returns the URL over HTTP.
     pub(crate) fn http(&self) -> String {
         format!("http://{}", self.http)
     }
 
-    /// Its URL over TLS.
+    /// Returns the URL over HTTPS.
     pub(crate) fn https(&self) -> String {
         format!("https://{}", self.https)
     }
 
-    /// The PEM file that a client over TLS must trust.
+    /// Returns the PEM file of the certificate that a client over HTTPS must trust.
     pub(crate) fn certificate(&self) -> &Path {
         &self.certificate
     }
 
-    /// What has been counted so far.
+    /// Returns the counts so far.
     pub(crate) fn counts(&self) -> Counts {
         self.shared.counts().clone()
     }
 
-    /// Whether consumed capacity is asked for and added up, which costs time.
-    pub(crate) fn weigh(&self, weighs: bool) {
-        self.shared.weighs.store(weighs, Ordering::Relaxed);
+    /// Sets whether consumed capacity is requested and added up, which takes time.
+    pub(crate) fn measure_capacity(&self, is_on: bool) {
+        self.shared
+            .measures_capacity
+            .store(is_on, Ordering::Relaxed);
     }
 }
 
@@ -189,13 +190,13 @@ async fn accept(
         stream.set_nodelay(true)?;
         let (tls, shared) = (tls.clone(), Arc::clone(&shared));
         tokio::spawn(async move {
-            let answer = |request| shared.answer(request);
+            let respond = |request| shared.respond(request);
             match tls {
-                None => serve(stream, answer).await,
+                None => serve(stream, respond).await,
                 Some(tls) => {
-                    // A client that does not trust the certificate goes away.
+                    // A client that does not trust the certificate closes the connection.
                     if let Ok(stream) = tls.accept(stream).await {
-                        serve(stream, answer).await;
+                        serve(stream, respond).await;
                     }
                 }
             }
@@ -204,25 +205,29 @@ async fn accept(
 }
 
 impl Shared {
-    async fn answer(&self, request: Request<Incoming>) -> Answer {
+    async fn respond(&self, request: Request<Incoming>) -> HttpResponse {
         let target = target(request.headers()).to_owned();
         let body = body(request).await;
         let mut body = String::from_utf8_lossy(&body).into_owned();
-        let weighs = self.weighs.load(Ordering::Relaxed);
-        if weighs {
-            body = asking_for_capacity(&body);
+        let measures_capacity = self.measures_capacity.load(Ordering::Relaxed);
+        if measures_capacity {
+            body = with_capacity_requested(&body);
         }
-        let asked = Instant::now();
-        let (status, answer) = self.aws.answer(&target, &body);
-        let engine = asked.elapsed();
+        let started = Instant::now();
+        let (status, text) = self.aws.call(&target, &body);
+        let engine_time = started.elapsed();
         let operation = target.rsplit('.').next().unwrap_or_default();
-        let units = if weighs { consumed(&answer) } else { 0.0 };
-        self.counts().add(operation, engine, units);
-        let mut answer = Answer::new(Full::new(Bytes::from(answer)));
-        *answer.status_mut() = StatusCode::from_u16(status).unwrap_or_default();
+        let units = if measures_capacity {
+            consumed(&text)
+        } else {
+            0.0
+        };
+        self.counts().add(operation, engine_time, units);
+        let mut response = HttpResponse::new(Full::new(Bytes::from(text)));
+        *response.status_mut() = StatusCode::from_u16(status).unwrap_or_default();
         let json = http::HeaderValue::from_static("application/x-amz-json-1.0");
-        answer.headers_mut().insert("content-type", json);
-        answer
+        response.headers_mut().insert("content-type", json);
+        response
     }
 
     fn counts(&self) -> std::sync::MutexGuard<'_, Counts> {
@@ -237,7 +242,7 @@ fn target(headers: &HeaderMap) -> &str {
         .unwrap_or_default()
 }
 
-fn asking_for_capacity(body: &str) -> String {
+fn with_capacity_requested(body: &str) -> String {
     let Ok(mut request) = serde_json::from_str::<Map<String, Value>>(body) else {
         return body.to_owned();
     };
@@ -245,22 +250,21 @@ fn asking_for_capacity(body: &str) -> String {
     Value::from(request).to_string()
 }
 
-/// The capacity units that an answer states: of one table, or of each table of a batch. An answer
-/// without any is a refusal. DynamoDB charges a refused condition as the write that it refused; the
-/// items here have a unit each.
-fn consumed(answer: &str) -> f64 {
-    let answer: Value = serde_json::from_str(answer).unwrap_or_default();
-    let units = |of: &Value| of["CapacityUnits"].as_f64().unwrap_or(0.0);
-    match &answer["ConsumedCapacity"] {
+/// Returns the capacity units in a response: of one table, or of each table of a batch. An error response has
+/// none. DynamoDB charges a write whose condition failed like a successful one; the items here take one unit.
+fn consumed(response: &str) -> f64 {
+    let response: Value = serde_json::from_str(response).unwrap_or_default();
+    let units = |table: &Value| table["CapacityUnits"].as_f64().unwrap_or(0.0);
+    match &response["ConsumedCapacity"] {
         Value::Array(tables) => tables.iter().map(units).sum(),
-        Value::Object(_) => units(&answer["ConsumedCapacity"]),
-        _ if is_refused_condition(&answer) => 1.0,
+        Value::Object(_) => units(&response["ConsumedCapacity"]),
+        _ if is_failed_condition(&response) => 1.0,
         _ => 0.0,
     }
 }
 
-fn is_refused_condition(answer: &Value) -> bool {
-    let kind = answer["__type"].as_str().unwrap_or_default();
+fn is_failed_condition(response: &Value) -> bool {
+    let kind = response["__type"].as_str().unwrap_or_default();
     kind.ends_with("ConditionalCheckFailedException")
 }
 
@@ -272,13 +276,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn capacity_is_what_the_engine_says() {
+    fn capacity_is_read_from_responses() {
         let aws = Fixture::at("2026-11-22T10:00:00Z").aws;
         let mut counts = Counts::default();
         let mut call = |operation: &str, request: Value| {
-            let body = asking_for_capacity(&request.to_string());
-            let (_, answer) = aws.answer(&format!("DynamoDB_20120810.{operation}"), &body);
-            counts.add(operation, Duration::ZERO, consumed(&answer));
+            let body = with_capacity_requested(&request.to_string());
+            let (_, response) = aws.call(&format!("DynamoDB_20120810.{operation}"), &body);
+            counts.add(operation, Duration::ZERO, consumed(&response));
             (counts.read_units, counts.write_units)
         };
         let table = "test-counters";
@@ -292,9 +296,9 @@ mod tests {
         let mut consistent = get;
         consistent["ConsistentRead"] = true.into();
         assert_eq!(call("GetItem", consistent), (1.5, 2.0));
-        let mut refused = put;
-        refused["ConditionExpression"] = "attribute_not_exists(pk)".into();
-        assert_eq!(call("PutItem", refused), (1.5, 3.0));
+        let mut failing = put;
+        failing["ConditionExpression"] = "attribute_not_exists(pk)".into();
+        assert_eq!(call("PutItem", failing), (1.5, 3.0));
         let batch = json!({ "RequestItems": { table: { "Keys": [key] } } });
         assert_eq!(call("BatchGetItem", batch), (2.0, 3.0));
         assert_eq!(call("UpdateItem", json!({})), (2.0, 3.0));
@@ -302,23 +306,23 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_json_is_passed_on() {
-        assert_eq!(asking_for_capacity("?"), "?");
+    fn an_invalid_request_body_is_not_changed() {
+        assert_eq!(with_capacity_requested("?"), "?");
         assert_eq!(consumed("?"), 0.0);
     }
 
     #[test]
-    fn a_difference_has_what_was_added() {
+    fn since_returns_the_added_counts() {
         let mut counts = Counts::default();
-        let engine = Duration::from_micros(7);
-        counts.add("GetItem", engine, 1.0);
-        counts.add("UpdateItem", engine, 1.0);
+        let engine_time = Duration::from_micros(7);
+        counts.add("GetItem", engine_time, 1.0);
+        counts.add("UpdateItem", engine_time, 1.0);
         let earlier = counts.clone();
-        counts.add("UpdateItem", engine, 2.0);
+        counts.add("UpdateItem", engine_time, 2.0);
         let added = counts.since(&earlier);
         assert_eq!(added.requests, BTreeMap::from([("UpdateItem".into(), 1)]));
         assert_eq!((added.read_units, added.write_units), (0.0, 2.0));
-        assert_eq!(added.engine, engine);
+        assert_eq!(added.engine_time, engine_time);
         assert_eq!(added.total(), 1);
     }
 }

@@ -1,26 +1,26 @@
-//! How much is measured.
+//! Numbers of repetitions.
 
 use crate::latency::Rounds;
 
-/// How often each thing is done.
+/// Number of repetitions of each measurement.
 #[derive(Debug, Clone)]
 pub(crate) struct Effort {
     /// Starts of each contender.
     pub(crate) starts: usize,
-    /// Starts of each over TLS.
+    /// Starts of each contender over TLS.
     pub(crate) tls_starts: usize,
     pub(crate) warm: Rounds,
     pub(crate) handler_batches: usize,
-    /// In each batch.
+    /// Handler calls in each batch.
     pub(crate) handler_calls: u32,
-    /// Seconds of the shape `hot`.
+    /// Duration of the traffic shape `hot`, in seconds.
     pub(crate) hot_s: u32,
-    /// Seconds of the shape `zipf`.
+    /// Duration of the traffic shape `zipf`, in seconds.
     pub(crate) zipf_s: u32,
 }
 
 impl Effort {
-    /// Enough for figures that are published.
+    /// Returns the repetitions for published figures.
     pub(crate) fn full() -> Self {
         Self {
             starts: 40,
@@ -37,7 +37,7 @@ impl Effort {
         }
     }
 
-    /// Enough to see that everything can be measured.
+    /// Returns the repetitions for a smoke test of the benchmark.
     pub(crate) fn quick() -> Self {
         Self {
             starts: 5,

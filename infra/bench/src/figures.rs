@@ -1,4 +1,4 @@
-//! The figures, and the targets that they are held against.
+//! The figures, and their targets.
 
 use serde::Serialize;
 
@@ -7,7 +7,7 @@ use crate::report::{NotMeasured, PeerResults, Results, number, resident_mb, tabl
 use crate::rush::Rush;
 use crate::samples::Samples;
 
-/// The figures, by the names under which other programs know them.
+/// The figures. Field names are the members of the JSON output.
 #[derive(Debug, Serialize)]
 pub(crate) struct Figures {
     cached_over_floor: f64,
@@ -40,7 +40,7 @@ pub(crate) struct Figures {
     read_units_per_1000_zipf: f64,
 }
 
-/// A peer's medians over ours.
+/// A peer's medians, divided by Tollgate's.
 #[derive(Debug, Clone, Copy, Serialize)]
 struct Ratios {
     start_ratio: f64,
@@ -48,7 +48,7 @@ struct Ratios {
     rss_ratio: f64,
 }
 
-/// What a figure is held against.
+/// Bound of a figure.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Target {
     AtMost(f64),
@@ -73,12 +73,12 @@ impl std::fmt::Display for Target {
     }
 }
 
-/// The header of a table of [`line()`]s.
-pub(crate) const HEADER: [&str; 4] = ["figure", "measured", "target", ""];
+/// Header of a table of [`line()`]s.
+pub(crate) const HEADER: [&str; 4] = ["figure", "measured", "target", "result"];
 
-/// What it is, the figure, the target, and whether that is met.
+/// Returns a table row: the figure's name, its value, its target, and whether the target is met.
 pub(crate) fn line(name: &str, value: Option<f64>, target: Option<Target>) -> [String; 4] {
-    let verdict = match (value, target) {
+    let result = match (value, target) {
         (Some(value), Some(target)) if target.is_met(value) => "met",
         (Some(_), Some(_)) => "**missed**",
         _ => "",
@@ -87,7 +87,7 @@ pub(crate) fn line(name: &str, value: Option<f64>, target: Option<Target>) -> [S
         name.to_owned(),
         value.map_or("not measured".to_owned(), number),
         target.map_or(String::new(), |target| target.to_string()),
-        verdict.to_owned(),
+        result.to_owned(),
     ]
 }
 
@@ -112,8 +112,8 @@ impl Figures {
         let handler_us = results.handler.median_us();
         let init = ours.tls.as_ref().ok().map(init);
         let init_ms = init.map(|(_, samples)| samples.median_ms());
-        let floor_decides = floor.tls.as_ref().ok().map(|tls| tls.decided.median_ms());
-        let init_over_floor = init_ms.zip(floor_decides).map(|(ours, floor)| ours / floor);
+        let floor_ms = floor.tls.as_ref().ok().map(|tls| tls.decided.median_ms());
+        let init_over_floor = init_ms.zip(floor_ms).map(|(ours, floor)| ours / floor);
         Self {
             cached_over_floor: rounded(cached_us / floor_us),
             handler_over_floor: rounded(handler_us / floor_us),
@@ -139,14 +139,14 @@ impl Figures {
             init_tls_read_until: init.map(|(until, _)| until),
             requests_per_call_cached: rounded(ours.warm.requests_per_call),
             requests_per_call_one_write: rounded(results.one_write.requests_per_call),
-            write_units_per_1000_hot: rounded(hot.per_1000(hot.asked.write_units)),
-            write_units_per_1000_zipf: rounded(zipf.per_1000(zipf.asked.write_units)),
-            read_units_per_1000_hot: rounded(hot.per_1000(hot.asked.read_units)),
-            read_units_per_1000_zipf: rounded(zipf.per_1000(zipf.asked.read_units)),
+            write_units_per_1000_hot: rounded(hot.per_1000(hot.counts.write_units)),
+            write_units_per_1000_zipf: rounded(zipf.per_1000(zipf.counts.write_units)),
+            read_units_per_1000_hot: rounded(hot.per_1000(hot.counts.read_units)),
+            read_units_per_1000_zipf: rounded(zipf.per_1000(zipf.counts.read_units)),
         }
     }
 
-    /// The figures beside their targets.
+    /// Returns a table of the figures with their targets.
     pub(crate) fn table(&self) -> String {
         table(HEADER, &self.lines())
     }
@@ -155,36 +155,36 @@ impl Figures {
         let at_most = |bound| Some(Target::AtMost(bound));
         let init = match self.init_tls_read_until {
             Some(Until::FirstDecision) => {
-                "start to first decision, with TLS and a read: × the floor's (none is made before an event comes)"
+                "process start to first decision, with TLS and a read: × floor's (no read before the first event)"
             }
             Some(Until::Ready) | None => {
-                "start to ready for an event, with TLS and a read: × the floor's first decision"
+                "process start to ready, with TLS and a read: × floor's first decision"
             }
         };
         let rush = &self.rush;
         let mut lines = vec![
             line(
-                "decision, cached and leased: × the floor",
+                "warm decision, cached and leased: × floor",
                 Some(self.cached_over_floor),
                 at_most(1.25),
             ),
             line(
-                "the handler alone: × the floor's call",
+                "handler alone: × floor's warm decision",
                 Some(self.handler_over_floor),
                 at_most(0.15),
             ),
             line(
-                "decision with one write: × the floor",
+                "warm decision, one write: × floor",
                 Some(self.one_write_over_floor),
                 at_most(12.0),
             ),
             line(
-                "the same, without what DynamoDB's stand-in takes to work out its answer",
+                "warm decision, one write, less the DynamoDB engine's time: × floor",
                 Some(self.one_write_less_engine_over_floor),
                 None,
             ),
             line(
-                "start to first poll: × the floor",
+                "process start to first poll: × floor",
                 Some(self.start_over_floor),
                 at_most(1.6),
             ),
@@ -192,17 +192,17 @@ impl Figures {
             line("zip, MB", Some(self.zip_mb), at_most(2.5)),
             line("resident memory, MB", Some(self.rss_mb), at_most(8.0)),
             line(
-                "DynamoDB requests a call, hot key",
+                "DynamoDB requests per call, hot",
                 Some(self.requests_per_call_hot),
                 at_most(0.005),
             ),
             line(
-                "DynamoDB requests a call, Zipf over 50 instances",
+                "DynamoDB requests per call, zipf",
                 Some(self.requests_per_call_zipf),
                 None,
             ),
             line(
-                "rush: the slowest decision, ms",
+                "rush: slowest decision, ms",
                 Some(rush.slowest_ms),
                 at_most(1_000.0),
             ),
@@ -217,32 +217,32 @@ impl Figures {
                 at_most(0.0),
             ),
             line(
-                "rush: DynamoDB requests a decision",
-                Some(rush.requests_per_decision()),
+                "rush: DynamoDB requests per call",
+                Some(rush.requests_per_call()),
                 None,
             ),
             line(
-                "rush: the largest item, bytes",
+                "rush: largest item, bytes",
                 Some(rush.largest_item_bytes as f64),
                 None,
             ),
         ];
         for (peer, ratios) in [("Node.js", self.node), ("Python", self.python)] {
-            let of = |of: fn(&Ratios) -> f64| ratios.as_ref().map(of);
+            let of = |ratio: fn(&Ratios) -> f64| ratios.as_ref().map(ratio);
             let at_least = Some(Target::AtLeast(5.0));
             lines.extend([
                 line(
-                    &format!("{peer} start: × ours"),
+                    &format!("{peer} process start: × Tollgate's"),
                     of(|r| r.start_ratio),
                     at_least,
                 ),
                 line(
-                    &format!("{peer} resident memory: × ours"),
+                    &format!("{peer} resident memory: × Tollgate's"),
                     of(|r| r.rss_ratio),
                     at_least,
                 ),
                 line(
-                    &format!("{peer} warm decision: × ours"),
+                    &format!("{peer} warm decision: × Tollgate's"),
                     of(|r| r.warm_ratio),
                     None,
                 ),
@@ -252,7 +252,7 @@ impl Figures {
     }
 }
 
-/// What a start with TLS and a read in it ended with.
+/// The end of a measured start with TLS and a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Until {
@@ -260,17 +260,17 @@ enum Until {
     FirstDecision,
 }
 
-/// The start that has a connection over TLS and a read in it: until the process is ready, if DynamoDB
-/// was asked before that in every start; else until the first decision.
+/// Returns the durations of starts that include a TLS connection and a read: until the process is ready, if
+/// every start sent a DynamoDB request before that; otherwise until the first decision.
 fn init(tls: &TlsStarts) -> (Until, &Samples) {
-    if tls.asked_before == tls.ready.len() {
+    if tls.with_request == tls.ready.len() {
         (Until::Ready, &tls.ready)
     } else {
         (Until::FirstDecision, &tls.decided)
     }
 }
 
-/// As figures are written down.
+/// Rounds to four decimals.
 pub(crate) fn rounded(value: f64) -> f64 {
     (value * 1e4).round() / 1e4
 }
@@ -332,7 +332,7 @@ mod tests {
         }
     }
 
-    /// The figures whose line says so.
+    /// Returns the values of the figures that are shown as missed.
     fn missed(figures: &Figures) -> Vec<String> {
         let missed = figures
             .lines()
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missed_is_shown_as_missed() {
+    fn a_figure_beyond_its_target_is_shown_as_missed() {
         assert_eq!(missed(&figures()), [""; 0]);
         let worse = Figures {
             cached_over_floor: 1.26,
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_measured_is_neither_met_nor_missed() {
+    fn a_figure_that_was_not_measured_is_neither_met_nor_missed() {
         let unknown = Figures {
             init_tls_read_over_floor: None,
             node: None,
@@ -389,12 +389,12 @@ mod tests {
     }
 
     #[test]
-    fn init_counts_until_it_is_ready_only_if_it_always_reads() {
+    fn init_ends_when_ready_only_if_every_start_reads() {
         let sample = Samples::from_iter([std::time::Duration::from_millis(1); 2]);
-        let starts = |asked_before| TlsStarts {
+        let starts = |with_request| TlsStarts {
             ready: sample.clone(),
             decided: sample.clone(),
-            asked_before,
+            with_request,
         };
         assert_eq!(init(&starts(2)).0, Until::Ready);
         assert_eq!(init(&starts(1)).0, Until::FirstDecision);

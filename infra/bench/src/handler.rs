@@ -1,4 +1,4 @@
-//! The authorizer's handler by itself, in this process.
+//! Measures the authorizer's handler in the benchmark's own process.
 
 use std::time::{Duration, Instant};
 
@@ -12,27 +12,27 @@ use crate::contender::allows;
 use crate::samples::Samples;
 use crate::tables::store;
 
-/// As long as a key may be remembered.
+/// TTL of the key cache, at its maximum.
 const KEY_CACHE: Duration = Duration::from_secs(60);
 const WARM_UP: u32 = 500;
 
-/// Why the handler could not be measured.
+/// An error that prevents the measurement of the handler.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HandlerError {
-    #[error("the shipped plans cannot be used")]
+    #[error("the shipped plans are invalid")]
     Plans(#[from] tollgate_domain::plan::InvalidCatalog),
-    #[error("an event or an answer is no JSON")]
+    #[error("an event or a response is not valid JSON")]
     Json(#[from] serde_json::Error),
-    #[error("an event is no text")]
+    #[error("an event is not valid UTF-8")]
     Text(#[from] std::str::Utf8Error),
-    #[error("the handler refused the call")]
-    Refused(#[from] authorizer::Refused),
+    #[error("the handler failed")]
+    Authorize(#[from] authorizer::AuthorizeError),
     #[error("the handler did not allow the call: {0}")]
     NotAllowed(String),
 }
 
-/// The event's bytes in, the answer's bytes out: the mean of each of `batches` batches of `calls`.
-/// Metrics are kept in memory, as they are on Lambda until they are due.
+/// Measures the handler from the event's bytes to the response's bytes. Returns the mean of each of `batches`
+/// batches of `calls` calls. Metrics are kept in memory, as on Lambda between two writes.
 pub(crate) async fn measure(
     aws: &LocalAws,
     event: &Bytes,
@@ -60,19 +60,19 @@ pub(crate) async fn measure(
         }
         samples.push(began.elapsed() / calls);
     }
-    let answer = decide(&app, event).await?;
-    if allows(&answer) {
+    let response = decide(&app, event).await?;
+    if allows(&response) {
         Ok(samples)
     } else {
-        let answer = String::from_utf8_lossy(&answer).into_owned();
-        Err(HandlerError::NotAllowed(answer))
+        let response = String::from_utf8_lossy(&response).into_owned();
+        Err(HandlerError::NotAllowed(response))
     }
 }
 
 async fn decide(app: &App, event: &[u8]) -> Result<Vec<u8>, HandlerError> {
-    // The function gets its event from the runtime as a text.
+    // The Lambda runtime passes the event to the function as a string.
     let event = str::from_utf8(event)?;
     let request = Request::from_json(event)?;
-    let answer = handle(app, &request).await?;
-    Ok(answer.to_json()?)
+    let response = handle(app, &request).await?;
+    Ok(response.to_json()?)
 }

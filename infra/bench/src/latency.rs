@@ -1,6 +1,6 @@
-//! How long things take: starts, first decisions, and decisions of a process that is warm.
+//! Measures process starts, first decisions, and warm decisions.
 //!
-//! Contenders take turns, so that whatever else the machine does hits all of them.
+//! Contenders are measured alternately, so that other load on the machine affects all of them.
 
 use hyper::body::Bytes;
 
@@ -8,7 +8,7 @@ use crate::contender::{Contender, ContenderError, Memory, Process, Scheme};
 use crate::dynamodb::DynamoDb;
 use crate::samples::Samples;
 
-/// A contender and the event that it is asked with.
+/// A contender, and the event that is sent to it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Case<'a> {
     pub(crate) contender: &'a Contender,
@@ -16,17 +16,17 @@ pub(crate) struct Case<'a> {
 }
 
 impl Case<'_> {
-    /// Whether it starts and decides.
-    pub(crate) async fn try_out(&self, endpoint: &DynamoDb) -> Result<(), ContenderError> {
+    /// Checks that the contender starts and allows the event.
+    pub(crate) async fn check(&self, endpoint: &DynamoDb) -> Result<(), ContenderError> {
         let mut process = self.contender.start(endpoint, Scheme::Http).await?;
-        process.invoke(self.event).await?;
-        process.stop().await;
+        process.decide(self.event).await?;
+        process.kill().await;
         Ok(())
     }
 }
 
-/// From the start of the process until it asks for an event: `count` samples of each contender,
-/// after `discarded` that fill the page cache.
+/// Measures the time from process start to the first poll: `count` samples of each contender, after
+/// `discarded` starts that fill the page cache.
 pub(crate) async fn starts(
     cases: &[Case<'_>],
     endpoint: &DynamoDb,
@@ -38,26 +38,26 @@ pub(crate) async fn starts(
         for (case, samples) in cases.iter().zip(&mut samples) {
             let process = case.contender.start(endpoint, Scheme::Http).await?;
             if round >= discarded {
-                samples.push(process.started_in());
+                samples.push(process.time_to_first_poll());
             }
-            process.stop().await;
+            process.kill().await;
         }
     }
     Ok(samples)
 }
 
-/// Starts against an endpoint that speaks TLS.
+/// Process starts against a DynamoDB endpoint with TLS.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct TlsStarts {
-    /// From the start of the process until it is ready for an event.
+    /// Times from process start to the end of the init phase.
     pub(crate) ready: Samples,
-    /// From the start of the process until its first decision.
+    /// Times from process start to the first decision.
     pub(crate) decided: Samples,
-    /// Starts in which DynamoDB was asked before that.
-    pub(crate) asked_before: usize,
+    /// Number of starts that sent a DynamoDB request during the init phase.
+    pub(crate) with_request: usize,
 }
 
-/// Starts a contender over TLS `count` times, and lets it decide once each time.
+/// Starts a contender `count` times with TLS, with one decision each time.
 pub(crate) async fn tls_starts(
     case: Case<'_>,
     endpoint: &DynamoDb,
@@ -67,11 +67,11 @@ pub(crate) async fn tls_starts(
     for _ in 0..count {
         let before = endpoint.counts().total();
         let mut process = case.contender.start(endpoint, Scheme::Https).await?;
-        starts.asked_before += usize::from(endpoint.counts().total() > before);
-        process.invoke(case.event).await?;
+        starts.with_request += usize::from(endpoint.counts().total() > before);
+        process.decide(case.event).await?;
         starts.decided.push(process.age());
-        starts.ready.push(process.ready_in());
-        process.stop().await;
+        starts.ready.push(process.time_to_ready());
+        process.kill().await;
     }
     Ok(starts)
 }
@@ -80,21 +80,21 @@ pub(crate) async fn tls_starts(
 #[derive(Debug, Clone)]
 pub(crate) struct Warm {
     pub(crate) latency: Samples,
-    /// What DynamoDB was asked for one decision, on average.
+    /// Average number of DynamoDB requests of a decision.
     pub(crate) requests_per_call: f64,
-    /// Without what DynamoDB's stand-in took to work out its answers.
+    /// Latencies less the time that the DynamoDB engine took to process the requests.
     pub(crate) less_engine: Samples,
-    /// After all of them.
+    /// Memory after all decisions.
     pub(crate) memory: Memory,
 }
 
-/// How many calls are made of each case.
+/// Number of calls to each contender.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rounds {
-    /// Not measured.
+    /// Calls before the first round, which are not measured.
     pub(crate) warm_up: usize,
     pub(crate) rounds: usize,
-    /// In each round.
+    /// Calls in each round.
     pub(crate) calls: usize,
 }
 
@@ -106,7 +106,7 @@ struct Running<'a> {
     requests: u64,
 }
 
-/// One call after the other, in a process for each case.
+/// Measures sequential calls, to one process for each case.
 pub(crate) async fn warm(
     cases: &[Case<'_>],
     endpoint: &DynamoDb,
@@ -116,7 +116,7 @@ pub(crate) async fn warm(
     for &case in cases {
         let mut process = case.contender.start(endpoint, Scheme::Http).await?;
         for _ in 0..rounds.warm_up {
-            process.invoke(case.event).await?;
+            process.decide(case.event).await?;
         }
         running.push(Running {
             case,
@@ -130,11 +130,12 @@ pub(crate) async fn warm(
         for one in &mut running {
             for _ in 0..rounds.calls {
                 let before = endpoint.counts();
-                let took = one.process.invoke(one.case.event).await?;
-                let asked = endpoint.counts().since(&before);
-                one.latency.push(took);
-                one.less_engine.push(took.saturating_sub(asked.engine));
-                one.requests += asked.total();
+                let latency = one.process.decide(one.case.event).await?;
+                let counts = endpoint.counts().since(&before);
+                one.latency.push(latency);
+                one.less_engine
+                    .push(latency.saturating_sub(counts.engine_time));
+                one.requests += counts.total();
             }
         }
     }
@@ -147,7 +148,7 @@ pub(crate) async fn warm(
             latency: one.latency,
             less_engine: one.less_engine,
         });
-        one.process.stop().await;
+        one.process.kill().await;
     }
     Ok(results)
 }

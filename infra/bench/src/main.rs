@@ -1,19 +1,20 @@
-//! `cargo run --release -p bench -- authorizer`: measures the authorizer's release binary beside a
-//! floor and its peers. `writer` and `metering` measure the usage-writer and the metering layer.
+//! Benchmarks. `cargo run --release -p bench -- authorizer` compares the authorizer's release binary with a
+//! minimal function and with authorizers in other languages. `writer` and `metering` measure the usage-writer
+//! and the metering layer.
 
 #![allow(
     clippy::float_arithmetic,
-    reason = "measurements are not money or counts that are kept"
+    reason = "measurements are neither money nor stored counts"
 )]
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "a command line speaks on its standard streams"
+    reason = "a command-line tool prints to its standard streams"
 )]
 
+mod affinity;
 mod bus;
 mod contender;
-mod core;
 mod cost;
 mod dynamodb;
 mod effort;
@@ -48,9 +49,9 @@ use crate::figures::Figures;
 use crate::report::{contenders_table, traffic_table};
 use crate::tools::{ROOT, machine};
 
-type Failure = Box<dyn std::error::Error>;
+type Error = Box<dyn std::error::Error>;
 
-/// The profile that is deployed.
+/// Cargo profile of deployed binaries.
 const RELEASE: &str = "release";
 
 /// Measures release binaries of Tollgate's functions on this machine.
@@ -63,18 +64,18 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// The authorizer, beside a floor without an SDK and authorizers in Node.js and Python. Prints
-    /// tables, and writes docs/benchmarks.md, its plot and docs/cost.md.
+    /// Measures the authorizer, a minimal function without an SDK, and authorizers in Node.js and Python.
+    /// Prints tables, and writes docs/benchmarks.md, its plot and docs/cost.md.
     Authorizer(Args),
-    /// The usage-writer, on engines in memory. Prints a table.
+    /// Measures the usage-writer on in-memory engines. Prints a table.
     Writer {
-        /// Writes the figures to this file as well.
+        /// Also writes the figures to this file.
         #[arg(long, value_name = "PATH")]
         json: Option<PathBuf>,
     },
-    /// The metering layer, and whether a caller waits for what follows an answer. Prints a table.
+    /// Measures the metering layer, and whether responses wait for usage to be sent. Prints a table.
     Metering {
-        /// Writes the figures to this file as well.
+        /// Also writes the figures to this file.
         #[arg(long, value_name = "PATH")]
         json: Option<PathBuf>,
     },
@@ -82,18 +83,18 @@ enum Command {
 
 #[derive(clap::Args)]
 struct Args {
-    /// Writes the figures to this file as well.
+    /// Also writes the figures to this file.
     #[arg(long, value_name = "PATH")]
     json: Option<PathBuf>,
-    /// Measures little, and writes no docs.
+    /// Takes few samples, and writes no docs.
     #[arg(long)]
     quick: bool,
-    /// The Cargo profile of the binaries that are measured. No docs are written of any but release.
+    /// Cargo profile of the measured binaries. Docs are written only for release.
     #[arg(long, value_name = "NAME", default_value = RELEASE)]
     profile: String,
 }
 
-// One thread, which hands out events and takes the time; DynamoDB has another.
+// A single thread serves the Runtime API and takes the times. DynamoDB has a thread of its own.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let command = Cli::parse().command;
@@ -104,12 +105,12 @@ async fn main() -> ExitCode {
             Command::Metering { json } => measure_metering(json.as_deref()).await,
         }
     };
-    // Ending a run drops its processes, which ends them.
-    let ended = tokio::select! {
-        ended = measured => ended,
-        stopped = told_to_stop() => stopped,
+    // An interrupted run drops its processes, which kills them.
+    let result = tokio::select! {
+        result = measured => result,
+        interrupted = interrupted() => interrupted,
     };
-    match ended {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench: {}", Chain(&*error));
@@ -118,17 +119,17 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn told_to_stop() -> Result<(), Failure> {
+async fn interrupted() -> Result<(), Error> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    Err("told to stop".into())
+    Err("interrupted by a signal".into())
 }
 
-async fn measure(args: &Args) -> Result<(), Failure> {
+async fn measure(args: &Args) -> Result<(), Error> {
     let effort = if args.quick {
         Effort::quick()
     } else {
@@ -154,19 +155,19 @@ async fn measure(args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn measure_writer(json: Option<&Path>) -> Result<(), Failure> {
+async fn measure_writer(json: Option<&Path>) -> Result<(), Error> {
     let figures = writer::measure().await?;
     print!("{}", figures.table());
     write_figures(json, &figures)
 }
 
-async fn measure_metering(json: Option<&Path>) -> Result<(), Failure> {
+async fn measure_metering(json: Option<&Path>) -> Result<(), Error> {
     let figures = metering::measure().await?;
     print!("{}", figures.table());
     write_figures(json, &figures)
 }
 
-fn write_figures(path: Option<&Path>, figures: &impl Serialize) -> Result<(), Failure> {
+fn write_figures(path: Option<&Path>, figures: &impl Serialize) -> Result<(), Error> {
     let Some(path) = path else {
         return Ok(());
     };
@@ -174,7 +175,7 @@ fn write_figures(path: Option<&Path>, figures: &impl Serialize) -> Result<(), Fa
     write(path, &format!("{json}\n"))
 }
 
-fn write(path: &Path, text: &str) -> Result<(), Failure> {
+fn write(path: &Path, text: &str) -> Result<(), Error> {
     std::fs::write(path, text)
         .map_err(|error| format!("{} cannot be written: {error}", path.display()).into())
 }

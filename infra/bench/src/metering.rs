@@ -1,4 +1,5 @@
-//! The metering layer: what it adds to a call, and whether a caller waits for what follows an answer.
+//! Measures the latency that metering adds to a call, and checks that responses do not wait for usage to be
+//! sent.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -16,14 +17,14 @@ use serde_json::Value;
 use tokio::time::sleep;
 use tollgate_domain::llm::{InvalidPrices, LlmPrices};
 use tollgate_local_aws::template::{InvalidTemplate, Stack};
-use tollgate_metering::{Emitter, Metering, Spill};
+use tollgate_metering::{Emitter, Metering, UnsentLog};
 use tollgate_runtime::{Clock, Entropy, Metrics};
 use tower::{Layer, Service, ServiceExt};
 
 use crate::RELEASE;
+use crate::affinity;
 use crate::bus::{EventBus, Put};
 use crate::contender::{ContenderError, Process};
-use crate::core;
 use crate::figures::{HEADER, Target, line, rounded};
 use crate::report::table;
 use crate::run::{binary_in, progress};
@@ -33,28 +34,32 @@ use crate::tools::{ToolError, build, target_dir};
 
 const EVENT: &str = include_str!("../../../events/ping/ping.json");
 
-/// Calls in this process, with the layer and as many without, and those before that are not measured.
+/// Handler calls in this process with the layer, and as many without.
 const HANDLER_CALLS: usize = 20_000;
+/// Handler calls that are not measured.
 const HANDLER_WARM_UP: usize = 1_000;
-/// Calls of processes one right after the other, in each round.
+/// Back-to-back calls of a process in each round.
 const CALLS: usize = 500;
 const ROUNDS: usize = 12;
-/// Rounds that are not measured. In the first call a function connects to its bus.
+/// Rounds that are not measured. A function connects to its bus in the first call.
 const WARM_UP: usize = 2;
 
-const AT_ONCE: Duration = Duration::ZERO;
+/// Delay of the fast bus.
+const FAST: Duration = Duration::ZERO;
+/// Delay of the slow bus.
 const SLOW: Duration = Duration::from_millis(200);
 const SLOW_ROUNDS: usize = 60;
-/// Later than a function waits: to it the bus is down. It tries again, for three seconds.
-const LATE: Duration = Duration::from_secs(1);
-/// Few: what waits for such a bus is sent again after each call, and of some thirty the newest would
-/// find no time left.
-const LATE_ROUNDS: usize = 12;
-/// How long a function rests before a call beside a slow bus, or beside a fast one to compare with:
-/// so it does not matter which of them was at work just before.
-const REST: Duration = Duration::from_millis(200);
+/// Delay of the unresponsive bus: longer than the function's request timeout. The function retries for three
+/// seconds.
+const UNRESPONSIVE: Duration = Duration::from_secs(1);
+/// Few rounds, because unsent records are sent again after each call: with some thirty of them, no time would
+/// be left for the newest.
+const UNRESPONSIVE_ROUNDS: usize = 12;
+/// Pause of a function before each call with a slow bus, and with the fast bus that it is compared with. It
+/// removes the influence of which function ran just before.
+const PAUSE: Duration = Duration::from_millis(200);
 
-/// Why metering could not be measured.
+/// An error that prevents the measurement of metering.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MeteringError {
     #[error(transparent)]
@@ -63,53 +68,53 @@ pub(crate) enum MeteringError {
     Seed(#[from] SeedError),
     #[error(transparent)]
     Contender(#[from] ContenderError),
-    #[error("the function's variables cannot be worked out")]
+    #[error("the function's environment variables cannot be read from the template")]
     Template(#[from] InvalidTemplate),
-    #[error("the shipped prices cannot be used")]
+    #[error("the shipped prices are invalid")]
     Prices(#[from] InvalidPrices),
-    #[error("the event is no event of the gateway's")]
+    #[error("an event or a response is not valid JSON")]
     Event(#[from] serde_json::Error),
-    #[error("the event bus has no port")]
+    #[error("the event bus cannot listen on a port")]
     Bus(#[source] io::Error),
-    #[error("ping answered {0}")]
-    Answered(String),
+    #[error("ping responded with {0}")]
+    Response(String),
 }
 
-/// Medians of latencies in microseconds, of ping with and without parts of its metering.
+/// Figures of ping with and without parts of its metering. Latencies are medians.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Figures {
-    /// The handler in this process.
+    /// Latency of the handler in this process.
     handler_us: f64,
-    /// What the layer adds to that.
+    /// Latency that the layer adds to the handler in this process.
     layer_us: f64,
-    /// Of a process that has the handler alone.
-    answer_us: f64,
-    /// What the layer adds to that.
-    answer_layer_us: f64,
-    /// What all of metering adds to it where calls come one right after the other: the layer, an
-    /// extension that is told of the call too, and caches that the last flush has just filled.
-    answer_metering_us: f64,
-    answer_with_slow_bus_over_fast: f64,
-    answer_with_late_bus_over_fast: f64,
-    /// Answers that took as long as the slow bus does.
-    late_answers: usize,
-    /// Requests that came to a bus while the call was unanswered.
-    puts_before_answer: usize,
-    /// Calls whose record had not come to the bus when Lambda could have handed out the next.
+    /// Latency of a process with the bare handler.
+    response_us: f64,
+    /// Latency that the layer adds to a process.
+    response_layer_us: f64,
+    /// Latency that all of metering adds to a process in back-to-back calls: the layer, an extension that is
+    /// invoked too, and CPU caches filled by the flush just before.
+    response_metering_us: f64,
+    response_with_slow_bus_over_fast: f64,
+    response_with_unresponsive_bus_over_fast: f64,
+    /// Responses that took as long as the slow bus's delay, or longer.
+    slow_responses: usize,
+    /// Bus requests that were sent before the response to the call.
+    puts_before_response: usize,
+    /// Calls whose record had not reached the bus when Lambda could have sent the next event.
     records_missing: usize,
-    /// All that these three are of.
+    /// All calls of functions with metering, to which the three counts above refer.
     calls: usize,
-    /// From an answer until Lambda could hand out the next event.
-    held_ms: f64,
-    held_slow_ms: f64,
-    held_late_ms: f64,
+    /// Time from a response until Lambda could send the next event.
+    post_response_ms: f64,
+    post_response_slow_ms: f64,
+    post_response_unresponsive_ms: f64,
 }
 
-/// The most that the layer may add.
-const MOST_ADDED_US: f64 = 20.0;
-/// The most that an answer may take beside a slow bus, over what it takes beside a fast one. An
-/// answer that waited for the bus would be at a hundred times that.
-const MOST_RATIO: f64 = 1.2;
+/// Target for the latency that the layer adds.
+const MAX_ADDED_US: f64 = 20.0;
+/// Target for the latency with a slow bus, relative to a fast one. A response that waits for the bus would
+/// take about a hundred times as long.
+const MAX_RATIO: f64 = 1.2;
 
 impl Figures {
     pub(crate) fn table(&self) -> String {
@@ -117,59 +122,79 @@ impl Figures {
     }
 
     fn lines(&self) -> Vec<[String; 4]> {
-        let line = |name: &str, value: f64, most: Option<f64>| {
-            line(name, Some(value), most.map(Target::AtMost))
+        let line = |name: &str, value: f64, max: Option<f64>| {
+            line(name, Some(value), max.map(Target::AtMost))
         };
         let count = |count: usize| count as f64;
-        let (added, ratio, none) = (Some(MOST_ADDED_US), Some(MOST_RATIO), Some(0.0));
+        let (added, ratio, none) = (Some(MAX_ADDED_US), Some(MAX_RATIO), Some(0.0));
         vec![
-            line("the handler in this process, µs", self.handler_us, None),
-            line("the layer adds to that, µs", self.layer_us, added),
             line(
-                "an answer of a process without metering, µs",
-                self.answer_us,
+                "handler in the benchmark's process, µs",
+                self.handler_us,
                 None,
             ),
-            line("the layer adds to that, µs", self.answer_layer_us, added),
+            line("added by the layer, µs", self.layer_us, added),
             line(
-                "the whole of metering adds to that, µs",
-                self.answer_metering_us,
+                "response of a process without metering, µs",
+                self.response_us,
                 None,
             ),
             line(
-                "an answer beside a bus of 200 ms: × one of 0 ms",
-                self.answer_with_slow_bus_over_fast,
+                "added by the layer to a process, µs",
+                self.response_layer_us,
+                added,
+            ),
+            line(
+                "added by all of metering to a process, µs",
+                self.response_metering_us,
+                None,
+            ),
+            line(
+                "response with a bus delay of 200 ms: × no delay",
+                self.response_with_slow_bus_over_fast,
                 ratio,
             ),
             line(
-                "an answer beside a bus of 1 s: × one of 0 ms",
-                self.answer_with_late_bus_over_fast,
+                "response with a bus delay of 1 s: × no delay",
+                self.response_with_unresponsive_bus_over_fast,
                 ratio,
             ),
             line("metered calls", count(self.calls), None),
             line(
-                "answers that took 200 ms or more",
-                count(self.late_answers),
+                "responses that took 200 ms or more",
+                count(self.slow_responses),
                 none,
             ),
             line(
-                "requests to the bus before the answer",
-                count(self.puts_before_answer),
+                "bus requests before the response",
+                count(self.puts_before_response),
                 none,
             ),
             line(
-                "records that had not come by the next event",
+                "records not on the bus by the next event",
                 count(self.records_missing),
                 none,
             ),
-            line("from the answer to the next event, ms", self.held_ms, None),
-            line("the same beside a bus of 200 ms", self.held_slow_ms, None),
-            line("the same beside a bus of 1 s", self.held_late_ms, None),
+            line(
+                "time from response to next event, ms",
+                self.post_response_ms,
+                None,
+            ),
+            line(
+                "time from response to next event, bus delay of 200 ms, ms",
+                self.post_response_slow_ms,
+                None,
+            ),
+            line(
+                "time from response to next event, bus delay of 1 s, ms",
+                self.post_response_unresponsive_ms,
+                None,
+            ),
         ]
     }
 }
 
-/// Measures the layer in this process, and processes of ping.
+/// Measures the layer in this process, and ping as processes.
 pub(crate) async fn measure() -> Result<Figures, MeteringError> {
     progress("building ping, and ping without metering");
     let functions = Functions {
@@ -179,45 +204,45 @@ pub(crate) async fn measure() -> Result<Figures, MeteringError> {
     };
     let dir = &functions.dir;
     std::fs::create_dir_all(dir).map_err(|error| ToolError::File(dir.clone(), error))?;
-    progress("the layer alone");
+    progress("measuring the layer in this process");
     let [handler, layered] = layer().await?;
-    core::share().await;
+    affinity::pin().await;
     let processes = processes(&functions).await;
-    core::release().await;
-    let ([alone, with_layer, metered], [fast, slow], [beside_late, late]) = processes?;
+    affinity::unpin().await;
+    let ([alone, with_layer, metered], [fast, slow], [reference, unresponsive]) = processes?;
 
-    let all_metered = [&metered, &fast, &slow, &beside_late, &late];
-    let sum = |of: fn(&Seen) -> usize| all_metered.iter().map(|one| of(&one.seen)).sum();
+    let all_metered = [&metered, &fast, &slow, &reference, &unresponsive];
+    let sum = |of: fn(&CallCounts) -> usize| all_metered.iter().map(|one| of(&one.counts)).sum();
     let median = |of: &Measured| of.latency.median_us();
     let added = |with: &Measured| rounded(median(with) - median(&alone));
     let ratio = |of: &Measured, to: &Measured| rounded(median(of) / median(to));
-    let held = |of: &Measured| rounded(of.held.median_ms());
+    let post_response = |of: &Measured| rounded(of.post_response.median_ms());
     Ok(Figures {
         handler_us: rounded(handler.median_us()),
         layer_us: rounded(layered.median_us() - handler.median_us()),
-        answer_us: rounded(median(&alone)),
-        answer_layer_us: added(&with_layer),
-        answer_metering_us: added(&metered),
-        answer_with_slow_bus_over_fast: ratio(&slow, &fast),
-        answer_with_late_bus_over_fast: ratio(&late, &beside_late),
-        late_answers: sum(|seen| seen.late_answers),
-        puts_before_answer: sum(|seen| seen.puts_before_answer),
-        records_missing: sum(|seen| seen.records_missing),
-        calls: sum(|seen| seen.calls),
-        held_ms: held(&metered),
-        held_slow_ms: held(&slow),
-        held_late_ms: held(&late),
+        response_us: rounded(median(&alone)),
+        response_layer_us: added(&with_layer),
+        response_metering_us: added(&metered),
+        response_with_slow_bus_over_fast: ratio(&slow, &fast),
+        response_with_unresponsive_bus_over_fast: ratio(&unresponsive, &reference),
+        slow_responses: sum(|counts| counts.slow_responses),
+        puts_before_response: sum(|counts| counts.puts_before_response),
+        records_missing: sum(|counts| counts.records_missing),
+        calls: sum(|counts| counts.calls),
+        post_response_ms: post_response(&metered),
+        post_response_slow_ms: post_response(&slow),
+        post_response_unresponsive_ms: post_response(&unresponsive),
     })
 }
 
-/// The handler of ping without the layer and with it, each called right after a flush as in an
-/// instance that flushes after every call.
+/// Measures the handler of ping without the layer and with it, each right after a flush, as in an instance
+/// that flushes after every call.
 async fn layer() -> Result<[Samples; 2], MeteringError> {
-    // The records go to a queue that nobody reads.
+    // The records go to a queue without a consumer.
     let sdk = services()?.sdk_config();
     let (clock, entropy) = (Clock::system(), Entropy::seeded(1));
-    let spill = Spill::to_stderr(Metrics::none());
-    let emitter = Emitter::new(&sdk, "usage", "ping", clock, entropy, spill);
+    let unsent_log = UnsentLog::to_stderr(Metrics::none());
+    let emitter = Emitter::new(&sdk, "usage", "ping", clock, entropy, unsent_log);
     let metering = Metering::new(emitter, LlmPrices::shipped()?);
     let mut handler = tollgate_web::serve(ping::routes());
     let mut layered = metering.layer().layer(handler.clone());
@@ -225,7 +250,7 @@ async fn layer() -> Result<[Samples; 2], MeteringError> {
     let mut samples = [Samples::default(), Samples::default()];
     for call in 0..HANDLER_WARM_UP + HANDLER_CALLS {
         let without = time(&mut handler, &request).await?;
-        // So that there is something to flush after that one too.
+        // Records usage, so that the flush after the call without the layer has something to send too.
         time(&mut layered, &request).await?;
         metering.emitter().flush().await;
         let with = time(&mut layered, &request).await?;
@@ -238,7 +263,7 @@ async fn layer() -> Result<[Samples; 2], MeteringError> {
     Ok(samples)
 }
 
-/// What one call takes, to the end of its answer's body: the layer is at work until then.
+/// Measures one call to the end of the response body, up to which the layer does its work.
 async fn time<S, R>(service: &mut S, request: &Request) -> Result<Duration, MeteringError>
 where
     S: Service<Request, Response = Response<R>, Error = Infallible>,
@@ -247,17 +272,17 @@ where
     let request = request.clone();
     let began = Instant::now();
     let Ok(ready) = service.ready().await;
-    let Ok(answer) = ready.call(request).await;
-    let (head, mut body) = answer.into_parts();
+    let Ok(response) = ready.call(request).await;
+    let (head, mut body) = response.into_parts();
     while body.frame().await.is_some() {}
-    let took = began.elapsed();
+    let latency = began.elapsed();
     match head.status {
-        StatusCode::OK => Ok(took),
-        other => Err(MeteringError::Answered(other.to_string())),
+        StatusCode::OK => Ok(latency),
+        other => Err(MeteringError::Response(other.to_string())),
     }
 }
 
-/// What is measured as processes.
+/// Binaries that are measured as processes.
 struct Functions {
     dir: PathBuf,
     ping: PathBuf,
@@ -265,7 +290,7 @@ struct Functions {
 }
 
 impl Functions {
-    /// A process with a bus of its own that answers after this long.
+    /// Starts a process with a bus of its own that responds after `delay`.
     async fn start(
         &self,
         name: &str,
@@ -280,55 +305,61 @@ impl Functions {
         let mut contender = binary_in(&self.dir, name, binary, variables);
         contender.arguments.extend(argument.map(OsString::from));
         Ok(Function {
-            process: contender.start_alone().await?,
+            process: contender.start_without_dynamodb().await?,
             bus,
             calls: Vec::new(),
         })
     }
 
-    /// ping as it is deployed.
+    /// Starts ping as it is deployed.
     async fn ping(&self, name: &str, delay: Duration) -> Result<Function, MeteringError> {
         self.start(name, &self.ping, None, delay).await
     }
 
-    /// Two of them, which rest before every call: beside a bus that answers at once, and this one.
-    async fn beside(&self, delay: Duration, rounds: usize) -> Result<[Measured; 2], MeteringError> {
-        let fast = self.ping("ping-fast-bus", AT_ONCE).await?;
+    /// Measures ping with a bus without delay and with a bus of this delay, with a pause before every call.
+    async fn with_bus_delay(
+        &self,
+        delay: Duration,
+        rounds: usize,
+    ) -> Result<[Measured; 2], MeteringError> {
+        let fast = self.ping("ping-fast-bus", FAST).await?;
         let slow = self.ping("ping-slow-bus", delay).await?;
-        take_turns([fast, slow], rounds, 1, REST).await
+        alternate([fast, slow], rounds, 1, PAUSE).await
     }
 }
 
 async fn processes(
     functions: &Functions,
 ) -> Result<([Measured; 3], [Measured; 2], [Measured; 2]), MeteringError> {
-    let alone = |name, argument| functions.start(name, &functions.alone, argument, AT_ONCE);
-    progress("answers one right after the other");
-    let one_by_one = [
+    let alone = |name, argument| functions.start(name, &functions.alone, argument, FAST);
+    progress("measuring back-to-back calls");
+    let back_to_back = [
         alone("ping-alone", None).await?,
         alone("ping-layer", Some("layer")).await?,
-        functions.ping("ping", AT_ONCE).await?,
+        functions.ping("ping", FAST).await?,
     ];
-    let one_by_one = take_turns(one_by_one, ROUNDS, CALLS, Duration::ZERO).await?;
-    progress("answers beside a slow bus");
-    let beside_slow = functions.beside(SLOW, SLOW_ROUNDS).await?;
-    progress("answers beside a late bus");
-    let beside_late = functions.beside(LATE, LATE_ROUNDS).await?;
-    Ok((one_by_one, beside_slow, beside_late))
+    let back_to_back = alternate(back_to_back, ROUNDS, CALLS, Duration::ZERO).await?;
+    progress("measuring calls with a slow bus");
+    let slow = functions.with_bus_delay(SLOW, SLOW_ROUNDS).await?;
+    progress("measuring calls with an unresponsive bus");
+    let unresponsive = functions
+        .with_bus_delay(UNRESPONSIVE, UNRESPONSIVE_ROUNDS)
+        .await?;
+    Ok((back_to_back, slow, unresponsive))
 }
 
-/// Calls each function `calls` times, then the next; and that `rounds` times.
-async fn take_turns<const N: usize>(
+/// Calls each function in turn, `calls` times in each of `rounds` rounds.
+async fn alternate<const N: usize>(
     mut functions: [Function; N],
     rounds: usize,
     calls: usize,
-    rest: Duration,
+    pause: Duration,
 ) -> Result<[Measured; N], MeteringError> {
     for _ in 0..WARM_UP + rounds {
         for function in &mut functions {
             for _ in 0..calls {
-                if rest > Duration::ZERO {
-                    sleep(rest).await;
+                if pause > Duration::ZERO {
+                    sleep(pause).await;
                 }
                 function.call().await?;
             }
@@ -338,7 +369,7 @@ async fn take_turns<const N: usize>(
         .each_ref()
         .map(|function| function.measured(WARM_UP * calls));
     for function in functions {
-        function.process.stop().await;
+        function.process.kill().await;
     }
     Ok(measured)
 }
@@ -350,14 +381,15 @@ struct Function {
     calls: Vec<Call>,
 }
 
-/// When a call did what.
+/// Times of a call.
 #[derive(Debug)]
 struct Call {
-    /// As the gateway has it, and the record.
+    /// Request id, in the event and in the usage record.
     id: String,
-    handed_out: Instant,
-    answered: Instant,
-    /// Lambda could have handed out the next event.
+    /// Instant at which the event was sent to the function.
+    sent: Instant,
+    responded: Instant,
+    /// Instant at which Lambda could have sent the next event.
     idle: Instant,
 }
 
@@ -366,73 +398,73 @@ impl Function {
         let id = format!("call-{}", self.calls.len());
         let mut event: Value = serde_json::from_str(EVENT)?;
         event["requestContext"]["requestId"] = id.as_str().into();
-        let answered = self.process.ask(&Bytes::from(event.to_string())).await?;
-        self.process.idle().await?;
+        let invocation = self.process.invoke(&Bytes::from(event.to_string())).await?;
+        self.process.wait_until_idle().await?;
         let idle = Instant::now();
-        let answer: Value = serde_json::from_slice(&answered.answer)?;
-        if answer["statusCode"] != 200 {
-            return Err(MeteringError::Answered(answer.to_string()));
+        let response: Value = serde_json::from_slice(&invocation.response)?;
+        if response["statusCode"] != 200 {
+            return Err(MeteringError::Response(response.to_string()));
         }
         self.calls.push(Call {
             id,
-            handed_out: answered.handed_out,
-            answered: answered.received,
+            sent: invocation.sent,
+            responded: invocation.responded,
             idle,
         });
         Ok(())
     }
 
-    /// What its calls took, but for the first `discarded`; and what was seen of them all.
+    /// Returns the times of all calls except the first `discarded`, and counts over all calls.
     fn measured(&self, discarded: usize) -> Measured {
         let measured = &self.calls[discarded..];
-        let latency = measured.iter().map(|call| call.answered - call.handed_out);
-        let held = measured.iter().map(|call| call.idle - call.answered);
+        let latency = measured.iter().map(|call| call.responded - call.sent);
+        let post_response = measured.iter().map(|call| call.idle - call.responded);
         Measured {
             latency: latency.collect(),
-            held: held.collect(),
-            seen: Seen::of(&self.calls, &self.bus.puts()),
+            post_response: post_response.collect(),
+            counts: CallCounts::of(&self.calls, &self.bus.puts()),
         }
     }
 }
 
-/// What was measured of a function.
+/// Measurements of a function.
 struct Measured {
     latency: Samples,
-    /// From each answer until Lambda could hand out the next event.
-    held: Samples,
-    seen: Seen,
+    /// Times from each response until Lambda could send the next event.
+    post_response: Samples,
+    counts: CallCounts,
 }
 
 /// Counts over the calls of a function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Seen {
+struct CallCounts {
     calls: usize,
-    late_answers: usize,
-    puts_before_answer: usize,
+    slow_responses: usize,
+    puts_before_response: usize,
     records_missing: usize,
 }
 
-impl Seen {
-    /// Of calls and requests that are each in the order in which they came.
+impl CallCounts {
+    /// Counts over calls and bus requests, both in chronological order.
     fn of(calls: &[Call], puts: &[Put]) -> Self {
-        let is_unanswered = |at: Instant| {
-            let begun = calls.partition_point(|call| call.handed_out <= at);
-            calls[..begun]
+        let is_before_response = |at: Instant| {
+            let sent = calls.partition_point(|call| call.sent <= at);
+            calls[..sent]
                 .last()
-                .is_some_and(|call| at <= call.answered)
+                .is_some_and(|call| at <= call.responded)
         };
         let mut arrived: HashMap<&str, Instant> = HashMap::new();
         for put in puts {
-            for call in &put.calls {
-                arrived.entry(call).or_insert(put.at);
+            for id in &put.request_ids {
+                arrived.entry(id).or_insert(put.at);
             }
         }
         let is_missing = |call: &&Call| arrived.get(&*call.id).is_none_or(|at| *at > call.idle);
-        let is_late = |call: &&Call| call.answered - call.handed_out >= SLOW;
+        let is_slow = |call: &&Call| call.responded - call.sent >= SLOW;
         Self {
             calls: calls.len(),
-            late_answers: calls.iter().filter(is_late).count(),
-            puts_before_answer: puts.iter().filter(|put| is_unanswered(put.at)).count(),
+            slow_responses: calls.iter().filter(is_slow).count(),
+            puts_before_response: puts.iter().filter(|put| is_before_response(put.at)).count(),
             records_missing: calls.iter().filter(is_missing).count(),
         }
     }
@@ -442,60 +474,60 @@ impl Seen {
 mod tests {
     use super::*;
 
-    /// Calls are handed out, answered and over at these milliseconds; requests come at those, with
-    /// the records of these calls.
-    fn seen(calls: &[[u64; 3]], puts: &[(u64, &[usize])]) -> [usize; 3] {
+    /// Counts over calls that are sent, responded to and idle at the given milliseconds, and over bus requests
+    /// at the given milliseconds with the records of the given calls.
+    fn counts(calls: &[[u64; 3]], puts: &[(u64, &[usize])]) -> [usize; 3] {
         let began = Instant::now();
         let at = |ms: u64| began + Duration::from_millis(ms);
         let calls = calls.iter().enumerate().map(|(id, call)| Call {
             id: id.to_string(),
-            handed_out: at(call[0]),
-            answered: at(call[1]),
+            sent: at(call[0]),
+            responded: at(call[1]),
             idle: at(call[2]),
         });
         let puts = puts.iter().map(|(ms, calls)| Put {
             at: at(*ms),
-            calls: calls.iter().map(usize::to_string).collect(),
+            request_ids: calls.iter().map(usize::to_string).collect(),
         });
-        let seen = Seen::of(&calls.collect::<Vec<_>>(), &puts.collect::<Vec<_>>());
+        let counts = CallCounts::of(&calls.collect::<Vec<_>>(), &puts.collect::<Vec<_>>());
         [
-            seen.late_answers,
-            seen.puts_before_answer,
-            seen.records_missing,
+            counts.slow_responses,
+            counts.puts_before_response,
+            counts.records_missing,
         ]
     }
 
     #[test]
-    fn what_must_follow_an_answer_is_seen_where_it_does_not() {
+    fn early_puts_and_late_records_are_counted() {
         let calls = [[0, 1, 10], [20, 21, 30]];
-        assert_eq!(seen(&calls, &[(5, &[0]), (25, &[1])]), [0, 0, 0]);
-        // The second record comes with the call after it, or never.
-        assert_eq!(seen(&calls, &[(5, &[0]), (31, &[1])]), [0, 0, 1]);
-        assert_eq!(seen(&calls, &[(5, &[0])]), [0, 0, 1]);
-        // What is sent again counts from when it first came.
-        assert_eq!(seen(&calls, &[(5, &[0]), (25, &[0, 1])]), [0, 0, 0]);
-        // Before the first answer, and before the second.
-        assert_eq!(seen(&calls, &[(0, &[0]), (25, &[1])]), [0, 1, 0]);
-        assert_eq!(seen(&calls, &[(5, &[0]), (21, &[1])]), [0, 1, 0]);
-        assert_eq!(seen(&[[0, 199, 200], [201, 401, 402]], &[]), [1, 0, 2]);
+        assert_eq!(counts(&calls, &[(5, &[0]), (25, &[1])]), [0, 0, 0]);
+        // The second record arrives during the next call, or never.
+        assert_eq!(counts(&calls, &[(5, &[0]), (31, &[1])]), [0, 0, 1]);
+        assert_eq!(counts(&calls, &[(5, &[0])]), [0, 0, 1]);
+        // A record that is sent again counts from its first arrival.
+        assert_eq!(counts(&calls, &[(5, &[0]), (25, &[0, 1])]), [0, 0, 0]);
+        // Before the first response, and before the second.
+        assert_eq!(counts(&calls, &[(0, &[0]), (25, &[1])]), [0, 1, 0]);
+        assert_eq!(counts(&calls, &[(5, &[0]), (21, &[1])]), [0, 1, 0]);
+        assert_eq!(counts(&[[0, 199, 200], [201, 401, 402]], &[]), [1, 0, 2]);
     }
 
     fn figures() -> Figures {
         Figures {
             handler_us: 5.0,
             layer_us: 20.0,
-            answer_us: 50.0,
-            answer_layer_us: 20.0,
-            answer_metering_us: 80.0,
-            answer_with_slow_bus_over_fast: 1.2,
-            answer_with_late_bus_over_fast: 1.2,
-            late_answers: 0,
-            puts_before_answer: 0,
+            response_us: 50.0,
+            response_layer_us: 20.0,
+            response_metering_us: 80.0,
+            response_with_slow_bus_over_fast: 1.2,
+            response_with_unresponsive_bus_over_fast: 1.2,
+            slow_responses: 0,
+            puts_before_response: 0,
             records_missing: 0,
             calls: 1_000,
-            held_ms: 0.5,
-            held_slow_ms: 201.0,
-            held_late_ms: 3_000.0,
+            post_response_ms: 0.5,
+            post_response_slow_ms: 201.0,
+            post_response_unresponsive_ms: 3_000.0,
         }
     }
 
@@ -506,15 +538,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missed_is_shown_as_missed() {
+    fn a_figure_beyond_its_target_is_shown_as_missed() {
         assert_eq!(missed(&figures()), [""; 0]);
         let worse = Figures {
             layer_us: 20.1,
-            answer_layer_us: 20.2,
-            answer_with_slow_bus_over_fast: 1.21,
-            answer_with_late_bus_over_fast: 1.22,
-            late_answers: 1,
-            puts_before_answer: 2,
+            response_layer_us: 20.2,
+            response_with_slow_bus_over_fast: 1.21,
+            response_with_unresponsive_bus_over_fast: 1.22,
+            slow_responses: 1,
+            puts_before_response: 2,
             records_missing: 3,
             ..figures()
         };

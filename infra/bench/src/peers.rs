@@ -1,13 +1,13 @@
-//! The authorizers that a team would otherwise write, in Node.js and in Python.
+//! Peers: authorizers of a common design in Node.js and Python.
 //!
-//! They are installed under the target directory, as their lock files say.
+//! They are installed under the target directory, with the versions of their lock files.
 
 use std::ffi::OsString;
 use std::path::Path;
 
 use serde_json::Value;
 use tokio::process::Command;
-use tollgate_store::schema::{REGISTRY, COUNTERS, Table};
+use tollgate_store::schema::{COUNTERS, REGISTRY, Table};
 
 use crate::contender::Contender;
 use crate::tables::STACK;
@@ -17,21 +17,21 @@ const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peers");
 const NODE_PACKAGES: &str = include_str!("../peers/node/package.json");
 const PYTHON_PACKAGES: &str = include_str!("../peers/python/requirements.txt");
 
-/// A peer, and the ways in which it may be run, best first.
+/// A peer, and its runners in order of preference.
 pub(crate) struct Peer {
-    pub(crate) ways: Vec<Way>,
-    /// What it is made of, with versions.
-    pub(crate) made_of: String,
+    pub(crate) runners: Vec<Runner>,
+    /// The language and SDK, with versions.
+    pub(crate) versions: String,
 }
 
-/// A way to run a peer.
-pub(crate) struct Way {
-    /// What asks Lambda for events: AWS's runtime interface client, or a loop of our own.
+/// A peer's handler with a client of the Runtime API.
+pub(crate) struct Runner {
+    /// Name of the client: AWS's runtime interface client, or the benchmark's polling loop.
     pub(crate) client: String,
     pub(crate) contender: Contender,
 }
 
-/// Installs the peer in Node.js. Its handler is bundled with the SDK, as SAM and the CDK do it.
+/// Installs the peer in Node.js. Its handler is bundled with the SDK, as by SAM and the CDK.
 pub(crate) async fn node(dir: &Path) -> Result<Peer, ToolError> {
     let dir = dir.join("node");
     let node = run(Command::new("node").args(["--print", "process.execPath"])).await?;
@@ -47,7 +47,7 @@ pub(crate) async fn node(dir: &Path) -> Result<Peer, ToolError> {
         .arg("--outfile=bundle/index.cjs"))
     .await?;
 
-    let way = |client: String, arguments: &[&Path]| Way {
+    let runner = |client: String, arguments: &[&Path]| Runner {
         client,
         contender: Contender {
             name: "node".to_owned(),
@@ -59,16 +59,16 @@ pub(crate) async fn node(dir: &Path) -> Result<Peer, ToolError> {
         },
     };
     let official = dir.join("node_modules/aws-lambda-ric");
-    let mut ways = Vec::new();
+    let mut runners = Vec::new();
     if official.join("rapid-client.node").exists() {
         let client = npm_pin("aws-lambda-ric");
-        ways.push(way(client, &[&official.join("index.mjs")]));
+        runners.push(runner(client, &[&official.join("index.mjs")]));
     }
     let own = dir.join("loop.mjs");
-    ways.push(way(own_loop(), &[&own, &bundle.join("index.cjs")]));
+    runners.push(runner(polling_loop(), &[&own, &bundle.join("index.cjs")]));
     let sdk = npm_pin("@aws-sdk/client-dynamodb");
-    let made_of = format!("Node.js {}, {sdk}, bundled", version.trim());
-    Ok(Peer { ways, made_of })
+    let versions = format!("Node.js {}, {sdk}, bundled", version.trim());
+    Ok(Peer { runners, versions })
 }
 
 /// Installs the peer in Python.
@@ -82,7 +82,7 @@ pub(crate) async fn python(dir: &Path) -> Result<Peer, ToolError> {
     )?;
     let venv = dir.join("venv");
     install(&dir, "requirements.txt", || pip_install(&dir, &venv)).await?;
-    let way = |client: String, arguments: &[&str]| Way {
+    let runner = |client: String, arguments: &[&str]| Runner {
         client,
         contender: Contender {
             name: "python".to_owned(),
@@ -94,38 +94,38 @@ pub(crate) async fn python(dir: &Path) -> Result<Peer, ToolError> {
         },
     };
     Ok(Peer {
-        ways: vec![
-            way(
+        runners: vec![
+            runner(
                 pip_pin("awslambdaric"),
                 &["-m", "awslambdaric", "handler.handler"],
             ),
-            way(own_loop(), &["loop.py"]),
+            runner(polling_loop(), &["loop.py"]),
         ],
-        made_of: format!("{}, {}", version.trim(), pip_pin("boto3")),
+        versions: format!("{}, {}", version.trim(), pip_pin("boto3")),
     })
 }
 
-fn own_loop() -> String {
-    "a loop of our own".to_owned()
+fn polling_loop() -> String {
+    "the benchmark's polling loop".to_owned()
 }
 
 fn variables(handler: &str) -> Vec<(String, String)> {
     let table = |table: &Table| format!("{STACK}-{}", table.name);
     vec![
         ("_HANDLER".to_owned(), handler.to_owned()),
-        ("ACCOUNTS_TABLE".to_owned(), table(&REGISTRY)),
+        ("REGISTRY_TABLE".to_owned(), table(&REGISTRY)),
         ("COUNTERS_TABLE".to_owned(), table(&COUNTERS)),
     ]
 }
 
-/// A package of `package.json` with its version.
+/// Returns a package of `package.json` with its version.
 fn npm_pin(package: &str) -> String {
     let packages: Value = serde_json::from_str(NODE_PACKAGES).unwrap_or_default();
     let version = packages["dependencies"][package].as_str();
     format!("{package} {}", version.unwrap_or_default())
 }
 
-/// A package of `requirements.txt` with its version.
+/// Returns a package of `requirements.txt` with its version.
 fn pip_pin(package: &str) -> String {
     let pins = PYTHON_PACKAGES.lines().map(|line| line.split_once("=="));
     let mut pins = pins.flatten().filter(|(name, _)| *name == package);
@@ -143,7 +143,7 @@ fn copy(peer: &str, files: &[&str], to: &Path) -> Result<(), ToolError> {
     Ok(())
 }
 
-/// Installs what `lock` names, unless that is what was installed the last time.
+/// Installs the packages of a lock file, unless they are installed already.
 async fn install<F>(dir: &Path, lock: &str, installing: impl FnOnce() -> F) -> Result<(), ToolError>
 where
     F: Future<Output = Result<(), ToolError>>,
@@ -174,16 +174,16 @@ async fn npm_ci(dir: &Path) -> Result<(), ToolError> {
         complete.env("PATH", path);
     }
     if run(&mut complete).await.is_err() {
-        // The runtime interface client builds its native part as it is installed. Where that
-        // fails, the rest can still be had.
+        // The runtime interface client compiles a native module on installation. If that fails, the other
+        // packages can be installed without scripts.
         eprintln!("bench: the runtime interface client for Node.js cannot be built here");
         run(npm_ci().arg("--ignore-scripts")).await?;
     }
     Ok(())
 }
 
-/// A search path that has CMake, which the runtime interface client is built with. Where the
-/// machine has none, PyPI does.
+/// Returns a search path with CMake, which the runtime interface client needs. CMake is installed from PyPI if
+/// the machine has none.
 async fn path_with_cmake(dir: &Path) -> Option<OsString> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     if run(Command::new("cmake").arg("--version")).await.is_ok() {
@@ -205,7 +205,7 @@ async fn pip_install(dir: &Path, environment: &Path) -> Result<(), ToolError> {
     if pip(environment, &requirements).await.is_ok() {
         return Ok(());
     }
-    // As for Node.js: all but the runtime interface client and what it brings can still be had.
+    // As for Node.js, installs everything but the runtime interface client.
     eprintln!("bench: the runtime interface client for Python cannot be installed here");
     let without = dir.join("requirements-without-client.txt");
     let lines = PYTHON_PACKAGES.lines();
@@ -239,7 +239,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_named_in_the_report_is_pinned() {
+    fn reported_packages_are_pinned() {
         for package in ["@aws-sdk/client-dynamodb", "aws-lambda-ric", "esbuild"] {
             let pin = npm_pin(package);
             assert!(pin.ends_with(|c: char| c.is_ascii_digit()), "{pin}");

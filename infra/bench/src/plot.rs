@@ -1,13 +1,13 @@
-//! Bar charts, as SVG.
+//! Bar charts in SVG.
 
 use std::fmt::Write;
 
 use crate::report::{Measured, NotMeasured, PeerResults, Results, number, resident_mb};
 
 const WIDTH: f64 = 780.0;
-/// Where bars begin; their names end before it.
+/// X coordinate at which bars begin, to the right of their names.
 const LEFT: f64 = 236.0;
-/// The longest bar.
+/// Length of the longest bar.
 const LONGEST: f64 = 440.0;
 const BAR: f64 = 18.0;
 const STEP: f64 = 26.0;
@@ -17,10 +17,10 @@ const MARGIN: f64 = 20.0;
 const OURS: &str = "#0b6e99";
 const OTHERS: &str = "#b4bcc4";
 
-/// One chart: bars from zero, on a linear scale of its own.
+/// A chart with bars from zero, on its own linear scale.
 struct Chart {
     title: &'static str,
-    /// What a value is, beside its unit.
+    /// Kind of value, such as `median`.
     kind: &'static str,
     unit: &'static str,
     bars: Vec<Bar>,
@@ -32,7 +32,7 @@ struct Bar {
     is_ours: bool,
 }
 
-/// Starts, warm decisions and memory of all contenders.
+/// Draws process starts, warm decisions and memory of all contenders.
 pub(crate) fn svg(results: &Results) -> String {
     let peers = [("Node.js", &results.node), ("Python", &results.python)];
     let start = |measured: &Measured| measured.start.median_ms();
@@ -49,7 +49,7 @@ pub(crate) fn svg(results: &Results) -> String {
     );
     draw(&[
         Chart {
-            title: "From start to first poll",
+            title: "Process start to first poll",
             kind: "median",
             unit: "ms",
             bars: bars(results, &peers, "Tollgate", start),
@@ -106,12 +106,12 @@ fn draw(charts: &[Chart]) -> String {
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {y}\" width=\"{WIDTH}\" \
          height=\"{y}\" font-family=\"system-ui, sans-serif\" font-size=\"13\" fill=\"#1c2126\">\n\
-         <title>The authorizer beside a floor and its peers; less is better</title>\n\
+         <title>Authorizer compared with a minimal function and peers; less is better</title>\n\
          <rect width=\"{WIDTH}\" height=\"{y}\" fill=\"#ffffff\"/>\n{marks}</svg>\n"
     )
 }
 
-/// Draws from `top` down. Returns where it ends.
+/// Draws a chart from `top` downwards. Returns the y coordinate of its end.
 fn draw_chart(marks: &mut String, chart: &Chart, top: f64) -> f64 {
     let Chart {
         title,
@@ -130,7 +130,7 @@ fn draw_chart(marks: &mut String, chart: &Chart, top: f64) -> f64 {
     );
     let mut y = top + TITLE;
     for bar in bars {
-        // One that is too short to be seen is still there.
+        // The shortest bars stay visible.
         let length = (bar.value / greatest * LONGEST).max(1.5);
         let (colour, weight) = if bar.is_ours {
             (OURS, 600)
@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bars_are_as_long_as_their_values() {
+    fn bar_lengths_are_proportional_to_values() {
         let bar = |value| Bar {
             name: "a",
             value,

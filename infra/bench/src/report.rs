@@ -1,4 +1,4 @@
-//! What was measured, as tables.
+//! Results, and their tables.
 
 use std::fmt::Write;
 
@@ -7,16 +7,16 @@ use crate::rush::Rush;
 use crate::samples::{Samples, us};
 use crate::shapes::Traffic;
 
-/// All that a run measured.
+/// All results of a run.
 pub(crate) struct Results {
     pub(crate) floor: Measured,
-    /// Tollgate's, with keys remembered and counts leased.
+    /// Tollgate, with cached keys and leased quota.
     pub(crate) ours: Measured,
-    /// Tollgate's, with one write for each call.
+    /// Tollgate, with one counter write per call.
     pub(crate) one_write: Warm,
     pub(crate) node: Result<PeerResults, NotMeasured>,
     pub(crate) python: Result<PeerResults, NotMeasured>,
-    /// Whether processes and the program itself took turns on one core for the warm decisions.
+    /// Whether the benchmark and the processes were pinned to one core for the warm decisions.
     pub(crate) on_one_core: bool,
     pub(crate) handler: Samples,
     pub(crate) zip_bytes: u64,
@@ -25,39 +25,39 @@ pub(crate) struct Results {
     pub(crate) rush: Rush,
 }
 
-/// What was measured of one contender.
+/// Results of one contender.
 pub(crate) struct Measured {
     pub(crate) start: Samples,
     pub(crate) warm: Warm,
     pub(crate) tls: Result<TlsStarts, NotMeasured>,
 }
 
-/// What was measured of a peer, and what that was.
+/// Results of a peer, with its versions and its client of the Runtime API.
 pub(crate) struct PeerResults {
-    pub(crate) made_of: String,
+    pub(crate) versions: String,
     pub(crate) client: String,
     pub(crate) measured: Measured,
 }
 
-/// Why something was not measured.
+/// The reason for which something was not measured.
 #[derive(Debug, Clone)]
 pub(crate) struct NotMeasured(pub(crate) String);
 
-/// Resident memory in decimal megabytes.
+/// Returns the resident memory in decimal megabytes.
 pub(crate) fn resident_mb(warm: &Warm) -> f64 {
     warm.memory.resident as f64 / 1e6
 }
 
-/// Each contender's latencies and memory.
+/// Returns a table of each contender's latencies and memory.
 pub(crate) fn contenders_table(results: &Results) -> String {
     let of = |name: &str, warm: &Warm, measured: Option<&Measured>| {
-        let start = measured.map(|measured| spread(&measured.start, 1e3));
+        let start = measured.map(|measured| percentiles(&measured.start, 1e3));
         let tls = measured.and_then(|measured| measured.tls.as_ref().ok());
         [
             name.to_owned(),
             start.unwrap_or_default(),
             tls.map_or(String::new(), |tls| number(tls.decided.median_ms())),
-            spread(&warm.latency, 1.0),
+            percentiles(&warm.latency, 1.0),
             number(warm.requests_per_call),
             number(resident_mb(warm)),
             number(warm.memory.peak as f64 / 1e6),
@@ -86,22 +86,22 @@ pub(crate) fn contenders_table(results: &Results) -> String {
     table(
         [
             "p50 / p90 / p99",
-            "start, ms",
+            "process start, ms",
             "first decision, ms",
             "warm decision, µs",
-            "requests a call",
-            "RSS, MB",
+            "requests per call",
+            "resident memory, MB",
             "peak, MB",
         ],
         &rows,
     )
 }
 
-/// What the shapes of traffic asked of DynamoDB.
+/// Returns a table of the DynamoDB requests of each traffic shape.
 pub(crate) fn traffic_table(results: &Results) -> String {
     let row = |name: &str, traffic: &Traffic| {
         let mut by_operation = String::new();
-        for (operation, count) in &traffic.asked.requests {
+        for (operation, count) in &traffic.counts.requests {
             let separator = if by_operation.is_empty() { "" } else { ", " };
             let count = number(traffic.per_1000(*count as f64));
             // Writing to a string does not fail.
@@ -113,12 +113,12 @@ pub(crate) fn traffic_table(results: &Results) -> String {
                 keys(traffic.keys),
                 instances(traffic.instances)
             ),
-            number(traffic.calls_a_second()),
+            number(traffic.calls_per_second()),
             number(traffic.requests_per_call()),
             by_operation,
-            number(traffic.per_1000(traffic.asked.read_units)),
-            number(traffic.per_1000(traffic.asked.write_units)),
-            spread(&traffic.latency, 1.0),
+            number(traffic.per_1000(traffic.counts.read_units)),
+            number(traffic.per_1000(traffic.counts.write_units)),
+            percentiles(&traffic.latency, 1.0),
         ]
     };
     let rows = [row("hot", &results.hot), row("zipf", &results.zipf)];
@@ -126,7 +126,7 @@ pub(crate) fn traffic_table(results: &Results) -> String {
         [
             "shape",
             "calls/s",
-            "requests a call",
+            "requests per call",
             "requests per 1,000 calls",
             "read units per 1,000",
             "write units per 1,000",
@@ -150,13 +150,13 @@ fn instances(count: usize) -> String {
     }
 }
 
-/// Three percentiles, in microseconds over `scale`.
-fn spread(samples: &Samples, scale: f64) -> String {
+/// Formats the 50th, 90th and 99th percentile, in microseconds divided by `scale`.
+fn percentiles(samples: &Samples, scale: f64) -> String {
     let of = |percent| number(us(samples.percentile(percent)) / scale);
     format!("{} / {} / {}", of(50), of(90), of(99))
 }
 
-/// Three significant digits, but whole numbers whole.
+/// Formats with three significant digits; whole numbers without decimals.
 pub(crate) fn number(value: f64) -> String {
     if value == value.trunc() {
         return format!("{value:.0}");
@@ -170,7 +170,7 @@ pub(crate) fn number(value: f64) -> String {
     format!("{value:.decimals$}")
 }
 
-/// A table in Markdown, whose columns line up as text too.
+/// Formats a Markdown table with aligned columns.
 pub(crate) fn table<const N: usize>(header: [&str; N], rows: &[[String; N]]) -> String {
     let header = header.map(str::to_owned);
     let widths: [usize; N] = std::array::from_fn(|column| {
@@ -194,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_have_three_digits() {
+    fn numbers_have_three_significant_digits() {
         let check = |value: f64, expected: &str| assert_eq!(number(value), expected);
         check(0.0, "0");
         check(5.0, "5");

@@ -1,4 +1,4 @@
-//! A run over the authorizer and those beside it.
+//! A benchmark run of the authorizer, the floor and the peers.
 
 use std::path::Path;
 
@@ -6,8 +6,8 @@ use hyper::body::Bytes;
 use tollgate_local_aws::template::{InvalidTemplate, Stack};
 use tollgate_runtime::Chain;
 
+use crate::affinity;
 use crate::contender::{Contender, ContenderError};
-use crate::core;
 use crate::dynamodb::{DynamoDb, EndpointError};
 use crate::effort::Effort;
 use crate::handler::{self, HandlerError};
@@ -19,15 +19,16 @@ use crate::shapes;
 use crate::tables::{self, STACK, SeedError};
 use crate::tools::{ToolError, build, build_bare, target_dir, zipped};
 
-/// Starts that are not counted: they fill the page cache.
+/// Starts that are not measured, because they fill the page cache.
 const DISCARDED_STARTS: usize = 3;
-/// How long keys are remembered where latency is measured, so that hardly any call reads one.
+/// TTL of the key cache while latency is measured, so that few calls read a key.
 const KEY_CACHE_S: &str = "60";
-/// Where the two that are always there stand among those that are measured.
+/// Index of the floor among the cases.
 const FLOOR: usize = 0;
+/// Index of Tollgate among the cases.
 const OURS: usize = 1;
 
-/// Why a run ended.
+/// An error that ends a run.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RunError {
     #[error(transparent)]
@@ -40,11 +41,11 @@ pub(crate) enum RunError {
     Contender(#[from] ContenderError),
     #[error(transparent)]
     Handler(#[from] HandlerError),
-    #[error("the function's variables cannot be worked out")]
+    #[error("the function's environment variables cannot be read from the template")]
     Template(#[from] InvalidTemplate),
 }
 
-/// Builds, installs and measures everything.
+/// Builds, installs and measures all contenders.
 pub(crate) async fn authorizer(effort: &Effort, profile: &str) -> Result<Results, RunError> {
     let dir = target_dir().await?.join("bench");
     std::fs::create_dir_all(&dir).map_err(|error| ToolError::File(dir.clone(), error))?;
@@ -58,10 +59,10 @@ pub(crate) async fn authorizer(effort: &Effort, profile: &str) -> Result<Results
 
     let as_deployed = Stack::built_in(STACK)?;
     let deployed = binary_in(&dir, "tollgate", &binary, variables(&as_deployed)?);
-    let remembering = as_deployed
+    let caching = as_deployed
         .with_parameter("Plans", &tables::plans()?)
         .with_parameter("KeyCacheSeconds", KEY_CACHE_S);
-    let ours = binary_in(&dir, "tollgate", &binary, variables(&remembering)?);
+    let ours = binary_in(&dir, "tollgate", &binary, variables(&caching)?);
     let floor = binary_in(&dir, "floor", &floor_binary, Vec::new());
     progress("installing the peers");
     let node = usable(peers::node(&dir).await, &events.node, &endpoint).await;
@@ -76,31 +77,30 @@ pub(crate) async fn authorizer(effort: &Effort, profile: &str) -> Result<Results
     for (peer, event) in peers {
         cases.extend(peer.as_ref().ok().map(|peer| case(&peer.contender, event)));
     }
-    progress("starts");
+    progress("measuring process starts");
     let starts = starts(&cases, &endpoint, DISCARDED_STARTS, effort.starts).await?;
-    progress("starts over TLS");
+    progress("measuring process starts with TLS");
     let mut tls = Vec::with_capacity(cases.len());
     for case in &cases {
         let starts = tls_starts(*case, &endpoint, effort.tls_starts).await;
         tls.push(starts.map_err(|error| not_measured(&error)));
     }
-    progress("warm decisions");
+    progress("measuring warm decisions");
     cases[OURS].contender = &ours;
     let one_write = cases.len();
     cases.push(case(&ours, &events.strict));
-    let on_one_core = core::share().await;
+    let on_one_core = affinity::pin().await;
     let warm = warm(&cases, &endpoint, effort.warm).await;
-    core::release().await;
+    affinity::unpin().await;
     let warm = warm?;
-    progress("the handler alone");
+    progress("measuring the handler alone");
     let (batches, calls) = (effort.handler_batches, effort.handler_calls);
     let handler = handler::measure(&aws, &events.leased, batches, calls).await?;
-    progress("traffic: hot");
+    progress("measuring the traffic shape hot");
     let hot = shapes::hot(&deployed, &endpoint, &events.hot, effort.hot_s).await?;
-    progress("traffic: zipf");
+    progress("measuring the traffic shape zipf");
     let zipf = shapes::zipf(&deployed, &endpoint, &events.zipf, effort.zipf_s).await?;
-
-    progress("traffic: rush");
+    progress("measuring the rush");
     let rush = rush::measure(&dir, profile).await?;
 
     let measured = |at: usize| Measured {
@@ -113,7 +113,7 @@ pub(crate) async fn authorizer(effort: &Effort, profile: &str) -> Result<Results
         let peer = peer?;
         at += 1;
         Ok(PeerResults {
-            made_of: peer.made_of,
+            versions: peer.versions,
             client: peer.client,
             measured: measured(at),
         })
@@ -133,8 +133,8 @@ pub(crate) async fn authorizer(effort: &Effort, profile: &str) -> Result<Results
     })
 }
 
-pub(crate) fn progress(what: &str) {
-    eprintln!("bench: {what}");
+pub(crate) fn progress(message: &str) {
+    eprintln!("bench: {message}");
 }
 
 fn not_measured(error: &dyn std::error::Error) -> NotMeasured {
@@ -143,7 +143,7 @@ fn not_measured(error: &dyn std::error::Error) -> NotMeasured {
     NotMeasured(why)
 }
 
-/// What the template sets for the authorizer.
+/// Returns the environment variables that the template sets for the authorizer.
 fn variables(stack: &Stack) -> Result<Vec<(String, String)>, InvalidTemplate> {
     Ok(stack.variables("AuthorizerFunction")?.into_iter().collect())
 }
@@ -164,37 +164,37 @@ pub(crate) fn binary_in(
     }
 }
 
-/// A peer, and the way to run it that works here.
+/// A peer with a runner that works on this machine.
 struct Usable {
-    made_of: String,
+    versions: String,
     client: String,
     contender: Contender,
 }
 
-/// The best way in which the peer decides. A machine that cannot run it can measure the rest.
+/// Returns the first runner of a peer that works. A machine on which none does can measure the rest.
 async fn usable(
     peer: Result<Peer, ToolError>,
     event: &Bytes,
     endpoint: &DynamoDb,
 ) -> Result<Usable, NotMeasured> {
     let peer = peer.map_err(|error| not_measured(&error))?;
-    let mut why = NotMeasured("there is no way to run it".to_owned());
-    for way in peer.ways {
+    let mut why = NotMeasured("there is no client of the Runtime API".to_owned());
+    for runner in peer.runners {
         let case = Case {
-            contender: &way.contender,
+            contender: &runner.contender,
             event,
         };
-        match case.try_out(endpoint).await {
+        match case.check(endpoint).await {
             Ok(()) => {
                 return Ok(Usable {
-                    made_of: peer.made_of,
-                    client: way.client,
-                    contender: way.contender,
+                    versions: peer.versions,
+                    client: runner.client,
+                    contender: runner.contender,
                 });
             }
             Err(error) => {
                 why = NotMeasured(Chain(&error).to_string());
-                progress(&format!("{} does not work here: {}", way.client, why.0));
+                progress(&format!("{} does not work here: {}", runner.client, why.0));
             }
         }
     }

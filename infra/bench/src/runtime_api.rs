@@ -1,4 +1,4 @@
-//! Lambda's Runtime API and Extensions API for one process, with the clock beside them.
+//! Lambda's Runtime API and Extensions API for one process, with the times of its requests.
 //!
 //! <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>,
 //! <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-extensions-api.html>
@@ -17,7 +17,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::server::{Answer, body, listen, status};
+use crate::server::{HttpResponse, body, listen, status};
 
 const INVOCATION: &str = "/2018-06-01/runtime/invocation/";
 const NEXT: &str = "/2018-06-01/runtime/invocation/next";
@@ -25,74 +25,73 @@ const REGISTER: &str = "/2020-01-01/extension/register";
 const NEXT_EVENT: &str = "/2020-01-01/extension/event/next";
 const ARN: &str = "arn:aws:lambda:us-east-1:123456789012:function:bench";
 const TRACE: &str = "Root=1-6b02c680-c6af9ac67b6111e69a4193e8;Sampled=0";
-/// The event for which an extension registers to be told of each invocation.
+/// Event for which an extension registers to be notified of each invocation.
 const INVOKE: &str = "INVOKE";
-/// What a function is told that it has left.
+/// Remaining time in each invocation's deadline.
 const TIMEOUT_MS: i64 = 30_000;
 
-/// What the process did.
+/// A report of the process.
 #[derive(Debug)]
 pub(crate) enum Report {
-    /// Its start is over.
-    Started(Start),
-    /// It answered an event.
-    Answered(Answered),
-    /// It reported an error, of an event or of its start.
+    /// The init phase has ended.
+    Initialized(Init),
+    /// The process responded to an event.
+    Responded(Invocation),
+    /// The process reported an error, of an invocation or of the init phase.
     Failed(Bytes),
 }
 
-/// An answer, and when it came.
+/// An invocation with its response.
 #[derive(Debug)]
-pub(crate) struct Answered {
-    /// The event was handed to the process.
-    pub(crate) handed_out: Instant,
-    /// The whole answer was here.
-    pub(crate) received: Instant,
-    pub(crate) answer: Bytes,
+pub(crate) struct Invocation {
+    /// Instant at which the event was sent to the process.
+    pub(crate) sent: Instant,
+    /// Instant at which the whole response had been received.
+    pub(crate) responded: Instant,
+    pub(crate) response: Bytes,
 }
 
-impl Answered {
-    /// How long the answer took.
-    pub(crate) fn took(&self) -> Duration {
-        self.received - self.handed_out
+impl Invocation {
+    pub(crate) fn latency(&self) -> Duration {
+        self.responded - self.sent
     }
 }
 
-/// When a process had started.
+/// Times of a process's init phase.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Start {
-    /// It asked for its first event.
+pub(crate) struct Init {
+    /// Instant of the first poll for an event.
     pub(crate) polled: Instant,
-    /// Its extension, if it registered one, had asked as well: Lambda then ends the init phase.
+    /// Instant at which the extension, if there is one, had polled too. Lambda then ends the init phase.
     pub(crate) ready: Instant,
 }
 
-/// Lambda, for one process.
+/// Lambda's APIs for one process.
 pub(crate) struct RuntimeApi {
     address: SocketAddr,
     events: UnboundedSender<Bytes>,
     reports: UnboundedReceiver<Report>,
     idle: watch::Receiver<Idle>,
-    /// Ends with this.
+    /// Aborted on drop.
     _server: JoinSet<()>,
 }
 
 struct Host {
     events: tokio::sync::Mutex<UnboundedReceiver<Bytes>>,
-    /// What the extension is told of each invocation.
+    /// INVOKE events for the extension.
     invokes: UnboundedSender<Bytes>,
     invokes_out: tokio::sync::Mutex<UnboundedReceiver<Bytes>>,
     reports: UnboundedSender<Report>,
     idle: watch::Sender<Idle>,
-    starting: Mutex<Starting>,
-    under_way: Mutex<UnderWay>,
+    init: Mutex<InitState>,
+    current: Mutex<CurrentInvocation>,
 }
 
-/// Who waits for the next event.
+/// Whether the runtime and the extension wait for the next event.
 #[derive(Debug, Clone, Copy, Default)]
 struct Idle {
     runtime: bool,
-    /// Of an extension that is told of each invocation; Lambda waits for no other.
+    /// `None` unless an extension is registered for INVOKE. Lambda does not wait for other extensions.
     extension: Option<bool>,
 }
 
@@ -102,30 +101,31 @@ impl Idle {
     }
 }
 
-/// What an extension registers with.
+/// Body of an extension's registration.
 #[derive(Deserialize)]
 struct Registration {
     events: Vec<String>,
 }
 
-/// What is known of a start.
+/// Progress of the init phase.
 #[derive(Default)]
-struct Starting {
+struct InitState {
     has_extension: bool,
     polled: Option<Instant>,
-    extension_asked: Option<Instant>,
+    extension_polled: Option<Instant>,
     is_reported: bool,
 }
 
-/// The event that was handed out last.
+/// The event that was sent last.
 #[derive(Default)]
-struct UnderWay {
+struct CurrentInvocation {
     id: u64,
-    since: Option<Instant>,
+    /// Instant at which it was sent; `None` once the process has responded.
+    sent: Option<Instant>,
 }
 
 impl RuntimeApi {
-    /// Begins to listen.
+    /// Starts to listen.
     pub(crate) async fn start() -> std::io::Result<Self> {
         let (events, events_out) = unbounded_channel();
         let (invokes, invokes_out) = unbounded_channel();
@@ -137,12 +137,12 @@ impl RuntimeApi {
             invokes_out: tokio::sync::Mutex::new(invokes_out),
             reports: reports_in,
             idle: idle_in,
-            starting: Mutex::default(),
-            under_way: Mutex::default(),
+            init: Mutex::default(),
+            current: Mutex::default(),
         });
         let (address, server) = listen(move |request| {
             let host = Arc::clone(&host);
-            async move { host.answer(request).await }
+            async move { host.respond(request).await }
         })
         .await?;
         Ok(Self {
@@ -154,19 +154,19 @@ impl RuntimeApi {
         })
     }
 
-    /// What the process finds in `AWS_LAMBDA_RUNTIME_API`.
+    /// Returns the value of `AWS_LAMBDA_RUNTIME_API`.
     pub(crate) fn address(&self) -> String {
         self.address.to_string()
     }
 
-    /// Hands an event to the process, as soon as it asks for one, and its extension too if that is
-    /// told of each invocation.
+    /// Sends an event to the process at its next poll, and an INVOKE event to its extension, if that is
+    /// registered for it.
     pub(crate) fn send(&self, event: Bytes) {
-        // The receiver lives as long as the server, which is as long as this.
+        // Cannot fail: the server holds the receiver, and is aborted only when this is dropped.
         let _ = self.events.send(event);
     }
 
-    /// What the process does next.
+    /// Waits for the next report of the process.
     pub(crate) async fn report(&mut self) -> Report {
         match self.reports.recv().await {
             Some(report) => report,
@@ -174,27 +174,27 @@ impl RuntimeApi {
         }
     }
 
-    /// Waits until Lambda could hand out the next event, or freeze the process.
-    pub(crate) async fn idle(&mut self) {
+    /// Waits until Lambda could send the next event, or freeze the process.
+    pub(crate) async fn wait_until_idle(&mut self) {
         let is_idle = |idle: &Idle| idle.runtime && idle.is_extension_done();
-        // The sender lives as long as the server, which is as long as this.
+        // Cannot fail: the server holds the sender, and is aborted only when this is dropped.
         let _ = self.idle.wait_for(is_idle).await;
     }
 }
 
 impl Host {
-    async fn answer(&self, request: Request<Incoming>) -> Answer {
+    async fn respond(&self, request: Request<Incoming>) -> HttpResponse {
         match (request.method(), request.uri().path()) {
             (&Method::GET, NEXT) => self.next().await,
             (&Method::POST, REGISTER) => self.register(request).await,
             (&Method::GET, NEXT_EVENT) => self.next_event().await,
-            (&Method::POST, _) => self.posted(request).await,
+            (&Method::POST, _) => self.receive_response(request).await,
             _ => status(404),
         }
     }
 
-    async fn register(&self, request: Request<Incoming>) -> Answer {
-        self.starting(|starting| starting.has_extension = true);
+    async fn register(&self, request: Request<Incoming>) -> HttpResponse {
+        self.update_init(|init| init.has_extension = true);
         let registration = serde_json::from_slice(&body(request).await);
         let Ok(Registration { events }) = registration else {
             return status(400);
@@ -205,48 +205,49 @@ impl Host {
         registered()
     }
 
-    async fn next_event(&self) -> Answer {
-        let asked = Instant::now();
-        self.starting(|starting| starting.extension_asked = Some(asked));
+    async fn next_event(&self) -> HttpResponse {
+        let polled = Instant::now();
+        self.update_init(|init| init.extension_polled = Some(polled));
         if self.idle.borrow().extension.is_none() {
-            // It waits for the end, which comes without an announcement.
+            // The extension waits for a SHUTDOWN event, which is never sent here.
             return std::future::pending().await;
         }
         self.idle.send_modify(|idle| idle.extension = Some(true));
         match self.invokes_out.lock().await.recv().await {
-            Some(invoke) => Answer::new(Full::new(invoke)),
+            Some(invoke) => HttpResponse::new(Full::new(invoke)),
             None => status(410),
         }
     }
 
-    async fn next(&self) -> Answer {
-        let asked = Instant::now();
-        self.starting(|starting| {
-            starting.polled.get_or_insert(asked);
+    async fn next(&self) -> HttpResponse {
+        let polled = Instant::now();
+        self.update_init(|init| {
+            init.polled.get_or_insert(polled);
         });
         self.idle.send_modify(|idle| idle.runtime = true);
         let Some(event) = self.events.lock().await.recv().await else {
             return status(410);
         };
-        // What the extension does after an answer is part of that invocation.
+        // An invocation lasts until the extension has finished, too.
         let mut idle = self.idle.subscribe();
         let _ = idle.wait_for(Idle::is_extension_done).await;
         let deadline_ms = Timestamp::now().as_millisecond() + TIMEOUT_MS;
-        let mut under_way = self.under_way();
-        under_way.id += 1;
-        self.invoke_extension(under_way.id, deadline_ms);
-        let answer = Response::builder()
+        let mut current = self.current();
+        current.id += 1;
+        self.invoke_extension(current.id, deadline_ms);
+        let response = Response::builder()
             .header("content-type", "application/json")
-            .header("lambda-runtime-aws-request-id", under_way.id)
+            .header("lambda-runtime-aws-request-id", current.id)
             .header("lambda-runtime-deadline-ms", deadline_ms)
             .header("lambda-runtime-invoked-function-arn", ARN)
             .header("lambda-runtime-trace-id", TRACE)
             .body(Full::new(event));
-        under_way.since = Some(Instant::now());
-        answer.unwrap_or_else(|_| status(500))
+        current.sent = Some(Instant::now());
+        response.unwrap_or_else(|_| status(500))
     }
 
-    /// From now on both are busy, and not only once they have read what they are sent.
+    /// Sends an INVOKE event to the extension, if it is registered for it. Marks runtime and extension as busy
+    /// at once, before they have read their events.
     fn invoke_extension(&self, id: u64, deadline_ms: i64) {
         let mut is_invoked = false;
         self.idle.send_modify(|idle| {
@@ -264,74 +265,73 @@ impl Host {
             "invokedFunctionArn": ARN,
             "tracing": { "type": "X-Amzn-Trace-Id", "value": TRACE },
         });
-        // The receiver lives as long as this.
+        // Cannot fail: `self` holds the receiver.
         let _ = self.invokes.send(Bytes::from(event.to_string()));
     }
 
-    async fn posted(&self, request: Request<Incoming>) -> Answer {
+    async fn receive_response(&self, request: Request<Incoming>) -> HttpResponse {
         let path = request.uri().path().to_owned();
         let body = body(request).await;
-        let received = Instant::now();
-        let Some(answered) = path.strip_suffix("/response") else {
+        let responded = Instant::now();
+        let Some(invocation) = path.strip_suffix("/response") else {
             self.report(Report::Failed(body));
             return status(202);
         };
-        let mut under_way = self.under_way();
-        let id = answered.strip_prefix(INVOCATION);
-        let is_current = id.and_then(|id| id.parse().ok()) == Some(under_way.id);
-        let Some(handed_out) = under_way.since.take().filter(|_| is_current) else {
+        let mut current = self.current();
+        let id = invocation.strip_prefix(INVOCATION);
+        let is_current = id.and_then(|id| id.parse().ok()) == Some(current.id);
+        let Some(sent) = current.sent.take().filter(|_| is_current) else {
             return status(400);
         };
-        self.report(Report::Answered(Answered {
-            handed_out,
-            received,
-            answer: body,
+        self.report(Report::Responded(Invocation {
+            sent,
+            responded,
+            response: body,
         }));
         status(202)
     }
 
-    /// Takes down what is new of the start, and reports when it is over.
-    fn starting(&self, is_new: impl FnOnce(&mut Starting)) {
-        let mut starting = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
-        is_new(&mut starting);
-        let Some(start) = starting.start().filter(|_| !starting.is_reported) else {
+    /// Updates the progress of the init phase, and reports its end.
+    fn update_init(&self, update: impl FnOnce(&mut InitState)) {
+        let mut state = self.init.lock().unwrap_or_else(PoisonError::into_inner);
+        update(&mut state);
+        let Some(init) = state.init().filter(|_| !state.is_reported) else {
             return;
         };
-        starting.is_reported = true;
-        self.report(Report::Started(start));
+        state.is_reported = true;
+        self.report(Report::Initialized(init));
     }
 
     fn report(&self, report: Report) {
-        // Whoever measured may have stopped.
+        // Fails if the measurement has ended.
         let _ = self.reports.send(report);
     }
 
-    fn under_way(&self) -> std::sync::MutexGuard<'_, UnderWay> {
-        self.under_way
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn current(&self) -> std::sync::MutexGuard<'_, CurrentInvocation> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Starting {
-    fn start(&self) -> Option<Start> {
+impl InitState {
+    /// Returns the times of the init phase, if it has ended.
+    fn init(&self) -> Option<Init> {
         let polled = self.polled?;
         let ready = match self.has_extension {
-            true => self.extension_asked?.max(polled),
+            true => self.extension_polled?.max(polled),
             false => polled,
         };
-        Some(Start { polled, ready })
+        Some(Init { polled, ready })
     }
 }
 
-fn registered() -> Answer {
+fn registered() -> HttpResponse {
     let body = r#"{"functionName":"bench","functionVersion":"1","handler":"bootstrap"}"#;
-    let mut answer = Answer::new(Full::new(Bytes::from_static(body.as_bytes())));
+    let mut response = HttpResponse::new(Full::new(Bytes::from_static(body.as_bytes())));
     let id = http::HeaderValue::from_static("bench");
-    answer
+    response
         .headers_mut()
         .insert("lambda-extension-identifier", id);
-    answer
+    response
 }
 
 #[cfg(test)]
@@ -344,7 +344,7 @@ mod tests {
 
     use super::*;
 
-    /// The process: what it asks of Lambda, and what that answers.
+    /// Client of the APIs, in place of the process.
     #[derive(Clone)]
     struct Client {
         client: legacy::Client<HttpConnector, Full<Bytes>>,
@@ -364,13 +364,13 @@ mod tests {
                 .method(method)
                 .uri(format!("http://{}{path}", self.address))
                 .body(Full::from(body));
-            let answer = self.client.request(request.unwrap()).await.unwrap();
-            let body = answer.into_body().collect().await.unwrap().to_bytes();
+            let response = self.client.request(request.unwrap()).await.unwrap();
+            let body = response.into_body().collect().await.unwrap().to_bytes();
             String::from_utf8(body.to_vec()).unwrap()
         }
 
-        /// An answer that may be long in coming.
-        fn ask(&self, path: &'static str) -> JoinHandle<String> {
+        /// Sends a long poll.
+        fn poll(&self, path: &'static str) -> JoinHandle<String> {
             tokio::spawn(self.clone().call(Method::GET, path, ""))
         }
 
@@ -379,79 +379,79 @@ mod tests {
         }
     }
 
-    async fn is_held<T>(asked: impl Future<Output = T>) -> bool {
-        timeout(Duration::from_millis(50), asked).await.is_err()
+    async fn is_pending<T>(response: impl Future<Output = T>) -> bool {
+        timeout(Duration::from_millis(50), response).await.is_err()
     }
 
     #[tokio::test]
-    async fn the_next_event_waits_for_an_extension_that_is_invoked() {
+    async fn the_next_event_waits_for_an_extension_that_is_registered_for_invoke() {
         let mut api = RuntimeApi::start().await.unwrap();
         let process = Client::of(&api);
         process.post(REGISTER, r#"{"events":["INVOKE"]}"#).await;
-        let mut next = process.ask(NEXT);
+        let mut next = process.poll(NEXT);
         api.send(Bytes::from_static(b"the first"));
-        assert!(is_held(&mut next).await);
-        let invoked = process.ask(NEXT_EVENT).await.unwrap();
+        assert!(is_pending(&mut next).await);
+        let invoked = process.poll(NEXT_EVENT).await.unwrap();
         let invoked: serde_json::Value = serde_json::from_str(&invoked).unwrap();
         assert_eq!(
             (&invoked["eventType"], &invoked["requestId"]),
             (&json!("INVOKE"), &json!("1"))
         );
         assert_eq!(next.await.unwrap(), "the first");
-        assert!(matches!(api.report().await, Report::Started(_)));
+        assert!(matches!(api.report().await, Report::Initialized(_)));
 
         process
-            .post(&format!("{INVOCATION}1/response"), "answer")
+            .post(&format!("{INVOCATION}1/response"), "response")
             .await;
-        let Report::Answered(answered) = api.report().await else {
-            panic!("no answer");
+        let Report::Responded(invocation) = api.report().await else {
+            panic!("no response");
         };
-        assert_eq!(answered.answer, "answer");
-        let mut next = process.ask(NEXT);
+        assert_eq!(invocation.response, "response");
+        let mut next = process.poll(NEXT);
         api.send(Bytes::from_static(b"the second"));
-        assert!(is_held(&mut next).await);
-        let _invoked = process.ask(NEXT_EVENT);
+        assert!(is_pending(&mut next).await);
+        let _invoked = process.poll(NEXT_EVENT);
         assert_eq!(next.await.unwrap(), "the second");
     }
 
     #[tokio::test]
-    async fn an_instance_is_idle_once_both_have_asked() {
+    async fn an_instance_is_idle_once_runtime_and_extension_have_polled() {
         let mut api = RuntimeApi::start().await.unwrap();
         let process = Client::of(&api);
         process.post(REGISTER, r#"{"events":["INVOKE"]}"#).await;
-        let _next = process.ask(NEXT);
-        assert!(is_held(api.idle()).await);
-        let _invoked = process.ask(NEXT_EVENT);
-        api.idle().await;
+        let _next = process.poll(NEXT);
+        assert!(is_pending(api.wait_until_idle()).await);
+        let _invoked = process.poll(NEXT_EVENT);
+        api.wait_until_idle().await;
     }
 
     #[tokio::test]
-    async fn no_event_waits_for_an_extension_that_is_not_invoked() {
+    async fn no_event_waits_for_an_extension_that_is_not_registered_for_invoke() {
         let mut api = RuntimeApi::start().await.unwrap();
         let process = Client::of(&api);
         process.post(REGISTER, r#"{"events":[]}"#).await;
         for event in ["the first", "the second"] {
             api.send(Bytes::from(event));
-            assert_eq!(process.ask(NEXT).await.unwrap(), event);
+            assert_eq!(process.poll(NEXT).await.unwrap(), event);
         }
-        let _next = process.ask(NEXT);
-        api.idle().await;
-        assert!(is_held(process.ask(NEXT_EVENT)).await);
+        let _next = process.poll(NEXT);
+        api.wait_until_idle().await;
+        assert!(is_pending(process.poll(NEXT_EVENT)).await);
     }
 
     #[test]
-    fn a_start_is_over_when_the_last_has_asked() {
+    fn the_init_phase_ends_when_runtime_and_extension_have_polled() {
         let first = Instant::now();
         let second = first + Duration::from_millis(1);
-        let check = |has_extension, polled, extension_asked, expected: Option<_>| {
-            let starting = Starting {
+        let check = |has_extension, polled, extension_polled, expected: Option<_>| {
+            let state = InitState {
                 has_extension,
                 polled,
-                extension_asked,
+                extension_polled,
                 is_reported: false,
             };
-            let start = starting.start().map(|start| (start.polled, start.ready));
-            assert_eq!(start, expected);
+            let init = state.init().map(|init| (init.polled, init.ready));
+            assert_eq!(init, expected);
         };
         check(false, None, None, None);
         check(false, Some(first), None, Some((first, first)));

@@ -1,8 +1,8 @@
-//! Many instances that begin on one key at once.
+//! A rush: many instances that start cold at once, all called with one key.
 //!
-//! Processes by the hundred would measure how two cores share them out. So these are the authorizer's
-//! code in one process, in virtual time, by the program that simulates it: what takes time is the
-//! network, and DynamoDB, which has the write capacity that one item has.
+//! Hundreds of processes would measure the scheduling of two cores. Instead, the simulation runs the
+//! authorizer's code in one process and in virtual time. Only the network and DynamoDB take time; each item has
+//! the write capacity of one partition.
 
 use std::io;
 use std::path::Path;
@@ -12,13 +12,13 @@ use tokio::process::Command;
 
 use crate::tools::{ToolError, build, run};
 
-/// What became of a call on each instance.
+/// Outcomes of one call on each instance.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Rush {
     pub(crate) calls: u64,
     /// Calls that were allowed without being counted.
     pub(crate) uncounted: u64,
-    /// Calls that were neither allowed nor refused by a limit.
+    /// Calls that were neither allowed nor denied by a limit.
     pub(crate) undecided: u64,
     pub(crate) slowest_ms: f64,
     /// Requests to DynamoDB.
@@ -27,16 +27,16 @@ pub(crate) struct Rush {
 }
 
 impl Rush {
-    pub(crate) fn requests_per_decision(&self) -> f64 {
+    pub(crate) fn requests_per_call(&self) -> f64 {
         self.requests as f64 / self.calls as f64
     }
 }
 
 pub(crate) const INSTANCES: u32 = 500;
-/// The time within which all of them begin.
+/// Time within which all instances are called.
 pub(crate) const WITHIN_MS: u32 = 200;
 
-/// Builds the simulation, and has it make a call on each instance.
+/// Builds and runs the simulation of a rush with one call on each instance.
 pub(crate) async fn measure(dir: &Path, profile: &str) -> Result<Rush, ToolError> {
     let figures = dir.join("rush.json");
     match std::fs::remove_file(&figures) {
@@ -52,12 +52,12 @@ pub(crate) async fn measure(dir: &Path, profile: &str) -> Result<Rush, ToolError
         .args(["--within-ms", &WITHIN_MS.to_string()])
         .arg("--json")
         .arg(&figures);
-    // A call that is not counted fails it, and is a figure here.
-    let ran = run(&mut command).await;
+    // The simulation exits with an error if a call is not counted, but the figures are written anyway.
+    let result = run(&mut command).await;
     match std::fs::read(&figures) {
         Ok(json) => {
             serde_json::from_slice(&json).map_err(|_| ToolError::Output("simulation".to_owned()))
         }
-        Err(error) => Err(ran.err().unwrap_or(ToolError::File(figures, error))),
+        Err(error) => Err(result.err().unwrap_or(ToolError::File(figures, error))),
     }
 }

@@ -1,8 +1,8 @@
-//! What was measured of one thing, many times.
+//! Samples of a duration, and their percentiles.
 
 use std::time::Duration;
 
-/// Durations of the same thing.
+/// Repeated measurements of one duration.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Samples(Vec<Duration>);
 
@@ -15,8 +15,8 @@ impl Samples {
         self.0.len()
     }
 
-    /// The nearest-rank percentile: the least sample that `percent` of all samples do not exceed.
-    /// Zero if there is none.
+    /// Returns the nearest-rank percentile: the least sample that is not exceeded by `percent` percent of all
+    /// samples. Returns zero if there are no samples.
     pub(crate) fn percentile(&self, percent: usize) -> Duration {
         let mut sorted = self.0.clone();
         sorted.sort_unstable();
@@ -24,12 +24,12 @@ impl Samples {
         sorted.get(rank - 1).copied().unwrap_or_default()
     }
 
-    /// The median, in microseconds.
+    /// Returns the median in microseconds.
     pub(crate) fn median_us(&self) -> f64 {
         us(self.percentile(50))
     }
 
-    /// The median, in milliseconds.
+    /// Returns the median in milliseconds.
     pub(crate) fn median_ms(&self) -> f64 {
         self.median_us() / 1e3
     }
@@ -41,7 +41,7 @@ impl FromIterator<Duration> for Samples {
     }
 }
 
-/// A duration in microseconds.
+/// Returns a duration in microseconds.
 pub(crate) fn us(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e6
 }
@@ -64,7 +64,7 @@ mod tests {
         check(&[], 50, 0);
         check(&[7], 50, 7);
         check(&[7], 99, 7);
-        // The order in which they came does not matter.
+        // The order of the samples does not matter.
         check(&[15, 50, 20, 40, 35], 30, 20);
         check(&[15, 50, 20, 40, 35], 40, 20);
         check(&[15, 50, 20, 40, 35], 50, 35);
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn medians_come_in_the_unit_that_they_say() {
+    fn medians_are_in_the_named_unit() {
         let samples = Samples::from_iter([Duration::from_micros(2_500)]);
         assert!((samples.median_us() - 2_500.0).abs() < 1e-6);
         assert!((samples.median_ms() - 2.5).abs() < 1e-9);

@@ -1,4 +1,4 @@
-//! HTTP/1.1 on loopback, as little of it as there can be.
+//! A minimal HTTP/1.1 server on loopback.
 
 use std::convert::Infallible;
 use std::io;
@@ -14,14 +14,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-pub(crate) type Answer = Response<Full<Bytes>>;
+pub(crate) type HttpResponse = Response<Full<Bytes>>;
 
-/// Answers what comes to a port of this machine, for as long as the tasks are kept.
-pub(crate) async fn listen<A>(
-    answer: impl Fn(Request<Incoming>) -> A + Clone + Send + Sync + 'static,
+/// Serves requests to a free port on loopback until the returned tasks are dropped.
+pub(crate) async fn listen<F>(
+    handler: impl Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
 ) -> io::Result<(SocketAddr, JoinSet<()>)>
 where
-    A: Future<Output = Answer> + Send + 'static,
+    F: Future<Output = HttpResponse> + Send + 'static,
 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let address = listener.local_addr()?;
@@ -29,40 +29,40 @@ where
     server.spawn(async move {
         let mut connections = JoinSet::new();
         while let Ok((stream, _)) = listener.accept().await {
-            // Without it an answer in two segments would wait for an acknowledgement.
+            // Otherwise the second segment of a response would wait for an acknowledgement (Nagle's algorithm).
             let _ = stream.set_nodelay(true);
-            connections.spawn(serve(stream, answer.clone()));
+            connections.spawn(serve(stream, handler.clone()));
         }
     });
     Ok((address, server))
 }
 
-/// Answers what comes over one connection, until the other side closes it.
-pub(crate) async fn serve<S, A>(stream: S, answer: impl Fn(Request<Incoming>) -> A)
+/// Serves requests over one connection until the client closes it.
+pub(crate) async fn serve<S, F>(stream: S, handler: impl Fn(Request<Incoming>) -> F)
 where
     S: AsyncRead + AsyncWrite + Unpin,
-    A: Future<Output = Answer>,
+    F: Future<Output = HttpResponse>,
 {
     let service = service_fn(|request| {
-        let answer = answer(request);
-        async { Ok::<_, Infallible>(answer.await) }
+        let response = handler(request);
+        async { Ok::<_, Infallible>(response.await) }
     });
-    // A process that is killed breaks its connections off, which is no failure.
+    // A killed process resets its connections, which is not an error here.
     let _ = http1::Builder::new()
         .header_read_timeout(None)
         .serve_connection(TokioIo::new(stream), service)
         .await;
 }
 
-/// The whole body; empty if the connection broke off.
+/// Reads the whole request body. Returns an empty body if the connection breaks.
 pub(crate) async fn body(request: Request<Incoming>) -> Bytes {
     let collected = request.into_body().collect().await;
     collected.map(|body| body.to_bytes()).unwrap_or_default()
 }
 
-/// An answer without a body.
-pub(crate) fn status(code: u16) -> Answer {
-    let mut answer = Answer::default();
-    *answer.status_mut() = http::StatusCode::from_u16(code).unwrap_or_default();
-    answer
+/// Returns a response with this status and no body.
+pub(crate) fn status(code: u16) -> HttpResponse {
+    let mut response = HttpResponse::default();
+    *response.status_mut() = http::StatusCode::from_u16(code).unwrap_or_default();
+    response
 }

@@ -1,4 +1,4 @@
-//! Traffic at a steady pace, and what it asks of DynamoDB.
+//! Traffic shapes: calls at a steady rate, and their DynamoDB requests.
 
 use std::time::{Duration, Instant};
 
@@ -11,40 +11,40 @@ use crate::contender::{Contender, ContenderError, Process, Scheme};
 use crate::dynamodb::{Counts, DynamoDb};
 use crate::samples::Samples;
 
-const CALLS_A_SECOND: u32 = 500;
-/// Instances of the shape `zipf`.
+const CALLS_PER_SECOND: u32 = 500;
+/// Instances of the traffic shape `zipf`.
 const INSTANCES: usize = 50;
 const SEED: u64 = 1;
 
-/// What a shape of traffic asked of DynamoDB.
+/// Results of a traffic shape.
 #[derive(Debug, Clone)]
 pub(crate) struct Traffic {
     pub(crate) instances: usize,
     pub(crate) keys: usize,
     pub(crate) latency: Samples,
-    pub(crate) took: Duration,
-    /// From before the instances were started, until the last call.
-    pub(crate) asked: Counts,
-    /// As the instances ended.
-    pub(crate) asked_at_end: Counts,
+    pub(crate) duration: Duration,
+    /// DynamoDB requests from before the instances started to the last call.
+    pub(crate) counts: Counts,
+    /// DynamoDB requests while the instances shut down.
+    pub(crate) shutdown_counts: Counts,
 }
 
 impl Traffic {
     pub(crate) fn requests_per_call(&self) -> f64 {
-        self.asked.total() as f64 / self.latency.len() as f64
+        self.counts.total() as f64 / self.latency.len() as f64
     }
 
-    /// A count as what it is for 1,000 calls.
+    /// Converts a count over all calls to a count per 1,000 calls.
     pub(crate) fn per_1000(&self, count: f64) -> f64 {
         count / self.latency.len() as f64 * 1e3
     }
 
-    pub(crate) fn calls_a_second(&self) -> f64 {
-        self.latency.len() as f64 / self.took.as_secs_f64()
+    pub(crate) fn calls_per_second(&self) -> f64 {
+        self.latency.len() as f64 / self.duration.as_secs_f64()
     }
 }
 
-/// One key on one instance.
+/// Measures calls with one key to one instance.
 pub(crate) async fn hot(
     contender: &Contender,
     endpoint: &DynamoDb,
@@ -54,9 +54,8 @@ pub(crate) async fn hot(
     run(contender, endpoint, 1, std::slice::from_ref(event), seconds).await
 }
 
-/// Many keys, the n-th asked for a n-th as often as the first, on many instances. Each call goes to
-/// any of the instances, whichever key it has: about the worst that routing can do to what an
-/// instance remembers.
+/// Measures calls with many keys, distributed by Zipf's law, to many instances. Each call goes to a random
+/// instance, which is close to the worst case for caches and leases.
 pub(crate) async fn zipf(
     contender: &Contender,
     endpoint: &DynamoDb,
@@ -74,31 +73,31 @@ async fn run(
     seconds: u32,
 ) -> Result<Traffic, ContenderError> {
     let before = endpoint.counts();
-    endpoint.weigh(true);
+    endpoint.measure_capacity(true);
     let mut processes = Vec::with_capacity(instances);
     for _ in 0..instances {
         processes.push(contender.start(endpoint, Scheme::Http).await?);
     }
     let began = Instant::now();
-    let latency = pace(&mut processes, events, seconds * CALLS_A_SECOND).await?;
-    let took = began.elapsed();
-    let at_end = endpoint.counts();
+    let latency = pace(&mut processes, events, seconds * CALLS_PER_SECOND).await?;
+    let duration = began.elapsed();
+    let before_shutdown = endpoint.counts();
     for process in processes {
         process.shut_down().await?;
     }
-    let asked_at_end = endpoint.counts().since(&at_end);
-    endpoint.weigh(false);
+    let shutdown_counts = endpoint.counts().since(&before_shutdown);
+    endpoint.measure_capacity(false);
     Ok(Traffic {
         instances,
         keys: events.len(),
         latency,
-        took,
-        asked: at_end.since(&before),
-        asked_at_end,
+        duration,
+        counts: before_shutdown.since(&before),
+        shutdown_counts,
     })
 }
 
-/// Makes the calls, one after the other, each when it is due or as soon after as can be.
+/// Makes the calls sequentially, each when it is due, or as soon as the call before it has ended.
 async fn pace(
     processes: &mut [Process],
     events: &[Bytes],
@@ -106,21 +105,21 @@ async fn pace(
 ) -> Result<Samples, ContenderError> {
     let mut rng = StdRng::seed_from_u64(SEED);
     let zipf = Zipf::new(events.len());
-    let mut due = interval(Duration::from_secs(1) / CALLS_A_SECOND);
+    let mut due = interval(Duration::from_secs(1) / CALLS_PER_SECOND);
     due.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let mut latency = Samples::default();
     for _ in 0..calls {
         let event = &events[zipf.rank(rng.random())];
         let process = rng.random_range(0..processes.len());
         due.tick().await;
-        latency.push(processes[process].invoke(event).await?);
+        latency.push(processes[process].decide(event).await?);
     }
     Ok(latency)
 }
 
-/// Zipf's law with the exponent 1: the n-th of all has a share of 1/n.
+/// Zipf's law with exponent 1: the n-th key has a weight of 1/n.
 struct Zipf {
-    /// The shares of all up to each.
+    /// Sum of the weights up to each rank.
     cumulative: Vec<f64>,
 }
 
@@ -136,11 +135,11 @@ impl Zipf {
         }
     }
 
-    /// The place, from 0, in which a uniform number from 0 to below 1 falls.
+    /// Maps a uniform number in [0, 1) to a rank, from 0.
     fn rank(&self, uniform: f64) -> usize {
         let total = self.cumulative.last().copied().unwrap_or_default();
-        let place = uniform * total;
-        let rank = self.cumulative.partition_point(|sum| *sum <= place);
+        let weight = uniform * total;
+        let rank = self.cumulative.partition_point(|sum| *sum <= weight);
         rank.min(self.cumulative.len().saturating_sub(1))
     }
 }
@@ -150,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranks_have_their_shares() {
+    fn ranks_are_drawn_by_their_weights() {
         let zipf = Zipf::new(1_000);
         let mut rng = StdRng::seed_from_u64(7);
         let draws = 200_000;
@@ -162,11 +161,11 @@ mod tests {
         for rank in [1_u32, 2, 3, 10, 50] {
             let expected = f64::from(draws) / harmonic / f64::from(rank);
             let count = f64::from(found[rank as usize - 1]);
-            let off = (count - expected).abs();
+            let error = (count - expected).abs();
             // Five standard deviations.
             assert!(
-                off < 5.0 * expected.sqrt(),
-                "{rank}: {count}, not {expected}"
+                error < 5.0 * expected.sqrt(),
+                "{rank}: {count}, expected {expected}"
             );
         }
     }

@@ -1,4 +1,4 @@
-//! What is in the tables, and the events that ask for it.
+//! Seeds the tables with customers and keys, and builds an event for each key.
 
 use hyper::body::Bytes;
 use jiff::Timestamp;
@@ -9,60 +9,60 @@ use tollgate_domain::key::{ApiKey, InvalidKeyFormat, KeyFormat, KeyRecord, Owner
 use tollgate_domain::plan::{Catalog, InvalidCatalog, Overrides};
 use tollgate_local_aws::{InvalidPattern, LocalAws, Rule};
 use tollgate_runtime::{Clock, Entropy};
-use tollgate_store::{Created, NewKey, Store, StoreError};
+use tollgate_store::{CreateOutcome, NewKey, Store, StoreError};
 
-/// The stack's name, with which the names of its tables begin.
+/// Name of the stack, which is the prefix of the table names.
 pub(crate) const STACK: &str = "bench";
-/// Customers of the shape `zipf`, with a key each.
+/// Customers of the traffic shape `zipf`, with one key each.
 pub(crate) const ZIPF_KEYS: usize = 1_000;
 const SEED: u64 = 1;
 
-/// The shipped plan of most of the customers here: nothing of it is large enough to be exceeded.
+/// Shipped plan of most of the customers, with limits that are not reached.
 const PLAN: &str = "enterprise";
-/// A plan with which every call is counted in the store.
+/// Plan without leases, with a counter write for every call.
 const STRICT: &str = "strict";
-/// What a peer's key allows in an hour.
+/// Hourly limit of a peer's key.
 const PEER_LIMIT: u64 = 100_000;
 
-/// Why the tables could not be filled.
+/// An error while seeding the tables.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SeedError {
-    #[error("the services could not be started")]
+    #[error("the embedded services do not start")]
     Aws(#[from] tollgate_local_aws::LocalAwsError),
-    #[error("the rule for usage cannot be applied")]
+    #[error("the event pattern of usage is invalid")]
     Rule(#[from] InvalidPattern),
-    #[error("an id cannot be used")]
+    #[error("an id is invalid")]
     Id(#[from] InvalidId),
-    #[error("the form of keys cannot be used")]
+    #[error("the key format is invalid")]
     Format(#[from] InvalidKeyFormat),
-    #[error("the shipped plans cannot be used")]
+    #[error("the shipped plans are invalid")]
     Plans(#[from] InvalidCatalog),
-    #[error("a plan or an event is no JSON")]
+    #[error("a plan or an event is not valid JSON")]
     Json(#[from] serde_json::Error),
-    #[error("the store does not answer")]
+    #[error("the store failed")]
     Store(#[from] StoreError),
     #[error("{0} could not be created: {1}")]
-    Refused(String, String),
+    NotCreated(String, String),
 }
 
-/// One event for each key, as the bytes that Lambda hands over.
+/// Authorizer events, one for each key, as the bytes that Lambda sends.
 #[derive(Debug)]
 pub(crate) struct Events {
-    /// A key of a customer whose counts are leased.
+    /// Event of a customer with leases.
     pub(crate) leased: Bytes,
-    /// A key each of whose calls is a write.
+    /// Event of a customer without leases.
     pub(crate) strict: Bytes,
-    /// The key of the shape `hot`.
+    /// Event of the traffic shape `hot`.
     pub(crate) hot: Bytes,
-    /// The keys of the shape `zipf`.
+    /// Events of the traffic shape `zipf`.
     pub(crate) zipf: Vec<Bytes>,
-    /// A key as the peers store it.
+    /// Event with a key in the peers' format, for Node.js.
     pub(crate) node: Bytes,
-    /// The same.
+    /// Event with a key in the peers' format, for Python.
     pub(crate) python: Bytes,
 }
 
-/// Services with Tollgate's tables, empty.
+/// Starts the embedded services with Tollgate's empty tables.
 pub(crate) fn services() -> Result<LocalAws, SeedError> {
     let rule = Rule::new(json!({ "detail-type": [tollgate_domain::usage::EVENT_TYPE] }))?;
     let aws = LocalAws::in_memory(rule, Clock::system(), Entropy::seeded(SEED))?;
@@ -70,13 +70,13 @@ pub(crate) fn services() -> Result<LocalAws, SeedError> {
     Ok(aws)
 }
 
-/// The tables of `aws`.
+/// Returns a store on the tables of `aws`.
 pub(crate) fn store(aws: &LocalAws) -> Store {
     let entropy = Entropy::seeded(SEED);
     Store::new(&aws.sdk_config(), STACK, Clock::system(), entropy)
 }
 
-/// The plans, as a value of `TOLLGATE_PLANS`: those that are shipped, and the strict one.
+/// Returns the shipped plans and [`STRICT`], as a value of `TOLLGATE_PLANS`.
 pub(crate) fn plans() -> Result<String, SeedError> {
     let strict = json!({
         "id": STRICT,
@@ -125,7 +125,7 @@ struct Seeding<'a> {
 }
 
 impl Seeding<'_> {
-    /// A customer with a key, as Tollgate stores them.
+    /// Creates a customer with a key. Returns the key's event.
     async fn customer(&mut self, id: &str, plan: &str) -> Result<Bytes, SeedError> {
         let (key, key_id) = self.key();
         let id: CustomerId = id.parse()?;
@@ -151,7 +151,7 @@ impl Seeding<'_> {
             suspended_at: None,
             overrides: Overrides::default(),
             rotated_to: None,
-            hour_of: None,
+            hour_counter_id: None,
         };
         let new = NewKey {
             secret: &key,
@@ -161,7 +161,8 @@ impl Seeding<'_> {
         event(&key)
     }
 
-    /// A key as the peers store it: all that a decision needs in one item.
+    /// Creates a key in the peers' format, in which one item has everything for a decision. Returns the key's
+    /// event.
     fn peer(&mut self, id: &str) -> Result<Bytes, SeedError> {
         let (key, key_id) = self.key();
         let put = json!({
@@ -175,13 +176,11 @@ impl Seeding<'_> {
                 "requests_per_hour": { "N": PEER_LIMIT.to_string() },
             },
         });
-        let (status, answer) = self
-            .aws
-            .answer("DynamoDB_20120810.PutItem", &put.to_string());
+        let (status, response) = self.aws.call("DynamoDB_20120810.PutItem", &put.to_string());
         if status == 200 {
             event(&key)
         } else {
-            Err(SeedError::Refused(id.to_owned(), answer))
+            Err(SeedError::NotCreated(id.to_owned(), response))
         }
     }
 
@@ -195,14 +194,18 @@ impl Seeding<'_> {
     }
 }
 
-fn created<T: std::fmt::Debug>(id: &CustomerId, created: &Created<T>) -> Result<(), SeedError> {
-    match created {
-        Created::New => Ok(()),
-        other => Err(SeedError::Refused(id.to_string(), format!("{other:?}"))),
+/// Fails unless the outcome is a new item.
+fn created<T: std::fmt::Debug>(
+    id: &CustomerId,
+    outcome: &CreateOutcome<T>,
+) -> Result<(), SeedError> {
+    match outcome {
+        CreateOutcome::New => Ok(()),
+        other => Err(SeedError::NotCreated(id.to_string(), format!("{other:?}"))),
     }
 }
 
-/// The event of `events/authorizer` with this key in it, compact as the gateway sends it.
+/// Returns the event of `events/authorizer` with this key, as compact JSON like the gateway's.
 fn event(key: &ApiKey) -> Result<Bytes, SeedError> {
     let text = include_str!("../../../events/authorizer/api-key-header.json");
     let mut event: Value = serde_json::from_str(text)?;

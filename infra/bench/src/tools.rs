@@ -1,4 +1,4 @@
-//! Other programs that a run needs, and what is known of the machine.
+//! External programs, and a description of the machine.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -10,23 +10,23 @@ use flate2::write::DeflateEncoder;
 use serde::Deserialize;
 use tokio::process::Command;
 
-/// The workspace.
+/// Root directory of the workspace.
 pub(crate) const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
-/// Why another program was of no use.
+/// An error of an external program or a file.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ToolError {
     #[error("{0} cannot be run")]
     Run(String, #[source] io::Error),
-    #[error("{0} failed, with {1}")]
+    #[error("{0} failed with {1}")]
     Failed(String, std::process::ExitStatus),
-    #[error("what {0} printed cannot be read")]
+    #[error("the output of {0} is invalid")]
     Output(String),
-    #[error("{} cannot be used", .0.display())]
+    #[error("{} cannot be read or written", .0.display())]
     File(PathBuf, #[source] io::Error),
 }
 
-/// Runs a command to its end. Returns what it printed on standard output; the rest goes to ours.
+/// Runs a command and waits until it has exited. Returns its standard output; its standard error is passed on.
 pub(crate) async fn run(command: &mut Command) -> Result<String, ToolError> {
     let program = Path::new(command.as_std().get_program());
     let name = program.file_name().unwrap_or_default();
@@ -47,18 +47,18 @@ pub(crate) async fn run(command: &mut Command) -> Result<String, ToolError> {
     String::from_utf8(output.stdout).map_err(|_| ToolError::Output(name))
 }
 
-/// The Cargo that runs this program.
+/// Returns a command that runs the Cargo by which this program is run.
 fn cargo() -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let mut command = Command::new(cargo);
     command.current_dir(ROOT);
-    // `cargo run` tells this program of its own package. Build scripts that look at these would run
-    // again, and everything that is made of them.
+    // Removes the variables that `cargo run` sets for this program's package. Build scripts that depend on them
+    // would run again, and their dependents would be rebuilt.
     for (name, _) in std::env::vars_os() {
-        let of_package = ["CARGO_PKG_", "CARGO_MANIFEST_"];
-        if of_package
+        let prefixes = ["CARGO_PKG_", "CARGO_MANIFEST_"];
+        if prefixes
             .iter()
-            .any(|of| name.to_string_lossy().starts_with(of))
+            .any(|prefix| name.to_string_lossy().starts_with(prefix))
         {
             command.env_remove(name);
         }
@@ -71,7 +71,7 @@ struct Metadata {
     target_directory: PathBuf,
 }
 
-/// Where Cargo puts what it builds.
+/// Returns Cargo's target directory.
 pub(crate) async fn target_dir() -> Result<PathBuf, ToolError> {
     let printed = run(cargo().args(["metadata", "--no-deps", "--format-version", "1"])).await?;
     let metadata: Metadata =
@@ -85,7 +85,7 @@ struct Message {
     executable: Option<PathBuf>,
 }
 
-/// Builds a binary, by itself so that no other package adds features to its dependencies.
+/// Builds one binary by itself, so that no other package adds features to its dependencies.
 pub(crate) async fn build(
     package: &str,
     binary: &str,
@@ -94,7 +94,7 @@ pub(crate) async fn build(
     build_with(&[], package, binary, profile).await
 }
 
-/// The same without the features that its package has by default.
+/// Builds one binary by itself, without its package's default features.
 pub(crate) async fn build_bare(
     package: &str,
     binary: &str,
@@ -122,7 +122,7 @@ async fn build_with(
     built.ok_or_else(|| ToolError::Output("cargo".to_owned()))
 }
 
-/// The size of a file in a zip, in bytes, without the directory around it.
+/// Returns the compressed size of a file in a zip in bytes, without the zip's headers.
 pub(crate) fn zipped(path: &Path) -> Result<u64, ToolError> {
     let zip = || {
         let mut encoder = DeflateEncoder::new(Count::default(), Compression::best());
@@ -132,7 +132,7 @@ pub(crate) fn zipped(path: &Path) -> Result<u64, ToolError> {
     zip().map_err(|error| ToolError::File(path.to_owned(), error))
 }
 
-/// Counts the bytes that it is given.
+/// A writer that counts the written bytes.
 #[derive(Default)]
 struct Count(u64);
 
@@ -147,7 +147,7 @@ impl Write for Count {
     }
 }
 
-/// What the figures were measured on.
+/// Description of the machine on which the figures were measured.
 #[derive(Debug, Clone)]
 pub(crate) struct Machine {
     pub(crate) cores: usize,
@@ -156,20 +156,20 @@ pub(crate) struct Machine {
     pub(crate) rustc: String,
 }
 
-/// This machine, as far as the figures depend on it.
+/// Reads the description of this machine.
 pub(crate) async fn machine() -> Result<Machine, ToolError> {
     let read = |path: &str| {
         std::fs::read_to_string(path).map_err(|error| ToolError::File(path.into(), error))
     };
     let cpus = read("/proc/cpuinfo")?;
-    // What follows the version is the distributor's.
+    // A suffix of the version is the distribution's.
     let kernel = read("/proc/sys/kernel/osrelease")?;
     let mut names = cpus
         .lines()
         .filter_map(|line| line.strip_prefix("model name"));
     let name = names.next().map(|name| name.trim_matches([' ', '\t', ':']));
     Ok(Machine {
-        cores: crate::core::count(),
+        cores: crate::affinity::cores(),
         cpu: name.unwrap_or("unknown").to_owned(),
         kernel: kernel.split(['-', '\n']).take(1).collect(),
         rustc: run(Command::new("rustc").arg("--version"))

@@ -1,4 +1,5 @@
-//! The usage-writer: what counting takes of the tables, and how much of the engine's own rate is left.
+//! Measures the usage-writer: the write units that it consumes, and its throughput relative to the DynamoDB
+//! engine's.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,99 +16,102 @@ use tollgate_runtime::{Clock, Entropy, Metrics};
 use tollgate_store::{ShardCounts, Store};
 use usage_writer::{App, Owners};
 
+use crate::figures::HEADER;
 use crate::report::table;
 use crate::tables::{STACK, SeedError, services};
 
 /// Messages in a batch: the template's `BatchSize`.
 const BATCH: usize = 100;
-/// Writers at work at the same time where the rate is measured, one for each core.
+/// Concurrent writers in the measurement of throughput, one for each core.
 const WRITERS: usize = 2;
-/// Batches of each of them.
+/// Batches of each writer.
 const BATCHES: usize = 20;
-/// Runs of each measurement; the median counts.
+/// Runs of the measurement of throughput, of which the median is reported.
 const ROUNDS: usize = 5;
 
-/// Why the writer could not be measured.
+/// An error that prevents the measurement of the writer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WriterError {
     #[error(transparent)]
     Seed(#[from] SeedError),
-    #[error("the shipped plans cannot be used")]
+    #[error("the shipped plans are invalid")]
     Plans(#[from] tollgate_domain::plan::InvalidCatalog),
-    #[error("a batch is no event of a queue")]
+    #[error("a batch is not a valid SQS event")]
     Json(#[from] serde_json::Error),
-    #[error("the writer returned {0} messages")]
+    #[error("the writer returned {0} messages as failed")]
     Returned(usize),
-    #[error("the engine answered {0}")]
-    Refused(String),
-    #[error("a writer did not come to its end")]
-    Ended(#[from] tokio::task::JoinError),
+    #[error("the engine failed with {0}")]
+    Engine(String),
+    #[error("the runtime of a writer cannot be built")]
+    Runtime(#[source] std::io::Error),
+    #[error("a writer panicked")]
+    Panicked(#[from] tokio::task::JoinError),
 }
 
-/// Write units for 1,000 records, and rates.
+/// Write units per 1,000 usage records, and throughput.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Figures {
-    /// One record in each entry, all of one customer.
+    /// Write units with one record in each event, all of one customer.
     write_units_per_1000_one_by_one: f64,
-    /// A hundred in each, of one customer.
+    /// Write units with 100 records in each event, all of one customer.
     write_units_per_1000_one_customer: f64,
-    /// The same, of ten customers in turn.
+    /// Write units with 100 records in each event, of ten customers in turn.
     write_units_per_1000_ten_customers: f64,
-    /// Transactions a second of the writer, over those of the engine alone.
+    /// Transactions per second of the writer, divided by those of the engine alone.
     writer_over_engine: f64,
     records_per_second: f64,
     transactions_per_second: f64,
     engine_transactions_per_second: f64,
 }
 
-/// The most write units that 1,000 records of one customer may take.
-const MOST_UNITS: f64 = 150.0;
-/// The least that the writer may leave of the engine's rate.
-const LEAST_RATE: f64 = 0.7;
+/// Target for the write units per 1,000 records of one customer.
+const MAX_UNITS: f64 = 150.0;
+/// Target for the throughput of the writer, relative to the engine's.
+const MIN_RATE: f64 = 0.7;
 
 impl Figures {
     pub(crate) fn table(&self) -> String {
         let line = |name: &str, value: f64, target: &str, is_met: Option<bool>| {
-            let verdict = match is_met {
+            let result = match is_met {
                 Some(true) => "met",
                 Some(false) => "**missed**",
                 None => "",
             };
-            [name, &format!("{value:.2}"), target, verdict].map(str::to_owned)
+            [name, &format!("{value:.2}"), target, result].map(str::to_owned)
         };
         let one_customer = self.write_units_per_1000_one_customer;
         let lines = [
             line(
-                "write units for 1,000 records, one in each entry",
+                "write units per 1,000 records, 1 per event",
                 self.write_units_per_1000_one_by_one,
                 "",
                 None,
             ),
             line(
-                "the same, 100 in each, one customer",
+                "write units per 1,000 records, 100 per event, one customer",
                 one_customer,
-                &format!("≤ {MOST_UNITS}"),
-                Some(one_customer <= MOST_UNITS),
+                &format!("≤ {MAX_UNITS}"),
+                Some(one_customer <= MAX_UNITS),
             ),
             line(
-                "the same, ten customers",
+                "write units per 1,000 records, 100 per event, ten customers",
                 self.write_units_per_1000_ten_customers,
                 "",
                 None,
             ),
             line(
-                "transactions of the writer: × the engine's own rate",
+                "transactions per second: × the engine's",
                 self.writer_over_engine,
-                &format!("≥ {LEAST_RATE}"),
-                Some(self.writer_over_engine >= LEAST_RATE),
+                &format!("≥ {MIN_RATE}"),
+                Some(self.writer_over_engine >= MIN_RATE),
             ),
-            line("records a second", self.records_per_second, "", None),
+            line("records per second", self.records_per_second, "", None),
         ];
-        table(["figure", "measured", "target", ""], &lines)
+        table(HEADER, &lines)
     }
 }
 
-/// Measures on engines of its own, in memory.
+/// Runs all measurements, on in-memory engines of their own.
 pub(crate) async fn measure() -> Result<Figures, WriterError> {
     let now = Timestamp::now();
     let one_by_one = units(&batches(10, BATCH, 1, 1, now)?).await?;
@@ -131,7 +135,8 @@ pub(crate) async fn measure() -> Result<Figures, WriterError> {
     })
 }
 
-/// Batches of messages, each an entry of `records` records; customers take turns.
+/// Generates `count` batches of `messages` messages, each with a usage event of `records` records, of the
+/// customers in turn.
 fn batches(
     count: usize,
     messages: usize,
@@ -139,7 +144,7 @@ fn batches(
     customers: usize,
     now: Timestamp,
 ) -> Result<Vec<SqsEvent>, serde_json::Error> {
-    // As little alike as the records of one customer are.
+    // Records differ as real ones do.
     let entropy = Entropy::seeded(1);
     let uuid = || {
         let hex = format!(
@@ -156,7 +161,7 @@ fn batches(
         ];
         groups.join("-")
     };
-    let entry = |batch: usize, message: usize| {
+    let usage_event = |batch: usize, message: usize| {
         let records: Vec<Value> = (0..records)
             .map(|_| {
                 let ago =
@@ -177,33 +182,33 @@ fn batches(
     };
     let batch = |batch: usize| {
         let messages = (0..messages).map(|message| {
-            let entry = entry(batch, message);
-            let event =
-                json!({ "detail-type": EVENT_TYPE, "source": entry["source"], "detail": entry });
-            json!({ "messageId": message.to_string(), "body": event.to_string() })
+            let detail = usage_event(batch, message);
+            let body =
+                json!({ "detail-type": EVENT_TYPE, "source": detail["source"], "detail": detail });
+            json!({ "messageId": message.to_string(), "body": body.to_string() })
         });
         serde_json::from_value(json!({ "Records": messages.collect::<Vec<_>>() }))
     };
     (0..count).map(batch).collect()
 }
 
-/// A writer on `aws`; `see` is told each call and its answer.
+/// Returns a writer on `aws` that calls `observe` with each of its requests.
 fn writer(
     aws: &LocalAws,
     number: u64,
-    see: impl Fn(&Call, &str) + Clone + Send + Sync + 'static,
+    observe: impl Fn(&Call) + Clone + Send + Sync + 'static,
 ) -> Result<App, WriterError> {
-    let far = aws.clone();
+    let service = aws.clone();
     let client = wire::http_client(move |call| {
-        let answer = far.answer(&call.target, &call.body);
-        see(&call, &answer.1);
-        std::future::ready(Some(answer))
+        let response = service.call(&call.target, &call.body);
+        observe(&call);
+        std::future::ready(Some(response))
     });
     let sdk = aws.sdk_config().into_builder().http_client(client).build();
     let clock = Clock::system();
     Ok(App {
         store: Store::new(&sdk, STACK, clock.clone(), Entropy::seeded(number)),
-        spread: ShardCounts::default(),
+        shard_counts: ShardCounts::default(),
         owners: Owners::default(),
         plans: Catalog::shipped()?,
         metrics: Metrics::none(),
@@ -211,7 +216,7 @@ fn writer(
     })
 }
 
-async fn count(app: &App, batch: SqsEvent) -> Result<(), WriterError> {
+async fn ingest(app: &App, batch: SqsEvent) -> Result<(), WriterError> {
     let response = usage_writer::handle(app, batch).await;
     match response.batch_item_failures.len() {
         0 => Ok(()),
@@ -219,29 +224,32 @@ async fn count(app: &App, batch: SqsEvent) -> Result<(), WriterError> {
     }
 }
 
-/// Write units for 1,000 records of these batches, as the engine states them.
+/// Returns the write units per 1,000 records of these batches, as reported by the engine.
 async fn units(batches: &[SqsEvent]) -> Result<f64, WriterError> {
     let aws = services()?;
     let calls = Arc::new(Mutex::new(Vec::new()));
-    let seen = Arc::clone(&calls);
-    let app = writer(&aws, 0, move |call, _| {
-        lock(&seen).push(call.clone());
+    let log = Arc::clone(&calls);
+    let app = writer(&aws, 0, move |call| {
+        lock(&log).push(call.clone());
     })?;
     for batch in batches {
-        count(&app, batch.clone()).await?;
+        ingest(&app, batch.clone()).await?;
     }
-    // Counted again on empty tables, where the engine is asked what that takes.
+    // Replays the requests on empty tables, with the consumed capacity requested.
     let aws = services()?;
     let mut units = 0.0;
     for call in lock(&calls).iter() {
         let mut request: Map<String, Value> = serde_json::from_str(&call.body)?;
         request.insert("ReturnConsumedCapacity".to_owned(), "TOTAL".into());
-        let (status, answer) = aws.answer(&call.target, &Value::from(request).to_string());
+        let (status, response) = aws.call(&call.target, &Value::from(request).to_string());
         if status != 200 {
-            return Err(WriterError::Refused(answer));
+            return Err(WriterError::Engine(response));
         }
-        let answer: Value = serde_json::from_str(&answer)?;
-        let tables = answer["ConsumedCapacity"].as_array().into_iter().flatten();
+        let response: Value = serde_json::from_str(&response)?;
+        let tables = response["ConsumedCapacity"]
+            .as_array()
+            .into_iter()
+            .flatten();
         units += tables
             .map(|table| table["CapacityUnits"].as_f64().unwrap_or(0.0))
             .sum::<f64>();
@@ -263,9 +271,9 @@ fn records_of(batch: &SqsEvent) -> usize {
 struct Rate {
     records: usize,
     transactions: usize,
-    /// What the writers took for them.
+    /// Time that the writers took.
     writers: Duration,
-    /// What the engine took for the same transactions, with as many threads.
+    /// Time that the engine took for the same transactions, with as many threads.
     engine: Duration,
 }
 
@@ -275,7 +283,7 @@ impl Rate {
     }
 }
 
-/// Counts batches with a writer on each core, and then has the engine alone do what they have asked.
+/// Ingests batches with a writer on each core, and then replays their transactions on the engine alone.
 async fn rate(now: Timestamp) -> Result<Rate, WriterError> {
     let mut of_writers = Vec::new();
     for writer in 0..WRITERS {
@@ -283,8 +291,9 @@ async fn rate(now: Timestamp) -> Result<Rate, WriterError> {
         for batch in &mut batches {
             for message in &mut batch.records {
                 let body = message.body.take().unwrap_or_default();
-                let of_its_own = |text: &str| body.replace(text, &format!("{text}{writer}-"));
-                message.body = Some(of_its_own("\"id\":\""));
+                // Makes the event's id unique to the writer.
+                let id = "\"id\":\"";
+                message.body = Some(body.replace(id, &format!("{id}{writer}-")));
             }
         }
         of_writers.push(batches);
@@ -296,18 +305,20 @@ async fn rate(now: Timestamp) -> Result<Rate, WriterError> {
     let began = Instant::now();
     for (number, batches) in of_writers.into_iter().enumerate() {
         let log = Arc::new(Mutex::new(Vec::new()));
-        let seen = Arc::clone(&log);
+        let requests = Arc::clone(&log);
         let number = u64::try_from(number).unwrap_or(0);
-        let app = writer(&aws, number, move |call, _| lock(&seen).push(call.clone()))?;
+        let app = writer(&aws, number, move |call| {
+            lock(&requests).push(call.clone());
+        })?;
         logs.push(log);
         running.spawn_blocking(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_time()
                 .build()
-                .map_err(|error| WriterError::Refused(error.to_string()))?;
+                .map_err(WriterError::Runtime)?;
             runtime.block_on(async {
                 for batch in batches {
-                    count(&app, batch).await?;
+                    ingest(&app, batch).await?;
                 }
                 Ok::<(), WriterError>(())
             })
@@ -329,7 +340,7 @@ async fn rate(now: Timestamp) -> Result<Rate, WriterError> {
             let aws = &aws;
             scope.spawn(move || {
                 for call in log {
-                    std::hint::black_box(aws.answer(&call.target, &call.body));
+                    std::hint::black_box(aws.call(&call.target, &call.body));
                 }
             });
         }

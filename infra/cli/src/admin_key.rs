@@ -1,5 +1,5 @@
-//! Admin keys: they are made here, with AWS credentials, and nowhere else. Keys of customers are made
-//! through the API, with one of these.
+//! `tollgate admin-key`: creates admin keys, with AWS credentials. There is no other way to create one. Keys
+//! of customers are created through the API, with an admin key.
 
 use aws_config::BehaviorVersion;
 use aws_smithy_http_client::HttpClientError;
@@ -10,50 +10,52 @@ use tollgate_domain::id::KeyId;
 use tollgate_domain::key::{ApiKey, InvalidKeyFormat, KeyFormat, KeyRecord, Owner, Role};
 use tollgate_domain::plan::Overrides;
 use tollgate_runtime::{Clock, Entropy, aws, env};
-use tollgate_store::{Created, NewKey, Store, StoreError};
+use tollgate_store::{CreateOutcome, NewKey, Store, StoreError};
 
 #[derive(Args)]
 pub(crate) struct Create {
     /// Name of the CloudFormation stack.
     #[arg(long, value_name = "STACK")]
     stack_name: String,
-    /// What the key is for.
-    #[arg(long, default_value = "made by tollgate admin-key create", value_parser = name)]
+    /// Name of the key: what it is for.
+    #[arg(long, default_value = "created by tollgate admin-key create", value_parser = name)]
     name: String,
-    /// Days until the key stops working; without it, it works until it is revoked.
+    /// Days until the key expires. By default, it works until it is revoked.
     #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..))]
     expires_in_days: Option<u16>,
-    /// First segment of the key: the stack's parameter KeyBrand.
+    /// First segment of the key: the value of the stack's parameter KeyBrand.
     #[arg(long, env = env::KEY_BRAND.name, default_value = "tg")]
     brand: String,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CreateError {
-    #[error("the brand cannot stand in a key")]
+    #[error("the brand is not a valid first segment of a key")]
     Brand(#[from] InvalidKeyFormat),
-    #[error("the operating system has no randomness to give")]
+    #[error("the operating system provides no randomness")]
     Entropy(#[from] SysError),
-    #[error("there is no HTTP client")]
+    #[error("the HTTP client cannot be set up")]
     Client(#[from] HttpClientError),
     #[error("the expiry is out of range")]
     Expiry(#[from] jiff::Error),
-    #[error("no key was made in stack {stack}; check its name, the AWS region and the credentials")]
+    #[error(
+        "no key was created in stack {stack}; check its name, the AWS region and the credentials"
+    )]
     Store {
         stack: String,
         #[source]
         source: StoreError,
     },
-    #[error("no key was made: the one that was drawn exists already; try again")]
+    #[error("no key was created: the random key exists already; try again")]
     Taken,
 }
 
 pub(crate) async fn create(args: Create) -> Result<ApiKey, CreateError> {
-    // The second segment of an admin key is its role, whatever the stack calls its environment.
+    // The second segment of an admin key is its role, so the stack's environment name is not needed.
     let format = KeyFormat::new(&args.brand, "live")?;
     let (clock, entropy) = (Clock::system(), Entropy::system()?);
     let now = clock.now();
-    // Admins have profiles and the like, in files and elsewhere.
+    // Reads the AWS configuration from all usual places, profile files included.
     let sdk = aws_config::defaults(BehaviorVersion::latest())
         .http_client(aws::https_by_system_roots()?)
         .timeout_config(aws::timeouts(aws::BACKGROUND_TIMEOUT))
@@ -75,18 +77,21 @@ pub(crate) async fn create(args: Create) -> Result<ApiKey, CreateError> {
         suspended_at: None,
         overrides: Overrides::default(),
         rotated_to: None,
-        hour_of: None,
+        hour_counter_id: None,
     };
     let key = NewKey {
         secret: &secret,
         record: &record,
     };
     match store.create_key(&key, None).await {
-        Ok(Created::New) => Ok(secret),
-        // An admin's key has no customer, and no idempotency key was given.
-        Ok(Created::Taken | Created::NoCustomer | Created::Replayed(_) | Created::KeyReused) => {
-            Err(CreateError::Taken)
-        }
+        Ok(CreateOutcome::New) => Ok(secret),
+        // The last three cannot occur: an admin key has no customer, and there is no idempotency key.
+        Ok(
+            CreateOutcome::Taken
+            | CreateOutcome::NoCustomer
+            | CreateOutcome::Replayed(_)
+            | CreateOutcome::KeyReused,
+        ) => Err(CreateError::Taken),
         Err(source) => Err(CreateError::Store {
             stack: args.stack_name,
             source,
@@ -94,7 +99,7 @@ pub(crate) async fn create(args: Create) -> Result<ApiKey, CreateError> {
     }
 }
 
-/// The admin API's own rule for names.
+/// Parses the name of a key. The rule is that of the admin API.
 fn name(text: &str) -> Result<String, &'static str> {
     if text.chars().count() <= 100 && !text.chars().any(char::is_control) {
         Ok(text.to_owned())

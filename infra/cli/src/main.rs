@@ -1,12 +1,12 @@
-//! `tollgate`: the command line for the admins of a deployed stack.
+//! `tollgate`: the command-line tool for operators of a deployed stack.
 //!
-//! Data goes to standard output, everything else to standard error; a failure is a sentence and a
-//! non-zero exit.
+//! Data goes to standard output, everything else to standard error. A failure prints one sentence, and the
+//! exit status is not 0.
 
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "a command line speaks on its standard streams"
+    reason = "a command-line tool writes to its standard streams"
 )]
 
 mod admin_key;
@@ -26,14 +26,14 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Admin keys: those that open the admin API.
+    /// Manages admin keys, which give access to the admin API.
     #[command(subcommand)]
     AdminKey(AdminKey),
 }
 
 #[derive(Subcommand)]
 enum AdminKey {
-    /// Makes an admin key and prints it, this once.
+    /// Creates an admin key, and prints it once.
     Create(admin_key::Create),
 }
 
@@ -42,7 +42,7 @@ async fn main() -> ExitCode {
     let Command::AdminKey(AdminKey::Create(create)) = Cli::parse().command;
     match admin_key::create(create).await {
         Ok(key) => {
-            eprintln!("tollgate: admin key {}, shown this once:", key.prefix());
+            eprintln!("tollgate: admin key {}, shown only once:", key.prefix());
             println!("{}", key.expose());
             ExitCode::SUCCESS
         }

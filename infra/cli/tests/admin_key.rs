@@ -1,4 +1,4 @@
-//! `tollgate admin-key`, run as an admin runs it.
+//! `tollgate admin-key`, run as an operator runs it.
 
 #![allow(
     clippy::unwrap_used,
@@ -31,7 +31,7 @@ async fn create(url: &str, arguments: &[&str]) -> Output {
 }
 
 #[tokio::test]
-async fn a_key_is_printed_once_and_opens_the_admin_api() {
+async fn a_created_key_is_printed_once_and_is_an_admin_key() {
     let at = Fixture::at("2026-11-22T10:00:00Z");
     let host = LambdaHost::start(at.aws.clone()).await.unwrap();
     let arguments = [
@@ -43,14 +43,14 @@ async fn a_key_is_printed_once_and_opens_the_admin_api() {
         "30",
     ];
     let output = create(&host.url(), &arguments).await;
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.success(), "{said}");
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{errors}");
     let printed = String::from_utf8(output.stdout).unwrap();
     let secret = printed.strip_suffix('\n').unwrap();
     assert!(secret.starts_with("acme_admin_"), "{printed}");
     assert!(
-        said.contains(&secret[..19]) && !said.contains(secret),
-        "{said}"
+        errors.contains(&secret[..19]) && !errors.contains(secret),
+        "{errors}"
     );
 
     let key = ApiKey::parse(secret).unwrap();
@@ -62,17 +62,17 @@ async fn a_key_is_printed_once_and_opens_the_admin_api() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_made_is_explained() {
+async fn invalid_arguments_are_explained() {
     let at = Fixture::at("2026-11-22T10:00:00Z");
     let host = LambdaHost::start(at.aws.clone()).await.unwrap();
     for (arguments, expected) in [
         (
             &["--stack-name", "another"][..],
-            "no key was made in stack another",
+            "no key was created in stack another",
         ),
         (
             &["--stack-name", "test", "--brand", "Not_A_Brand"],
-            "the brand cannot stand in a key",
+            "the brand is not a valid first segment of a key",
         ),
         (&["--stack-name", "test", "--name", "a\nb"], "--name"),
         (
@@ -82,10 +82,10 @@ async fn what_cannot_be_made_is_explained() {
         (&[], "--stack-name"),
     ] {
         let output = create(&host.url(), arguments).await;
-        let said = String::from_utf8(output.stderr).unwrap();
+        let errors = String::from_utf8(output.stderr).unwrap();
         assert!(
-            !output.status.success() && said.contains(expected),
-            "{said}"
+            !output.status.success() && errors.contains(expected),
+            "{errors}"
         );
         assert_eq!(output.stdout, b"");
     }

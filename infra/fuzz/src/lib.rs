@@ -1,71 +1,68 @@
-//! What must hold of whatever anyone sends: one function for each kind of input, which panics if it does
-//! not. `infra/fuzz/run` looks for such inputs; the tests run the corpora.
+//! Fuzz targets: one function for each kind of untrusted input, which panics if the input breaks an invariant.
+//! `infra/fuzz/run` searches for such inputs; the tests run the corpora.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "what cannot be unwrapped here is what is looked for"
-)]
+#![expect(clippy::unwrap_used, reason = "a panic is how a fuzz target fails")]
 
 use std::time::Duration;
 
-use authorizer::{Refused, Request, Settings};
+use authorizer::{AuthorizeError, Request, Settings};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tollgate_domain::key::ApiKey;
 use tollgate_domain::plan::Catalog;
 use tollgate_domain::usage::{
-    ADJUSTMENT_TYPE, Aggregates, Countable, EVENT_TYPE, EventType, Item, parse_event,
+    ADJUSTMENT_TYPE, Aggregates, CountableItem, EVENT_TYPE, EventItem, EventType, parse_event,
 };
 use tollgate_local_aws::{LocalAws, Rule};
 use tollgate_runtime::{Clock, Entropy, Metrics};
 use tollgate_store::{QuarantineId, Store};
 use tollgate_web::Cursor;
-use usage_writer::Entry;
+use usage_writer::IncomingEvent;
 
-/// An entry is read or refused, in few words; what is counted of it adds up; and what is written of it
-/// again is read the same.
-pub fn entry(input: &[u8]) {
+/// Checks that a usage event is either parsed or rejected with a short reason, that its aggregates add up, and
+/// that it is the same after a round trip through JSON.
+pub fn usage_event(input: &[u8]) {
     thread_local!(static PLANS: Catalog = Catalog::shipped().unwrap());
     let Ok(text) = std::str::from_utf8(input) else {
         return;
     };
-    let entry = match Entry::read(text) {
-        Ok(entry) => entry,
+    let event = match IncomingEvent::parse(text) {
+        Ok(event) => event,
         Err(defect) => {
             assert!(defect.to_string().len() < 400);
             return;
         }
     };
-    let received = entry.received();
+    let received = event.received();
     let now: Timestamp = "2026-11-22T10:00:00Z".parse().unwrap();
     let mut sums = Aggregates::default();
     let (mut records, mut adjustments) = (0, 0);
     for item in &received.items {
         match PLANS.with(|plans| item.check(plans, now).map_err(|defect| defect.to_string())) {
-            Ok(Countable::Record(record)) => {
+            Ok(CountableItem::Record(record)) => {
                 sums.add(record);
                 records += 1;
             }
-            Ok(Countable::Adjustment(adjustment)) => {
+            Ok(CountableItem::Adjustment(adjustment)) => {
                 sums.adjust(adjustment);
                 adjustments += 1;
             }
             Err(reason) => assert!(reason.len() < 400),
         }
     }
-    let calls: u64 = sums.days.values().map(|tally| tally.calls).sum();
-    let corrected: u64 = sums.days.values().map(|tally| tally.adjusted.count).sum();
-    assert_eq!((calls, corrected), (records, adjustments));
-    let by_endpoint: u64 = sums.endpoints.values().map(|tally| tally.calls).sum();
-    let by_month: u64 = sums.months.values().map(|tally| tally.calls).sum();
+    let calls: u64 = sums.days.values().map(|sum| sum.calls).sum();
+    let adjusted: u64 = sums.days.values().map(|sum| sum.adjusted.count).sum();
+    assert_eq!((calls, adjusted), (records, adjustments));
+    let by_endpoint: u64 = sums.endpoints.values().map(|sum| sum.calls).sum();
+    let by_month: u64 = sums.months.values().map(|sum| sum.calls).sum();
     assert_eq!((by_endpoint, by_month), (records, records));
 
-    let whole: Option<Vec<Value>> = received.items.iter().map(as_json).collect();
-    let Some(whole) = whole else { return };
+    let items: Option<Vec<Value>> = received.items.iter().map(as_json).collect();
+    let Some(items) = items else { return };
     let (r#type, data) = match received.r#type {
-        EventType::Usage => (EVENT_TYPE, json!({ "records": whole })),
-        EventType::Adjustment => (ADJUSTMENT_TYPE, json!({ "adjustments": whole })),
+        EventType::Usage => (EVENT_TYPE, json!({ "records": items })),
+        EventType::Adjustment => (ADJUSTMENT_TYPE, json!({ "adjustments": items })),
     };
     let again = json!({
         "specversion": "1.0", "id": received.id, "source": received.source, "type": r#type,
@@ -74,26 +71,26 @@ pub fn entry(input: &[u8]) {
     assert_eq!(parse_event(&again.to_string()).as_ref(), Ok(received));
 }
 
-fn as_json(item: &Item) -> Option<Value> {
+fn as_json(item: &EventItem) -> Option<Value> {
     match item {
-        Item::Record(record) => serde_json::to_value(record).ok(),
-        Item::Adjustment(adjustment) => serde_json::to_value(adjustment).ok(),
-        Item::Unreadable(_) => None,
+        EventItem::Record(record) => serde_json::to_value(record).ok(),
+        EventItem::Adjustment(adjustment) => serde_json::to_value(adjustment).ok(),
+        EventItem::Unreadable(_) => None,
     }
 }
 
-/// While there are no keys, whatever the gateway asks is refused for want of one.
+/// Checks that every authorizer event is unauthorised while no keys exist.
 pub fn authorizer_event(input: &[u8]) {
     thread_local!(static AUTHORIZER: (Runtime, authorizer::App) = without_keys());
     let Ok(request) = serde_json::from_slice::<Request<'_>>(input) else {
         return;
     };
-    let decided =
+    let result =
         AUTHORIZER.with(|(runtime, app)| runtime.block_on(authorizer::handle(app, &request)));
-    match decided {
-        Err(Refused::Unauthorized(_)) => {}
+    match result {
+        Err(AuthorizeError::Unauthorized(_)) => {}
         Err(other) => panic!("{other}"),
-        Ok(_) => panic!("a key that nobody made was good"),
+        Ok(_) => panic!("a key that does not exist was accepted"),
     }
 }
 
@@ -118,7 +115,7 @@ fn without_keys() -> (Runtime, authorizer::App) {
     (runtime, app)
 }
 
-/// A text that is a key is one as a whole, and is none with any of its characters changed.
+/// Checks that a parsed key keeps its text, does not print it, and is invalid with any character changed.
 pub fn key(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else {
         return;
@@ -137,28 +134,31 @@ pub fn key(input: &[u8]) {
     }
 }
 
-/// The list whose cursors are tried.
+/// Name of the list that the cursors belong to.
 const LIST: &str = "a list";
 
-/// A cursor comes back as it went, as does the id of what was set aside that may be in it.
+/// Checks that cursors, and quarantine ids in them, are the same after a round trip.
 pub fn cursor(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else {
         return;
     };
     if let Ok(cursor) = text.parse::<Cursor>() {
-        if let Ok(place) = cursor.place_in(LIST) {
-            id(place);
+        if let Ok(position) = cursor.position_in(LIST) {
+            quarantine_id(position);
         }
         assert_eq!(String::from(cursor), text);
     }
-    // Whatever is a place has a cursor.
+    // Any text can be a cursor's position.
     let cursor = String::from(Cursor::new(LIST, text.to_owned()));
-    assert_eq!(cursor.parse::<Cursor>().unwrap().place_in(LIST), Ok(text));
-    id(text);
+    assert_eq!(
+        cursor.parse::<Cursor>().unwrap().position_in(LIST),
+        Ok(text)
+    );
+    quarantine_id(text);
 }
 
-fn id(place: &str) {
-    if let Ok(id) = place.parse::<QuarantineId>() {
-        assert_eq!(id.to_string(), place);
+fn quarantine_id(text: &str) {
+    if let Ok(id) = text.parse::<QuarantineId>() {
+        assert_eq!(id.to_string(), text);
     }
 }

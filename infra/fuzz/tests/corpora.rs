@@ -1,4 +1,4 @@
-//! The inputs that the targets begin with, each of which was interesting once.
+//! Runs each fuzz target with its committed corpus.
 
 #![allow(clippy::unwrap_used, reason = "a test without a corpus has failed")]
 
@@ -18,8 +18,8 @@ fn run(corpus: &str, target: fn(&[u8])) {
 }
 
 #[test]
-fn entries() {
-    run("entry", fuzz::entry);
+fn usage_events() {
+    run("usage_event", fuzz::usage_event);
 }
 
 #[test]

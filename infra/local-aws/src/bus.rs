@@ -1,4 +1,4 @@
-//! The event bus: takes PutEvents, and delivers what its rule matches to the queue.
+//! The event bus: accepts PutEvents and delivers the events that its rule matches to the queue.
 
 use std::sync::Arc;
 
@@ -8,28 +8,28 @@ use serde_json::{Value, json};
 use tollgate_domain::id::random_base62;
 use tollgate_runtime::{Clock, Entropy};
 
-use crate::{Answer, Queue};
+use crate::{ApiResponse, Queue};
 
-/// EventBridge's bound on the entries of one PutEvents call.
+/// EventBridge's limit on the entries of one PutEvents call.
 const MAX_ENTRIES: usize = 10;
-/// EventBridge's bound on their size together.
+/// EventBridge's limit on the total size of the entries of one call.
 const MAX_BYTES: usize = 1024 * 1024;
 
-/// An event pattern: lists of what a field may be, nested like the event.
+/// Event pattern: lists of allowed values of fields, nested like the event.
 #[derive(Debug, Clone)]
 pub struct Rule(Value);
 
-/// A pattern that this bus cannot apply.
+/// Error for a pattern with operators that this bus does not support.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("an event pattern here consists of lists of strings and prefixes in objects")]
+#[error("the local event bus supports only event patterns of strings and prefixes")]
 pub struct InvalidPattern;
 
 impl Rule {
-    /// A rule with this pattern, in the JSON form that EventBridge takes; of its operators, the
-    /// exact match of strings and `prefix`.
+    /// Creates a rule from a pattern in EventBridge's JSON form. Of its operators, only the exact match
+    /// of strings and `prefix` are supported.
     ///
     /// # Errors
-    /// When the pattern uses another one.
+    /// When the pattern uses another operator.
     pub fn new(pattern: Value) -> Result<Self, InvalidPattern> {
         fn supported(pattern: &Value) -> bool {
             match pattern {
@@ -64,7 +64,7 @@ impl Rule {
     }
 }
 
-/// What a value is to begin with, if that is what this says.
+/// Returns the prefix of a `prefix` operator, or `None` if this is another element of a pattern.
 fn prefix(allowed: &Value) -> Option<&str> {
     let operators = allowed.as_object()?;
     operators
@@ -94,7 +94,7 @@ struct Entry {
     detail: Option<String>,
     #[serde(default)]
     resources: Vec<String>,
-    /// Unix seconds, as the JSON protocol has times.
+    /// Unix seconds: the JSON protocol encodes times as numbers.
     time: Option<f64>,
 }
 
@@ -108,20 +108,20 @@ impl Bus {
         }
     }
 
-    pub(crate) fn put_events(&self, body: &str) -> Answer {
-        let refused = |message: &str| Answer {
+    pub(crate) fn put_events(&self, body: &str) -> ApiResponse {
+        let invalid = |message: &str| ApiResponse {
             status: 400,
             body: json!({ "__type": "ValidationException", "message": message }).to_string(),
         };
         let request: PutEvents = match serde_json::from_str(body) {
             Ok(request) => request,
-            Err(error) => return refused(&error.to_string()),
+            Err(error) => return invalid(&error.to_string()),
         };
         if request.entries.is_empty() || request.entries.len() > MAX_ENTRIES {
-            return refused("Entries must have 1 to 10 members");
+            return invalid("Entries must have 1 to 10 members");
         }
         if body.len() > MAX_BYTES {
-            return refused("Total size of the entries in the request is over the limit");
+            return invalid("Total size of the entries in the request is over the limit");
         }
         let mut results = Vec::new();
         let mut matched = Vec::new();
@@ -139,7 +139,7 @@ impl Bus {
             }
         }
         if let Err(error) = self.queue.send(&matched) {
-            return Answer {
+            return ApiResponse {
                 status: 500,
                 body: json!({ "__type": "InternalException", "message": error.to_string() })
                     .to_string(),
@@ -149,13 +149,13 @@ impl Bus {
             .iter()
             .filter(|result| result.get("ErrorCode").is_some())
             .count();
-        Answer {
+        ApiResponse {
             status: 200,
             body: json!({ "FailedEntryCount": failed, "Entries": results }).to_string(),
         }
     }
 
-    /// The event that EventBridge makes of an entry.
+    /// Builds the event that EventBridge delivers for an entry, or returns its error code and message.
     fn event(&self, entry: &Entry) -> Result<Value, (&'static str, &'static str)> {
         let required = |field: &Option<String>| field.clone().filter(|text| !text.is_empty());
         let (Some(source), Some(detail_type), Some(detail)) = (
@@ -173,7 +173,7 @@ impl Bus {
             .filter(Value::is_object)
             .ok_or(("MalformedDetail", "Detail is malformed."))?;
         let given = entry.time.and_then(|seconds| {
-            // A clock's reading, not a sum: whole seconds are all that EventBridge passes on.
+            // A time, not a sum: EventBridge delivers whole seconds only.
             #[expect(clippy::cast_possible_truncation)]
             Timestamp::from_second(seconds as i64).ok()
         });
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_matches_what_begins_as_it_says() {
+    fn a_rule_matches_values_with_its_prefix() {
         let rule = Rule::new(json!({ "source": ["b", { "prefix": "a." }] })).unwrap();
         for (source, expected) in [("a.b", true), ("b", true), ("a", false), ("b.c", false)] {
             assert_eq!(

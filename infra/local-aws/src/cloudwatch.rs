@@ -1,4 +1,4 @@
-//! Metrics as CloudWatch reads them out of what the functions write.
+//! Metrics, extracted from the functions' output as CloudWatch does.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,22 +7,22 @@ use serde_json::Value;
 use tollgate_runtime::metrics::{Metric, NAMESPACE};
 use tollgate_runtime::{Clock, Metrics};
 
-/// Reads lines in the embedded metric format. Cheap to clone; all clones are the same.
+/// Metrics read from lines in the embedded metric format. Cheap to clone; clones share the metrics.
 #[derive(Debug, Clone, Default)]
 pub struct CloudWatch(Arc<Mutex<BTreeMap<Series, Vec<u64>>>>);
 
-/// A metric's name and the values of its dimensions, the first being the stack.
+/// A metric's name and the values of its dimensions, of which the first is the stack.
 type Series = (String, Vec<String>);
 
 impl CloudWatch {
-    /// Metrics of `stack` that are read here.
+    /// Returns a metrics sink for functions of `stack` whose output is read here.
     #[must_use]
     pub fn metrics(&self, stack: &str, clock: Clock) -> Metrics {
         let this = self.clone();
         Metrics::new(stack, clock, move |line| this.read(line))
     }
 
-    /// Reads what a function wrote; lines of any other form are not metrics.
+    /// Reads a function's output. Lines in any other format are ignored.
     pub fn read(&self, output: &str) {
         for line in output.lines() {
             let Ok(line) = serde_json::from_str::<Value>(line) else {
@@ -55,17 +55,17 @@ impl CloudWatch {
                 let Some(name) = metric["Name"].as_str() else {
                     continue;
                 };
-                let found = match &line[name] {
-                    Value::Array(samples) => samples.iter().filter_map(Value::as_u64).collect(),
+                let samples = match &line[name] {
+                    Value::Array(values) => values.iter().filter_map(Value::as_u64).collect(),
                     value => Vec::from_iter(value.as_u64()),
                 };
                 let series = (name.to_owned(), values.clone());
-                self.lock().entry(series).or_default().extend(found);
+                self.lock().entry(series).or_default().extend(samples);
             }
         }
     }
 
-    /// All that was written of a metric for the stack `test`, in the order it was written.
+    /// Returns all values of a metric for the stack `test`, in the order in which they were written.
     #[must_use]
     pub fn values(&self, metric: Metric, dimensions: &[&str]) -> Vec<u64> {
         let values = ["test"].iter().chain(dimensions);
@@ -76,7 +76,7 @@ impl CloudWatch {
         self.lock().get(&series).cloned().unwrap_or_default()
     }
 
-    /// Its sum.
+    /// Returns the sum of a metric's values for the stack `test`.
     #[must_use]
     pub fn sum(&self, metric: Metric, dimensions: &[&str]) -> u64 {
         self.values(metric, dimensions).iter().sum()

@@ -1,4 +1,4 @@
-//! A DynamoDB at an HTTP endpoint, called as if it were in process.
+//! A synchronous client of DynamoDB at an HTTP endpoint.
 
 use std::io;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -15,16 +15,17 @@ use tokio::runtime::Builder;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tollgate_runtime::Chain;
 
-use crate::Answer;
+use crate::ApiResponse;
 
-/// Far longer than an answer takes. What has none by then fails, instead of waiting for ever.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Timeout of one call: far longer than a response takes.
+const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
-type Failure = Box<dyn std::error::Error + Send + Sync>;
+type CallError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Calls are made on a thread of its own, and whoever makes one blocks until it is answered, as
-/// for the embedded engine. To wait asynchronously would be wrong: a runtime whose tasks all wait
-/// is idle, and one that is idle with its clock paused lets the time-outs of its tests pass.
+/// Client of one endpoint. It sends requests from its own thread, and the calling thread blocks until
+/// the response arrives, as with the embedded engine. Waiting asynchronously would be wrong: a Tokio
+/// runtime whose tasks all wait is idle, and an idle runtime with a paused clock advances that clock, so
+/// that the timeouts of its tests would fire.
 pub(crate) struct Endpoint {
     url: Uri,
     authorization: String,
@@ -33,12 +34,12 @@ pub(crate) struct Endpoint {
 
 struct Call {
     request: Request<String>,
-    answered: SyncSender<Result<Answer, Failure>>,
+    responder: SyncSender<Result<ApiResponse, CallError>>,
 }
 
 impl Endpoint {
-    /// Nothing is sent yet. Signatures are left out: it is the access key alone by which DynamoDB
-    /// Local tells one database from another.
+    /// Creates a client; sends nothing yet. Requests are not signed: DynamoDB Local selects the database
+    /// by the access key alone.
     pub(crate) fn new(url: Uri, access_key_id: &str) -> io::Result<Self> {
         let (calls, mut received) = unbounded_channel::<Call>();
         let runtime = Builder::new_current_thread().enable_io().build()?;
@@ -47,8 +48,8 @@ impl Endpoint {
             while let Some(call) = received.recv().await {
                 let client = client.clone();
                 tokio::spawn(async move {
-                    // Whoever called may have lost patience.
-                    let _ = call.answered.send(send(&client, call.request).await);
+                    // The caller may have timed out.
+                    let _ = call.responder.send(send(&client, call.request).await);
                 });
             }
         };
@@ -66,37 +67,38 @@ impl Endpoint {
         })
     }
 
-    pub(crate) fn answer(&self, operation: &str, body: &str) -> Answer {
-        self.call(operation, body).unwrap_or_else(|error| Answer {
-            status: 500,
-            body: json!({
-                "__type": "InternalServerError",
-                "message": Chain(&*error).to_string(),
+    pub(crate) fn call(&self, operation: &str, body: &str) -> ApiResponse {
+        self.try_call(operation, body)
+            .unwrap_or_else(|error| ApiResponse {
+                status: 500,
+                body: json!({
+                    "__type": "InternalServerError",
+                    "message": Chain(&*error).to_string(),
+                })
+                .to_string(),
             })
-            .to_string(),
-        })
     }
 
-    fn call(&self, operation: &str, body: &str) -> Result<Answer, Failure> {
+    fn try_call(&self, operation: &str, body: &str) -> Result<ApiResponse, CallError> {
         let request = Request::post(self.url.clone())
             .header("content-type", "application/x-amz-json-1.0")
             .header("x-amz-target", format!("DynamoDB_20120810.{operation}"))
             .header("authorization", &self.authorization)
             .body(body.to_owned())?;
-        let (answered, answer) = sync_channel(1);
-        self.calls.send(Call { request, answered })?;
-        answer.recv_timeout(PATIENCE)?
+        let (responder, response) = sync_channel(1);
+        self.calls.send(Call { request, responder })?;
+        response.recv_timeout(CALL_TIMEOUT)?
     }
 }
 
 async fn send(
     client: &Client<HttpConnector, String>,
     request: Request<String>,
-) -> Result<Answer, Failure> {
+) -> Result<ApiResponse, CallError> {
     let response = client.request(request).await?;
     let status = response.status().as_u16();
     let body = response.into_body().collect().await?.to_bytes();
-    Ok(Answer {
+    Ok(ApiResponse {
         status,
         body: String::from_utf8(body.into())?,
     })

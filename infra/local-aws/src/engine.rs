@@ -9,12 +9,13 @@ use serde_json::{Value, json};
 use tollgate_store::schema::{Projection, Table};
 
 use crate::endpoint::Endpoint;
-use crate::{Answer, LocalAwsError};
+use crate::{ApiResponse, LocalAwsError};
 
+/// Implementation that DynamoDB calls are sent to.
 pub(crate) enum Engine {
-    /// In this process.
+    /// The embedded engine.
     Embedded(Database),
-    /// In another one.
+    /// A server at an HTTP endpoint.
     Endpoint(Endpoint),
 }
 
@@ -27,7 +28,7 @@ impl Engine {
         Database::new(&path.to_string_lossy()).map(Self::Embedded)
     }
 
-    /// Writes the database anew, without what was deleted or replaced and is still in its file.
+    /// Rewrites the database file without the deleted and replaced data in its free pages.
     pub(crate) fn vacuum(&self) -> Result<(), DynoxideError> {
         match self {
             Self::Embedded(db) => db.vacuum(),
@@ -37,7 +38,7 @@ impl Engine {
 
     pub(crate) fn create_table(&self, prefix: &str, table: &Table) -> Result<(), LocalAwsError> {
         let name = format!("{prefix}-{}", table.name);
-        let created = self.answer("CreateTable", &definition(&name, table).to_string());
+        let created = self.call("CreateTable", &definition(&name, table).to_string());
         if created.status == 200 || created.body.contains("ResourceInUseException") {
             Ok(())
         } else {
@@ -45,15 +46,15 @@ impl Engine {
         }
     }
 
-    pub(crate) fn answer(&self, operation: &str, body: &str) -> Answer {
+    pub(crate) fn call(&self, operation: &str, body: &str) -> ApiResponse {
         match self {
-            Self::Embedded(db) => answer(db, operation, body),
-            Self::Endpoint(endpoint) => endpoint.answer(operation, body),
+            Self::Embedded(db) => call_embedded(db, operation, body),
+            Self::Endpoint(endpoint) => endpoint.call(operation, body),
         }
     }
 }
 
-fn answer(db: &Database, operation: &str, body: &str) -> Answer {
+fn call_embedded(db: &Database, operation: &str, body: &str) -> ApiResponse {
     let outcome = match operation {
         "BatchGetItem" => run(body, |request| db.batch_get_item(request)),
         "BatchWriteItem" => run(body, |request| db.batch_write_item(request)),
@@ -71,8 +72,8 @@ fn answer(db: &Database, operation: &str, body: &str) -> Answer {
         other => Err(DynoxideError::UnsupportedCapability(other.to_owned())),
     };
     match outcome {
-        Ok(body) => Answer { status: 200, body },
-        Err(error) => Answer {
+        Ok(body) => ApiResponse { status: 200, body },
+        Err(error) => ApiResponse {
             status: error.status_code(),
             body: error.to_json(),
         },

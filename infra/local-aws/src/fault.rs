@@ -1,11 +1,11 @@
-//! Faults that a network and a busy service produce, and the embedded engine does not.
+//! Faults of a network and of a busy service, which the embedded engine does not produce by itself.
 
 use serde_json::{Value, json};
 
-/// Decides the fate of a call.
+/// Chooses the fault of each call.
 pub(crate) type Injector = Box<dyn FnMut(&Call) -> Fault + Send>;
 
-/// One call of an AWS API, as it goes over the wire.
+/// One call of an AWS API, as sent over HTTP.
 #[derive(Debug, Clone)]
 pub struct Call {
     /// Service and operation, such as `DynamoDB_20120810.UpdateItem`.
@@ -14,27 +14,27 @@ pub struct Call {
     pub body: String,
 }
 
-/// What becomes of a call.
+/// Injected fault of one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// It is answered as it should be.
+    /// No fault.
     None,
-    /// It never arrives: no effect, and no answer.
+    /// The request is lost: no effect and no response.
     RequestLost,
-    /// It takes effect, and its answer never arrives.
-    AnswerLost,
-    /// It takes effect, and the connection stays open and silent.
-    NoAnswer,
-    /// The service has no capacity: no effect, and an answer that says so.
+    /// The call takes effect, and its response is lost.
+    ResponseLost,
+    /// The call takes effect, and the connection stays open without a response.
+    NoResponse,
+    /// No effect; the service responds that it has no capacity.
     Throttled,
-    /// The service takes it for invalid: no effect, and an answer that is the same each time.
-    Refused,
-    /// Another transaction is under way on one of the items: no effect, and an answer that says
-    /// so. Reads, which do not conflict, are throttled instead.
+    /// No effect; the service responds with a validation error, which is not retried.
+    Invalid,
+    /// No effect; the service responds that another transaction is in progress on one of the items.
+    /// Reads, which do not conflict, are throttled instead.
     Conflict,
 }
 
-/// Status and body of the answer to any call for which there is no capacity.
+/// Returns status and body of the response to a throttled call.
 #[must_use]
 pub fn throttled() -> (u16, String) {
     let body = json!({
@@ -52,19 +52,19 @@ impl Call {
         }
     }
 
-    /// The operation, such as `UpdateItem`.
+    /// Returns the operation, such as `UpdateItem`.
     #[must_use]
     pub fn operation(&self) -> &str {
         self.target.split_once('.').map_or("", |(_, name)| name)
     }
 
-    /// Status and body of the answer to a call for which there is no capacity.
+    /// Returns status and body of the response to this call when it is throttled.
     #[must_use]
     pub fn throttled(&self) -> (u16, String) {
         throttled()
     }
 
-    pub(crate) fn refused(&self) -> (u16, String) {
+    pub(crate) fn invalid(&self) -> (u16, String) {
         let body = json!({
             "__type": "com.amazon.coral.validate#ValidationException",
             "message": "injected: invalid",
@@ -72,7 +72,7 @@ impl Call {
         (400, body.to_string())
     }
 
-    /// The same of one that meets a transaction on one of its items.
+    /// Returns status and body of the response to this call when it conflicts with a transaction.
     #[must_use]
     pub fn conflict(&self) -> (u16, String) {
         let body = match self.operation() {

@@ -1,8 +1,8 @@
-//! What most tests begin with: empty tables, a clock that stands still, and a seed.
+//! Common test fixture: empty tables, a manual clock and a fixed seed.
 //!
-//! The tables are those of the embedded engine, or, where `AWS_ENDPOINT_URL_DYNAMODB` is set, those
-//! of the DynamoDB there. `infra/dynamodb-local/run` sets it, and so holds the tests, and the
-//! embedded engine with them, against AWS's own implementation.
+//! The tables are in the embedded engine or, if `AWS_ENDPOINT_URL_DYNAMODB` is set, in the DynamoDB at
+//! that endpoint. `infra/dynamodb-local/run` sets it, to run the tests against AWS's own implementation
+//! and so to verify the embedded engine too.
 
 use serde_json::json;
 use tollgate_domain::id::random_base62;
@@ -15,26 +15,26 @@ use crate::{LocalAws, Rule};
 /// The AWS SDKs' standard variable for the endpoint of DynamoDB.
 const ENDPOINT: &str = "AWS_ENDPOINT_URL_DYNAMODB";
 
-/// A stack of one test's own.
+/// A stack for one test.
 #[derive(Debug, Clone)]
 pub struct Fixture {
     /// The services behind the store.
     pub aws: LocalAws,
     /// The tables, empty.
     pub store: Store,
-    /// Stands at the instant the fixture was made for.
+    /// Clock of the stack, which advances only when the test sets it.
     pub time: ManualClock,
-    /// The same in every run.
+    /// Seeded, and so identical in every run.
     pub entropy: Entropy,
 }
 
 impl Fixture {
-    /// An empty stack at `now`, an RFC 3339 instant.
+    /// Creates an empty stack whose clock is at `now`, an RFC 3339 instant.
     ///
     /// # Panics
-    /// When it cannot be made: the test has nothing to test.
+    /// When it cannot be created.
     #[must_use]
-    #[expect(clippy::unwrap_used, reason = "a test that cannot begin has failed")]
+    #[expect(clippy::unwrap_used, reason = "a test whose setup fails has failed")]
     pub fn at(now: &str) -> Self {
         let time = ManualClock::at(now.parse().unwrap());
         let entropy = Entropy::seeded(1);
@@ -53,23 +53,23 @@ impl Fixture {
         }
     }
 
-    /// The clock that everything of the stack reads.
+    /// Returns the clock of the stack.
     #[must_use]
     pub fn clock(&self) -> Clock {
         self.time.clock()
     }
 }
 
-/// Services with a database of their own at the endpoint: it has one for each access key. Tables of
-/// other names would not do, because DynamoDB remembers the tokens of an account's transactions, and
-/// all fixtures draw the same ones.
-#[expect(clippy::unwrap_used, reason = "a test that cannot begin has failed")]
+/// Creates services with their own database at the endpoint, which has one for each access key. Other
+/// table names would not suffice: DynamoDB keeps the idempotency tokens of an AWS account's transactions,
+/// and all fixtures generate the same tokens.
+#[expect(clippy::unwrap_used, reason = "a test whose setup fails has failed")]
 fn at_endpoint(endpoint: &str, rule: Rule, time: &ManualClock, entropy: &Entropy) -> LocalAws {
     let drawn = Entropy::system().unwrap();
     let access_key_id = drawn.with(|rng| random_base62(rng, 20));
     let (clock, entropy) = (time.clock(), entropy.clone());
     let aws = LocalAws::with_dynamodb_at(endpoint, &access_key_id, rule, clock, entropy).unwrap();
-    let (_, tables) = aws.answer("DynamoDB_20120810.ListTables", "{}");
+    let (_, tables) = aws.call("DynamoDB_20120810.ListTables", "{}");
     assert_eq!(
         tables, r#"{"TableNames":[]}"#,
         "{ENDPOINT} must name an endpoint with a database for each access key, such as \

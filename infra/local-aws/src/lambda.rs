@@ -1,5 +1,5 @@
-//! What Lambda is to a function's process: the Runtime API and the Extensions API, on a loopback
-//! port where the AWS services answer as well. Runs a function's real binary in tests.
+//! A Lambda host for tests, which runs a function's real binary: the Runtime API and the Extensions API,
+//! with the AWS services on the same loopback port.
 //!
 //! <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>,
 //! <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-extensions-api.html>
@@ -24,13 +24,13 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 
-/// Far enough ahead that no invocation times out: the first second of the year 2100.
+/// Deadline of every invocation: the first second of the year 2100, so that none times out.
 const DEADLINE_MS: u64 = 4_102_444_800_000;
-/// What separates the head of a streamed answer from its body.
+/// Bytes between the head of a streamed response and its body.
 const DELIMITER: [u8; 8] = [0; 8];
 const ARN: &str = "arn:aws:lambda:us-east-1:000000000000:function:local";
 
-/// Lambda, for one function's process.
+/// Host of one function instance.
 pub struct LambdaHost {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -39,51 +39,51 @@ pub struct LambdaHost {
     idle: watch::Receiver<Idle>,
 }
 
-/// How an invocation ended.
+/// Outcome of an invocation.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
-    /// With an answer.
-    Answer(Value),
-    /// With an error: `errorType` and `errorMessage`.
+    /// The response.
+    Response(Value),
+    /// An error: `errorType` and `errorMessage`.
     Error(Value),
 }
 
-/// An answer that is being streamed. If this is dropped, the Runtime API takes no more of it.
+/// A response that is being streamed. Dropping it makes the Runtime API stop reading the stream.
 #[derive(Debug)]
-pub struct StreamedAnswer {
+pub struct StreamedResponse {
     /// `statusCode`, `headers` and `cookies`.
     pub head: Value,
     body: mpsc::Receiver<Bytes>,
 }
 
-impl StreamedAnswer {
-    /// What comes next of the body; `None` at its end.
+impl StreamedResponse {
+    /// Returns the next chunk of the body; `None` at its end.
     pub async fn chunk(&mut self) -> Option<Bytes> {
         self.body.recv().await
     }
 }
 
-/// What the process answers an invocation with.
-enum Answer {
-    Whole(Outcome),
-    Streamed(StreamedAnswer),
+/// Result that the instance sends for an invocation.
+enum InvocationResult {
+    Buffered(Outcome),
+    Streamed(StreamedResponse),
 }
 
-/// What the process did, in the order it did it.
+/// One recorded action of the instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// It ended an invocation.
-    Answered,
-    /// It called an AWS API, named as in `X-Amz-Target`.
+    /// It completed an invocation.
+    Responded,
+    /// It called an AWS API, given as in `X-Amz-Target`.
     Called(String),
 }
 
-/// A function's process; killed when it is dropped.
+/// Process of a function instance; killed when dropped.
 #[derive(Debug)]
 pub struct FunctionProcess(Child);
 
 impl FunctionProcess {
-    /// Announces the end, as Lambda does, and waits for it. Returns what the process logged.
+    /// Sends SIGTERM, as Lambda does at a shutdown, and waits for the process to end. Returns its log.
     ///
     /// # Errors
     /// When it cannot be signalled or waited for.
@@ -97,7 +97,7 @@ impl FunctionProcess {
         Ok(log)
     }
 
-    /// Sends it the signal of that name, such as `TERM`.
+    /// Sends a signal, given by name, such as `TERM`.
     ///
     /// # Errors
     /// When it cannot be sent.
@@ -107,24 +107,23 @@ impl FunctionProcess {
         Ok(())
     }
 
-    /// Waits for the end of a process that cannot start, or cannot go on. Returns what it said on
-    /// standard error.
+    /// Waits for a process that fails by itself. Returns its standard error.
     ///
     /// # Errors
     /// When it cannot be waited for.
-    pub fn failure(mut self) -> std::io::Result<String> {
-        let mut said = String::new();
+    pub fn wait_for_failure(mut self) -> std::io::Result<String> {
+        let mut errors = String::new();
         if let Some(mut stderr) = self.0.stderr.take() {
-            stderr.read_to_string(&mut said)?;
+            stderr.read_to_string(&mut errors)?;
         }
         self.0.wait()?;
-        Ok(said)
+        Ok(errors)
     }
 }
 
 impl Drop for FunctionProcess {
     fn drop(&mut self) {
-        // One that has ended already cannot be killed, and need not be.
+        // Fails if the process has ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -135,7 +134,7 @@ struct Invocation {
     event: Value,
 }
 
-/// Who waits for the next event.
+/// Whether the runtime and the extension wait for their next event.
 #[derive(Debug, Clone, Copy, Default)]
 struct Idle {
     runtime: bool,
@@ -147,7 +146,7 @@ struct Shared {
     aws: LocalAws,
     invocations: tokio::sync::Mutex<mpsc::UnboundedReceiver<Invocation>>,
     events: tokio::sync::Mutex<mpsc::UnboundedReceiver<Value>>,
-    outcomes: Mutex<HashMap<String, oneshot::Sender<Answer>>>,
+    results: Mutex<HashMap<String, oneshot::Sender<InvocationResult>>>,
     steps: Mutex<Vec<Step>>,
     registered: Mutex<bool>,
     idle: watch::Sender<Idle>,
@@ -158,10 +157,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl LambdaHost {
-    /// Begins to listen. `aws` answers the calls that the process makes.
+    /// Starts to listen. `aws` serves the AWS calls that the instance makes.
     ///
     /// # Errors
-    /// When there is no port.
+    /// When no port can be bound.
     pub async fn start(aws: LocalAws) -> std::io::Result<Self> {
         let (invocations, invocations_out) = mpsc::unbounded_channel();
         let (events, events_out) = mpsc::unbounded_channel();
@@ -173,7 +172,7 @@ impl LambdaHost {
             aws,
             invocations: tokio::sync::Mutex::new(invocations_out),
             events: tokio::sync::Mutex::new(events_out),
-            outcomes: Mutex::default(),
+            results: Mutex::default(),
             steps: Mutex::default(),
             registered: Mutex::new(false),
             idle: idle_in,
@@ -182,7 +181,7 @@ impl LambdaHost {
             .route("/2018-06-01/runtime/invocation/next", get(next_invocation))
             .route(
                 "/2018-06-01/runtime/invocation/{id}/response",
-                post(answered),
+                post(responded),
             )
             .route("/2018-06-01/runtime/invocation/{id}/error", post(failed))
             .route("/2020-01-01/extension/register", post(register))
@@ -201,15 +200,15 @@ impl LambdaHost {
         })
     }
 
-    /// Where the AWS services answer, such as `http://127.0.0.1:9001`.
+    /// Returns the URL of the AWS services, such as `http://127.0.0.1:9001`.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Starts a function's binary with the variables that Lambda sets, the endpoints of the AWS
-    /// services pointing here, and what the template sets for the function of that logical id in a
-    /// stack called `test`.
+    /// Starts a function's binary with the environment variables that Lambda sets, the AWS endpoint of
+    /// this host, and the variables that the template sets for the function with the logical id
+    /// `function` in a stack called `test`.
     ///
     /// # Errors
     /// When it cannot be started.
@@ -218,7 +217,7 @@ impl LambdaHost {
         self.run_with(binary, variables.map_err(std::io::Error::other)?)
     }
 
-    /// The same with these variables in place of the template's.
+    /// Starts a function's binary as [`run`](Self::run) does, with `variables` in place of the template's.
     ///
     /// # Errors
     /// When it cannot be started.
@@ -236,7 +235,7 @@ impl LambdaHost {
                 ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256"),
                 ("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST"),
                 ("AWS_LAMBDA_LOG_FORMAT", "JSON"),
-                // Lambda's own filter lets all pass; the template has the process apply the level.
+                // Lambda's own filter passes everything; the template has the process apply the level.
                 ("AWS_LAMBDA_LOG_LEVEL", "TRACE"),
                 ("AWS_REGION", "us-east-1"),
                 ("AWS_ACCESS_KEY_ID", "local"),
@@ -250,29 +249,29 @@ impl LambdaHost {
         Ok(FunctionProcess(child))
     }
 
-    /// Invokes the function, and waits for its answer. `None` if the process has gone, or streams it.
+    /// Invokes the function and waits for its response. `None` if the process has ended or streams it.
     pub async fn invoke(&self, event: Value) -> Option<Outcome> {
-        match self.begin(event).await? {
-            Answer::Whole(outcome) => Some(outcome),
-            Answer::Streamed(_) => None,
+        match self.start_invocation(event).await? {
+            InvocationResult::Buffered(outcome) => Some(outcome),
+            InvocationResult::Streamed(_) => None,
         }
     }
 
-    /// Invokes the function, and waits for the head of its answer. `None` if the process has gone, or
+    /// Invokes the function and waits for the head of its response. `None` if the process has ended or
     /// does not stream it.
-    pub async fn invoke_streaming(&self, event: Value) -> Option<StreamedAnswer> {
-        match self.begin(event).await? {
-            Answer::Streamed(answer) => Some(answer),
-            Answer::Whole(_) => None,
+    pub async fn invoke_streaming(&self, event: Value) -> Option<StreamedResponse> {
+        match self.start_invocation(event).await? {
+            InvocationResult::Streamed(response) => Some(response),
+            InvocationResult::Buffered(_) => None,
         }
     }
 
-    async fn begin(&self, event: Value) -> Option<Answer> {
+    async fn start_invocation(&self, event: Value) -> Option<InvocationResult> {
         let id = format!("{:08}", lock(&self.shared.steps).len());
-        let (sender, outcome) = oneshot::channel();
-        lock(&self.shared.outcomes).insert(id.clone(), sender);
+        let (sender, result) = oneshot::channel();
+        lock(&self.shared.results).insert(id.clone(), sender);
         let has_extension = *lock(&self.shared.registered);
-        // Both are busy from now on, and not only once they have taken the event.
+        // Both count as busy from now on, before they receive the event.
         self.shared.idle.send_modify(|idle| {
             idle.runtime = false;
             idle.extension = !has_extension;
@@ -288,41 +287,40 @@ impl LambdaHost {
             self.events.send(event).ok()?;
         }
         self.invocations.send(Invocation { id, event }).ok()?;
-        outcome.await.ok()
+        result.await.ok()
     }
 
-    /// Waits until the process waits for the next invocation, its extension included: the moment
-    /// from which Lambda may freeze it.
+    /// Waits until both the runtime and the extension ask for their next event, after which Lambda may
+    /// freeze the instance.
     pub async fn idle(&self) {
         let mut idle = self.idle.clone();
-        // The sender lives as long as this.
+        // Cannot fail: the sender lives as long as `self`.
         let _ = idle.wait_for(|idle| idle.runtime && idle.extension).await;
     }
 
-    /// Waits until the process asks for the next invocation, whatever its extension is still at.
-    pub async fn asked(&self) {
+    /// Waits until the runtime asks for the next invocation; its extension may still be busy.
+    pub async fn runtime_idle(&self) {
         let mut idle = self.idle.clone();
-        // The sender lives as long as this.
+        // Cannot fail: the sender lives as long as `self`.
         let _ = idle.wait_for(|idle| idle.runtime).await;
     }
 
-    /// What the process has done so far.
+    /// Returns the actions of the instance so far, in order.
     #[must_use]
     pub fn steps(&self) -> Vec<Step> {
         lock(&self.shared.steps).clone()
     }
 }
 
-/// What a function's binary makes of one event where there is no customer, key or usage: started as
-/// the template configures it, and ended.
+/// Invokes a function's binary once, on empty tables and configured as in the template, and ends it.
 ///
 /// # Errors
 /// When it cannot be started.
 ///
 /// # Panics
-/// When the event is no JSON.
-#[expect(clippy::unwrap_used, reason = "a test that cannot begin has failed")]
-pub async fn answer_alone(
+/// When the event is not JSON.
+#[expect(clippy::unwrap_used, reason = "a test whose setup fails has failed")]
+pub async fn invoke_once(
     binary: &str,
     function: &str,
     event: &str,
@@ -334,24 +332,24 @@ pub async fn answer_alone(
 }
 
 impl Shared {
-    fn end(&self, id: &str, outcome: Outcome) -> StatusCode {
-        lock(&self.steps).push(Step::Answered);
-        self.answer(id, Answer::Whole(outcome))
+    fn complete(&self, id: &str, outcome: Outcome) -> StatusCode {
+        lock(&self.steps).push(Step::Responded);
+        self.respond(id, InvocationResult::Buffered(outcome))
     }
 
-    fn answer(&self, id: &str, answer: Answer) -> StatusCode {
-        match lock(&self.outcomes).remove(id) {
-            // Whoever invoked it may have stopped waiting.
+    fn respond(&self, id: &str, result: InvocationResult) -> StatusCode {
+        match lock(&self.results).remove(id) {
+            // The invoker may have stopped waiting.
             Some(sender) => {
-                let _ = sender.send(answer);
+                let _ = sender.send(result);
                 StatusCode::ACCEPTED
             }
             None => StatusCode::BAD_REQUEST,
         }
     }
 
-    /// Hands on a streamed answer as it comes. The status is of a response that comes early if
-    /// nobody takes it any more.
+    /// Forwards a streamed response as it arrives. Returns before the end of the stream if its receiver
+    /// was dropped.
     async fn stream(&self, id: &str, mut body: Body) -> StatusCode {
         let mut read = Vec::new();
         let head = loop {
@@ -367,11 +365,11 @@ impl Shared {
         let first = Bytes::copy_from_slice(&read[head + DELIMITER.len()..]);
         let head = serde_json::from_slice(&read[..head]).unwrap_or_default();
         let (sender, receiver) = mpsc::channel(1);
-        let answer = StreamedAnswer {
+        let response = StreamedResponse {
             head,
             body: receiver,
         };
-        let status = self.answer(id, Answer::Streamed(answer));
+        let status = self.respond(id, InvocationResult::Streamed(response));
         let mut next = Some(first);
         while let Some(data) = next {
             if !data.is_empty() && sender.send(data).await.is_err() {
@@ -382,12 +380,12 @@ impl Shared {
                 () = sender.closed() => return StatusCode::PAYLOAD_TOO_LARGE,
             };
         }
-        lock(&self.steps).push(Step::Answered);
+        lock(&self.steps).push(Step::Responded);
         status
     }
 }
 
-/// The next data of a body; `None` at its end.
+/// Reads the next data of a body; `None` at its end.
 async fn next_data(body: &mut Body) -> Option<Bytes> {
     loop {
         if let Ok(data) = body.frame().await?.ok()?.into_data() {
@@ -400,7 +398,7 @@ async fn next_invocation(State(shared): State<Arc<Shared>>) -> Response {
     let mut invocations = shared.invocations.lock().await;
     shared.idle.send_modify(|idle| idle.runtime = true);
     let Some(invocation) = invocations.recv().await else {
-        // There is no Lambda any more: a response that breaks off.
+        // The host was dropped: the response breaks off.
         return Response::new(Body::new(Limited::new(Full::from("none"), 1)));
     };
     let headers = [
@@ -411,7 +409,7 @@ async fn next_invocation(State(shared): State<Arc<Shared>>) -> Response {
     (headers, invocation.event.to_string()).into_response()
 }
 
-async fn answered(
+async fn responded(
     State(shared): State<Arc<Shared>>,
     Path(id): Path<String>,
     headers: HeaderMap,
@@ -424,8 +422,8 @@ async fn answered(
     let Ok(body) = body.collect().await else {
         return StatusCode::BAD_REQUEST;
     };
-    let answer = serde_json::from_slice(&body.to_bytes()).unwrap_or_default();
-    shared.end(&id, Outcome::Answer(answer))
+    let response = serde_json::from_slice(&body.to_bytes()).unwrap_or_default();
+    shared.complete(&id, Outcome::Response(response))
 }
 
 async fn failed(
@@ -434,7 +432,7 @@ async fn failed(
     body: String,
 ) -> StatusCode {
     let error = serde_json::from_str(&body).unwrap_or_default();
-    shared.end(&id, Outcome::Error(error))
+    shared.complete(&id, Outcome::Error(error))
 }
 
 async fn register(State(shared): State<Arc<Shared>>) -> Response {
@@ -457,8 +455,8 @@ async fn aws_call(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: S
     let target = headers.get("x-amz-target");
     let target = target.and_then(|target| target.to_str().ok()).unwrap_or("");
     lock(&shared.steps).push(Step::Called(target.to_owned()));
-    let (status, answer) = shared.aws.answer(target, &body);
+    let (status, response) = shared.aws.call(target, &body);
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let json = [("content-type", "application/x-amz-json-1.0")];
-    (status, json, answer).into_response()
+    (status, json, response).into_response()
 }

@@ -1,9 +1,9 @@
-//! The AWS services that Tollgate uses, on one machine and in one process.
+//! The AWS services that Tollgate uses, in one process.
 //!
-//! [`LocalAws`] answers the AWS SDK in the place of a network ([`wire`]): the real clients serialise
-//! their requests, and it is an embedded DynamoDB engine, an event bus and a queue that answer.
-//! So there is one implementation of everything above the wire. Faults are injected here too.
-//! In tests, AWS's own DynamoDB Local can stand in for the embedded engine ([`fixture`]).
+//! [`LocalAws`] takes the place of the network below the AWS SDK ([`wire`]): the real clients serialise
+//! their requests, and an embedded DynamoDB engine, an event bus and a queue respond to them. So there
+//! is one implementation of everything above the HTTP client. Faults are injected here too.
+//! In tests, AWS's own DynamoDB Local can replace the embedded engine ([`fixture`]).
 
 mod bus;
 mod cloudwatch;
@@ -20,7 +20,7 @@ pub mod wire;
 pub use bus::{InvalidPattern, Rule};
 pub use cloudwatch::CloudWatch;
 pub use fault::{Call, Fault, throttled};
-pub use lambda::{FunctionProcess, LambdaHost, Outcome, Step, StreamedAnswer, answer_alone};
+pub use lambda::{FunctionProcess, LambdaHost, Outcome, Step, StreamedResponse, invoke_once};
 pub use queue::{Counts, DeadLetter, MAX_RECEIVES, Message, Queue};
 pub use role::{Condition, Grant, Permission, Role};
 pub use rusqlite::Error as QueueError;
@@ -37,32 +37,32 @@ use aws_types::region::Region;
 use tollgate_runtime::{Clock, Entropy};
 use tollgate_store::schema;
 
-/// What a request is answered with.
-struct Answer {
+/// Response of a service to one API call.
+struct ApiResponse {
     status: u16,
     body: String,
 }
 
-/// Why the services could not be started.
+/// Failure to start the services.
 #[derive(Debug, thiserror::Error)]
 pub enum LocalAwsError {
     /// The embedded DynamoDB engine.
     #[error("the embedded DynamoDB engine")]
     Engine(#[from] dynoxide::DynoxideError),
-    /// A file of theirs.
+    /// A database file that cannot be opened.
     #[error("{0} cannot be used as a database; choose another directory")]
     File(PathBuf, #[source] Box<dyn std::error::Error + Send + Sync>),
-    /// A file under the name of one of theirs.
+    /// A file with the name of a database file that is not an SQLite database.
     #[error(
-        "{0} is not a database of this program, or was damaged: move it away to begin without what is in \
-         it, or choose another directory with --data"
+        "{0} is not a database of this program, or is damaged: move it away to start with empty state, \
+         or choose another directory with --data"
     )]
     NoDatabase(PathBuf),
-    /// What is given as DynamoDB's endpoint is no address.
-    #[error("{0} is no endpoint")]
+    /// The given DynamoDB endpoint is not a URL.
+    #[error("{0} is not a valid endpoint URL")]
     Url(String, #[source] http::uri::InvalidUri),
-    /// The client of DynamoDB's endpoint.
-    #[error("the client of DynamoDB's endpoint")]
+    /// The HTTP client for DynamoDB's endpoint.
+    #[error("the HTTP client for DynamoDB's endpoint")]
     Client(#[source] std::io::Error),
     /// The queue's database.
     #[error("the queue's database")]
@@ -72,11 +72,11 @@ pub enum LocalAwsError {
     Table(String, String),
 }
 
-/// The services. Cheap to clone; all clones are the same services.
+/// The local AWS services. Cheap to clone; clones share all state.
 #[derive(Clone)]
 pub struct LocalAws {
     inner: Arc<Inner>,
-    /// Who calls, where that matters.
+    /// Role whose permissions calls are checked against; `None` allows everything.
     role: Option<Role>,
 }
 
@@ -88,17 +88,17 @@ struct Inner {
 }
 
 impl LocalAws {
-    /// Services that forget everything when they are dropped. `rule` routes events to the queue.
+    /// Creates services that keep their state in memory. `rule` routes events to the queue.
     ///
     /// # Errors
     /// When SQLite cannot be used.
     pub fn in_memory(rule: Rule, clock: Clock, entropy: Entropy) -> Result<Self, LocalAwsError> {
         let engine = engine::Engine::in_memory()?;
-        Ok(Self::of(engine, Queue::in_memory()?, rule, clock, entropy))
+        Ok(Self::new(engine, Queue::in_memory()?, rule, clock, entropy))
     }
 
-    /// Services that keep their state in files under `dir`. What they acknowledge survives the end
-    /// of the process, however it ends.
+    /// Creates services that keep their state in files under `dir`. Acknowledged writes survive the end
+    /// of the process, a kill included.
     ///
     /// # Errors
     /// When the files cannot be opened or created.
@@ -116,18 +116,18 @@ impl LocalAws {
         check_database(&path)?;
         let queue = Queue::open(&path);
         let queue = queue.map_err(|error| LocalAwsError::File(path, error.into()))?;
-        Ok(Self::of(engine, queue, rule, clock, entropy))
+        Ok(Self::new(engine, queue, rule, clock, entropy))
     }
 
-    /// Services of which DynamoDB is at `endpoint`, over plain HTTP, and the rest as
+    /// Creates services that send DynamoDB calls to `endpoint` over plain HTTP; the rest is as in
     /// [`in_memory`](Self::in_memory). DynamoDB Local has a database for each `access_key_id`,
     /// which consists of letters and digits.
     ///
-    /// A call blocks its thread until the endpoint has answered, so the endpoint cannot be served
-    /// by that thread.
+    /// A call blocks its thread until the endpoint has responded, so the endpoint must not be served
+    /// by the same thread.
     ///
     /// # Errors
-    /// When SQLite cannot be used, or `endpoint` is no address.
+    /// When SQLite cannot be used, or `endpoint` is not a URL.
     pub fn with_dynamodb_at(
         endpoint: &str,
         access_key_id: &str,
@@ -140,10 +140,10 @@ impl LocalAws {
         let endpoint =
             endpoint::Endpoint::new(url, access_key_id).map_err(LocalAwsError::Client)?;
         let engine = engine::Engine::Endpoint(endpoint);
-        Ok(Self::of(engine, Queue::in_memory()?, rule, clock, entropy))
+        Ok(Self::new(engine, Queue::in_memory()?, rule, clock, entropy))
     }
 
-    fn of(
+    fn new(
         engine: engine::Engine,
         queue: Queue,
         rule: Rule,
@@ -160,10 +160,10 @@ impl LocalAws {
         Self { inner, role: None }
     }
 
-    /// Creates Tollgate's tables under `prefix`; those that exist stay.
+    /// Creates Tollgate's tables with names that begin with `prefix`. Existing tables are kept.
     ///
     /// # Errors
-    /// When the engine refuses one.
+    /// When the engine rejects a table.
     pub fn create_tables(&self, prefix: &str) -> Result<(), LocalAwsError> {
         for table in schema::TABLES {
             self.inner.engine.create_table(prefix, table)?;
@@ -171,16 +171,16 @@ impl LocalAws {
         Ok(())
     }
 
-    /// Erases from the tables' file what was deleted or replaced in them: SQLite leaves it there until
-    /// it needs the place. The write-ahead log has it until the last clone is dropped.
+    /// Removes deleted and replaced data from the database file: SQLite keeps it in free pages until
+    /// they are reused. The write-ahead log keeps it until the last clone is dropped.
     ///
     /// # Errors
-    /// When the engine cannot: for want of space, for instance.
-    pub fn erase_what_was_deleted(&self) -> Result<(), LocalAwsError> {
+    /// When the engine fails, for example for lack of disk space.
+    pub fn vacuum(&self) -> Result<(), LocalAwsError> {
         Ok(self.inner.engine.vacuum()?)
     }
 
-    /// The same services, which hold each call against this role.
+    /// Returns a handle to these services that checks each call against `role`.
     #[must_use]
     pub fn in_role(&self, role: &Role) -> Self {
         Self {
@@ -189,18 +189,18 @@ impl LocalAws {
         }
     }
 
-    /// The queue that the rule delivers to.
+    /// Returns the queue that the rule delivers to.
     #[must_use]
     pub fn queue(&self) -> &Queue {
         &self.inner.queue
     }
 
-    /// Lets `injector` decide the fate of every call from now on.
+    /// Injects into every further call the fault that `injector` returns for it.
     pub fn inject(&self, injector: impl FnMut(&Call) -> Fault + Send + 'static) {
         *self.faults() = Some(Box::new(injector));
     }
 
-    /// Ends the injection of faults.
+    /// Stops the injection of faults.
     pub fn heal(&self) {
         *self.faults() = None;
     }
@@ -212,54 +212,55 @@ impl LocalAws {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Answers one API call given as its `X-Amz-Target` and JSON body, as the wire would.
+    /// Performs one API call, given as its `X-Amz-Target` and JSON body. Returns the HTTP status and the
+    /// JSON body of the response.
     #[must_use]
-    pub fn answer(&self, target: &str, body: &str) -> (u16, String) {
+    pub fn call(&self, target: &str, body: &str) -> (u16, String) {
         if let Some(role) = &self.role
-            && let Some(refused) = role.refuse(&Call::new(target, body.to_owned()))
+            && let Some(access_denied) = role.check(&Call::new(target, body.to_owned()))
         {
-            return refused;
+            return access_denied;
         }
-        let answer = match target.split_once('.') {
-            Some(("DynamoDB_20120810", operation)) => self.inner.engine.answer(operation, body),
+        let response = match target.split_once('.') {
+            Some(("DynamoDB_20120810", operation)) => self.inner.engine.call(operation, body),
             Some(("AWSEvents", "PutEvents")) => self.inner.bus.put_events(body),
-            _ => Answer {
+            _ => ApiResponse {
                 status: 400,
                 body: r#"{"__type":"UnknownOperationException"}"#.to_owned(),
             },
         };
-        (answer.status, answer.body)
+        (response.status, response.body)
     }
 
-    /// What the wire brings back of a call, with what befalls it on the way.
-    async fn carry(self, call: Call) -> Option<(u16, String)> {
+    /// Performs a call with the injected fault, if any. `None` means that the connection was lost.
+    async fn transmit(self, call: Call) -> Option<(u16, String)> {
         let fault = match self.faults().as_mut() {
             Some(injector) => injector(&call),
             None => Fault::None,
         };
-        let take_effect = || self.answer(&call.target, &call.body);
-        // A network would let other tasks run before and after the call took effect.
+        let take_effect = || self.call(&call.target, &call.body);
+        // As a network would, lets other tasks run before and after the call takes effect.
         tokio::task::yield_now().await;
-        let answer = match fault {
+        let response = match fault {
             Fault::None => Some(take_effect()),
             Fault::RequestLost => None,
-            Fault::AnswerLost => {
+            Fault::ResponseLost => {
                 let _ = take_effect();
                 None
             }
-            Fault::NoAnswer => {
+            Fault::NoResponse => {
                 let _ = take_effect();
                 std::future::pending().await
             }
             Fault::Throttled => Some(call.throttled()),
-            Fault::Refused => Some(call.refused()),
+            Fault::Invalid => Some(call.invalid()),
             Fault::Conflict => Some(call.conflict()),
         };
         tokio::task::yield_now().await;
-        answer
+        response
     }
 
-    /// What the SDK's clients need to reach these services.
+    /// Returns the SDK configuration that connects AWS clients to these services.
     #[must_use]
     pub fn sdk_config(&self) -> SdkConfig {
         let this = self.clone();
@@ -271,19 +272,19 @@ impl LocalAws {
             .region(Region::from_static("us-east-1"))
             .endpoint_url("http://aws.local")
             .credentials_provider(SharedCredentialsProvider::new(credentials))
-            .http_client(wire::http_client(move |call| this.clone().carry(call)))
+            .http_client(wire::http_client(move |call| this.clone().transmit(call)))
             .build()
     }
 }
 
-/// Refuses a file that is no database: what the engine says of one speaks of encryption.
+/// Rejects a file that is not an SQLite database: the engine's own error for one mentions encryption.
 fn check_database(path: &Path) -> Result<(), LocalAwsError> {
-    const BEGINS: &[u8] = b"SQLite format 3\0";
-    // One that is empty, not there, or not to be read is the engine's to judge.
-    let mut begins = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(16).read_to_end(&mut begins));
+    const MAGIC: &[u8] = b"SQLite format 3\0";
+    // A file that is empty, missing or unreadable is left for the engine to open or reject.
+    let mut header = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(16).read_to_end(&mut header));
     match read {
-        Ok(1..) if begins != BEGINS => Err(LocalAwsError::NoDatabase(path.to_owned())),
+        Ok(1..) if header != MAGIC => Err(LocalAwsError::NoDatabase(path.to_owned())),
         _ => Ok(()),
     }
 }

@@ -1,4 +1,4 @@
-//! The queue: what SQS is to the usage-writer. Messages are on disk before they are acknowledged.
+//! The queue, in the place of SQS. Messages are on disk before they are acknowledged.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -9,30 +9,30 @@ use rusqlite::{Connection, params};
 /// Deliveries of a message before it becomes a dead letter: the template's `maxReceiveCount`.
 pub const MAX_RECEIVES: u32 = 5;
 
-/// A message, out for delivery.
+/// A received message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// Names the message and this delivery of it.
+    /// Identifier of the message.
     pub id: i64,
-    /// What was sent.
+    /// Body as sent.
     pub body: String,
-    /// How often it was delivered, this time included.
+    /// Number of deliveries, this one included.
     pub receives: u32,
 }
 
-/// A message that was delivered too often.
+/// A message that reached its maximum number of deliveries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// Names the message.
+    /// Identifier of the message.
     pub id: i64,
-    /// What was sent.
+    /// Body as sent.
     pub body: String,
 }
 
-/// How many messages there are.
+/// Numbers of messages.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Waiting or out for delivery.
+    /// Messages that are visible or in flight.
     pub queued: u64,
     /// Dead letters.
     pub dead: u64,
@@ -43,23 +43,23 @@ pub struct Queue(Mutex<State>);
 
 struct State {
     db: Connection,
-    /// Messages out for delivery, which no one else gets. Not kept on disk: a process that ends
-    /// gives them back.
-    out: HashSet<i64>,
+    /// Messages in flight, which are not delivered to anyone else. Not kept on disk: they are visible
+    /// again when the process has restarted.
+    in_flight: HashSet<i64>,
 }
 
 impl Queue {
     pub(crate) fn in_memory() -> rusqlite::Result<Self> {
-        Self::of(Connection::open_in_memory()?)
+        Self::new(Connection::open_in_memory()?)
     }
 
     pub(crate) fn open(path: &Path) -> rusqlite::Result<Self> {
         let db = Connection::open(path)?;
         db.pragma_update(None, "journal_mode", "WAL")?;
-        Self::of(db)
+        Self::new(db)
     }
 
-    fn of(db: Connection) -> rusqlite::Result<Self> {
+    fn new(db: Connection) -> rusqlite::Result<Self> {
         db.execute_batch(
             "CREATE TABLE IF NOT EXISTS messages (
                  id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -71,7 +71,7 @@ impl Queue {
         )?;
         Ok(Self(Mutex::new(State {
             db,
-            out: HashSet::new(),
+            in_flight: HashSet::new(),
         })))
     }
 
@@ -79,7 +79,7 @@ impl Queue {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Stores the messages, all or none.
+    /// Sends the messages, all or none.
     ///
     /// # Errors
     /// When the database fails.
@@ -92,13 +92,13 @@ impl Queue {
         transaction.commit()
     }
 
-    /// Takes up to `max` messages, oldest first. Whoever takes them deletes them or puts them back.
+    /// Receives up to `max` messages, oldest first. The receiver deletes them or makes them visible again.
     ///
     /// # Errors
     /// When the database fails.
     pub fn receive(&self, max: usize) -> rusqlite::Result<Vec<Message>> {
         let mut state = self.state();
-        let State { db, out } = &mut *state;
+        let State { db, in_flight } = &mut *state;
         let mut messages = Vec::new();
         {
             let mut query = db.prepare_cached(
@@ -112,7 +112,7 @@ impl Queue {
                     body: row.get(1)?,
                     receives: row.get::<_, u32>(2)? + 1,
                 };
-                if !out.contains(&message.id) {
+                if !in_flight.contains(&message.id) {
                     messages.push(message);
                 }
             }
@@ -123,46 +123,47 @@ impl Queue {
                 "UPDATE messages SET receives = ?2 WHERE id = ?1",
                 params![message.id, message.receives],
             )?;
-            out.insert(message.id);
+            in_flight.insert(message.id);
         }
         transaction.commit()?;
         Ok(messages)
     }
 
-    /// Removes messages that were dealt with.
+    /// Deletes messages that were processed.
     ///
     /// # Errors
     /// When the database fails.
     pub fn delete(&self, ids: &[i64]) -> rusqlite::Result<()> {
         let mut state = self.state();
-        let State { db, out } = &mut *state;
+        let State { db, in_flight } = &mut *state;
         let transaction = db.transaction()?;
         for id in ids {
             transaction.execute("DELETE FROM messages WHERE id = ?1", [id])?;
-            out.remove(id);
+            in_flight.remove(id);
         }
         transaction.commit()
     }
 
-    /// Puts back messages that could not be dealt with, to be delivered again; those delivered [`MAX_RECEIVES`] times become dead letters. Returns how many did.
+    /// Makes messages visible again, to be redelivered. Messages that were delivered [`MAX_RECEIVES`] times
+    /// become dead letters; returns their number.
     ///
     /// # Errors
     /// When the database fails.
-    pub fn put_back(&self, ids: &[i64]) -> rusqlite::Result<usize> {
+    pub fn make_visible(&self, ids: &[i64]) -> rusqlite::Result<usize> {
         let mut state = self.state();
-        let State { db, out } = &mut *state;
-        let mut died = 0;
+        let State { db, in_flight } = &mut *state;
+        let mut dead = 0;
         for id in ids {
-            died += db.execute(
+            dead += db.execute(
                 "UPDATE messages SET dead = 1 WHERE id = ?1 AND receives >= ?2",
                 params![id, MAX_RECEIVES],
             )?;
-            out.remove(id);
+            in_flight.remove(id);
         }
-        Ok(died)
+        Ok(dead)
     }
 
-    /// How many messages there are.
+    /// Returns the numbers of messages.
     ///
     /// # Errors
     /// When the database fails.
@@ -179,7 +180,7 @@ impl Queue {
         )
     }
 
-    /// The oldest `max` dead letters.
+    /// Returns the oldest `max` dead letters.
     ///
     /// # Errors
     /// When the database fails.
@@ -203,20 +204,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_is_delivered_until_it_is_deleted_or_dies() {
+    fn a_message_is_redelivered_until_it_is_deleted_or_a_dead_letter() {
         let queue = Queue::in_memory().unwrap();
         queue.send(&["a".into(), "b".into()]).unwrap();
         let first = queue.receive(10).unwrap();
         assert_eq!(first.len(), 2);
-        assert!(queue.receive(10).unwrap().is_empty(), "out for delivery");
+        assert!(queue.receive(10).unwrap().is_empty(), "in flight");
         queue.delete(&[first[0].id]).unwrap();
         let bad = first[1].id;
         for receives in 2..=MAX_RECEIVES {
-            assert_eq!(queue.put_back(&[bad]).unwrap(), 0);
+            assert_eq!(queue.make_visible(&[bad]).unwrap(), 0);
             let again = queue.receive(10).unwrap();
             assert_eq!((again.len(), again[0].receives), (1, receives));
         }
-        assert_eq!(queue.put_back(&[bad]).unwrap(), 1);
+        assert_eq!(queue.make_visible(&[bad]).unwrap(), 1);
         assert!(queue.receive(10).unwrap().is_empty());
         assert_eq!(queue.counts().unwrap(), Counts { queued: 0, dead: 1 });
         assert_eq!(queue.dead_letters(10).unwrap()[0].body, "b");

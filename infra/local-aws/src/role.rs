@@ -1,4 +1,4 @@
-//! What a function may do, held against what it does.
+//! IAM roles of the functions: checks calls against their grants, and records which grants are used.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -9,7 +9,7 @@ use tollgate_store::schema::{TABLES, attr};
 
 use crate::Call;
 
-/// The condition keys that are understood here, by
+/// Supported condition keys, by
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/specifying-conditions.html> and
 /// <https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-use-conditions.html>.
 const LEADING_KEYS: &str = "dynamodb:LeadingKeys";
@@ -17,14 +17,14 @@ const ATTRIBUTES: &str = "dynamodb:Attributes";
 const SOURCE: &str = "events:source";
 const DETAIL_TYPE: &str = "events:detail-type";
 
-/// One action on one resource, or what a condition says of it.
+/// One action on one resource, or one value of a condition of it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Permission {
-    /// Such as `dynamodb:GetItem`.
+    /// IAM action, for example `dynamodb:GetItem`.
     pub action: String,
-    /// The end of its ARN, such as `table/prod-registry/index/listing`.
+    /// Last part of the resource's ARN, such as `table/prod-registry/index/listing`.
     pub resource: String,
-    /// A condition key, and a value or pattern of it.
+    /// Condition key with one of its values or patterns.
     pub with: Option<(String, String)>,
 }
 
@@ -38,22 +38,22 @@ impl fmt::Display for Permission {
     }
 }
 
-/// An action on a resource that a role allows, under all of these conditions.
+/// An action on a resource that a role allows if all conditions hold.
 #[derive(Debug, Clone)]
 pub struct Grant {
-    /// Such as `dynamodb:GetItem`.
+    /// IAM action, for example `dynamodb:GetItem`.
     pub action: String,
-    /// The end of its ARN.
+    /// Last part of the resource's ARN.
     pub resource: String,
-    /// In any order.
+    /// Conditions that must all hold.
     pub conditions: Vec<Condition>,
 }
 
-/// What the values that a call has of a condition key must be.
+/// Condition on the values that a call has for a condition key.
 #[derive(Debug, Clone)]
 pub struct Condition {
     key: &'static str,
-    /// Each of several values, of which there may be none.
+    /// `ForAllValues`: every value of the call must match; holds for no values as well.
     for_all: bool,
     operator: Operator,
     values: Vec<String>,
@@ -67,8 +67,8 @@ enum Operator {
 }
 
 impl Condition {
-    /// The condition, unless the operator, or the key with this action, is one that is not understood
-    /// here.
+    /// Creates a condition. `None` if the operator, or the key in combination with the action, is not
+    /// supported.
     #[must_use]
     pub fn new(action: &str, operator: &str, key: &str, values: Vec<String>) -> Option<Self> {
         let of_set = operator.strip_prefix("ForAllValues:");
@@ -93,15 +93,16 @@ impl Condition {
         })
     }
 
-    /// The values that a call has of the key and that stand in the way.
-    fn refused<'a>(&self, call: &'a Asked) -> impl Iterator<Item = &'a String> {
-        call.of(self.key).iter().filter(|value| {
+    /// Returns the call's values of the key that violate the condition.
+    fn violations<'a>(&self, call: &'a RequiredPermission) -> impl Iterator<Item = &'a String> {
+        call.values(self.key).iter().filter(|value| {
             self.values.iter().any(|one| self.matches(one, value)) == self.negates()
         })
     }
 
-    fn holds(&self, call: &Asked) -> bool {
-        (self.for_all || !call.of(self.key).is_empty()) && self.refused(call).next().is_none()
+    fn holds(&self, call: &RequiredPermission) -> bool {
+        (self.for_all || !call.values(self.key).is_empty())
+            && self.violations(call).next().is_none()
     }
 
     fn negates(&self) -> bool {
@@ -116,7 +117,7 @@ impl Condition {
     }
 }
 
-/// Whether the text is as the pattern, in which `*` stands for anything.
+/// Returns whether `text` matches `pattern`, in which `*` matches any characters.
 fn is_like(pattern: &str, text: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == text,
@@ -127,7 +128,7 @@ fn is_like(pattern: &str, text: &str) -> bool {
     }
 }
 
-/// A function's role. Cheap to clone; all clones are the same.
+/// A function's role. Cheap to clone; clones share the recorded use.
 #[derive(Debug, Clone)]
 pub struct Role(Arc<Inner>);
 
@@ -135,53 +136,53 @@ pub struct Role(Arc<Inner>);
 struct Inner {
     function: String,
     grants: Vec<Grant>,
-    seen: Mutex<Seen>,
+    recorded: Mutex<Recorded>,
 }
 
-/// What the function has asked for.
+/// Permissions that the function's calls required so far.
 #[derive(Debug, Default)]
-struct Seen {
+struct Recorded {
     used: BTreeSet<Permission>,
     denied: BTreeSet<Permission>,
 }
 
 impl Role {
-    /// The role of a function, which grants this.
+    /// Creates the role of a function.
     pub fn new(function: &str, grants: impl IntoIterator<Item = Grant>) -> Self {
         Self(Arc::new(Inner {
             function: function.to_owned(),
             grants: grants.into_iter().collect(),
-            seen: Mutex::default(),
+            recorded: Mutex::default(),
         }))
     }
 
-    /// The logical id of the function.
+    /// Returns the logical id of the function.
     #[must_use]
     pub fn function(&self) -> &str {
         &self.0.function
     }
 
-    /// What the function asked for without having it. Of a condition that was not met, the first value
-    /// that stood in the way, up to its last `#`.
+    /// Returns the permissions that calls required and the role does not grant. For a violated condition,
+    /// this is the first violating value, cut after its last `#`.
     #[must_use]
     pub fn denied(&self) -> Vec<Permission> {
-        self.seen().denied.iter().cloned().collect()
+        self.recorded().denied.iter().cloned().collect()
     }
 
-    /// What the function has and has not asked for, of what a local call can ask for at all: actions on
-    /// resources, and values that conditions allow and no call had.
+    /// Returns the granted permissions that no call used: actions on resources, and values that
+    /// conditions allow and no call had. Limited to the services that are emulated here.
     #[must_use]
     pub fn unused(&self) -> Vec<Permission> {
-        let seen = self.seen();
+        let recorded = self.recorded();
         let mut unused = BTreeSet::new();
         for grant in &self.0.grants {
             let plain = grant.permission(None);
             if !matches!(grant.action.split(':').next(), Some("dynamodb" | "events")) {
                 continue;
             }
-            if seen.used.contains(&plain) {
+            if recorded.used.contains(&plain) {
                 let values = grant.allowed_values().map(|(_, permission)| permission);
-                unused.extend(values.filter(|value| !seen.used.contains(value)));
+                unused.extend(values.filter(|value| !recorded.used.contains(value)));
             } else {
                 unused.insert(plain);
             }
@@ -189,23 +190,24 @@ impl Role {
         unused.into_iter().collect()
     }
 
-    /// AWS's answer to a call that the role does not allow.
-    pub(crate) fn refuse(&self, call: &Call) -> Option<(u16, String)> {
-        let mut refused = None;
-        for asked in needed(call) {
-            let used = self.0.grants.iter().find(|grant| grant.allows(&asked));
-            let mut seen = self.seen();
+    /// Checks a call and records the permissions that it requires. Returns AWS's response if the role
+    /// does not allow it, `None` if it does.
+    pub(crate) fn check(&self, call: &Call) -> Option<(u16, String)> {
+        let mut denied = None;
+        for required in required_permissions(call) {
+            let used = self.0.grants.iter().find(|grant| grant.allows(&required));
+            let mut recorded = self.recorded();
             match used {
-                Some(grant) => seen.used.extend(grant.used_by(&asked)),
+                Some(grant) => recorded.used.extend(grant.used_by(&required)),
                 None => {
-                    seen.denied.insert(self.missing(&asked));
-                    refused.get_or_insert(asked);
+                    recorded.denied.insert(self.missing(&required));
+                    denied.get_or_insert(required);
                 }
             }
         }
-        let Asked {
+        let RequiredPermission {
             action, resource, ..
-        } = refused?;
+        } = denied?;
         let function = &self.0.function;
         let body = json!({
             "__type": "com.amazon.coral.service#AccessDeniedException",
@@ -215,28 +217,33 @@ impl Role {
         Some((400, body.to_string()))
     }
 
-    /// What the role lacks to allow this.
-    fn missing(&self, asked: &Asked) -> Permission {
+    /// Returns the permission that the role would need in order to allow this.
+    fn missing(&self, required: &RequiredPermission) -> Permission {
         let mut grants = self.0.grants.iter();
-        let unmet = grants.find(|grant| grant.is_for(asked)).and_then(|grant| {
-            let mut conditions = grant.conditions.iter();
-            let unmet = conditions.find(|condition| !condition.holds(asked))?;
-            let value = unmet.refused(asked).next().cloned();
-            Some((unmet.key.to_owned(), kind_of(&value.unwrap_or_default())))
-        });
+        let unmet = grants
+            .find(|grant| grant.is_for(required))
+            .and_then(|grant| {
+                let mut conditions = grant.conditions.iter();
+                let unmet = conditions.find(|condition| !condition.holds(required))?;
+                let value = unmet.violations(required).next().cloned();
+                Some((unmet.key.to_owned(), kind_of(&value.unwrap_or_default())))
+            });
         Permission {
-            action: asked.action.clone(),
-            resource: asked.resource.clone(),
+            action: required.action.clone(),
+            resource: required.resource.clone(),
             with: unmet,
         }
     }
 
-    fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.0.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    fn recorded(&self) -> MutexGuard<'_, Recorded> {
+        self.0
+            .recorded
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A partition key without what tells an item from others of its kind, which may be a digest.
+/// Replaces the part of a partition key after its last `#`, which identifies the item and may be a digest.
 fn kind_of(value: &str) -> String {
     match value.rsplit_once('#') {
         Some((kind, _)) => format!("{kind}#*"),
@@ -253,16 +260,16 @@ impl Grant {
         }
     }
 
-    fn is_for(&self, asked: &Asked) -> bool {
-        self.action == asked.action && self.resource == asked.resource
+    fn is_for(&self, required: &RequiredPermission) -> bool {
+        self.action == required.action && self.resource == required.resource
     }
 
-    fn allows(&self, asked: &Asked) -> bool {
+    fn allows(&self, required: &RequiredPermission) -> bool {
         let mut conditions = self.conditions.iter();
-        self.is_for(asked) && conditions.all(|condition| condition.holds(asked))
+        self.is_for(required) && conditions.all(|condition| condition.holds(required))
     }
 
-    /// Each value that a condition allows, by its condition and as a permission of its own.
+    /// Returns each value that a condition allows, with its condition and as a permission.
     fn allowed_values(&self) -> impl Iterator<Item = ((&Condition, &String), Permission)> {
         let allowing = self.conditions.iter().filter(|one| !one.negates());
         allowing.flat_map(move |condition| {
@@ -273,11 +280,11 @@ impl Grant {
         })
     }
 
-    /// What this has that a call it allows makes use of.
-    fn used_by(&self, asked: &Asked) -> impl Iterator<Item = Permission> {
+    /// Returns the permissions of this grant that an allowed call uses.
+    fn used_by(&self, required: &RequiredPermission) -> impl Iterator<Item = Permission> {
         let values = self.allowed_values();
         let used = values.filter(|((condition, one), _)| {
-            let mut values = asked.of(condition.key).iter();
+            let mut values = required.values(condition.key).iter();
             values.any(|value| condition.matches(one, value))
         });
         let used = used.map(|(_, permission)| permission);
@@ -285,31 +292,30 @@ impl Grant {
     }
 }
 
-/// An action of a call on a resource, with the values that it has of condition keys.
+/// An action on a resource that a call requires, with the call's values of condition keys.
 #[derive(Debug)]
-struct Asked {
+struct RequiredPermission {
     action: String,
     resource: String,
     context: BTreeMap<&'static str, Vec<String>>,
 }
 
-impl Asked {
-    fn of(&self, key: &str) -> &[String] {
+impl RequiredPermission {
+    fn values(&self, key: &str) -> &[String] {
         self.context.get(key).map_or(&[], Vec::as_slice)
     }
 }
 
-/// What a call takes, by
+/// Returns the permissions that a call requires, by
 /// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazondynamodb.html>:
-/// a transaction takes the actions that it is made of, and a call with several events is allowed if
-/// each of them is.
-fn needed(call: &Call) -> Vec<Asked> {
+/// a transaction requires those of its actions, and a call with several events those of each event.
+fn required_permissions(call: &Call) -> Vec<RequiredPermission> {
     let body: Value = serde_json::from_str(&call.body).unwrap_or_default();
     match call.operation() {
         "PutEvents" => {
             let entries = body["Entries"].as_array().into_iter().flatten();
             let texts = |value: &Value| value.as_str().map(str::to_owned).into_iter().collect();
-            let needed = entries.map(|entry| Asked {
+            let required = entries.map(|entry| RequiredPermission {
                 action: "events:PutEvents".to_owned(),
                 resource: format!(
                     "event-bus/{}",
@@ -320,20 +326,20 @@ fn needed(call: &Call) -> Vec<Asked> {
                     (DETAIL_TYPE, texts(&entry["DetailType"])),
                 ]),
             });
-            needed.collect()
+            required.collect()
         }
         "BatchGetItem" => {
             let tables = body["RequestItems"].as_object().into_iter().flatten();
-            let needed = tables.map(|(name, request)| {
+            let required = tables.map(|(name, request)| {
                 let mut request = request.clone();
                 request["TableName"] = name.as_str().into();
                 on_table("BatchGetItem", &request)
             });
-            needed.collect()
+            required.collect()
         }
         "TransactWriteItems" => {
             let actions = body["TransactItems"].as_array().into_iter().flatten();
-            let needed = actions.flat_map(|action| {
+            let required = actions.flat_map(|action| {
                 let members = action.as_object().into_iter().flatten();
                 members.map(|(kind, request)| match kind.as_str() {
                     "Put" => on_table("PutItem", request),
@@ -343,16 +349,16 @@ fn needed(call: &Call) -> Vec<Asked> {
                     other => on_table(other, request),
                 })
             });
-            needed.collect()
+            required.collect()
         }
         operation => vec![on_table(operation, &body)],
     }
 }
 
-fn on_table(action: &str, request: &Value) -> Asked {
+fn on_table(action: &str, request: &Value) -> RequiredPermission {
     let table = request["TableName"].as_str().unwrap_or_default();
     let index = request["IndexName"].as_str();
-    Asked {
+    RequiredPermission {
         action: format!("dynamodb:{action}"),
         resource: match index {
             Some(index) => format!("table/{table}/index/{index}"),
@@ -368,23 +374,24 @@ fn on_table(action: &str, request: &Value) -> Asked {
     }
 }
 
-/// The name of the partition key of a table, or of its index: there, conditions go by the index's own.
+/// Returns the partition key's name of a table, or of its index if the call uses one: conditions of an
+/// index apply to the index's partition key.
 fn partition_key(table: &str, index: Option<&str>) -> &'static str {
     let is_named = |name: &str| {
         let prefix = table.strip_suffix(name);
         prefix.is_some_and(|prefix| prefix.ends_with('-'))
     };
-    let table = TABLES.iter().find(|known| is_named(known.name));
+    let table = TABLES.iter().find(|table| is_named(table.name));
     let mut indexes = table.iter().flat_map(|table| table.indexes);
     match index {
         Some(index) => indexes
-            .find(|known| known.name == index)
-            .map_or(attr::PK, |known| known.hash),
-        None => table.map_or(attr::PK, |known| known.hash),
+            .find(|of_table| of_table.name == index)
+            .map_or(attr::PK, |of_table| of_table.hash),
+        None => table.map_or(attr::PK, |table| table.hash),
     }
 }
 
-/// The partition keys that a request names. One that cannot be made out is empty.
+/// Returns the values of the partition key in a request. A value that cannot be determined is empty.
 fn leading_keys(request: &Value, name: &str) -> Vec<String> {
     let text = |value: &Value| value["S"].as_str().unwrap_or_default().to_owned();
     if let Some(keys) = request["Keys"].as_array() {
@@ -403,7 +410,7 @@ fn leading_keys(request: &Value, name: &str) -> Vec<String> {
     vec![text(&request[key.unwrap_or_default()][name])]
 }
 
-/// The attributes that a write names: of its key or item, and in its expressions.
+/// Returns the attributes of a write: those of its key or item, and those in its expressions.
 fn attributes(request: &Value) -> Vec<String> {
     let parts = ["Key", "Item"].into_iter();
     let of_item = parts.filter_map(|part| request[part].as_object());
@@ -418,7 +425,7 @@ fn attributes(request: &Value) -> Vec<String> {
                     let name = request["ExpressionAttributeNames"][name].as_str();
                     attributes.extend(name.map(str::to_owned));
                 }
-                // Keywords are in capitals, and functions have a parenthesis after them.
+                // Keywords are in capitals, and functions are followed by a parenthesis.
                 Some(first) if first.is_ascii_lowercase() && !word.ends_with('(') => {
                     attributes.insert(name.to_owned());
                 }
@@ -451,11 +458,11 @@ mod tests {
     }
 
     fn is_allowed(role: &Role, target: &str, body: Value) -> bool {
-        role.refuse(&Call::new(target, body.to_string())).is_none()
+        role.check(&Call::new(target, body.to_string())).is_none()
     }
 
     #[test]
-    fn a_pattern_is_for_the_whole_text() {
+    fn a_pattern_matches_the_whole_text() {
         for (pattern, text, expected) in [
             ("KEY#*", "KEY#", true),
             ("KEY#*", "KEY#a#b", true),
@@ -496,14 +503,14 @@ mod tests {
         };
         assert!(transact(["KEY#a", "KEYID#b"]));
         assert!(!transact(["KEY#a", "ADMIN#KEY#b"]));
-        // A key that cannot be made out is none that is allowed.
+        // A key that cannot be determined is not allowed.
         let role = only("PutItem");
         let body = json!({ "TableName": "x-registry", "Item": {} });
         assert!(!is_allowed(&role, "D.PutItem", body));
     }
 
     #[test]
-    fn a_query_goes_by_the_partition_key_of_its_index() {
+    fn conditions_on_a_query_apply_to_the_partition_key_of_its_index() {
         let action = "dynamodb:Query";
         let equals = "ForAllValues:StringEquals";
         let only = condition(action, equals, LEADING_KEYS, &["keys"]);
@@ -527,7 +534,7 @@ mod tests {
     }
 
     #[test]
-    fn an_update_may_name_only_the_attributes_that_the_condition_lists() {
+    fn an_update_may_use_only_the_attributes_that_the_condition_lists() {
         let action = "dynamodb:UpdateItem";
         let equals = "ForAllValues:StringEquals";
         let only = condition(action, equals, ATTRIBUTES, &["pk", "revoked_at"]);
@@ -578,7 +585,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_is_no_condition() {
+    fn unsupported_conditions_are_rejected() {
         let new = |action, operator, key| Condition::new(action, operator, key, Vec::new());
         let equals = "StringEquals";
         assert!(new("dynamodb:GetItem", equals, "dynamodb:Select").is_none());

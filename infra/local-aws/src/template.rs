@@ -1,4 +1,4 @@
-//! template.yaml, as far as what runs on one machine is to be as it says.
+//! Reader of the parts of template.yaml that the local services follow.
 
 use std::collections::BTreeMap;
 
@@ -7,24 +7,24 @@ use yaml_serde::value::Tag;
 
 use crate::role::{Condition, Grant, Role};
 
-/// The template, as of the build.
+/// Text of the template at build time.
 pub const TEMPLATE: &str = include_str!("../../../template.yaml");
 
-/// A part that is needed is missing from the template, or has another form.
+/// Error for a template in which a required part is missing or has an unsupported form.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidTemplate {
-    /// Not YAML.
+    /// The text is not YAML.
     #[error("template.yaml is not YAML")]
     Yaml(#[from] yaml_serde::Error),
-    /// A part.
-    #[error("template.yaml lacks {0}, or has it in another form")]
-    Lacks(String),
-    /// The rule's pattern uses what the local bus does not know.
-    #[error("template.yaml has an event pattern that the local bus cannot apply")]
+    /// A part, given by its description, is missing or has an unsupported form.
+    #[error("template.yaml lacks {0}, or has it in an unsupported form")]
+    Missing(String),
+    /// The rule's pattern uses operators that the local bus does not support.
+    #[error("template.yaml has an event pattern that the local bus does not support")]
     Pattern(#[from] crate::InvalidPattern),
 }
 
-/// The template, deployed as a stack of some name.
+/// The template with a stack name and parameter values.
 #[derive(Debug, Clone)]
 pub struct Stack {
     root: Value,
@@ -32,69 +32,69 @@ pub struct Stack {
     parameters: BTreeMap<String, String>,
 }
 
-/// A place in the template; what is not there is null.
+/// A node of the template; null if it does not exist.
 #[derive(Debug, Clone, Copy)]
 pub struct Node<'a>(pub &'a Value);
 
 impl<'a> Node<'a> {
-    /// The member of that name.
+    /// Returns the member `name`.
     #[must_use]
     pub fn get(self, name: &str) -> Node<'a> {
         Node(self.0.get(name).unwrap_or(&Value::Null))
     }
 
-    /// The member at the end of a path such as `Properties.Events`.
+    /// Returns the member at a path such as `Properties.Events`.
     #[must_use]
     pub fn at(self, path: &str) -> Node<'a> {
         path.split('.').fold(self, Node::get)
     }
 
-    /// The members of a mapping, by name.
+    /// Returns the members of a mapping with their names.
     pub fn members(self) -> impl Iterator<Item = (&'a str, Node<'a>)> {
         let members = self.0.as_mapping().into_iter().flatten();
         members.filter_map(|(name, value)| Some((name.as_str()?, Node(value))))
     }
 
-    /// The elements of a list; one that stands for itself is a list of one.
+    /// Returns the elements of a list; another value is treated as a list of one.
     pub fn elements(self) -> impl Iterator<Item = Node<'a>> {
         let list = self.0.as_sequence();
         let single = (list.is_none() && !self.0.is_null()).then_some(self);
         list.into_iter().flatten().map(Node).chain(single)
     }
 
-    /// A text.
+    /// Returns the node as a string.
     ///
     /// # Errors
-    /// When it is none; `what` names it.
+    /// When it is not a string; `what` describes the node in the error.
     pub fn text(self, what: &str) -> Result<String, InvalidTemplate> {
         let text = self.0.as_str().map(str::to_owned);
-        text.ok_or_else(|| InvalidTemplate::Lacks(what.to_owned()))
+        text.ok_or_else(|| InvalidTemplate::Missing(what.to_owned()))
     }
 
-    /// A whole number.
+    /// Returns the node as a whole number.
     ///
     /// # Errors
-    /// When it is none; `what` names it.
+    /// When it is not a whole number; `what` describes the node in the error.
     pub fn number(self, what: &str) -> Result<u64, InvalidTemplate> {
         let number = self.0.as_u64();
-        number.ok_or_else(|| InvalidTemplate::Lacks(what.to_owned()))
+        number.ok_or_else(|| InvalidTemplate::Missing(what.to_owned()))
     }
 }
 
 impl Stack {
-    /// The stack `name`, of the template that this program was built with.
+    /// Parses the template that this program was built with, as the stack `name`.
     ///
     /// # Errors
-    /// When it is no YAML; a test sees to it that it is.
+    /// When it is not YAML, which a test rules out.
     pub fn built_in(name: &str) -> Result<Self, InvalidTemplate> {
-        Self::of(TEMPLATE, name)
+        Self::parse(TEMPLATE, name)
     }
 
-    /// The stack `name` of a template.
+    /// Parses a template, as the stack `name`.
     ///
     /// # Errors
-    /// When it is no YAML.
-    pub fn of(template: &str, name: &str) -> Result<Self, InvalidTemplate> {
+    /// When it is not YAML.
+    pub fn parse(template: &str, name: &str) -> Result<Self, InvalidTemplate> {
         Ok(Self {
             root: yaml_serde::from_str(template)?,
             name: name.to_owned(),
@@ -102,42 +102,42 @@ impl Stack {
         })
     }
 
-    /// The same stack with another value of a parameter than its default.
+    /// Sets a parameter in place of its default.
     #[must_use]
     pub fn with_parameter(mut self, name: &str, value: &str) -> Self {
         self.parameters.insert(name.to_owned(), value.to_owned());
         self
     }
 
-    /// The stack's name.
+    /// Returns the stack's name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The whole template.
+    /// Returns the root node of the template.
     #[must_use]
     pub fn root(&self) -> Node<'_> {
         Node(&self.root)
     }
 
-    /// The resources, by logical id.
+    /// Returns the mapping of resources by logical id.
     #[must_use]
     pub fn resources(&self) -> Node<'_> {
         self.root().get("Resources")
     }
 
-    /// The resources of a type, by logical id.
+    /// Returns the resources of a type with their logical ids.
     pub fn of_type(&self, kind: &str) -> impl Iterator<Item = (&str, Node<'_>)> {
         let resources = self.resources().members();
         resources.filter(move |(_, node)| node.get("Type").0.as_str() == Some(kind))
     }
 
-    /// The variables that the template sets for the function of that logical id. Lambda sets its
-    /// name besides.
+    /// Returns the environment variables that the template sets for the function with that logical id.
+    /// In AWS, Lambda sets further ones, such as the function's name.
     ///
     /// # Errors
-    /// When there is no such function, or a variable's value cannot be worked out.
+    /// When there is no such function, or a variable's value cannot be resolved.
     pub fn variables(&self, function: &str) -> Result<BTreeMap<String, String>, InvalidTemplate> {
         let function = self.function(function)?;
         let globals = self.root().at("Globals.Function");
@@ -150,20 +150,20 @@ impl Stack {
         Ok(variables)
     }
 
-    /// The role of the function of that logical id.
+    /// Returns the IAM role of the function with that logical id.
     ///
     /// # Errors
-    /// When it has none, or one whose policies cannot be read.
+    /// When it has none, or its policies are not supported.
     pub fn role(&self, function: &str) -> Result<Role, InvalidTemplate> {
-        let lacks = || InvalidTemplate::Lacks(format!("the role of {function}"));
-        let (tag, role) = tagged(self.function(function)?.get("Role")).ok_or_else(lacks)?;
+        let missing = || InvalidTemplate::Missing(format!("the role of {function}"));
+        let (tag, role) = tagged(self.function(function)?.get("Role")).ok_or_else(missing)?;
         let id = role.strip_suffix(".Arn").filter(|_| *tag == "GetAtt");
-        let role = self.resources().get(id.ok_or_else(lacks)?);
+        let role = self.resources().get(id.ok_or_else(missing)?);
         let mut granted = Vec::new();
         for policy in role.at("Properties.Policies").elements() {
             for statement in policy.at("PolicyDocument.Statement").elements() {
                 if statement.get("Effect").0.as_str() != Some("Allow") {
-                    return Err(lacks());
+                    return Err(missing());
                 }
                 for action in statement.get("Action").elements() {
                     let action = action.text("an action")?;
@@ -180,7 +180,7 @@ impl Stack {
         Ok(Role::new(function, granted))
     }
 
-    /// What a statement says of an action besides.
+    /// Returns a policy statement's conditions for an action.
     fn conditions(
         &self,
         statement: Node<'_>,
@@ -189,20 +189,22 @@ impl Stack {
         let mut conditions = Vec::new();
         for (operator, keys) in statement.get("Condition").members() {
             for (key, values) in keys.members() {
-                let lacks = || InvalidTemplate::Lacks(format!("{operator} of {key} for {action}"));
+                let missing =
+                    || InvalidTemplate::Missing(format!("{operator} of {key} for {action}"));
                 let values = values.elements().map(|value| self.value(value, key));
                 let values = values.collect::<Result<_, _>>()?;
                 let condition = Condition::new(action, operator, key, values);
-                conditions.push(condition.ok_or_else(lacks)?);
+                conditions.push(condition.ok_or_else(missing)?);
             }
         }
         Ok(conditions)
     }
 
-    /// The name of the function of that logical id, or what CloudFormation makes one of.
+    /// Returns the name of the function with that logical id; the logical id itself if the template leaves
+    /// the name to CloudFormation.
     ///
     /// # Errors
-    /// When there is no such function, or its name cannot be worked out.
+    /// When there is no such function, or its name cannot be resolved.
     pub fn function_name(&self, logical_id: &str) -> Result<String, InvalidTemplate> {
         let name = self.function(logical_id)?.get("FunctionName");
         if name.0.is_null() {
@@ -215,23 +217,23 @@ impl Stack {
         let node = self.resources().get(logical_id);
         match node.get("Type").0.as_str() {
             Some("AWS::Serverless::Function") => Ok(node.get("Properties")),
-            _ => Err(InvalidTemplate::Lacks(format!("a function {logical_id}"))),
+            _ => Err(InvalidTemplate::Missing(format!("a function {logical_id}"))),
         }
     }
 
-    /// The value of a text, a `!Ref`, a `!GetAtt`, a `!Sub` or a `!FindInMap`.
+    /// Resolves a string, a `!Ref`, a `!GetAtt`, a `!Sub` or a `!FindInMap`.
     ///
     /// # Errors
-    /// When it is none; `what` names it.
+    /// When the node is none of them; `what` describes it in the error.
     pub fn value(&self, node: Node<'_>, what: &str) -> Result<String, InvalidTemplate> {
-        let lacks = || InvalidTemplate::Lacks(format!("a value for {what}"));
+        let missing = || InvalidTemplate::Missing(format!("a value for {what}"));
         if let Some(("!FindInMap", path)) = tagged_list(node) {
             let found = path
                 .iter()
                 .try_fold(self.root().get("Mappings"), |node, name| {
                     Some(node.get(name.as_str()?))
                 });
-            return found.ok_or_else(lacks)?.text(what);
+            return found.ok_or_else(missing)?.text(what);
         }
         let Some((tag, text)) = tagged(node) else {
             return node.text(what);
@@ -242,13 +244,13 @@ impl Stack {
             "!Sub" => self.substitute(text),
             _ => None,
         };
-        value.ok_or_else(lacks)
+        value.ok_or_else(missing)
     }
 
-    /// The value of a property that an `!If` may leave out.
+    /// Resolves a property that an `!If` may omit with `AWS::NoValue`.
     ///
     /// # Errors
-    /// When it can be neither worked out nor left out; `what` names it.
+    /// When it cannot be resolved; `what` describes it in the error.
     pub fn optional(&self, node: Node<'_>, what: &str) -> Result<Option<String>, InvalidTemplate> {
         let Some(("!If", [condition, then, or])) = tagged_list(node) else {
             return match tagged(node) {
@@ -256,10 +258,10 @@ impl Stack {
                 _ => self.value(node, what).map(Some),
             };
         };
-        let lacks = || InvalidTemplate::Lacks(format!("a condition for {what}"));
-        let name = condition.as_str().ok_or_else(lacks)?;
+        let missing = || InvalidTemplate::Missing(format!("a condition for {what}"));
+        let name = condition.as_str().ok_or_else(missing)?;
         let condition = self.root().get("Conditions").get(name);
-        let chosen = if self.holds(condition).ok_or_else(lacks)? {
+        let chosen = if self.holds(condition).ok_or_else(missing)? {
             then
         } else {
             or
@@ -267,7 +269,7 @@ impl Stack {
         self.optional(Node(chosen), what)
     }
 
-    /// Whether a condition holds: a `!Not` or an `!Equals`.
+    /// Evaluates a condition: a `!Not` or an `!Equals`. `None` if it cannot be resolved.
     fn holds(&self, condition: Node<'_>) -> Option<bool> {
         match tagged_list(condition)? {
             ("!Not", [condition]) => self.holds(Node(condition)).map(|holds| !holds),
@@ -290,7 +292,7 @@ impl Stack {
         Some(value)
     }
 
-    /// What `!Ref` makes of a pseudo parameter, a parameter or a resource that has a name.
+    /// Resolves a `!Ref` of a pseudo parameter, a parameter or a resource that has a name.
     fn reference(&self, name: &str) -> Option<String> {
         if name == "AWS::StackName" {
             return Some(self.name.clone());
@@ -309,13 +311,13 @@ impl Stack {
         Some(name)
     }
 
-    /// What `!GetAtt` makes of an ARN: its last part, which tells resources apart within a stack.
+    /// Resolves a `!GetAtt` of an ARN to the ARN's last part, which is unique within a stack.
     fn attribute(&self, name: &str) -> Option<String> {
         let (service, name) = self.service_and_name(name.strip_suffix(".Arn")?)?;
         Some(format!("{service}/{name}"))
     }
 
-    /// The kind of a resource as its ARN has it, and its name.
+    /// Returns a resource's type as in its ARN, and its name.
     fn service_and_name(&self, logical_id: &str) -> Option<(&'static str, String)> {
         let node = self.resources().get(logical_id);
         let (service, property) = match node.get("Type").0.as_str()? {
@@ -330,7 +332,7 @@ impl Stack {
     }
 }
 
-/// The short form of an intrinsic function with a list: its name and the list.
+/// Returns the name and the list of an intrinsic function in its short form with a list.
 fn tagged_list(node: Node<'_>) -> Option<(&'static str, &[Value])> {
     const NAMES: [&str; 4] = ["!Equals", "!FindInMap", "!If", "!Not"];
     let Value::Tagged(tagged) = node.0 else {
@@ -340,7 +342,7 @@ fn tagged_list(node: Node<'_>) -> Option<(&'static str, &[Value])> {
     Some((name, tagged.value.as_sequence()?))
 }
 
-/// The short form of an intrinsic function with a text: its name and the text.
+/// Returns the tag and the string of an intrinsic function in its short form with a string.
 fn tagged(node: Node<'_>) -> Option<(&Tag, &str)> {
     match node.0 {
         Value::Tagged(tagged) => Some((&tagged.tag, tagged.value.as_str()?)),

@@ -1,4 +1,4 @@
-//! An HTTP client for the AWS SDK that reaches no network.
+//! An HTTP client for the AWS SDK that calls a function in place of a network.
 
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
@@ -11,14 +11,14 @@ use aws_smithy_types::body::SdkBody;
 
 use crate::Call;
 
-/// A client whose calls are answered with the status and body that `answer` comes to. Where that is
-/// nothing, the connection was lost.
-pub fn http_client<F, A>(answer: F) -> SharedHttpClient
+/// Returns a client that passes each call to `service`, which returns the status and body of the
+/// response, or `None` for a lost connection.
+pub fn http_client<F, A>(service: F) -> SharedHttpClient
 where
     F: Fn(Call) -> A + Clone + Send + Sync + 'static,
     A: Future<Output = Option<(u16, String)>> + Send + 'static,
 {
-    SharedHttpClient::new(Wire(answer))
+    SharedHttpClient::new(Wire(service))
 }
 
 #[derive(Clone)]
@@ -53,9 +53,9 @@ where
         let target = request.headers().get("x-amz-target").unwrap_or_default();
         let body = request.body().bytes().unwrap_or_default();
         let body = String::from_utf8_lossy(body).into_owned();
-        let answer = (self.0)(Call::new(target, body));
+        let response = (self.0)(Call::new(target, body));
         HttpConnectorFuture::new(async move {
-            let Some((status, body)) = answer.await else {
+            let Some((status, body)) = response.await else {
                 return Err(ConnectorError::io("the connection was lost".into()));
             };
             let response = http::Response::builder()

@@ -1,6 +1,6 @@
-//! DynamoDB at an endpoint: here the embedded engine, served over HTTP by another thread.
+//! Calls of DynamoDB at an endpoint: the embedded engine, served over HTTP by another thread.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot begin has failed")]
+#![expect(clippy::unwrap_used, reason = "a test whose setup fails has failed")]
 
 use std::sync::mpsc;
 use std::thread;
@@ -13,7 +13,7 @@ use tollgate_domain::customer::Customer;
 use tollgate_local_aws::{Fault, LambdaHost, LocalAws, Rule};
 use tollgate_runtime::clock::ManualClock;
 use tollgate_runtime::{Clock, Entropy};
-use tollgate_store::{Created, CustomerChange, UpdateCustomerOutcome, Store};
+use tollgate_store::{CreateOutcome, CustomerChange, Store, UpdateCustomerOutcome};
 
 fn clock() -> Clock {
     ManualClock::at("2026-11-22T10:00:00Z".parse().unwrap()).clock()
@@ -27,7 +27,7 @@ fn at(endpoint: &str) -> LocalAws {
     LocalAws::with_dynamodb_at(endpoint, "local", rule(), clock(), Entropy::seeded(1)).unwrap()
 }
 
-/// Services whose DynamoDB is that of others, which end with the test's process.
+/// Services whose DynamoDB is that of other services, which run until the test process ends.
 fn served() -> LocalAws {
     let (started, url) = mpsc::channel();
     thread::spawn(move || {
@@ -61,11 +61,11 @@ fn acme() -> Customer {
 }
 
 #[tokio::test(start_paused = true)]
-async fn faults_befall_the_calls_to_an_endpoint() {
+async fn faults_apply_to_calls_of_an_endpoint() {
     for (fault, is_created) in [
         (Fault::None, true),
         (Fault::RequestLost, false),
-        (Fault::AnswerLost, true),
+        (Fault::ResponseLost, true),
         (Fault::Throttled, false),
         (Fault::Conflict, false),
     ] {
@@ -81,12 +81,12 @@ async fn faults_befall_the_calls_to_an_endpoint() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_paused_clock_stands_still_while_an_endpoint_is_asked() {
+async fn a_paused_clock_does_not_advance_during_a_call_of_an_endpoint() {
     let store = store(&served());
     let started = Instant::now();
     let all = async {
         let created = store.create_customer(&acme(), None).await.unwrap();
-        assert_eq!(created, Created::New);
+        assert_eq!(created, CreateOutcome::New);
         let change = CustomerChange::default();
         let changed = store.update_customer(&acme().id, &change).await.unwrap();
         assert_eq!(changed, UpdateCustomerOutcome::Done(acme()));
@@ -96,10 +96,13 @@ async fn a_paused_clock_stands_still_while_an_endpoint_is_asked() {
 }
 
 #[test]
-fn an_endpoint_that_does_not_answer_is_an_error() {
-    let (status, body) = at("http://127.0.0.1:1").answer("DynamoDB_20120810.ListTables", "{}");
+fn an_unreachable_endpoint_is_an_error() {
+    let (status, body) = at("http://127.0.0.1:1").call("DynamoDB_20120810.ListTables", "{}");
     assert_eq!(status, 500);
     assert!(body.contains("Connection refused"), "{body}");
     let invalid = LocalAws::with_dynamodb_at("::", "local", rule(), clock(), Entropy::seeded(1));
-    assert_eq!(invalid.unwrap_err().to_string(), ":: is no endpoint");
+    assert_eq!(
+        invalid.unwrap_err().to_string(),
+        ":: is not a valid endpoint URL"
+    );
 }

@@ -1,5 +1,4 @@
-//! A client of the product, as any other HTTP client would be: for the demo and the end-to-end
-//! tests.
+//! An HTTP client of the API, for the demo, the load runs and the tests.
 
 use axum::body::Body;
 use http::header::CONTENT_TYPE;
@@ -12,7 +11,7 @@ use rustls::crypto::ring::default_provider;
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
 
-/// Calls one product with one key.
+/// Client with a base URL and an optional API key. Cheap to clone; clones share connections.
 #[derive(Clone)]
 pub struct Client {
     http: hyper_util::client::legacy::Client<HttpsConnector<HttpConnector>, Body>,
@@ -20,9 +19,9 @@ pub struct Client {
     key: Option<String>,
 }
 
-/// An answer.
+/// An HTTP response.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub struct Response {
     /// Status.
     pub status: StatusCode,
     /// Header fields.
@@ -31,24 +30,24 @@ pub struct Answer {
     pub text: String,
 }
 
-/// No answer came.
+/// Failure to receive a response.
 #[derive(Debug, thiserror::Error)]
-#[error("{method} {path} was not answered")]
-pub struct NoAnswer {
+#[error("{method} {path} got no response")]
+pub struct RequestError {
     method: Method,
     path: String,
     #[source]
     source: Box<dyn std::error::Error + Send + Sync>,
 }
 
-impl Answer {
-    /// The body as JSON; null if it is none.
+impl Response {
+    /// Returns the body as JSON, or null if it is not JSON.
     #[must_use]
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_default()
     }
 
-    /// A header field as text; empty if there is none.
+    /// Returns a header field's value, or an empty string if the field is missing.
     #[must_use]
     pub fn header(&self, name: &str) -> &str {
         let value = self.headers.get(name);
@@ -57,16 +56,16 @@ impl Answer {
 }
 
 impl Client {
-    /// A client of the product at `url`, without a key.
+    /// Creates a client of the stack at `url`, without a key.
     ///
     /// # Errors
-    /// When the URL asks for TLS, and this machine has no root certificates.
+    /// When the URL has the scheme `https` and this machine has no root certificates.
     pub fn new(url: &str) -> std::io::Result<Self> {
         let builder = HttpsConnectorBuilder::new();
         let connector = if url.starts_with("https:") {
             builder.with_provider_and_native_roots(default_provider())?
         } else {
-            // The local product has no certificate, so that none need be to be had here.
+            // The local stack uses plain HTTP, so that no root certificates are needed.
             let config = ClientConfig::builder_with_provider(default_provider().into())
                 .with_safe_default_protocol_versions()
                 .map_err(std::io::Error::other)?
@@ -82,7 +81,7 @@ impl Client {
         })
     }
 
-    /// The same client with this key.
+    /// Returns a copy of the client that sends `key`.
     #[must_use]
     pub fn with_key(&self, key: &str) -> Self {
         Self {
@@ -91,44 +90,49 @@ impl Client {
         }
     }
 
-    /// A `GET`.
+    /// Sends a `GET` request.
     ///
     /// # Errors
-    /// When no answer comes.
-    pub async fn get(&self, path: &str) -> Result<Answer, NoAnswer> {
+    /// When no response is received.
+    pub async fn get(&self, path: &str) -> Result<Response, RequestError> {
         self.send(Method::GET, path, &[], Body::empty()).await
     }
 
-    /// A request with a JSON body.
+    /// Sends a request with a JSON body.
     ///
     /// # Errors
-    /// When no answer comes.
-    pub async fn json(&self, method: Method, path: &str, body: Value) -> Result<Answer, NoAnswer> {
+    /// When no response is received.
+    pub async fn json(
+        &self,
+        method: Method,
+        path: &str,
+        body: Value,
+    ) -> Result<Response, RequestError> {
         let headers = [(CONTENT_TYPE.as_str(), "application/json")];
         self.send(method, path, &headers, body.to_string().into())
             .await
     }
 
-    /// A `POST` with a JSON body.
+    /// Sends a `POST` request with a JSON body.
     ///
     /// # Errors
-    /// When no answer comes.
-    pub async fn post(&self, path: &str, body: Value) -> Result<Answer, NoAnswer> {
+    /// When no response is received.
+    pub async fn post(&self, path: &str, body: Value) -> Result<Response, RequestError> {
         self.json(Method::POST, path, body).await
     }
 
-    /// Any request.
+    /// Sends a request.
     ///
     /// # Errors
-    /// When no answer comes.
+    /// When no response is received.
     pub async fn send(
         &self,
         method: Method,
         path: &str,
         headers: &[(&str, &str)],
         body: Body,
-    ) -> Result<Answer, NoAnswer> {
-        let failed = |source: Box<dyn std::error::Error + Send + Sync>| NoAnswer {
+    ) -> Result<Response, RequestError> {
+        let failed = |source: Box<dyn std::error::Error + Send + Sync>| RequestError {
             method: method.clone(),
             path: path.to_owned(),
             source,
@@ -143,10 +147,10 @@ impl Client {
             request = request.header(*name, *value);
         }
         let request = request.body(body).map_err(|error| failed(error.into()))?;
-        let answer = self.http.request(request).await;
-        let (parts, body) = answer.map_err(|error| failed(error.into()))?.into_parts();
+        let response = self.http.request(request).await;
+        let (parts, body) = response.map_err(|error| failed(error.into()))?.into_parts();
         let body = body.collect().await.map_err(|error| failed(error.into()))?;
-        Ok(Answer {
+        Ok(Response {
             status: parts.status,
             headers: parts.headers,
             text: String::from_utf8_lossy(&body.to_bytes()).into_owned(),

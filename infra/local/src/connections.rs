@@ -1,5 +1,4 @@
-//! Connections to the local product, and what each may take of it before its caller has sent a
-//! whole request.
+//! Connections to the local stack, with limits on their number, on request heads and on idle time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,15 +11,15 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::sync::Semaphore;
 
-/// Connections at a time; further ones wait to be accepted.
+/// Maximum number of open connections; further ones wait to be accepted.
 const MAX_CONNECTIONS: usize = 1_024;
-/// How long a caller may take to send the head of a request, and a connection may be idle.
+/// Time that a caller has to send the head of a request, and that a connection may be idle.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// Bytes of a head. API Gateway's bound on its header fields is 10,240.
+/// Maximum bytes of a request head. API Gateway's limit on its header fields is 10,240.
 const MAX_HEAD: usize = 32 * 1024;
 
-/// Answers requests until `stop` resolves, and then those under way. Ends when their connections
-/// have.
+/// Serves requests until `stop` resolves, then completes those in progress. Returns when all connections
+/// are closed.
 pub(crate) async fn serve<L: Listener>(
     mut listener: L,
     routes: Router,
@@ -32,15 +31,15 @@ pub(crate) async fn serve<L: Listener>(
         .max_header_size(MAX_HEAD)
         .max_buf_size(MAX_HEAD);
     let open = GracefulShutdown::new();
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut stop = std::pin::pin!(stop);
     loop {
         let next = async {
-            let place = Arc::clone(&places).acquire_owned().await;
+            let slot = Arc::clone(&slots).acquire_owned().await;
             let (stream, _) = listener.accept().await;
-            (stream, place)
+            (stream, slot)
         };
-        let (stream, place) = tokio::select! {
+        let (stream, slot) = tokio::select! {
             () = &mut stop => break,
             next = next => next,
         };
@@ -50,7 +49,7 @@ pub(crate) async fn serve<L: Listener>(
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection failed");
             }
-            drop(place);
+            drop(slot);
         });
     }
     drop(listener);
@@ -92,24 +91,24 @@ mod tests {
             }
         }
 
-        /// All that is answered to one who sends `request` and then waits.
-        async fn answer(&self, request: &str) -> String {
+        /// Sends `request` on a new connection, and returns everything that is received until it is closed.
+        async fn exchange(&self, request: &str) -> String {
             let mut caller = TcpStream::connect(self.address).await.unwrap();
             caller.write_all(request.as_bytes()).await.unwrap();
-            let mut answer = String::new();
-            let read = timeout(HEAD_TIMEOUT * 2, caller.read_to_string(&mut answer)).await;
+            let mut response = String::new();
+            let read = timeout(HEAD_TIMEOUT * 2, caller.read_to_string(&mut response)).await;
             read.expect("the connection is closed").unwrap();
-            answer
+            response
         }
     }
 
-    // Where time is paused it goes on as soon as all wait.
+    // A paused clock advances as soon as all tasks wait.
     #[tokio::test(start_paused = true)]
-    async fn who_sends_no_whole_head_is_not_waited_for() {
+    async fn an_incomplete_head_times_out() {
         let server = Server::start().await;
-        for begun in ["", "GET / HTTP/1.1\r\nhost: x\r\nx-slow: "] {
+        for incomplete in ["", "GET / HTTP/1.1\r\nhost: x\r\nx-slow: "] {
             let began = Instant::now();
-            assert_eq!(server.answer(begun).await, "", "{begun}");
+            assert_eq!(server.exchange(incomplete).await, "", "{incomplete}");
             assert!(began.elapsed() >= HEAD_TIMEOUT);
         }
     }
@@ -117,38 +116,38 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_idle_connection_is_closed() {
         let server = Server::start().await;
-        let answer = server.answer("GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
-        assert!(answer.ends_with("pong"), "{answer}");
+        let response = server.exchange("GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        assert!(response.ends_with("pong"), "{response}");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_head_without_end_is_refused() {
+    async fn a_head_without_end_is_rejected() {
         let server = Server::start().await;
         let head = format!("GET / HTTP/1.1\r\nx-large: {}", "x".repeat(MAX_HEAD));
-        let answer = server.answer(&head).await;
-        assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+        let response = server.exchange(&head).await;
+        assert!(response.starts_with("HTTP/1.1 431"), "{response}");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_head_has_so_many_bytes_and_no_more() {
+    async fn the_size_of_a_head_is_limited() {
         let server = Server::start().await;
         for (bytes, status) in [(MAX_HEAD, "200"), (MAX_HEAD + 1, "431"), (40_000, "431")] {
             let (begin, end) = ("GET / HTTP/1.1\r\nhost: x\r\nx-large: ", "\r\n\r\n");
             let large = "x".repeat(bytes - begin.len() - end.len());
-            let answer = server.answer(&format!("{begin}{large}{end}")).await;
+            let response = server.exchange(&format!("{begin}{large}{end}")).await;
             let expected = format!("HTTP/1.1 {status}");
-            assert!(answer.starts_with(&expected), "{bytes}: {answer}");
+            assert!(response.starts_with(&expected), "{bytes}: {response}");
         }
     }
 
     #[tokio::test]
-    async fn it_ends_when_its_connections_have() {
+    async fn serving_ends_when_all_connections_are_closed() {
         let server = Server::start().await;
         let mut caller = TcpStream::connect(server.address).await.unwrap();
         let request = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
         caller.write_all(request).await.unwrap();
-        let mut answer = [0; 8];
-        caller.read_exact(&mut answer).await.unwrap();
+        let mut start = [0; 8];
+        caller.read_exact(&mut start).await.unwrap();
         server.stop.send(()).unwrap();
         server.served.await.unwrap();
         let mut rest = Vec::new();

@@ -1,4 +1,4 @@
-//! From the queue to the usage-writer: what Lambda's event source mapping does.
+//! Delivery from the queue to the usage-writer, as by Lambda's event source mapping.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, Notify};
 use tokio::time::Instant;
 use tollgate_local_aws::{LocalAws, Message, QueueError};
 
-/// How often the queue is looked at.
+/// Interval at which the queue is polled.
 const POLL: Duration = Duration::from_millis(200);
 
 pub(crate) struct Consumer {
@@ -19,25 +19,25 @@ pub(crate) struct Consumer {
     batch_size: usize,
     window: Duration,
     visibility_timeout: Duration,
-    /// Locked while a batch is out, so that a drain does not miss it.
+    /// Locked while a batch is in flight, so that a drain does not miss it.
     failed: Mutex<VecDeque<Failed>>,
     stop: Notify,
 }
 
-/// Messages whose delivery failed, and when they are delivered again.
+/// Messages whose delivery failed, with the end of their visibility timeout.
 struct Failed {
-    until: Instant,
+    visible_at: Instant,
     ids: Vec<i64>,
 }
 
-/// What a drain did.
+/// Outcome of a drain.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
-pub(crate) struct Drained {
-    /// Messages that were dealt with.
+pub(crate) struct DrainOutcome {
+    /// Messages that were processed.
     delivered: usize,
     /// Deliveries that failed.
     failed: usize,
-    /// Messages that failed so often that they were set aside.
+    /// Messages that became dead letters.
     dead_lettered: usize,
 }
 
@@ -60,8 +60,8 @@ impl Consumer {
         }
     }
 
-    /// Delivers batches until [`stop`](Self::stop) is called: when one is full, or the window has
-    /// passed since its first message was seen.
+    /// Delivers batches until [`stop`](Self::stop) is called: each when it is full, or when the batching
+    /// window since its first message has passed.
     pub(crate) async fn run(&self) {
         let mut waiting_since = None;
         loop {
@@ -91,18 +91,18 @@ impl Consumer {
         }
     }
 
-    /// Ends [`run`](Self::run) after the batch that is out.
+    /// Ends [`run`](Self::run) after the batch in flight.
     pub(crate) fn stop(&self) {
         self.stop.notify_one();
     }
 
-    /// Delivers all that is queued, now. What fails is delivered again until it is dealt with or
-    /// set aside as a dead letter.
-    pub(crate) async fn drain(&self) -> Result<Drained, QueueError> {
-        let mut total = Drained::default();
+    /// Delivers all queued messages now. Failed ones are redelivered until they are processed or become
+    /// dead letters.
+    pub(crate) async fn drain(&self) -> Result<DrainOutcome, QueueError> {
+        let mut total = DrainOutcome::default();
         loop {
             let outcome = self.deliver(None).await?;
-            if outcome == Drained::default() {
+            if outcome == DrainOutcome::default() {
                 return Ok(total);
             }
             total.delivered += outcome.delivered;
@@ -111,36 +111,36 @@ impl Consumer {
         }
     }
 
-    /// Delivers one batch, in which may be what failed before and has waited until `now`, or what
-    /// failed at any time.
-    async fn deliver(&self, now: Option<Instant>) -> Result<Drained, QueueError> {
+    /// Delivers one batch. It may contain failed messages that are visible again at `now`, or, if that is
+    /// `None`, any failed messages.
+    async fn deliver(&self, now: Option<Instant>) -> Result<DrainOutcome, QueueError> {
         let mut failed = self.failed.lock().await;
         let queue = self.aws.queue();
-        let mut outcome = Drained::default();
-        while let Some(due) = failed.pop_front_if(|it| now.is_none_or(|now| it.until <= now)) {
-            outcome.dead_lettered += queue.put_back(&due.ids)?;
+        let mut outcome = DrainOutcome::default();
+        while let Some(due) = failed.pop_front_if(|it| now.is_none_or(|now| it.visible_at <= now)) {
+            outcome.dead_lettered += queue.make_visible(&due.ids)?;
         }
         let messages = queue.receive(self.batch_size)?;
         if messages.is_empty() {
             return Ok(outcome);
         }
-        let refused = self.invoke(&messages).await;
+        let failures = self.invoke(&messages).await;
         let ids = messages.iter().map(|message| message.id);
-        let (again, done): (Vec<i64>, Vec<i64>) =
-            ids.partition(|id| refused.contains(&id.to_string()));
+        let (failed_ids, done): (Vec<i64>, Vec<i64>) =
+            ids.partition(|id| failures.contains(&id.to_string()));
         queue.delete(&done)?;
         outcome.delivered = done.len();
-        outcome.failed = again.len();
-        if !again.is_empty() {
+        outcome.failed = failed_ids.len();
+        if !failed_ids.is_empty() {
             failed.push_back(Failed {
-                until: Instant::now() + self.visibility_timeout,
-                ids: again,
+                visible_at: Instant::now() + self.visibility_timeout,
+                ids: failed_ids,
             });
         }
         Ok(outcome)
     }
 
-    /// Hands a batch to the usage-writer; returns the ids of the messages that failed.
+    /// Invokes the usage-writer with a batch. Returns the ids of the messages that failed.
     async fn invoke(&self, messages: &[Message]) -> Vec<String> {
         let all = || messages.iter().map(|message| message.id.to_string());
         let records = messages.iter().map(|message| {
@@ -169,7 +169,7 @@ impl Consumer {
                 let failures = response.batch_item_failures.into_iter();
                 failures.map(|failure| failure.item_identifier).collect()
             }
-            // A panic fails the invocation, and so the whole batch.
+            // A panic fails the invocation, and with it the whole batch.
             Err(_) => all().collect(),
         }
     }
@@ -193,7 +193,7 @@ mod tests {
     fn consumer(at: &Fixture) -> Arc<Consumer> {
         let writer = usage_writer::App {
             store: at.store.clone(),
-            spread: ShardCounts::default(),
+            shard_counts: ShardCounts::default(),
             owners: usage_writer::Owners::default(),
             plans: Catalog::shipped().unwrap(),
             clock: at.clock(),
@@ -203,12 +203,12 @@ mod tests {
         Arc::new(Consumer::new(aws, writer, 100, WINDOW, timeout))
     }
 
-    // Where time is paused it goes on as soon as all wait.
+    // A paused clock advances as soon as all tasks wait.
     #[tokio::test(start_paused = true)]
-    async fn what_fails_is_delivered_again_after_the_visibility_timeout() {
+    async fn a_failed_message_is_redelivered_after_the_visibility_timeout() {
         let at = Fixture::at("2026-11-22T10:00:00Z");
         let consumer = consumer(&at);
-        // What is no usage event is quarantined, and so dealt with, if the store is up.
+        // A message that is not a usage event is quarantined, and so processed, if the store is up.
         at.aws.queue().send(&["{}".to_owned()]).unwrap();
         at.aws.inject(|_| Fault::RequestLost);
         let running = Arc::clone(&consumer);
@@ -228,19 +228,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_drain_does_not_wait_for_what_failed() {
+    async fn a_drain_does_not_wait_for_the_visibility_timeout() {
         let at = Fixture::at("2026-11-22T10:00:00Z");
         let consumer = consumer(&at);
         at.aws.queue().send(&["{}".to_owned()]).unwrap();
         at.aws.inject(|_| Fault::RequestLost);
         let began = Instant::now();
         consumer.deliver(Some(began)).await.unwrap();
-        let waiting = consumer.deliver(Some(began)).await.unwrap();
-        assert_eq!(waiting, Drained::default());
+        let invisible = consumer.deliver(Some(began)).await.unwrap();
+        assert_eq!(invisible, DrainOutcome::default());
         at.aws.heal();
-        let drained = Drained {
+        let drained = DrainOutcome {
             delivered: 1,
-            ..Drained::default()
+            ..DrainOutcome::default()
         };
         assert_eq!(consumer.drain().await.unwrap(), drained);
 

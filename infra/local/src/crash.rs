@@ -1,8 +1,9 @@
-//! The program killed at random moments under load, and started again on the same data: every call
-//! that was answered 200 is metered exactly once.
+//! Crash test: kills the program at random times under load, restarts it on the same data, and checks
+//! that every call with a 200 response is metered exactly once.
 //!
-//! Only a call under way at a kill may be metered or not. In Lambda that is a call until its flush has
-//! ended, which is after its answer; here the flush comes first, so that no answered call is excused.
+//! Only a call in progress at a kill may be metered or not. In Lambda, a call is in progress until its
+//! flush has ended, which is after its response; here the flush comes first, so that there is no exception
+//! for a call with a response.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -24,139 +25,139 @@ use tollgate_domain::window::{Day, Month};
 use tollgate_runtime::{Entropy, env};
 use tollgate_store::{Store, StoreError};
 
-use crate::client::{Client, NoAnswer};
-use crate::product::{self, Options, StartError};
+use crate::client::{Client, RequestError};
+use crate::local_stack::{self, Options};
+use crate::start_error::StartError;
 
-/// The customers, and the plans they are on: of those, neither refuses a call for the month's sake.
+/// Customers and their plans, whose monthly quotas are not exhausted by the test.
 const CUSTOMERS: [(&str, &str); 3] = [("acme", "pro"), ("brio", "enterprise"), ("coda", "pro")];
-/// Callers of a customer, each with a key of its own and one call at a time.
+/// Callers per customer, each with its own key and one call at a time.
 const CALLERS: usize = 4;
-/// A rate that no caller comes near: what is about limits is not about kills.
+/// Hourly limit that no caller reaches: this test is not about limits.
 const CALLS_PER_HOUR: u64 = 10_000_000;
-/// The longest time from the first answer of a process to its kill.
+/// Maximum time from the first response of a process to its kill.
 const LONGEST_LOAD_MS: u64 = 1_500;
-/// Between two deliveries of all that is queued, so that kills come in the midst of them as well.
+/// Maximum pause between two drains of the queue, so that some kills happen during one.
 const DRAIN_PAUSE_MS: u64 = 500;
-/// How long a process that was not killed may leave all callers without an answer.
-const LONGEST_SILENCE: Duration = Duration::from_secs(30);
-const ADMIN_KEY: &str = "the-admin-key-of-the-crashes";
+/// Timeout for the next response to any caller.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
+const ADMIN_KEY: &str = "the-admin-key-of-the-crash-test";
 
-/// The crashes could not go on.
+/// Error that aborts the crash test.
 #[derive(Debug, thiserror::Error)]
-pub enum Failed {
-    /// The product, for a look at its data.
-    #[error("the product did not start on what was left")]
+pub enum CrashError {
+    /// The stack does not start for the check of its data.
+    #[error("the local stack did not start on the data after the kills")]
     Start(#[from] StartError),
-    /// The program's process, its data or the client.
+    /// The process, its data directory or the client fails.
     #[error("the program cannot be run")]
     Io(#[from] std::io::Error),
-    /// The program ended, or printed something else than where it listens.
+    /// The program ended, or did not print its URL.
     #[error("the program did not start, and printed {0:?}")]
     Greeting(String),
-    /// Nobody was answered.
-    #[error("the program answers nobody")]
-    Silent,
-    /// Randomness.
-    #[error("the operating system has no randomness to give")]
+    /// No caller got a response within the timeout.
+    #[error("the program does not respond")]
+    NoResponse,
+    /// The operating system returned no randomness.
+    #[error("the operating system returned no randomness")]
     Entropy(#[from] rand::rngs::SysError),
-    /// A call.
+    /// A request got no response.
     #[error(transparent)]
-    NoAnswer(#[from] NoAnswer),
-    /// An admin's call was refused.
-    #[error("{0} was answered {1}: {2}")]
-    Refused(&'static str, StatusCode, String),
-    /// An answer has no such id.
-    #[error("what was created has no id")]
+    Request(#[from] RequestError),
+    /// A request of the admin failed.
+    #[error("{0} failed with {1}: {2}")]
+    Status(&'static str, StatusCode, String),
+    /// A response has no valid id.
+    #[error("a created resource has no valid id")]
     Id(#[from] InvalidId),
-    /// The tables.
-    #[error("what was metered cannot be read")]
+    /// The metered usage cannot be read.
+    #[error("the metered usage cannot be read")]
     Store(#[from] StoreError),
-    /// An entry in the log.
-    #[error("an entry in the log cannot be read")]
+    /// A usage event in the log cannot be parsed.
+    #[error("a usage event in the log cannot be parsed")]
     Log(#[from] serde_json::Error),
 }
 
-/// What happened.
+/// Results of the crash test.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// Processes that were killed.
+    /// Killed processes.
     pub kills: u64,
-    /// Answers, by status.
-    pub answers: BTreeMap<u16, u64>,
-    /// Calls answered 200 that were metered exactly once.
+    /// Responses, by status.
+    pub responses: BTreeMap<u16, u64>,
+    /// Calls with a 200 response that were metered exactly once.
     pub metered_once: u64,
-    /// Calls answered 200 that were metered more often.
-    pub metered_twice: u64,
-    /// Calls answered 200 that were not metered.
+    /// Calls with a 200 response that were metered more than once.
+    pub metered_repeatedly: u64,
+    /// Calls with a 200 response that were not metered.
     pub not_metered: u64,
-    /// Calls under way at a kill that were metered. Nobody was told of them.
+    /// Calls in progress at a kill, without a response, that were metered.
     pub in_flight_metered: u64,
-    /// Calls under way at a kill that were not metered: they had not come to their records, or the
-    /// records not to the bus.
+    /// Calls in progress at a kill that were not metered: their usage records had not reached the bus.
     pub in_flight_not_metered: u64,
-    /// Calls in the tallies.
-    pub tallied: u64,
-    /// What should not have happened, in words.
+    /// Calls in the monthly aggregates.
+    pub aggregated: u64,
+    /// Descriptions of violated expectations.
     pub violations: Vec<String>,
 }
 
 impl Report {
-    /// The figures, for whoever reads them by program.
+    /// Returns the results as JSON.
     #[must_use]
     pub fn to_json(&self) -> Value {
         json!({
             "kills": self.kills,
-            "answers": self.answers,
+            "responses": self.responses,
             "metered_once": self.metered_once,
-            "metered_twice": self.metered_twice,
+            "metered_repeatedly": self.metered_repeatedly,
             "not_metered": self.not_metered,
             "in_flight": self.in_flight_metered + self.in_flight_not_metered,
             "in_flight_metered": self.in_flight_metered,
             "in_flight_not_metered": self.in_flight_not_metered,
-            "tallied": self.tallied,
+            "aggregated": self.aggregated,
             "violations": self.violations.len(),
         })
     }
 }
 
-/// Starts the program and kills it so many times, and holds what it metered against what it answered.
-/// Its data are in a directory of their own, which stays if there is something to look into.
+/// Starts and kills the program `times` times, then compares its metered calls with its responses. The
+/// data are in a temporary directory, which is kept if there are violations.
 ///
 /// # Errors
-/// When the program does not start or answers nobody, or what it metered cannot be read.
-pub async fn run(times: u64) -> Result<Report, Failed> {
+/// When the program does not start or respond, or the metered usage cannot be read.
+pub async fn run(times: u64) -> Result<Report, CrashError> {
     let entropy = Entropy::system()?;
     let name = entropy.with(|rng| random_base62(rng, 12));
     let data = std::env::temp_dir().join(format!("tollgate-crash-{name}"));
-    let mut called = Called::default();
+    let mut observed = Observed::default();
     let mut callers = Vec::new();
     for _ in 0..times {
         let process = Process::start(&data).await?;
         if callers.is_empty() {
             callers = create(&process.url).await?;
         }
-        called.load(process, &callers, &entropy).await?;
+        observed.load(process, &callers, &entropy).await?;
     }
-    let mut report = look(&data, &called).await?;
+    let mut report = check_data(&data, &observed).await?;
     if report.violations.is_empty() {
         std::fs::remove_dir_all(&data)?;
     } else {
-        let what = format!("what was found is in {}", data.display());
+        let what = format!("the data are kept in {}", data.display());
         report.violations.push(what);
     }
     Ok(report)
 }
 
-/// The program as its users run it.
+/// A process of the program, run as by a user.
 struct Process {
     child: Child,
     url: String,
-    /// What it prints to a pipe without a reader would end it.
+    /// Kept open: a process that prints to a closed pipe is ended by SIGPIPE.
     _stdout: Lines<BufReader<ChildStdout>>,
 }
 
 impl Process {
-    async fn start(data: &Path) -> Result<Self, Failed> {
+    async fn start(data: &Path) -> Result<Self, CrashError> {
         let mut command = Command::new(std::env::current_exe()?);
         command
             .args(["serve", "--port", "0", "--data"])
@@ -170,7 +171,7 @@ impl Process {
         }
         let mut child = command.spawn()?;
         let stdout = child.stdout.take();
-        let stdout = stdout.ok_or_else(|| Failed::Greeting(String::new()))?;
+        let stdout = stdout.ok_or_else(|| CrashError::Greeting(String::new()))?;
         let mut stdout = BufReader::new(stdout).lines();
         let greeting = stdout.next_line().await?.unwrap_or_default();
         let mut words = greeting.split_whitespace();
@@ -178,32 +179,32 @@ impl Process {
         Ok(Self {
             child,
             url: url
-                .ok_or_else(|| Failed::Greeting(greeting.clone()))?
+                .ok_or_else(|| CrashError::Greeting(greeting.clone()))?
                 .to_owned(),
             _stdout: stdout,
         })
     }
 
-    /// Ends it by SIGKILL, and waits until it has ended.
+    /// Kills the process with SIGKILL and waits until it has ended.
     async fn kill(mut self) -> std::io::Result<()> {
         self.child.kill().await
     }
 }
 
-/// Who calls, and with which key.
+/// A caller with its key.
 struct Caller {
     id: KeyId,
     key: String,
 }
 
-/// Makes the customers and their keys.
-async fn create(url: &str) -> Result<Vec<Caller>, Failed> {
+/// Creates the customers and their keys.
+async fn create(url: &str) -> Result<Vec<Caller>, CrashError> {
     let admin = Client::new(url)?.with_key(ADMIN_KEY);
     let create = async |path, body| {
-        let answer = admin.post(path, body).await?;
-        match answer.status {
-            StatusCode::CREATED => Ok(answer.json()),
-            status => Err(Failed::Refused(path, status, answer.text)),
+        let response = admin.post(path, body).await?;
+        match response.status {
+            StatusCode::CREATED => Ok(response.json()),
+            status => Err(CrashError::Status(path, status, response.text)),
         }
     };
     let text = |value: &Value, name| value[name].as_str().unwrap_or_default().to_owned();
@@ -212,8 +213,8 @@ async fn create(url: &str) -> Result<Vec<Caller>, Failed> {
         create("/admin/customers", json!({ "id": customer, "plan": plan })).await?;
         let overrides = json!({ "requests_per_hour": CALLS_PER_HOUR });
         for _ in 0..CALLERS {
-            let owner = json!({ "customer_id": customer, "overrides": overrides });
-            let key = create("/admin/api-keys", owner).await?;
+            let request = json!({ "customer_id": customer, "overrides": overrides });
+            let key = create("/admin/api-keys", request).await?;
             callers.push(Caller {
                 id: text(&key, "id").parse()?,
                 key: text(&key, "key"),
@@ -223,42 +224,42 @@ async fn create(url: &str) -> Result<Vec<Caller>, Failed> {
     Ok(callers)
 }
 
-/// The calls of one caller to one process: all but the last were answered.
+/// Calls of one caller to one process: all but the last got a response.
 struct Calls {
-    answers: Vec<(Instant, StatusCode, String)>,
+    responses: Vec<(Instant, StatusCode, String)>,
     ended: Instant,
-    /// Whether the last had a connection. Without one, the process had ended before it.
-    has_arrived: bool,
+    /// Whether the last call had a connection. Without one, the process had ended before the call.
+    reached_process: bool,
 }
 
-/// Calls until a call is not answered.
-async fn call(client: Client, entropy: Entropy, answered: Arc<Notify>) -> Calls {
-    let mut answers = Vec::new();
+/// Makes calls until one gets no response.
+async fn call(client: Client, entropy: Entropy, responded: Arc<Notify>) -> Calls {
+    let mut responses = Vec::new();
     loop {
-        let answer = match entropy.below(2) {
+        let response = match entropy.below(2) {
             0 => client.get("/api/secure/ping").await,
             _ => client.post("/api/analyze", json!({ "text": "?" })).await,
         };
-        match answer {
-            Ok(answer) => {
-                let id = answer.header("x-amzn-requestid").to_owned();
-                answers.push((Instant::now(), answer.status, id));
-                answered.notify_waiters();
+        match response {
+            Ok(response) => {
+                let id = response.header("x-amzn-requestid").to_owned();
+                responses.push((Instant::now(), response.status, id));
+                responded.notify_waiters();
             }
             Err(error) => {
                 let cause = std::error::Error::source(&error);
                 let cause = cause.and_then(|cause| cause.downcast_ref::<legacy::Error>());
                 return Calls {
-                    answers,
+                    responses,
                     ended: Instant::now(),
-                    has_arrived: !cause.is_some_and(legacy::Error::is_connect),
+                    reached_process: !cause.is_some_and(legacy::Error::is_connect),
                 };
             }
         }
     }
 }
 
-/// Has all that is queued delivered again and again, until the process ends.
+/// Drains the queue repeatedly until the process ends.
 async fn drain(client: Client, entropy: Entropy) {
     while client.post("/_local/drain", json!({})).await.is_ok() {
         let pause = Duration::from_millis(entropy.below(DRAIN_PAUSE_MS));
@@ -266,55 +267,55 @@ async fn drain(client: Client, entropy: Entropy) {
     }
 }
 
-/// What the callers know of their calls.
+/// Calls as observed by the callers.
 #[derive(Debug, Default)]
-struct Called {
-    answers: BTreeMap<u16, u64>,
-    /// Those answered 200, by request id.
-    answered: BTreeMap<String, Answered>,
-    /// Those under way at a kill: which process was killed, and whose call it was.
+struct Observed {
+    responses: BTreeMap<u16, u64>,
+    /// Calls with a 200 response, by request id.
+    succeeded: BTreeMap<String, Success>,
+    /// Calls in progress at a kill: number of the killed process, and the caller's key.
     in_flight: BTreeSet<(usize, KeyId)>,
-    /// By when each process had ended.
+    /// Times by which each process had ended.
     ends: Vec<Timestamp>,
     violations: Vec<String>,
 }
 
-/// A call answered 200.
+/// A call with a 200 response.
 #[derive(Debug)]
-struct Answered {
-    /// Which process answered, from 0.
+struct Success {
+    /// Number of the process that responded, from 0.
     process: usize,
     before_kill: Duration,
 }
 
-impl Called {
-    /// Makes load on a process, and kills it in the midst of it.
+impl Observed {
+    /// Puts load on a process and kills it meanwhile.
     async fn load(
         &mut self,
         process: Process,
         callers: &[Caller],
         entropy: &Entropy,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), CrashError> {
         let anyone = Client::new(&process.url)?;
-        let answered = Arc::new(Notify::new());
-        let an_answer = async || {
-            let answer = tokio::time::timeout(LONGEST_SILENCE, answered.notified());
-            answer.await.map_err(|_| Failed::Silent)
+        let responded = Arc::new(Notify::new());
+        let next_response = async || {
+            let response = tokio::time::timeout(RESPONSE_TIMEOUT, responded.notified());
+            response.await.map_err(|_| CrashError::NoResponse)
         };
         let mut calls = JoinSet::new();
         for caller in callers {
             let client = anyone.with_key(&caller.key);
-            let (id, entropy, answered) =
-                (caller.id.clone(), entropy.clone(), Arc::clone(&answered));
-            calls.spawn(async move { (id, call(client, entropy, answered).await) });
+            let (id, entropy, responded) =
+                (caller.id.clone(), entropy.clone(), Arc::clone(&responded));
+            calls.spawn(async move { (id, call(client, entropy, responded).await) });
         }
         let drains = tokio::spawn(drain(anyone, entropy.clone()));
-        an_answer().await?;
+        next_response().await?;
         let load = Duration::from_millis(entropy.below(LONGEST_LOAD_MS));
         tokio::time::sleep(load).await;
-        // Half of the kills come right after an answer: nothing of its call may be left to do.
+        // Half of the kills happen directly after a response, when its call must be metered already.
         if entropy.below(2) == 0 {
-            an_answer().await?;
+            next_response().await?;
         }
         let killed = Instant::now();
         process.kill().await?;
@@ -323,46 +324,46 @@ impl Called {
         for (id, calls) in calls.join_all().await {
             self.add(number, id, calls, killed);
         }
-        // It ends with the process, as the callers do.
+        // Ends with the process, as the callers do.
         let _ = drains.await;
         Ok(())
     }
 
     fn add(&mut self, process: usize, id: KeyId, calls: Calls, killed: Instant) {
-        for (at, status, request_id) in calls.answers {
-            *self.answers.entry(status.as_u16()).or_default() += 1;
+        for (at, status, request_id) in calls.responses {
+            *self.responses.entry(status.as_u16()).or_default() += 1;
             if status != StatusCode::OK {
-                let what = format!("a call with {id} was answered {status}");
+                let what = format!("a call with {id} got {status}");
                 self.violations.push(what);
                 continue;
             }
-            let answered = Answered {
+            let success = Success {
                 process,
                 before_kill: killed.saturating_duration_since(at),
             };
-            self.answered.insert(request_id, answered);
+            self.succeeded.insert(request_id, success);
         }
         if calls.ended < killed {
-            let what = format!("a call with {id} was not answered, and nothing was killed yet");
+            let what = format!("a call with {id} got no response before any kill");
             self.violations.push(what);
         }
-        if calls.has_arrived {
+        if calls.reached_process {
             self.in_flight.insert((process, id));
         }
     }
 
-    /// Holds the records that were counted against the calls that were made.
+    /// Compares the counted usage records with the calls.
     fn check(&self, metered: &[UsageRecord]) -> Report {
         let mut report = Report {
             kills: self.ends.len() as u64,
-            answers: self.answers.clone(),
+            responses: self.responses.clone(),
             violations: self.violations.clone(),
             ..Report::default()
         };
         let mut times: BTreeMap<&str, u64> = BTreeMap::new();
         let mut in_flight = self.in_flight.clone();
         for record in metered {
-            if self.answered.contains_key(&record.request_id) {
+            if self.succeeded.contains_key(&record.request_id) {
                 *times.entry(&record.request_id).or_default() += 1;
                 continue;
             }
@@ -371,37 +372,38 @@ impl Called {
                 report.in_flight_metered += 1;
             } else {
                 let id = &record.request_id;
-                let what = format!("{id} is metered, and is no call that was made");
+                let what = format!("{id} is metered, but no such call was made");
                 report.violations.push(what);
             }
         }
         report.in_flight_not_metered = in_flight.len() as u64;
-        for (id, call) in &self.answered {
-            let fate = match times.get(id.as_str()) {
+        for (id, call) in &self.succeeded {
+            let finding = match times.get(id.as_str()) {
                 Some(1) => {
                     report.metered_once += 1;
                     continue;
                 }
                 Some(times) => {
-                    report.metered_twice += 1;
+                    report.metered_repeatedly += 1;
                     format!("is metered {times} times")
                 }
                 None => {
                     report.not_metered += 1;
-                    "is not metered: its record had not come to the bus".to_owned()
+                    "is not metered: its usage record had not reached the bus".to_owned()
                 }
             };
             let (before, kill) = (call.before_kill, call.process + 1);
-            let what = format!("{id} was answered {before:?} before kill {kill}, and {fate}");
+            let what =
+                format!("{id} got its response {before:?} before kill {kill}, and {finding}");
             report.violations.push(what);
         }
         report
     }
 }
 
-/// Starts the product on what the processes left, has it count what is queued, and checks all of it.
-async fn look(data: &Path, called: &Called) -> Result<Report, Failed> {
-    let running = product::start(Options {
+/// Starts the stack on the data of the killed processes, drains the queue, and checks the usage.
+async fn check_data(data: &Path, observed: &Observed) -> Result<Report, CrashError> {
+    let running = local_stack::start(Options {
         data: Some(data.to_owned()),
         admin_key: Some(ADMIN_KEY.to_owned()),
         ..Options::default()
@@ -409,10 +411,10 @@ async fn look(data: &Path, called: &Called) -> Result<Report, Failed> {
     .await?;
     let anyone = Client::new(&running.url)?;
     let drained = anyone.post("/_local/drain", json!({})).await?;
-    let mut tallied = 0;
-    let mut wrong = Vec::new();
+    let mut aggregated = 0;
+    let mut violations = Vec::new();
     if drained.json()["dead_letters"] != 0 {
-        wrong.push(format!("the queue was not emptied: {}", drained.text));
+        violations.push(format!("the queue was not emptied: {}", drained.text));
     }
     let this_month = Month::containing(Timestamp::now());
     let mut metered = Vec::new();
@@ -432,36 +434,36 @@ async fn look(data: &Path, called: &Called) -> Result<Report, Failed> {
             let of_month = running.store.month_usage(&customer, month).await?;
             let of_days = running.store.day_usage(&customer, month).await?;
             if of_month != sum || of_days != days {
-                wrong.push(format!(
-                    "the log of {customer} makes {days:?} of {month}, and what is tallied is \
+                violations.push(format!(
+                    "the usage log of {customer} in {month} adds up to {days:?}, but the aggregates are \
                      {of_month:?}, by day {of_days:?}"
                 ));
             }
-            tallied += of_month.calls;
+            aggregated += of_month.calls;
         }
         metered.extend(records);
     }
     running.stop().await?;
-    let mut report = called.check(&metered);
-    report.tallied = tallied;
-    report.violations.extend(wrong);
+    let mut report = observed.check(&metered);
+    report.aggregated = aggregated;
+    report.violations.extend(violations);
     Ok(report)
 }
 
-/// The records of a customer that were counted.
-async fn log(store: &Store, customer: &CustomerId) -> Result<Vec<UsageRecord>, Failed> {
+/// Reads the counted usage records of a customer.
+async fn log(store: &Store, customer: &CustomerId) -> Result<Vec<UsageRecord>, CrashError> {
     let days = [Timestamp::UNIX_EPOCH, Timestamp::now()].map(Day::containing);
     let mut records = Vec::new();
     let mut after = None;
     loop {
         let page = store
-            .logged(customer, days.into(), after.as_deref())
+            .list_logged(customer, days.into(), after.as_deref())
             .await?;
         for logged in page.items {
-            let entry: UsageEvent<UsageData<UsageRecord>> = serde_json::from_slice(&logged.body)?;
-            // An entry of two days is logged once for each of them, and has the records of both.
+            let event: UsageEvent<UsageData<UsageRecord>> = serde_json::from_slice(&logged.body)?;
+            // An event with records of two days is logged once for each day, with the records of both.
             let of_day = |record: &UsageRecord| Day::containing(record.time) == logged.day;
-            records.extend(entry.data.records.into_iter().filter(of_day));
+            records.extend(event.data.records.into_iter().filter(of_day));
         }
         after = page.next;
         if after.is_none() {
@@ -496,38 +498,38 @@ mod tests {
         }
     }
 
-    /// Of two processes, the first answered `a` and `b`, and each left a call of the one caller in
-    /// flight.
+    /// The first of two processes responded to `a` and `b`, and each had a call of the one caller in
+    /// progress when it was killed.
     #[test]
-    fn what_is_lost_doubled_or_made_up_is_told() {
+    fn lost_duplicate_and_unknown_calls_are_reported() {
         let ends: [Timestamp; 2] =
             ["2026-11-22T10:00:01Z", "2026-11-22T10:00:02Z"].map(|end| end.parse().unwrap());
-        let mut called = Called {
+        let mut observed = Observed {
             in_flight: [(0, key()), (1, key())].into(),
             ends: ends.to_vec(),
-            ..Called::default()
+            ..Observed::default()
         };
         for id in ["a", "b"] {
-            let answered = Answered {
+            let success = Success {
                 process: 0,
                 before_kill: Duration::from_millis(3),
             };
-            called.answered.insert(id.to_owned(), answered);
+            observed.succeeded.insert(id.to_owned(), success);
         }
-        let check = |records: &[(&str, usize)], figures: [u64; 5], told: &[&str]| {
+        let check = |records: &[(&str, usize)], figures: [u64; 5], violations: &[&str]| {
             let records = records
                 .iter()
                 .map(|(id, process)| record(id, ends[*process]));
-            let report = called.check(&records.collect::<Vec<_>>());
+            let report = observed.check(&records.collect::<Vec<_>>());
             let found = [
                 report.metered_once,
-                report.metered_twice,
+                report.metered_repeatedly,
                 report.not_metered,
                 report.in_flight_metered,
                 report.in_flight_not_metered,
             ];
             assert_eq!(found, figures);
-            assert_eq!(report.violations, told);
+            assert_eq!(report.violations, violations);
         };
         check(&[("a", 0), ("b", 0)], [2, 0, 0, 0, 2], &[]);
         check(
@@ -535,23 +537,23 @@ mod tests {
             [2, 0, 0, 2, 0],
             &[],
         );
-        let lost = "b was answered 3ms before kill 1, and is not metered: its record had not come to \
-                    the bus";
+        let lost = "b got its response 3ms before kill 1, and is not metered: its usage record had not \
+                    reached the bus";
         check(&[("a", 0), ("x", 1)], [1, 0, 1, 1, 1], &[lost]);
         check(
             &[("a", 0), ("b", 0), ("b", 0)],
             [1, 1, 0, 0, 2],
-            &["b was answered 3ms before kill 1, and is metered 2 times"],
+            &["b got its response 3ms before kill 1, and is metered 2 times"],
         );
         check(
             &[("a", 0), ("b", 0), ("x", 0), ("y", 0)],
             [2, 0, 0, 1, 1],
-            &["y is metered, and is no call that was made"],
+            &["y is metered, but no such call was made"],
         );
         check(
             &[("a", 0), ("b", 0), ("x", 0), ("x", 0)],
             [2, 0, 0, 1, 1],
-            &["x is metered, and is no call that was made"],
+            &["x is metered, but no such call was made"],
         );
     }
 }

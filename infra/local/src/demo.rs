@@ -1,6 +1,9 @@
-//! The story: one command gates, meters and bills. Each step is told, and checked.
+//! Demo: runs the main use cases over HTTP, from keys to billing. Each step is printed and checked.
 
-#![allow(clippy::print_stdout, reason = "the story is told on standard output")]
+#![allow(
+    clippy::print_stdout,
+    reason = "the demo prints its steps on standard output"
+)]
 
 use std::io::IsTerminal;
 use std::sync::Arc;
@@ -17,37 +20,38 @@ use tollgate_domain::llm::{LlmPrices, Tokens};
 use tollgate_domain::usage::EVENT_TYPE;
 use tollgate_runtime::Entropy;
 
-use crate::client::{Answer, Client, NoAnswer};
-use crate::product::{self, Options};
+use crate::client::{Client, RequestError, Response};
+use crate::local_stack::{self, Options};
 
-/// Calls on their way at a time.
+/// Concurrent calls.
 const CONCURRENCY: usize = 16;
-/// Calls reported in bulk, so that the month is over its included 100,000 by 234.
+/// Calls reported in bulk: the plan's included calls, so that the month has an overage of 234.
 const IN_BULK: u64 = 100_000;
+/// Calls made one by one.
 const ONE_BY_ONE: u64 = 234;
-/// When the story is set.
-const BEGINNING: &str = "2026-11-10T09:00:00Z";
+/// Start time of the demo's clock.
+const START: &str = "2026-11-10T09:00:00Z";
 
-/// A step that did not go as it should.
+/// Failure of a step.
 #[derive(Debug, thiserror::Error)]
 #[error("step {number}, \"{step}\": {reason}")]
-pub struct Failed {
+pub struct DemoError {
     number: usize,
     step: &'static str,
     reason: String,
 }
 
-/// What went wrong within a step.
-struct Wrong(String);
+/// Reason why a step failed.
+struct StepError(String);
 
-impl From<NoAnswer> for Wrong {
-    fn from(error: NoAnswer) -> Self {
+impl From<RequestError> for StepError {
+    fn from(error: RequestError) -> Self {
         Self(tollgate_runtime::Chain(&error).to_string())
     }
 }
 
-/// The story so far.
-struct Story {
+/// State of the demo.
+struct Demo {
     anyone: Client,
     admin: Client,
     colour: bool,
@@ -55,22 +59,22 @@ struct Story {
     pro: Client,
 }
 
-/// Plays the story.
+/// Runs the demo.
 ///
 /// # Errors
-/// When a step does not go as it should; the error names it.
-pub async fn run() -> Result<(), Failed> {
-    let begin = |reason: String| Failed {
+/// When a step fails; the error names it.
+pub async fn run() -> Result<(), DemoError> {
+    let failed = |reason: String| DemoError {
         number: 0,
-        step: "start the product",
+        step: "start the local stack",
         reason,
     };
-    let running = product::start(Options::default())
+    let running = local_stack::start(Options::default())
         .await
-        .map_err(|error| begin(tollgate_runtime::Chain(&error).to_string()))?;
-    let anyone = Client::new(&running.url).map_err(|error| begin(error.to_string()))?;
+        .map_err(|error| failed(tollgate_runtime::Chain(&error).to_string()))?;
+    let anyone = Client::new(&running.url).map_err(|error| failed(error.to_string()))?;
     let admin_key = running.admin.expose().unwrap_or_default();
-    let mut story = Story {
+    let mut demo = Demo {
         admin: anyone.with_key(admin_key),
         free: anyone.clone(),
         pro: anyone.clone(),
@@ -78,19 +82,19 @@ pub async fn run() -> Result<(), Failed> {
         colour: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
     };
     println!(
-        "The product runs on {}, with nothing in its store.",
+        "The local stack listens on {}; its store is empty.",
         running.url
     );
-    let outcome = story.play().await;
+    let outcome = demo.run_steps().await;
     let stopped = running.stop().await;
     outcome?;
-    stopped.map_err(|error| begin(error.to_string()))?;
-    println!("\n{}", story.bold("All of it went as it should."));
+    stopped.map_err(|error| failed(error.to_string()))?;
+    println!("\n{}", demo.bold("All steps succeeded."));
     Ok(())
 }
 
-impl Story {
-    async fn play(&mut self) -> Result<(), Failed> {
+impl Demo {
+    async fn run_steps(&mut self) -> Result<(), DemoError> {
         let mut number = 0;
         macro_rules! step {
             ($title:literal, $step:ident) => {
@@ -100,7 +104,7 @@ impl Story {
                     self.bold(&format!("{number}.")),
                     self.bold($title)
                 );
-                self.$step().await.map_err(|Wrong(reason)| Failed {
+                self.$step().await.map_err(|StepError(reason)| DemoError {
                     number,
                     step: $title,
                     reason,
@@ -108,22 +112,20 @@ impl Story {
             };
         }
         step!("Two customers get a key each", keys);
-        step!("A free customer's month ends after 1,000 calls", quota);
-        step!("Keys that are no good", bad_keys);
-        step!("Usage adds up to what was served", usage);
-        step!("An analysis costs what its tokens say", analysis);
+        step!("A free customer's monthly quota is 1,000 calls", quota);
+        step!("Invalid keys are rejected", invalid_keys);
+        step!("Metered calls equal served calls", usage);
+        step!("The cost of an analysis is that of its tokens", analysis);
         step!("A pro customer makes 100,234 calls", overage);
         step!(
-            "A night charges the overage, and a second night nothing",
-            nights
+            "A billing run charges the overage, a second run nothing",
+            billing_runs
         );
         Ok(())
     }
 
-    async fn keys(&mut self) -> Result<(), Wrong> {
-        let clock = self
-            .anyone
-            .post("/_local/clock", json!({ "now": BEGINNING }));
+    async fn keys(&mut self) -> Result<(), StepError> {
+        let clock = self.anyone.post("/_local/clock", json!({ "now": START }));
         expect(&clock.await?, StatusCode::OK)?;
         for (id, plan) in [("frida", "free"), ("petra", "pro")] {
             let customer = json!({ "id": id, "name": id, "plan": plan });
@@ -134,14 +136,14 @@ impl Story {
             .key_for("frida", json!({ "requests_per_hour": 5_000 }))
             .await?;
         self.pro = self.key_for("petra", json!({})).await?;
-        self.tell("frida is on the free plan, petra on pro; their keys were shown once");
-        self.tell(
-            "frida's key has its hourly limit raised to 5,000, so that the month is what ends",
+        self.print("frida is on the free plan, petra on pro; their keys are shown once");
+        self.print(
+            "frida's key has an hourly limit of 5,000, so that the monthly quota is reached first",
         );
         Ok(())
     }
 
-    async fn key_for(&self, customer: &str, overrides: Value) -> Result<Client, Wrong> {
+    async fn key_for(&self, customer: &str, overrides: Value) -> Result<Client, StepError> {
         let body = json!({ "customer_id": customer, "overrides": overrides });
         let created = self.admin.post("/admin/api-keys", body).await?;
         expect(&created, StatusCode::CREATED)?;
@@ -149,14 +151,14 @@ impl Story {
         Ok(self.anyone.with_key(text(&created, "key")?))
     }
 
-    async fn quota(&mut self) -> Result<(), Wrong> {
+    async fn quota(&mut self) -> Result<(), StepError> {
         let served = self.ping(self.free.clone(), 1_000).await?;
         check(served == 1_000, || {
             format!("{served} of 1,000 calls were served")
         })?;
-        self.tell("1,000 calls: 200");
-        let refused = self.free.get("/api/secure/ping").await?;
-        expect(&refused, StatusCode::TOO_MANY_REQUESTS)?;
+        self.print("1,000 calls: 200");
+        let denied = self.free.get("/api/secure/ping").await?;
+        expect(&denied, StatusCode::TOO_MANY_REQUESTS)?;
         let headers = [
             ("x-ratelimit-limit", "1000"),
             ("x-ratelimit-remaining", "0"),
@@ -165,28 +167,28 @@ impl Story {
             ("content-type", "application/problem+json"),
         ];
         for (name, value) in headers {
-            let found = refused.header(name);
+            let found = denied.header(name);
             check(found == value, || {
                 format!("{name} is {found:?}, not {value:?}")
             })?;
         }
-        let retry: u64 = refused.header("retry-after").parse().unwrap_or(0);
+        let retry: u64 = denied.header("retry-after").parse().unwrap_or(0);
         let days = retry / 86_400;
         check(days == 20, || {
             format!("Retry-After is {retry} s, not 20 days and some hours")
         })?;
-        self.tell(&format!(
+        self.print(&format!(
             "call 1,001: 429, Retry-After {retry} s, until 1 December"
         ));
-        self.tell(text(&refused.json(), "detail")?);
+        self.print(text(&denied.json(), "detail")?);
         Ok(())
     }
 
-    async fn bad_keys(&mut self) -> Result<(), Wrong> {
-        let format = KeyFormat::new("tg", "live").map_err(|error| Wrong(error.to_string()))?;
-        let entropy = Entropy::system().map_err(|error| Wrong(error.to_string()))?;
-        let stranger = entropy.with(|rng| format.generate(Role::Customer, rng));
-        let unknown = self.anyone.with_key(stranger.expose());
+    async fn invalid_keys(&mut self) -> Result<(), StepError> {
+        let format = KeyFormat::new("tg", "live").map_err(|error| StepError(error.to_string()))?;
+        let entropy = Entropy::system().map_err(|error| StepError(error.to_string()))?;
+        let unknown = entropy.with(|rng| format.generate(Role::Customer, rng));
+        let unknown = self.anyone.with_key(unknown.expose());
 
         let revoked = self
             .admin
@@ -194,11 +196,11 @@ impl Story {
         let created = revoked.await?.json();
         let revoked = self.anyone.with_key(text(&created, "key")?);
         let path = format!("/admin/api-keys/{}", text(&created, "prefix")?);
-        let gone = self
+        let deleted = self
             .admin
             .send(Method::DELETE, &path, &[], Body::empty())
             .await?;
-        expect(&gone, StatusCode::NO_CONTENT)?;
+        expect(&deleted, StatusCode::NO_CONTENT)?;
 
         let body = json!({ "customer_id": "petra", "expires_at": "2026-11-10T10:00:00Z" });
         let created = self.admin.post("/admin/api-keys", body).await?.json();
@@ -220,12 +222,12 @@ impl Story {
                 &client.get("/api/secure/ping").await?,
                 StatusCode::UNAUTHORIZED,
             )?;
-            self.tell(&format!("{what}: 401"));
+            self.print(&format!("{what}: 401"));
         }
         Ok(())
     }
 
-    async fn usage(&mut self) -> Result<(), Wrong> {
+    async fn usage(&mut self) -> Result<(), StepError> {
         let drained = self.anyone.post("/_local/drain", json!({})).await?;
         expect(&drained, StatusCode::OK)?;
         let usage = self.free.get("/api/usage/current").await?;
@@ -239,30 +241,30 @@ impl Story {
                 format!("{calls} calls {which}, not 1,000")
             })?;
         }
-        self.tell("frida: 1,000 calls admitted, 1,000 metered; the refused one is in neither");
+        self.print("frida: 1,000 calls admitted, 1,000 metered; the denied call is in neither");
         Ok(())
     }
 
-    async fn analysis(&mut self) -> Result<(), Wrong> {
+    async fn analysis(&mut self) -> Result<(), StepError> {
         let question =
             json!({ "text": "Is a hard quota kinder than a surprising bill? ".repeat(20) });
-        let answer = self.pro.post("/api/analyze", question).await?;
-        expect(&answer, StatusCode::OK)?;
-        let answer = answer.json();
-        let prices = LlmPrices::shipped().map_err(|error| Wrong(error.to_string()))?;
-        let at = BEGINNING.parse().unwrap_or_default();
+        let analysis = self.pro.post("/api/analyze", question).await?;
+        expect(&analysis, StatusCode::OK)?;
+        let analysis = analysis.json();
+        let prices = LlmPrices::shipped().map_err(|error| StepError(error.to_string()))?;
+        let at = START.parse().unwrap_or_default();
         let mut expected = 0;
-        for usage in answer["usage"].as_array().into_iter().flatten() {
+        for usage in analysis["usage"].as_array().into_iter().flatten() {
             let provider = text(usage, "provider")?;
             let tokens = usage["tokens"].as_u64().unwrap_or(0);
             let cost = prices.cost(provider, None, Tokens::of(tokens), at);
             let cost = cost.unwrap_or_default().to_micros();
-            self.tell(&format!("{provider}: {tokens} tokens, {cost}"));
+            self.print(&format!("{provider}: {tokens} tokens, {cost}"));
             expected += cost.0;
         }
-        let told = &answer["cost"]["micro_usd"];
-        check(expected > 0 && *told == expected, || {
-            format!("the answer says {told} micro-dollars, not {expected}")
+        let stated = &analysis["cost"]["micro_usd"];
+        check(expected > 0 && *stated == expected, || {
+            format!("the response states {stated} micro-dollars, not {expected}")
         })?;
         expect(
             &self.anyone.post("/_local/drain", json!({})).await?,
@@ -273,42 +275,42 @@ impl Story {
         check(*metered == expected, || {
             format!("{metered} micro-dollars were metered, not {expected}")
         })?;
-        self.tell(&format!(
+        self.print(&format!(
             "{} were metered",
-            text(&answer["cost"], "display")?
+            text(&analysis["cost"], "display")?
         ));
         Ok(())
     }
 
-    async fn overage(&mut self) -> Result<(), Wrong> {
-        // Two calls of petra's stand already: the analysis, and the one before her key expired.
+    async fn overage(&mut self) -> Result<(), StepError> {
+        // petra has made two calls already: the analysis, and the one before her key expired.
         let served = self.ping(self.pro.clone(), ONE_BY_ONE - 2).await?;
         check(served == ONE_BY_ONE - 2, || {
             format!("{served} calls were served")
         })?;
-        self.report(IN_BULK).await?;
+        self.report_usage(IN_BULK).await?;
         let progress = spinner("counting");
         let drained = self.anyone.post("/_local/drain", json!({})).await?;
         progress.finish_and_clear();
         expect(&drained, StatusCode::OK)?;
         let dead = &drained.json()["dead_letters"];
         check(*dead == 0, || {
-            format!("{dead} messages could not be counted")
+            format!("{dead} messages became dead letters")
         })?;
         let usage = self.pro.get("/api/usage/current").await?.json();
         let calls = &usage["metered"]["billable_calls"];
         check(*calls == IN_BULK + ONE_BY_ONE, || {
             format!("{calls} calls were metered")
         })?;
-        self.tell("234 made one by one, 100,000 reported in bulk by another producer on the bus");
-        self.tell(&format!(
+        self.print("234 calls made one by one, 100,000 reported in bulk by another producer on the event bus");
+        self.print(&format!(
             "overage so far: {}",
             text(&usage["overage"]["cost"], "display")?
         ));
         Ok(())
     }
 
-    async fn nights(&mut self) -> Result<(), Wrong> {
+    async fn billing_runs(&mut self) -> Result<(), StepError> {
         let preview = self
             .admin
             .post("/admin/billing/run", json!({ "dry_run": true }))
@@ -318,18 +320,18 @@ impl Story {
         check(*cents == 23, || {
             format!("a dry run would charge {cents} cents, not 23")
         })?;
-        for (night, expected) in [("the first", 23), ("the second", 0)] {
+        for (run, expected) in [("the first", 23), ("the second", 0)] {
             let report = self.anyone.post("/_local/nightly", json!({})).await?;
             expect(&report, StatusCode::OK)?;
             let report = report.json();
             let cents = &report["cents"];
             check(*cents == expected, || {
-                format!("{night} night charged {cents} cents, not {expected}")
+                format!("{run} billing run charged {cents} cents, not {expected}")
             })?;
             check(report["failed"] == 0, || {
-                format!("{night} night failed for someone")
+                format!("{run} billing run failed for a billing period")
             })?;
-            self.tell(&format!("{night} night: {expected} cents"));
+            self.print(&format!("{run} billing run: {expected} cents"));
         }
         let ledger = self
             .admin
@@ -341,7 +343,7 @@ impl Story {
             format!("the ledger has {charges} charges, not 1")
         })?;
         let charge = &ledger["data"][0];
-        self.tell(&format!(
+        self.print(&format!(
             "the ledger: {} for calls {} to {} beyond the included ones, {}",
             text(&charge["amount"], "display")?,
             charge["from_call"],
@@ -351,8 +353,8 @@ impl Story {
         Ok(())
     }
 
-    /// Calls ping so often, and returns how many calls were served.
-    async fn ping(&self, client: Client, times: u64) -> Result<u64, Wrong> {
+    /// Calls ping `times` times. Returns the number of calls that were served.
+    async fn ping(&self, client: Client, times: u64) -> Result<u64, StepError> {
         let progress = bar(times, "calls");
         let permits = Arc::new(Semaphore::new(CONCURRENCY));
         let mut calls = JoinSet::new();
@@ -366,16 +368,16 @@ impl Story {
             progress.inc(1);
         }
         let mut served = 0;
-        while let Some(answer) = calls.join_next().await {
-            let answer = answer.map_err(|error| Wrong(error.to_string()))??;
-            served += u64::from(answer.status == StatusCode::OK);
+        while let Some(response) = calls.join_next().await {
+            let response = response.map_err(|error| StepError(error.to_string()))??;
+            served += u64::from(response.status == StatusCode::OK);
         }
         progress.finish_and_clear();
         Ok(served)
     }
 
-    /// Puts records of petra's on the bus, as any producer may.
-    async fn report(&self, calls: u64) -> Result<(), Wrong> {
+    /// Sends usage events of petra to the event bus, as any producer may.
+    async fn report_usage(&self, calls: u64) -> Result<(), StepError> {
         let progress = bar(calls, "records");
         let record = json!({
             "time": "2026-11-10T09:30:00Z",
@@ -389,10 +391,10 @@ impl Story {
         });
         for batch in 0..calls / 1_000 {
             let entries: Vec<Value> = (0..10)
-                .map(|entry| {
+                .map(|event| {
                     let detail = json!({
                         "specversion": "1.0",
-                        "id": format!("{batch}-{entry}"),
+                        "id": format!("{batch}-{event}"),
                         "source": "demo",
                         "type": EVENT_TYPE,
                         "time": "2026-11-10T09:30:00Z",
@@ -412,20 +414,22 @@ impl Story {
                 ("content-type", "application/x-amz-json-1.1"),
             ];
             let body = json!({ "Entries": entries }).to_string();
-            let answer = self
+            let response = self
                 .anyone
                 .send(Method::POST, "/", &headers, body.into())
                 .await?;
-            expect(&answer, StatusCode::OK)?;
-            let failed = &answer.json()["FailedEntryCount"];
-            check(*failed == 0, || format!("the bus refused {failed} entries"))?;
+            expect(&response, StatusCode::OK)?;
+            let failed = &response.json()["FailedEntryCount"];
+            check(*failed == 0, || {
+                format!("the event bus rejected {failed} entries")
+            })?;
             progress.inc(1_000);
         }
         progress.finish_and_clear();
         Ok(())
     }
 
-    fn tell(&self, line: &str) {
+    fn print(&self, line: &str) {
         match self.colour {
             true => println!("   \x1b[32m✓\x1b[0m {line}"),
             false => println!("   - {line}"),
@@ -440,22 +444,29 @@ impl Story {
     }
 }
 
-fn check(holds: bool, reason: impl FnOnce() -> String) -> Result<(), Wrong> {
-    if holds { Ok(()) } else { Err(Wrong(reason())) }
+fn check(holds: bool, reason: impl FnOnce() -> String) -> Result<(), StepError> {
+    if holds {
+        Ok(())
+    } else {
+        Err(StepError(reason()))
+    }
 }
 
-fn expect(answer: &Answer, status: StatusCode) -> Result<(), Wrong> {
-    check(answer.status == status, || {
-        format!("answered {}, not {status}: {}", answer.status, answer.text)
+fn expect(response: &Response, status: StatusCode) -> Result<(), StepError> {
+    check(response.status == status, || {
+        format!(
+            "the status is {}, not {status}: {}",
+            response.status, response.text
+        )
     })
 }
 
-fn text<'a>(value: &'a Value, member: &str) -> Result<&'a str, Wrong> {
+fn text<'a>(value: &'a Value, member: &str) -> Result<&'a str, StepError> {
     let text = value[member].as_str();
-    text.ok_or_else(|| Wrong(format!("an answer has no {member}")))
+    text.ok_or_else(|| StepError(format!("a response has no {member}")))
 }
 
-/// A progress bar on standard error; nothing where that is not a terminal.
+/// Returns a progress bar on standard error, hidden if that is not a terminal.
 fn bar(length: u64, unit: &str) -> ProgressBar {
     let bar = ProgressBar::new(length);
     let style = ProgressStyle::with_template("   {bar:30} {pos}/{len} {msg}");

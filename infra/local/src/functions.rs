@@ -1,4 +1,4 @@
-//! The functions behind the gateway, by the template's names for them.
+//! The Lambda functions, created in process by their logical ids in the template.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -12,7 +12,7 @@ use tollgate_domain::llm::LlmPrices;
 use tollgate_domain::plan::Catalog;
 use tollgate_local_aws::template::{InvalidTemplate, Stack};
 use tollgate_local_aws::{LocalAws, Role};
-use tollgate_metering::{Emitter, MeteredBody, Metering, Spill};
+use tollgate_metering::{Emitter, MeteredBody, Metering, UnsentLog};
 use tollgate_runtime::config::InvalidConfig;
 use tollgate_runtime::{Clock, Entropy, Env, Metrics, config, env};
 use tollgate_store::{ShardCounts, Store};
@@ -20,94 +20,94 @@ use tollgate_web::serve;
 use tower::util::{BoxCloneSyncService, MapResponse};
 use tower::{Layer, Service};
 
-use crate::product::StartError;
+use crate::start_error::StartError;
 
 /// An HTTP function.
 #[derive(Clone)]
 pub(crate) struct Function {
     pub(crate) service: BoxCloneSyncService<Request, Response, Infallible>,
-    /// Metered functions only: flushed after each call.
+    /// Emitter of a metered function, flushed after each call.
     pub(crate) emitter: Option<Emitter>,
 }
 
-/// The authorizer, twice.
+/// Two instances of the authorizer.
 pub(crate) struct Authorizers {
-    /// Decides calls.
-    pub(crate) of_calls: authorizer::App,
-    /// Says whose key it is, and counts no call.
-    pub(crate) of_keys: authorizer::App,
+    /// Decides whether calls are allowed.
+    pub(crate) calls: authorizer::App,
+    /// Only authenticates keys: counts no call.
+    pub(crate) keys: authorizer::App,
 }
 
-/// What all functions are made of.
-pub(crate) struct Parts {
+/// Creates the functions of the stack.
+pub(crate) struct FunctionFactory {
     pub(crate) aws: LocalAws,
     pub(crate) stack: Stack,
     pub(crate) clock: Clock,
     pub(crate) entropy: Entropy,
-    /// Of the functions made so far.
+    /// Roles of the functions created so far.
     pub(crate) roles: RefCell<Vec<Role>>,
 }
 
-/// What one function is given: the variables that the template sets for it, and AWS clients that
-/// its role allows what it allows.
-struct Given<'a> {
-    parts: &'a Parts,
+/// Environment of one function: the variables that the template sets, and AWS clients that are limited
+/// to the permissions of the function's role.
+struct FunctionEnv<'a> {
+    factory: &'a FunctionFactory,
     env: Env,
     sdk: SdkConfig,
 }
 
-impl Parts {
-    fn given(&self, function: &str) -> Result<Given<'_>, StartError> {
+impl FunctionFactory {
+    fn function_env(&self, function: &str) -> Result<FunctionEnv<'_>, StartError> {
         let role = self.stack.role(function)?;
         let aws = self.aws.in_role(&role);
         self.roles.borrow_mut().push(role);
-        // Lambda sets this one.
+        // Set by Lambda itself.
         let name = self.stack.function_name(function)?;
         let name = (env::FUNCTION_NAME.name.to_owned(), name);
         let variables = self.stack.variables(function)?;
-        Ok(Given {
-            parts: self,
-            env: Env::of(variables.into_iter().chain([name])),
+        Ok(FunctionEnv {
+            factory: self,
+            env: Env::from_vars(variables.into_iter().chain([name])),
             sdk: aws.sdk_config(),
         })
     }
 
-    /// The tables, for the product's own use: no role stands in its way.
+    /// Returns the store without a role, for the local stack's own use.
     pub(crate) fn store(&self) -> Store {
         let (clock, entropy) = (self.clock.clone(), self.entropy.clone());
         Store::new(&self.aws.sdk_config(), self.stack.name(), clock, entropy)
     }
 
-    /// What new keys look like.
+    /// Returns the format of new keys.
     pub(crate) fn key_format(&self) -> Result<KeyFormat, StartError> {
         let variables = self.stack.variables("KeysCreateFunction")?;
-        Ok(config::key_format(&Env::of(variables))?)
+        Ok(config::key_format(&Env::from_vars(variables))?)
     }
 
-    /// The plans on offer.
+    /// Returns the plan catalogue.
     pub(crate) fn plans(&self) -> Result<Catalog, StartError> {
         let variables = self.stack.variables("AuthorizerFunction")?;
-        Ok(config::plans(&Env::of(variables))?)
+        Ok(config::plans(&Env::from_vars(variables))?)
     }
 
     pub(crate) fn authorizers(&self) -> Result<Authorizers, StartError> {
-        let mut given = self.given("AuthorizerFunction")?;
-        given.sdk = authorizer::single_requests(given.sdk);
-        let of_calls = authorizer::Settings {
-            plans: config::plans(&given.env)?,
-            uncounted: config::uncounted_routes(&given.env)?,
-            key_cache: config::key_cache(&given.env)?,
-            stale_keys: config::stale_keys(&given.env)?,
-            cors_origin: config::cors_origin(&given.env)?,
+        let mut function = self.function_env("AuthorizerFunction")?;
+        function.sdk = authorizer::single_requests(function.sdk);
+        let calls = authorizer::Settings {
+            plans: config::plans(&function.env)?,
+            uncounted: config::uncounted_routes(&function.env)?,
+            key_cache: config::key_cache(&function.env)?,
+            stale_keys: config::stale_keys(&function.env)?,
+            cors_origin: config::cors_origin(&function.env)?,
         };
-        let of_keys = authorizer::Settings {
-            // What all routes begin with.
+        let keys = authorizer::Settings {
+            // The empty prefix matches all routes.
             uncounted: vec![String::new()],
-            ..of_calls.clone()
+            ..calls.clone()
         };
         let app = |settings| {
             let clock = self.clock.clone();
-            let store = given.store()?;
+            let store = function.store()?;
             Ok::<_, StartError>(authorizer::App::new(
                 store,
                 settings,
@@ -116,81 +116,81 @@ impl Parts {
             ))
         };
         Ok(Authorizers {
-            of_calls: app(of_calls)?,
-            of_keys: app(of_keys)?,
+            calls: app(calls)?,
+            keys: app(keys)?,
         })
     }
 
     pub(crate) fn usage_writer(&self) -> Result<usage_writer::App, StartError> {
-        let given = self.given("UsageWriterFunction")?;
+        let function = self.function_env("UsageWriterFunction")?;
         Ok(usage_writer::App {
-            store: given.store()?,
-            spread: ShardCounts::default(),
+            store: function.store()?,
+            shard_counts: ShardCounts::default(),
             owners: usage_writer::Owners::default(),
-            plans: config::plans(&given.env)?,
+            plans: config::plans(&function.env)?,
             clock: self.clock.clone(),
             metrics: Metrics::none(),
         })
     }
 
     pub(crate) fn billing(&self) -> Result<billing::App, StartError> {
-        let given = self.given("BillingFunction")?;
+        let function = self.function_env("BillingFunction")?;
         Ok(billing::App {
-            store: given.store()?,
-            plans: config::plans(&given.env)?,
+            store: function.store()?,
+            plans: config::plans(&function.env)?,
             clock: self.clock.clone(),
             metrics: Metrics::none(),
         })
     }
 
     pub(crate) fn reconciliation(&self) -> Result<reconciliation::App, StartError> {
-        let given = self.given("ReconciliationFunction")?;
+        let function = self.function_env("ReconciliationFunction")?;
         Ok(reconciliation::App {
-            store: given.store()?,
+            store: function.store()?,
             clock: self.clock.clone(),
             metrics: Metrics::none(),
         })
     }
 
-    /// The HTTP function of that logical id.
+    /// Creates the HTTP function with that logical id.
     pub(crate) fn http_function(&self, logical_id: &str) -> Result<Function, StartError> {
-        let given = self.given(logical_id)?;
-        let function = match logical_id {
-            "KeysCreateFunction" => plain(serve(keys::create::routes(given.issuer()?))),
-            "KeysListFunction" => plain(serve(keys::list::routes(given.keys()?))),
-            "KeysGetFunction" => plain(serve(keys::get::routes(given.keys()?))),
-            "KeysUpdateFunction" => plain(serve(keys::update::routes(given.keys()?))),
-            "KeysRotateFunction" => plain(serve(keys::rotate::routes(given.issuer()?))),
-            "KeysRevokeFunction" => plain(serve(keys::revoke::routes(given.keys()?))),
-            "KeysStatsFunction" => plain(serve(keys::stats::routes(given.keys()?))),
+        let function = self.function_env(logical_id)?;
+        let created = match logical_id {
+            "KeysCreateFunction" => plain(serve(keys::create::routes(function.issuer()?))),
+            "KeysListFunction" => plain(serve(keys::list::routes(function.keys()?))),
+            "KeysGetFunction" => plain(serve(keys::get::routes(function.keys()?))),
+            "KeysUpdateFunction" => plain(serve(keys::update::routes(function.keys()?))),
+            "KeysRotateFunction" => plain(serve(keys::rotate::routes(function.issuer()?))),
+            "KeysRevokeFunction" => plain(serve(keys::revoke::routes(function.keys()?))),
+            "KeysStatsFunction" => plain(serve(keys::stats::routes(function.keys()?))),
             "AdminApiFunction" => plain(serve(admin_api::routes(admin_api::App {
-                store: given.store()?,
-                plans: config::plans(&given.env)?,
+                store: function.store()?,
+                plans: config::plans(&function.env)?,
                 clock: self.clock.clone(),
                 entropy: self.entropy.clone(),
-                spread: ShardCounts::default(),
+                shard_counts: ShardCounts::default(),
                 owners: usage_writer::Owners::default(),
                 metrics: Metrics::none(),
             }))),
             "UsageApiFunction" => plain(serve(usage_api::routes(usage_api::App {
-                store: given.store()?,
-                plans: config::plans(&given.env)?,
+                store: function.store()?,
+                plans: config::plans(&function.env)?,
                 clock: self.clock.clone(),
             }))),
-            "PingFunction" => metered(&given.metering()?, serve(ping::routes())),
-            "AnalyzeFunction" => metered(&given.metering()?, serve(analyze::routes())),
+            "PingFunction" => metered(&function.metering()?, serve(ping::routes())),
+            "AnalyzeFunction" => metered(&function.metering()?, serve(analyze::routes())),
             other => {
-                let known = format!("a known function in place of {other}");
-                return Err(InvalidTemplate::Lacks(known).into());
+                let missing = format!("a supported function in place of {other}");
+                return Err(InvalidTemplate::Missing(missing).into());
             }
         };
-        Ok(function)
+        Ok(created)
     }
 }
 
-impl Given<'_> {
+impl FunctionEnv<'_> {
     fn store(&self) -> Result<Store, StartError> {
-        let (clock, entropy) = (self.parts.clock.clone(), self.parts.entropy.clone());
+        let (clock, entropy) = (self.factory.clock.clone(), self.factory.entropy.clone());
         let store = Store::from_env(&self.env, &self.sdk, clock, entropy);
         Ok(store.map_err(InvalidConfig::from)?)
     }
@@ -198,24 +198,24 @@ impl Given<'_> {
     fn keys(&self) -> Result<keys::App, StartError> {
         Ok(keys::App {
             store: self.store()?,
-            clock: self.parts.clock.clone(),
+            clock: self.factory.clock.clone(),
         })
     }
 
     fn issuer(&self) -> Result<keys::Issuer, StartError> {
         Ok(keys::Issuer {
             app: self.keys()?,
-            entropy: self.parts.entropy.clone(),
+            entropy: self.factory.entropy.clone(),
             format: config::key_format(&self.env)?,
         })
     }
 
     fn metering(&self) -> Result<Metering, StartError> {
-        let (clock, entropy) = (self.parts.clock.clone(), self.parts.entropy.clone());
+        let (clock, entropy) = (self.factory.clock.clone(), self.factory.entropy.clone());
         let var = |var| self.env.get(var).map_err(InvalidConfig::from);
         let (bus, name) = (var(env::EVENT_BUS)?, var(env::FUNCTION_NAME)?);
-        let spill = Spill::to_stderr(Metrics::none());
-        let emitter = Emitter::new(&self.sdk, bus, name, clock, entropy, spill);
+        let unsent = UnsentLog::to_stderr(Metrics::none());
+        let emitter = Emitter::new(&self.sdk, bus, name, clock, entropy, unsent);
         Ok(Metering::new(emitter, LlmPrices::shipped()?))
     }
 }
@@ -237,7 +237,7 @@ where
 
 pub(crate) fn metered(metering: &Metering, routes: tollgate_web::Service) -> Function {
     let service = metering.layer().layer(routes);
-    let boxed = |answer: Response<MeteredBody<Body>>| answer.map(Body::new);
+    let boxed = |response: Response<MeteredBody<Body>>| response.map(Body::new);
     let mut function = plain(MapResponse::new(service, boxed));
     function.emitter = Some(metering.emitter().clone());
     function

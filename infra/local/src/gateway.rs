@@ -1,5 +1,5 @@
-//! What API Gateway does: routes a request, asks the authorizer, calls the function behind the
-//! route, and answers by itself when it comes to none.
+//! The gateway, as in API Gateway: routes a request, invokes the authorizer and then the function of the
+//! route, and creates the response itself when no function is invoked.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -25,16 +25,16 @@ use tollgate_runtime::{Clock, Entropy};
 use tollgate_web::{Problem, is_gzip};
 use tower::ServiceExt;
 
-use crate::bodies::{self, Bodies, Held, MAX_BODY, Sender, Unreadable};
-use crate::functions::{Authorizers, Function, Parts};
-use crate::product::StartError;
+use crate::bodies::{self, Bodies, BodyError, MAX_BODY, ReceivedBody, Sender};
+use crate::functions::{Authorizers, Function, FunctionFactory};
+use crate::start_error::StartError;
 use crate::template::{GatewayResponse, Route, Template};
 
-/// API Gateway's bound on an integration.
+/// API Gateway's timeout for an integration.
 const INTEGRATION_TIMEOUT: Duration = Duration::from_secs(29);
-/// The id of requests to the local product's own routes.
-pub(crate) const LOCAL: &str = "local";
-/// What the policies of the authorizer speak of.
+/// Request id of all requests to the `/_local` routes.
+pub(crate) const LOCAL_REQUEST_ID: &str = "local";
+/// ARN of the API in `methodArn` and in the authorizer's policies.
 const API_ARN: &str = "arn:aws:execute-api:us-east-1:000000000000:local";
 
 pub(crate) struct Gateway {
@@ -44,31 +44,31 @@ pub(crate) struct Gateway {
     preflight: Option<BTreeMap<&'static str, String>>,
     authorizers: Authorizers,
     pub(crate) bodies: Bodies,
-    /// Calls under way, each of which goes on to its end whether or not its caller waits.
+    /// Calls in progress; each runs to its end even if its caller disconnects.
     calls: TaskTracker,
     clock: Clock,
     entropy: Entropy,
-    /// A text of the user's own that stands for a real key.
+    /// Alias of the admin key, if the user chose one.
     alias: Option<KeyAlias>,
 }
 
-/// A text that stands for a key.
+/// Text that is accepted in place of a key.
 pub(crate) struct KeyAlias {
     pub(crate) text: String,
     pub(crate) key: String,
 }
 
-/// Where a request leads.
-struct Matched<'a> {
+/// Route that a request matched, with its path parameters.
+struct RouteMatch<'a> {
     route: &'a Route,
     function: &'a Function,
     parameters: BTreeMap<String, String>,
 }
 
-/// The gateway's own reasons to answer, by API Gateway's names and default statuses
+/// Gateway response types, by API Gateway's names and default statuses
 /// (<https://docs.aws.amazon.com/apigateway/latest/developerguide/supported-gateway-response-types.html>).
 #[derive(Clone, Copy)]
-enum Own {
+enum GatewayError {
     MissingAuthenticationToken,
     Unauthorized,
     AccessDenied,
@@ -80,22 +80,28 @@ enum Own {
     IntegrationTimeout,
 }
 
-impl Own {
+impl GatewayError {
     fn name_and_status(self) -> (&'static str, StatusCode) {
         match self {
-            Own::MissingAuthenticationToken => {
+            GatewayError::MissingAuthenticationToken => {
                 ("MISSING_AUTHENTICATION_TOKEN", StatusCode::FORBIDDEN)
             }
-            Own::Unauthorized => ("UNAUTHORIZED", StatusCode::UNAUTHORIZED),
-            Own::AccessDenied => ("ACCESS_DENIED", StatusCode::FORBIDDEN),
-            Own::AuthorizerFailure => ("AUTHORIZER_FAILURE", StatusCode::INTERNAL_SERVER_ERROR),
-            Own::BadRequestBody => ("BAD_REQUEST_BODY", StatusCode::BAD_REQUEST),
-            Own::RequestTooLarge => ("REQUEST_TOO_LARGE", StatusCode::PAYLOAD_TOO_LARGE),
-            Own::UnsupportedMediaType => {
+            GatewayError::Unauthorized => ("UNAUTHORIZED", StatusCode::UNAUTHORIZED),
+            GatewayError::AccessDenied => ("ACCESS_DENIED", StatusCode::FORBIDDEN),
+            GatewayError::AuthorizerFailure => {
+                ("AUTHORIZER_FAILURE", StatusCode::INTERNAL_SERVER_ERROR)
+            }
+            GatewayError::BadRequestBody => ("BAD_REQUEST_BODY", StatusCode::BAD_REQUEST),
+            GatewayError::RequestTooLarge => ("REQUEST_TOO_LARGE", StatusCode::PAYLOAD_TOO_LARGE),
+            GatewayError::UnsupportedMediaType => {
                 ("UNSUPPORTED_MEDIA_TYPE", StatusCode::UNSUPPORTED_MEDIA_TYPE)
             }
-            Own::IntegrationFailure => ("INTEGRATION_FAILURE", StatusCode::GATEWAY_TIMEOUT),
-            Own::IntegrationTimeout => ("INTEGRATION_TIMEOUT", StatusCode::GATEWAY_TIMEOUT),
+            GatewayError::IntegrationFailure => {
+                ("INTEGRATION_FAILURE", StatusCode::GATEWAY_TIMEOUT)
+            }
+            GatewayError::IntegrationTimeout => {
+                ("INTEGRATION_TIMEOUT", StatusCode::GATEWAY_TIMEOUT)
+            }
         }
     }
 }
@@ -103,13 +109,13 @@ impl Own {
 impl Gateway {
     pub(crate) fn new(
         template: &Template,
-        parts: &Parts,
+        factory: &FunctionFactory,
         alias: Option<KeyAlias>,
     ) -> Result<Self, StartError> {
         let mut functions: BTreeMap<&str, Function> = BTreeMap::new();
         for route in &template.routes {
             if let Entry::Vacant(entry) = functions.entry(&route.function) {
-                entry.insert(parts.http_function(&route.function)?);
+                entry.insert(factory.http_function(&route.function)?);
             }
         }
         let routes = template.routes.iter();
@@ -120,30 +126,30 @@ impl Gateway {
             routes: routes.collect(),
             responses: template.responses.clone(),
             preflight: template.preflight.clone(),
-            authorizers: parts.authorizers()?,
+            authorizers: factory.authorizers()?,
             bodies: Bodies::new(),
             calls: TaskTracker::new(),
-            clock: parts.clock.clone(),
-            entropy: parts.entropy.clone(),
+            clock: factory.clock.clone(),
+            entropy: factory.entropy.clone(),
             alias,
         })
     }
 
-    /// Waits for the calls that are under way.
+    /// Waits for the calls in progress.
     pub(crate) async fn finish_calls(&self) {
         self.calls.close();
         self.calls.wait().await;
     }
 
-    /// Ends the authorizer's instance, as Lambda ends one that nobody has called for some minutes: what it
-    /// has reserved goes back, and what it has let in is reported. The next call begins another.
-    pub(crate) async fn end_authorizer(&self) {
-        self.authorizers.of_calls.end().await;
+    /// Shuts down the authorizer's instance, as Lambda does after some idle minutes: it releases its unused
+    /// quota units and reports the admitted calls. The next call starts a new instance.
+    pub(crate) async fn shut_down_authorizer(&self) {
+        self.authorizers.calls.shut_down().await;
     }
 
-    /// Ends all instances: metered functions flush for the last time.
-    pub(crate) async fn end(&self) {
-        self.end_authorizer().await;
+    /// Shuts down all instances: metered functions flush a last time.
+    pub(crate) async fn shut_down(&self) {
+        self.shut_down_authorizer().await;
         for (_, function) in &self.routes {
             if let Some(emitter) = &function.emitter {
                 emitter.close().await;
@@ -151,7 +157,7 @@ impl Gateway {
         }
     }
 
-    /// Answers a request as the deployed API would.
+    /// Handles a request as the deployed API would.
     pub(crate) async fn handle(self: &Arc<Self>, request: axum::extract::Request) -> Response {
         let request_id = self.request_id();
         let now = self.clock.now();
@@ -159,8 +165,9 @@ impl Gateway {
         if let Some(alias) = &self.alias {
             alias.replace_in(&mut parts.headers);
         }
-        let outcome = self.receive(&parts, body, &request_id, now).await;
-        let mut response = outcome.unwrap_or_else(|own| self.own(own, &request_id, &Map::new()));
+        let outcome = self.try_handle(&parts, body, &request_id, now).await;
+        let mut response =
+            outcome.unwrap_or_else(|error| self.gateway_response(error, &request_id, &Map::new()));
         if let Ok(id) = HeaderValue::from_str(&request_id) {
             let name = HeaderName::from_static("x-amzn-requestid");
             response.headers_mut().insert(name, id);
@@ -168,14 +175,14 @@ impl Gateway {
         response
     }
 
-    /// Reads a request and answers it.
-    async fn receive(
+    /// Routes a request, reads its body and processes the call.
+    async fn try_handle(
         self: &Arc<Self>,
         parts: &RequestParts,
         body: Body,
         request_id: &str,
         now: Timestamp,
-    ) -> Result<Response, Own> {
+    ) -> Result<Response, GatewayError> {
         let matched = match self.route(parts.method.as_str(), parts.uri.path()) {
             Ok(matched) => matched,
             Err(allowed) if !allowed.is_empty() => {
@@ -184,62 +191,67 @@ impl Gateway {
                     _ => self.method_not_allowed(&allowed, request_id),
                 });
             }
-            Err(_) => return Err(Own::MissingAuthenticationToken),
+            Err(_) => return Err(GatewayError::MissingAuthenticationToken),
         };
         let event = self.event(parts, &matched, request_id, now);
-        // Whoever has no good key fills no memory with a large body, and has none inflated.
+        // Large bodies are read, and bodies inflated, only for callers with a valid key.
         let is_coded = parts.headers.contains_key(CONTENT_ENCODING);
         let read = if is_coded || !bodies::is_small(&body) {
-            let sender = match authorize(&self.authorizers.of_keys, &event).await {
+            let sender = match authorize(&self.authorizers.keys, &event).await {
                 Ok(Decision::Allow(context)) => sender(&context),
                 Ok(Decision::Deny(context)) => {
                     bodies::discard(body).await;
-                    return Ok(self.own(Own::AccessDenied, request_id, &context));
+                    return Ok(self.gateway_response(
+                        GatewayError::AccessDenied,
+                        request_id,
+                        &context,
+                    ));
                 }
-                Err(own) => {
+                Err(error) => {
                     bodies::discard(body).await;
-                    return Err(own);
+                    return Err(error);
                 }
             };
             let is_inflated = is_inflated(&parts.headers);
             self.bodies.read(body, is_inflated, &sender).await
         } else {
-            // It needs no room, whoever sends it.
+            // A small body takes no permit of any sender.
             self.bodies.read(body, false, &Sender::Machine).await
         };
         let body = match read {
             Ok(body) => body.try_map(|bytes| inflated(&parts.headers, bytes))?,
-            Err(Unreadable::TooLarge) => return Err(Own::RequestTooLarge),
-            Err(Unreadable::Broken) => return Err(Own::BadRequestBody),
+            Err(BodyError::TooLarge) => return Err(GatewayError::RequestTooLarge),
+            Err(BodyError::Broken) => return Err(GatewayError::BadRequestBody),
         };
-        // From here on the call counts, and only what a function answers, and records, gets here.
-        // Whoever hangs up now has made it all the same.
+        // The call is counted and metered from here on, even if the caller disconnects.
         let (this, function) = (Arc::clone(self), matched.function.clone());
         let request_id = request_id.to_owned();
         let call = self
             .calls
-            .spawn(async move { this.answer(&function, event, body, &request_id).await });
-        call.await.map_err(|_| Own::IntegrationFailure)?
+            .spawn(async move { this.process(&function, event, body, &request_id).await });
+        call.await.map_err(|_| GatewayError::IntegrationFailure)?
     }
 
-    /// Decides a call, and hands it to its function.
-    async fn answer(
+    /// Authorizes a call, and invokes its function if it is allowed.
+    async fn process(
         &self,
         function: &Function,
         event: Event,
-        body: Held,
+        body: ReceivedBody,
         request_id: &str,
-    ) -> Result<Response, Own> {
-        match authorize(&self.authorizers.of_calls, &event).await? {
+    ) -> Result<Response, GatewayError> {
+        match authorize(&self.authorizers.calls, &event).await? {
             Decision::Allow(context) => {
                 let event = event.into_proxy(context, &body.bytes);
                 invoke(&self.calls, function, &event).await
             }
-            Decision::Deny(context) => Ok(self.own(Own::AccessDenied, request_id, &context)),
+            Decision::Deny(context) => {
+                Ok(self.gateway_response(GatewayError::AccessDenied, request_id, &context))
+            }
         }
     }
 
-    /// Calls a function of the local product's own, which has no authorizer in front of it.
+    /// Handles a request to a `/_local` route, which has no authorizer.
     pub(crate) async fn handle_local(
         self: &Arc<Self>,
         function: &Function,
@@ -248,8 +260,8 @@ impl Gateway {
         let (parts, body) = request.into_parts();
         let body = match self.bodies.read(body, false, &Sender::Machine).await {
             Ok(body) => body,
-            Err(Unreadable::TooLarge) => return Problem::body_too_large().render(LOCAL),
-            Err(Unreadable::Broken) => return unreadable().render(LOCAL),
+            Err(BodyError::TooLarge) => return Problem::body_too_large().render(LOCAL_REQUEST_ID),
+            Err(BodyError::Broken) => return unreadable_body().render(LOCAL_REQUEST_ID),
         };
         let (headers, multi_headers) = header_maps(&parts.headers);
         let event = Event(json!({
@@ -257,7 +269,7 @@ impl Gateway {
             "httpMethod": parts.method.as_str(),
             "headers": headers,
             "multiValueHeaders": multi_headers,
-            "requestContext": { "requestId": LOCAL, "httpMethod": parts.method.as_str() },
+            "requestContext": { "requestId": LOCAL_REQUEST_ID, "httpMethod": parts.method.as_str() },
         }));
         let event = event.into_proxy(Map::new(), &body.bytes);
         let (this, function) = (Arc::clone(self), function.clone());
@@ -270,15 +282,19 @@ impl Gateway {
         }
     }
 
-    /// A path that has other methods, which API Gateway cannot tell from an unknown one: its answer is
-    /// 404. This one reads alike otherwise.
+    /// Builds the 405 response for a path that has other methods. API Gateway does not distinguish this from
+    /// an unknown path, and responds 404; the header fields are those of that response.
     fn method_not_allowed(&self, allowed: &[&str], request_id: &str) -> Response {
         let mut response = Problem::method_not_allowed().render(request_id);
         if let Ok(allowed) = HeaderValue::from_str(&allowed.join(", ")) {
             response.headers_mut().insert(ALLOW, allowed);
         }
-        let own = self.own(Own::MissingAuthenticationToken, request_id, &Map::new());
-        for (name, value) in own.headers() {
+        let not_found = self.gateway_response(
+            GatewayError::MissingAuthenticationToken,
+            request_id,
+            &Map::new(),
+        );
+        for (name, value) in not_found.headers() {
             response
                 .headers_mut()
                 .entry(name)
@@ -287,9 +303,9 @@ impl Gateway {
         response
     }
 
-    /// The route of a request, or the methods that its path has instead.
-    fn route(&self, method: &str, path: &str) -> Result<Matched<'_>, Vec<&str>> {
-        let mut best: Option<Matched<'_>> = None;
+    /// Finds the route of a request, or else the methods that its path has.
+    fn route(&self, method: &str, path: &str) -> Result<RouteMatch<'_>, Vec<&str>> {
+        let mut best: Option<RouteMatch<'_>> = None;
         let mut allowed = Vec::new();
         for (route, function) in &self.routes {
             let Some(parameters) = parameters_of(&route.path, path) else {
@@ -299,12 +315,12 @@ impl Gateway {
                 allowed.push(route.method.as_str());
                 continue;
             }
-            // As in API Gateway, a literal segment goes before a parameter.
+            // As in API Gateway, a literal segment takes precedence over a parameter.
             let better = best
                 .as_ref()
                 .is_none_or(|best| parameters.len() < best.parameters.len());
             if better {
-                best = Some(Matched {
+                best = Some(RouteMatch {
                     route,
                     function,
                     parameters,
@@ -317,7 +333,7 @@ impl Gateway {
     fn event(
         &self,
         parts: &RequestParts,
-        matched: &Matched<'_>,
+        matched: &RouteMatch<'_>,
         request_id: &str,
         now: Timestamp,
     ) -> Event {
@@ -360,18 +376,23 @@ impl Gateway {
         }))
     }
 
-    /// An answer of the gateway's own, as the template words it.
-    fn own(&self, own: Own, request_id: &str, context: &Map<String, Value>) -> Response {
-        let (name, mut status) = own.name_and_status();
+    /// Builds a gateway response as configured in the template.
+    fn gateway_response(
+        &self,
+        error: GatewayError,
+        request_id: &str,
+        context: &Map<String, Value>,
+    ) -> Response {
+        let (name, mut status) = error.name_and_status();
         let fallback = match status.is_client_error() {
             true => "DEFAULT_4XX",
             false => "DEFAULT_5XX",
         };
         let mut response = Response::default();
-        let found = self.responses.get(name).or(self.responses.get(fallback));
-        if let Some(template) = found {
-            if let Some(Ok(own)) = template.status.map(StatusCode::from_u16) {
-                status = own;
+        let configured = self.responses.get(name).or(self.responses.get(fallback));
+        if let Some(template) = configured {
+            if let Some(Ok(replaced)) = template.status.map(StatusCode::from_u16) {
+                status = replaced;
             }
             for (header, value) in &template.headers {
                 let value = value_of(value, request_id, context);
@@ -386,7 +407,7 @@ impl Gateway {
         response
     }
 
-    /// A random UUID (RFC 9562, version 4), as API Gateway names requests.
+    /// Returns a random UUID (RFC 9562, version 4), the form of API Gateway's request ids.
     fn request_id(&self) -> String {
         let mut bytes = [0; 16];
         self.entropy
@@ -399,8 +420,8 @@ impl Gateway {
     }
 }
 
-/// The answer to a preflight of a path that has these methods. It asks for no key, and is counted
-/// nowhere.
+/// Builds the response to a preflight request for a path with these methods. It requires no key and is
+/// not counted.
 fn preflight(fields: &BTreeMap<&'static str, String>, methods: &[&str]) -> Response {
     let mut response = Response::new(Body::from("{}\n"));
     let methods = format!("'{},OPTIONS'", methods.join(","));
@@ -417,12 +438,13 @@ fn preflight(fields: &BTreeMap<&'static str, String>, methods: &[&str]) -> Respo
     response
 }
 
+/// Decision of the authorizer, with the context for the function or the gateway response.
 enum Decision {
     Allow(Map<String, Value>),
     Deny(Map<String, Value>),
 }
 
-/// What the authorizer's event and the function's have in common.
+/// Members that the authorizer's event and the function's event have in common.
 struct Event(Value);
 
 impl Event {
@@ -452,16 +474,17 @@ impl Event {
 }
 
 impl KeyAlias {
+    /// Replaces the alias with the key in the header fields that carry keys.
     fn replace_in(&self, headers: &mut HeaderMap) {
         let bearer = format!("Bearer {}", self.text);
-        for (name, stands_for) in [("x-api-key", &self.text), ("authorization", &bearer)] {
+        for (name, alias) in [("x-api-key", &self.text), ("authorization", &bearer)] {
             let key = match name {
                 "x-api-key" => HeaderValue::from_str(&self.key),
                 _ => HeaderValue::from_str(&format!("Bearer {}", self.key)),
             };
             if headers
                 .get(name)
-                .is_some_and(|value| value == stands_for.as_str())
+                .is_some_and(|value| value == alias.as_str())
                 && let Ok(key) = key
             {
                 headers.insert(name, key);
@@ -470,7 +493,7 @@ impl KeyAlias {
     }
 }
 
-/// Whose the body of a call is that the authorizer has looked at.
+/// Returns the sender of a call that the authorizer has allowed.
 fn sender(context: &Map<String, Value>) -> Sender {
     match context.get(name::CUSTOMER_ID).and_then(Value::as_str) {
         Some(customer) => Sender::Customer(customer.to_owned()),
@@ -478,16 +501,17 @@ fn sender(context: &Map<String, Value>) -> Sender {
     }
 }
 
-/// Whether a body is one that [`inflated`] inflates.
+/// Returns whether [`inflated`] inflates the body.
 fn is_inflated(headers: &HeaderMap) -> bool {
     let mut codings = headers.get_all(CONTENT_ENCODING).iter();
     let (first, second) = (codings.next(), codings.next());
     second.is_none() && first.is_some_and(|coding| is_gzip(coding.as_bytes()))
 }
 
-/// The body without its coding. As in API Gateway, the function still sees the field that names it, and
-/// what is not in that coding, or in none that is known, is a 415. API Gateway knows `deflate` as well.
-fn inflated(headers: &HeaderMap, body: Bytes) -> Result<Bytes, Own> {
+/// Decodes the body's content coding. As in API Gateway, the function still receives the `Content-Encoding`
+/// field, and a body that is not in that coding, or an unsupported coding, is a 415. API Gateway supports
+/// `deflate` as well.
+fn inflated(headers: &HeaderMap, body: Bytes) -> Result<Bytes, GatewayError> {
     let mut codings = headers.get_all(CONTENT_ENCODING).iter();
     match (codings.next(), codings.next()) {
         (None, _) => Ok(body),
@@ -495,79 +519,86 @@ fn inflated(headers: &HeaderMap, body: Bytes) -> Result<Bytes, Own> {
         (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"identity") => Ok(body),
         _ if is_inflated(headers) => {
             let mut inflated = Vec::new();
-            // A few bytes can say millions: no more of them are made than may be handed on.
+            // A few bytes can inflate to millions: inflates no more than the maximum and one byte.
             MultiGzDecoder::new(&body[..])
                 .take(u64::from(MAX_BODY) + 1)
                 .read_to_end(&mut inflated)
-                .map_err(|_| Own::UnsupportedMediaType)?;
+                .map_err(|_| GatewayError::UnsupportedMediaType)?;
             if inflated.len() > MAX_BODY as usize {
-                return Err(Own::RequestTooLarge);
+                return Err(GatewayError::RequestTooLarge);
             }
             Ok(inflated.into())
         }
-        _ => Err(Own::UnsupportedMediaType),
+        _ => Err(GatewayError::UnsupportedMediaType),
     }
 }
 
-/// Calls a function with a proxy event, and then does what its internal extension would. The function
-/// is one of `calls` until it has answered.
-async fn invoke(calls: &TaskTracker, function: &Function, event: &Value) -> Result<Response, Own> {
-    let request =
-        tollgate_web::request_of(&event.to_string()).map_err(|_| Own::IntegrationFailure)?;
+/// Invokes a function with a proxy event, and then flushes its emitter as its internal extension would.
+/// The invocation is tracked in `calls` until its response is complete.
+async fn invoke(
+    calls: &TaskTracker,
+    function: &Function,
+    event: &Value,
+) -> Result<Response, GatewayError> {
+    let request = tollgate_web::request_of(&event.to_string())
+        .map_err(|_| GatewayError::IntegrationFailure)?;
     let Function { service, emitter } = function.clone();
-    // No integration of the template streams: the answer is sent when it is whole.
+    // No integration in the template streams: the response is sent when it is complete.
     let running = calls.spawn(async move {
-        let answer = match service.oneshot(request).await {
-            Ok(answer) => answer,
+        let response = match service.oneshot(request).await {
+            Ok(response) => response,
             Err(never) => match never {},
         };
-        let (head, body) = answer.into_parts();
+        let (head, body) = response.into_parts();
         let body = body.collect().await?.to_bytes();
         Ok::<_, axum::Error>(Response::from_parts(head, body.into()))
     });
     let outcome = tokio::time::timeout(INTEGRATION_TIMEOUT, running).await;
-    // In Lambda the answer does not wait for this. Here it does, so that whatever was answered has
-    // been handed to the bus even if the process is killed the moment after.
+    // In Lambda, the response does not wait for the flush. Here it does, so that the usage event of a call
+    // with a response is on the bus even if the process is killed directly afterwards.
     if let Some(emitter) = emitter {
         emitter.flush().await;
     }
     match outcome {
-        Err(_) => Err(Own::IntegrationTimeout),
-        Ok(Err(_) | Ok(Err(_))) => Err(Own::IntegrationFailure),
+        Err(_) => Err(GatewayError::IntegrationTimeout),
+        Ok(Err(_) | Ok(Err(_))) => Err(GatewayError::IntegrationFailure),
         Ok(Ok(Ok(response))) => Ok(response),
     }
 }
 
-/// Asks an authorizer.
-async fn authorize(app: &authorizer::App, event: &Event) -> Result<Decision, Own> {
+/// Invokes an authorizer.
+async fn authorize(app: &authorizer::App, event: &Event) -> Result<Decision, GatewayError> {
     let event = event.to_authorizer().to_string();
     let app = app.clone();
     let decision = tokio::spawn(async move {
-        let request = authorizer::Request::from_json(&event).map_err(|_| Own::AuthorizerFailure)?;
+        let request =
+            authorizer::Request::from_json(&event).map_err(|_| GatewayError::AuthorizerFailure)?;
         Ok(authorizer::handle(&app, &request).await)
     });
     let decision = decision.await;
-    // A panic ends the invocation, and the gateway sees an error.
-    let answer = match decision.map_err(|_| Own::AuthorizerFailure)?? {
-        Ok(answer) => answer,
-        Err(refused) if refused.to_string() == "Unauthorized" => return Err(Own::Unauthorized),
-        Err(_) => return Err(Own::AuthorizerFailure),
+    // A panic fails the invocation, which is an error to the gateway.
+    let response = match decision.map_err(|_| GatewayError::AuthorizerFailure)?? {
+        Ok(response) => response,
+        Err(error) if error.to_string() == "Unauthorized" => {
+            return Err(GatewayError::Unauthorized);
+        }
+        Err(_) => return Err(GatewayError::AuthorizerFailure),
     };
-    let answer = serde_json::to_value(answer).map_err(|_| Own::AuthorizerFailure)?;
-    let mut context = answer["context"].as_object().cloned().unwrap_or_default();
-    context.insert("principalId".to_owned(), answer["principalId"].clone());
-    match answer["policyDocument"]["Statement"][0]["Effect"].as_str() {
+    let response = serde_json::to_value(response).map_err(|_| GatewayError::AuthorizerFailure)?;
+    let mut context = response["context"].as_object().cloned().unwrap_or_default();
+    context.insert("principalId".to_owned(), response["principalId"].clone());
+    match response["policyDocument"]["Statement"][0]["Effect"].as_str() {
         Some("Allow") => Ok(Decision::Allow(context)),
         Some("Deny") => Ok(Decision::Deny(context)),
-        _ => Err(Own::AuthorizerFailure),
+        _ => Err(GatewayError::AuthorizerFailure),
     }
 }
 
-fn unreadable() -> Problem {
-    Problem::bad_request("The body did not come whole, or not as HTTP has it.")
+fn unreadable_body() -> Problem {
+    Problem::bad_request("The request body is incomplete or malformed.")
 }
 
-/// The parameters of `path` if it is one of `template`'s, decoded.
+/// Returns the decoded parameters of `path` if it matches the route `template`.
 fn parameters_of(template: &str, path: &str) -> Option<BTreeMap<String, String>> {
     let mut parameters = BTreeMap::new();
     let mut segments = path.split('/');
@@ -592,7 +623,7 @@ fn decode(text: &str) -> String {
     percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
-/// Header fields as the event has them: the last value of each, and all of them.
+/// Returns header fields in the event's two forms: the last value of each, and all values.
 fn header_maps(headers: &HeaderMap) -> (Map<String, Value>, Map<String, Value>) {
     let pairs = headers.iter().map(|(name, value)| {
         let value = String::from_utf8_lossy(value.as_bytes());
@@ -601,7 +632,7 @@ fn header_maps(headers: &HeaderMap) -> (Map<String, Value>, Map<String, Value>) 
     maps(pairs)
 }
 
-/// The query's parameters as the event has them.
+/// Returns query parameters in the event's two forms: the last value of each, and all values.
 fn query_maps(uri: &Uri) -> (Map<String, Value>, Map<String, Value>) {
     let query = uri.query().unwrap_or_default();
     let pairs = query
@@ -628,7 +659,7 @@ fn maps(pairs: impl Iterator<Item = (String, String)>) -> (Map<String, Value>, M
     (last, all)
 }
 
-/// The value of a header field of a gateway response: a literal in single quotes, or a variable.
+/// Evaluates the value of a header field of a gateway response: a literal in single quotes, or a variable.
 fn value_of(expression: &str, request_id: &str, context: &Map<String, Value>) -> Option<String> {
     let quoted = expression.strip_prefix('\'');
     if let Some(literal) = quoted.and_then(|rest| rest.strip_suffix('\'')) {
@@ -645,7 +676,7 @@ fn variable(name: &str, request_id: &str, context: &Map<String, Value>) -> Optio
     Some(context.get(field)?.as_str()?.to_owned())
 }
 
-/// Fills in the `$context.…` variables of a body.
+/// Replaces the `$context.…` variables of a body.
 fn fill_in(template: &str, request_id: &str, context: &Map<String, Value>) -> String {
     let mut filled = String::new();
     let mut rest = template;
@@ -670,13 +701,13 @@ mod tests {
     use lambda_http::lambda_runtime::streaming;
     use tollgate_domain::llm::LlmPrices;
     use tollgate_local_aws::fixture::Fixture;
-    use tollgate_metering::{Emitter, Metering, RequestCost, Spill};
+    use tollgate_metering::{Emitter, Metering, RequestCost, UnsentLog};
     use tollgate_runtime::Metrics;
 
     use super::*;
     use crate::functions::metered;
 
-    /// Streams three chunks, each of which costs a token, and then ends or fails.
+    /// Returns routes that stream three chunks, each with the cost of one token, and then end or fail.
     fn streams(then_fails: bool) -> Router {
         let stream = async move |Extension(cost): Extension<RequestCost>| {
             let (mut sender, body) = streaming::channel();
@@ -696,17 +727,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_streamed_answer_is_whole_and_metered_when_it_is_given() {
+    async fn a_streamed_response_is_buffered_and_metered() {
         for then_fails in [false, true] {
             let at = Fixture::at("2026-11-22T10:00:00Z");
             let (sdk, clock, entropy) = (at.aws.sdk_config(), at.clock(), at.entropy.clone());
-            let spill = Spill::new(Metrics::none(), |_| {});
-            let emitter = Emitter::new(&sdk, "usage", "ping", clock, entropy, spill);
+            let unsent = UnsentLog::new(Metrics::none(), |_| {});
+            let emitter = Emitter::new(&sdk, "usage", "ping", clock, entropy, unsent);
             let metering = Metering::new(emitter, LlmPrices::shipped().unwrap());
             let function = metered(&metering, tollgate_web::serve(streams(then_fails)));
             let event = include_str!("../../../events/ping/ping.json");
             let event = serde_json::from_str(event).unwrap();
-            let answer = invoke(&TaskTracker::new(), &function, &event).await;
+            let response = invoke(&TaskTracker::new(), &function, &event).await;
 
             let messages = at.aws.queue().receive(usize::MAX).unwrap();
             let event: Value = serde_json::from_str(&messages[0].body).unwrap();
@@ -714,12 +745,12 @@ mod tests {
             assert_eq!(record["costs"][0]["tokens"], 3, "{record}");
             match then_fails {
                 false => {
-                    let body = answer.ok().unwrap().into_body().collect().await;
+                    let body = response.ok().unwrap().into_body().collect().await;
                     assert_eq!(body.unwrap().to_bytes(), "chunk".repeat(3));
                     assert_eq!(record["truncated"], Value::Null);
                 }
                 true => {
-                    assert!(matches!(answer, Err(Own::IntegrationFailure)));
+                    assert!(matches!(response, Err(GatewayError::IntegrationFailure)));
                     assert_eq!(record["truncated"], "failed");
                 }
             }
@@ -757,27 +788,31 @@ mod tests {
 
     fn inflate(of: &[&'static str], body: &Bytes) -> Result<Bytes, u16> {
         let inflated = inflated(&codings(of), body.clone());
-        inflated.map_err(|own| own.name_and_status().1.as_u16())
+        inflated.map_err(|error| error.name_and_status().1.as_u16())
     }
 
     #[test]
-    fn a_body_is_inflated_if_it_is_what_its_header_says() {
+    fn a_body_is_inflated_if_it_is_in_the_coding_of_its_header() {
         let text = Bytes::from_static(b"{\"plan\":\"free\"}");
         for coding in ["gzip", "X-Gzip"] {
             assert_eq!(inflate(&[coding], &gzip(&text)), Ok(text.clone()));
-            assert!(is_inflated(&codings(&[coding])), "there is room for it");
+            assert!(is_inflated(&codings(&[coding])), "{coding}");
         }
         for untouched in [&[][..], &["identity"]] {
             assert_eq!(inflate(untouched, &text), Ok(text.clone()));
             assert!(!is_inflated(&codings(untouched)));
         }
-        for refused in [
+        for unsupported in [
             &["br"][..],
             &["deflate"],
             &["gzip, gzip"],
             &["gzip", "gzip"],
         ] {
-            assert_eq!(inflate(refused, &gzip(&text)), Err(415), "{refused:?}");
+            assert_eq!(
+                inflate(unsupported, &gzip(&text)),
+                Err(415),
+                "{unsupported:?}"
+            );
         }
         let whole = gzip(&text);
         for wrong in [&text, &whole.slice(..whole.len() - 1)] {
@@ -787,20 +822,20 @@ mod tests {
     }
 
     #[test]
-    fn no_body_is_inflated_beyond_what_may_be_sent() {
+    fn no_body_is_inflated_beyond_the_maximum_size() {
         let largest = inflate(&["gzip"], &gzip(&vec![b' '; MAX_BODY as usize])).unwrap();
         assert_eq!(largest.len(), MAX_BODY as usize);
         assert_eq!(
             inflate(&["gzip"], &gzip(&vec![b' '; MAX_BODY as usize + 1])),
             Err(413)
         );
-        // Of one that is all bombs, one after another, as much is read.
+        // A body of many concatenated members is inflated no further either.
         let bombs = gzip(&vec![0; 1_000_000]).repeat(1_000);
         assert_eq!(inflate(&["gzip"], &bombs.into()), Err(413));
     }
 
     #[test]
-    fn bodies_and_headers_are_filled_in_from_the_context() {
+    fn variables_in_bodies_and_headers_are_replaced_from_the_context() {
         let context = Map::from_iter([("limit".to_owned(), json!("7"))]);
         let body = fill_in(
             r#"{"n":$context.authorizer.limit,"id":"$context.requestId","x":"$context.authorizer.none"}"#,

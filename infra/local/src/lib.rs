@@ -1,8 +1,8 @@
-//! Tollgate on one machine and in one process, without an account, a container or a service.
+//! Tollgate on one machine and in one process, without an AWS account, a container or a service.
 //!
 //! The gateway reads its routes, responses and rules from the template that is deployed to AWS, and
-//! hands real API Gateway events to the handlers that run in Lambda. Underneath are the real AWS
-//! SDK clients, answered by the embedded services of `tollgate-local-aws`.
+//! passes real API Gateway events to the handlers that run in Lambda. These use the real AWS SDK
+//! clients, which call the embedded services of `tollgate-local-aws`.
 
 mod bodies;
 pub mod client;
@@ -14,7 +14,8 @@ mod functions;
 mod gateway;
 mod local_api;
 mod local_clock;
-pub mod product;
+pub mod local_stack;
 mod same_origin;
 pub mod soak;
+mod start_error;
 pub mod template;

@@ -1,12 +1,13 @@
-//! `/_local`: the levers that only the local product has.
+//! The `/_local` routes, which only the local stack has: clock, queue and nightly runs.
 
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use billing::{Mode, Report};
+use billing::{Mode, RunReport};
 use jiff::{SignedDuration, Timestamp};
+use reconciliation::ReconciliationReport;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tollgate_domain::time::Rfc3339;
@@ -14,11 +15,11 @@ use tollgate_local_aws::LocalAws;
 use tollgate_runtime::Clock;
 use tollgate_web::{JsonBody, Problem};
 
-use crate::consumer::{Consumer, Drained};
+use crate::consumer::{Consumer, DrainOutcome};
 use crate::gateway::Gateway;
 use crate::local_clock::LocalClock;
 
-/// Dead letters in one answer.
+/// Maximum number of dead letters in one response.
 const MAX_DEAD_LETTERS: u32 = 100;
 
 #[derive(Clone)]
@@ -34,9 +35,9 @@ pub(crate) struct App {
 
 pub(crate) fn routes(app: App) -> Router {
     Router::new()
-        .route("/_local/clock", get(tell).post(set))
+        .route("/_local/clock", get(clock).post(set_clock))
         .route("/_local/drain", post(drain))
-        .route("/_local/nightly", post(night))
+        .route("/_local/nightly", post(nightly))
         .route("/_local/dead-letters", get(dead_letters))
         .with_state(app)
 }
@@ -46,63 +47,67 @@ struct Time {
     now: Timestamp,
 }
 
-/// Exactly one of the two.
+/// A change of the clock: exactly one of the two members.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Move {
+struct ClockChange {
     now: Option<Rfc3339>,
     advance_s: Option<i64>,
 }
 
-async fn tell(State(app): State<App>) -> Json<Time> {
+async fn clock(State(app): State<App>) -> Json<Time> {
     Json(Time {
         now: app.clock.now(),
     })
 }
 
-async fn set(State(app): State<App>, JsonBody(to): JsonBody<Move>) -> Result<Json<Time>, Problem> {
-    // Usage that waits is of the time before: after a leap it would be late, or of the future.
+async fn set_clock(
+    State(app): State<App>,
+    JsonBody(change): JsonBody<ClockChange>,
+) -> Result<Json<Time>, Problem> {
+    // Queued usage is of the old time: after the change it would be late, or in the future.
     app.consumer.drain().await.map_err(Problem::internal)?;
-    let moved = match (to.now, to.advance_s) {
+    let changed = match (change.now, change.advance_s) {
         (Some(Rfc3339(now)), None) => app.local_clock.set(now),
         (None, Some(seconds)) => app.local_clock.advance(SignedDuration::from_secs(seconds)),
         _ => return Err(Problem::unprocessable("Give either now or advance_s.")),
     };
-    moved.map_err(|error| Problem::unprocessable(format!("The clock stays: {error}.")))?;
-    Ok(tell(State(app)).await)
+    changed
+        .map_err(|error| Problem::unprocessable(format!("The clock was not changed: {error}.")))?;
+    Ok(clock(State(app)).await)
 }
 
 #[derive(Debug, Serialize)]
 struct DrainReport {
     #[serde(flatten)]
-    drained: Drained,
-    /// Messages that wait as dead letters, from before as well.
+    outcome: DrainOutcome,
+    /// All messages in the dead-letter queue, earlier ones included.
     dead_letters: u64,
 }
 
 async fn drain(State(app): State<App>) -> Result<Json<DrainReport>, Problem> {
-    let drained = app.consumer.drain().await.map_err(Problem::internal)?;
+    let outcome = app.consumer.drain().await.map_err(Problem::internal)?;
     let counts = app.aws.queue().counts().map_err(Problem::internal)?;
     Ok(Json(DrainReport {
-        drained,
+        outcome,
         dead_letters: counts.dead,
     }))
 }
 
-/// What runs at night, one after the other.
+/// Reports of the nightly runs: billing, then reconciliation.
 #[derive(Debug, Serialize)]
-struct Night {
+struct NightlyReport {
     #[serde(flatten)]
-    billing: Report,
-    /// Of the day before.
-    reconciliation: reconciliation::Report,
+    billing: RunReport,
+    /// Report on the day before.
+    reconciliation: ReconciliationReport,
 }
 
-async fn night(State(app): State<App>) -> Result<Json<Night>, Problem> {
-    app.gateway.end_authorizer().await;
-    // By the time of night on AWS, usage has been delivered for hours.
+async fn nightly(State(app): State<App>) -> Result<Json<NightlyReport>, Problem> {
+    app.gateway.shut_down_authorizer().await;
+    // On AWS, the queue has been drained for hours when the nightly schedule fires.
     app.consumer.drain().await.map_err(Problem::internal)?;
-    Ok(Json(Night {
+    Ok(Json(NightlyReport {
         billing: billing::run(&app.billing, Mode::Charge).await?,
         reconciliation: reconciliation::handle(&app.reconciliation).await?,
     }))
@@ -110,14 +115,14 @@ async fn night(State(app): State<App>) -> Result<Json<Night>, Problem> {
 
 #[derive(Debug, Serialize)]
 struct DeadLetters {
-    /// The oldest hundred.
+    /// The oldest dead letters, up to a hundred.
     data: Vec<DeadLetter>,
 }
 
 #[derive(Debug, Serialize)]
 struct DeadLetter {
     id: String,
-    /// The event, or the text if it is no JSON.
+    /// The event as JSON, or the text if it is not JSON.
     body: Value,
 }
 

@@ -1,4 +1,4 @@
-//! The local product's clock: the machine's, moved by as much as the user likes.
+//! The clock of the local stack: the machine's clock with an offset that the user sets.
 
 use std::fs::File;
 use std::io::{ErrorKind, Write};
@@ -8,24 +8,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use jiff::{SignedDuration, Timestamp};
 use tollgate_runtime::Clock;
 
-/// A clock that goes on ticking after it is set. Where there is a data directory it remembers, so
-/// that time does not fall back behind what is stored.
+/// A clock that keeps running after it is set. If there is a data directory, the offset is stored there, so
+/// that the time after a restart is not before the stored items.
 #[derive(Debug, Clone)]
 pub(crate) struct LocalClock {
     offset: Arc<Mutex<SignedDuration>>,
     file: Option<PathBuf>,
 }
 
-/// Why the clock cannot be set, or taken up where it was.
+/// Failure to set or restore the clock.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClockError {
-    #[error("that is beyond the calendar")]
+    #[error("the time is outside the supported range")]
     Range,
     #[error("{0} cannot be read or written")]
     File(PathBuf, #[source] std::io::Error),
     #[error(
-        "{0} should hold by how many milliseconds this clock is ahead of the machine's, and does \
-         not; write the number into it (0 for a clock that was never moved), or choose another \
+        "{0} must contain the offset of this clock from the machine's clock in milliseconds, and does \
+         not; write the number into it (0 for a clock that was never set), or choose another \
          directory with --data"
     )]
     Content(PathBuf),
@@ -34,7 +34,7 @@ pub(crate) enum ClockError {
 impl LocalClock {
     pub(crate) fn new(file: Option<PathBuf>) -> Result<Self, ClockError> {
         let offset = match &file {
-            Some(file) => stored_in(file)?,
+            Some(file) => read_offset(file)?,
             None => SignedDuration::ZERO,
         };
         Ok(Self {
@@ -51,14 +51,14 @@ impl LocalClock {
         })
     }
 
-    /// Moves the clock to `now`.
+    /// Sets the clock to `now`.
     pub(crate) fn set(&self, now: Timestamp) -> Result<(), ClockError> {
         let system = Clock::system().now();
         let offset = now.as_duration() - system.as_duration();
         self.store(offset)
     }
 
-    /// Moves the clock by `step`.
+    /// Advances the clock by `step`, which may be negative.
     pub(crate) fn advance(&self, step: SignedDuration) -> Result<(), ClockError> {
         let offset = self.offset().checked_add(step).ok_or(ClockError::Range)?;
         self.store(offset)
@@ -79,7 +79,7 @@ impl LocalClock {
     }
 }
 
-fn stored_in(file: &Path) -> Result<SignedDuration, ClockError> {
+fn read_offset(file: &Path) -> Result<SignedDuration, ClockError> {
     let content = || ClockError::Content(file.to_owned());
     let stored = match std::fs::read(file) {
         Ok(stored) => String::from_utf8(stored).map_err(|_| content())?,
@@ -92,19 +92,19 @@ fn stored_in(file: &Path) -> Result<SignedDuration, ClockError> {
     Ok(offset)
 }
 
-/// Checks that computations with windows stay inside the calendar: there is a month of room.
+/// Checks that times up to 62 days before and after the clock's are valid, as windows require.
 fn check(offset: SignedDuration) -> Result<(), ClockError> {
-    let room = SignedDuration::from_hours(24 * 62);
+    let margin = SignedDuration::from_hours(24 * 62);
     let now = Clock::system().now();
-    for edge in [offset.checked_add(room), offset.checked_sub(room)] {
+    for edge in [offset.checked_add(margin), offset.checked_sub(margin)] {
         let edge = edge.ok_or(ClockError::Range)?;
         now.checked_add(edge).map_err(|_| ClockError::Range)?;
     }
     Ok(())
 }
 
-/// Replaces a file's content as a whole: whenever the process or the machine ends, the old one or
-/// the new one is there.
+/// Replaces a file's content atomically: after a crash of the process or the machine, the file has either
+/// the old or the new content.
 fn replace(file: &Path, content: &str) -> std::io::Result<()> {
     let new = file.with_extension("new");
     let mut written = File::create(&new)?;

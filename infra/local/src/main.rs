@@ -1,9 +1,9 @@
-//! `cargo run`: the whole product on this machine. `cargo run -- demo`: its story, told and checked.
+//! Command line of the local stack: `cargo run` serves it, `cargo run -- demo` runs the demo.
 
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "a command line speaks on its standard streams"
+    reason = "a command-line program prints to its standard streams"
 )]
 
 use std::path::PathBuf;
@@ -14,14 +14,14 @@ use clap::{Args, Parser, Subcommand};
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 use tollgate_domain::customer::Customer;
-use tollgate_local::product::{self, AdminKey, Options, Running};
+use tollgate_local::local_stack::{self, AdminKey, Options, Running};
 use tollgate_local::soak::{self, outage};
-use tollgate_local::{crash, demo, product::StartError};
+use tollgate_local::{crash, demo, local_stack::StartError};
 use tollgate_runtime::{Chain, env};
 use tollgate_store::StoreError;
 
-/// Tollgate on one machine: gates, meters and bills an HTTP API, with no account, container or
-/// service.
+/// Tollgate on one machine: API keys, quotas, metering and billing for an HTTP API, without an AWS
+/// account, container or service.
 #[derive(Parser)]
 #[command(
     name = "tollgate-local",
@@ -37,39 +37,39 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Starts the product and serves until it is told to stop (the default).
+    /// Starts the local stack and serves until SIGINT or SIGTERM (the default).
     Serve(ServeArgs),
-    /// Plays the whole story over HTTP on a free port and an empty store, and checks each step.
+    /// Runs a demo of all features over HTTP on a free port and an empty store, and checks each step.
     Demo,
-    /// Makes mixed traffic while keys are revoked, expire and change plans, and checks that no
-    /// change takes effect later than it may; or traffic while the store is down.
+    /// Runs mixed traffic while keys are revoked, expire and change plans, and checks that each change
+    /// takes effect in time; or traffic while the store is down.
     Soak(SoakArgs),
-    /// Kills the program at random moments under load, starts it again on the same data, and checks
-    /// that every call answered 200 is metered exactly once.
+    /// Kills the program at random times under load, restarts it on the same data, and checks that every
+    /// call with a 200 response is metered exactly once.
     Crash(CrashArgs),
 }
 
 #[derive(Args)]
 struct SoakArgs {
-    /// How long.
+    /// Duration of the test in minutes.
     #[arg(long, default_value_t = 10)]
     minutes: u64,
-    /// Instead, lets the store be down for so long, and checks that what plans promise of that time
-    /// is kept, that no limit is exceeded, and that afterwards admitted calls are metered ones.
+    /// Instead, takes the store down for this many minutes, and checks that plans fail open or closed as
+    /// configured, that no limit is exceeded, and that admitted calls equal metered calls afterwards.
     #[arg(long, conflicts_with = "minutes")]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=outage::LONGEST_MINUTES))]
     outage_minutes: Option<u64>,
-    /// Writes the figures to this file.
+    /// File to write the results to, as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
 }
 
 #[derive(Args)]
 struct CrashArgs {
-    /// How often.
+    /// Number of kills.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..))]
     times: u64,
-    /// Writes the figures to this file.
+    /// File to write the results to, as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
 }
@@ -79,23 +79,23 @@ struct ServeArgs {
     /// Port on 127.0.0.1; 0 picks a free one.
     #[arg(long, env = "TOLLGATE_PORT", default_value_t = 9000)]
     port: u16,
-    /// Directory that keeps the state.
+    /// Directory for the state.
     #[arg(long, value_name = "DIR", default_value = ".tollgate")]
     data: PathBuf,
-    /// Keeps the state in memory: the end of the process is the end of it.
+    /// Keeps the state in memory only; it is lost when the process ends.
     #[arg(long, conflicts_with = "data")]
     in_memory: bool,
-    /// The admin key; without one, a key is made at the first start and shown once.
+    /// Admin key. Without one, a key is created at the first start and shown once.
     #[arg(long, env = "TOLLGATE_ADMIN_KEY", hide_env_values = true)]
     admin_key: Option<String>,
     #[command(flatten)]
     stack: StackArgs,
 }
 
-/// The template's parameters that matter here, under the names of the functions' variables.
+/// Template parameters that apply to the local stack, named as the functions' environment variables.
 #[derive(Args)]
 struct StackArgs {
-    /// The plans on offer as a JSON list.
+    /// Plan catalogue as a JSON list.
     #[arg(long, env = env::PLANS.name, value_name = "JSON")]
     plans: Option<String>,
     /// First segment of new keys.
@@ -104,17 +104,17 @@ struct StackArgs {
     /// Second segment of new customer keys.
     #[arg(long, env = env::KEY_ENV.name, value_name = "ENV")]
     key_env: Option<String>,
-    /// The origin whose pages may call, or `*` for all.
+    /// Origin whose pages may call the API, or `*` for all origins.
     #[arg(long, env = env::CORS_ORIGINS.name, value_name = "ORIGIN")]
     cors_origins: Option<String>,
 }
 
-/// Why serving ended badly.
+/// Error of the `serve` command.
 #[derive(Debug, thiserror::Error)]
 enum ServeError {
-    #[error("the product did not start")]
+    #[error("the local stack did not start")]
     Start(#[from] StartError),
-    #[error("the signals that stop it cannot be watched")]
+    #[error("signals cannot be handled")]
     Signals(#[source] std::io::Error),
     #[error("the server failed")]
     Server(#[source] std::io::Error),
@@ -131,7 +131,7 @@ async fn main() -> ExitCode {
     match cli.command {
         Some(Command::Demo) => match demo::run().await {
             Ok(()) => ExitCode::SUCCESS,
-            Err(failed) => fail(&failed),
+            Err(error) => fail(&error),
         },
         Some(Command::Soak(args)) => match soak(args).await {
             Ok(code) => code,
@@ -146,40 +146,48 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn soak(args: SoakArgs) -> Result<ExitCode, soak::Failed> {
+async fn soak(args: SoakArgs) -> Result<ExitCode, soak::SoakError> {
     if let Some(minutes) = args.outage_minutes {
         let down = Duration::from_secs(60 * minutes);
         let report = outage::run(down, outage::AROUND).await?;
-        return Ok(tell(&report.to_json(), &report.violations, args.json)?);
+        return Ok(print_results(
+            &report.to_json(),
+            &report.violations,
+            args.json,
+        )?);
     }
-    let lasts = Duration::from_secs(60 * args.minutes);
-    let report = soak::run(lasts).await?;
-    Ok(tell(&report.to_json(), &report.violations, args.json)?)
+    let duration = Duration::from_secs(60 * args.minutes);
+    let report = soak::run(duration).await?;
+    Ok(print_results(
+        &report.to_json(),
+        &report.violations,
+        args.json,
+    )?)
 }
 
-async fn crash(args: CrashArgs) -> Result<ExitCode, crash::Failed> {
+async fn crash(args: CrashArgs) -> Result<ExitCode, crash::CrashError> {
     let report = crash::run(args.times).await?;
-    let code = tell(&report.to_json(), &report.violations, args.json)?;
+    let code = print_results(&report.to_json(), &report.violations, args.json)?;
     println!(
-        "not metered: {} calls that were under way at a kill and answered to nobody, because their \
-         records had not come to the bus",
+        "not metered: {} calls that were in progress at a kill and got no response, because their usage \
+         records had not reached the bus",
         report.in_flight_not_metered
     );
     Ok(code)
 }
 
-/// Prints what a run found, and fails it if there is anything that should not have happened.
-fn tell(
-    figures: &Value,
+/// Prints the results of a test run. Returns failure if there are violations.
+fn print_results(
+    results: &Value,
     violations: &[String],
     json: Option<PathBuf>,
 ) -> std::io::Result<ExitCode> {
-    println!("{figures:#}");
+    println!("{results:#}");
     for violation in violations {
         println!("violation: {violation}");
     }
     if let Some(path) = json {
-        std::fs::write(path, format!("{figures:#}\n"))?;
+        std::fs::write(path, format!("{results:#}\n"))?;
     }
     Ok(if violations.is_empty() {
         ExitCode::SUCCESS
@@ -203,11 +211,11 @@ fn fail(error: &dyn std::error::Error) -> ExitCode {
 async fn try_serve(args: ServeArgs) -> Result<(), ServeError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Signals)?;
     let data = (!args.in_memory).then_some(args.data);
-    let place = match &data {
+    let storage = match &data {
         Some(dir) => format!("state in {}", dir.display()),
         None => "state in memory".to_owned(),
     };
-    let running = product::start(Options {
+    let running = local_stack::start(Options {
         port: args.port,
         data,
         admin_key: args.admin_key,
@@ -215,7 +223,7 @@ async fn try_serve(args: ServeArgs) -> Result<(), ServeError> {
         template: None,
     })
     .await?;
-    greet(&running, &place);
+    greet(&running, &storage);
     warn_of_missing_plans(&running)
         .await
         .map_err(StartError::from)?;
@@ -227,7 +235,7 @@ async fn try_serve(args: ServeArgs) -> Result<(), ServeError> {
     running.stop().await.map_err(ServeError::Server)
 }
 
-/// Names the customers whose plan is not in the catalogue, and says what to do.
+/// Prints a warning for each customer whose plan is not in the catalogue, with advice.
 async fn warn_of_missing_plans(running: &Running) -> Result<(), StoreError> {
     let mut after: Option<String> = None;
     loop {
@@ -235,8 +243,8 @@ async fn warn_of_missing_plans(running: &Running) -> Result<(), StoreError> {
         for Customer { id, plan, .. } in page.items {
             eprintln!(
                 "warning: customer {id} is on plan {plan}, which is not in the catalogue: their calls \
-                 are refused, and months with calls on it are not billed. Put it back, or give them \
-                 another plan."
+                 are denied, and months with calls on it are not billed. Add the plan again, or move \
+                 the customer to another plan."
             );
         }
         after = page.next;
@@ -259,17 +267,17 @@ fn parameters(stack: StackArgs) -> Vec<(&'static str, String)> {
         .collect()
 }
 
-/// Says where everything is, with commands that work when pasted.
-fn greet(running: &Running, place: &str) {
+/// Prints the URL, the admin key, and commands to try.
+fn greet(running: &Running, storage: &str) {
     let url = &running.url;
-    println!("Tollgate listens on {url} ({place})");
+    println!("Tollgate listens on {url} ({storage})");
     let key = match &running.admin {
-        AdminKey::Made(key) => {
+        AdminKey::Created(key) => {
             println!("admin key, shown this once: {key}");
             key.as_str()
         }
         AdminKey::Given(key) => {
-            if std::env::var("TOLLGATE_ADMIN_KEY").is_ok_and(|of_shell| of_shell == *key) {
+            if std::env::var("TOLLGATE_ADMIN_KEY").is_ok_and(|variable| variable == *key) {
                 println!("admin key: the one in TOLLGATE_ADMIN_KEY");
             } else {
                 println!("admin key: the one given by --admin-key");
@@ -277,7 +285,7 @@ fn greet(running: &Running, place: &str) {
             }
             "$TOLLGATE_ADMIN_KEY"
         }
-        AdminKey::Earlier(prefix) => {
+        AdminKey::Existing(prefix) => {
             println!("admin key: {prefix}…, shown at the first start");
             println!("for the commands below: export TOLLGATE_ADMIN_KEY=<that key>");
             "$TOLLGATE_ADMIN_KEY"
@@ -285,7 +293,7 @@ fn greet(running: &Running, place: &str) {
     };
     println!();
     println!(
-        "# a customer, then a key for them and a call with it, then what a night would charge"
+        "# create a customer; create a key and make a call with it; show what a billing run would charge"
     );
     println!(
         "curl -s {url}/admin/customers -H \"x-api-key: {key}\" -d '{{\"id\":\"acme\",\"plan\":\"free\"}}'"
@@ -298,6 +306,6 @@ fn greet(running: &Running, place: &str) {
     println!("curl -s {url}/admin/billing/run -H \"x-api-key: {key}\" -d '{{\"dry_run\":true}}'");
     println!();
     println!(
-        "POST {url}/_local/clock, /_local/drain and /_local/nightly move time, deliver usage and bill"
+        "POST {url}/_local/clock, /_local/drain and /_local/nightly set the clock, deliver usage and bill"
     );
 }

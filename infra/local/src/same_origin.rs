@@ -1,20 +1,21 @@
-//! The guard of routes that ask for no key: only this machine's own programs, and pages of the
-//! product itself, may use them.
+//! Same-origin check for the routes without a key: only programs on this machine, and pages of the local
+//! stack's own origin, may use them.
 
 use http::header::{HOST, HeaderName, ORIGIN};
 use http::{HeaderMap, HeaderValue};
 use tollgate_web::Problem;
 
-/// Checks who sends a request. A browser sends any page's requests to 127.0.0.1, with the page's
-/// `Origin`; and a page whose own name was made to lead here counts as of this origin to the
-/// browser, but has its name in `Host` (DNS rebinding).
+/// Checks the origin of a request. A browser sends requests of any page to 127.0.0.1, with the page's
+/// `Origin`. A page whose domain name resolves to 127.0.0.1 (DNS rebinding) is of the same origin to the
+/// browser, but has its domain name in `Host`.
 ///
 /// # Errors
-/// With the answer, when the request is addressed to another name, or is a page's of another origin.
+/// With the response, when the request has another host name, or was sent by a page of another origin.
 pub(crate) fn check(headers: &HeaderMap) -> Result<(), Problem> {
     let host = only(headers, HOST).filter(|host| is_loopback(host));
     let Some(host) = host else {
-        let detail = "Call this route under 127.0.0.1 or localhost, in the Host field too.";
+        let detail =
+            "Use 127.0.0.1 or localhost as the host name of the URL and of the Host field.";
         return Err(Problem::forbidden(detail));
     };
     let own = format!("http://{host}");
@@ -22,12 +23,12 @@ pub(crate) fn check(headers: &HeaderMap) -> Result<(), Problem> {
     if headers.get_all(ORIGIN).iter().all(is_own) {
         Ok(())
     } else {
-        let detail = "Pages of another origin may not call this route.";
+        let detail = "Pages of another origin may not send requests to this route.";
         Err(Problem::forbidden(detail))
     }
 }
 
-/// A field that is there once.
+/// Returns the value of a field that occurs exactly once.
 fn only(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?;
@@ -37,7 +38,7 @@ fn only(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     value.to_str().ok()
 }
 
-/// Whether a `Host` field names this machine to itself, whatever the port: it may be forwarded.
+/// Returns whether a `Host` field has a loopback name. The port may differ: it may be forwarded.
 fn is_loopback(host: &str) -> bool {
     let port_at = host.rfind(':').filter(|at| !host[*at..].contains(']'));
     let name = &host[..port_at.unwrap_or(host.len())];
@@ -51,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_machines_programs_and_the_products_pages_are_let_through() {
+    fn only_local_programs_and_pages_of_the_same_origin_are_allowed() {
         let check = |fields: &[(&'static str, &str)], expected: bool| {
             let mut headers = HeaderMap::new();
             for (name, value) in fields {

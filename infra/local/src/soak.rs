@@ -1,5 +1,5 @@
-//! Mixed traffic for a while, with keys revoked, expired and moved to other plans at random: no change
-//! may take effect later than `KeyCacheSeconds` say.
+//! Soak test: mixed traffic while keys are revoked, expire and change plans at random. Checks that no
+//! change takes effect later than `KeyCacheSeconds` allows.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,74 +15,77 @@ use tollgate_domain::plan::{Catalog, InvalidCatalog};
 use tollgate_runtime::Entropy;
 use tollgate_store::StoreError;
 
-use crate::client::{Answer, Client, NoAnswer};
-use crate::product::{self, Options, StartError};
+use crate::client::{Client, RequestError, Response};
+use crate::local_stack::{self, Options};
+use crate::start_error::StartError;
 
 pub mod outage;
 
-/// Keys in use at a time, each of a customer of its own.
+/// Active keys at a time, each of a different customer.
 const KEYS: usize = 40;
+/// Concurrent callers, each with one call at a time.
 const CALLERS: usize = 8;
-/// Between two calls of a caller, and between two changes.
+/// Maximum pause between two calls of a caller.
 const CALL_PAUSE_MS: u64 = 10;
+/// Maximum pause between two changes.
 const CHANGE_PAUSE_MS: u64 = 300;
-/// The `KeyCacheSeconds` of the soak, which is also the template's default.
-const DELAY: Duration = Duration::from_secs(5);
-/// How long a dead key is tried.
-const TRIED_AFTER_DEATH: Duration = Duration::from_secs(20);
+/// `KeyCacheSeconds` of the soak test, the same as the template's default.
+const KEY_CACHE: Duration = Duration::from_secs(5);
+/// Time for which an invalid key is still used in calls.
+const USED_AFTER_END: Duration = Duration::from_secs(20);
 
-/// The soak could not go on.
+/// Error that aborts the soak test.
 #[derive(Debug, thiserror::Error)]
-pub enum Failed {
-    /// The product.
-    #[error("the product did not start")]
+pub enum SoakError {
+    /// The stack does not start.
+    #[error("the local stack did not start")]
     Start(#[from] StartError),
-    /// The plans.
+    /// The shipped plan catalogue is invalid.
     #[error("the shipped plans cannot be read")]
     Plans(#[from] InvalidCatalog),
-    /// The client, or the server at its end.
-    #[error("the product cannot be reached")]
+    /// The client cannot be created, or the server failed.
+    #[error("the local stack cannot be reached")]
     Io(#[from] std::io::Error),
-    /// Randomness.
-    #[error("the operating system has no randomness to give")]
+    /// The operating system returned no randomness.
+    #[error("the operating system returned no randomness")]
     Entropy(#[from] rand::rngs::SysError),
-    /// A call.
+    /// A request got no response.
     #[error(transparent)]
-    NoAnswer(#[from] NoAnswer),
-    /// An answer has no such id.
-    #[error("what was created has no id")]
+    Request(#[from] RequestError),
+    /// A response has no valid id.
+    #[error("a created resource has no valid id")]
     Id(#[from] InvalidId),
-    /// The ledgers.
-    #[error("what was admitted and metered cannot be read")]
+    /// The ledgers cannot be read.
+    #[error("the admitted and metered calls cannot be read")]
     Store(#[from] StoreError),
-    /// A change was refused.
-    #[error("{0} was answered {1}: {2}")]
-    Refused(String, StatusCode, String),
+    /// A request of the admin failed.
+    #[error("{0} failed with {1}: {2}")]
+    Status(String, StatusCode, String),
 }
 
-/// What happened.
+/// Results of the soak test.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// Answers, by status.
-    pub answers: BTreeMap<u16, u64>,
-    /// Keys that were revoked.
+    /// Responses, by status.
+    pub responses: BTreeMap<u16, u64>,
+    /// Revoked keys.
     pub revoked: u64,
-    /// Keys that were given an expiry a moment ahead.
+    /// Keys that were given an expiry a few seconds ahead.
     pub expired: u64,
     /// Customers that were moved to another plan.
     pub replanned: u64,
-    /// The longest time after a revocation was acknowledged at which a call was made and let in.
+    /// Longest time from the acknowledgement of a revocation to the start of a call that was still allowed.
     pub latest_after_revocation: Duration,
-    /// What should not have happened, in words.
+    /// Descriptions of violated expectations.
     pub violations: Vec<String>,
 }
 
 impl Report {
-    /// The figures, for whoever reads them by program.
+    /// Returns the results as JSON.
     #[must_use]
     pub fn to_json(&self) -> Value {
         json!({
-            "answers": self.answers,
+            "responses": self.responses,
             "revoked": self.revoked,
             "expired": self.expired,
             "replanned": self.replanned,
@@ -92,13 +95,13 @@ impl Report {
     }
 }
 
-/// Runs traffic on a product of its own for so long.
+/// Starts a stack and runs traffic on it for `duration`.
 ///
 /// # Errors
-/// When the product does not start, or an admin's call is refused.
-pub async fn run(lasts: Duration) -> Result<Report, Failed> {
-    let running = product::start(Options {
-        parameters: vec![("KeyCacheSeconds", DELAY.as_secs().to_string())],
+/// When the stack does not start, or a request of the admin fails.
+pub async fn run(duration: Duration) -> Result<Report, SoakError> {
+    let running = local_stack::start(Options {
+        parameters: vec![("KeyCacheSeconds", KEY_CACHE.as_secs().to_string())],
         ..Options::default()
     })
     .await?;
@@ -111,7 +114,7 @@ pub async fn run(lasts: Duration) -> Result<Report, Failed> {
         rates: hourly_rates()?,
         keys: Mutex::default(),
         report: Mutex::default(),
-        is_over: AtomicBool::new(false),
+        is_finished: AtomicBool::new(false),
     });
     for _ in 0..KEYS {
         site.create().await?;
@@ -121,13 +124,13 @@ pub async fn run(lasts: Duration) -> Result<Report, Failed> {
         let site = Arc::clone(&site);
         callers.spawn(async move { site.call_at_random().await });
     }
-    let until = Instant::now() + lasts;
+    let until = Instant::now() + duration;
     let mut outcome = Ok(());
     while Instant::now() < until && outcome.is_ok() {
         site.pause(CHANGE_PAUSE_MS).await;
         outcome = site.change_something().await;
     }
-    site.is_over.store(true, Ordering::Relaxed);
+    site.is_finished.store(true, Ordering::Relaxed);
     for called in callers.join_all().await {
         called?;
     }
@@ -136,7 +139,7 @@ pub async fn run(lasts: Duration) -> Result<Report, Failed> {
     Ok(std::mem::take(&mut *lock(&site.report)))
 }
 
-/// What each plan allows in an hour.
+/// Returns the hourly limit of each plan.
 fn hourly_rates() -> Result<BTreeMap<String, u64>, InvalidCatalog> {
     let plans = Catalog::shipped()?;
     let rates = plans
@@ -149,6 +152,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// State of the soak test, shared by its tasks.
 struct Site {
     anyone: Client,
     admin: Client,
@@ -156,10 +160,10 @@ struct Site {
     rates: BTreeMap<String, u64>,
     keys: Mutex<Vec<Arc<Key>>>,
     report: Mutex<Report>,
-    is_over: AtomicBool,
+    is_finished: AtomicBool,
 }
 
-/// A key and what was done to it.
+/// A key and its changes.
 struct Key {
     client: Client,
     prefix: String,
@@ -167,28 +171,29 @@ struct Key {
     state: Mutex<State>,
 }
 
+/// Changes of a key so far.
 struct State {
-    /// Whether its revocation or expiry is on its way, at the least.
+    /// Whether a revocation or expiry was requested.
     is_ending: bool,
-    /// When its revocation was acknowledged.
+    /// Time at which the revocation was acknowledged.
     revoked: Option<Instant>,
-    /// When its expiry, and the knowledge of it, has come everywhere.
+    /// Time from which the expiry must have taken effect in all caches.
     expired: Option<Instant>,
-    plans: Vec<Planned>,
+    plans: Vec<PlanPeriod>,
 }
 
-/// A plan, and when it may have been gone by.
-struct Planned {
+/// A plan of a customer and the time in which it may apply.
+struct PlanPeriod {
     rate: u64,
     from: Instant,
-    /// When the next one was acknowledged.
+    /// Time at which the change to the next plan was acknowledged.
     until: Option<Instant>,
 }
 
 impl State {
-    /// Since when it should open nothing.
-    fn dead_since(&self) -> Option<Instant> {
-        let revoked = self.revoked.map(|revoked| revoked + DELAY);
+    /// Returns the time from which the key must be rejected, if it has ended.
+    fn invalid_since(&self) -> Option<Instant> {
+        let revoked = self.revoked.map(|revoked| revoked + KEY_CACHE);
         revoked.into_iter().chain(self.expired).min()
     }
 }
@@ -210,26 +215,26 @@ impl Site {
         self.pick(&plans).unwrap_or_default()
     }
 
-    async fn admin(&self, method: Method, path: &str, body: Value) -> Result<Answer, Failed> {
-        let what = format!("{method} {path}");
-        let answer = self.admin.json(method, path, body).await?;
-        if answer.status.is_success() {
-            Ok(answer)
+    async fn admin(&self, method: Method, path: &str, body: Value) -> Result<Response, SoakError> {
+        let request = format!("{method} {path}");
+        let response = self.admin.json(method, path, body).await?;
+        if response.status.is_success() {
+            Ok(response)
         } else {
-            Err(Failed::Refused(what, answer.status, answer.text))
+            Err(SoakError::Status(request, response.status, response.text))
         }
     }
 
-    async fn create(&self) -> Result<(), Failed> {
+    async fn create(&self) -> Result<(), SoakError> {
         let (plan, rate) = self.plan();
         let customer = json!({ "plan": plan });
         let customer = self
             .admin(Method::POST, "/admin/customers", customer)
             .await?;
         let customer = text(&customer, "id");
-        let owner = json!({ "customer_id": customer });
-        let key = self.admin(Method::POST, "/admin/api-keys", owner).await?;
-        let planned = Planned {
+        let request = json!({ "customer_id": customer });
+        let key = self.admin(Method::POST, "/admin/api-keys", request).await?;
+        let period = PlanPeriod {
             rate,
             from: Instant::now(),
             until: None,
@@ -242,17 +247,17 @@ impl Site {
                 is_ending: false,
                 revoked: None,
                 expired: None,
-                plans: vec![planned],
+                plans: vec![period],
             }),
         };
         lock(&self.keys).push(Arc::new(key));
         Ok(())
     }
 
-    /// Revokes a key, lets one expire, or moves a customer to another plan.
-    async fn change_something(&self) -> Result<(), Failed> {
-        let living = self.living();
-        let Some(key) = self.pick(&living) else {
+    /// Revokes a key, sets its expiry, or moves its customer to another plan, chosen at random.
+    async fn change_something(&self) -> Result<(), SoakError> {
+        let active = self.active_keys();
+        let Some(key) = self.pick(&active) else {
             return Ok(());
         };
         let path = format!("/admin/api-keys/{}", key.prefix);
@@ -271,19 +276,19 @@ impl Site {
                 let expires = Instant::now() + Duration::from_millis(1_000 + in_ms.unsigned_abs());
                 let change = json!({ "expires_at": at });
                 self.admin(Method::PATCH, &path, change).await?;
-                lock(&key.state).expired = Some(expires.max(Instant::now() + DELAY));
+                lock(&key.state).expired = Some(expires.max(Instant::now() + KEY_CACHE));
                 lock(&self.report).expired += 1;
                 self.create().await
             }
             _ => {
                 let (plan, rate) = self.plan();
-                let planned = Planned {
+                let period = PlanPeriod {
                     rate,
                     from: Instant::now(),
                     until: None,
                 };
                 let last = lock(&key.state).plans.len() - 1;
-                lock(&key.state).plans.push(planned);
+                lock(&key.state).plans.push(period);
                 let path = format!("/admin/customers/{}", key.customer);
                 self.admin(Method::PATCH, &path, json!({ "plan": plan }))
                     .await?;
@@ -294,60 +299,63 @@ impl Site {
         }
     }
 
-    /// The keys that nothing has ended yet. Those that ended long ago are forgotten.
-    fn living(&self) -> Vec<Arc<Key>> {
+    /// Returns the keys without a revocation or expiry, and removes those that ended long ago.
+    fn active_keys(&self) -> Vec<Arc<Key>> {
         let mut keys = lock(&self.keys);
         keys.retain(|key| {
-            let dead = lock(&key.state).dead_since();
-            dead.is_none_or(|dead| dead + TRIED_AFTER_DEATH > Instant::now())
+            let ended = lock(&key.state).invalid_since();
+            ended.is_none_or(|ended| ended + USED_AFTER_END > Instant::now())
         });
-        let living = keys.iter().filter(|key| !lock(&key.state).is_ending);
-        living.cloned().collect()
+        let active = keys.iter().filter(|key| !lock(&key.state).is_ending);
+        active.cloned().collect()
     }
 
-    async fn call_at_random(&self) -> Result<(), NoAnswer> {
-        while !self.is_over.load(Ordering::Relaxed) {
+    async fn call_at_random(&self) -> Result<(), RequestError> {
+        while !self.is_finished.load(Ordering::Relaxed) {
             self.pause(CALL_PAUSE_MS).await;
             let key = self.pick(&lock(&self.keys));
             let Some(key) = key else { continue };
             let began = Instant::now();
-            let answer = key.client.get("/api/secure/ping").await?;
-            self.check(&key, began, &answer);
+            let response = key.client.get("/api/secure/ping").await?;
+            self.check(&key, began, &response);
         }
         Ok(())
     }
 
-    fn check(&self, key: &Key, began: Instant, answer: &Answer) {
+    fn check(&self, key: &Key, began: Instant, response: &Response) {
         let ended = Instant::now();
         let state = lock(&key.state);
         let mut report = lock(&self.report);
-        *report.answers.entry(answer.status.as_u16()).or_default() += 1;
-        if answer.status == StatusCode::OK {
+        *report
+            .responses
+            .entry(response.status.as_u16())
+            .or_default() += 1;
+        if response.status == StatusCode::OK {
             if let Some(revoked) = state.revoked {
                 let after = began.saturating_duration_since(revoked);
                 report.latest_after_revocation = report.latest_after_revocation.max(after);
             }
-            if let Some(dead) = state.dead_since().filter(|dead| began >= *dead) {
-                let late = began.duration_since(dead);
-                let what = format!("{} was let in {late:?} after it could be", key.prefix);
+            if let Some(ended) = state.invalid_since().filter(|ended| began >= *ended) {
+                let late = began.duration_since(ended);
+                let what = format!("{} was allowed {late:?} too late", key.prefix);
                 report.violations.push(what);
             }
         }
-        if !state.is_ending && answer.status == StatusCode::UNAUTHORIZED {
-            let what = format!("{} is good, and was not let in", key.prefix);
+        if !state.is_ending && response.status == StatusCode::UNAUTHORIZED {
+            let what = format!("{} is valid but was rejected", key.prefix);
             report.violations.push(what);
         }
-        let Some(rate) = hourly_rate(answer.header("ratelimit-policy")) else {
+        let Some(rate) = hourly_rate(response.header("ratelimit-policy")) else {
             return;
         };
-        let may_hold = |planned: &&Planned| {
-            let is_over = planned.until.is_some_and(|until| until + DELAY < began);
-            planned.from <= ended && !is_over
+        let may_apply = |period: &&PlanPeriod| {
+            let is_past = period.until.is_some_and(|until| until + KEY_CACHE < began);
+            period.from <= ended && !is_past
         };
-        let mut plans = state.plans.iter().filter(may_hold);
-        if !plans.any(|planned| planned.rate == rate) {
+        let mut plans = state.plans.iter().filter(may_apply);
+        if !plans.any(|period| period.rate == rate) {
             let what = format!(
-                "{} was held to {rate} an hour, of no plan it is on",
+                "{} was limited to {rate} calls per hour, which is the limit of none of its plans",
                 key.prefix
             );
             report.violations.push(what);
@@ -355,11 +363,14 @@ impl Site {
     }
 }
 
-fn text(answer: &Answer, name: &str) -> String {
-    answer.json()[name].as_str().unwrap_or_default().to_owned()
+fn text(response: &Response, name: &str) -> String {
+    response.json()[name]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
 }
 
-/// The hour's quota in `RateLimit-Policy`, such as `"hour";q=100;w=3600`.
+/// Parses the hourly limit in `RateLimit-Policy`, such as `"hour";q=100;w=3600`.
 fn hourly_rate(policy: &str) -> Option<u64> {
     let (_, rest) = policy.split_once(r#""hour";q="#)?;
     let end = rest.find(';')?;

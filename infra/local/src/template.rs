@@ -1,30 +1,30 @@
-//! What the local product reads from the template: the one that is deployed to AWS, so that the two
-//! cannot drift apart.
+//! The configuration of the local stack, read from the template that is deployed to AWS so that the two
+//! cannot diverge.
 
 use std::collections::BTreeMap;
 
 use tollgate_local_aws::Rule;
 use tollgate_local_aws::template::{InvalidTemplate, Node, Stack};
 
-/// The parts of the template that the local product plays.
+/// The parts of the template that the local stack implements.
 #[derive(Debug)]
 pub struct Template {
-    /// The API's stage.
+    /// Name of the API's stage.
     pub stage: String,
     /// The API's routes.
     pub routes: Vec<Route>,
-    /// The gateway's own answers, by API Gateway's names for them.
+    /// Gateway responses, by API Gateway's names for them.
     pub responses: BTreeMap<String, GatewayResponse>,
-    /// The header fields of the gateway's answer to a preflight, but for the methods, which are those
-    /// of the path: each a literal in single quotes. None, if there is no such answer.
+    /// Header fields of the response to a preflight request, each a literal in single quotes. The allowed
+    /// methods are not among them: they depend on the path. `None` if the API has no CORS configuration.
     pub preflight: Option<BTreeMap<&'static str, String>>,
-    /// Which events the queue gets.
+    /// Rule that selects the events for the queue.
     pub rule: Rule,
-    /// Most messages in a batch for the usage-writer.
+    /// Maximum number of messages in a batch for the usage-writer.
     pub batch_size: usize,
-    /// The longest wait for a batch to fill, in seconds.
+    /// Batching window, in seconds.
     pub batch_window_s: u64,
-    /// How long a message that failed waits for its next delivery, in seconds.
+    /// Visibility timeout of the queue, in seconds.
     pub visibility_timeout_s: u64,
 }
 
@@ -51,11 +51,11 @@ pub struct GatewayResponse {
 }
 
 impl Template {
-    /// Reads them.
+    /// Reads the configuration from a stack's template.
     ///
     /// # Errors
     /// When a part is missing.
-    pub fn of(stack: &Stack) -> Result<Self, InvalidTemplate> {
+    pub fn from_stack(stack: &Stack) -> Result<Self, InvalidTemplate> {
         let resources = stack.resources();
         let mut routes = Vec::new();
         for (function, resource) in resources.members() {
@@ -72,7 +72,7 @@ impl Template {
             }
         }
         if routes.is_empty() {
-            return Err(InvalidTemplate::Lacks("routes".to_owned()));
+            return Err(InvalidTemplate::Missing("routes".to_owned()));
         }
         let api = resources.at("Api.Properties");
         let responses = api.get("GatewayResponses").members().map(|(name, node)| {
@@ -95,7 +95,7 @@ impl Template {
         let responses = responses.collect::<Result<_, InvalidTemplate>>()?;
         let pattern = resources.at("UsageRule.Properties.EventPattern").0;
         let pattern = serde_json::to_value(pattern)
-            .map_err(|_| InvalidTemplate::Lacks("the rule's event pattern".to_owned()))?;
+            .map_err(|_| InvalidTemplate::Missing("the rule's event pattern".to_owned()))?;
         let source = resources.at("UsageWriterEventSource.Properties");
         let batch_size = source.get("BatchSize").number("the batch size")?;
         Ok(Self {
@@ -115,7 +115,8 @@ impl Template {
     }
 }
 
-/// SAM gives each path of an API with `Cors` an OPTIONS method, which API Gateway answers by itself
+/// Reads the header fields of the preflight response. SAM gives each path of an API with `Cors` an OPTIONS
+/// method, to which API Gateway responds itself
 /// (<https://docs.aws.amazon.com/serverless-application-model/latest/developerguide/sam-property-api-corsconfiguration.html>).
 fn preflight(
     stack: &Stack,

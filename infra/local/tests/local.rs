@@ -1,10 +1,7 @@
-//! What only a local product shows: what happens as time passes, and what is behind the API. All
-//! else is in `end_to_end`.
+//! Tests that need a local stack: they change its clock, inject faults or inspect its state. Tests that
+//! need only the API are in `end_to_end`.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "helpers of tests fail the test they are called from"
-)]
+#![allow(clippy::unwrap_used, reason = "a failed step of a test fails the test")]
 
 mod support;
 
@@ -17,12 +14,12 @@ use flate2::Compression;
 use flate2::read::GzEncoder;
 use http::{Method, StatusCode};
 use serde_json::json;
-use support::calls::{self, entry};
+use support::calls::{self, usage_event};
 use support::{Target, assert_problem, raw, send};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tollgate_local::client::{Answer, Client};
-use tollgate_local::product::Options;
+use tollgate_local::client::{Client, Response};
+use tollgate_local::local_stack::Options;
 
 const NOW: &str = "2026-11-22T10:00:00Z";
 
@@ -48,8 +45,8 @@ async fn a_rotated_key_works_until_its_grace_period_ends() {
         );
     }
     target.set_clock(json!({ "advance_s": 601 })).await;
-    let refused = old.get("/api/secure/ping").await.unwrap();
-    assert_problem(&refused, StatusCode::UNAUTHORIZED, "unauthorized");
+    let rejected = old.get("/api/secure/ping").await.unwrap();
+    assert_problem(&rejected, StatusCode::UNAUTHORIZED, "unauthorized");
     assert_eq!(
         new.get("/api/secure/ping").await.unwrap().status,
         StatusCode::OK
@@ -57,7 +54,7 @@ async fn a_rotated_key_works_until_its_grace_period_ends() {
 }
 
 #[tokio::test]
-async fn the_hourly_limit_refuses_until_the_next_hour() {
+async fn the_hourly_limit_denies_calls_until_the_next_hour() {
     let target = Target::at("2026-11-22T10:30:00Z").await;
     target.customer("acme", "free").await;
     let limit = json!({ "customer_id": "acme", "overrides": { "requests_per_hour": 2 } });
@@ -66,10 +63,10 @@ async fn the_hourly_limit_refuses_until_the_next_hour() {
     for _ in 0..2 {
         assert_eq!(ping().await.status, StatusCode::OK);
     }
-    let refused = ping().await;
-    assert_problem(&refused, StatusCode::TOO_MANY_REQUESTS, "rate-limited");
-    assert_eq!(refused.json()["resets_at"], "2026-11-22T11:00:00Z");
-    let wait: i64 = refused.header("retry-after").parse().unwrap();
+    let rejected = ping().await;
+    assert_problem(&rejected, StatusCode::TOO_MANY_REQUESTS, "rate-limited");
+    assert_eq!(rejected.json()["resets_at"], "2026-11-22T11:00:00Z");
+    let wait: i64 = rejected.header("retry-after").parse().unwrap();
     assert!((1..=1_800).contains(&wait), "{wait}");
     target.set_clock(json!({ "advance_s": wait })).await;
     assert_eq!(
@@ -79,11 +76,11 @@ async fn the_hourly_limit_refuses_until_the_next_hour() {
 }
 
 #[tokio::test]
-async fn a_night_charges_once_and_late_usage_after_the_month_is_over() {
+async fn billing_charges_once_and_charges_late_usage_after_the_month() {
     let target = Target::at("2026-11-30T23:50:00Z").await;
     target.customer("acme", "pro").await;
     report(&target, "first", "2026-11-30T12:00:00Z", 10).await;
-    // The plan includes 100,000 calls; tallies of that size are put in place by their sum.
+    // The plan includes 100,000 calls, which are written as one sum.
     seed_included(&target, "acme").await;
     target.drain().await;
     let dry = target
@@ -95,31 +92,31 @@ async fn a_night_charges_once_and_late_usage_after_the_month_is_over() {
         (&dry.json()["cents"], &dry.json()["dry_run"]),
         (&json!(1), &json!(true))
     );
-    assert_eq!(target.night().await["cents"], 1);
-    assert_eq!(target.night().await["cents"], 0);
+    assert_eq!(target.nightly().await["cents"], 1);
+    assert_eq!(target.nightly().await["cents"], 0);
 
     target
         .set_clock(json!({ "now": "2026-12-02T02:00:00Z" }))
         .await;
     report(&target, "late", "2026-11-30T23:59:59Z", 20).await;
     target.drain().await;
-    let night = target.night().await;
+    let run = target.nightly().await;
     assert_eq!(
-        (&night["cents"], &night["charges"][0]["month"]),
+        (&run["cents"], &run["charges"][0]["month"]),
         (&json!(2), &json!("2026-11"))
     );
 
     target
         .set_clock(json!({ "now": "2026-12-04T02:00:00Z" }))
         .await;
-    let closed = target.night().await["closed"].clone();
+    let closed = target.nightly().await["closed"].clone();
     assert!(
         closed.as_array().unwrap().contains(&json!("2026-11")),
         "{closed}"
     );
     report(&target, "too-late", "2026-11-30T23:59:59Z", 100).await;
     target.drain().await;
-    assert_eq!(target.night().await["cents"], 0);
+    assert_eq!(target.nightly().await["cents"], 0);
     let charges = target
         .admin
         .get("/admin/customers/acme/charges?month=2026-11");
@@ -135,33 +132,34 @@ async fn a_night_charges_once_and_late_usage_after_the_month_is_over() {
     assert_eq!(cents[1]["status"], "ledger_only");
 }
 
-/// The last calls of the day, after which nobody calls.
+/// No call follows these on that day.
 #[tokio::test]
-async fn a_night_finds_what_was_let_in_and_what_was_metered_alike() {
+async fn reconciliation_finds_as_many_admitted_as_metered_calls() {
     let target = Target::at("2026-11-10T10:00:10Z").await;
     target.customer("acme", "pro").await;
     let (client, _) = target.key(json!({ "customer_id": "acme" })).await;
     for _ in 0..100 {
-        let answer = client.get("/api/secure/ping").await.unwrap();
-        assert_eq!(answer.status, StatusCode::OK);
+        let response = client.get("/api/secure/ping").await.unwrap();
+        assert_eq!(response.status, StatusCode::OK);
     }
     target.drain().await;
     target
         .set_clock(json!({ "now": "2026-11-11T03:30:00Z" }))
         .await;
-    let night = target.night().await;
-    let totals = ["admitted", "metered", "differences"].map(|name| &night["reconciliation"][name]);
-    assert_eq!(totals, [100, 100, 0], "{night}");
+    let report = target.nightly().await;
+    let totals =
+        ["admitted", "metered", "discrepancies"].map(|name| &report["reconciliation"][name]);
+    assert_eq!(totals, [100, 100, 0], "{report}");
 }
 
 #[tokio::test]
-async fn what_is_no_usage_is_quarantined_and_the_rest_is_counted() {
+async fn invalid_usage_is_quarantined_and_the_rest_is_counted() {
     let target = Target::at(NOW).await;
     target.customer("acme", "pro").await;
-    put_events(&target, "not-an-entry", json!({ "hello": "world" })).await;
-    let mut entry = entry("mixed", "acme", NOW, 3);
-    entry["data"]["records"][1]["status"] = json!("two hundred");
-    put_events(&target, "mixed", entry).await;
+    put_events(&target, "not-an-event", json!({ "hello": "world" })).await;
+    let mut event = usage_event("mixed", "acme", NOW, 3);
+    event["data"]["records"][1]["status"] = json!("two hundred");
+    put_events(&target, "mixed", event).await;
     let drained = target.drain().await;
     assert_eq!(
         (&drained["delivered"], &drained["failed"]),
@@ -170,18 +168,18 @@ async fn what_is_no_usage_is_quarantined_and_the_rest_is_counted() {
     let (client, _) = target.key(json!({ "customer_id": "acme" })).await;
     let usage = client.get("/api/usage/current").await.unwrap().json();
     assert_eq!(usage["metered"]["calls"], 2);
-    let set_aside = target
+    let quarantined = target
         .running
         .store
         .quarantined_of_event("test", "mixed")
         .await
         .unwrap();
-    assert_eq!(set_aside[0].refused[0].index, 1);
-    assert!(set_aside[0].refused[0].reason.contains("invalid type"));
+    assert_eq!(quarantined[0].rejected[0].index, 1);
+    assert!(quarantined[0].rejected[0].reason.contains("invalid type"));
 }
 
 #[tokio::test]
-async fn what_the_gateway_cannot_route_is_404_or_405() {
+async fn requests_without_a_route_are_404_or_405() {
     let target = Target::at(NOW).await;
     for path in [
         "/",
@@ -190,31 +188,31 @@ async fn what_the_gateway_cannot_route_is_404_or_405() {
         "/api/secure/ping/",
         "/admin/api-keys/a/b/c",
     ] {
-        let answer = target.admin.get(path).await.unwrap();
-        assert_problem(&answer, StatusCode::NOT_FOUND, "not-found");
+        let response = target.admin.get(path).await.unwrap();
+        assert_problem(&response, StatusCode::NOT_FOUND, "not-found");
     }
-    let answer = send(&target.admin, Method::POST, "/").await;
-    assert_problem(&answer, StatusCode::NOT_FOUND, "not-found");
-    let answer = send(&target.admin, Method::PUT, "/admin/customers").await;
+    let response = send(&target.admin, Method::POST, "/").await;
+    assert_problem(&response, StatusCode::NOT_FOUND, "not-found");
+    let response = send(&target.admin, Method::PUT, "/admin/customers").await;
     assert_problem(
-        &answer,
+        &response,
         StatusCode::METHOD_NOT_ALLOWED,
         "method-not-allowed",
     );
-    assert_eq!(answer.header("allow"), "POST, GET");
+    assert_eq!(response.header("allow"), "POST, GET");
 }
 
 #[tokio::test]
-async fn the_clock_moves_in_one_way_at_a_time() {
+async fn the_clock_is_either_set_or_advanced() {
     let target = Target::at(NOW).await;
     for body in [json!({}), json!({ "now": NOW, "advance_s": 1 })] {
-        let answer = target.anyone.post("/_local/clock", body).await.unwrap();
-        assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
+        let response = target.anyone.post("/_local/clock", body).await.unwrap();
+        assert_eq!(response.status, StatusCode::UNPROCESSABLE_ENTITY);
     }
 }
 
 #[tokio::test]
-async fn a_store_that_is_down_closes_the_free_plan_and_leaves_paid_ones_open() {
+async fn while_the_store_is_down_the_free_plan_fails_closed_and_the_pro_plan_open() {
     use tollgate_local_aws::Fault;
 
     let target = Target::at(NOW).await;
@@ -223,22 +221,22 @@ async fn a_store_that_is_down_closes_the_free_plan_and_leaves_paid_ones_open() {
     let (free, _) = target.key(json!({ "customer_id": "free" })).await;
     let (pro, _) = target.key(json!({ "customer_id": "pro" })).await;
     for client in [&free, &pro] {
-        let known = client.get("/api/secure/ping").await.unwrap();
-        assert_eq!(known.status, StatusCode::OK);
+        let pong = client.get("/api/secure/ping").await.unwrap();
+        assert_eq!(pong.status, StatusCode::OK);
     }
     target.running.aws.inject(|call| match call.operation() {
         "UpdateItem" => Fault::RequestLost,
         _ => Fault::None,
     });
-    let refused = free.get("/api/secure/ping").await.unwrap();
+    let rejected = free.get("/api/secure/ping").await.unwrap();
     let status = StatusCode::SERVICE_UNAVAILABLE;
-    assert_problem(&refused, status, "temporarily-unavailable");
-    assert_eq!(refused.header("retry-after"), "1");
+    assert_problem(&rejected, status, "temporarily-unavailable");
+    assert_eq!(rejected.header("retry-after"), "1");
     let admitted = pro.get("/api/secure/ping").await.unwrap();
     assert_eq!(admitted.status, StatusCode::OK);
     assert_eq!(admitted.header("x-ratelimit-limit"), "");
     target.running.aws.heal();
-    // A store that has not answered is left alone for half a second.
+    // The circuit breaker stays open for half a second.
     target.set_clock(json!({ "advance_s": 1 })).await;
     assert_eq!(
         free.get("/api/secure/ping").await.unwrap().status,
@@ -246,10 +244,10 @@ async fn a_store_that_is_down_closes_the_free_plan_and_leaves_paid_ones_open() {
     );
 }
 
-/// Of so short an outage it shows that nothing is lost by it: what plans promise of one takes the
-/// program's soak of minutes.
+/// So short an outage shows only that no call is lost. The `soak` command tests the plans' fail modes in
+/// an outage of minutes.
 #[tokio::test]
-async fn after_an_outage_admitted_calls_are_metered_ones() {
+async fn admitted_calls_equal_metered_calls_after_an_outage() {
     use std::time::Duration;
     use tollgate_local::soak::outage;
 
@@ -260,9 +258,9 @@ async fn after_an_outage_admitted_calls_are_metered_ones() {
     assert!(report.admitted > report.uncounted);
 }
 
-/// More than one thread, because one waits while the caller hangs up.
+/// Needs two threads, because one blocks until the caller has disconnected.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_caller_who_hangs_up_loses_no_record() {
+async fn the_call_of_a_disconnected_caller_is_metered() {
     use tollgate_local_aws::Fault;
 
     let target = Target::at(NOW).await;
@@ -288,7 +286,7 @@ async fn a_caller_who_hangs_up_loses_no_record() {
     drop(caller);
     hang_up.send(()).unwrap();
 
-    // It is answered when the flush that is under way has ended, and its own has.
+    // The response comes after the flush in progress and the call's own flush.
     let pong = client.get("/api/secure/ping").await.unwrap();
     assert_eq!(pong.status, StatusCode::OK);
     target.drain().await;
@@ -296,9 +294,9 @@ async fn a_caller_who_hangs_up_loses_no_record() {
     assert_eq!(usage["metered"]["calls"], 2);
 }
 
-/// More than one thread, because one waits while the caller hangs up.
+/// Needs two threads, because one blocks until the caller has disconnected.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_caller_who_hangs_up_while_it_is_decided_is_served_and_metered() {
+async fn a_call_is_served_and_metered_although_its_caller_disconnects_during_authorization() {
     use tollgate_local_aws::Fault;
 
     let target = Target::at(NOW).await;
@@ -308,7 +306,7 @@ async fn a_caller_who_hangs_up_while_it_is_decided_is_served_and_metered() {
     let (hang_up, hung_up) = std::sync::mpsc::channel::<()>();
     target.running.aws.inject(move |call| {
         if call.operation() == "UpdateItem" && began.send(()).is_ok() {
-            // Once; later ones find the other end gone.
+            // Blocks once: later calls find the channel closed.
             let _ = hung_up.recv();
         }
         Fault::None
@@ -320,7 +318,7 @@ async fn a_caller_who_hangs_up_while_it_is_decided_is_served_and_metered() {
     );
     begins.recv().await.unwrap();
     drop(caller);
-    // Its connection has ended when another, which was made later, has been answered.
+    // The response on a later connection shows that this connection's end was processed.
     target.anyone.get("/_local/clock").await.unwrap();
     drop(hang_up);
 
@@ -336,7 +334,7 @@ async fn a_caller_who_hangs_up_while_it_is_decided_is_served_and_metered() {
 }
 
 #[tokio::test]
-async fn a_large_body_is_read_from_callers_with_a_good_key_alone() {
+async fn large_bodies_are_read_only_from_callers_with_a_valid_key() {
     let target = Target::at(NOW).await;
     target.customer("acme", "free").await;
     let (client, key) = target.key(json!({ "customer_id": "acme" })).await;
@@ -347,12 +345,12 @@ async fn a_large_body_is_read_from_callers_with_a_good_key_alone() {
     let stranger = tollgate_domain::key::KeyFormat::new("tg", "live").unwrap();
     let stranger = tollgate_runtime::Entropy::seeded(9)
         .with(|rng| stranger.generate(tollgate_domain::key::Role::Customer, rng));
-    // None of the body is sent.
+    // Only the head is sent.
     let check = async |head: String, status: &str| {
-        let answer = raw::answer_to_head(&target.running.url, &head).await;
+        let response = raw::response_to_head(&target.running.url, &head).await;
         assert!(
-            answer.starts_with(&format!("HTTP/1.1 {status}")),
-            "{answer}"
+            response.starts_with(&format!("HTTP/1.1 {status}")),
+            "{response}"
         );
     };
     check(length(9_000_000), "401").await;
@@ -363,13 +361,13 @@ async fn a_large_body_is_read_from_callers_with_a_good_key_alone() {
     check(with_key(length(11_000_000), secret), "413").await;
     check(with_key(length(9_000_000), secret), "400").await;
 
-    // Whoever sends all of it reads the answer all the same.
+    // A caller that sends the whole body receives the response too.
     let unknown = target.anyone.with_key(stranger.expose());
     let whole = json!({ "text": "x".repeat(9_000_000) });
-    let refused = unknown.post("/api/analyze", whole).await.unwrap();
-    assert_problem(&refused, StatusCode::UNAUTHORIZED, "unauthorized");
+    let rejected = unknown.post("/api/analyze", whole).await.unwrap();
+    assert_problem(&rejected, StatusCode::UNAUTHORIZED, "unauthorized");
 
-    // The key is looked at twice, and the call is counted once.
+    // The key is authenticated twice, and the call is counted once.
     let text = json!({ "text": "x".repeat(90_000) });
     let analysed = client.post("/api/analyze", text).await.unwrap();
     assert_eq!(analysed.status, StatusCode::OK, "{}", analysed.text);
@@ -377,7 +375,7 @@ async fn a_large_body_is_read_from_callers_with_a_good_key_alone() {
 }
 
 #[tokio::test]
-async fn other_sites_pages_move_no_clock_and_report_no_usage() {
+async fn pages_of_other_origins_cannot_set_the_clock_or_report_usage() {
     let target = Target::at(NOW).await;
     target.customer("acme", "pro").await;
     let (client, _) = target.key(json!({ "customer_id": "acme" })).await;
@@ -388,12 +386,13 @@ async fn other_sites_pages_move_no_clock_and_report_no_usage() {
         ("content-type", "application/json"),
     );
     let put = ("x-amz-target", "AWSEvents.PutEvents");
-    let event = json!({ "Entries": [calls::event("usage", &entry("e", "acme", NOW, 1))] });
+    let event =
+        json!({ "Entries": [calls::put_events_entry("usage", &usage_event("e", "acme", NOW, 1))] });
     let a_year = json!({ "advance_s": 31_536_000 });
     let post = async |path: &str, body: &serde_json::Value, headers: &[(&str, &str)]| {
         let body = body.to_string().into();
-        let answer = target.anyone.send(Method::POST, path, headers, body);
-        answer.await.unwrap()
+        let response = target.anyone.send(Method::POST, path, headers, body);
+        response.await.unwrap()
     };
     let foreign = [
         ("origin", "https://evil.example"),
@@ -404,13 +403,13 @@ async fn other_sites_pages_move_no_clock_and_report_no_usage() {
     for field in foreign {
         for content_type in [text, json] {
             for path in ["/_local/clock", "/_local/drain", "/_local/nightly"] {
-                let refused = post(path, &a_year, &[field, content_type]).await;
-                assert_eq!(refused.status, StatusCode::FORBIDDEN, "{path} {field:?}");
-                let problem = refused.json();
+                let rejected = post(path, &a_year, &[field, content_type]).await;
+                assert_eq!(rejected.status, StatusCode::FORBIDDEN, "{path} {field:?}");
+                let problem = rejected.json();
                 assert_eq!(problem["type"], "urn:tollgate:problem:forbidden");
             }
-            let refused = post("/", &event, &[field, content_type, put]).await;
-            assert_eq!(refused.status, StatusCode::FORBIDDEN, "{field:?}");
+            let rejected = post("/", &event, &[field, content_type, put]).await;
+            assert_eq!(rejected.status, StatusCode::FORBIDDEN, "{field:?}");
         }
         let field = [field];
         let letters = target
@@ -425,15 +424,15 @@ async fn other_sites_pages_move_no_clock_and_report_no_usage() {
     );
     assert_eq!(target.drain().await["delivered"], 0);
 
-    // Programs of this machine, pages of the product, and whoever has a key under any name.
-    let moved = json!({ "advance_s": 0 });
+    // Allowed: local programs, pages of the same origin, and, under any host name, callers with a key.
+    let unchanged = json!({ "advance_s": 0 });
     for headers in [
         vec![text],
         vec![("origin", own.as_str()), json],
         vec![("host", own_host)],
     ] {
-        let answer = post("/_local/clock", &moved, &headers).await;
-        assert_eq!(answer.status, StatusCode::OK, "{headers:?}");
+        let response = post("/_local/clock", &unchanged, &headers).await;
+        assert_eq!(response.status, StatusCode::OK, "{headers:?}");
     }
     let host = [("host", "api.example")];
     let ping = client.send(Method::GET, "/api/secure/ping", &host, "".into());
@@ -441,7 +440,7 @@ async fn other_sites_pages_move_no_clock_and_report_no_usage() {
 }
 
 #[tokio::test]
-async fn what_a_function_still_holds_is_put_on_the_bus_when_the_product_stops() {
+async fn buffered_usage_is_sent_to_the_bus_when_the_stack_stops() {
     use tollgate_local_aws::Fault;
 
     let target = Target::at(NOW).await;
@@ -460,30 +459,31 @@ async fn what_a_function_still_holds_is_put_on_the_bus_when_the_product_stops() 
     assert_eq!(aws.queue().counts().unwrap().queued, 1);
 }
 
-/// Puts one event on the bus over the AWS protocol.
+/// Sends one event to the bus over the AWS protocol.
 async fn put_events(target: &Target, what: &str, detail: serde_json::Value) {
-    let answer = calls::put_event(&target.anyone, &calls::event("usage", &detail)).await;
-    assert_eq!(answer["FailedEntryCount"], 0, "{what}");
+    let response =
+        calls::put_event(&target.anyone, &calls::put_events_entry("usage", &detail)).await;
+    assert_eq!(response["FailedEntryCount"], 0, "{what}");
 }
 
 async fn report(target: &Target, id: &str, time: &str, records: usize) {
-    put_events(target, id, entry(id, "acme", time, records)).await;
+    put_events(target, id, usage_event(id, "acme", time, records)).await;
 }
 
-/// Counts the 100,000 calls that the pro plan includes, as one entry whose tallies are given.
+/// Writes the 100,000 included calls of the pro plan as one usage event with given aggregates.
 async fn seed_included(target: &Target, customer: &str) {
     use tollgate_domain::plan::Catalog;
-    use tollgate_domain::usage::{Aggregates, Aggregate};
-    use tollgate_store::{EventPart, ShardCounts, Written};
+    use tollgate_domain::usage::{Aggregate, Aggregates};
+    use tollgate_store::{EventPart, ShardCounts, WriteUsageOutcome};
 
-    let tally = Aggregate {
+    let aggregate = Aggregate {
         calls: 100_000,
         billable: [("pro".parse().unwrap(), 100_000)].into(),
         ..Aggregate::default()
     };
     let aggregates = Aggregates {
-        days: [("2026-11-01".parse().unwrap(), tally.clone())].into(),
-        months: [("2026-11".parse().unwrap(), tally)].into(),
+        days: [("2026-11-01".parse().unwrap(), aggregate.clone())].into(),
+        months: [("2026-11".parse().unwrap(), aggregate)].into(),
         ..Aggregates::default()
     };
     let part = EventPart {
@@ -494,14 +494,16 @@ async fn seed_included(target: &Target, customer: &str) {
         aggregates: &aggregates,
         records: 0,
         adjustments: &[],
-        refused: &[],
+        rejected: &[],
         body: b"{}",
         received_at: NOW.parse().unwrap(),
     };
     let plans = Catalog::shipped().unwrap();
     let store = &target.running.store;
-    let outcomes = store.write_usage(&[part], &plans, &ShardCounts::default()).await;
-    assert_eq!(*outcomes[0].as_ref().unwrap(), Written::Counted);
+    let outcomes = store
+        .write_usage(&[part], &plans, &ShardCounts::default())
+        .await;
+    assert_eq!(*outcomes[0].as_ref().unwrap(), WriteUsageOutcome::Counted);
 }
 
 fn gzip(text: &[u8]) -> Vec<u8> {
@@ -512,43 +514,43 @@ fn gzip(text: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_compressed_body_is_held_to_the_limit_on_what_is_in_it() {
+async fn the_size_limit_applies_to_the_inflated_body() {
     let target = Target::at(NOW).await;
     let post = async |coding: &str, body: Vec<u8>| {
         let headers = [("content-encoding", coding)];
         let path = "/admin/customers";
-        let answer = target.admin.send(Method::POST, path, &headers, body.into());
-        answer.await.unwrap()
+        let response = target.admin.send(Method::POST, path, &headers, body.into());
+        response.await.unwrap()
     };
     let customer = |id: &str| json!({ "id": id, "plan": "free" }).to_string();
-    let answer = post("gzip", gzip(customer("acme").as_bytes())).await;
-    assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text);
+    let response = post("gzip", gzip(customer("acme").as_bytes())).await;
+    assert_eq!(response.status, StatusCode::CREATED, "{}", response.text);
     for size in [1024 * 1024 + 1, 50_000_000] {
         let padded = format!("{}{}", " ".repeat(size), customer("bolt"));
-        let answer = post("gzip", gzip(padded.as_bytes())).await;
-        assert_problem(&answer, StatusCode::PAYLOAD_TOO_LARGE, "body-too-large");
+        let response = post("gzip", gzip(padded.as_bytes())).await;
+        assert_problem(&response, StatusCode::PAYLOAD_TOO_LARGE, "body-too-large");
     }
     let unsupported = StatusCode::UNSUPPORTED_MEDIA_TYPE;
     for (coding, body) in [
         ("br", customer("bolt").into_bytes()),
         ("gzip", customer("bolt").into_bytes()),
     ] {
-        let answer = post(coding, body).await;
-        assert_problem(&answer, unsupported, "unsupported-media-type");
-        assert_eq!(answer.header("accept-encoding"), "gzip");
+        let response = post(coding, body).await;
+        assert_problem(&response, unsupported, "unsupported-media-type");
+        assert_eq!(response.header("accept-encoding"), "gzip");
     }
     let headers = [("content-type", "application/json; charset=utf-16")];
     let path = "/admin/customers";
     let body = customer("bolt").into();
-    let answer = target.admin.send(Method::POST, path, &headers, body).await;
-    assert_problem(&answer.unwrap(), unsupported, "unsupported-media-type");
+    let response = target.admin.send(Method::POST, path, &headers, body).await;
+    assert_problem(&response.unwrap(), unsupported, "unsupported-media-type");
     let bolt = target.admin.get("/admin/customers/bolt").await.unwrap();
     assert_problem(&bolt, StatusCode::NOT_FOUND, "not-found");
 }
 
-/// A call that no function is asked to answer has no record, and must not be counted either.
+/// No function is invoked for such a call, so that it has no usage record.
 #[tokio::test]
-async fn a_call_whose_body_the_gateway_refuses_is_not_counted() {
+async fn a_call_whose_body_the_gateway_rejects_is_not_counted() {
     let target = Target::at(NOW).await;
     target.customer("acme", "pro").await;
     let (client, _) = target.key(json!({ "customer_id": "acme" })).await;
@@ -556,7 +558,7 @@ async fn a_call_whose_body_the_gateway_refuses_is_not_counted() {
     let bomb = gzip(&vec![b' '; 11_000_000]);
     let noise: Vec<u8> = (0..90_000u32).map(|n| (n * 31 % 251) as u8).collect();
     let ours = b"{}".to_vec();
-    let refused = [
+    let rejected = [
         ("br", ours.clone(), 415),
         ("gzip, gzip", ours.clone(), 415),
         ("gzip", ours.clone(), 415),
@@ -567,17 +569,17 @@ async fn a_call_whose_body_the_gateway_refuses_is_not_counted() {
     ];
     let analyze = async |client: &Client, coding: &str, body: Vec<u8>| {
         let headers = [("content-encoding", coding)];
-        let answer = client.send(Method::POST, "/api/analyze", &headers, body.into());
-        answer.await.unwrap()
+        let response = client.send(Method::POST, "/api/analyze", &headers, body.into());
+        response.await.unwrap()
     };
-    for (coding, body, status) in refused {
-        let answer = analyze(&client, coding, body.clone()).await;
-        assert_eq!(answer.status, status, "{coding}: {}", answer.text);
-        // Who has no good key learns nothing else.
-        let answer = analyze(&stranger, coding, body).await;
-        assert_problem(&answer, StatusCode::UNAUTHORIZED, "unauthorized");
+    for (coding, body, status) in rejected {
+        let response = analyze(&client, coding, body.clone()).await;
+        assert_eq!(response.status, status, "{coding}: {}", response.text);
+        // Without a valid key, the response is 401 in any case.
+        let response = analyze(&stranger, coding, body).await;
+        assert_problem(&response, StatusCode::UNAUTHORIZED, "unauthorized");
     }
-    // What a function refuses is counted and metered.
+    // A call that a function rejects is counted and metered.
     let wrong = analyze(&client, "gzip", gzip(b"{}")).await;
     assert_problem(&wrong, StatusCode::BAD_REQUEST, "bad-request");
     let headers = [("content-type", "application/json; charset=latin1")];
@@ -595,9 +597,9 @@ async fn a_call_whose_body_the_gateway_refuses_is_not_counted() {
     );
 }
 
-/// Whoever keeps many bodies on the way keeps its own waiting, and nobody else's.
+/// Unfinished bodies delay only further ones of the same customer.
 #[tokio::test]
-async fn bodies_that_do_not_come_hold_up_nobody_else() {
+async fn stalled_bodies_of_one_customer_do_not_delay_others() {
     let target = Target::at(NOW).await;
     target.customer("acme", "pro").await;
     target.customer("bolt", "pro").await;
@@ -616,41 +618,41 @@ async fn bodies_that_do_not_come_hold_up_nobody_else() {
     let customer = json!({ "id": "coil", "plan": "pro" });
     let admin = async {
         let body = format!("{padding}{customer}").into();
-        let answer = target
+        let response = target
             .admin
             .send(Method::POST, "/admin/customers", &[], body);
-        answer.await.unwrap().status
+        response.await.unwrap().status
     };
     let analysed = async {
         let body = json!({ "text": "x".repeat(90_000) });
         other.post("/api/analyze", body).await.unwrap().status
     };
     for _ in 0..5 {
-        // Until those that are stalled have been read as far as they come.
+        // Gives the stalled bodies time to be read as far as they were sent.
         tokio::time::sleep(Duration::from_millis(100)).await;
         let small = target.admin.get("/admin/customers").await.unwrap();
         assert_eq!(small.status, StatusCode::OK);
     }
-    let answers = async { (admin.await, analysed.await) };
-    let answers = timeout(Duration::from_secs(10), answers).await;
-    assert_eq!(answers, Ok((StatusCode::CREATED, StatusCode::OK)));
+    let responses = async { (admin.await, analysed.await) };
+    let responses = timeout(Duration::from_secs(10), responses).await;
+    assert_eq!(responses, Ok((StatusCode::CREATED, StatusCode::OK)));
 }
 
-/// A few bytes can say millions: a body that is to be inflated waits for room as a large one does.
+/// A few bytes can inflate to millions: a gzip body waits for memory as a large body does.
 #[tokio::test]
-async fn a_small_body_in_gzip_waits_for_room_and_one_that_is_not_does_not() {
+async fn a_small_gzip_body_waits_for_memory_and_a_small_plain_body_does_not() {
     let target = Target::at(NOW).await;
     let post = |coding: &'static str, body: Body| {
         let admin = target.admin.clone();
         async move {
             let headers = [("content-encoding", coding)];
             let path = "/admin/customers";
-            let answer = admin.send(Method::POST, path, &headers, body).await;
-            answer.unwrap().status
+            let response = admin.send(Method::POST, path, &headers, body).await;
+            response.unwrap().status
         }
     };
     let customer = |id: &str| json!({ "id": id, "plan": "free" }).to_string();
-    // Bodies of unknown length that do not come take all the room there is.
+    // Stalled bodies of unknown length take all memory.
     let silent = || futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>();
     let mut large = JoinSet::new();
     for _ in 0..8 {
@@ -659,16 +661,16 @@ async fn a_small_body_in_gzip_waits_for_room_and_one_that_is_not_does_not() {
     let mut waits = None;
     for n in 0..100 {
         let small = gzip(customer(&format!("c-{n}")).as_bytes());
-        let mut answer = Box::pin(post("gzip", small.into()));
-        if timeout(Duration::from_millis(100), &mut answer)
+        let mut response = Box::pin(post("gzip", small.into()));
+        if timeout(Duration::from_millis(100), &mut response)
             .await
             .is_err()
         {
-            waits = Some(answer);
+            waits = Some(response);
             break;
         }
     }
-    let waits = waits.expect("there is always room");
+    let waits = waits.expect("no body waited");
     let plain = post("identity", customer("plain").into()).await;
     assert_eq!(plain, StatusCode::CREATED);
     drop(large);
@@ -681,8 +683,8 @@ async fn a_field_that_is_sent_twice_reaches_the_function_twice() {
     let headers = [("idempotency-key", "one"), ("idempotency-key", "other")];
     let body = json!({ "id": "acme", "plan": "free" }).to_string().into();
     let path = "/admin/customers";
-    let answer = target.admin.send(Method::POST, path, &headers, body).await;
-    assert_problem(&answer.unwrap(), StatusCode::BAD_REQUEST, "bad-request");
+    let response = target.admin.send(Method::POST, path, &headers, body).await;
+    assert_problem(&response.unwrap(), StatusCode::BAD_REQUEST, "bad-request");
     let acme = target.admin.get("/admin/customers/acme").await.unwrap();
     assert_problem(&acme, StatusCode::NOT_FOUND, "not-found");
 }
@@ -696,27 +698,27 @@ async fn a_body_whose_chunks_cannot_be_read_is_a_bad_request() {
             format!("POST {path} HTTP/1.1\r\nx-api-key: {key}\r\ntransfer-encoding: chunked");
         let mut caller = raw::begin(&target.running.url, &head);
         caller.write_all(b"not a size\r\n").unwrap();
-        let answer = raw::answer(caller).await;
-        assert!(answer.starts_with("HTTP/1.1 400 "), "{path}: {answer}");
+        let response = raw::response(caller).await;
+        assert!(response.starts_with("HTTP/1.1 400 "), "{path}: {response}");
         assert!(
-            answer.contains("urn:tollgate:problem:bad-request"),
-            "{answer}"
+            response.contains("urn:tollgate:problem:bad-request"),
+            "{response}"
         );
     }
 }
 
-/// Longer than the authorizer goes by what it has read of a key.
-const A_WHILE: i64 = 6;
+/// Seconds after which a changed key is in effect: longer than the key cache's TTL.
+const KEY_CACHE_S: i64 = 6;
 
 async fn patch(target: &Target, path: &str, enabled: bool) {
     let body = json!({ "enabled": enabled });
-    let answer = target.admin.json(Method::PATCH, path, body).await.unwrap();
-    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
-    target.set_clock(json!({ "advance_s": A_WHILE })).await;
+    let response = target.admin.json(Method::PATCH, path, body).await.unwrap();
+    assert_eq!(response.status, StatusCode::OK, "{}", response.text);
+    target.set_clock(json!({ "advance_s": KEY_CACHE_S })).await;
 }
 
 #[tokio::test]
-async fn a_suspended_customer_is_refused_and_can_still_see_its_usage() {
+async fn a_suspended_customer_is_denied_and_can_still_read_its_usage() {
     let target = Target::at(NOW).await;
     target.customer("acme", "pro").await;
     let (client, key) = target.key(json!({ "customer_id": "acme" })).await;
@@ -725,15 +727,15 @@ async fn a_suspended_customer_is_refused_and_can_still_see_its_usage() {
     assert_eq!(get(ping).await.status, StatusCode::OK);
 
     patch(&target, "/admin/customers/acme", false).await;
-    let refused = get(ping).await;
+    let rejected = get(ping).await;
     let status = StatusCode::TOO_MANY_REQUESTS;
-    assert_problem(&refused, status, "customer-suspended");
-    // To wait does not help.
-    let waits = ["retry-after", "x-ratelimit-reset", "ratelimit"];
+    assert_problem(&rejected, status, "customer-suspended");
+    // The response invites no retry.
+    let retry_fields = ["retry-after", "x-ratelimit-reset", "ratelimit"];
     assert!(
-        waits
+        retry_fields
             .iter()
-            .all(|name| refused.headers.get(*name).is_none())
+            .all(|name| rejected.headers.get(*name).is_none())
     );
     assert_eq!(get(usage).await.status, StatusCode::OK);
     patch(&target, "/admin/customers/acme", true).await;
@@ -752,7 +754,7 @@ async fn a_suspended_customer_is_refused_and_can_still_see_its_usage() {
 }
 
 #[tokio::test]
-async fn a_customer_who_has_left_reaches_nothing_and_is_still_billed_by_id() {
+async fn an_erased_customer_is_rejected_and_its_usage_is_still_counted() {
     let target = Target::at(NOW).await;
     target.customer("acme", "pro").await;
     let (client, _) = target.key(json!({ "customer_id": "acme" })).await;
@@ -760,10 +762,10 @@ async fn a_customer_who_has_left_reaches_nothing_and_is_still_billed_by_id() {
     let erase = "/admin/customers/acme?dry_run=false";
     let erased = send(&target.admin, Method::DELETE, erase).await;
     assert_eq!(erased.status, StatusCode::OK, "{}", erased.text);
-    target.set_clock(json!({ "advance_s": A_WHILE })).await;
+    target.set_clock(json!({ "advance_s": KEY_CACHE_S })).await;
     for path in ["/api/secure/ping", "/api/usage/current"] {
-        let refused = client.get(path).await.unwrap();
-        assert_problem(&refused, StatusCode::UNAUTHORIZED, "unauthorized");
+        let rejected = client.get(path).await.unwrap();
+        assert_problem(&rejected, StatusCode::UNAUTHORIZED, "unauthorized");
     }
     target.drain().await;
     let logged = target.admin.get("/admin/usage/events?customer_id=acme");
@@ -772,7 +774,7 @@ async fn a_customer_who_has_left_reaches_nothing_and_is_still_billed_by_id() {
 }
 
 #[tokio::test]
-async fn a_rotation_does_not_begin_the_hour_anew() {
+async fn a_rotated_key_keeps_its_hourly_counter() {
     let target = Target::at(NOW).await;
     target.customer("acme", "pro").await;
     let limited = json!({ "customer_id": "acme", "overrides": { "requests_per_hour": 2 } });
@@ -788,9 +790,9 @@ async fn a_rotation_does_not_begin_the_hour_anew() {
     }
 }
 
-/// The CORS fields of an answer.
-fn cors_fields(answer: &Answer) -> Vec<(String, String)> {
-    let fields = answer.headers.iter();
+/// Returns the CORS fields of a response.
+fn cors_fields(response: &Response) -> Vec<(String, String)> {
+    let fields = response.headers.iter();
     let fields = fields.filter(|(name, _)| name.as_str().starts_with("access-control-"));
     let mut fields: Vec<_> = fields
         .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
@@ -799,12 +801,12 @@ fn cors_fields(answer: &Answer) -> Vec<(String, String)> {
     fields
 }
 
-/// Without a key, with a good one, and as preflights: what a page of another origin calls.
-async fn answers_to_a_page(target: &Target) -> Vec<Answer> {
+/// Sends requests with a customer's key and without a key, and returns the responses.
+async fn responses_to_a_page(target: &Target) -> Vec<Response> {
     target.customer("acme", "free").await;
     let limited = json!({ "customer_id": "acme", "overrides": { "requests_per_hour": 1 } });
     let (client, _) = target.key(limited).await;
-    let mut answers = Vec::new();
+    let mut responses = Vec::new();
     for (client, method, path, status) in [
         (&client, Method::GET, "/api/secure/ping", 200),
         (&client, Method::GET, "/api/secure/ping", 429),
@@ -814,20 +816,20 @@ async fn answers_to_a_page(target: &Target) -> Vec<Answer> {
         (&client, Method::PUT, "/admin/customers", 405),
         (&target.anyone, Method::GET, "/api/secure/ping", 401),
     ] {
-        let answer = send(client, method, path).await;
-        assert_eq!(answer.status, status, "{path}: {}", answer.text);
-        answers.push(answer);
+        let response = send(client, method, path).await;
+        assert_eq!(response.status, status, "{path}: {}", response.text);
+        responses.push(response);
     }
-    answers
+    responses
 }
 
 #[tokio::test]
-async fn pages_of_the_origin_that_is_named_may_call() {
+async fn pages_of_the_configured_origin_may_read_responses() {
     let options = Options {
         parameters: vec![("CorsOrigins", "https://app.example".to_owned())],
         ..Options::default()
     };
-    let target = Target::of(options, NOW).await;
+    let target = Target::with_options(options, NOW).await;
     let preflight = send(&target.anyone, Method::OPTIONS, "/admin/customers").await;
     assert_eq!(preflight.status, StatusCode::OK);
     let fields = [
@@ -850,24 +852,34 @@ async fn pages_of_the_origin_that_is_named_may_call() {
         ("allow-origin", "https://app.example"),
         ("expose-headers", exposed),
     ];
-    for answer in answers_to_a_page(&target).await {
-        assert_eq!(cors_fields(&answer), fields.map(named), "{}", answer.text);
+    for response in responses_to_a_page(&target).await {
+        assert_eq!(
+            cors_fields(&response),
+            fields.map(named),
+            "{}",
+            response.text
+        );
     }
 }
 
 #[tokio::test]
-async fn the_clock_takes_times_as_in_rfc_3339() {
+async fn the_clock_requires_times_in_rfc_3339() {
     let target = Target::at(NOW).await;
     for now in ["2026-11-22T10:00Z", "9999-12-31T23:59:59Z"] {
-        let answer = target.anyone.post("/_local/clock", json!({ "now": now }));
-        let answer = answer.await.unwrap();
-        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{}", answer.text);
-        assert_eq!(answer.json()["field"], "now");
+        let response = target.anyone.post("/_local/clock", json!({ "now": now }));
+        let response = response.await.unwrap();
+        assert_eq!(
+            response.status,
+            StatusCode::BAD_REQUEST,
+            "{}",
+            response.text
+        );
+        assert_eq!(response.json()["field"], "now");
     }
 }
 
 #[tokio::test]
-async fn pages_of_other_origins_may_not_call_unless_one_is_named() {
+async fn without_a_configured_origin_no_page_may_read_responses() {
     let target = Target::at(NOW).await;
     let preflight = send(&target.anyone, Method::OPTIONS, "/admin/customers").await;
     assert!(
@@ -876,7 +888,7 @@ async fn pages_of_other_origins_may_not_call_unless_one_is_named() {
             .get("access-control-allow-origin")
             .is_none()
     );
-    for answer in answers_to_a_page(&target).await {
-        assert_eq!(cors_fields(&answer), [], "{}", answer.text);
+    for response in responses_to_a_page(&target).await {
+        assert_eq!(cors_fields(&response), [], "{}", response.text);
     }
 }

@@ -1,9 +1,6 @@
-//! The program as its users run it: started, stopped, killed and started again.
+//! Tests of the program as a process: started, stopped, killed and restarted.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "helpers of tests fail the test they are called from"
-)]
+#![allow(clippy::unwrap_used, reason = "a failed step of a test fails the test")]
 
 #[path = "support/program.rs"]
 mod program;
@@ -12,7 +9,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use http::StatusCode;
-use program::{Dir, Process, program, refusal};
+use program::{Dir, Process, program, start_error};
 use serde_json::{Value, json};
 use tollgate_domain::key::ApiKey;
 use tollgate_local::client::Client;
@@ -20,7 +17,7 @@ use tollgate_local_aws::{LocalAws, Rule};
 use tollgate_runtime::{Clock, Entropy};
 
 impl Process {
-    /// The admin key that this start has made: the one time that it is shown.
+    /// Waits for the admin key that this start created and shows once.
     fn admin_key(&mut self) -> String {
         loop {
             let printed = self.printed();
@@ -30,12 +27,12 @@ impl Process {
                 return key.to_owned();
             }
             let ended = self.child.try_wait().unwrap();
-            assert!(ended.is_none(), "it ended: {printed}");
+            assert!(ended.is_none(), "the program ended: {printed}");
             std::thread::yield_now();
         }
     }
 
-    /// Ends it as a crash would.
+    /// Kills the process.
     fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -43,13 +40,13 @@ impl Process {
 }
 
 async fn create(admin: &Client, path: &str, body: Value) -> Value {
-    let answer = admin.post(path, body).await.unwrap();
-    assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text);
-    answer.json()
+    let response = admin.post(path, body).await.unwrap();
+    assert_eq!(response.status, StatusCode::CREATED, "{}", response.text);
+    response.json()
 }
 
 #[tokio::test]
-async fn what_was_acknowledged_survives_a_kill() {
+async fn acknowledged_writes_survive_a_kill() {
     let dir = Dir::new("kill");
     let start = || {
         let mut command = program();
@@ -74,8 +71,8 @@ async fn what_was_acknowledged_survives_a_kill() {
         let pong = client.get("/api/secure/ping").await.unwrap();
         assert_eq!(pong.status, StatusCode::OK);
     }
-    let moved = admin.post("/_local/clock", json!({ "advance_s": 60 }));
-    let before: jiff::Timestamp = moved.await.unwrap().json()["now"]
+    let advanced = admin.post("/_local/clock", json!({ "advance_s": 60 }));
+    let before: jiff::Timestamp = advanced.await.unwrap().json()["now"]
         .as_str()
         .unwrap()
         .parse()
@@ -100,7 +97,7 @@ async fn what_was_acknowledged_survives_a_kill() {
     let usage = async |client: &Client| client.get("/api/usage/current").await.unwrap().json();
     let after_kill = usage(&client).await;
     assert_eq!(after_kill["metered"]["calls"], 20);
-    // Nobody is left to say what was spent of a block that was taken in advance.
+    // The killed instance did not report how many units of its quota lease it had spent.
     let number = |usage: &Value, name: &str| usage["admitted"][name].as_u64().unwrap();
     let [calls, reserved] = ["calls", "reserved"].map(|name| number(&after_kill, name));
     assert!((calls..=calls + reserved).contains(&20), "{after_kill}");
@@ -120,7 +117,7 @@ async fn what_was_acknowledged_survives_a_kill() {
 }
 
 #[tokio::test]
-async fn the_admin_key_is_made_once_and_shown_once() {
+async fn the_admin_key_is_created_once_and_shown_once() {
     let dir = Dir::new("admin-key");
     let start = || Process::start(program().arg("--data").arg(&dir.0));
     let first = start();
@@ -142,8 +139,8 @@ async fn the_admin_key_is_made_once_and_shown_once() {
         StatusCode::OK
     );
     let (_, printed) = second.terminate();
-    assert!(!printed.contains(&key[20..]), "it is shown again");
-    assert!(printed.contains(&key[..17]), "its prefix names it");
+    assert!(!printed.contains(&key[20..]), "the key is shown again");
+    assert!(printed.contains(&key[..17]), "the prefix is shown");
 }
 
 /// Stores the admin key of a data directory as releases before 0.1.0 did: among customers' keys.
@@ -153,9 +150,9 @@ fn as_earlier_release(dir: &Path) {
     let call = |operation: &str, mut body: Value| -> Value {
         body["TableName"] = "local-registry".into();
         let target = format!("DynamoDB_20120810.{operation}");
-        let (status, answer) = aws.answer(&target, &body.to_string());
-        assert_eq!(status, 200, "{answer}");
-        serde_json::from_str(&answer).unwrap()
+        let (status, response) = aws.call(&target, &body.to_string());
+        assert_eq!(status, 200, "{response}");
+        serde_json::from_str(&response).unwrap()
     };
     let all = call("Scan", json!({}));
     let mut moved = 0;
@@ -173,7 +170,7 @@ fn as_earlier_release(dir: &Path) {
 }
 
 #[tokio::test]
-async fn an_admin_key_of_an_earlier_release_is_replaced_and_not_taken() {
+async fn an_admin_key_of_an_earlier_release_is_rejected_and_replaced() {
     let dir = Dir::new("admin-key-earlier");
     let start = || Process::start(program().arg("--data").arg(&dir.0));
     let mut first = start();
@@ -183,27 +180,27 @@ async fn an_admin_key_of_an_earlier_release_is_replaced_and_not_taken() {
 
     let mut command = program();
     command.env("TOLLGATE_ADMIN_KEY", &earlier);
-    let said = refusal(command.arg("--data").arg(&dir.0));
+    let errors = start_error(command.arg("--data").arg(&dir.0));
     let prefix = &earlier[..17];
-    let reason = format!("{prefix}… was made by an earlier release and opens nothing");
-    assert!(said.contains(&reason), "{said}");
+    let reason = format!("{prefix}… was created by an earlier release and is no longer valid");
+    assert!(errors.contains(&reason), "{errors}");
 
     let mut second = start();
-    let made = second.admin_key();
+    let created = second.admin_key();
     let status = async |key: &str| {
         let admin = second.client().with_key(key);
         admin.get("/admin/customers").await.unwrap().status
     };
-    assert_eq!(status(&made).await, StatusCode::OK);
+    assert_eq!(status(&created).await, StatusCode::OK);
     assert_eq!(status(&earlier).await, StatusCode::UNAUTHORIZED);
     second.terminate();
     let (_, printed) = start().terminate();
-    assert!(printed.contains(&made[..17]), "{printed}");
+    assert!(printed.contains(&created[..17]), "{printed}");
 }
 
-/// What the catalogue lacks is said before anyone is refused for it.
+/// The warning appears before any of the customer's calls is denied.
 #[tokio::test]
-async fn customers_whose_plan_has_gone_are_named_at_the_start() {
+async fn a_start_warns_of_customers_with_a_missing_plan() {
     let dir = Dir::new("plans");
     let start = |plans: &Value| {
         let mut command = program();
@@ -235,7 +232,7 @@ async fn customers_whose_plan_has_gone_are_named_at_the_start() {
 }
 
 #[test]
-fn what_cannot_start_says_why() {
+fn a_failed_start_prints_the_reason() {
     let check = |command: &mut Command, reason: &str| {
         let Output { status, stderr, .. } = command.output().unwrap();
         let stderr = String::from_utf8_lossy(&stderr);
@@ -272,9 +269,9 @@ fn what_cannot_start_says_why() {
 }
 
 #[tokio::test]
-async fn an_admin_key_that_would_open_nothing_is_said_at_the_start() {
+async fn an_unusable_admin_key_fails_the_start() {
     let (dir, elsewhere) = (Dir::new("admin-key-wrong"), Dir::new("admin-key-elsewhere"));
-    let made_in = async |dir: &Dir| {
+    let create_in = async |dir: &Dir| {
         let mut process = Process::start(program().arg("--data").arg(&dir.0));
         let client = process.client();
         let admin_key = process.admin_key();
@@ -289,28 +286,34 @@ async fn an_admin_key_that_would_open_nothing_is_said_at_the_start() {
         process.terminate();
         (admin_key, key["key"].as_str().unwrap().to_owned())
     };
-    let (admin_key, customer_key) = made_in(&dir).await;
-    let (admin_key_elsewhere, customer_key_elsewhere) = made_in(&elsewhere).await;
+    let (admin_key, customer_key) = create_in(&dir).await;
+    let (admin_key_elsewhere, customer_key_elsewhere) = create_in(&elsewhere).await;
 
     let check = |key: &str, reason: &str| {
         let mut command = program();
         command.env("TOLLGATE_ADMIN_KEY", key);
-        let said = refusal(command.arg("--data").arg(&dir.0));
-        assert!(said.contains("TOLLGATE_ADMIN_KEY"), "{said}");
-        assert!(said.contains(reason), "{said}");
+        let errors = start_error(command.arg("--data").arg(&dir.0));
+        assert!(errors.contains("TOLLGATE_ADMIN_KEY"), "{errors}");
+        assert!(errors.contains(reason), "{errors}");
         if let Ok(key) = ApiKey::parse(key) {
-            assert!(said.contains(key.prefix().as_str()), "{said}");
-            assert!(!said.contains(&key.expose()[17..]), "it prints the key");
+            assert!(errors.contains(key.prefix().as_str()), "{errors}");
+            assert!(!errors.contains(&key.expose()[17..]), "the key is printed");
         }
     };
     check(&customer_key, "is a customer's key");
     check(&customer_key_elsewhere, "is a customer's key");
     check(&admin_key_elsewhere, &admin_key[..17]);
-    check(&admin_key[..17], "begins like a key and is none");
-    check(&admin_key[..45], "begins like a key and is none");
+    check(
+        &admin_key[..17],
+        "begins like an API key but is not a valid one",
+    );
+    check(
+        &admin_key[..45],
+        "begins like an API key but is not a valid one",
+    );
     check("", "visible ASCII");
 
-    // What else is given still becomes the admin key, and so does a key where there is none yet.
+    // Any other text still becomes the admin key, and so does a key in an empty directory.
     let starts = async |dir: &Path, key: &str| {
         let mut command = program();
         command
@@ -328,7 +331,7 @@ async fn an_admin_key_that_would_open_nothing_is_said_at_the_start() {
     starts(&empty.0, &admin_key).await.terminate();
     let of_mine = starts(&dir.0, "an-admin-key-of-mine").await;
 
-    // One that was revoked does not.
+    // A revoked key does not.
     let admin = of_mine.client().with_key("an-admin-key-of-mine");
     let keys = admin.get("/admin/api-keys").await.unwrap().json();
     let keys = keys["data"].as_array().unwrap();
@@ -344,16 +347,16 @@ async fn an_admin_key_that_would_open_nothing_is_said_at_the_start() {
 }
 
 #[test]
-fn a_file_that_cannot_be_used_is_named() {
+fn an_unusable_file_is_named() {
     let dir = Dir::new("files");
     Process::start(program().arg("--data").arg(&dir.0)).terminate();
     let check = |file: &str, content: &[u8]| {
         let path = dir.0.join(file);
         let before = std::fs::read(&path).ok();
         std::fs::write(&path, content).unwrap();
-        let said = refusal(program().arg("--data").arg(&dir.0));
-        assert!(said.contains(path.to_str().unwrap()), "{said}");
-        assert!(!said.contains("encrypt"), "{said}");
+        let errors = start_error(program().arg("--data").arg(&dir.0));
+        assert!(errors.contains(path.to_str().unwrap()), "{errors}");
+        assert!(!errors.contains("encrypt"), "{errors}");
         match before {
             Some(before) => std::fs::write(&path, before).unwrap(),
             None => std::fs::remove_file(&path).unwrap(),
@@ -365,13 +368,13 @@ fn a_file_that_cannot_be_used_is_named() {
     check("clock", i64::MAX.to_string().as_bytes());
     check("dynamodb.sqlite", b"no database at all");
     check("queue.sqlite", b"no database at all");
-    // All is as before.
+    // With the original files, the program starts.
     Process::start(program().arg("--data").arg(&dir.0)).terminate();
 }
 
-/// Not in pages that are free, nor in the write-ahead log.
+/// Includes free pages of the database and the write-ahead log.
 #[tokio::test]
-async fn what_was_erased_is_in_no_file_once_the_program_has_stopped() {
+async fn erased_data_is_in_no_file_after_the_program_has_stopped() {
     let dir = Dir::new("erased");
     let mut process = Process::start(program().arg("--data").arg(&dir.0));
     let admin_key = process.admin_key();
@@ -408,9 +411,9 @@ async fn what_was_erased_is_in_no_file_once_the_program_has_stopped() {
     assert_eq!(files_with("zq-17"), 1, "the id stays");
 }
 
-/// Commands that are printed to be pasted work in the shell that they are pasted into.
+/// The printed commands then work in the user's shell.
 #[test]
-fn a_start_says_where_its_admin_key_is_from() {
+fn a_start_prints_the_source_of_its_admin_key() {
     let key = "an-admin-key-of-mine";
     let (of_shell, export) = (
         "the one in TOLLGATE_ADMIN_KEY",
@@ -430,7 +433,7 @@ fn a_start_says_where_its_admin_key_is_from() {
         command.envs(of_shell.map(|key| ("TOLLGATE_ADMIN_KEY", key)));
         Process::start(&mut command).terminate().1
     };
-    // Another key of the shell's is none of this product's.
+    // The variable of the shell may contain another key.
     for other in [None, Some("another-key-of-mine")] {
         let printed = by_option(other);
         assert!(!printed.contains(of_shell), "{printed}");
@@ -439,7 +442,7 @@ fn a_start_says_where_its_admin_key_is_from() {
 }
 
 #[test]
-fn the_demo_tells_its_story_and_succeeds() {
+fn the_demo_prints_its_steps_and_succeeds() {
     let Output {
         status,
         stdout,
@@ -451,9 +454,9 @@ fn the_demo_tells_its_story_and_succeeds() {
     for line in [
         "call 1,001: 429",
         "a revoked key: 401",
-        "the first night: 23 cents",
-        "the second night: 0 cents",
-        "All of it went as it should.",
+        "the first billing run: 23 cents",
+        "the second billing run: 0 cents",
+        "All steps succeeded.",
     ] {
         assert!(stdout.contains(line), "{stdout}");
     }
@@ -461,7 +464,7 @@ fn the_demo_tells_its_story_and_succeeds() {
 }
 
 #[test]
-fn what_was_answered_under_load_is_metered_once_whenever_it_is_killed() {
+fn calls_with_a_response_are_metered_once_in_spite_of_kills() {
     let dir = Dir::new("crash");
     let json = dir.0.join("figures.json");
     let crash = program()
@@ -477,17 +480,16 @@ fn what_was_answered_under_load_is_metered_once_whenever_it_is_killed() {
     assert_eq!((number("kills"), number("not_metered")), (3, 0));
     assert_eq!(
         Some(number("metered_once")),
-        figures["answers"]["200"].as_u64()
+        figures["responses"]["200"].as_u64()
     );
     let metered = number("metered_once") + number("in_flight_metered");
-    assert_eq!(number("tallied"), metered, "{stdout}");
+    assert_eq!(number("aggregated"), metered, "{stdout}");
     assert!(number("metered_once") >= 3, "{stdout}");
 }
 
-/// Runs keys through everything, at the most talkative log level, and looks for them in all that
-/// the program printed.
+/// Uses keys in all operations at the log level `trace`, and searches the output for them.
 #[tokio::test]
-async fn no_output_holds_a_key_or_a_digest() {
+async fn no_output_contains_a_key_or_a_digest() {
     let mut process = Process::start(program().arg("--in-memory").env("RUST_LOG", "trace"));
     let anyone = process.client();
     let admin_key = process.admin_key();
@@ -512,24 +514,24 @@ async fn no_output_holds_a_key_or_a_digest() {
         let bearer = format!("Bearer {secret}");
         let headers = [("authorization", bearer.as_str())];
         let get = http::Method::GET;
-        let answer = anyone.send(
+        let response = anyone.send(
             get,
             "/api/usage/current",
             &headers,
             axum::body::Body::empty(),
         );
-        assert_eq!(answer.await.unwrap().status, StatusCode::OK);
+        assert_eq!(response.await.unwrap().status, StatusCode::OK);
     }
-    let holder = anyone.with_key(&second);
-    let asked = holder.post("/api/analyze", json!({ "text": "hello" }));
-    assert_eq!(asked.await.unwrap().status, StatusCode::OK);
+    let customer = anyone.with_key(&second);
+    let analysis = customer.post("/api/analyze", json!({ "text": "hello" }));
+    assert_eq!(analysis.await.unwrap().status, StatusCode::OK);
     let stranger = anyone.with_key(&format!("{second}x"));
     let wrong = stranger.get("/api/secure/ping").await.unwrap();
     assert_eq!(wrong.status, StatusCode::UNAUTHORIZED);
     let path = format!("/admin/api-keys/{}", key["id"].as_str().unwrap());
     let delete = http::Method::DELETE;
-    let gone = admin.send(delete, &path, &[], axum::body::Body::empty());
-    assert_eq!(gone.await.unwrap().status, StatusCode::NO_CONTENT);
+    let deleted = admin.send(delete, &path, &[], axum::body::Body::empty());
+    assert_eq!(deleted.await.unwrap().status, StatusCode::NO_CONTENT);
     anyone
         .with_key(&first)
         .get("/api/secure/ping")
@@ -544,7 +546,7 @@ async fn no_output_holds_a_key_or_a_digest() {
     for secret in [&first, &second] {
         assert!(!printed.contains(&secret[16..]), "a key was printed");
     }
-    // Its creation is four lines: where it is shown, and the commands to paste.
+    // The admin key is shown in four lines: its own, and those of the commands to try.
     let shown = printed
         .lines()
         .filter(|line| line.contains(&admin_key[17..]));

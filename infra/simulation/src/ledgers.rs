@@ -1,5 +1,5 @@
-//! The admission ledger and the usage ledger, reconciled night after night, under bursty traffic of
-//! several customers on instances that come and go.
+//! Daily reconciliation of the admission ledger with the usage ledger, under bursty traffic of several
+//! customers on instances that Lambda replaces.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,42 +19,42 @@ use tollgate_runtime::clock::ManualClock;
 use tollgate_runtime::{Clock, Entropy, Metrics};
 use tollgate_store::{EventPart, NewKey, ShardCounts, Store};
 
-use crate::drawn::index;
-use crate::{PREFIX, Unable, made_up, services};
+use crate::random::index;
+use crate::{PREFIX, SimulationError, services, setup};
 
-/// One with little traffic, and one with much.
+/// Bursts a day and the bound on calls in a burst, for each customer: one with little traffic, one with much.
 const BURSTS: [(usize, i64); CUSTOMERS] = [(2, 100), (5, 500)];
 const CUSTOMERS: usize = 2;
 const KEYS: usize = 2;
 const INSTANCES: usize = 3;
-/// An instance that nobody has called for so long is ended, as Lambda does.
+/// Time without an invocation after which an instance is shut down, as Lambda does.
 const IDLE: SignedDuration = SignedDuration::from_mins(7);
 /// Records of one usage event.
 const BATCH: usize = 100;
 
-/// One day's reconciliation.
+/// The reconciliation of one day.
 #[derive(Debug, Clone)]
-pub struct Night {
-    /// The UTC day that it is of.
+pub struct DailyReconciliation {
+    /// The reconciled UTC day.
     pub day: Day,
-    /// What all customers' ledgers say.
+    /// The ledgers of all customers, added up.
     pub total: LedgerComparison,
-    /// The customers whose ledgers differ, by number, and what those say.
-    pub found: BTreeMap<usize, LedgerComparison>,
+    /// The ledgers of each customer with a discrepancy, by the customer's number.
+    pub discrepancies: BTreeMap<usize, LedgerComparison>,
     /// Calls whose usage was lost.
     pub lost: u64,
 }
 
-/// Usage that is lost on its way.
+/// Usage records that are lost before they are written.
 #[derive(Debug, Clone, Copy)]
 pub struct Loss {
     /// The customer, by number.
     pub customer: usize,
-    /// One call of so many.
+    /// Every n-th call loses its record.
     pub one_in: u64,
 }
 
-struct Stage {
+struct Simulation {
     aws: LocalAws,
     store: Store,
     clock: ManualClock,
@@ -66,39 +66,43 @@ struct Stage {
     calls: u64,
 }
 
-/// Plays that many days from the first of November 2026 on, and reconciles each in the night after it.
-/// Each day has a hundred calls of one customer and a thousand of another, in bursts at any time.
+/// Simulates days from 1 November 2026 on, and reconciles each in the following night. A day has about a
+/// hundred calls of one customer and a thousand of another, in bursts at random times.
 ///
 /// # Errors
-/// When it cannot be played.
-pub fn nights(seed: u64, days: i64, loss: Option<Loss>) -> Result<Vec<Night>, Unable> {
+/// Fails if the simulation cannot be set up or run.
+pub fn reconcile_days(
+    seed: u64,
+    days: i64,
+    loss: Option<Loss>,
+) -> Result<Vec<DailyReconciliation>, SimulationError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()?;
     runtime.block_on(async {
-        let mut stage = Stage::set(seed).await?;
-        let mut nights = Vec::new();
+        let mut simulation = Simulation::new(seed).await?;
+        let mut reconciled = Vec::new();
         for _ in 0..days {
-            nights.push(stage.next_day(loss).await?);
+            reconciled.push(simulation.next_day(loss).await?);
         }
-        Ok(nights)
+        Ok(reconciled)
     })
 }
 
-fn name(customer: usize) -> Result<CustomerId, Unable> {
-    made_up(format!("c{customer}").parse())
+fn name(customer: usize) -> Result<CustomerId, SimulationError> {
+    setup(format!("c{customer}").parse())
 }
 
-impl Stage {
-    async fn set(seed: u64) -> Result<Self, Unable> {
+impl Simulation {
+    async fn new(seed: u64) -> Result<Self, SimulationError> {
         let aws = services()?;
-        let start = made_up("2026-11-01T00:00:00Z".parse())?;
+        let start = setup("2026-11-01T00:00:00Z".parse())?;
         let clock = ManualClock::at(start);
         let entropy = Entropy::seeded(seed);
         let store = Store::new(&aws.sdk_config(), PREFIX, clock.clock(), entropy.clone());
-        let plans = made_up(Catalog::shipped())?;
-        let mut stage = Self {
+        let plans = setup(Catalog::shipped())?;
+        let mut simulation = Self {
             aws,
             store,
             clock,
@@ -110,35 +114,35 @@ impl Stage {
             calls: 0,
         };
         for customer in 0..CUSTOMERS {
-            stage.create(customer).await?;
+            simulation.create(customer).await?;
         }
         for _ in 0..INSTANCES {
-            let instance = stage.instance();
-            stage.instances.push((instance, stage.now()));
+            let instance = simulation.instance();
+            simulation.instances.push((instance, simulation.now()));
         }
-        Ok(stage)
+        Ok(simulation)
     }
 
-    async fn create(&mut self, number: usize) -> Result<(), Unable> {
+    async fn create(&mut self, number: usize) -> Result<(), SimulationError> {
         let plan = ["pro", "enterprise"][number % 2];
         let customer = Customer {
             id: name(number)?,
             name: String::new(),
             email: None,
-            plan: made_up(plan.parse())?,
+            plan: setup(plan.parse())?,
             created_at: self.now(),
             suspended_at: None,
             erased_at: None,
         };
         self.store.create_customer(&customer, None).await?;
-        let format = made_up(KeyFormat::new("tg", "live"))?;
+        let format = setup(KeyFormat::new("tg", "live"))?;
         let mut keys = Vec::new();
         for key in 0..KEYS {
             let secret = self
                 .entropy
                 .with(|rng| format.generate(Role::Customer, rng));
             let record = KeyRecord {
-                id: made_up(format!("key_{number}_{key}").parse())?,
+                id: setup(format!("key_{number}_{key}").parse())?,
                 prefix: secret.prefix(),
                 name: String::new(),
                 owner: Owner::Customer(customer.id.clone()),
@@ -148,7 +152,7 @@ impl Stage {
                 suspended_at: None,
                 overrides: Overrides::default(),
                 rotated_to: None,
-                hour_of: None,
+                hour_counter_id: None,
             };
             let new = NewKey {
                 secret: &secret,
@@ -179,8 +183,11 @@ impl Stage {
         App::new(store, settings, clock, Metrics::none())
     }
 
-    /// Plays a day, meters it, and reconciles it at half past three of the next.
-    async fn next_day(&mut self, loss: Option<Loss>) -> Result<Night, Unable> {
+    /// Simulates the calls of one day, writes their usage, and reconciles the day at 03:30 of the next.
+    async fn next_day(
+        &mut self,
+        loss: Option<Loss>,
+    ) -> Result<DailyReconciliation, SimulationError> {
         let day = self.day;
         self.day = Day::containing(day.start() + SignedDuration::from_hours(24));
         let mut lost = 0;
@@ -188,7 +195,7 @@ impl Stage {
         for (at_ms, customer) in self.bursts() {
             let at = day.start() + SignedDuration::from_millis(at_ms);
             self.clock.set(at);
-            self.end_idle().await;
+            self.shut_down_idle().await;
             if !self.call(customer).await {
                 continue;
             }
@@ -204,48 +211,48 @@ impl Stage {
         for (customer, records) in metered.iter().enumerate() {
             self.meter(day, customer, records).await?;
         }
-        let night = day.start() + SignedDuration::from_mins(27 * 60 + 30);
-        self.clock.set(night);
-        self.end_idle().await;
-        let reconciling = reconciliation::App {
+        let reconciled_at = day.start() + SignedDuration::from_mins(27 * 60 + 30);
+        self.clock.set(reconciled_at);
+        self.shut_down_idle().await;
+        let app = reconciliation::App {
             store: self.store.clone(),
             clock: self.clock.clock(),
             metrics: Metrics::none(),
         };
-        let report = reconciliation::handle(&reconciling).await?;
-        let page = self.store.differences(day, None).await?;
-        let mut found = BTreeMap::new();
+        let report = reconciliation::handle(&app).await?;
+        let page = self.store.list_discrepancies(day, None).await?;
+        let mut discrepancies = BTreeMap::new();
         for (customer, comparison) in page.items {
             let number = (0..CUSTOMERS).find(|it| name(*it).is_ok_and(|name| name == customer));
-            found.extend(number.map(|number| (number, comparison)));
+            discrepancies.extend(number.map(|number| (number, comparison)));
         }
-        Ok(Night {
+        Ok(DailyReconciliation {
             day,
             total: LedgerComparison {
                 admitted: report.admitted,
                 metered: report.metered,
             },
-            found,
+            discrepancies,
             lost,
         })
     }
 
-    /// The calls of a day, each at its millisecond, in order.
+    /// Returns the calls of a day in order: the millisecond of the day, and the customer.
     fn bursts(&self) -> Vec<(i64, usize)> {
-        let draw = |bound: i64| {
+        let random = |bound: i64| {
             let bound = bound.unsigned_abs();
             i64::try_from(self.entropy.below(bound)).unwrap_or(0)
         };
         let one_of = |choices: [i64; 3]| choices[index(&self.entropy, choices.len())];
         let mut calls = Vec::new();
-        for (customer, (bursts, most_calls)) in BURSTS.into_iter().enumerate() {
+        for (customer, (bursts, max_calls)) in BURSTS.into_iter().enumerate() {
             for _ in 0..bursts {
-                let hour = draw(24) * 3_600_000;
-                // Anywhere in the hour, at its very beginning, or over its end.
-                let begins = hour + one_of([draw(3_600_000), 0, 3_595_000]);
-                let lasts = one_of([50, 2_000, 30_000]);
-                for _ in 0..draw(most_calls) {
-                    let at = begins + draw(lasts);
+                let hour = random(24) * 3_600_000;
+                // Anywhere in the hour, at its start, or across its end.
+                let start = hour + one_of([random(3_600_000), 0, 3_595_000]);
+                let length = one_of([50, 2_000, 30_000]);
+                for _ in 0..random(max_calls) {
+                    let at = start + random(length);
                     calls.push((at.min(86_399_999), customer));
                 }
             }
@@ -254,12 +261,12 @@ impl Stage {
         calls
     }
 
-    /// Ends instances that nobody has called for a while; others take their places.
-    async fn end_idle(&mut self) {
+    /// Shuts down instances that have been idle for [`IDLE`], and replaces them.
+    async fn shut_down_idle(&mut self) {
         for at in 0..self.instances.len() {
             let (app, called) = &self.instances[at];
             if self.now().duration_since(*called) >= IDLE {
-                app.end().await;
+                app.shut_down().await;
                 self.instances[at] = (self.instance(), self.now());
             }
         }
@@ -283,17 +290,17 @@ impl Stage {
         let Ok(request) = Request::from_json(&event) else {
             return false;
         };
-        let answer = handle(app, &request).await;
-        let answer = answer.ok().and_then(|it| serde_json::to_string(&it).ok());
-        answer.is_some_and(|answer| answer.contains(r#""Effect":"Allow""#))
+        let response = handle(app, &request).await;
+        let response = response.ok().and_then(|it| serde_json::to_string(&it).ok());
+        response.is_some_and(|response| response.contains(r#""Effect":"Allow""#))
     }
 
-    fn record(&self, customer: usize, at: Timestamp) -> Result<UsageRecord, Unable> {
+    fn record(&self, customer: usize, at: Timestamp) -> Result<UsageRecord, SimulationError> {
         Ok(UsageRecord {
             time: at,
             request_id: format!("r-{}", self.calls),
-            key_id: made_up(format!("key_{customer}_0").parse())?,
-            plan: made_up("pro".parse())?,
+            key_id: setup(format!("key_{customer}_0").parse())?,
+            plan: setup("pro".parse())?,
             method: "GET".into(),
             endpoint: "/ping".into(),
             status: 200,
@@ -311,7 +318,7 @@ impl Stage {
         day: Day,
         customer: usize,
         records: &[UsageRecord],
-    ) -> Result<(), Unable> {
+    ) -> Result<(), SimulationError> {
         let customer = name(customer)?;
         for (n, records) in records.chunks(BATCH).enumerate() {
             let id = format!("{customer}-{day}-{n}");
@@ -324,15 +331,15 @@ impl Stage {
                 aggregates: &aggregates,
                 records: records.len(),
                 adjustments: &[],
-                refused: &[],
+                rejected: &[],
                 body: b"{}",
                 received_at: self.now(),
             };
             let parts = std::slice::from_ref(&part);
-            let spread = ShardCounts::default();
-            let written = self.store.write_usage(parts, &self.plans, &spread);
+            let shard_counts = ShardCounts::default();
+            let written = self.store.write_usage(parts, &self.plans, &shard_counts);
             for outcome in written.await {
-                made_up(outcome)?;
+                setup(outcome)?;
             }
         }
         Ok(())

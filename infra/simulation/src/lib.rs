@@ -1,13 +1,13 @@
-//! Seeded runs of the product's own code over the embedded engine, in virtual time, with everything
-//! that can go wrong between an instance and the store, held against a model that is told each event
-//! once.
+//! Seeded simulations: the product's own code runs over the embedded engine, in virtual time, with faults
+//! injected between instances and services. Each run is checked against a model that sees every event
+//! exactly once.
 
 mod capacity;
-mod drawn;
 pub mod ledgers;
 pub mod limiter;
 pub mod metering;
 mod network;
+mod random;
 pub mod seeds;
 mod time;
 
@@ -18,70 +18,70 @@ use tollgate_domain::usage::EVENT_TYPE;
 use tollgate_local_aws::{LocalAws, LocalAwsError, Rule};
 use tollgate_runtime::{Clock, Entropy};
 
-pub use capacity::Spent;
+pub use capacity::ConsumedCapacity;
 
-/// What the names of the tables begin with.
+/// Prefix of the table names.
 const PREFIX: &str = "simulation";
 
-/// A run that could not be made, and so says nothing.
+/// A failure of the simulation itself: the run has no result.
 #[derive(Debug, thiserror::Error)]
-pub enum Unable {
-    /// The services.
+pub enum SimulationError {
+    /// The embedded services failed to start.
     #[error("the embedded services do not start")]
     Aws(#[from] LocalAwsError),
-    /// The store, before anything went wrong by intention.
-    #[error("the store cannot be prepared")]
+    /// The store failed without an injected fault.
+    #[error("the store fails without an injected fault")]
     Store(#[from] tollgate_store::StoreError),
-    /// The runtime that a run goes in.
-    #[error("no runtime")]
+    /// The async runtime could not be built.
+    #[error("the async runtime cannot be built")]
     Runtime(#[from] std::io::Error),
-    /// An id, an instant or the like that the simulation made up.
-    #[error("what was made up cannot be used")]
-    MadeUp(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A step of the setup failed, such as the parsing of a generated id.
+    #[error("a step of the setup failed")]
+    Setup(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-fn made_up<T, E: std::error::Error + Send + Sync + 'static>(
-    made: Result<T, E>,
-) -> Result<T, Unable> {
-    made.map_err(|error| Unable::MadeUp(Box::new(error)))
+fn setup<T, E: std::error::Error + Send + Sync + 'static>(
+    result: Result<T, E>,
+) -> Result<T, SimulationError> {
+    result.map_err(|error| SimulationError::Setup(Box::new(error)))
 }
 
-/// The services, with empty tables. Runs of different seeds can share them.
+/// Starts the embedded services, with empty tables. Runs of different seeds can share them.
 ///
 /// # Errors
-/// When they do not start.
-pub fn services() -> Result<LocalAws, Unable> {
+/// Fails if they do not start.
+pub fn services() -> Result<LocalAws, SimulationError> {
     let rule = Rule::new(json!({ "detail-type": [EVENT_TYPE] }));
-    let aws = LocalAws::in_memory(made_up(rule)?, Clock::system(), Entropy::seeded(0))?;
+    let aws = LocalAws::in_memory(setup(rule)?, Clock::system(), Entropy::seeded(0))?;
     aws.create_tables(PREFIX)?;
     Ok(aws)
 }
 
-/// Runs a story in time that passes when there is nothing else to do.
+/// Runs a future in virtual time, which advances whenever all tasks wait.
 fn in_virtual_time<T>(
     seed: u64,
-    story: impl Future<Output = Result<T, Unable>>,
-) -> Result<T, Unable> {
-    // The jitter of the SDK's retries.
+    run: impl Future<Output = Result<T, SimulationError>>,
+) -> Result<T, SimulationError> {
+    // Seeds the jitter of the SDK's retries.
     fastrand::seed(seed);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()?;
-    runtime.block_on(story)
+    runtime.block_on(run)
 }
 
-/// What happened in a run, for whoever replays it.
+/// Log of a run, kept only for a replay.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Trace(Option<Arc<std::sync::Mutex<Vec<String>>>>);
 
 impl Trace {
-    pub(crate) fn new(is_wanted: bool) -> Self {
-        Self(is_wanted.then(Arc::default))
+    pub(crate) fn new(is_enabled: bool) -> Self {
+        Self(is_enabled.then(Arc::default))
     }
 
-    /// Adds a line, which is only made where it is wanted.
-    pub(crate) fn tell(&self, line: impl FnOnce() -> String) {
+    /// Adds a line, which is formatted only if the log is kept.
+    pub(crate) fn log(&self, line: impl FnOnce() -> String) {
         if let Some(lines) = &self.0 {
             let mut lines = lines
                 .lock()

@@ -1,77 +1,77 @@
-//! The authorizer's limits, with several instances, on a network that fails, through crashes, changes
-//! of limits, revocations and the ends of windows.
+//! Simulation of the authorizer's limits: several instances on an unreliable network, with crashes, changed
+//! limits, revoked keys and ending windows.
 
 mod model;
 mod rush;
 mod scenario;
-mod world;
+mod simulation;
 
 use tollgate_local_aws::LocalAws;
 
-use crate::{Trace, Unable, in_virtual_time};
-pub use rush::{Rush, Rushed, rush};
+use crate::{SimulationError, Trace, in_virtual_time};
+pub use rush::{Rush, RushOutcome, rush};
 use scenario::Scenario;
-use world::World;
+use simulation::Simulation;
 
-/// A run, told.
+/// A replayed run.
 #[derive(Debug)]
-pub struct Told {
-    /// What happened, in order.
+pub struct Replay {
+    /// The run's log.
     pub lines: Vec<String>,
-    /// What should not have.
-    pub wrong: Wrong,
+    /// Deviations from the model.
+    pub deviation: Deviation,
 }
 
-/// What was not as the model says, in words.
+/// Deviations of a run from the model, as messages.
 #[derive(Debug, Clone, Default)]
-pub struct Wrong {
-    /// Limits that were exceeded, units that were lost, calls that should not have been let in.
+pub struct Deviation {
+    /// Exceeded limits, lost units, and calls that should have been denied.
     pub violations: Vec<String>,
-    /// Counters that do not say what was let in.
-    pub ledger: Vec<String>,
+    /// Counters whose totals differ from the calls that were allowed.
+    pub ledger_mismatches: Vec<String>,
 }
 
-impl Wrong {
-    /// All of it.
-    pub fn words(&self) -> impl Iterator<Item = &String> {
-        self.violations.iter().chain(&self.ledger)
+impl Deviation {
+    /// Returns all messages.
+    pub fn messages(&self) -> impl Iterator<Item = &String> {
+        self.violations.iter().chain(&self.ledger_mismatches)
     }
 
-    fn is_nothing(&self) -> bool {
-        self.violations.is_empty() && self.ledger.is_empty()
+    fn is_empty(&self) -> bool {
+        self.violations.is_empty() && self.ledger_mismatches.is_empty()
     }
 }
 
-/// Runs the seed: what was not as the model says, if anything was.
+/// Runs a seed. Returns its deviations from the model, if there are any.
 ///
 /// # Errors
-/// When it cannot be run.
-pub fn run(seed: u64, aws: &LocalAws) -> Result<Option<Wrong>, Unable> {
-    let wrong = play(seed, aws, Trace::new(false))?;
-    Ok((!wrong.is_nothing()).then_some(wrong))
+/// Fails if the simulation cannot be set up or run.
+pub fn run(seed: u64, aws: &LocalAws) -> Result<Option<Deviation>, SimulationError> {
+    let deviation = simulate(seed, aws, Trace::new(false))?;
+    Ok((!deviation.is_empty()).then_some(deviation))
 }
 
-/// Runs the seed and tells what happens.
+/// Runs a seed and keeps its log.
 ///
 /// # Errors
-/// When it cannot be run.
-pub fn replay(seed: u64, aws: &LocalAws) -> Result<Told, Unable> {
+/// Fails if the simulation cannot be set up or run.
+pub fn replay(seed: u64, aws: &LocalAws) -> Result<Replay, SimulationError> {
     let trace = Trace::new(true);
-    let wrong = play(seed, aws, trace.clone())?;
-    Ok(Told {
+    let deviation = simulate(seed, aws, trace.clone())?;
+    Ok(Replay {
         lines: trace.into_lines(),
-        wrong,
+        deviation,
     })
 }
 
-fn play(seed: u64, aws: &LocalAws, trace: Trace) -> Result<Wrong, Unable> {
-    let scenario = Scenario::drawn(seed);
-    trace.tell(|| format!("{scenario:#?}"));
+fn simulate(seed: u64, aws: &LocalAws, trace: Trace) -> Result<Deviation, SimulationError> {
+    let scenario = Scenario::generate(seed);
+    trace.log(|| format!("{scenario:#?}"));
     in_virtual_time(seed, async {
-        let story = World::new(seed, &scenario, aws, trace)
+        let history = Simulation::new(seed, &scenario, aws, trace)
             .await?
-            .play()
+            .run()
             .await?;
-        Ok(model::wrong(&scenario, &story))
+        Ok(model::check(&scenario, &history))
     })
 }

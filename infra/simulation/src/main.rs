@@ -1,12 +1,12 @@
-//! `simulation`: seeded runs, many of them or one again, and instances that begin all at once.
+//! Command line of the simulations: runs many seeds, replays one, or simulates a rush of cold starts.
 //!
-//! The result goes to standard output, progress to standard error. The exit code is 0 if everything
-//! was as the models say.
+//! Prints the result to standard output and progress to standard error. Exits with 0 if no run deviates from
+//! its model.
 
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "a command line speaks on its standard streams"
+    reason = "a command-line tool prints to its standard streams"
 )]
 
 use std::path::{Path, PathBuf};
@@ -15,38 +15,38 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use serde_json::{Value, json};
-use simulation::limiter::{Rush, Rushed, Wrong, rush};
-use simulation::metering::Deviation;
+use simulation::limiter::{Rush, RushOutcome, rush};
 use simulation::seeds::run_all;
-use simulation::{Unable, limiter, metering, services};
+use simulation::{SimulationError, limiter, metering, services};
 use tollgate_runtime::Chain;
 
-/// Runs the product's own code with everything that can go wrong, and holds it against a model.
+/// Runs the product's own code with injected faults, and checks it against a model.
 #[derive(Parser)]
 #[command(name = "simulation")]
 struct Cli {
     #[command(subcommand)]
-    subject: Subject,
+    command: Command,
 }
 
 #[derive(Subcommand)]
-enum Subject {
-    /// The authorizer's limits: never exceeded, and used up.
-    Limiter(Runs),
-    /// Usage from the call to the tallies: nothing lost, and nothing counted twice.
-    Metering(Runs),
-    /// Instances that begin on one key at once: how long decisions take, and what they ask of DynamoDB.
-    Rush(AtOnce),
+enum Command {
+    /// Checks that the authorizer's limits are never exceeded, and are used up.
+    Limiter(SeedArgs),
+    /// Checks that no usage is lost or counted twice between the call and the aggregates.
+    Metering(SeedArgs),
+    /// Starts many instances at once on one key. Prints latencies and DynamoDB requests.
+    Rush(RushArgs),
 }
 
 #[derive(Args)]
-struct AtOnce {
+struct RushArgs {
+    /// Number of instances.
     #[arg(long, default_value_t = 500)]
     instances: usize,
-    /// Calls of each.
+    /// Calls of each instance.
     #[arg(long, default_value_t = 1)]
     rounds: usize,
-    /// The time within which each has made a call, in milliseconds.
+    /// Time within which every instance is called once, in milliseconds.
     #[arg(long, default_value_t = 200)]
     within_ms: u64,
     /// Writes the figures to this file.
@@ -55,11 +55,11 @@ struct AtOnce {
 }
 
 #[derive(Args)]
-struct Runs {
-    /// How many seeds to run, from 0.
+struct SeedArgs {
+    /// Number of seeds to run, from 0.
     #[arg(long, default_value_t = 1_000)]
     seeds: u64,
-    /// Replays this seed alone, and prints what happens in it.
+    /// Replays only this seed, and prints its log.
     #[arg(long, conflicts_with = "seeds")]
     seed: Option<u64>,
     /// Writes the figures to this file.
@@ -68,23 +68,23 @@ struct Runs {
 }
 
 #[derive(Debug, thiserror::Error)]
-enum Failed {
-    #[error("a run could not be made")]
-    Run(#[from] Unable),
+enum CliError {
+    #[error("a simulation cannot be run")]
+    Simulation(#[from] SimulationError),
     #[error("the figures cannot be written to {0}")]
     Figures(PathBuf, #[source] std::io::Error),
 }
 
-/// How many violations are told in words.
-const TOLD: usize = 5;
+/// Greatest number of failed seeds whose messages are printed.
+const MAX_PRINTED: usize = 5;
 
 fn main() -> ExitCode {
-    let ended = match Cli::parse().subject {
-        Subject::Limiter(runs) => limits(&runs),
-        Subject::Metering(runs) => usage(&runs),
-        Subject::Rush(rush) => at_once(&rush),
+    let result = match Cli::parse().command {
+        Command::Limiter(args) => run_limiter(&args),
+        Command::Metering(args) => run_metering(&args),
+        Command::Rush(args) => run_rush(&args),
     };
-    match ended {
+    match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -100,123 +100,124 @@ fn progress(done: u64) {
     }
 }
 
-/// Prints what happened in a run, and what should not have.
-fn tell<'a>(lines: &[String], wrong: impl Iterator<Item = &'a String>) {
+/// Prints the log of a replayed run, and its deviations from the model.
+fn print_replay<'a>(lines: &[String], messages: impl Iterator<Item = &'a String>) {
     for line in lines {
         println!("{line}");
     }
-    for what in wrong {
-        println!("violation: {what}");
+    for message in messages {
+        println!("violation: {message}");
     }
 }
 
-fn write(path: Option<&Path>, figures: &Value) -> Result<(), Failed> {
+fn write(path: Option<&Path>, figures: &Value) -> Result<(), CliError> {
     let Some(path) = path else {
         return Ok(());
     };
     std::fs::write(path, format!("{figures:#}\n"))
-        .map_err(|error| Failed::Figures(path.to_owned(), error))
+        .map_err(|error| CliError::Figures(path.to_owned(), error))
 }
 
-/// Whether all limits held.
-fn limits(runs: &Runs) -> Result<bool, Failed> {
-    let (seeds, wrongs) = match runs.seed {
+/// Simulates the authorizer. Returns whether all limits and ledgers were right.
+fn run_limiter(args: &SeedArgs) -> Result<bool, CliError> {
+    let (seeds, deviations) = match args.seed {
         Some(seed) => {
-            let told = limiter::replay(seed, &services()?)?;
-            tell(&told.lines, told.wrong.words());
-            (1, vec![told.wrong])
+            let replay = limiter::replay(seed, &services()?)?;
+            print_replay(&replay.lines, replay.deviation.messages());
+            (1, vec![replay.deviation])
         }
         None => {
-            let violations = run_all(runs.seeds, limiter::run, progress)?;
-            for violation in violations.iter().take(TOLD) {
-                for what in violation.what.words() {
-                    println!("seed {}: {what}", violation.seed);
+            let failed = run_all(args.seeds, limiter::run, progress)?;
+            for run in failed.iter().take(MAX_PRINTED) {
+                for message in run.deviation.messages() {
+                    println!("seed {}: {message}", run.seed);
                 }
             }
-            let wrongs = violations.into_iter().map(|violation| violation.what);
-            (runs.seeds, wrongs.collect())
+            let deviations = failed.into_iter().map(|run| run.deviation);
+            (args.seeds, deviations.collect())
         }
     };
-    let sum =
-        |of: fn(&Wrong) -> &[String]| wrongs.iter().map(|wrong| of(wrong).len()).sum::<usize>();
-    let violations = sum(|wrong| &wrong.violations);
-    let mismatches = sum(|wrong| &wrong.ledger);
+    let sum = |of: fn(&limiter::Deviation) -> &[String]| {
+        deviations.iter().map(|d| of(d).len()).sum::<usize>()
+    };
+    let violations = sum(|d| &d.violations);
+    let mismatches = sum(|d| &d.ledger_mismatches);
     println!("{seeds} seeds: {violations} violations, {mismatches} ledger mismatches");
     let figures = json!({
         "seeds": seeds, "violations": violations, "ledger_mismatches": mismatches,
     });
-    write(runs.json.as_deref(), &figures)?;
+    write(args.json.as_deref(), &figures)?;
     Ok(violations == 0 && mismatches == 0)
 }
 
-/// Whether everything was counted once.
-fn usage(runs: &Runs) -> Result<bool, Failed> {
-    let (seeds, deviations) = match runs.seed {
+/// Simulates metering. Returns whether all usage was counted exactly once.
+fn run_metering(args: &SeedArgs) -> Result<bool, CliError> {
+    let (seeds, deviations) = match args.seed {
         Some(seed) => {
-            let told = metering::replay(seed, &services()?)?;
-            tell(&told.lines, told.deviation.mismatches.iter());
-            (1, vec![told.deviation])
+            let replay = metering::replay(seed, &services()?)?;
+            print_replay(&replay.lines, replay.deviation.mismatches.iter());
+            (1, vec![replay.deviation])
         }
         None => {
-            let violations = run_all(runs.seeds, metering::run, progress)?;
-            for violation in violations.iter().take(TOLD) {
-                for what in &violation.what.mismatches {
-                    println!("seed {}: {what}", violation.seed);
+            let failed = run_all(args.seeds, metering::run, progress)?;
+            for run in failed.iter().take(MAX_PRINTED) {
+                for message in &run.deviation.mismatches {
+                    println!("seed {}: {message}", run.seed);
                 }
             }
-            let deviations = violations.into_iter().map(|violation| violation.what);
-            (runs.seeds, deviations.collect())
+            let deviations = failed.into_iter().map(|run| run.deviation);
+            (args.seeds, deviations.collect())
         }
     };
-    let sum = |of: fn(&Deviation) -> u64| deviations.iter().map(of).sum::<u64>();
+    let sum = |of: fn(&metering::Deviation) -> u64| deviations.iter().map(of).sum::<u64>();
     let (lost, doubled) = (sum(|d| d.lost), sum(|d| d.doubled));
     let mismatches: usize = deviations.iter().map(|d| d.mismatches.len()).sum();
     println!("{seeds} seeds: {lost} records lost, {doubled} doubled, {mismatches} mismatches");
     let figures = json!({
         "seeds": seeds, "lost": lost, "doubled": doubled, "mismatches": mismatches,
     });
-    write(runs.json.as_deref(), &figures)?;
+    write(args.json.as_deref(), &figures)?;
     Ok(lost == 0 && doubled == 0 && mismatches == 0)
 }
 
-/// Limits of an hour and of a month: two counters, neither of which is exceeded.
-const RUSHED_LIMITS: [Option<u64>; 2] = [Some(10_000), Some(100_000)];
+/// Hourly limit and monthly quota of a rush, neither of which is reached.
+const RUSH_LIMITS: [Option<u64>; 2] = [Some(10_000), Some(100_000)];
 
-/// Whether every call was decided and counted.
-fn at_once(of: &AtOnce) -> Result<bool, Failed> {
-    let [requests_per_hour, monthly_quota] = RUSHED_LIMITS;
-    let rushing = Rush {
-        instances: of.instances,
-        rounds: of.rounds,
-        within: Duration::from_millis(of.within_ms),
+/// Simulates a rush of cold starts. Returns whether every call was allowed and counted.
+fn run_rush(args: &RushArgs) -> Result<bool, CliError> {
+    let [requests_per_hour, monthly_quota] = RUSH_LIMITS;
+    let parameters = Rush {
+        instances: args.instances,
+        rounds: args.rounds,
+        within: Duration::from_millis(args.within_ms),
         requests_per_hour,
         monthly_quota,
     };
-    let Rushed {
+    let RushOutcome {
         calls,
         counted,
         uncounted,
         undecided,
         slowest,
-        asked,
-    } = rush(rushing, &services()?)?;
+        consumed,
+    } = rush(parameters, &services()?)?;
     println!(
-        "{calls} calls: {counted} counted, {uncounted} uncounted, {undecided} undecided; the slowest took {} ms",
+        "{calls} calls: {counted} counted, {uncounted} uncounted, {undecided} undecided; slowest: {} ms",
         slowest.as_millis()
     );
     println!(
-        "{} writes, {} of them throttled, and {} other requests; the largest item had {} bytes",
-        asked.writes + asked.throttled,
-        asked.throttled,
-        asked.reads,
-        asked.largest_item,
+        "{} writes, {} of them throttled, and {} other requests; largest item: {} bytes",
+        consumed.writes + consumed.throttled,
+        consumed.throttled,
+        consumed.reads,
+        consumed.largest_item_bytes,
     );
     let figures = json!({
         "calls": calls, "counted": counted, "uncounted": uncounted, "undecided": undecided,
         "slowest_ms": u64::try_from(slowest.as_millis()).unwrap_or(u64::MAX),
-        "requests": asked.writes + asked.throttled + asked.reads,
-        "write_units": asked.units, "largest_item_bytes": asked.largest_item,
+        "requests": consumed.writes + consumed.throttled + consumed.reads,
+        "write_units": consumed.write_units, "largest_item_bytes": consumed.largest_item_bytes,
     });
-    write(of.json.as_deref(), &figures)?;
+    write(args.json.as_deref(), &figures)?;
     Ok(counted == calls)
 }

@@ -1,63 +1,64 @@
-//! Usage on its way from a call to the tallies: real emitters, a bus and a queue that do all that the
-//! real ones may, and real usage-writers over the embedded engine.
+//! Simulation of metering, from a call to the stored aggregates: the product's emitters and usage-writers over
+//! the embedded engine, with a bus and a queue that fail, duplicate, reorder and delay as AWS's may.
 
 mod model;
 mod queue;
 mod scenario;
-mod world;
+mod simulation;
 
 use tollgate_local_aws::LocalAws;
 
-use crate::{Trace, Unable, in_virtual_time};
+use crate::{SimulationError, Trace, in_virtual_time};
 use scenario::Scenario;
-use world::World;
+use simulation::Simulation;
 
-/// What was not as the model says.
+/// Deviations of a run from the model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Deviation {
-    /// Records that were acknowledged, or that an emitter still had in hand, and are not counted.
+    /// Records that the bus acknowledged, or that an emitter buffered as it shut down, and that are not
+    /// counted.
     pub lost: u64,
     /// Records that were counted more than once.
     pub doubled: u64,
-    /// Tallies that differ from the model's, in words.
+    /// Messages about aggregates and logs that differ from the model.
     pub mismatches: Vec<String>,
 }
 
-/// A run, told.
+/// A replayed run.
 #[derive(Debug)]
-pub struct Told {
-    /// What happened, in order.
+pub struct Replay {
+    /// The run's log.
     pub lines: Vec<String>,
-    /// What should not have.
+    /// Deviations from the model.
     pub deviation: Deviation,
 }
 
-/// Runs the seed: what was not as the model says, if anything was.
+/// Runs a seed. Returns its deviations from the model, if there are any.
 ///
 /// # Errors
-/// When it cannot be run.
-pub fn run(seed: u64, aws: &LocalAws) -> Result<Option<Deviation>, Unable> {
-    let deviation = play(seed, aws, Trace::new(false))?;
+/// Fails if the simulation cannot be set up or run.
+pub fn run(seed: u64, aws: &LocalAws) -> Result<Option<Deviation>, SimulationError> {
+    let deviation = simulate(seed, aws, Trace::new(false))?;
     Ok((deviation != Deviation::default()).then_some(deviation))
 }
 
-/// Runs the seed and tells what happens.
+/// Runs a seed and keeps its log.
 ///
 /// # Errors
-/// When it cannot be run.
-pub fn replay(seed: u64, aws: &LocalAws) -> Result<Told, Unable> {
+/// Fails if the simulation cannot be set up or run.
+pub fn replay(seed: u64, aws: &LocalAws) -> Result<Replay, SimulationError> {
     let trace = Trace::new(true);
-    let deviation = play(seed, aws, trace.clone())?;
-    Ok(Told {
+    let deviation = simulate(seed, aws, trace.clone())?;
+    Ok(Replay {
         lines: trace.into_lines(),
         deviation,
     })
 }
 
-fn play(seed: u64, aws: &LocalAws, trace: Trace) -> Result<Deviation, Unable> {
-    let scenario = Scenario::drawn(seed);
-    trace.tell(|| format!("{scenario:#?}"));
+fn simulate(seed: u64, aws: &LocalAws, trace: Trace) -> Result<Deviation, SimulationError> {
+    let scenario = Scenario::generate(seed);
+    trace.log(|| format!("{scenario:#?}"));
     in_virtual_time(seed, async {
-        World::new(seed, &scenario, aws, trace)?.play().await
+        Simulation::new(seed, &scenario, aws, trace)?.run().await
     })
 }

@@ -1,8 +1,8 @@
-//! A network between one instance and a service, on which happens whatever can: requests and answers
-//! are lost, come twice, come late, or not at all.
+//! An unreliable network between one instance and a service: requests and responses are lost, duplicated,
+//! or delayed.
 //!
-//! What becomes of a request depends on the seed and on the request alone, so that a seed tells the
-//! same story each time. A request that was sent goes on by itself, whoever waits for its answer.
+//! The delivery of a request depends only on the seed and on the request, so that every run of a seed is
+//! the same. A request that was sent is delivered even if its sender no longer waits for the response.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -18,122 +18,122 @@ use tollgate_runtime::Entropy;
 
 use crate::Trace;
 
-/// How many of a hundred requests meet with what.
+/// Percentages of requests that meet each fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Weather {
+pub(crate) struct FaultRates {
     request_lost: u64,
-    answer_lost: u64,
+    response_lost: u64,
     throttled: u64,
-    /// Arrives again later.
-    doubled: u64,
-    /// Takes up to two seconds.
+    /// The request arrives a second time, later.
+    duplicated: u64,
+    /// The round trip takes up to two seconds.
     slow: u64,
-    /// Arrives minutes later.
-    held_back: u64,
-    /// Takes effect, and is never answered.
+    /// The request arrives up to 200 seconds later.
+    delayed: u64,
+    /// The request takes effect, and the connection stays open without a response.
     unanswered: u64,
-    /// Of transactions: meets another at one of its items.
+    /// The request, if it is a transaction, conflicts with another one.
     conflict: u64,
 }
 
-impl Weather {
-    pub(crate) const CALM: Self = Self {
+impl FaultRates {
+    pub(crate) const NONE: Self = Self {
         request_lost: 0,
-        answer_lost: 0,
+        response_lost: 0,
         throttled: 0,
-        doubled: 0,
+        duplicated: 0,
         slow: 0,
-        held_back: 0,
+        delayed: 0,
         unanswered: 0,
         conflict: 0,
     };
     pub(crate) const LOSSY: Self = Self {
         request_lost: 5,
-        answer_lost: 12,
+        response_lost: 12,
         throttled: 4,
-        doubled: 5,
+        duplicated: 5,
         slow: 5,
-        held_back: 0,
+        delayed: 0,
         unanswered: 0,
         conflict: 0,
     };
-    pub(crate) const STORMY: Self = Self {
+    pub(crate) const SEVERE: Self = Self {
         request_lost: 10,
-        answer_lost: 15,
+        response_lost: 15,
         throttled: 5,
-        doubled: 10,
+        duplicated: 10,
         slow: 10,
-        held_back: 10,
+        delayed: 10,
         unanswered: 5,
         conflict: 0,
     };
-    /// Of a service that is as good as gone.
-    pub(crate) const DARK: Self = Self {
+    /// Rates of a service that is almost unreachable.
+    pub(crate) const OUTAGE: Self = Self {
         request_lost: 95,
-        ..Self::CALM
+        ..Self::NONE
     };
-    /// What a transaction meets at a busy table besides.
-    pub(crate) const CROWDED: Self = Self {
+    /// [`FaultRates::SEVERE`], with conflicts of transactions as on a busy table.
+    pub(crate) const CONTENDED: Self = Self {
         conflict: 25,
-        ..Self::STORMY
+        ..Self::SEVERE
     };
 }
 
-/// One write of a counter that was sent.
+/// A write of a counter, as sent by an instance.
 #[derive(Debug, Clone)]
 pub(crate) struct Write {
     pub(crate) at: Instant,
     /// The counter's key.
     pub(crate) counter: String,
-    /// How many units it asks for, if it is a reservation.
+    /// Units to reserve, if the write is a reservation.
     pub(crate) units: Option<u64>,
-    pub(crate) is_answered: bool,
-    /// Whether the answer was that it had taken effect.
-    pub(crate) is_done: bool,
-    /// When it took effect, if the instance was not told so.
+    pub(crate) has_response: bool,
+    /// Whether the response confirmed that the write took effect.
+    pub(crate) is_confirmed: bool,
+    /// Instant at which the write took effect, if no response confirmed it.
     pub(crate) unseen_effect: Option<Instant>,
 }
 
-/// What is at the other end of a line: takes the target and the body of a request, and gives status and
-/// body of its answer.
+/// A service at the far end of a network. Takes the target and the body of a request, and returns status
+/// and body of the response.
 #[derive(Clone)]
-pub(crate) struct Far(Arc<Answer>);
+pub(crate) struct Endpoint(Arc<Respond>);
 
-type Answer = dyn Fn(&str, &str) -> (u16, String) + Send + Sync;
+type Respond = dyn Fn(&str, &str) -> (u16, String) + Send + Sync;
 
-impl Far {
+impl Endpoint {
     pub(crate) fn new(
-        answer: impl Fn(&str, &str) -> (u16, String) + Send + Sync + 'static,
+        respond: impl Fn(&str, &str) -> (u16, String) + Send + Sync + 'static,
     ) -> Self {
-        Self(Arc::new(answer))
+        Self(Arc::new(respond))
     }
 
-    /// The tables.
+    /// Returns the endpoint of the tables.
     pub(crate) fn tables(aws: &LocalAws) -> Self {
         let aws = aws.clone();
-        Self::new(move |target, body| aws.answer(target, body))
+        Self::new(move |target, body| aws.call(target, body))
     }
 
-    fn answer(&self, target: &str, body: &str) -> (u16, String) {
+    fn respond(&self, target: &str, body: &str) -> (u16, String) {
         (self.0)(target, body)
     }
 }
 
-impl std::fmt::Debug for Far {
+impl std::fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Far").finish_non_exhaustive()
+        f.debug_struct("Endpoint").finish_non_exhaustive()
     }
 }
 
-/// What one instance is connected by. Cheap to clone; all clones are the same line.
+/// The network between one instance and an endpoint. Cheap to clone; clones share the connection.
 #[derive(Debug, Clone)]
 pub(crate) struct Network {
-    far: Far,
-    line: Arc<Line>,
+    endpoint: Endpoint,
+    connection: Arc<Connection>,
 }
 
 #[derive(Debug)]
-struct Line {
+struct Connection {
     seed: u64,
     began: Instant,
     trace: Trace,
@@ -142,112 +142,115 @@ struct Line {
 
 #[derive(Debug)]
 struct State {
-    weather: Weather,
-    /// How often the same request was sent.
+    faults: FaultRates,
+    /// Times that each request was sent, by its hash.
     sent: HashMap<u64, u64>,
     writes: Vec<Write>,
 }
 
-/// What becomes of a request.
+/// Delivery of a request and of its response.
 #[derive(Debug)]
-struct Fate {
+struct Delivery {
     arrives_after: Duration,
-    /// Not at all, if there is none.
+    /// Whether the request reaches the endpoint.
     takes_effect: bool,
     is_throttled: bool,
-    meets_another: bool,
-    again_after: Option<Duration>,
-    answer: Reply,
-    answered_after: Duration,
+    /// Whether the request, if it is a transaction, conflicts with another one.
+    conflicts: bool,
+    duplicate_after: Option<Duration>,
+    response: ResponseDelivery,
+    response_after: Duration,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Reply {
+enum ResponseDelivery {
     Arrives,
+    /// The connection breaks.
     Lost,
+    /// The connection stays open.
     Never,
 }
 
 impl Network {
-    /// A line of its own seed, in a run that began at this instant.
-    pub(crate) fn new(far: Far, seed: u64, began: Instant, trace: Trace) -> Self {
+    /// Connects to `endpoint`, without faults. `began` is the instant at which the run started.
+    pub(crate) fn new(endpoint: Endpoint, seed: u64, began: Instant, trace: Trace) -> Self {
         let state = State {
-            weather: Weather::CALM,
+            faults: FaultRates::NONE,
             sent: HashMap::new(),
             writes: Vec::new(),
         };
-        let line = Line {
+        let connection = Connection {
             seed,
             began,
             trace,
             state: Mutex::new(state),
         };
         Self {
-            far,
-            line: Arc::new(line),
+            endpoint,
+            connection: Arc::new(connection),
         }
     }
 
-    /// What the SDK's clients of the instance send by.
+    /// Returns an HTTP client for the instance's SDK clients that sends over this network.
     pub(crate) fn http_client(&self) -> SharedHttpClient {
         let this = self.clone();
         wire::http_client(move |call| {
-            let answer = this.send(call);
-            async { answer.await.ok() }
+            let response = this.send(call);
+            async { response.await.ok() }
         })
     }
 
-    pub(crate) fn set(&self, weather: Weather) {
-        self.state().weather = weather;
+    pub(crate) fn set_faults(&self, faults: FaultRates) {
+        self.state().faults = faults;
     }
 
-    /// All writes of counters so far.
+    /// Returns all writes of counters so far.
     pub(crate) fn writes(&self) -> Vec<Write> {
         self.state().writes.clone()
     }
 
-    fn was_answered(&self, write: Option<usize>, is_done: bool) {
+    fn record_response(&self, write: Option<usize>, is_confirmed: bool) {
         if let Some(write) = write {
             let write = &mut self.state().writes[write];
-            write.is_answered = true;
-            write.is_done = is_done;
+            write.has_response = true;
+            write.is_confirmed = is_confirmed;
         }
     }
 
-    fn was_unseen(&self, write: Option<usize>, effect: Option<Instant>) {
+    fn record_unseen_effect(&self, write: Option<usize>, effect: Option<Instant>) {
         if let (Some(write), Some(_)) = (write, effect) {
             self.state().writes[write].unseen_effect = effect;
         }
     }
 
-    fn tell(&self, line: impl FnOnce() -> String) {
-        let Line {
+    fn log(&self, line: impl FnOnce() -> String) {
+        let Connection {
             seed, began, trace, ..
-        } = &*self.line;
-        trace.tell(|| format!("{:?} line {seed} {}", began.elapsed(), line()));
+        } = &*self.connection;
+        trace.log(|| format!("{:?} connection {seed} {}", began.elapsed(), line()));
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.line
+        self.connection
             .state
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn fate(&self, target: &str, body: &Value) -> Fate {
+    fn delivery(&self, target: &str, body: &Value) -> Delivery {
         let mut state = self.state();
-        // As text, because the SDK writes maps in an order that differs from run to run, and values
-        // sort theirs.
+        // Hashes the parsed body, whose members are sorted, because the SDK serialises maps in an order that
+        // differs between runs.
         let mut hasher = DefaultHasher::new();
-        (self.line.seed, target, body.to_string()).hash(&mut hasher);
+        (self.connection.seed, target, body.to_string()).hash(&mut hasher);
         let request = hasher.finish();
         let times = state.sent.entry(request).or_default();
         *times += 1;
-        let drawn = Entropy::seeded(request.wrapping_add(*times));
-        state.weather.fate(&drawn)
+        let entropy = Entropy::seeded(request.wrapping_add(*times));
+        state.faults.delivery(&entropy)
     }
 
-    fn record(&self, target: &str, body: &Value) -> Option<usize> {
+    fn record_write(&self, target: &str, body: &Value) -> Option<usize> {
         if !target.ends_with(".UpdateItem") {
             return None;
         }
@@ -256,8 +259,8 @@ impl Network {
             at: Instant::now(),
             counter: body["Key"]["pk"]["S"].as_str()?.to_owned(),
             units: units.as_str().and_then(|units| units.parse().ok()),
-            is_answered: false,
-            is_done: false,
+            has_response: false,
+            is_confirmed: false,
             unseen_effect: None,
         };
         let mut state = self.state();
@@ -265,64 +268,65 @@ impl Network {
         Some(state.writes.len() - 1)
     }
 
-    /// Sends a request. The answer comes, or the sender is dropped, when the time for it has come.
+    /// Sends a request. The receiver gets the response once it arrives, or an error once the connection
+    /// breaks.
     fn send(&self, call: Call) -> oneshot::Receiver<(u16, String)> {
-        let (answer, receiver) = oneshot::channel();
+        let (sender, receiver) = oneshot::channel();
         let value: Value = serde_json::from_str(&call.body).unwrap_or_default();
-        let fate = self.fate(&call.target, &value);
-        let write = self.record(&call.target, &value);
-        self.tell(|| {
+        let delivery = self.delivery(&call.target, &value);
+        let write = self.record_write(&call.target, &value);
+        self.log(|| {
             let change = &value["ExpressionAttributeValues"];
-            format!("sends {} {change} {fate:?}", value["Key"]["pk"]["S"])
+            format!("sends {} {change} {delivery:?}", value["Key"]["pk"]["S"])
         });
         let this = self.clone();
         tokio::spawn(async move {
-            sleep(fate.arrives_after).await;
+            sleep(delivery.arrives_after).await;
             let take_effect = || {
-                let answered = this.far.answer(&call.target, &call.body);
-                this.tell(|| format!("is answered {} {}", answered.0, answered.1));
-                answered
+                let response = this.endpoint.respond(&call.target, &call.body);
+                this.log(|| format!("response {} {}", response.0, response.1));
+                response
             };
-            let took_effect = |answered: &Option<(u16, String)>| {
-                let is_good = answered.as_ref().is_some_and(|(status, _)| *status == 200);
-                is_good.then(Instant::now)
+            let took_effect = |response: &Option<(u16, String)>| {
+                let is_ok = response.as_ref().is_some_and(|(status, _)| *status == 200);
+                is_ok.then(Instant::now)
             };
-            let answered = if fate.is_throttled {
+            let response = if delivery.is_throttled {
                 Some(call.throttled())
-            } else if fate.meets_another && call.operation() == "TransactWriteItems" {
+            } else if delivery.conflicts && call.operation() == "TransactWriteItems" {
                 Some(call.conflict())
             } else {
-                fate.takes_effect.then(take_effect)
+                delivery.takes_effect.then(take_effect)
             };
-            let effect = took_effect(&answered);
-            if let Some(later) = fate.again_after {
-                let (again, call) = (this.clone(), call.clone());
+            let effect = took_effect(&response);
+            if let Some(later) = delivery.duplicate_after {
+                let (network, call) = (this.clone(), call.clone());
                 tokio::spawn(async move {
                     sleep(later).await;
-                    let (status, answer) = again.far.answer(&call.target, &call.body);
-                    again.tell(|| format!("again: {status} {answer}"));
+                    let (status, body) = network.endpoint.respond(&call.target, &call.body);
+                    network.log(|| format!("duplicate: {status} {body}"));
                     if status == 200 {
-                        again.was_unseen(write, Some(Instant::now()));
+                        network.record_unseen_effect(write, Some(Instant::now()));
                     }
                 });
             }
-            sleep(fate.answered_after).await;
-            match (fate.answer, answered) {
-                (Reply::Arrives, Some(answered)) => match answer.send(answered) {
-                    // A throttle tells nothing of what was sent before.
-                    Ok(()) if fate.is_throttled => {}
-                    Ok(()) => this.was_answered(write, effect.is_some()),
-                    // Whoever has asked has given up.
-                    Err(_) => this.was_unseen(write, effect),
+            sleep(delivery.response_after).await;
+            match (delivery.response, response) {
+                (ResponseDelivery::Arrives, Some(response)) => match sender.send(response) {
+                    // A throttled attempt does not show whether an earlier attempt took effect.
+                    Ok(()) if delivery.is_throttled => {}
+                    Ok(()) => this.record_response(write, effect.is_some()),
+                    // The sender's request has timed out.
+                    Err(_) => this.record_unseen_effect(write, effect),
                 },
-                (Reply::Never, _) => {
-                    this.was_unseen(write, effect);
-                    // Whoever has asked waits for as long as it likes.
+                (ResponseDelivery::Never, _) => {
+                    this.record_unseen_effect(write, effect);
+                    // Keeps the connection open, so that the sender waits for its own timeout.
                     std::future::pending::<()>().await;
                 }
                 _ => {
-                    this.was_unseen(write, effect);
-                    drop(answer);
+                    this.record_unseen_effect(write, effect);
+                    drop(sender);
                 }
             }
         });
@@ -330,49 +334,49 @@ impl Network {
     }
 }
 
-impl Weather {
-    fn fate(&self, drawn: &Entropy) -> Fate {
-        let mut lot = drawn.below(100);
-        let mut meets = |percent: u64| {
-            let hit = lot < percent;
-            lot = if hit {
+impl FaultRates {
+    fn delivery(&self, entropy: &Entropy) -> Delivery {
+        let mut roll = entropy.below(100);
+        let mut occurs = |percent: u64| {
+            let hit = roll < percent;
+            roll = if hit {
                 u64::MAX
             } else {
-                lot.saturating_sub(percent)
+                roll.saturating_sub(percent)
             };
             hit
         };
-        let ms = |most: u64| Duration::from_millis(1 + drawn.below(most));
-        let mut fate = Fate {
+        let ms = |max: u64| Duration::from_millis(1 + entropy.below(max));
+        let mut delivery = Delivery {
             arrives_after: ms(10),
             takes_effect: true,
             is_throttled: false,
-            meets_another: false,
-            again_after: None,
-            answer: Reply::Arrives,
-            answered_after: ms(10),
+            conflicts: false,
+            duplicate_after: None,
+            response: ResponseDelivery::Arrives,
+            response_after: ms(10),
         };
-        if meets(self.request_lost) {
-            fate.takes_effect = false;
-            fate.answer = Reply::Lost;
-        } else if meets(self.answer_lost) {
-            fate.answer = Reply::Lost;
-        } else if meets(self.throttled) {
-            fate.takes_effect = false;
-            fate.is_throttled = true;
-        } else if meets(self.doubled) {
-            let most = if drawn.below(2) == 0 { 50 } else { 200_000 };
-            fate.again_after = Some(ms(most));
-        } else if meets(self.slow) {
-            fate.arrives_after = ms(1_000);
-            fate.answered_after = ms(1_000);
-        } else if meets(self.held_back) {
-            fate.arrives_after = ms(200_000);
-        } else if meets(self.unanswered) {
-            fate.answer = Reply::Never;
-        } else if meets(self.conflict) {
-            fate.meets_another = true;
+        if occurs(self.request_lost) {
+            delivery.takes_effect = false;
+            delivery.response = ResponseDelivery::Lost;
+        } else if occurs(self.response_lost) {
+            delivery.response = ResponseDelivery::Lost;
+        } else if occurs(self.throttled) {
+            delivery.takes_effect = false;
+            delivery.is_throttled = true;
+        } else if occurs(self.duplicated) {
+            let max = if entropy.below(2) == 0 { 50 } else { 200_000 };
+            delivery.duplicate_after = Some(ms(max));
+        } else if occurs(self.slow) {
+            delivery.arrives_after = ms(1_000);
+            delivery.response_after = ms(1_000);
+        } else if occurs(self.delayed) {
+            delivery.arrives_after = ms(200_000);
+        } else if occurs(self.unanswered) {
+            delivery.response = ResponseDelivery::Never;
+        } else if occurs(self.conflict) {
+            delivery.conflicts = true;
         }
-        fate
+        delivery
     }
 }

@@ -1,4 +1,4 @@
-//! Many seeds, on all cores.
+//! Runs many seeds on all cores.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -6,37 +6,37 @@ use std::thread;
 
 use tollgate_local_aws::LocalAws;
 
-use crate::{Unable, services};
+use crate::{SimulationError, services};
 
-/// Runs that share tables, at most: tables grow with each.
+/// Greatest number of runs that share tables, because tables grow with each run.
 const RUNS_PER_TABLES: u64 = 500;
 
-/// A seed whose run was not as the model says.
+/// A seed whose run deviated from the model.
 #[derive(Debug, Clone)]
-pub struct Violation<T> {
-    /// Replays it.
+pub struct FailedSeed<T> {
+    /// The seed, with which the run can be replayed.
     pub seed: u64,
-    /// What was wrong.
-    pub what: T,
+    /// The deviation from the model.
+    pub deviation: T,
 }
 
-/// Runs seeds 0 to `seeds`, and tells `progress` how many are done each time. A run gives what was
-/// wrong, if anything was.
+/// Runs seeds from 0 to below `seeds`, and calls `progress` after each with the number of finished runs.
+/// `run` returns the deviation from the model, if there is one.
 ///
 /// # Errors
-/// When a run cannot be made.
+/// Fails if a run cannot be set up.
 pub fn run_all<T: Send>(
     seeds: u64,
-    run: impl Fn(u64, &LocalAws) -> Result<Option<T>, Unable> + Sync,
+    run: impl Fn(u64, &LocalAws) -> Result<Option<T>, SimulationError> + Sync,
     progress: impl Fn(u64) + Sync,
-) -> Result<Vec<Violation<T>>, Unable> {
+) -> Result<Vec<FailedSeed<T>>, SimulationError> {
     let next = AtomicU64::new(0);
     let done = AtomicU64::new(0);
-    let violations = Mutex::new(Vec::new());
+    let failed = Mutex::new(Vec::new());
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let each = seeds.div_ceil(u64::try_from(cores).unwrap_or(1));
     let share = each.clamp(1, RUNS_PER_TABLES);
-    let work = || -> Result<(), Unable> {
+    let work = || -> Result<(), SimulationError> {
         loop {
             let first = next.fetch_add(share, Ordering::Relaxed);
             if first >= seeds {
@@ -44,9 +44,9 @@ pub fn run_all<T: Send>(
             }
             let aws = services()?;
             for seed in first..seeds.min(first + share) {
-                if let Some(what) = run(seed, &aws)? {
-                    let mut violations = violations.lock().unwrap_or_else(PoisonError::into_inner);
-                    violations.push(Violation { seed, what });
+                if let Some(deviation) = run(seed, &aws)? {
+                    let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+                    failed.push(FailedSeed { seed, deviation });
                 }
                 progress(done.fetch_add(1, Ordering::Relaxed) + 1);
             }
@@ -64,9 +64,7 @@ pub fn run_all<T: Send>(
         }
         outcome
     })?;
-    let mut violations = violations
-        .into_inner()
-        .unwrap_or_else(PoisonError::into_inner);
-    violations.sort_by_key(|violation| violation.seed);
-    Ok(violations)
+    let mut failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    failed.sort_by_key(|run| run.seed);
+    Ok(failed)
 }

@@ -1,27 +1,27 @@
-//! Two ledgers of the same calls: what differs is found, and nothing else.
+//! Reconciliation reports lost usage, and reports no discrepancy where none is.
 
 #![allow(
     clippy::unwrap_used,
-    reason = "a test that cannot begin, or cannot look, has failed"
+    reason = "a test that cannot be set up has failed"
 )]
 
-use simulation::ledgers::{Loss, nights};
+use simulation::ledgers::{Loss, reconcile_days};
 
 #[test]
-fn in_thirty_days_of_bursts_a_loss_of_one_in_a_hundred_is_found_and_nothing_else() {
+fn reconciliation_of_thirty_days_finds_only_the_customer_that_loses_one_percent() {
     let loss = Loss {
         customer: 1,
         one_in: 100,
     };
-    let nights = nights(1, 30, Some(loss)).unwrap();
-    assert_eq!(nights.len(), 30);
-    for night in &nights {
-        let total = night.total;
-        assert!(total.admitted > 100, "{night:?}");
-        assert_eq!(total.admitted, total.metered + night.lost, "{night:?}");
-        let others = night.found.keys().filter(|customer| **customer != 1);
-        assert_eq!(others.count(), 0, "{night:?}");
+    let days = reconcile_days(1, 30, Some(loss)).unwrap();
+    assert_eq!(days.len(), 30);
+    for day in &days {
+        let total = day.total;
+        assert!(total.admitted > 100, "{day:?}");
+        assert_eq!(total.admitted, total.metered + day.lost, "{day:?}");
+        let others = day.discrepancies.keys().filter(|customer| **customer != 1);
+        assert_eq!(others.count(), 0, "{day:?}");
     }
-    let found = nights.iter().filter(|night| night.found.contains_key(&1));
-    assert!(found.count() >= 3, "{nights:#?}");
+    let found = days.iter().filter(|day| day.discrepancies.contains_key(&1));
+    assert!(found.count() >= 3, "{days:#?}");
 }

@@ -1,90 +1,89 @@
-//! A shorter run of the limiter's simulation, and what it rests on.
+//! A short run of the limiter's simulation, and checks of the simulation itself.
 
 #![allow(
     clippy::unwrap_used,
-    reason = "a test that cannot begin, or cannot look, has failed"
+    reason = "a test that cannot be set up has failed"
 )]
 
 use std::time::Duration;
 
-use simulation::limiter::{Rush, Rushed, rush};
+use simulation::limiter::{Rush, RushOutcome, rush};
 use simulation::seeds::run_all;
 use simulation::{limiter, services};
 
 #[test]
-fn limits_hold_whatever_happens() {
-    let violations = run_all(250, limiter::run, |_| ()).unwrap();
-    assert!(violations.is_empty(), "{violations:#?}");
+fn limits_hold_under_injected_faults() {
+    let failed = run_all(250, limiter::run, |_| ()).unwrap();
+    assert!(failed.is_empty(), "{failed:#?}");
 }
 
-/// By DynamoDB's capacity, with limits that do not matter, that are just enough, and that are not.
+/// Runs within DynamoDB's write capacity, with limits that are not reached, just reached, and exceeded.
 #[test]
-fn five_hundred_instances_start_on_one_key_at_once() {
+fn a_rush_of_five_hundred_cold_starts_is_decided_within_limits() {
     for limits in [
         [Some(100_000), None],
         [Some(600), Some(550)],
         [Some(500), Some(1_000)],
         [Some(300), Some(100_000)],
     ] {
-        let rushed = rushed(1, limits);
+        let outcome = check_rush(1, limits);
         let limit = limits.into_iter().flatten().min().unwrap();
-        assert_eq!(rushed.counted, limit.min(500), "{limits:?} {rushed:?}");
+        assert_eq!(outcome.counted, limit.min(500), "{limits:?} {outcome:?}");
     }
 }
 
-/// And go on, past the end of the limit.
 #[test]
-fn five_hundred_instances_come_to_the_end_of_a_limit() {
-    let rushed = rushed(6, [Some(2_000), Some(1_900)]);
-    // But for what instances hold that have no more to serve.
-    assert!((1_850..=1_900).contains(&rushed.counted), "{rushed:?}");
+fn five_hundred_instances_use_a_limit_up() {
+    let outcome = check_rush(6, [Some(2_000), Some(1_900)]);
+    // A few units stay leased by instances that get no more calls.
+    assert!((1_850..=1_900).contains(&outcome.counted), "{outcome:?}");
 }
 
-/// All of them decide in time, and nobody is let in without being counted.
-fn rushed(rounds: usize, limits: [Option<u64>; 2]) -> Rushed {
+/// Simulates a rush, and checks that every call is decided in time, and none is allowed uncounted.
+fn check_rush(rounds: usize, limits: [Option<u64>; 2]) -> RushOutcome {
     let [requests_per_hour, monthly_quota] = limits;
-    let of = Rush {
+    let parameters = Rush {
         instances: 500,
         rounds,
         within: Duration::from_millis(200),
         requests_per_hour,
         monthly_quota,
     };
-    let rushed = rush(of, &services().unwrap()).unwrap();
-    assert_eq!(rushed.calls, 500 * u64::try_from(rounds).unwrap());
-    assert_eq!(rushed.uncounted, 0, "{limits:?} {rushed:?}");
-    assert_eq!(rushed.undecided, 0, "{limits:?} {rushed:?}");
-    let slowest = rushed.slowest;
-    assert!(slowest < Duration::from_secs(1), "{limits:?} {rushed:?}");
-    let largest = rushed.asked.largest_item;
-    assert!(largest < 1_300, "{limits:?} {rushed:?}");
-    rushed
+    let outcome = rush(parameters, &services().unwrap()).unwrap();
+    assert_eq!(outcome.calls, 500 * u64::try_from(rounds).unwrap());
+    assert_eq!(outcome.uncounted, 0, "{limits:?} {outcome:?}");
+    assert_eq!(outcome.undecided, 0, "{limits:?} {outcome:?}");
+    let slowest = outcome.slowest;
+    assert!(slowest < Duration::from_secs(1), "{limits:?} {outcome:?}");
+    let largest = outcome.consumed.largest_item_bytes;
+    assert!(largest < 1_300, "{limits:?} {outcome:?}");
+    outcome
 }
 
-/// What became of each call, and when.
+/// Returns the log lines of a seed that report the outcomes of calls.
 fn outcomes(seed: u64) -> Vec<String> {
-    let told = limiter::replay(seed, &services().unwrap()).unwrap();
-    let lines = told.lines.into_iter();
+    let replay = limiter::replay(seed, &services().unwrap()).unwrap();
+    let lines = replay.lines.into_iter();
     lines.filter(|line| line.contains(" instance ")).collect()
 }
 
-/// A seed that fails can be looked at.
+/// Without this, a failed seed could not be replayed.
 #[test]
-fn a_seed_tells_the_same_story_each_time() {
+fn every_run_of_a_seed_is_the_same() {
     for seed in 0..10 {
         assert_eq!(outcomes(seed), outcomes(seed), "seed {seed}");
     }
 }
 
-/// Otherwise nothing much is put to the test.
+/// Without this, invariants could hold because the outcomes that break them never occur.
 #[test]
-fn runs_see_everything_that_a_call_can_come_to() {
+fn all_outcomes_of_a_call_occur() {
     let all: Vec<String> = (0..25).flat_map(outcomes).collect();
     for outcome in [
-        "Admitted",
-        "LetThrough",
-        "Refused(Hour)",
-        "Refused(Month)",
+        "AllowedCounted",
+        "AllowedUncounted",
+        "Denied(Hour)",
+        "Denied(Month)",
         "Unauthorized",
         "Unavailable",
     ] {

@@ -1,39 +1,40 @@
-//! A shorter run of metering's simulation, and what it rests on.
+//! A short run of metering's simulation, and checks of the simulation itself.
 
 #![allow(
     clippy::unwrap_used,
-    reason = "a test that cannot begin, or cannot look, has failed"
+    reason = "a test that cannot be set up has failed"
 )]
 
 use simulation::seeds::run_all;
 use simulation::{metering, services};
 
 #[test]
-fn every_record_is_counted_once_whatever_happens() {
-    let deviations = run_all(150, metering::run, |_| ()).unwrap();
-    assert!(deviations.is_empty(), "{deviations:#?}");
+fn every_record_is_counted_once_under_injected_faults() {
+    let failed = run_all(150, metering::run, |_| ()).unwrap();
+    assert!(failed.is_empty(), "{failed:#?}");
 }
 
+/// Returns the log lines of a seed that report batches of writers.
 fn lines(seed: u64) -> Vec<String> {
-    let told = metering::replay(seed, &services().unwrap()).unwrap();
-    let lines = told.lines.into_iter();
+    let replay = metering::replay(seed, &services().unwrap()).unwrap();
+    let lines = replay.lines.into_iter();
     lines.filter(|line| line.contains(" writer ")).collect()
 }
 
-/// A seed that fails can be looked at.
+/// Without this, a failed seed could not be replayed.
 #[test]
-fn a_seed_tells_the_same_story_each_time() {
+fn every_run_of_a_seed_is_the_same() {
     for seed in 0..5 {
         assert_eq!(lines(seed), lines(seed), "seed {seed}");
     }
 }
 
-/// Otherwise nothing much is put to the test.
+/// Without this, records could be counted once because no fault occurs.
 #[test]
-fn runs_see_writers_end_and_messages_come_back() {
+fn writers_crash_and_return_messages() {
     let all: Vec<String> = (0..25).flat_map(lines).collect();
-    let ended = all.iter().filter(|line| line.contains(" ended with "));
-    assert!(ended.count() >= 20);
-    let is_return = |line: &&String| line.contains(" returns ") && !line.ends_with("{}");
-    assert!(all.iter().filter(is_return).count() >= 5);
+    let crashed = all.iter().filter(|line| line.contains(" crashed with "));
+    assert!(crashed.count() >= 20);
+    let has_failures = |line: &&String| line.contains(", failed ") && !line.ends_with("{}");
+    assert!(all.iter().filter(has_failures).count() >= 5);
 }

@@ -1,9 +1,9 @@
-//! Overage: what a month's calls cost beyond the included ones, and what of it is due now.
+//! Overage of a month, and the charge that is due for it.
 //!
-//! The amount of a month is always computed afresh from all of its days and rounded once. What is
-//! due is that amount less what has been charged already, so neither the number of runs nor the
-//! order of late records changes what a customer pays in the end. Charges are netted plan by plan:
-//! a plan that has become cheaper than what was charged for it lowers no other plan's overage.
+//! The overage of a month is always computed anew from all of its days and rounded once. The amount
+//! due is the overage minus the charges so far, so neither the number of billing runs nor the order
+//! of late usage records changes the month's total. Charges are netted plan by plan: if a plan's
+//! overage falls below the amount already charged for it, the excess reduces no other plan's overage.
 
 use std::collections::BTreeMap;
 
@@ -18,31 +18,31 @@ use crate::plan::{Catalog, MonthPolicy, OveragePrice};
 use crate::usage::Aggregate;
 use crate::window::{Day, Month};
 
-/// How long after its end a month stays open for late usage.
+/// Time after its end during which a month stays open for late usage.
 pub const OPEN_AFTER_END: SignedDuration = SignedDuration::from_hours(3 * 24);
 
 /// Billable calls of a customer's month, by day and by the plan they were made on.
-pub type BillableDays = BTreeMap<Day, BTreeMap<PlanId, Billable>>;
+pub type BillableDays = BTreeMap<Day, BTreeMap<PlanId, BillableCalls>>;
 
 /// Billable calls of one day on one plan.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Billable {
-    /// As they were recorded.
+pub struct BillableCalls {
+    /// Billable calls according to the usage records.
     pub calls: u64,
-    /// What adjustments add to them, or take away.
+    /// Billable calls added (positive) or removed (negative) by adjustments.
     pub adjusted: i64,
 }
 
-/// The billable calls in the tallies of days.
+/// Returns the billable calls in the aggregates of days.
 #[must_use]
-pub fn billable_days(tallies: &BTreeMap<Day, Aggregate>) -> BillableDays {
+pub fn billable_days(aggregates: &BTreeMap<Day, Aggregate>) -> BillableDays {
     let mut days = BillableDays::new();
-    for (day, tally) in tallies {
-        let mut by_plan: BTreeMap<PlanId, Billable> = BTreeMap::new();
-        for (plan, calls) in &tally.billable {
+    for (day, aggregate) in aggregates {
+        let mut by_plan: BTreeMap<PlanId, BillableCalls> = BTreeMap::new();
+        for (plan, calls) in &aggregate.billable {
             by_plan.entry(plan.clone()).or_default().calls = *calls;
         }
-        for (plan, calls) in &tally.adjusted.billable {
+        for (plan, calls) in &aggregate.adjusted.billable {
             by_plan.entry(plan.clone()).or_default().adjusted = *calls;
         }
         if !by_plan.is_empty() {
@@ -57,28 +57,28 @@ pub fn billable_days(tallies: &BTreeMap<Day, Aggregate>) -> BillableDays {
 pub struct OverageLine {
     /// The plan the calls were made on.
     pub plan: PlanId,
-    /// Billable calls on it, adjustments included.
+    /// Billable calls, adjustments included.
     pub calls: u64,
-    /// What adjustments have added to them, or taken away.
+    /// Billable calls added (positive) or removed (negative) by adjustments.
     pub adjusted: i64,
-    /// Those that the plan includes.
+    /// Calls that the plan includes.
     pub included: u64,
-    /// Those charged for.
-    pub over: u64,
-    /// What they cost.
+    /// Calls beyond the included ones.
+    pub overage_calls: u64,
+    /// Price of the overage calls.
     pub micro_usd: MicroUsd,
 }
 
-/// Calls were made on a plan that is not in the catalogue, so what they cost is not known.
+/// Error: calls were made on a plan that is not in the catalogue, so their price is unknown.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("plan {0} is not in the catalogue")]
 pub struct UnknownPlan(pub PlanId);
 
-/// Computes the overage of a month: a line for each plan that charges any.
+/// Computes the overage of a month: one line for each plan that charges for overage and has calls.
 ///
-/// Calls are taken in the order of their days; those after the included ones are priced as of the
-/// day they were made on. A day on which adjustments take away more calls than were made gives back
-/// the latest of the earlier days at their price. Plans that do not charge have no line.
+/// Calls are taken in the order of their days; calls after the included ones have the price of their
+/// day. Where the adjustments of a day remove more calls than it has, the latest overage calls of
+/// earlier days are removed at their own price. Plans that do not charge have no line.
 ///
 /// # Errors
 /// When a plan of the calls is not in the catalogue.
@@ -94,27 +94,27 @@ pub fn overage(plans: &Catalog, days: &BillableDays) -> Result<Vec<OverageLine>,
         };
         let mut calls = 0_i128;
         let mut adjusted = 0_i64;
-        // Calls that are charged for, as far as none took them back, with their price.
+        // Price and number of overage calls, by day, without those that adjustments removed.
         let mut charged: Vec<(MicroUsd, u64)> = Vec::new();
-        let over = |calls: i128| whole(calls).saturating_sub(*included);
+        let beyond = |calls: i128| non_negative(calls).saturating_sub(*included);
         for (day, by_plan) in days {
             let of_day = by_plan.get(&plan.id).copied().unwrap_or_default();
-            let before = over(calls);
+            let before = beyond(calls);
             calls += i128::from(of_day.calls) + i128::from(of_day.adjusted);
             adjusted = adjusted.saturating_add(of_day.adjusted);
-            match over(calls).checked_sub(before) {
+            match beyond(calls).checked_sub(before) {
                 Some(more) => charged.push((price_on(prices, *day), more)),
-                None => take_back(&mut charged, before - over(calls)),
+                None => remove_latest(&mut charged, before - beyond(calls)),
             }
         }
         if calls > 0 || adjusted != 0 {
             let amounts = charged.iter().map(|(price, calls)| price.times(*calls));
             lines.push(OverageLine {
                 plan: plan.id.clone(),
-                calls: whole(calls),
+                calls: non_negative(calls),
                 adjusted,
                 included: *included,
-                over: over(calls),
+                overage_calls: beyond(calls),
                 micro_usd: amounts.sum(),
             });
         }
@@ -122,13 +122,14 @@ pub fn overage(plans: &Catalog, days: &BillableDays) -> Result<Vec<OverageLine>,
     Ok(lines)
 }
 
-/// A sum of calls as a number of calls: there are none where more were taken away than made.
-fn whole(calls: i128) -> u64 {
+/// Converts a sum of calls, which is negative if adjustments removed more than were made; that
+/// counts as 0.
+fn non_negative(calls: i128) -> u64 {
     u64::try_from(calls.max(0)).unwrap_or(u64::MAX)
 }
 
-/// Takes the latest of the charged calls away.
-fn take_back(charged: &mut Vec<(MicroUsd, u64)>, mut calls: u64) {
+/// Removes the latest `calls` of the charged calls.
+fn remove_latest(charged: &mut Vec<(MicroUsd, u64)>, mut calls: u64) {
     while let Some((price, last)) = charged.pop() {
         if last > calls {
             charged.push((price, last - calls));
@@ -138,7 +139,7 @@ fn take_back(charged: &mut Vec<(MicroUsd, u64)>, mut calls: u64) {
     }
 }
 
-/// The price that holds on `day`: the last one that has begun, or the first of all.
+/// Returns the price on `day`: the latest in effect, or the first if none is in effect yet.
 fn price_on(prices: &[OveragePrice], day: Day) -> MicroUsd {
     prices
         .iter()
@@ -148,80 +149,84 @@ fn price_on(prices: &[OveragePrice], day: Day) -> MicroUsd {
         .map_or(MicroUsd(0), |price| price.micro_usd_per_call)
 }
 
-/// What a customer's month has been charged so far.
+/// Charges made so far for a billing period, a customer's month.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PeriodLedger {
-    /// The number of charges.
-    pub charges: u64,
-    /// Their sum.
+    /// Number of charges.
+    pub charge_count: u64,
+    /// Sum of the charges.
     pub cents: Cents,
-    /// The overage calls that they cover.
-    pub over_calls: u64,
-    /// The overage that they cover, by plan. Empty where no charge says so, because all were
-    /// written by a release that did not: they are netted against the overage of all plans.
-    pub covered: BTreeMap<PlanId, ChargedOverage>,
+    /// Overage calls that the charges cover.
+    pub overage_calls: u64,
+    /// Overage that the charges cover, by plan. Empty if all charges were written by a release that
+    /// did not store it; they are then netted against the overage of all plans together.
+    pub overage_by_plan: BTreeMap<PlanId, ChargedOverage>,
 }
 
 impl PeriodLedger {
-    /// The overage that the charges cover, before rounding as far as that is known.
+    /// Returns the overage that the charges cover: before rounding if it is stored by plan, and
+    /// otherwise the sum of the charges.
     #[must_use]
     pub fn micro_usd(&self) -> MicroUsd {
-        if self.covered.is_empty() {
+        if self.overage_by_plan.is_empty() {
             return self.cents.into();
         }
-        self.covered.values().map(|plan| plan.micro_usd).sum()
+        self.overage_by_plan
+            .values()
+            .map(|plan| plan.micro_usd)
+            .sum()
     }
 }
 
-/// Overage of one plan in one month that charges cover: the most that it has come to when one was
-/// made.
+/// Overage of one plan in one month that charges cover: the maximum at the time of any of the
+/// charges.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ChargedOverage {
     /// Overage calls.
     pub calls: u64,
-    /// What they cost, before rounding.
+    /// Price of the overage calls, before rounding.
     pub micro_usd: MicroUsd,
 }
 
-/// A charge that is due: the amount is frozen when it is written down, before anyone is asked to
-/// pay it.
+/// A charge: an amount due for a billing period. The amount is frozen when the charge is stored,
+/// before it is submitted to a payment provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Charge {
-    /// The same whoever computes it: customer, month and number.
+    /// Deterministic id: customer, month and number.
     pub id: String,
-    /// Who pays.
+    /// Customer that pays.
     pub customer: CustomerId,
-    /// For which month.
+    /// Month of the overage.
     pub month: Month,
-    /// The charge's number within the month, from 1.
+    /// Number of the charge within the month, from 1.
     pub number: u64,
-    /// How much.
+    /// Amount due.
     pub cents: Cents,
-    /// The overage that the month's charges cover with this one, before rounding.
-    pub cumulative: MicroUsd,
-    /// The same by plan; empty where the ledger does not say it.
-    pub covered: BTreeMap<PlanId, ChargedOverage>,
-    /// The first overage call it covers, from 1.
+    /// Overage that the month's charges cover, this one included, before rounding.
+    pub cumulative_overage: MicroUsd,
+    /// `cumulative_overage` by plan; empty if the ledger does not store it.
+    pub overage_by_plan: BTreeMap<PlanId, ChargedOverage>,
+    /// First overage call that the charge covers, from 1.
     pub from_call: u64,
-    /// The last one. It may be an earlier one than the charge before ended with: fewer calls, each
-    /// at a higher price. Then it covers none.
+    /// Last overage call that the charge covers. It is less than `from_call` if the overage grew only
+    /// by a higher price: the charge then covers no further call.
     pub to_call: u64,
-    /// What adjustments had added to the month's calls on plans that charge, or taken away.
+    /// Calls added (positive) or removed (negative) by adjustments, on plans that charge for overage.
     pub adjusted_calls: i64,
-    /// [`usage_digest`] of the days it was computed from.
+    /// [`usage_digest`] of the days from which the charge was computed.
     pub usage_digest: String,
-    /// When it was computed.
+    /// Time at which the charge was computed.
     pub created_at: Timestamp,
 }
 
-/// Computes the charge now due for a month, if any: its overage rounded once, less what was charged
-/// before. Of a plan whose overage has become less than what charges cover of it, what they cover
-/// counts, so that nothing of it is netted against other plans.
+/// Computes the charge now due for a month, if any: its overage, rounded once, minus the charges so
+/// far. For a plan whose overage is now less than its charged overage, the charged overage counts, so
+/// that the excess is not netted against other plans.
 ///
-/// Nothing is due when late corrections made the month cheaper than what was charged.
+/// Nothing is due if late adjustments reduced the month's overage below the charges.
 ///
 /// # Errors
-/// When a plan of the calls is not in the catalogue: the month's overage is then not known.
+/// When a plan of the calls is not in the catalogue, so that the month's overage is unknown.
 pub fn charge_due(
     customer: &CustomerId,
     month: Month,
@@ -231,19 +236,22 @@ pub fn charge_due(
     now: Timestamp,
 ) -> Result<Option<Charge>, UnknownPlan> {
     let lines = overage(plans, days)?;
-    let mut covered = charged.covered.clone();
-    for line in lines.iter().filter(|line| line.over > 0) {
-        let plan = covered.entry(line.plan.clone()).or_default();
-        plan.calls = plan.calls.max(line.over);
+    let mut overage_by_plan = charged.overage_by_plan.clone();
+    for line in lines.iter().filter(|line| line.overage_calls > 0) {
+        let plan = overage_by_plan.entry(line.plan.clone()).or_default();
+        plan.calls = plan.calls.max(line.overage_calls);
         plan.micro_usd = plan.micro_usd.max(line.micro_usd);
     }
-    let cumulative: MicroUsd = covered.values().map(|plan| plan.micro_usd).sum();
-    let due = cumulative.to_cents().0.saturating_sub(charged.cents.0);
+    let cumulative_overage: MicroUsd = overage_by_plan.values().map(|plan| plan.micro_usd).sum();
+    let due = cumulative_overage
+        .to_cents()
+        .0
+        .saturating_sub(charged.cents.0);
     if due == 0 {
         return Ok(None);
     }
-    let number = charged.charges + 1;
-    let calls = covered.values().map(|plan| plan.calls);
+    let number = charged.charge_count + 1;
+    let calls = overage_by_plan.values().map(|plan| plan.calls);
     let to_call = calls.fold(0, u64::saturating_add);
     Ok(Some(Charge {
         id: format!("ci_{customer}_{month}_{number:04}"),
@@ -251,9 +259,9 @@ pub fn charge_due(
         month,
         number,
         cents: Cents(due),
-        cumulative,
-        covered,
-        from_call: charged.over_calls.min(to_call) + 1,
+        cumulative_overage,
+        overage_by_plan,
+        from_call: charged.overage_calls.min(to_call) + 1,
         to_call,
         adjusted_calls: lines
             .iter()
@@ -263,14 +271,14 @@ pub fn charge_due(
     }))
 }
 
-/// SHA-256, in hexadecimal, of one line `<day> <plan> <calls>` for each day and plan, in order; where
-/// there were adjustments, ` <sign><calls>` comes after it. Anyone with the usage records can compute
-/// it.
+/// Computes the SHA-256, in hexadecimal, of one line `<day> <plan> <calls>` for each day and plan, in
+/// order, with ` <sign><calls>` appended where there were adjustments. It can be recomputed from the
+/// usage records.
 #[must_use]
 pub fn usage_digest(days: &BillableDays) -> String {
     let mut hash = Sha256::new();
     for (day, by_plan) in days {
-        for (plan, Billable { calls, adjusted }) in by_plan {
+        for (plan, BillableCalls { calls, adjusted }) in by_plan {
             match adjusted {
                 0 => hash.update(format!("{day} {plan} {calls}\n")),
                 _ => hash.update(format!("{day} {plan} {calls} {adjusted:+}\n")),
@@ -280,16 +288,16 @@ pub fn usage_digest(days: &BillableDays) -> String {
     hex(&hash.finalize())
 }
 
-/// The months that every billing run at `now` looks at, oldest first: the current one, and the two
-/// before it. The store leaves out those that are closed, and adds those that were left open.
+/// Returns the months that a billing run at `now` covers, oldest first: the current one and the two
+/// before it. The store skips closed months and adds older ones that were left open.
 #[must_use]
 pub fn months_to_bill(now: Timestamp) -> [Month; 3] {
     let current = Month::containing(now);
     [current.previous().previous(), current.previous(), current]
 }
 
-/// Whether a billing run that begins at `now` may close `month`: late usage of it is no longer waited
-/// for.
+/// Whether a billing run that begins at `now` may close `month`: it ended at least
+/// [`OPEN_AFTER_END`] ago.
 #[must_use]
 pub fn may_close(month: Month, now: Timestamp) -> bool {
     now.as_duration() - month.end().as_duration() >= OPEN_AFTER_END
@@ -332,13 +340,13 @@ mod tests {
     }
 
     impl PeriodLedger {
-        /// What is charged once this charge is, too.
-        fn with(&self, intent: &Charge) -> Self {
+        /// Returns the ledger after `charge` is added.
+        fn with(&self, charge: &Charge) -> Self {
             Self {
-                charges: intent.number,
-                cents: Cents(self.cents.0 + intent.cents.0),
-                over_calls: intent.to_call,
-                covered: intent.covered.clone(),
+                charge_count: charge.number,
+                cents: Cents(self.cents.0 + charge.cents.0),
+                overage_calls: charge.to_call,
+                overage_by_plan: charge.overage_by_plan.clone(),
             }
         }
     }
@@ -346,25 +354,25 @@ mod tests {
     #[test]
     fn calls_beyond_the_included_ones_are_charged_once() {
         let month = days(&[("2026-11-01", "pro", 100_000), ("2026-11-02", "pro", 234)]);
-        let intent = due(&month, &PeriodLedger::default()).unwrap();
-        assert_eq!(intent.id, "ci_acme_2026-11_0001");
+        let charge = due(&month, &PeriodLedger::default()).unwrap();
+        assert_eq!(charge.id, "ci_acme_2026-11_0001");
         assert_eq!(
-            (intent.cents, intent.cumulative),
+            (charge.cents, charge.cumulative_overage),
             (Cents(23), MicroUsd(234_000))
         );
-        assert_eq!((intent.from_call, intent.to_call), (1, 234));
-        assert_eq!(due(&month, &PeriodLedger::default().with(&intent)), None);
+        assert_eq!((charge.from_call, charge.to_call), (1, 234));
+        assert_eq!(due(&month, &PeriodLedger::default().with(&charge)), None);
     }
 
     #[test]
-    fn each_plan_is_held_against_its_own_calls() {
+    fn each_plan_is_rated_by_its_own_calls() {
         let month = days(&[
             ("2026-11-01", "free", 900),
             ("2026-11-02", "pro", 100_010),
             ("2026-11-03", "enterprise", 5_000_000),
         ]);
-        let intent = due(&month, &PeriodLedger::default()).unwrap();
-        assert_eq!((intent.cents, intent.to_call), (Cents(1), 10));
+        let charge = due(&month, &PeriodLedger::default()).unwrap();
+        assert_eq!((charge.cents, charge.to_call), (Cents(1), 10));
     }
 
     #[test]
@@ -389,48 +397,48 @@ mod tests {
     }
 
     #[test]
-    fn a_call_costs_what_its_day_says() {
+    fn a_call_has_the_price_of_its_day() {
         let month = days(&[("2026-11-09", "pro", 12), ("2026-11-10", "pro", 3)]);
         let lines = overage(&two_prices(), &month).unwrap();
         assert_eq!(
-            (lines[0].over, lines[0].micro_usd),
+            (lines[0].overage_calls, lines[0].micro_usd),
             (5, MicroUsd(2 * 1_000 + 3 * 5_000))
         );
     }
 
     #[test]
-    fn adjustments_are_charged_and_taken_off_as_calls_are() {
+    fn adjustments_are_charged_and_netted_like_calls() {
         let mut month = days(&[("2026-11-02", "pro", 100_100)]);
         adjust(&mut month, "2026-11-01", "pro", 30);
         adjust(&mut month, "2026-11-03", "pro", -80);
         let lines = overage(&Catalog::shipped().unwrap(), &month).unwrap();
         let line = &lines[0];
         assert_eq!((line.calls, line.adjusted), (100_050, -50));
-        assert_eq!((line.over, line.micro_usd), (50, MicroUsd(50_000)));
-        let intent = due(&month, &PeriodLedger::default()).unwrap();
-        assert_eq!((intent.cents, intent.adjusted_calls), (Cents(5), -50));
-        // Calls that nobody charges for are no part of a charge.
+        assert_eq!((line.overage_calls, line.micro_usd), (50, MicroUsd(50_000)));
+        let charge = due(&month, &PeriodLedger::default()).unwrap();
+        assert_eq!((charge.cents, charge.adjusted_calls), (Cents(5), -50));
+        // Adjustments of a plan that does not charge for overage are not part of a charge.
         adjust(&mut month, "2026-11-11", "free", -7);
-        let intent = due(&month, &PeriodLedger::default()).unwrap();
-        assert_eq!((intent.cents, intent.adjusted_calls), (Cents(5), -50));
-        let charged = PeriodLedger::default().with(&intent);
+        let charge = due(&month, &PeriodLedger::default()).unwrap();
+        assert_eq!((charge.cents, charge.adjusted_calls), (Cents(5), -50));
+        let charged = PeriodLedger::default().with(&charge);
         adjust(&mut month, "2026-11-03", "pro", -40);
         assert_eq!(due(&month, &charged), None, "nothing is charged twice");
         adjust(&mut month, "2026-11-04", "pro", 70);
-        let intent = due(&month, &charged).unwrap();
-        assert_eq!((intent.from_call, intent.to_call), (51, 80));
-        assert_eq!(intent.cents, Cents(3), "what was charged too much counts");
+        let charge = due(&month, &charged).unwrap();
+        assert_eq!((charge.from_call, charge.to_call), (51, 80));
+        assert_eq!(charge.cents, Cents(3), "the earlier excess is netted");
     }
 
     #[test]
-    fn what_is_taken_back_is_what_was_charged_last() {
+    fn adjustments_remove_the_latest_overage_calls_first() {
         let plans = two_prices();
-        let check = |adjusted, over, micro_usd| {
+        let check = |adjusted, overage_calls, micro_usd| {
             let mut month = days(&[("2026-11-09", "pro", 12), ("2026-11-10", "pro", 3)]);
             adjust(&mut month, "2026-11-11", "pro", adjusted);
             let line = &overage(&plans, &month).unwrap()[0];
-            let found = (line.over, line.micro_usd);
-            assert_eq!(found, (over, MicroUsd(micro_usd)), "{adjusted}");
+            let found = (line.overage_calls, line.micro_usd);
+            assert_eq!(found, (overage_calls, MicroUsd(micro_usd)), "{adjusted}");
         };
         check(-1, 4, 2 * 1_000 + 2 * 5_000);
         check(-3, 2, 2 * 1_000);
@@ -442,7 +450,7 @@ mod tests {
         assert_eq!(overage(&plans, &none).unwrap()[0].calls, 0);
     }
 
-    /// Plans that charge each call from the first: so many micro-dollars a call.
+    /// Plans without included calls, each with its price of a call in micro-dollars.
     fn charging(plans: &[(&str, u64)]) -> Catalog {
         let plan = |(id, price): &(&str, u64)| {
             serde_json::json!({
@@ -477,7 +485,7 @@ mod tests {
     }
 
     #[test]
-    fn what_one_plan_was_charged_is_not_taken_off_another() {
+    fn charges_of_one_plan_are_not_netted_against_another() {
         let dear = charging(&[("pro", 10_000), ("pro-2", 10_000)]);
         let mut month = days(&[("2026-11-01", "pro", 50)]);
         let first = try_due(&dear, &month, &PeriodLedger::default());
@@ -485,7 +493,7 @@ mod tests {
         assert_eq!((first.cents, first.to_call), (Cents(50), 50));
         let charged = PeriodLedger::default().with(&first);
 
-        // The first price of a plan applies backwards, and this one has fallen.
+        // The first price of a plan also applies to earlier days, and it is lower here.
         let cheap = charging(&[("pro", 1_000), ("pro-2", 10_000)]);
         assert_eq!(try_due(&cheap, &month, &charged), Ok(None));
         adjust(&mut month, "2026-11-02", "pro", -20);
@@ -493,31 +501,31 @@ mod tests {
         let second = try_due(&cheap, &month, &charged).unwrap().unwrap();
         assert_eq!(second.cents, Cents(60));
         assert_eq!((second.from_call, second.to_call), (51, 110));
-        assert_eq!(second.cumulative, MicroUsd(1_100_000));
+        assert_eq!(second.cumulative_overage, MicroUsd(1_100_000));
         let charged = charged.with(&second);
         assert_eq!(charged.micro_usd(), MicroUsd(1_100_000));
         assert_eq!(try_due(&cheap, &month, &charged), Ok(None));
     }
 
     #[test]
-    fn charges_that_name_no_plan_are_taken_off_all_of_them() {
+    fn charges_without_overage_by_plan_are_netted_against_all_plans() {
         let plans = charging(&[("pro", 10_000), ("pro-2", 10_000)]);
         let month = days(&[("2026-11-01", "pro", 50), ("2026-11-02", "pro-2", 10)]);
         let charged = PeriodLedger {
-            charges: 1,
+            charge_count: 1,
             cents: Cents(55),
-            over_calls: 55,
+            overage_calls: 55,
             ..PeriodLedger::default()
         };
         assert_eq!(charged.micro_usd(), MicroUsd(550_000));
-        let intent = try_due(&plans, &month, &charged).unwrap().unwrap();
-        assert_eq!((intent.cents, intent.from_call), (Cents(5), 56));
-        let plans_covered: Vec<_> = intent.covered.keys().map(PlanId::as_str).collect();
-        assert_eq!(plans_covered, ["pro", "pro-2"]);
+        let charge = try_due(&plans, &month, &charged).unwrap().unwrap();
+        assert_eq!((charge.cents, charge.from_call), (Cents(5), 56));
+        let charged_plans: Vec<_> = charge.overage_by_plan.keys().map(PlanId::as_str).collect();
+        assert_eq!(charged_plans, ["pro", "pro-2"]);
     }
 
     #[test]
-    fn the_digest_can_be_computed_elsewhere() {
+    fn the_digest_can_be_recomputed_with_sha256sum() {
         let month = days(&[("2026-11-01", "pro", 2), ("2026-11-02", "free", 1)]);
         // printf '2026-11-01 pro 2\n2026-11-02 free 1\n' | sha256sum
         assert_eq!(
@@ -549,8 +557,8 @@ mod tests {
     }
 
     proptest! {
-        /// However usage arrives and is corrected, and however often it is billed, the sum of the
-        /// charges is the most that the month's overage, rounded once, has come to.
+        /// Whatever the order of usage, adjustments and billing runs, the sum of the charges is the
+        /// maximum that the month's overage, rounded once, has reached.
         #[test]
         fn the_charges_of_a_month_add_up_to_its_overage(
             nightly in prop::collection::vec((1_u32..=28, 0_u64..40_000, -20_000_i64..20_000), 1..40),
@@ -565,13 +573,13 @@ mod tests {
                 of_day.calls += calls;
                 of_day.adjusted += adjusted;
                 total += i64::try_from(calls).unwrap() + adjusted;
-                let over = u64::try_from(total - 100_000).unwrap_or(0);
+                let expected = u64::try_from(total - 100_000).unwrap_or(0);
                 let lines = overage(&Catalog::shipped().unwrap(), &month).unwrap();
-                prop_assert_eq!(lines[0].over, over);
-                most = most.max(MicroUsd(1_000).times(over).to_cents());
-                if let Some(intent) = due(&month, &charged) {
-                    prop_assert!(intent.from_call <= intent.to_call);
-                    charged = charged.with(&intent);
+                prop_assert_eq!(lines[0].overage_calls, expected);
+                most = most.max(MicroUsd(1_000).times(expected).to_cents());
+                if let Some(charge) = due(&month, &charged) {
+                    prop_assert!(charge.from_call <= charge.to_call);
+                    charged = charged.with(&charge);
                 }
                 prop_assert_eq!(charged.cents, most);
             }

@@ -1,9 +1,9 @@
-//! Who makes a call, and how it stands against the limits: what the authorizer tells the functions
+//! The authorizer's context: the caller and the status of its limits, as passed to the functions
 //! behind the gateway.
 //!
-//! The gateway hands on a flat map of texts, the authorizer's *context*. Its names are the
+//! The gateway passes on a flat map of strings, the authorizer's *context*. Its member names are the
 //! contract between the authorizer, the gateway responses of the template, the metering layer and
-//! the functions, and stand only here and in the template.
+//! the functions. They are defined only here and in the template.
 
 use std::fmt;
 
@@ -15,45 +15,45 @@ use crate::decision::{Decision, LimitStatus, Window};
 use crate::id::{CustomerId, KeyId, PlanId};
 use crate::key::{KeyPrefix, Role};
 
-/// The names in a context.
+/// Member names of a context.
 pub mod name {
     /// `customer` or `admin`.
     pub const ROLE: &str = "role";
     /// Absent for admins.
     pub const CUSTOMER_ID: &str = "customerId";
-    /// The key's id.
+    /// Id of the key.
     pub const KEY_ID: &str = "keyId";
-    /// The key's visible part.
+    /// Visible prefix of the key.
     pub const KEY_PREFIX: &str = "keyPrefix";
-    /// The customer's plan; absent for admins.
+    /// Plan of the customer; absent for admins.
     pub const PLAN: &str = "plan";
     /// Calls allowed in the window closest to its limit.
     pub const LIMIT: &str = "rateLimitLimit";
-    /// Calls left in it.
+    /// Calls left in that window.
     pub const REMAINING: &str = "rateLimitRemaining";
-    /// Unix second at which it starts again.
+    /// Unix second at which that window ends.
     pub const RESET: &str = "rateLimitReset";
-    /// The value of the `RateLimit` header field.
+    /// Value of the `RateLimit` header field.
     pub const RATE_LIMIT: &str = "rateLimit";
-    /// The value of the `RateLimit-Policy` header field.
+    /// Value of the `RateLimit-Policy` header field.
     pub const RATE_LIMIT_POLICY: &str = "rateLimitPolicy";
-    /// Allowed calls only: the origin whose pages may read the answer, if the stack names any.
+    /// Origin whose pages may read the response, if the stack has one. Only for allowed calls.
     pub const CORS_ORIGIN: &str = "corsOrigin";
-    /// Denials by a limit only: `hour` or `month`.
+    /// `hour` or `month`. Only for calls denied by a limit.
     pub const WINDOW: &str = "window";
-    /// Denials that waiting ends only: seconds to wait.
+    /// Seconds until a retry can succeed. Only for calls denied by a limit.
     pub const RETRY_AFTER: &str = "retryAfter";
-    /// Denials only: the members of the problem as JSON, each after a comma. The gateway puts it into
-    /// its body as it is; where nobody wrote it, nothing is there, and the body is JSON all the same.
+    /// Members of the problem as JSON, each after a comma. Only for denied calls. The gateway response
+    /// inserts it into its body unchanged; if it is absent, the body is valid JSON without it.
     pub const PROBLEM: &str = "problem";
 }
 
-/// The status of a denial. API Gateway has one for all of them, whatever the reason.
+/// HTTP status of a denial. API Gateway has a single status for all denials.
 pub const DENIED: u16 = 429;
 
-/// The header fields that tell a caller how it stands, each with the name in the context that
-/// holds its value. `X-RateLimit-*` speaks of the window closest to its limit and resets at a Unix
-/// second; the other two are those of draft-ietf-httpapi-ratelimit-headers.
+/// Header fields with the status of the limits, each with the name of the context member that holds
+/// its value. `X-RateLimit-*` describes the window closest to its limit, with the reset as a Unix
+/// second; the other two follow draft-ietf-httpapi-ratelimit-headers.
 pub const LIMIT_HEADERS: [(&str, &str); 5] = [
     ("x-ratelimit-limit", name::LIMIT),
     ("x-ratelimit-remaining", name::REMAINING),
@@ -62,11 +62,11 @@ pub const LIMIT_HEADERS: [(&str, &str); 5] = [
     ("ratelimit-policy", name::RATE_LIMIT_POLICY),
 ];
 
-/// The header fields that a page of another origin may read of an answer.
+/// Header fields of a response that pages of other origins may read.
 pub const CORS_EXPOSED: &str = "Retry-After, RateLimit, RateLimit-Policy, X-RateLimit-Limit, \
                                 X-RateLimit-Remaining, X-RateLimit-Reset";
 
-/// The header fields that let the pages of `origin` read an answer
+/// Returns the header fields that let pages of `origin` read a response
 /// (<https://fetch.spec.whatwg.org/#http-responses>).
 #[must_use]
 pub fn cors_headers(origin: &str) -> [(&'static str, &str); 2] {
@@ -76,41 +76,41 @@ pub fn cors_headers(origin: &str) -> [(&'static str, &str); 2] {
     ]
 }
 
-/// The holder of the key that a call was made with.
+/// Caller of a request, identified by its API key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     /// Customer or admin.
     pub identity: Identity,
-    /// The key.
+    /// Id of the key.
     pub key_id: KeyId,
-    /// Its visible part.
+    /// Visible prefix of the key.
     pub key_prefix: KeyPrefix,
 }
 
-/// What a caller is.
+/// Kind of a caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Identity {
-    /// A customer, on this plan when the call was admitted.
+    /// A customer.
     Customer {
-        /// Who.
+        /// Id of the customer.
         id: CustomerId,
-        /// On which plan.
+        /// Plan of the customer when the call was allowed.
         plan: PlanId,
     },
     /// The operator of the API.
     Admin,
 }
 
-/// A context that no authorizer of this release wrote.
+/// Error: the named member of the context is missing or invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the authorizer's context lacks a readable {0}")]
+#[error("the authorizer's context has no valid {0}")]
 pub struct InvalidContext(pub &'static str);
 
 impl Caller {
     /// Reads the caller from a context.
     ///
     /// # Errors
-    /// When a part is missing or cannot be read: the call did not come through the authorizer.
+    /// When a member is missing or invalid: the request did not come through the authorizer.
     pub fn from_context<'a>(
         get: impl Fn(&'static str) -> Option<&'a str>,
     ) -> Result<Self, InvalidContext> {
@@ -147,19 +147,19 @@ fn role_text(role: Role) -> &'static str {
     }
 }
 
-/// A decision on a call with a good key.
+/// Decision on a call with a valid key.
 #[derive(Debug, Clone, Copy)]
 pub enum Access {
     /// Allowed, and counted towards no limit.
     Uncounted,
-    /// Decided by the limits, at that instant.
+    /// Decided by the limits, at the given time.
     Counted(Timestamp, Decision),
-    /// Denied whatever the limits say.
+    /// Denied for a reason other than a limit.
     Denied(Denial),
 }
 
 impl Access {
-    /// Whether the call goes on.
+    /// Whether the call is allowed.
     #[must_use]
     pub fn is_allowed(&self) -> bool {
         match self {
@@ -169,34 +169,35 @@ impl Access {
     }
 }
 
-/// A reason other than a limit to deny the calls of a customer, which waiting alone does not end.
+/// Reason other than a limit for denying a customer's calls. It does not end by itself, so the caller
+/// gets no time to retry after.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Denial {
     /// The customer is suspended.
     CustomerSuspended,
-    /// The customer, or its plan, does not exist.
+    /// The customer or its plan does not exist.
     NoPlan,
 }
 
-/// What the authorizer tells of a call. It is written as the flat map of texts that the gateway hands
-/// on, straight from what it is made of.
+/// Context that the authorizer returns for a call. Serialises as the flat map of strings that the
+/// gateway passes on, without an intermediate map.
 #[derive(Debug, Clone, Copy)]
-pub struct Context<'a> {
-    /// What the key may be used for.
+pub struct AuthorizerContext<'a> {
+    /// Role of the key.
     pub role: Role,
-    /// Whose key it is, and on which plan they are; none for admins.
+    /// Customer that owns the key, with its plan; `None` for admin keys.
     pub customer: Option<(&'a CustomerId, &'a PlanId)>,
-    /// The key.
+    /// Id of the key.
     pub key_id: &'a KeyId,
-    /// Its visible part.
+    /// Visible prefix of the key.
     pub key_prefix: &'a KeyPrefix,
-    /// The decision.
+    /// Decision on the call.
     pub access: Access,
-    /// The origin whose pages may read the answers of functions.
+    /// Origin whose pages may read the functions' responses.
     pub cors_origin: Option<&'a str>,
 }
 
-impl Serialize for Context<'_> {
+impl Serialize for AuthorizerContext<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry(name::ROLE, role_text(self.role))?;
@@ -220,7 +221,7 @@ impl Serialize for Context<'_> {
             }
             Access::Counted(now, Decision::Deny { by, also }) => {
                 serialize_limits(&mut map, now, by, &[also, Some(by)])?;
-                serialize_refusal(&mut map, now, by, also)?;
+                serialize_denial(&mut map, now, by, also)?;
             }
             Access::Denied(denial) => {
                 map.serialize_entry(name::PROBLEM, &Text(Problem::of(denial)))?;
@@ -230,7 +231,7 @@ impl Serialize for Context<'_> {
     }
 }
 
-/// A value that is written as the text it displays as.
+/// Value that serialises as the string it displays as.
 struct Text<T>(T);
 
 impl<T: fmt::Display> Serialize for Text<T> {
@@ -245,7 +246,7 @@ fn serialize_limits<M: SerializeMap>(
     closest: LimitStatus,
     all: &[Option<LimitStatus>],
 ) -> Result<(), M::Error> {
-    // Each counted call is told this, and `write!` takes half as long again.
+    // This runs for each counted call, and `write!` would take 50 % longer.
     let mut number = itoa::Buffer::new();
     let (mut state, mut policy) = (String::with_capacity(64), String::with_capacity(64));
     for one in all.iter().flatten() {
@@ -272,7 +273,7 @@ fn serialize_limits<M: SerializeMap>(
     map.serialize_entry(name::RATE_LIMIT_POLICY, &policy)
 }
 
-fn serialize_refusal<M: SerializeMap>(
+fn serialize_denial<M: SerializeMap>(
     map: &mut M,
     now: Timestamp,
     by: LimitStatus,
@@ -280,8 +281,8 @@ fn serialize_refusal<M: SerializeMap>(
 ) -> Result<(), M::Error> {
     let window = by.window.as_str();
     let (slug, title) = match by.window {
-        Window::Hour => ("rate-limited", "Too many calls in this hour"),
-        Window::Month => ("quota-exceeded", "The month's calls are used up"),
+        Window::Hour => ("rate-limited", "Hourly rate limit exceeded"),
+        Window::Month => ("quota-exceeded", "Monthly quota exceeded"),
     };
     let resets_at = format!("{:.0}", by.resets_at);
     let mut detail = format!(
@@ -306,8 +307,8 @@ fn serialize_refusal<M: SerializeMap>(
     map.serialize_entry(name::PROBLEM, &Text(problem))
 }
 
-/// The members of the problem that a denied caller is answered with, but for the request's id, which
-/// the gateway knows.
+/// Members of the problem in the response to a denied call, except for the request id, which the
+/// gateway response adds.
 #[derive(Serialize)]
 struct Problem<'a> {
     r#type: String,
@@ -348,21 +349,21 @@ impl<'a> Problem<'a> {
             Denial::CustomerSuspended => (
                 "customer-suspended",
                 "Customer suspended",
-                "Calls of this customer are refused until it is enabled again. Usage can still be \
-                 read.",
+                "Calls of this customer are denied until the customer is enabled again. Usage can \
+                 still be read.",
             ),
             Denial::NoPlan => (
                 "no-plan",
                 "Plan not available",
-                "The plan of this customer does not exist, so that no limits are known. It is the \
-                 operator of this API who can change that.",
+                "The plan of this customer does not exist, so its limits are unknown. Only the \
+                 operator of this API can change that.",
             ),
         };
         Self::new(slug, title, detail, None)
     }
 }
 
-/// Displays the members as JSON, each after a comma.
+/// Formats the members as JSON, each after a comma.
 impl fmt::Display for Problem<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let object = serde_json::to_string(self).map_err(|_| fmt::Error)?;
@@ -371,7 +372,7 @@ impl fmt::Display for Problem<'_> {
     }
 }
 
-/// The RFC 9457 `type` of a problem, all of which `docs/problems.md` lists.
+/// Returns the RFC 9457 `type` of a problem. `docs/problems.md` lists all of them.
 #[must_use]
 pub fn problem_type(slug: &str) -> String {
     format!("urn:tollgate:problem:{slug}")
@@ -406,7 +407,7 @@ mod tests {
         }
     }
 
-    fn standing(window: Window, limit: u64, remaining: u64) -> LimitStatus {
+    fn status(window: Window, limit: u64, remaining: u64) -> LimitStatus {
         let (window_s, resets_at) = match window {
             Window::Hour => (3_600, "2026-11-22T11:00:00Z"),
             Window::Month => (2_592_000, "2026-12-01T00:00:00Z"),
@@ -420,12 +421,12 @@ mod tests {
         }
     }
 
-    /// The context of a call of a customer's or, without one, of an admin's, as the gateway gets it.
+    /// Serialises the context of a call: of a customer or, for `None`, of an admin.
     fn context(customer: Option<&str>, access: Access) -> Value {
         let role = customer.map_or(Role::Admin, |_| Role::Customer);
         let customer: Option<CustomerId> = customer.map(|id| id.parse().unwrap());
         let plan = "pro".parse().unwrap();
-        let context = Context {
+        let context = AuthorizerContext {
             role,
             customer: customer.as_ref().map(|id| (id, &plan)),
             key_id: &"key_1".parse().unwrap(),
@@ -440,14 +441,14 @@ mod tests {
         Access::Counted(now(), decision)
     }
 
-    /// The problem of a context, as the gateway's template makes it.
+    /// Builds the problem from a context as the template's gateway response does.
     fn problem(context: &Value) -> Value {
         let members = context["problem"].as_str().unwrap();
         serde_json::from_str(&format!(r#"{{"request_id":"r-1"{members}}}"#)).unwrap()
     }
 
     #[test]
-    fn a_caller_survives_the_context() {
+    fn a_caller_is_read_back_from_its_context() {
         let identity = Identity::Customer {
             id: "acme".parse().unwrap(),
             plan: "pro".parse().unwrap(),
@@ -467,15 +468,15 @@ mod tests {
     }
 
     #[test]
-    fn a_context_without_a_role_names_nobody() {
+    fn a_context_without_a_valid_role_is_rejected() {
         assert_eq!(Caller::from_context(|_| None), Err(InvalidContext("role")));
         assert!(Caller::from_context(|_| Some("root")).is_err());
     }
 
-    /// The gateway takes nothing else in a context, and hands on numbers as texts.
+    /// The gateway accepts only scalars in a context, and passes numbers on as strings.
     #[test]
-    fn a_context_is_a_flat_map_of_texts() {
-        let by = standing(Window::Month, 1_000, 0);
+    fn a_context_is_a_flat_map_of_strings() {
+        let by = status(Window::Month, 1_000, 0);
         let also = None;
         let context = context(Some("acme"), counted(Decision::Deny { by, also }));
         let values = context.as_object().unwrap().values();
@@ -486,8 +487,8 @@ mod tests {
     #[test]
     fn the_window_closest_to_its_limit_is_shown() {
         let decision = Decision::Allow {
-            hour: standing(Window::Hour, 100, 97),
-            month: Some(standing(Window::Month, 1_000, 3)),
+            hour: status(Window::Hour, 100, 97),
+            month: Some(status(Window::Month, 1_000, 3)),
         };
         let context = context(Some("acme"), counted(decision));
         assert_eq!(context["rateLimitLimit"], "1000");
@@ -504,15 +505,15 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_says_which_limit_and_until_when() {
-        let by = standing(Window::Hour, 100, 0);
+    fn a_denial_by_a_limit_has_the_limit_and_the_reset_time() {
+        let by = status(Window::Hour, 100, 0);
         let also = None;
         let context = context(Some("acme"), counted(Decision::Deny { by, also }));
         assert_eq!(context["retryAfter"], "1200");
         assert_eq!(context["window"], "hour");
         let expected = json!({
             "type": "urn:tollgate:problem:rate-limited",
-            "title": "Too many calls in this hour",
+            "title": "Hourly rate limit exceeded",
             "status": 429,
             "detail": "The limit of 100 calls in a UTC hour is reached; \
                        the count starts again at 2026-11-22T11:00:00Z.",
@@ -526,9 +527,9 @@ mod tests {
         assert_eq!(problem(&context), expected);
     }
 
-    /// Without a wait: it would not help.
+    /// A retry would not help.
     #[test]
-    fn a_denial_says_why_and_names_no_wait() {
+    fn a_denial_for_another_reason_has_no_retry_after() {
         for (denial, slug) in [
             (Denial::CustomerSuspended, "customer-suspended"),
             (Denial::NoPlan, "no-plan"),
@@ -543,7 +544,7 @@ mod tests {
     }
 
     #[test]
-    fn functions_are_told_of_the_origin_that_may_read_their_answers() {
+    fn only_the_context_of_an_allowed_call_has_the_cors_origin() {
         let allowed = context(None, Access::Uncounted);
         assert_eq!(allowed["corsOrigin"], "https://app.example");
         let denied = context(Some("acme"), Access::Denied(Denial::NoPlan));
@@ -551,9 +552,9 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_by_both_limits_says_when_a_call_can_pass_again() {
-        let by = standing(Window::Month, 1_000, 0);
-        let also = Some(standing(Window::Hour, 100, 0));
+    fn a_denial_by_both_limits_has_the_later_reset_time() {
+        let by = status(Window::Month, 1_000, 0);
+        let also = Some(status(Window::Hour, 100, 0));
         let context = context(Some("acme"), counted(Decision::Deny { by, also }));
         assert_eq!(context["retryAfter"], "739200");
         assert_eq!(context["window"], "month");

@@ -1,7 +1,7 @@
-//! Customers: who pays.
+//! Customers of the API, who pay for its use.
 //!
-//! A customer's id is a pseudonym by contract: it stands in usage, log and ledger for good, and must
-//! not say who somebody is. The name and the e-mail address do, and are what an erasure removes.
+//! A customer's id is a pseudonym by contract: usage, log and ledger keep it permanently, so it must
+//! not identify a person. The name and the e-mail address may, and an erasure removes them.
 
 use jiff::Timestamp;
 
@@ -10,18 +10,18 @@ use crate::id::{CustomerId, PlanId};
 /// A customer of the API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Customer {
-    /// Names the customer everywhere, in records for ever.
+    /// Permanent pseudonymous id, kept in all records.
     pub id: CustomerId,
-    /// For people to read.
+    /// Display name.
     pub name: String,
-    /// Where bills would go.
+    /// E-mail address for bills.
     pub email: Option<String>,
-    /// Decides limits and prices from the next call on.
+    /// Plan, which decides limits and prices; a change takes effect from the next call on.
     pub plan: PlanId,
-    /// When the customer was first known.
+    /// Time of creation.
     pub created_at: Timestamp,
-    /// Since when the customer has been suspended.
+    /// Time of the suspension, while the customer is suspended.
     pub suspended_at: Option<Timestamp>,
-    /// When the customer left: who it was is no longer known.
+    /// Time of the erasure, which removed name and e-mail address.
     pub erased_at: Option<Timestamp>,
 }

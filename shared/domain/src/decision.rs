@@ -1,14 +1,14 @@
-//! The decision on a call whose key is good: admitted, or refused by one of two limits.
+//! The decision on a call with a valid key: allowed, or denied by one of two limits.
 //!
-//! Two counters bound the calls: one of the key in a UTC hour, one of its customer in a UTC month.
-//! The counting itself is the store's; here stands what the counts mean.
+//! Two counters limit the calls: one of the key in a UTC hour, and one of its customer in a UTC month.
+//! The store counts; this module interprets the counts.
 
 use jiff::Timestamp;
 
 use crate::plan::Limits;
 use crate::window::{Hour, Month};
 
-/// What became of the attempt to count a call in both windows: in both, or in neither.
+/// Outcome of counting a call, which is counted in both windows or in neither.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CountOutcome {
     /// Counted in both windows.
@@ -18,16 +18,16 @@ pub enum CountOutcome {
         /// Calls of the customer in this month, this one included.
         in_month: u64,
     },
-    /// The key's hour was full.
+    /// The key's hour is exhausted.
     HourFull,
-    /// The customer's month was full.
+    /// The customer's month is exhausted.
     MonthFull,
-    /// Both were full.
+    /// Both windows are exhausted.
     BothFull,
 }
 
 impl CountOutcome {
-    /// The refusal by those of the two windows that are full; none if neither is.
+    /// Returns the outcome for the windows that are exhausted, or `None` if neither is.
     #[must_use]
     pub fn full(hour: bool, month: bool) -> Option<Self> {
         match (hour, month) {
@@ -39,7 +39,7 @@ impl CountOutcome {
     }
 }
 
-/// Which of the two limits.
+/// Window of a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Window {
     /// The key's UTC hour.
@@ -49,7 +49,7 @@ pub enum Window {
 }
 
 impl Window {
-    /// The name it has in headers and problems.
+    /// Returns the window's name in headers and problems.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -59,24 +59,24 @@ impl Window {
     }
 }
 
-/// How a call stands against one limit.
+/// Status of one limit after a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LimitStatus {
-    /// Which limit.
+    /// Window of the limit.
     pub window: Window,
     /// Calls allowed in the window.
     pub limit: u64,
-    /// Calls left in it after this one.
+    /// Calls left in the window after this one.
     pub remaining: u64,
-    /// Whole seconds in the window.
+    /// Length of the window in seconds.
     pub window_s: u64,
-    /// When the count starts again.
+    /// End of the window, at which the count restarts.
     pub resets_at: Timestamp,
 }
 
 impl LimitStatus {
-    /// Whole seconds until the count starts again, rounded up so that a client that waits them
-    /// is not early; at least one.
+    /// Returns the whole seconds until the window ends: at least one, and rounded up, so that a client
+    /// that waits that long is not early.
     #[must_use]
     pub fn resets_in_s(&self, now: Timestamp) -> u64 {
         let left = self.resets_at.as_duration() - now.as_duration();
@@ -85,40 +85,40 @@ impl LimitStatus {
     }
 }
 
-/// The outcome of counting a call with a good key.
+/// Decision by the limits on a call with a valid key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
-    /// The call goes on.
+    /// The call is allowed.
     Allow {
-        /// How the key's hour stands.
+        /// Status of the key's hour.
         hour: LimitStatus,
-        /// How the customer's month stands, if anything limits it.
+        /// Status of the customer's month, if it has a limit.
         month: Option<LimitStatus>,
     },
-    /// The call ends here, and has been counted in neither window.
+    /// The call is denied and counted in neither window.
     Deny {
-        /// The limit that was reached: of two, the one whose count starts again later, before which
-        /// no call can pass.
+        /// The limit that was reached. If both were, the one that resets later, because no call is
+        /// allowed before that.
         by: LimitStatus,
-        /// The other one, where both were reached.
+        /// The other limit, if both were reached.
         also: Option<LimitStatus>,
     },
 }
 
-/// Decides a call made at `now`, given what became of counting it.
+/// Decides on a call made at `now`, given the outcome of counting it.
 #[must_use]
 pub fn decide(now: Timestamp, limits: Limits, counted: CountOutcome) -> Decision {
     let this_hour = Hour::containing(now);
     let this_month = Month::containing(now);
-    let hour_standing = |used: u64| LimitStatus {
+    let hour_status = |used: u64| LimitStatus {
         window: Window::Hour,
         limit: limits.per_hour,
         remaining: limits.per_hour.saturating_sub(used),
         window_s: 3_600,
         resets_at: this_hour.end(),
     };
-    let full_hour = hour_standing(limits.per_hour);
-    let month_standing = |limit: u64, used: u64| LimitStatus {
+    let full_hour = hour_status(limits.per_hour);
+    let month_status = |limit: u64, used: u64| LimitStatus {
         window: Window::Month,
         limit,
         remaining: limit.saturating_sub(used),
@@ -126,13 +126,11 @@ pub fn decide(now: Timestamp, limits: Limits, counted: CountOutcome) -> Decision
         resets_at: this_month.end(),
     };
     let month_limit = limits.per_month.unwrap_or(0);
-    let full_month = month_standing(month_limit, month_limit);
+    let full_month = month_status(month_limit, month_limit);
     match counted {
         CountOutcome::Both { in_hour, in_month } => Decision::Allow {
-            hour: hour_standing(in_hour),
-            month: limits
-                .per_month
-                .map(|limit| month_standing(limit, in_month)),
+            hour: hour_status(in_hour),
+            month: limits.per_month.map(|limit| month_status(limit, in_month)),
         },
         CountOutcome::HourFull => Decision::Deny {
             by: full_hour,
@@ -142,7 +140,7 @@ pub fn decide(now: Timestamp, limits: Limits, counted: CountOutcome) -> Decision
             by: full_month,
             also: None,
         },
-        // No month ends before the hour that it contains.
+        // A month never ends before an hour that it contains.
         CountOutcome::BothFull => Decision::Deny {
             by: full_month,
             also: Some(full_hour),
@@ -168,13 +166,13 @@ mod tests {
     }
 
     #[test]
-    fn an_admitted_call_shows_what_is_left() {
+    fn an_allowed_call_has_the_remaining_calls() {
         let counted = CountOutcome::Both {
             in_hour: 3,
             in_month: 1_000,
         };
         let Decision::Allow { hour, month } = decide(now(), LIMITS, counted) else {
-            panic!("refused");
+            panic!("denied");
         };
         assert_eq!(
             (hour.limit, hour.remaining, hour.window_s),
@@ -188,21 +186,26 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_names_the_limit_that_was_reached() {
+    fn a_denial_has_the_limit_that_was_reached() {
         let check = |counted, window, limit, other| {
             let Decision::Deny { by, also } = decide(now(), LIMITS, counted) else {
-                panic!("admitted");
+                panic!("allowed");
             };
             assert_eq!((by.window, by.limit, by.remaining), (window, limit, 0));
             assert_eq!(also.map(|also| also.window), other);
         };
         check(CountOutcome::HourFull, Window::Hour, 100, None);
         check(CountOutcome::MonthFull, Window::Month, 1_000, None);
-        check(CountOutcome::BothFull, Window::Month, 1_000, Some(Window::Hour));
+        check(
+            CountOutcome::BothFull,
+            Window::Month,
+            1_000,
+            Some(Window::Hour),
+        );
     }
 
     #[test]
-    fn an_unlimited_month_has_no_standing() {
+    fn an_unlimited_month_has_no_status() {
         let limits = Limits {
             per_hour: 1,
             per_month: None,

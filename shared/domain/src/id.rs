@@ -1,11 +1,11 @@
-//! Identifiers: short strings, checked once where they enter.
+//! Identifiers: short strings that are validated when parsed.
 
 use std::fmt;
 
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
-/// Why a text is not an identifier.
+/// Error: the text is not a valid identifier.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what} must be 1 to {max} characters of {alphabet}")]
 pub struct InvalidId {
@@ -22,7 +22,7 @@ macro_rules! identifier {
         pub struct $name(String);
 
         impl $name {
-            /// The identifier as text.
+            /// Returns the identifier as text.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -65,30 +65,30 @@ macro_rules! identifier {
 }
 
 identifier! {
-    /// Names a customer: chosen by the admin, or `cus_` and 20 base62 characters.
+    /// Id of a customer: chosen by the admin, or `cus_` and 20 base62 characters.
     CustomerId, "a customer id", max 64, "A-Z, a-z, 0-9, '_', '-' and '.'",
     |c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.')
 }
 identifier! {
-    /// Names a key without revealing anything of it: `key_` and 20 base62 characters.
+    /// Public id of a key, independent of the secret: `key_` and 20 base62 characters.
     KeyId, "a key id", max 64, "A-Z, a-z, 0-9, '_' and '-'",
     |c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-')
 }
 identifier! {
-    /// Names a plan of the [catalogue](crate::plan::Catalog).
+    /// Id of a plan in the [catalogue](crate::plan::Catalog).
     PlanId, "a plan id", max 32, "a-z, 0-9 and '-'",
     |c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'
 }
 
 const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
-/// `len` base62 characters, each uniformly distributed (5.95 bits).
+/// Generates `len` base62 characters, each uniformly distributed (5.95 bits).
 pub fn random_base62(rng: &mut impl Rng, len: usize) -> String {
     let mut text = String::with_capacity(len);
     while text.len() < len {
         let mut bytes = [0; 32];
         rng.fill_bytes(&mut bytes);
-        // 248 is the largest multiple of 62 in a byte; what is above would favour the first digits.
+        // 248 is the largest multiple of 62 in a byte; larger values would favour the first digits.
         let digits = bytes.iter().filter(|byte| **byte < 248);
         text.extend(
             digits
@@ -99,7 +99,7 @@ pub fn random_base62(rng: &mut impl Rng, len: usize) -> String {
     text
 }
 
-/// `value` as exactly six base62 digits, most significant first.
+/// Encodes `value` as exactly six base62 digits, most significant first.
 pub(crate) fn base62_of_u32(mut value: u32) -> [u8; 6] {
     let mut digits = [b'0'; 6];
     for digit in digits.iter_mut().rev() {
@@ -110,24 +110,24 @@ pub(crate) fn base62_of_u32(mut value: u32) -> [u8; 6] {
 }
 
 impl CustomerId {
-    /// Whether the id can name the customer in a URL: clients take the segments `.` and `..` of a path for
-    /// directions (RFC 3986, section 5.2.4), however they are encoded.
+    /// Whether the id can be a path segment of a URL. Clients resolve the segments `.` and `..`
+    /// (RFC 3986, section 5.2.4), even percent-encoded.
     ///
-    /// It is asked where an id first comes in. Reading does not ask, so that what was stored before this
-    /// rule can still be read.
+    /// Only new ids are checked; parsing does not check, so that ids stored before this rule can still
+    /// be read.
     #[must_use]
     pub fn is_path_segment(&self) -> bool {
         !matches!(self.as_str(), "." | "..")
     }
 
-    /// A fresh id of 119 random bits.
+    /// Generates an id of 119 random bits.
     pub fn random(rng: &mut impl Rng) -> Self {
         Self(format!("cus_{}", random_base62(rng, 20)))
     }
 }
 
 impl KeyId {
-    /// A fresh id of 119 random bits, independent of the key it names.
+    /// Generates an id of 119 random bits, independent of the key.
     pub fn random(rng: &mut impl Rng) -> Self {
         Self(format!("key_{}", random_base62(rng, 20)))
     }
@@ -141,9 +141,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn identifiers_refuse_what_is_empty_long_or_foreign() {
-        let check = |text: &str, good: bool| {
-            assert_eq!(text.parse::<CustomerId>().is_ok(), good, "{text:?}");
+    fn identifiers_that_are_empty_too_long_or_of_other_characters_are_rejected() {
+        let check = |text: &str, expected: bool| {
+            assert_eq!(text.parse::<CustomerId>().is_ok(), expected, "{text:?}");
         };
         check("acme", true);
         check("cus_Ab-1.eu", true);
@@ -161,10 +161,10 @@ mod tests {
     }
 
     #[test]
-    fn dots_alone_name_nobody_in_a_url() {
-        let check = |text: &str, good: bool| {
+    fn one_or_two_dots_are_not_a_path_segment() {
+        let check = |text: &str, expected: bool| {
             let id: CustomerId = text.parse().unwrap();
-            assert_eq!(id.is_path_segment(), good, "{text:?}");
+            assert_eq!(id.is_path_segment(), expected, "{text:?}");
         };
         check(".", false);
         check("..", false);
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn random_base62_has_each_character_as_often() {
+    fn random_base62_characters_are_uniformly_distributed() {
         let mut rng = StdRng::seed_from_u64(1);
         assert_eq!(random_base62(&mut rng, 33).len(), 33);
         let text = random_base62(&mut rng, 62_000);

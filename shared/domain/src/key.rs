@@ -6,8 +6,8 @@
 //! visible prefix: first 8 of the secret         CRC-32 of all before it, base62
 //! ```
 //!
-//! Underscores let a double click select the whole key; the checksum turns typing errors and junk
-//! away before any I/O. What is stored of a key is its SHA-256 digest and its visible prefix.
+//! With underscores as separators, a double click selects the whole key. The checksum rejects typing
+//! errors and random text before any I/O. Only a key's SHA-256 digest and visible prefix are stored.
 
 use std::fmt;
 
@@ -23,31 +23,31 @@ use crate::plan::Overrides;
 /// Base62 characters in the secret part of a new key: 190.5 bits.
 const SECRET_LEN: usize = 32;
 const CHECKSUM_LEN: usize = 6;
-/// Characters of the secret shown in the visible prefix; 142 bits stay unknown.
+/// Characters of the secret in the visible prefix; the other 142 bits stay secret.
 const VISIBLE_LEN: usize = 8;
-/// Bounds the work done for junk.
+/// Maximum length of a key, which bounds the work for invalid ones.
 const MAX_KEY_LEN: usize = 128;
-/// The `env` segment of keys with the admin role.
+/// `env` segment of keys with the admin role.
 const ADMIN_ENV: &str = "admin";
 
-/// What new keys look like: `<brand>_<env>_…`.
+/// Format of new keys: `<brand>_<env>_…`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyFormat {
     brand: String,
     env: String,
 }
 
-/// Why a brand or environment cannot stand in a key.
+/// Error: the brand or the environment is not allowed in a key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a key's brand and env must each be 1 to 12 of a-z and 0-9, and the env not \"admin\"")]
 pub struct InvalidKeyFormat;
 
 impl KeyFormat {
-    /// Checks the two visible segments of new keys.
+    /// Checks the brand and environment segments of new keys.
     ///
     /// # Errors
-    /// When either is empty, longer than 12, or has a character besides a-z and 0-9, or when `env`
-    /// is the one kept for admin keys.
+    /// When either is empty, longer than 12 characters, or has a character other than a-z and 0-9, or
+    /// when `env` is the one reserved for admin keys.
     pub fn new(brand: &str, env: &str) -> Result<Self, InvalidKeyFormat> {
         if is_segment(brand) && is_segment(env) && env != ADMIN_ENV {
             Ok(Self {
@@ -59,7 +59,7 @@ impl KeyFormat {
         }
     }
 
-    /// A new key, with the env segment of its role.
+    /// Generates a key, with the env segment of its role.
     pub fn generate(&self, role: Role, rng: &mut impl Rng) -> ApiKey {
         let env = match role {
             Role::Customer => self.env.as_str(),
@@ -77,9 +77,9 @@ impl KeyFormat {
         ApiKey(text)
     }
 
-    /// Whether `text` begins as keys of this format do, whatever comes then.
+    /// Whether `text` begins with the brand and an env segment of this format.
     #[must_use]
-    pub fn begins(&self, text: &str) -> bool {
+    pub fn has_prefix(&self, text: &str) -> bool {
         let mut segments = text.splitn(3, '_');
         let (brand, env, rest) = (segments.next(), segments.next(), segments.next());
         let is_env = env.is_some_and(|env| env == self.env || env == ADMIN_ENV);
@@ -98,16 +98,18 @@ fn checksum(body: &[u8]) -> [u8; CHECKSUM_LEN] {
     id::base62_of_u32(crc32fast::hash(body))
 }
 
-/// A whole key: a secret. It can be compared by digest and shown once, never printed.
+/// Complete API key: a secret. It is compared by digest and never printed; [`expose`](Self::expose)
+/// returns it for the one response that shows it.
 pub struct ApiKey(Zeroizing<String>);
 
-/// The text is not a key: wrong shape or checksum. It says no more, on purpose.
+/// Error: the text is not a key, because of its shape or its checksum. It gives no more details, so as
+/// not to help in guessing keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not an API key")]
 pub struct MalformedKey;
 
 impl ApiKey {
-    /// Reads a key of any brand and env, so that keys issued before a change of brand still work.
+    /// Parses a key of any brand and env, so that keys issued before a change of brand still work.
     ///
     /// # Errors
     /// When the shape or the checksum is wrong.
@@ -136,7 +138,7 @@ impl ApiKey {
         Ok(Self(Zeroizing::new(text.to_owned())))
     }
 
-    /// The role that the key claims by its env segment, which its digest covers.
+    /// Returns the role that the key claims by its env segment, which its digest covers.
     #[must_use]
     pub fn role(&self) -> Role {
         match self.0.split('_').nth(1) {
@@ -145,8 +147,8 @@ impl ApiKey {
         }
     }
 
-    /// SHA-256 of the whole key. The key has 190 random bits, so a plain hash is enough: there is
-    /// no dictionary to try.
+    /// Computes the SHA-256 of the whole key. A key has 190 random bits, which rules out a dictionary
+    /// attack, so a plain hash is enough.
     #[must_use]
     pub fn digest(&self) -> KeyDigest {
         KeyDigest {
@@ -155,14 +157,14 @@ impl ApiKey {
         }
     }
 
-    /// The part that may be shown, stored and logged.
+    /// Returns the visible prefix, which may be shown, stored and logged.
     #[must_use]
     pub fn prefix(&self) -> KeyPrefix {
         let secret_at = self.0.rfind('_').map_or(0, |at| at + 1);
         KeyPrefix(self.0[..secret_at + VISIBLE_LEN].to_owned())
     }
 
-    /// The key itself, for the one response that hands it out.
+    /// Returns the secret text of the key, for the one response that shows it.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -175,8 +177,8 @@ impl fmt::Debug for ApiKey {
     }
 }
 
-/// SHA-256 of a key: what is stored in its place. Knows the role that the key claims, because keys of
-/// customers and of admins are stored apart.
+/// SHA-256 of a key, which is stored instead of the key. It includes the role that the key claims,
+/// because customer keys and admin keys are stored separately.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct KeyDigest {
     role: Role,
@@ -184,13 +186,13 @@ pub struct KeyDigest {
 }
 
 impl KeyDigest {
-    /// The role that the key claims.
+    /// Returns the role that the key claims.
     #[must_use]
     pub fn role(&self) -> Role {
         self.role
     }
 
-    /// Lower-case hexadecimal, for the store alone.
+    /// Returns the digest in lower-case hexadecimal, for the store only.
     #[must_use]
     pub fn expose_hex(&self) -> String {
         hex(&self.sha256)
@@ -203,7 +205,7 @@ impl fmt::Debug for KeyDigest {
     }
 }
 
-/// Lower-case hexadecimal of any bytes.
+/// Encodes bytes in lower-case hexadecimal.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
@@ -214,18 +216,18 @@ pub fn hex(bytes: &[u8]) -> String {
         .collect()
 }
 
-/// The visible part of a key, such as `tg_live_4fJ9aQ2c`: unique, and safe to show.
+/// Visible prefix of a key, such as `tg_live_4fJ9aQ2c`: unique, and safe to show.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct KeyPrefix(String);
 
-/// The text is not a visible prefix.
+/// Error: the text is not a visible prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a key prefix looks like tg_live_ and 8 letters or digits")]
 pub struct MalformedPrefix;
 
 impl KeyPrefix {
-    /// The prefix as text.
+    /// Returns the prefix as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -271,44 +273,45 @@ impl fmt::Display for KeyPrefix {
     }
 }
 
-/// What a key may be used for.
+/// Role of a key, which decides the routes it may call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Calls the API on behalf of one customer.
     Customer,
-    /// Calls `/admin`; belongs to no customer, is neither limited nor metered.
+    /// Calls `/admin`; belongs to no customer and is neither limited nor metered.
     Admin,
 }
 
-/// Everything known of a key but the key itself.
+/// Stored record of a key: everything except the secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyRecord {
-    /// Names the key in URLs and records.
+    /// Id of the key in URLs and records.
     pub id: KeyId,
-    /// Its visible part.
+    /// Visible prefix.
     pub prefix: KeyPrefix,
-    /// The holder's name for it.
+    /// Name given by the key's creator.
     pub name: String,
-    /// Whose calls it makes.
+    /// Customer or admin on whose behalf the key acts.
     pub owner: Owner,
-    /// When it was made.
+    /// Time of creation.
     pub created_at: Timestamp,
-    /// From this instant on it no longer works.
+    /// Time from which the key no longer works.
     pub expires_at: Option<Timestamp>,
-    /// Since when it has been revoked.
+    /// Time of the revocation, which is permanent.
     pub revoked_at: Option<Timestamp>,
-    /// Since when it has been suspended, which, unlike a revocation, can be undone.
+    /// Time of the suspension, which, unlike a revocation, can be undone.
     pub suspended_at: Option<Timestamp>,
     /// Limits that replace the plan's.
     pub overrides: Overrides,
-    /// The key that a rotation made to take this one's place.
+    /// Key that replaced this one in a rotation.
     pub rotated_to: Option<KeyId>,
-    /// The key in whose hours its calls count, if not in its own: the first of a chain of rotations.
-    pub hour_of: Option<KeyId>,
+    /// Key whose hourly counter counts the calls of this one, if not its own: the first key of a chain
+    /// of rotations.
+    pub hour_counter_id: Option<KeyId>,
 }
 
-/// On whose behalf a key acts.
+/// Customer or admin on whose behalf a key acts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Owner {
     /// One customer, whose plan decides the limits.
@@ -318,7 +321,7 @@ pub enum Owner {
 }
 
 impl Owner {
-    /// The role that goes with the owner.
+    /// Returns the role of the owner's keys.
     #[must_use]
     pub fn role(&self) -> Role {
         match self {
@@ -327,7 +330,7 @@ impl Owner {
         }
     }
 
-    /// The customer, unless it is an admin key.
+    /// Returns the customer, or `None` for an admin key.
     #[must_use]
     pub fn customer(&self) -> Option<&CustomerId> {
         match self {
@@ -337,22 +340,22 @@ impl Owner {
     }
 }
 
-/// A key's state at one instant.
+/// State of a key at one instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum KeyStatus {
-    /// It works.
+    /// The key works.
     Active,
-    /// It is suspended, until it is enabled again or ends.
+    /// The key is suspended until it is enabled again, expires or is revoked.
     Suspended,
-    /// Its expiry has passed.
+    /// The key has expired.
     Expired,
-    /// It was revoked; this outweighs an expiry.
+    /// The key was revoked; this takes precedence over an expiry.
     Revoked,
 }
 
 impl KeyRecord {
-    /// The state at `now`. A key works until, and not at, the instant of its expiry.
+    /// Returns the state at `now`. At the instant of its expiry, a key no longer works.
     #[must_use]
     pub fn status(&self, now: Timestamp) -> KeyStatus {
         if self.revoked_at.is_some() {
@@ -366,11 +369,11 @@ impl KeyRecord {
         }
     }
 
-    /// The key whose hourly counter counts its calls. Those of a key and of its successors share
-    /// one, so that a rotation does not begin the hour anew.
+    /// Returns the id of the key whose hourly counter counts the calls of this one. A key and its
+    /// successors share a counter, so that a rotation does not reset the hour.
     #[must_use]
-    pub fn hour_key(&self) -> &KeyId {
-        self.hour_of.as_ref().unwrap_or(&self.id)
+    pub fn hour_counter_id(&self) -> &KeyId {
+        self.hour_counter_id.as_ref().unwrap_or(&self.id)
     }
 }
 
@@ -399,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_a_customers_or_an_admins() {
+    fn only_a_customer_key_has_a_customer() {
         let acme: CustomerId = "acme".parse().unwrap();
         assert_eq!(Owner::Customer(acme.clone()).customer(), Some(&acme));
         assert_eq!(Owner::Admin.customer(), None);
@@ -415,10 +418,10 @@ mod tests {
     }
 
     #[test]
-    fn what_begins_like_a_key_is_told_from_other_texts() {
+    fn texts_with_the_prefix_of_a_key_are_recognised() {
         let format = KeyFormat::new("acme", "test").unwrap();
         for text in ["acme_test_", "acme_admin_4fJ9aQ2c", "acme_test_not a key"] {
-            assert!(format.begins(text), "{text}");
+            assert!(format.has_prefix(text), "{text}");
         }
         for text in [
             "",
@@ -427,7 +430,7 @@ mod tests {
             "acme_live_4fJ9aQ2c",
             "my_admin_key",
         ] {
-            assert!(!format.begins(text), "{text}");
+            assert!(!format.has_prefix(text), "{text}");
         }
     }
 
@@ -449,18 +452,18 @@ mod tests {
     }
 
     #[test]
-    fn junk_is_not_a_key() {
-        let good = key(2);
-        let good = good.expose();
+    fn malformed_keys_are_rejected() {
+        let valid = key(2);
+        let valid = valid.expose();
         let check = |text: &str| assert!(ApiKey::parse(text).is_err(), "{text}");
         check("");
         check("tg");
         check("tg_live_");
         check("sk_live_abc");
-        check(&good[..good.len() - 1]);
-        check(&format!("{good}0"));
-        check(&good.replace("tg_", "tg-"));
-        check(&format!("{good} "));
+        check(&valid[..valid.len() - 1]);
+        check(&format!("{valid}0"));
+        check(&valid.replace("tg_", "tg-"));
+        check(&format!("{valid} "));
         check(&"é".repeat(40));
         check(&"x".repeat(10_000));
     }
@@ -475,7 +478,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn one_wrong_character_is_noticed(seed: u64, at in 0usize..46, to in "[0-9A-Za-z]") {
+        fn one_wrong_character_is_detected(seed: u64, at in 0usize..46, to in "[0-9A-Za-z]") {
             let key = key(seed);
             let mut text = key.expose().to_owned();
             prop_assume!(text[at..=at] != to);

@@ -1,150 +1,159 @@
-//! Quota leases: units of a limit that one instance has reserved in one write, and spends from memory.
+//! Quota leases: units of a limit that an instance reserves in one write and spends from memory.
 //!
-//! A counter in the store says how many units of a window's limit all instances together have
-//! reserved, and never says more than the limit. An instance reserves a block of them at a time, so
-//! that most calls cost no write. How many a block has follows the pace of the calls, and what is
-//! left of the limit.
+//! A quota counter in the store has the number of units of a window's limit that all instances
+//! together have reserved, which never exceeds the limit. An instance reserves many units at a time, so
+//! that most calls cost no write. The size of a reservation follows the rate of the calls and the rest
+//! of the limit.
 
 use jiff::{SignedDuration, Timestamp};
 
-/// The largest block of a plan that says nothing.
+/// Maximum units in one reservation on a plan that does not set its own maximum.
 pub const MAX_LEASE: u64 = 1_000;
-/// The largest block of a counter that nothing limits.
+/// Maximum units in one reservation of a counter without a limit.
 pub const MAX_UNLIMITED_LEASE: u64 = 10_000;
 
-/// A block is no more than this part of what is left, so that the instances that share a limit
-/// come to its end together.
-const SHARE: u64 = 16;
-/// How long a block of a limit is to last.
-const LASTS: SignedDuration = SignedDuration::from_secs(1);
-/// How long one lasts where there is no limit, to whose end other instances could want the units.
-const UNLIMITED_LASTS: SignedDuration = SignedDuration::from_secs(10);
-/// How long a full counter is taken to be full. Other instances may release units meanwhile.
-const STAYS_FULL: SignedDuration = SignedDuration::from_secs(1);
+/// Divisor of the rest of the limit that bounds one reservation: at most a sixteenth, so that the
+/// instances that share a limit exhaust it at about the same time.
+const REST_DIVISOR: u64 = 16;
+/// Time that a reservation under a limit should last.
+const LEASE_DURATION: SignedDuration = SignedDuration::from_secs(1);
+/// Time that a reservation without a limit should last. It is longer, because it takes no units from
+/// other instances.
+const UNLIMITED_LEASE_DURATION: SignedDuration = SignedDuration::from_secs(10);
+/// Time during which an exhausted counter is not read again. Other instances may release units later.
+const EXHAUSTED_FOR: SignedDuration = SignedDuration::from_secs(1);
 
-/// What one instance holds of one counter. A window's lease is never used in another window.
+/// Lease of one instance on one quota counter. A lease is valid in one window only.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lease {
     left: u64,
     spent: u64,
-    /// Units that all instances had reserved, or more, when the counter was last asked.
-    used: u64,
-    /// Whether some may be left though `used` has come up to a limit.
+    /// Units that all instances had reserved at the last reservation, or at least the limit if that
+    /// failed because the counter was exhausted.
+    total_reserved: u64,
+    /// Whether other branches of the counter may have units left although `total_reserved` has reached
+    /// the limit.
     in_branch: bool,
-    asked_at: Option<Timestamp>,
-    block: Option<Block>,
+    checked_at: Option<Timestamp>,
+    last: Option<Reservation>,
 }
 
-/// The last block that was taken.
+/// Units of one reservation, and its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Block {
+struct Reservation {
     units: u64,
     at: Timestamp,
 }
 
 impl Lease {
-    /// Whether a call under `limit` can be let in without asking the store.
+    /// Whether a call under `limit` can spend a unit without a request to the store.
     ///
-    /// The units at hand are among those that the counter had counted at the last reservation. A limit
-    /// below that count, which another key of the customer or a new plan may have, covers none.
+    /// The unspent units are included in the counter's total at the last reservation. A limit below that
+    /// total, which another key of the customer or a new plan may have, does not allow spending them.
     #[must_use]
     pub fn covers(&self, limit: Option<u64>) -> bool {
-        self.left > 0 && limit.is_none_or(|limit| self.used <= limit)
+        self.left > 0 && limit.is_none_or(|limit| self.total_reserved <= limit)
     }
 
-    /// Spends a unit, and tells how many are used in the window with it, as far as is known here.
-    /// Nothing is spent where nothing is left.
+    /// Spends a unit, if one is left, and returns the units used in the window as of the last
+    /// reservation: all that were reserved, minus the unspent ones of this lease.
     pub fn spend(&mut self) -> u64 {
         if self.left > 0 {
             self.left -= 1;
             self.spent += 1;
         }
-        self.used.saturating_sub(self.left)
+        self.total_reserved.saturating_sub(self.left)
     }
 
-    /// Whether no unit is at hand, and a moment ago none was left.
+    /// Whether no unit is left in the lease, and less than a second ago none was left in the counter.
     #[must_use]
-    pub fn is_full(&self, limit: Option<u64>, now: Timestamp) -> bool {
-        let ago = self.asked_at.map(|asked_at| now.duration_since(asked_at));
-        let is_fresh = ago.is_some_and(|ago| !ago.is_negative() && ago < STAYS_FULL);
-        is_fresh && self.was_full(limit)
+    pub fn is_exhausted(&self, limit: Option<u64>, now: Timestamp) -> bool {
+        let ago = self
+            .checked_at
+            .map(|checked_at| now.duration_since(checked_at));
+        let is_fresh = ago.is_some_and(|ago| !ago.is_negative() && ago < EXHAUSTED_FOR);
+        is_fresh && self.was_exhausted(limit)
     }
 
-    /// How many units to ask for: as many as last a second at the pace of the last block, or ten
-    /// without a limit, at most `max`, and fewer as the limit comes near; always one.
+    /// Computes the number of units to reserve next: those of one second (ten without a limit) at the
+    /// rate of the last reservation, at most `max`, fewer close to the limit, and at least one.
     #[must_use]
     pub fn next_lease(&self, limit: Option<u64>, max: u64, now: Timestamp) -> u64 {
-        let lasts = limit.map_or(UNLIMITED_LASTS, |_| LASTS);
-        let by_pace = self.block.map_or(1, |block| block.next(lasts, now));
-        let by_room = limit.map_or(u64::MAX, |limit| limit.saturating_sub(self.used) / SHARE);
-        by_pace.min(by_room).min(max).max(1)
+        let duration = limit.map_or(UNLIMITED_LEASE_DURATION, |_| LEASE_DURATION);
+        let by_rate = self.last.map_or(1, |last| last.next(duration, now));
+        let by_rest = limit.map_or(u64::MAX, |limit| {
+            limit.saturating_sub(self.total_reserved) / REST_DIVISOR
+        });
+        by_rate.min(by_rest).min(max).max(1)
     }
 
-    /// Takes in `units` that were reserved at `now`, after which the counter stood at `used`. Of a
-    /// counter with branches, some may be left though that is the limit.
-    pub fn reserved(&mut self, units: u64, used: u64, in_branch: bool, now: Timestamp) {
+    /// Adds `units` that were reserved at `now`, after which the counter's total was `total`. With
+    /// `in_branch`, the counter has branches, which may have units left even if `total` is the limit.
+    pub fn reserved(&mut self, units: u64, total: u64, in_branch: bool, now: Timestamp) {
         self.left += units;
-        self.used = used;
+        self.total_reserved = total;
         self.in_branch = in_branch;
-        self.asked_at = Some(now);
-        self.block = Some(Block { units, at: now });
+        self.checked_at = Some(now);
+        self.last = Some(Reservation { units, at: now });
     }
 
-    /// Remembers that at `now` nothing was left of `limit`.
-    pub fn refused(&mut self, limit: u64, now: Timestamp) {
-        self.used = self.used.max(limit);
+    /// Records that at `now` no unit of `limit` was left in the counter.
+    pub fn exhausted(&mut self, limit: u64, now: Timestamp) {
+        self.total_reserved = self.total_reserved.max(limit);
         self.in_branch = false;
-        self.asked_at = Some(now);
+        self.checked_at = Some(now);
     }
 
-    /// Parts with the units at hand, and tells how many those are. The pace is found anew.
+    /// Removes the unspent units from the lease and returns their number. The next reservation starts
+    /// again with one unit.
     pub fn release(&mut self) -> u64 {
-        self.block = None;
+        self.last = None;
         std::mem::take(&mut self.left)
     }
 
-    /// Whether nothing was left of `limit` when the counter was last asked, however long ago.
+    /// Whether no unit of `limit` was left at the last request to the counter, however long ago.
     #[must_use]
-    pub fn was_full(&self, limit: Option<u64>) -> bool {
-        let is_used_up = limit.is_some_and(|limit| limit <= self.used);
-        is_used_up && !self.in_branch && !self.covers(limit)
+    pub fn was_exhausted(&self, limit: Option<u64>) -> bool {
+        let is_reached = limit.is_some_and(|limit| limit <= self.total_reserved);
+        is_reached && !self.in_branch && !self.covers(limit)
     }
 
-    /// Units at hand.
+    /// Returns the number of unspent units.
     #[must_use]
     pub fn left(&self) -> u64 {
         self.left
     }
 
-    /// Units spent on calls.
+    /// Returns the number of units spent on calls.
     #[must_use]
     pub fn spent(&self) -> u64 {
         self.spent
     }
 }
 
-impl Block {
-    /// Units that last for `lasts` if these have lasted for `lasted`.
-    fn at_pace(self, lasts: SignedDuration, lasted: SignedDuration) -> u64 {
-        let in_time = u128::from(self.units) * lasts.as_millis().unsigned_abs();
+impl Reservation {
+    /// Computes the units that last for `duration`, given that these have lasted for `lasted`.
+    fn at_rate(self, duration: SignedDuration, lasted: SignedDuration) -> u64 {
+        let in_time = u128::from(self.units) * duration.as_millis().unsigned_abs();
         let units = in_time / lasted.as_millis().unsigned_abs().max(1);
         u64::try_from(units).unwrap_or(u64::MAX)
     }
 
-    /// The block after this one, which took until `now` to use up, and is to last so long.
-    fn next(self, lasts: SignedDuration, now: Timestamp) -> u64 {
+    /// Computes the units of the next reservation, which should last for `duration`, given that these
+    /// were spent by `now`.
+    fn next(self, duration: SignedDuration, now: Timestamp) -> u64 {
         let lasted = now.duration_since(self.at);
         if lasted.is_negative() {
-            // The clock was set back, and tells nothing of the pace.
+            // The clock was set back, so the rate is unknown.
             self.units
-        } else if lasted < lasts {
-            // One short interval is no pace yet, and a few of them are.
-            self.at_pace(lasts, lasted)
+        } else if lasted < duration {
+            // The rate of one short interval is uncertain: growth is limited to a factor of four.
+            self.at_rate(duration, lasted)
                 .min(self.units.saturating_mul(4))
-        } else if lasted <= lasts * 2 {
+        } else if lasted <= duration * 2 {
             self.units
         } else {
-            self.at_pace(lasts, lasted)
+            self.at_rate(duration, lasted)
         }
     }
 }
@@ -153,20 +162,20 @@ impl Block {
 mod tests {
     use super::*;
 
-    /// So many milliseconds after the hour.
+    /// Returns the time `ms` milliseconds after the hour.
     fn at(ms: i64) -> Timestamp {
         let hour: Timestamp = "2026-11-22T10:00:00Z".parse().unwrap();
         hour + SignedDuration::from_millis(ms)
     }
 
-    fn after_reservation(units: u64, used: u64) -> Lease {
+    fn after_reservation(units: u64, total: u64) -> Lease {
         let mut lease = Lease::default();
-        lease.reserved(units, used, false, at(0));
+        lease.reserved(units, total, false, at(0));
         lease
     }
 
     #[test]
-    fn a_unit_is_spent_once() {
+    fn each_unit_is_spent_once() {
         let mut lease = after_reservation(2, 10);
         assert_eq!([lease.spend(), lease.spend()], [9, 10]);
         assert!(!lease.covers(None));
@@ -176,9 +185,13 @@ mod tests {
     }
 
     #[test]
-    fn units_beyond_a_lower_limit_are_not_spent_under_it() {
-        let check = |used, limit, covered| {
-            assert_eq!(after_reservation(5, used).covers(limit), covered, "{used}");
+    fn units_beyond_a_lower_limit_do_not_cover_calls_under_it() {
+        let check = |total, limit, covered| {
+            assert_eq!(
+                after_reservation(5, total).covers(limit),
+                covered,
+                "{total}"
+            );
         };
         check(50, None, true);
         check(50, Some(50), true);
@@ -186,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_follows_the_pace() {
+    fn the_size_of_a_reservation_follows_the_rate() {
         let next = |units, limit, lasted_ms| {
             let lease = after_reservation(units, units);
             lease.next_lease(limit, MAX_LEASE, at(lasted_ms))
@@ -216,11 +229,11 @@ mod tests {
     }
 
     #[test]
-    fn a_block_shrinks_towards_the_limit() {
-        let check = |used, limit, max, expected| {
-            let lease = after_reservation(500, used);
+    fn reservations_shrink_towards_the_limit() {
+        let check = |total, limit, max, expected| {
+            let lease = after_reservation(500, total);
             let next = lease.next_lease(limit, max, at(10));
-            assert_eq!(next, expected, "{used} of {limit:?}");
+            assert_eq!(next, expected, "{total} of {limit:?}");
         };
         check(500, Some(100_000), MAX_LEASE, 1_000);
         check(500, Some(2_100), MAX_LEASE, 100);
@@ -232,12 +245,12 @@ mod tests {
     }
 
     #[test]
-    fn a_full_counter_is_asked_again_after_a_second() {
+    fn an_exhausted_counter_is_read_again_after_a_second() {
         let mut lease = Lease::default();
-        assert!(!lease.is_full(Some(5), at(0)));
-        lease.refused(5, at(0));
+        assert!(!lease.is_exhausted(Some(5), at(0)));
+        lease.exhausted(5, at(0));
         let check = |lease: &Lease, limit, ms, full| {
-            assert_eq!(lease.is_full(limit, at(ms)), full, "{limit:?} at {ms}");
+            assert_eq!(lease.is_exhausted(limit, at(ms)), full, "{limit:?} at {ms}");
         };
         check(&lease, Some(5), 0, true);
         check(&lease, Some(4), 999, true);
@@ -245,22 +258,22 @@ mod tests {
         check(&lease, None, 0, false);
         check(&lease, Some(5), 1_000, false);
         check(&lease, Some(5), -1, false);
-        // The last unit: there is one, and after it none.
+        // The last unit of the limit.
         lease.reserved(1, 5, false, at(10));
         check(&lease, Some(5), 10, false);
         lease.spend();
         check(&lease, Some(5), 10, true);
         check(&lease, Some(6), 10, false);
-        // Other branches may have some.
+        // Other branches may have units left.
         lease.reserved(1, 5, true, at(20));
         lease.spend();
         check(&lease, Some(5), 20, false);
-        lease.refused(5, at(30));
+        lease.exhausted(5, at(30));
         check(&lease, Some(5), 30, true);
     }
 
     #[test]
-    fn what_is_released_is_not_spent() {
+    fn released_units_are_not_spent() {
         let mut lease = after_reservation(3, 3);
         lease.spend();
         assert_eq!(lease.release(), 2);

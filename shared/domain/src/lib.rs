@@ -1,7 +1,7 @@
-//! What Tollgate decides, as pure functions and plain data.
+//! Tollgate's rules as pure functions and plain data: keys, plans, limits, usage, money and billing.
 //!
-//! Nothing here performs I/O, reads a clock or an environment variable, or knows of AWS or HTTP:
-//! time, randomness and configuration come in as arguments. Counts are whole calls, money is whole
+//! Nothing here performs I/O, reads a clock or an environment variable, or depends on AWS or HTTP:
+//! time, randomness and configuration are arguments. Counts are whole calls, money is whole
 //! micro-US-dollars, and time is UTC.
 
 pub mod billing;

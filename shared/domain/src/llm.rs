@@ -1,23 +1,23 @@
-//! What language-model tokens cost: a price list by provider, model and time.
+//! Price list of language-model tokens by provider, model and time.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::money::PicoUsd;
 
-/// Tokens of one model.
+/// Token counts of one model.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tokens {
-    /// Those that were sent.
+    /// Input tokens.
     pub input: u64,
-    /// Those that were made.
+    /// Output tokens.
     pub output: u64,
-    /// Those of which neither is known.
+    /// Tokens of unknown direction.
     pub other: u64,
 }
 
 impl Tokens {
-    /// Tokens that are not told apart.
+    /// Creates a count of tokens of unknown direction.
     #[must_use]
     pub fn of(other: u64) -> Self {
         Self {
@@ -27,32 +27,32 @@ impl Tokens {
     }
 }
 
-/// Micro-dollars for a million tokens, one price for all or one for each direction.
+/// Micro-dollars per million tokens, by direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Rate {
     input: u64,
     output: u64,
 }
 
-/// A price, as the list has it.
+/// One price of the list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LlmPrice {
-    /// The provider's name.
+    /// Name of the provider.
     pub provider: String,
-    /// The model's name; left out, the price is for all models that have none of their own.
+    /// Name of the model. If absent, the price is for all models of the provider without their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// When it came into effect; left out, it always was. It ends where the next one begins.
+    /// Time from which the price is in effect, until the next one. If absent, it always was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Timestamp>,
-    /// Micro-dollars for a million tokens, whichever their direction.
+    /// Micro-dollars per million tokens of either direction.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub micro_usd_per_million_tokens: Option<u64>,
-    /// The same for those sent; with the next, in place of the former.
+    /// Micro-dollars per million input tokens. This and the next replace the single price.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub micro_usd_per_million_input_tokens: Option<u64>,
-    /// The same for those made.
+    /// Micro-dollars per million output tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub micro_usd_per_million_output_tokens: Option<u64>,
 }
@@ -74,8 +74,8 @@ impl LlmPrice {
         }
     }
 
-    /// Two prices with the same of this cannot both hold.
-    fn of(&self) -> (String, Option<String>, Option<Timestamp>) {
+    /// Returns the provider, model and start of the price. Each combination may occur once in a list.
+    fn key(&self) -> (String, Option<String>, Option<Timestamp>) {
         let model = self.model.as_ref().map(|model| model.to_ascii_lowercase());
         (self.provider.to_ascii_lowercase(), model, self.from)
     }
@@ -90,29 +90,29 @@ impl LlmPrice {
     }
 }
 
-/// Why a price list cannot be used.
+/// Error: the price list is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidPrices {
-    /// It is no such list.
+    /// It is not a JSON list of prices.
     #[error("not a list of prices: {0}")]
     Shape(#[from] serde_json::Error),
-    /// A price without an amount, or with one too many.
+    /// A price has no amount, or too many.
     #[error(
         "the price of {0} needs either micro_usd_per_million_tokens, or \
          micro_usd_per_million_input_tokens and micro_usd_per_million_output_tokens"
     )]
     Amount(String),
-    /// Two prices for the same.
+    /// Two prices have the same provider, model and start.
     #[error("there are two prices of {0} from the same time on")]
     Double(String),
 }
 
-/// Prices of language-model tokens. Names are compared without regard to ASCII case.
+/// Prices of language-model tokens. Names are compared ASCII case-insensitively.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LlmPrices(Vec<(LlmPrice, Rate)>);
 
 impl LlmPrices {
-    /// Those of `llm_prices.json`.
+    /// Returns the prices of `llm_prices.json`.
     ///
     /// # Errors
     /// Never: a test reads the file.
@@ -120,18 +120,18 @@ impl LlmPrices {
         Self::from_json(include_str!("llm_prices.json"))
     }
 
-    /// A list in JSON, of the form of `llm_prices.json` and [`LlmPrice`].
+    /// Parses a JSON list of [`LlmPrice`]s, such as `llm_prices.json`.
     ///
     /// # Errors
-    /// When it is no such list, or says two things of the same.
+    /// When it is not such a list, a price has no amount, or two prices are for the same.
     pub fn from_json(json: &str) -> Result<Self, InvalidPrices> {
         Self::new(serde_json::from_str(json)?)
     }
 
-    /// A list of these prices.
+    /// Creates a price list.
     ///
     /// # Errors
-    /// When one has no amount, or two are for the same.
+    /// When a price has no amount, or two prices are for the same.
     pub fn new(prices: Vec<LlmPrice>) -> Result<Self, InvalidPrices> {
         let name = |price: &LlmPrice| match &price.model {
             Some(model) => format!("{} {model}", price.provider),
@@ -139,7 +139,7 @@ impl LlmPrices {
         };
         let mut rated: Vec<(LlmPrice, Rate)> = Vec::with_capacity(prices.len());
         for price in prices {
-            if rated.iter().any(|(other, _)| other.of() == price.of()) {
+            if rated.iter().any(|(other, _)| other.key() == price.key()) {
                 return Err(InvalidPrices::Double(name(&price)));
             }
             let Some(rate) = price.rate() else {
@@ -150,8 +150,8 @@ impl LlmPrices {
         Ok(Self(rated))
     }
 
-    /// What tokens cost at that time; `None` if there was no price. A model's own price goes before its
-    /// provider's. Tokens that are not told apart cost what the dearer direction does.
+    /// Computes the cost of tokens at a time, or `None` if there was no price. A model's own price takes
+    /// precedence over its provider's. Tokens of unknown direction have the higher of the two prices.
     #[must_use]
     pub fn cost(
         &self,
@@ -189,7 +189,7 @@ mod tests {
     const NOW: &str = "2026-11-22T10:00:00Z";
 
     #[test]
-    fn tokens_cost_what_the_shipped_list_says() {
+    fn tokens_have_the_prices_of_the_shipped_list() {
         let prices = LlmPrices::shipped().unwrap();
         let check = |provider: &str, tokens, micro_usd: Option<u64>| {
             let cost = prices.cost(provider, None, Tokens::of(tokens), at(NOW));
@@ -218,7 +218,7 @@ mod tests {
     ]"#;
 
     #[test]
-    fn the_price_is_the_models_at_the_time() {
+    fn the_price_is_that_of_the_model_at_the_time() {
         let prices = LlmPrices::from_json(LIST).unwrap();
         let both = Tokens {
             input: 1_000,
@@ -237,7 +237,7 @@ mod tests {
         check("acme", Some("large"), "2026-10-31T23:59:59Z", Some(4_500));
         check("acme", Some("large"), "2025-12-31T23:59:59Z", Some(1_100));
         check("later", None, NOW, None);
-        // Which they were is not known: the dearer.
+        // The higher price, for tokens of unknown direction.
         let cost = prices.cost("acme", Some("large"), Tokens::of(100), at(NOW));
         assert_eq!(cost, Some(MicroUsd(1_000).into()));
     }
@@ -257,10 +257,10 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_says_too_little_or_too_much_is_refused() {
+    fn prices_without_an_amount_and_duplicates_are_rejected() {
         let check = |list: &str, reason: &str| {
-            let refused = LlmPrices::from_json(list).unwrap_err().to_string();
-            assert!(refused.contains(reason), "{list}: {refused}");
+            let error = LlmPrices::from_json(list).unwrap_err().to_string();
+            assert!(error.contains(reason), "{list}: {error}");
         };
         check("{}", "not a list of prices");
         check(

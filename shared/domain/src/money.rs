@@ -1,4 +1,4 @@
-//! Money as integers: micro-US-dollars for what things cost, cents for what is charged.
+//! Money as integers: micro-US-dollars for costs and prices, cents for charges.
 
 use std::fmt;
 use std::iter::Sum;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 #[serde(transparent)]
 pub struct MicroUsd(pub u64);
 
-/// Millionths of a [`MicroUsd`]: what a language-model token costs is a whole number of them.
+/// Millionths of a [`MicroUsd`]: the price of a language-model token is a whole number of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PicoUsd(pub u128);
 
@@ -29,14 +29,15 @@ const PICO_USD_PER_MICRO_USD: u128 = 1_000_000;
 const MICRO_USD_PER_CENT: u64 = 10_000;
 
 impl MicroUsd {
-    /// To the nearest cent, half a cent up. Only the cumulative amount of a month is ever rounded.
+    /// Rounds to the nearest cent, half a cent up. Of charges, only the cumulative overage of a month is
+    /// rounded.
     #[must_use]
     pub fn to_cents(self) -> Cents {
         let rest = self.0 % MICRO_USD_PER_CENT;
         Cents(self.0 / MICRO_USD_PER_CENT + u64::from(rest >= MICRO_USD_PER_CENT / 2))
     }
 
-    /// `calls` at this price each, or the largest amount there is.
+    /// Multiplies this price by a number of calls. Saturates.
     #[must_use]
     pub fn times(self, calls: u64) -> Self {
         Self(self.0.saturating_mul(calls))
@@ -50,7 +51,7 @@ impl From<Cents> for MicroUsd {
 }
 
 impl PicoUsd {
-    /// To the nearest micro-dollar, half of one up, or the largest amount there is.
+    /// Rounds to the nearest micro-dollar, half of one up. Saturates.
     #[must_use]
     pub fn to_micros(self) -> MicroUsd {
         let half_up = self.0.saturating_add(PICO_USD_PER_MICRO_USD / 2);
@@ -67,7 +68,7 @@ impl From<MicroUsd> for PicoUsd {
 impl Add for PicoUsd {
     type Output = Self;
 
-    /// Saturates.
+    /// Adds two amounts. Saturates.
     fn add(self, other: Self) -> Self {
         Self(self.0.saturating_add(other.0))
     }
@@ -76,7 +77,7 @@ impl Add for PicoUsd {
 impl Add for MicroUsd {
     type Output = Self;
 
-    /// Saturates: a bill of $18 trillion is wrong whatever its last digits.
+    /// Adds two amounts. Saturates: a bill of $18 trillion is wrong whatever its last digits.
     fn add(self, other: Self) -> Self {
         Self(self.0.saturating_add(other.0))
     }
@@ -89,7 +90,7 @@ impl Sum for MicroUsd {
 }
 
 impl fmt::Display for MicroUsd {
-    /// `$0.234`: at least two decimals, at most six.
+    /// Formats as `$0.234`, with two to six decimals.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let micros = format!("{:06}", self.0 % 1_000_000);
         let shown = micros.trim_end_matches('0').len().max(2);
@@ -98,7 +99,7 @@ impl fmt::Display for MicroUsd {
 }
 
 impl fmt::Display for Cents {
-    /// `$0.23`.
+    /// Formats as `$0.23`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "${}.{:02}", self.0 / 100, self.0 % 100)
     }

@@ -1,4 +1,4 @@
-//! Plans as data: what a customer may call, and what calls beyond the included ones cost.
+//! Plans as data: limits, included calls and the price of overage.
 
 use std::num::NonZeroU64;
 
@@ -9,25 +9,25 @@ use crate::lease::MAX_LEASE;
 use crate::money::MicroUsd;
 use crate::window::Day;
 
-/// One plan of the catalogue.
+/// A plan of the catalogue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
-    /// Names the plan in records. A change of price keeps the id. A change of what is included, of
-    /// the kind or of the first price takes a new one, because open months are billed by this
-    /// entry; and the entry stays until the last month with calls on it has closed.
+    /// Id of the plan in records. A later price keeps the id. A change of the included calls, of the
+    /// kind or of the first price needs a new id, because open months are billed by this definition; it
+    /// has to stay in the catalogue until the last month with calls on it has closed.
     pub id: PlanId,
-    /// For people to read.
+    /// Display name.
     pub name: String,
-    /// Calls a key may make in a UTC hour.
+    /// Calls of a key allowed in a UTC hour.
     pub requests_per_hour: u64,
-    /// What happens in a UTC month.
+    /// Included calls of a UTC month, and the policy beyond them.
     pub month: MonthPolicy,
-    /// Whether calls pass while their count cannot be stored.
+    /// Behaviour while the store cannot count calls.
     pub fail_mode: FailMode,
-    /// The most calls that an instance of the authorizer takes of a limit in advance, and that
-    /// are lost of it if the instance crashes. 1 is strict: each call is counted by itself, and
-    /// exactly the limit is let in. What nothing limits is taken in blocks all the same.
+    /// Maximum units of a limit that an authorizer instance reserves at once, and that are lost if it
+    /// crashes. 1 is strict: each call is counted by its own write, and exactly the limit is allowed.
+    /// It does not apply to counters without a limit.
     #[serde(default = "max_lease")]
     pub max_lease: NonZeroU64,
 }
@@ -36,44 +36,44 @@ fn max_lease() -> NonZeroU64 {
     NonZeroU64::new(MAX_LEASE).unwrap_or(NonZeroU64::MIN)
 }
 
-/// What a plan includes in a UTC month, and what comes after.
+/// Included calls of a UTC month, and the policy beyond them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 pub enum MonthPolicy {
-    /// Calls beyond `included` are refused.
+    /// Calls beyond `included` are denied.
     Blocked {
-        /// Calls in a month.
+        /// Calls allowed in a month.
         included: u64,
     },
-    /// Calls beyond `included` pass, and are charged.
+    /// Calls beyond `included` are allowed and charged.
     Overage {
-        /// Calls in a month that cost nothing more.
+        /// Calls in a month that are not charged.
         included: u64,
-        /// What a call beyond them costs, by the day it is made on; ascending, and the first
-        /// holds for all days before it as well.
+        /// Prices of an overage call, in ascending order of their first day. The first price also
+        /// applies to all earlier days.
         prices: Vec<OveragePrice>,
     },
-    /// All calls pass, and none is charged.
+    /// All calls are allowed, and none is charged.
     Unlimited,
 }
 
-/// A price and the first UTC day it holds on.
+/// Price of an overage call from a UTC day on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OveragePrice {
-    /// First day.
+    /// First day on which the price applies.
     pub from: Day,
     /// Price of one call.
     pub micro_usd_per_call: MicroUsd,
 }
 
-/// The choice made while the store that counts calls does not answer.
+/// Decision on calls while the store is unavailable and cannot count them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FailMode {
-    /// Let calls pass uncounted: the customer's traffic is worth more than the bound.
+    /// Fail-open: calls are allowed uncounted; the customer's traffic is worth more than the limit.
     Open,
-    /// Refuse calls: the bound is worth more than the traffic.
+    /// Fail-closed: calls are denied; the limit is worth more than the traffic.
     Closed,
 }
 
@@ -84,23 +84,23 @@ pub struct Overrides {
     /// Replaces [`Plan::requests_per_hour`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests_per_hour: Option<u64>,
-    /// Calls with this key stop when the customer's month has reached this count, whatever the
-    /// plan says: a higher quota on a blocked plan, a spending cap on the others.
+    /// Count of the customer's calls in a month from which calls with this key are denied, whatever the
+    /// plan's quota: a higher quota on a blocked plan, a spending cap on the others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub monthly_quota: Option<u64>,
 }
 
-/// The limits that hold for one key.
+/// Limits of one key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Calls of the key in a UTC hour.
     pub per_hour: u64,
-    /// Calls of the customer in a UTC month; none if nothing stops them.
+    /// Calls of the customer in a UTC month; `None` if they are unlimited.
     pub per_month: Option<u64>,
 }
 
 impl Plan {
-    /// The plan's limits, or the key's own where it has any.
+    /// Returns the plan's limits with the key's overrides applied.
     #[must_use]
     pub fn limits(&self, overrides: &Overrides) -> Limits {
         let plan_month = match self.month {
@@ -115,7 +115,7 @@ impl Plan {
         }
     }
 
-    /// Calls in a month before overage or refusal; none if there is no such number.
+    /// Returns the included calls of a month, or `None` on an unlimited plan.
     #[must_use]
     pub fn included(&self) -> Option<u64> {
         match self.month {
@@ -133,26 +133,26 @@ impl Plan {
     }
 }
 
-/// All plans on offer, in the order they are shown.
+/// Catalogue of all plans, in display order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Catalog(Vec<Plan>);
 
-/// Why a list of plans cannot be used.
+/// Error: the list of plans is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidCatalog {
-    /// Not JSON of the documented shape.
+    /// It is not JSON of the documented shape.
     #[error("the plans are not a JSON list of plans")]
     Json(#[from] serde_json::Error),
-    /// A plan stands twice, or none stands at all.
-    #[error("the plans need ids, each its own")]
+    /// Two plans have the same id, or the list is empty.
+    #[error("there must be at least one plan, and each needs an id of its own")]
     Ids,
-    /// A price list cannot be read in one way only.
+    /// A plan's overage prices are missing or not in ascending order.
     #[error("plan {0} needs one or more overage prices, with ascending days")]
     Prices(PlanId),
 }
 
 impl Catalog {
-    /// Free, pro and enterprise, as this release ships them.
+    /// Returns the plans free, pro and enterprise, as shipped with this release.
     ///
     /// # Errors
     /// Never in a release: a test reads the shipped list.
@@ -160,10 +160,10 @@ impl Catalog {
         Self::from_json(include_str!("plans.json"))
     }
 
-    /// Reads a JSON list of [`Plan`]s.
+    /// Parses a JSON list of [`Plan`]s.
     ///
     /// # Errors
-    /// When it is not such a list, or is ambiguous.
+    /// When it is not such a list, ids are not unique, or overage prices are missing or not ascending.
     pub fn from_json(json: &str) -> Result<Self, InvalidCatalog> {
         let plans: Vec<Plan> = serde_json::from_str(json)?;
         for (at, plan) in plans.iter().enumerate() {
@@ -183,13 +183,13 @@ impl Catalog {
         Ok(Self(plans))
     }
 
-    /// The plan of that id.
+    /// Returns the plan with that id.
     #[must_use]
     pub fn get(&self, id: &PlanId) -> Option<&Plan> {
         self.0.iter().find(|plan| plan.id == *id)
     }
 
-    /// All plans, in the order they are shown.
+    /// Iterates over all plans, in display order.
     pub fn iter(&self) -> std::slice::Iter<'_, Plan> {
         self.0.iter()
     }
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_keys_overrides_replace_each_limit_on_its_own() {
+    fn the_overrides_of_a_key_replace_each_limit_separately() {
         let rate = Overrides {
             requests_per_hour: Some(5),
             monthly_quota: None,
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn ambiguous_catalogues_are_refused() {
+    fn ambiguous_catalogues_are_rejected() {
         let plan = |id: &str, month: &str| {
             format!(
                 r#"{{"id":"{id}","name":"","requests_per_hour":1,"month":{month},"fail_mode":"open"}}"#
@@ -272,10 +272,10 @@ mod tests {
             assert!(error.contains(expected), "{json}: {error}");
         };
         check("{}".into(), "not a JSON list");
-        check("[]".into(), "each its own");
+        check("[]".into(), "an id of its own");
         check(
             format!("[{},{}]", plan("a", unlimited), plan("a", unlimited)),
-            "each its own",
+            "an id of its own",
         );
         check(
             format!(

@@ -1,28 +1,28 @@
-//! Two ledgers of the same calls: those that the authorizer let in, and those that were metered.
+//! Comparison of the two ledgers of calls: admitted by the authorizer, and metered as usage.
 
-/// What the ledgers say of a customer's day.
+/// Calls of a customer on a day, according to each ledger.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LedgerComparison {
-    /// Calls that were let in, those while the store was down included.
+    /// Calls that the authorizer allowed, including those while the store was unavailable.
     pub admitted: u64,
-    /// Calls that were answered and counted as usage.
+    /// Calls that usage records report.
     pub metered: u64,
 }
 
-/// Calls by which the ledgers of a day may differ. A call that is let in just before midnight is
-/// metered just after it, and one that a function did not live to answer is not metered.
+/// Tolerated difference between the ledgers of a day, in calls. A call admitted just before midnight
+/// may be metered just after it, and one whose instance crashed before the response is not metered.
 pub const TOLERATED_CALLS: u64 = 10;
-/// The part of the admitted calls by which they may differ: one in so many. Instances that end cleanly
-/// report to the call, so this is for those that crash.
+/// Tolerated difference as a fraction of the admitted calls: one in this many. An instance that shuts
+/// down cleanly reports each call; the tolerance is for those that crash.
 pub const TOLERATED_ONE_IN: u64 = 200;
 
 impl LedgerComparison {
-    /// Whether the ledgers differ by more than the larger of ten calls and one in two hundred, or
-    /// calls were admitted and none at all was metered.
+    /// Whether the ledgers differ by more than ten calls and more than one in two hundred, or calls were
+    /// admitted and none was metered.
     #[must_use]
     pub fn is_discrepant(&self) -> bool {
-        let of_share = self.admitted / TOLERATED_ONE_IN;
-        self.is_silent() || self.admitted.abs_diff(self.metered) > of_share.max(TOLERATED_CALLS)
+        let tolerated = (self.admitted / TOLERATED_ONE_IN).max(TOLERATED_CALLS);
+        self.is_silent() || self.admitted.abs_diff(self.metered) > tolerated
     }
 
     /// Whether calls were admitted, and none was metered.
@@ -31,14 +31,14 @@ impl LedgerComparison {
         self.admitted > 0 && self.metered == 0
     }
 
-    /// Calls that were admitted and not metered: usage that nobody pays for.
+    /// Returns the calls that were admitted and not metered, and so are not billed.
     #[must_use]
     pub fn unmetered(&self) -> u64 {
         self.admitted.saturating_sub(self.metered)
     }
 
-    /// Calls that were metered and not admitted: reported from elsewhere, let in by an instance that
-    /// crashed before it reported them, or counted twice.
+    /// Returns the calls that were metered and not admitted: reported by another producer, allowed by an
+    /// instance that crashed before it reported them, or counted twice.
     #[must_use]
     pub fn unadmitted(&self) -> u64 {
         self.metered.saturating_sub(self.admitted)
@@ -50,10 +50,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ten_calls_or_one_in_two_hundred_are_tolerated_and_silence_is_not() {
+    fn ten_calls_or_one_in_two_hundred_are_tolerated_and_no_metered_calls_at_all_are_not() {
         let check = |admitted, metered, is_discrepant| {
             let comparison = LedgerComparison { admitted, metered };
-            assert_eq!(comparison.is_discrepant(), is_discrepant, "{admitted} and {metered}");
+            assert_eq!(
+                comparison.is_discrepant(),
+                is_discrepant,
+                "{admitted} and {metered}"
+            );
         };
         check(0, 0, false);
         check(1, 0, true);

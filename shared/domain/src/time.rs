@@ -1,36 +1,37 @@
-//! Times as callers write them.
+//! Parsing of times in requests and usage events.
 
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// An instant in the `date-time` form of RFC 3339, section 5.6. jiff alone would also read times without
-/// seconds or colons, signed years, and names of time zones in brackets.
+/// Instant in the `date-time` form of RFC 3339, section 5.6. jiff alone would also accept times without
+/// seconds or colons, signed years, and time zone names in brackets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Rfc3339(pub Timestamp);
 
-/// Why a text is not a time that can be taken.
+/// Error: the text is not an accepted time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidTime {
-    /// It has another form, or names a day or time of day that does not exist.
+    /// It has another form, or a date or time of day that does not exist.
     #[error(
         "a time must be as in RFC 3339, such as 2026-11-22T10:00:00Z, with at most 9 digits after \
          the point"
     )]
     Form,
-    /// It is beyond the calendar: of the last two days of the year 9999, offsets reach beyond it.
+    /// It is later than jiff's largest timestamp, which leaves room for time zone offsets in the year
+    /// 9999.
     #[error("the latest time is 9999-12-30T22:00:00Z")]
     Late,
 }
 
-/// The date and time of day; `0` stands for any digit.
+/// Pattern of the date and time of day; `0` matches any digit.
 const LOCAL: &[u8] = b"0000-00-00T00:00:00";
-/// The most digits after the point: nanoseconds.
+/// Maximum number of digits after the point: nanoseconds.
 const MAX_FRACTION: usize = 9;
 
-/// Whether `text` is a `date-time`, but for the ranges of the numbers in it, and jiff's bound on the
-/// fraction.
+/// Whether `text` has the syntax of a `date-time`, with at most [`MAX_FRACTION`] digits of fraction.
+/// Number ranges are not checked.
 fn is_date_time(text: &str) -> bool {
     let Some((local, rest)) = text.split_at_checked(LOCAL.len()) else {
         return false;
@@ -77,7 +78,7 @@ impl std::str::FromStr for Rfc3339 {
         text.parse().map(Self).map_err(|_| {
             let local = text.get(..LOCAL.len()).unwrap_or_default();
             match local.parse::<DateTime>() {
-                // It does exist where it was written.
+                // The local time is valid, so the instant is out of range.
                 Ok(_) => InvalidTime::Late,
                 Err(_) => InvalidTime::Form,
             }
@@ -93,7 +94,7 @@ impl TryFrom<String> for Rfc3339 {
     }
 }
 
-/// Reads a time from JSON, for fields that are instants otherwise.
+/// Deserialises a [`Timestamp`] field, accepting only the form of [`Rfc3339`].
 ///
 /// # Errors
 /// When it is not text in the form of [`Rfc3339`].
@@ -108,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_rfc_3339_allows_is_read() {
+    fn rfc_3339_times_are_accepted() {
         let check = |text: &str, expected: &str| {
             let Rfc3339(found) = text.parse().unwrap();
             assert_eq!(found.to_string(), expected, "{text}");
@@ -128,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_jiff_would_read_is_refused() {
+    fn forms_that_only_jiff_accepts_are_rejected() {
         for text in [
             "2026-11-22T10:00Z",
             "2026-11-22T10Z",
@@ -145,13 +146,13 @@ mod tests {
             "+002026-11-22T10:00:00Z",
             "-000001-11-22T10:00:00Z",
         ] {
-            assert!(text.parse::<Timestamp>().is_ok(), "{text}: nor does jiff");
+            assert!(text.parse::<Timestamp>().is_ok(), "{text}: jiff rejects it");
             assert_eq!(text.parse::<Rfc3339>(), Err(InvalidTime::Form), "{text}");
         }
     }
 
     #[test]
-    fn what_is_no_time_is_refused() {
+    fn texts_that_are_not_times_are_rejected() {
         for text in [
             "",
             "yesterday",
@@ -174,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_beyond_the_calendar_is_said_to_be_late() {
+    fn times_beyond_the_largest_timestamp_are_rejected_as_too_late() {
         for text in [
             "9999-12-31T23:59:59Z",
             "9999-12-30T22:00:01Z",
@@ -185,9 +186,9 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is written by this product is read by it.
+        /// Every time that this product writes, it also reads.
         #[test]
-        fn every_time_of_four_digits_comes_back(
+        fn every_time_with_a_four_digit_year_is_read_back(
             second in -62_167_219_200_i64..253_402_207_200,
             nanosecond in 0_i32..1_000_000_000,
         ) {
@@ -196,7 +197,7 @@ mod tests {
         }
 
         #[test]
-        fn reading_never_panics(text in ".{0,40}") {
+        fn parsing_never_panics(text in ".{0,40}") {
             let _ = text.parse::<Rfc3339>();
         }
     }

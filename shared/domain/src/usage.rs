@@ -1,13 +1,11 @@
-//! Usage: the record of a call, the entry that carries records or corrections of them, and the
-//! tallies they add up to.
+//! Usage: records of calls, the usage events that carry records or adjustments, and their aggregates.
 //!
-//! An entry is a [CloudEvents 1.0](https://github.com/cloudevents/spec) event of type
-//! [`EVENT_TYPE`] or [`ADJUSTMENT_TYPE`]; `source` and `id` together are its identity. Everything an
-//! entry says is checked here, because anyone with the right to put events on the bus may have
-//! written it.
+//! A usage event is a [CloudEvents 1.0](https://github.com/cloudevents/spec) event of type
+//! [`EVENT_TYPE`] or [`ADJUSTMENT_TYPE`]; `source` and `id` together are its identity. Every member is
+//! validated here, because any producer with permission to put events on the bus may have written it.
 
+mod aggregate;
 mod extensions;
-mod tally;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -19,18 +17,18 @@ use crate::money::MicroUsd;
 use crate::plan::Catalog;
 use crate::time::rfc3339;
 
+pub use aggregate::{AdjustmentTotals, Aggregate, Aggregates, Endpoint};
 pub use extensions::Extensions;
-pub use tally::{Adjusted, Aggregates, Endpoint, Aggregate};
 
-/// The CloudEvents `type` of an entry of records, and the detail type of its EventBridge event. A
-/// change that old readers would misread takes a new number.
+/// CloudEvents `type` of a usage event with records, and detail type of its EventBridge event. A change
+/// that old readers would misread needs a new version number.
 pub const EVENT_TYPE: &str = "tollgate.usage.v1";
-/// The same of an entry of adjustments.
+/// CloudEvents `type` and detail type of a usage event with adjustments.
 pub const ADJUSTMENT_TYPE: &str = "tollgate.adjustment.v1";
-/// What metering layers before 0.1.0 put as the source of every event, whatever their entry's. It is taken
-/// until the release after 0.1.0.
+/// EventBridge source that metering layers before 0.1.0 used, whatever the usage event's source. It is
+/// accepted until the release after 0.1.0.
 const EARLIER_SOURCE: &str = "tollgate.metering";
-/// The members of an entry besides its extension attributes.
+/// Members of a usage event besides its extension attributes.
 pub const ATTRIBUTES: [&str; 8] = [
     "specversion",
     "id",
@@ -41,177 +39,178 @@ pub const ATTRIBUTES: [&str; 8] = [
     "datacontenttype",
     "data",
 ];
-/// The most records in one entry.
+/// Maximum number of records in a usage event.
 pub const MAX_RECORDS: usize = 100;
-/// The most adjustments in one: each is an item of its own.
+/// Maximum number of adjustments in a usage event. It is lower than for records because each adjustment
+/// is stored as an item of its own.
 pub const MAX_ADJUSTMENTS: usize = 20;
-/// The most parts that the cost of one call has.
+/// Maximum number of costs in a record.
 pub const MAX_COSTS: usize = 16;
-/// Bytes of a route's template.
+/// Maximum length of a route template, in bytes.
 pub const MAX_ENDPOINT: usize = 256;
-/// Bytes of a provider's name.
+/// Maximum length of a provider's name, in bytes.
 pub const MAX_PROVIDER: usize = 64;
-/// Bytes of a model's.
+/// Maximum length of a model's name, in bytes.
 pub const MAX_MODEL: usize = 128;
-/// A record this far in the future is taken for a broken clock.
+/// Maximum time that a record may be in the future, to allow for inaccurate clocks.
 pub const MAX_AHEAD: SignedDuration = SignedDuration::from_mins(5);
-/// A record older than this is too late to count.
+/// Maximum age of a record that is counted.
 pub const MAX_AGE: SignedDuration = SignedDuration::from_hours(35 * 24);
 
-/// A bound on every count in a record, or in a part of its costs. The sums of a thousand million records
-/// at the bound still fit a `u64`; beyond that, sums stay at the largest.
+/// Maximum of every count in a record or in one of its costs. The sum of a thousand million records at
+/// the maximum still fits a `u64`; beyond that, sums saturate.
 pub const MAX_NUMBER: u64 = 100_000_000;
-/// The same for the size of a body: a terabyte.
+/// Maximum size of a body: a terabyte.
 const MAX_BYTES: u64 = 1_000_000_000_000;
-/// The same for a part of what one call costs: $100,000.
+/// Maximum amount of one cost: $100,000.
 pub const MAX_COST: MicroUsd = MicroUsd(100_000_000_000);
-/// A bound on what one adjustment adds or takes away: calls, and micro-dollars.
+/// Maximum number of calls that one adjustment adds or removes.
 const MAX_ADJUSTED_CALLS: u64 = 10_000_000_000;
+/// Maximum amount that one adjustment adds or removes, in micro-dollars.
 const MAX_ADJUSTED_COST: u64 = 1_000_000_000_000_000;
-/// Bytes of what a JSON reader says is wrong, which may quote anything.
+/// Maximum length of a JSON error message, in bytes; the message may quote the input.
 const MAX_REASON: usize = 200;
 
-/// An entry: usage of one customer, `D` being [`UsageData`] or [`AdjustmentData`].
+/// Usage event of one customer; `D` is [`UsageData`] or [`AdjustmentData`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(expecting = "an object")]
 pub struct UsageEvent<D> {
-    /// `1.0`.
+    /// CloudEvents version, `1.0`.
     pub specversion: String,
-    /// Unique within `source`; the same in every retry.
+    /// Id that is unique within `source`, and the same in every retry.
     pub id: String,
-    /// Who made the entry, such as `tollgate:ping`.
+    /// Producer of the event, such as `tollgate:ping`.
     pub source: String,
     /// [`EVENT_TYPE`] or [`ADJUSTMENT_TYPE`].
     pub r#type: String,
-    /// When the entry was made.
+    /// Time at which the event was created.
     #[serde(deserialize_with = "rfc3339")]
     pub time: Timestamp,
-    /// The customer.
+    /// Customer of the usage.
     pub subject: CustomerId,
-    /// `application/json`.
+    /// Media type of the data, `application/json`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub datacontenttype: Option<String>,
-    /// What else stands in the envelope.
+    /// All other members of the envelope.
     #[serde(flatten)]
     pub extensions: Extensions,
-    /// The payload.
+    /// Payload.
     pub data: D,
 }
 
-/// The payload of an entry of type [`EVENT_TYPE`].
+/// Payload of a usage event of type [`EVENT_TYPE`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 pub struct UsageData<R> {
-    /// At least one, at most [`MAX_RECORDS`].
+    /// Usage records: at least one, at most [`MAX_RECORDS`].
     pub records: Vec<R>,
 }
 
-/// The payload of an entry of type [`ADJUSTMENT_TYPE`].
+/// Payload of a usage event of type [`ADJUSTMENT_TYPE`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 pub struct AdjustmentData<A> {
-    /// At least one, at most [`MAX_ADJUSTMENTS`].
+    /// Adjustments: at least one, at most [`MAX_ADJUSTMENTS`].
     pub adjustments: Vec<A>,
 }
 
-/// A correction of what was counted: more or less, and never silently. It is kept apart from the
-/// records in every tally, so that a report shows both.
+/// Signed correction of counted usage, with a reason. Aggregates sum adjustments separately from
+/// records, so that reports show both.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 pub struct Adjustment {
-    /// Of which day and month, by an instant within it.
+    /// Any instant within the day and month to adjust.
     #[serde(deserialize_with = "rfc3339")]
     pub time: Timestamp,
-    /// The plan of the calls that are corrected.
+    /// Plan of the calls to adjust.
     pub plan: PlanId,
-    /// Billable calls more, or fewer.
-    #[serde(default, skip_serializing_if = "is_none")]
+    /// Billable calls to add (positive) or remove (negative).
+    #[serde(default, skip_serializing_if = "is_zero_signed")]
     pub billable_calls: i64,
-    /// What the calls cost their provider more, or less, in micro-dollars.
-    #[serde(default, skip_serializing_if = "is_none")]
+    /// Cost of the calls to the operator to add (positive) or remove (negative), in micro-dollars.
+    #[serde(default, skip_serializing_if = "is_zero_signed")]
     pub micro_usd: i64,
-    /// Why, in words that the customer reads too.
+    /// Reason, which is shown to the customer.
     pub reason: String,
 }
 
-fn is_none(number: &i64) -> bool {
+fn is_zero_signed(number: &i64) -> bool {
     *number == 0
 }
 
-/// One call that a metered function answered.
+/// Usage record: one call of a metered function.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 pub struct UsageRecord {
-    /// When the call came in; decides the day and month it counts in.
+    /// Time of the request; decides the day and month in which the call counts.
     #[serde(deserialize_with = "rfc3339")]
     pub time: Timestamp,
-    /// The gateway's id of the request.
+    /// Request id of the gateway.
     pub request_id: String,
-    /// The key it was made with.
+    /// Key of the request.
     pub key_id: KeyId,
-    /// The customer's plan at the time.
+    /// Plan of the customer at the time of the request.
     pub plan: PlanId,
     /// HTTP method.
     pub method: String,
-    /// The route's template, such as `/api/debates/{id}`; never the path itself, which can hold
-    /// anything.
+    /// Route template, such as `/api/debates/{id}`; not the path itself, which may contain anything.
     pub endpoint: String,
-    /// HTTP status of the answer.
+    /// HTTP status of the response.
     pub status: u16,
-    /// From the call's arrival in the function to the end of the answer's body, in milliseconds.
+    /// Time from the request's arrival in the function to the end of the response body, in milliseconds.
     pub latency_ms: u64,
-    /// Bytes of the request's body, where they are known.
+    /// Size of the request body in bytes, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_bytes: Option<u64>,
-    /// Bytes of the answer's body that were sent, where they are known.
+    /// Bytes of the response body that were sent, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response_bytes: Option<u64>,
-    /// How the answer's body was cut short. Left out, it was not, or nobody knows.
+    /// Cause of an incomplete response body. Absent if the body was complete, or if that is unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub truncated: Option<Truncation>,
-    /// Whether the call counts towards the included and charged ones. Left out, it does unless
-    /// the function failed: the status is 500 or above, or the body failed or was interrupted.
+    /// Whether the call counts towards the included and charged ones. If absent, it does unless the
+    /// function failed: the status is 500 or above, or the body failed or was interrupted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub billable: Option<bool>,
-    /// What the call cost its provider, part by part.
+    /// Costs of the call to the operator.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub costs: Vec<Cost>,
 }
 
-/// How the body of an answer was cut short.
+/// Cause of an incomplete response body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Truncation {
-    /// The function failed while it streamed.
+    /// The function failed while streaming the body.
     Failed,
-    /// Nobody read on, such as when the caller hung up.
+    /// The body was dropped before its end, such as when the caller disconnected.
     Dropped,
-    /// The function's instance ended.
+    /// The function's instance shut down.
     Interrupted,
 }
 
-/// One part of what a call cost: tokens of a provider, or an amount.
+/// One cost of a call: tokens of a language model, or another amount.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 pub struct Cost {
-    /// Who was paid, such as `anthropic`.
+    /// Provider that was paid, such as `anthropic`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<String>,
-    /// Of its models, the one that served the call.
+    /// Model that served the call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// Language-model tokens that were sent.
+    /// Input tokens.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub input_tokens: u64,
-    /// Those that were made.
+    /// Output tokens.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub output_tokens: u64,
-    /// Those of which neither is known.
+    /// Tokens of unknown direction.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub tokens: u64,
-    /// The amount; 0 for tokens of a provider whose price is not known.
+    /// Amount; 0 if the price of the tokens is unknown.
     pub micro_usd: MicroUsd,
-    /// True if the price of the tokens was not known.
+    /// Whether the price of the tokens is unknown.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unpriced: bool,
 }
@@ -221,7 +220,7 @@ fn is_zero(number: &u64) -> bool {
 }
 
 impl Cost {
-    /// All of its tokens.
+    /// Returns the sum of all tokens.
     #[must_use]
     pub fn all_tokens(&self) -> u64 {
         let known = self.input_tokens.saturating_add(self.output_tokens);
@@ -241,95 +240,95 @@ impl UsageRecord {
     }
 }
 
-/// Why an entry, or one record of it, cannot be counted.
+/// Reason for which a usage event, or one item of it, cannot be counted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Defect {
-    /// Not a JSON object of the entry's or record's shape.
+    /// It is not a JSON object of the shape of an event or item.
     #[error("not of the documented shape: {0}")]
     Shape(String),
-    /// A version that this release does not read.
-    #[error("type \"{0}\" is not one that this release reads")]
+    /// This release does not support the `type`.
+    #[error("type \"{0}\" is not supported by this release")]
     Version(String),
-    /// The subject cannot name a customer in a URL.
-    #[error("subject \"{0}\" cannot name a customer: it has a meaning of its own in a URL")]
+    /// The subject cannot be a path segment of a URL.
+    #[error("subject \"{0}\" cannot be a customer id: it has a meaning of its own in a URL")]
     Subject(CustomerId),
-    /// No record or adjustment, or too many.
-    #[error("{0} {1}; an entry has 1 to {2}")]
+    /// There is no record or adjustment, or too many.
+    #[error("{0} {1}; an event has 1 to {2}")]
     Count(usize, &'static str, usize),
     /// A text is empty, too long, or has control characters.
     #[error("{0} must be printable text of 1 to {1} bytes")]
     Text(&'static str, usize),
-    /// The method holds the character that separates it from the endpoint where tallies are stored.
+    /// The method contains the space that separates it from the endpoint in the keys of aggregates.
     #[error("method must not contain a space")]
     Method,
     /// A number is out of bounds.
     #[error("{0} is out of bounds")]
     Bounds(&'static str),
-    /// An adjustment of nothing.
+    /// The adjustment changes nothing.
     #[error("billable_calls or micro_usd must be other than 0")]
     Nothing,
-    /// The key is another customer's.
-    #[error("key {0} is another customer's")]
+    /// The key belongs to another customer.
+    #[error("key {0} belongs to another customer")]
     Key(KeyId),
-    /// No such plan.
+    /// The plan does not exist.
     #[error("there is no plan {0}")]
     Plan(PlanId),
-    /// Dated in the future.
+    /// The time is too far in the future.
     #[error("dated more than {} minutes in the future", MAX_AHEAD.as_mins())]
     Future,
-    /// Too old.
+    /// The time is too long ago.
     #[error("older than {} days", MAX_AGE.as_hours() / 24)]
     Ancient,
-    /// The event that brought the entry has another detail type or source than the entry itself.
-    #[error("the {0} of the event, \"{1}\", is not the {2} of the entry")]
+    /// The EventBridge event has another detail type or source than the usage event in it.
+    #[error("the {0} of the EventBridge event, \"{1}\", is not the {2} of the usage event")]
     Envelope(&'static str, String, &'static str),
-    /// The entry's identity is taken by another entry.
-    #[error("an entry of the same source and id but other content came before")]
+    /// Another usage event has the same identity.
+    #[error("a usage event with the same source and id but other content was received before")]
     Conflict,
 }
 
 impl Defect {
-    /// What a JSON reader says, in few words: it may quote all that it has read.
+    /// Converts the message of a JSON error, truncated, because it may quote the whole input.
     #[must_use]
     pub fn shape(error: &serde_json::Error) -> Self {
-        let mut said = error.to_string();
-        // A place within an item says nothing to whoever sees the whole entry.
-        if let Some(at) = said.rfind(" at line ").filter(|_| error.is_data()) {
-            said.truncate(at);
+        let mut message = error.to_string();
+        // A line and column within an item mean nothing to a reader of the whole event.
+        if let Some(at) = message.rfind(" at line ").filter(|_| error.is_data()) {
+            message.truncate(at);
         }
-        said.truncate(said.floor_char_boundary(MAX_REASON));
-        Self::Shape(said)
+        message.truncate(message.floor_char_boundary(MAX_REASON));
+        Self::Shape(message)
     }
 }
 
-/// An entry as it arrived: its envelope is good, and what it carries is good or bad item by item.
+/// Parsed usage event: the envelope is valid, and each item is valid or not by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Received {
-    /// With `id`, its identity.
+pub struct ReceivedEvent {
+    /// Producer of the event; part of its identity.
     pub source: String,
-    /// Unique within the source.
+    /// Id that is unique within the source.
     pub id: String,
-    /// What it carries.
+    /// Kind of the items.
     pub r#type: EventType,
-    /// Whose usage.
+    /// Customer of the usage.
     pub customer: CustomerId,
-    /// At least one.
-    pub items: Vec<Item>,
+    /// Records or adjustments, at least one.
+    pub items: Vec<EventItem>,
 }
 
-impl Received {
-    /// Whether an EventBridge event of this detail type and source may have brought the entry. What may
-    /// be put on the bus is decided by them, and so is who says what: nothing is counted that says
-    /// otherwise inside.
+impl ReceivedEvent {
+    /// Checks that the EventBridge event had the detail type and source of the usage event. IAM policies
+    /// restrict by these two what a producer may put on the bus, so a usage event that claims others is
+    /// not counted.
     ///
     /// # Errors
-    /// When either is not what the entry says.
+    /// When either differs from the usage event's.
     pub fn check_envelope(&self, detail_type: &str, source: &str) -> Result<(), Defect> {
         if detail_type != self.r#type.as_str() {
             return Err(Defect::Envelope("detail type", quoted(detail_type), "type"));
         }
-        // No role of the stack allows that source. Those that do were made for the earlier layer, which
-        // put the usage of every function under it.
+        // No role of this stack allows that source. Roles that do were made for the earlier layer, which
+        // used it for the usage of every function.
         let is_earlier_layer = source == EARLIER_SOURCE
             && self.r#type == EventType::Usage
             && self.source.starts_with("tollgate:");
@@ -339,7 +338,7 @@ impl Received {
         Ok(())
     }
 
-    /// Where the items are in the entry, as a JSON pointer (RFC 6901).
+    /// Returns the JSON pointer (RFC 6901) of the items in the event.
     #[must_use]
     pub fn pointer(&self) -> &'static str {
         match self.r#type {
@@ -349,17 +348,17 @@ impl Received {
     }
 }
 
-/// What an entry carries.
+/// Kind of a usage event, by its items.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EventType {
-    /// [`EVENT_TYPE`]: records.
+    /// Usage records, [`EVENT_TYPE`].
     Usage,
-    /// [`ADJUSTMENT_TYPE`]: adjustments.
+    /// Adjustments, [`ADJUSTMENT_TYPE`].
     Adjustment,
 }
 
 impl EventType {
-    /// The `type` of such an entry.
+    /// Returns the `type` of the event.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -369,99 +368,99 @@ impl EventType {
     }
 }
 
-/// A record or an adjustment, or what is neither.
+/// Item of a usage event.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Item {
-    /// A call.
+pub enum EventItem {
+    /// Usage record.
     Record(UsageRecord),
-    /// A correction.
+    /// Adjustment.
     Adjustment(Adjustment),
-    /// Not of the shape that the entry's type says.
-    Unreadable(Box<Unreadable>),
+    /// Item that is not of the shape of the event's type.
+    Unreadable(Box<UnreadableItem>),
 }
 
-/// An item that can be counted.
+/// Valid item, which can be counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Countable<'a> {
-    /// A call.
+pub enum CountableItem<'a> {
+    /// Usage record.
     Record(&'a UsageRecord),
-    /// A correction.
+    /// Adjustment.
     Adjustment(&'a Adjustment),
 }
 
-/// An item that is not of its shape, with what can be read of it all the same. Another release may
-/// read it, and has to find it in the same place.
+/// Item of an unexpected shape, with the dimensions that can be read from it. They must be the same as
+/// another release, which may be able to read the item, would find.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unreadable {
+pub struct UnreadableItem {
     defect: Defect,
     time: Option<Timestamp>,
     method: String,
     endpoint: String,
 }
 
-/// Where an item counts, as far as it says so.
+/// Dimensions by which an item is aggregated, as far as they are known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place<'a> {
-    /// Decides the day.
+pub struct ItemDimensions<'a> {
+    /// Time, which decides the day and month.
     pub time: Option<Timestamp>,
-    /// Empty if there is none.
+    /// HTTP method; empty if there is none.
     pub method: &'a str,
-    /// The same.
+    /// Route template; empty if there is none.
     pub endpoint: &'a str,
 }
 
-/// Reads an entry, of whose items each is good or bad by itself.
+/// Parses a usage event. An invalid item does not affect the others.
 ///
 /// # Errors
-/// When the envelope is not of the documented shape, so that nothing in it can be trusted.
-pub fn parse_event(detail: &str) -> Result<Received, Defect> {
+/// When the envelope is invalid, so that nothing in the event can be trusted.
+pub fn parse_event(detail: &str) -> Result<ReceivedEvent, Defect> {
     #[derive(Deserialize)]
     struct Typed {
         r#type: String,
     }
-    let entry: UsageEvent<&RawValue> = read(detail).map_err(|defect| {
-        // What is of another version may well be of another shape.
+    let event: UsageEvent<&RawValue> = read(detail).map_err(|defect| {
+        // An event of an unsupported version may have another shape: its version is the defect.
         match read::<Typed>(detail) {
             Ok(Typed { r#type }) if !is_known(&r#type) => version(&r#type),
             _ => defect,
         }
     })?;
-    let data = entry.data.get();
-    let (r#type, items): (_, Vec<Item>) = match entry.r#type.as_str() {
+    let data = event.data.get();
+    let (r#type, items): (_, Vec<EventItem>) = match event.r#type.as_str() {
         EVENT_TYPE => {
             let data: UsageData<&RawValue> = read(data)?;
             let records = data.records.into_iter();
-            let records = records.map(|raw| item(raw, Item::Record));
+            let records = records.map(|raw| item(raw, EventItem::Record));
             (EventType::Usage, records.collect())
         }
         ADJUSTMENT_TYPE => {
             let data: AdjustmentData<&RawValue> = read(data)?;
             let adjustments = data.adjustments.into_iter();
-            let adjustments = adjustments.map(|raw| item(raw, Item::Adjustment));
+            let adjustments = adjustments.map(|raw| item(raw, EventItem::Adjustment));
             (EventType::Adjustment, adjustments.collect())
         }
         other => return Err(version(other)),
     };
-    if entry.specversion != "1.0" {
+    if event.specversion != "1.0" {
         return Err(Defect::Bounds("specversion"));
     }
-    text("id", &entry.id, 128)?;
-    text("source", &entry.source, 128)?;
-    if !entry.subject.is_path_segment() {
-        return Err(Defect::Subject(entry.subject));
+    text("id", &event.id, 128)?;
+    text("source", &event.source, 128)?;
+    if !event.subject.is_path_segment() {
+        return Err(Defect::Subject(event.subject));
     }
-    let (what, most) = match r#type {
+    let (what, max) = match r#type {
         EventType::Usage => ("records", MAX_RECORDS),
         EventType::Adjustment => ("adjustments", MAX_ADJUSTMENTS),
     };
-    if !(1..=most).contains(&items.len()) {
-        return Err(Defect::Count(items.len(), what, most));
+    if !(1..=max).contains(&items.len()) {
+        return Err(Defect::Count(items.len(), what, max));
     }
-    Ok(Received {
-        source: entry.source,
-        id: entry.id,
+    Ok(ReceivedEvent {
+        source: event.source,
+        id: event.id,
         r#type,
-        customer: entry.subject,
+        customer: event.subject,
         items,
     })
 }
@@ -474,13 +473,13 @@ fn version(found: &str) -> Defect {
     Defect::Version(quoted(found))
 }
 
-/// The beginning of a text that may be anything.
+/// Returns the beginning of an arbitrary text, escaped.
 fn quoted(text: &str) -> String {
     text.escape_debug().take(64).collect()
 }
 
 fn read<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, Defect> {
-    // The members of a struct may come as a list, as far as serde is concerned.
+    // serde would also accept a list of a struct's fields in their order.
     if json.trim_start().starts_with('[') {
         return Err(Defect::Shape(
             "invalid type: a list, expected an object".to_owned(),
@@ -489,15 +488,18 @@ fn read<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, Defect> {
     serde_json::from_str(json).map_err(|error| Defect::shape(&error))
 }
 
-fn item<'a, T: Deserialize<'a>>(raw: &'a RawValue, good: impl FnOnce(T) -> Item) -> Item {
+fn item<'a, T: Deserialize<'a>>(
+    raw: &'a RawValue,
+    valid: impl FnOnce(T) -> EventItem,
+) -> EventItem {
     match read(raw.get()) {
-        Ok(read) => good(read),
+        Ok(read) => valid(read),
         Err(defect) => {
             let value: Value = serde_json::from_str(raw.get()).unwrap_or_default();
             let text = |field: &str| value[field].as_str().unwrap_or_default();
-            Item::Unreadable(Box::new(Unreadable {
+            EventItem::Unreadable(Box::new(UnreadableItem {
                 defect,
-                // Whatever any release has read as a time: the item keeps its place.
+                // As lenient as any release has been, so that the item keeps its dimensions.
                 time: text("time").parse().ok(),
                 method: text("method").to_owned(),
                 endpoint: text("endpoint").to_owned(),
@@ -506,22 +508,22 @@ fn item<'a, T: Deserialize<'a>>(raw: &'a RawValue, good: impl FnOnce(T) -> Item)
     }
 }
 
-impl Item {
-    /// Where it counts.
+impl EventItem {
+    /// Returns the dimensions by which the item is aggregated.
     #[must_use]
-    pub fn place(&self) -> Place<'_> {
+    pub fn dimensions(&self) -> ItemDimensions<'_> {
         match self {
-            Item::Record(record) => Place {
+            EventItem::Record(record) => ItemDimensions {
                 time: Some(record.time),
                 method: &record.method,
                 endpoint: &record.endpoint,
             },
-            Item::Adjustment(adjustment) => Place {
+            EventItem::Adjustment(adjustment) => ItemDimensions {
                 time: Some(adjustment.time),
                 method: "",
                 endpoint: "",
             },
-            Item::Unreadable(unreadable) => Place {
+            EventItem::Unreadable(unreadable) => ItemDimensions {
                 time: unreadable.time,
                 method: &unreadable.method,
                 endpoint: &unreadable.endpoint,
@@ -529,22 +531,22 @@ impl Item {
         }
     }
 
-    /// What there is to count, as of `now`.
+    /// Validates the item as of `now`.
     ///
     /// # Errors
-    /// Why it cannot be counted; the other items of its entry may.
-    pub fn check(&self, plans: &Catalog, now: Timestamp) -> Result<Countable<'_>, Defect> {
+    /// When the item cannot be counted. Other items of the event may be countable.
+    pub fn check(&self, plans: &Catalog, now: Timestamp) -> Result<CountableItem<'_>, Defect> {
         let (countable, plan, time) = match self {
-            Item::Record(record) => {
+            EventItem::Record(record) => {
                 record.check()?;
-                (Countable::Record(record), &record.plan, record.time)
+                (CountableItem::Record(record), &record.plan, record.time)
             }
-            Item::Adjustment(adjustment) => {
+            EventItem::Adjustment(adjustment) => {
                 adjustment.check()?;
-                let countable = Countable::Adjustment(adjustment);
+                let countable = CountableItem::Adjustment(adjustment);
                 (countable, &adjustment.plan, adjustment.time)
             }
-            Item::Unreadable(unreadable) => return Err(unreadable.defect.clone()),
+            EventItem::Unreadable(unreadable) => return Err(unreadable.defect.clone()),
         };
         if plans.get(plan).is_none() {
             return Err(Defect::Plan(plan.clone()));
@@ -657,12 +659,12 @@ mod tests {
         })
     }
 
-    /// The one item of an entry of this type that carries `json`.
-    fn read_item(r#type: &str, member: &str, json: &Value) -> Result<Item, Defect> {
-        let mut entry = entry();
-        entry["type"] = r#type.into();
-        entry["data"] = json!({ member: [json] });
-        let mut items = parse_event(&entry.to_string())?.items;
+    /// Parses an event of this type with `json` as its only item, and returns the item.
+    fn read_item(r#type: &str, member: &str, json: &Value) -> Result<EventItem, Defect> {
+        let mut event = event();
+        event["type"] = r#type.into();
+        event["data"] = json!({ member: [json] });
+        let mut items = parse_event(&event.to_string())?.items;
         let item = items.remove(0);
         item.check(&Catalog::shipped().unwrap(), now())?;
         Ok(item)
@@ -670,7 +672,7 @@ mod tests {
 
     fn read(record: &Value) -> Result<UsageRecord, Defect> {
         match read_item(EVENT_TYPE, "records", record)? {
-            Item::Record(record) => Ok(record),
+            EventItem::Record(record) => Ok(record),
             other => panic!("{other:?}"),
         }
     }
@@ -682,7 +684,7 @@ mod tests {
     }
 
     #[test]
-    fn a_good_record_is_read_and_written_the_same() {
+    fn a_valid_record_round_trips() {
         for record in [record(), with("truncated", json!("dropped"))] {
             let read = read(&record).unwrap();
             assert_eq!(serde_json::to_value(&read).unwrap(), record);
@@ -741,7 +743,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_of_a_defect_is_short_whatever_the_defect() {
+    fn the_text_of_a_defect_is_always_short() {
         let long = "\u{1f40c}".repeat(100_000);
         let fields = ["status", "latency_ms", "time", "surprise"];
         let records = fields.map(|field| with(field, json!(long)));
@@ -772,17 +774,17 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_nested_too_deeply() {
+    fn deeply_nested_json_is_rejected() {
         let deep = format!("{}{}", "[".repeat(200_000), "]".repeat(200_000));
-        let entry = entry().to_string();
+        let event = event().to_string();
         let record = record().to_string();
-        let as_record = entry.replace(&record, &deep);
+        let as_record = event.replace(&record, &deep);
         let item = &parse_event(&as_record).unwrap().items[0];
         assert!(item.check(&Catalog::shipped().unwrap(), now()).is_err());
         assert!(parse_event(&deep).is_err());
         let data = format!("{{\"records\":[{record}]}}");
-        assert!(parse_event(&entry.replace(&data, &deep)).is_err());
-        assert!(parse_event(&entry.replace("\"e-1\"", &deep)).is_err());
+        assert!(parse_event(&event.replace(&data, &deep)).is_err());
+        assert!(parse_event(&event.replace("\"e-1\"", &deep)).is_err());
     }
 
     fn adjustment() -> Value {
@@ -793,9 +795,9 @@ mod tests {
     }
 
     #[test]
-    fn a_good_adjustment_is_read_and_written_the_same() {
+    fn a_valid_adjustment_round_trips() {
         let read = read_item(ADJUSTMENT_TYPE, "adjustments", &adjustment()).unwrap();
-        let Item::Adjustment(read) = read else {
+        let EventItem::Adjustment(read) = read else {
             panic!("{read:?}");
         };
         assert_eq!(serde_json::to_value(&read).unwrap(), adjustment());
@@ -828,10 +830,10 @@ mod tests {
     }
 
     #[test]
-    fn what_an_adjustment_adds_up_to_is_apart_from_the_records() {
+    fn adjustments_are_summed_separately_from_records() {
         let mut sums = Aggregates::default();
         sums.add(&read(&record()).unwrap());
-        let Item::Adjustment(adjustment) =
+        let EventItem::Adjustment(adjustment) =
             read_item(ADJUSTMENT_TYPE, "adjustments", &adjustment()).unwrap()
         else {
             panic!("no adjustment");
@@ -861,7 +863,7 @@ mod tests {
         assert!(read(&with("time", json!("2026-10-18T10:00:00Z"))).is_ok());
     }
 
-    fn entry() -> Value {
+    fn event() -> Value {
         json!({
             "specversion": "1.0", "id": "e-1", "source": "tollgate:ping", "type": EVENT_TYPE,
             "time": "2026-11-22T10:00:00Z", "subject": "acme", "data": { "records": [record()] }
@@ -869,9 +871,9 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_is_what_the_event_that_brought_it_says() {
-        let brought = |r#type: EventType, source: &str, by_type: &str, by_source: &str| {
-            let received = Received {
+    fn a_usage_event_must_match_its_eventbridge_event() {
+        let matches = |r#type: EventType, source: &str, by_type: &str, by_source: &str| {
+            let received = ReceivedEvent {
                 source: source.to_owned(),
                 id: "e-1".to_owned(),
                 r#type,
@@ -882,33 +884,33 @@ mod tests {
         };
         let (usage, adjustment) = (EventType::Usage, EventType::Adjustment);
         let (ping, other) = ("tollgate:ping", "billing-import");
-        assert!(brought(usage, ping, EVENT_TYPE, ping));
-        assert!(brought(usage, other, EVENT_TYPE, other));
-        assert!(brought(adjustment, other, ADJUSTMENT_TYPE, other));
-        assert!(!brought(usage, ping, ADJUSTMENT_TYPE, ping));
-        assert!(!brought(usage, ping, EVENT_TYPE, other));
-        // The earlier layer put the usage of all functions under one source, and nothing else.
-        assert!(brought(usage, ping, EVENT_TYPE, EARLIER_SOURCE));
-        assert!(!brought(usage, other, EVENT_TYPE, EARLIER_SOURCE));
-        assert!(!brought(adjustment, ping, ADJUSTMENT_TYPE, EARLIER_SOURCE));
+        assert!(matches(usage, ping, EVENT_TYPE, ping));
+        assert!(matches(usage, other, EVENT_TYPE, other));
+        assert!(matches(adjustment, other, ADJUSTMENT_TYPE, other));
+        assert!(!matches(usage, ping, ADJUSTMENT_TYPE, ping));
+        assert!(!matches(usage, ping, EVENT_TYPE, other));
+        // The earlier layer used one source for the usage of all functions, and for nothing else.
+        assert!(matches(usage, ping, EVENT_TYPE, EARLIER_SOURCE));
+        assert!(!matches(usage, other, EVENT_TYPE, EARLIER_SOURCE));
+        assert!(!matches(adjustment, ping, ADJUSTMENT_TYPE, EARLIER_SOURCE));
     }
 
     #[test]
-    fn each_defect_of_an_entry_is_named() {
+    fn each_defect_of_an_event_is_named() {
         let check = |field: &str, value: Value, reason: &str| {
-            let mut entry = entry();
-            entry[field] = value;
-            let defect = parse_event(&entry.to_string()).unwrap_err().to_string();
+            let mut event = event();
+            event[field] = value;
+            let defect = parse_event(&event.to_string()).unwrap_err().to_string();
             assert!(defect.contains(reason), "{field}: {defect}");
         };
-        assert!(parse_event(&entry().to_string()).is_ok());
+        assert!(parse_event(&event().to_string()).is_ok());
         check("type", json!("tollgate.usage.v2"), "v2");
         check("type", json!(ADJUSTMENT_TYPE), "unknown field `records`");
         check("specversion", json!("0.3"), "specversion");
         check("id", json!(""), "id must be");
         check("source", json!("x".repeat(129)), "source must be");
         check("subject", json!("a#b"), "customer id");
-        check("subject", json!(".."), "subject \"..\" cannot name");
+        check("subject", json!(".."), "subject \"..\" cannot be");
         check("time", json!("2026-11-22T10:00Z"), "RFC 3339");
         check("time", json!("9999-12-31T23:59:59Z"), "the latest time is");
         check("data", json!({ "records": [] }), "0 records");
@@ -922,8 +924,8 @@ mod tests {
     }
 
     #[test]
-    fn extension_attributes_are_read_and_written_the_same() {
-        let mut extended = entry();
+    fn extension_attributes_round_trip() {
+        let mut extended = event();
         let bare = parse_event(&extended.to_string());
         for (name, value) in [
             (
@@ -944,20 +946,20 @@ mod tests {
     }
 
     #[test]
-    fn no_member_of_an_entry_comes_twice() {
-        let entry = entry().to_string();
+    fn duplicate_members_of_an_event_are_rejected() {
+        let event = event().to_string();
         for member in [
             "\"id\":\"e-2\",",
             "\"traceparent\":\"1\",\"traceparent\":\"2\",",
         ] {
-            let doubled = format!("{{{member}{}", &entry[1..]);
+            let doubled = format!("{{{member}{}", &event[1..]);
             let defect = parse_event(&doubled).unwrap_err().to_string();
             assert!(defect.contains("duplicate field `"), "{defect}");
         }
     }
 
     #[test]
-    fn members_that_an_entry_does_not_have_are_none_of_a_record() {
+    fn a_record_has_no_extension_attributes() {
         for member in ["traceparent", "dataschema"] {
             let defect = read(&with(member, json!("x"))).unwrap_err().to_string();
             assert!(defect.contains("unknown field"), "{defect}");
@@ -965,7 +967,7 @@ mod tests {
     }
 
     #[test]
-    fn records_add_up_under_every_key() {
+    fn records_are_aggregated_under_every_key() {
         let mut failed = read(&with("status", json!(500))).unwrap();
         failed.time = "2026-10-31T23:59:59Z".parse().unwrap();
         let records = [read(&record()).unwrap(), read(&record()).unwrap(), failed];
@@ -1004,7 +1006,7 @@ mod tests {
             sum.merge(&second.iter().collect());
             assert_eq!(sum, all, "{at}");
         }
-        let Ok(Item::Adjustment(adjustment)) =
+        let Ok(EventItem::Adjustment(adjustment)) =
             read_item(ADJUSTMENT_TYPE, "adjustments", &adjustment())
         else {
             panic!("an adjustment cannot be read");

@@ -1,6 +1,6 @@
-//! The windows that calls are counted in: UTC hours, days and months.
+//! Windows in which calls are counted: UTC hours, days and months.
 //!
-//! Each prints as the prefix of an RFC 3339 time that all its instants share, which also sorts.
+//! Each displays as the common prefix of its instants in RFC 3339, which sorts chronologically.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,7 +10,7 @@ use jiff::tz::Offset;
 use jiff::{SignedDuration, Span, Timestamp, ToSpan};
 use serde::{Deserialize, Serialize};
 
-/// The text does not name a window of the kind asked for.
+/// Error: the text is not a window of the expected kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not {expected}")]
 pub struct InvalidWindow {
@@ -18,7 +18,7 @@ pub struct InvalidWindow {
     expected: &'static str,
 }
 
-/// The first instant of `date` in UTC. Dates at the very edge of the calendar are clamped.
+/// Returns the first instant of `date` in UTC, clamped to the largest timestamp.
 fn midnight(date: Date) -> Timestamp {
     Offset::UTC
         .to_timestamp(date.at(0, 0, 0, 0))
@@ -29,14 +29,14 @@ fn date_of(instant: Timestamp) -> Date {
     Offset::UTC.to_datetime(instant).date()
 }
 
-/// A UTC hour, such as `2026-11-22T09`.
+/// UTC hour, such as `2026-11-22T09`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Hour {
     since_epoch: i64,
 }
 
 impl Hour {
-    /// The hour that `instant` lies in.
+    /// Returns the hour that contains `instant`.
     #[must_use]
     pub fn containing(instant: Timestamp) -> Self {
         Self {
@@ -44,13 +44,13 @@ impl Hour {
         }
     }
 
-    /// Its first instant.
+    /// Returns the first instant of the hour.
     #[must_use]
     pub fn start(self) -> Timestamp {
         Timestamp::from_second(self.since_epoch * 3_600).unwrap_or(Timestamp::MAX)
     }
 
-    /// The first instant after it.
+    /// Returns the first instant after the hour.
     #[must_use]
     pub fn end(self) -> Timestamp {
         self.start()
@@ -66,31 +66,31 @@ impl fmt::Display for Hour {
     }
 }
 
-/// A UTC day, such as `2026-11-22`.
+/// UTC day, such as `2026-11-22`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Day(Date);
 
 impl Day {
-    /// The day that `instant` lies in.
+    /// Returns the day that contains `instant`.
     #[must_use]
     pub fn containing(instant: Timestamp) -> Self {
         Self(date_of(instant))
     }
 
-    /// The month it belongs to.
+    /// Returns the month that contains the day.
     #[must_use]
     pub fn month(self) -> Month {
         Month(self.0.first_of_month())
     }
 
-    /// The day before.
+    /// Returns the previous day.
     #[must_use]
     pub fn previous(self) -> Self {
         Self(self.0.saturating_sub(jiff::Span::new().days(1)))
     }
 
-    /// Its first instant.
+    /// Returns the first instant of the day.
     #[must_use]
     pub fn start(self) -> Timestamp {
         midnight(self.0)
@@ -113,8 +113,8 @@ impl FromStr for Day {
         };
         let date: Date = text.parse().map_err(|_| invalid())?;
         let day = Self(date);
-        // jiff also reads times after the date, and signed years; only one spelling names a day. Years
-        // below zero do not sort as they are written.
+        // jiff also accepts a time after the date, and signed years; here, a day has one spelling only.
+        // Negative years would not sort chronologically.
         match date.year() >= 0 && day.to_string() == text {
             true => Ok(day),
             false => Err(invalid()),
@@ -136,31 +136,31 @@ impl From<Day> for String {
     }
 }
 
-/// A UTC month, such as `2026-11`.
+/// UTC month, such as `2026-11`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Month(Date);
 
 impl Month {
-    /// The month that `instant` lies in.
+    /// Returns the month that contains `instant`.
     #[must_use]
     pub fn containing(instant: Timestamp) -> Self {
         Day::containing(instant).month()
     }
 
-    /// Its first instant.
+    /// Returns the first instant of the month.
     #[must_use]
     pub fn start(self) -> Timestamp {
         midnight(self.0)
     }
 
-    /// The first instant after it.
+    /// Returns the first instant after the month.
     #[must_use]
     pub fn end(self) -> Timestamp {
         midnight(self.shift(1.month()))
     }
 
-    /// The month before it.
+    /// Returns the previous month.
     #[must_use]
     pub fn previous(self) -> Self {
         Self(self.shift((-1).month()))
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn days_and_months_are_written_as_they_are_read() {
+    fn days_and_months_round_trip() {
         for text in [r#""2026-02""#, r#""0001-12""#] {
             let month: Month = serde_json::from_str(text).unwrap();
             assert_eq!(serde_json::to_string(&month).unwrap(), text);
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn february_ends_where_it_should() {
+    fn february_ends_according_to_the_year() {
         let check = |month: &str, end: &str| {
             assert_eq!(month.parse::<Month>().unwrap().end(), at(end));
         };
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_one_spelling_is_read() {
+    fn only_one_spelling_is_accepted() {
         for text in [
             "",
             "2026",

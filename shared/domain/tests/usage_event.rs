@@ -1,4 +1,4 @@
-//! What `docs/usage-event.md` says of an entry, held against what is read of one.
+//! Checks the schema and examples of `docs/usage-event.md` against the parser.
 
 #![allow(
     clippy::unwrap_used,
@@ -14,8 +14,8 @@ use tollgate_domain::usage::{Defect, parse_event};
 
 const PAGE: &str = include_str!("../../../docs/usage-event.md");
 
-/// The JSON blocks of the page: an entry of each type, and the schema.
-fn blocks() -> [Value; 3] {
+/// Returns the JSON blocks of the page: an event of each type, and the schema.
+fn json_blocks() -> [Value; 3] {
     let blocks = PAGE.split("```json\n").skip(1);
     let blocks = blocks.map(|block| block.split("```").next().unwrap());
     let blocks: Vec<Value> = blocks
@@ -25,7 +25,7 @@ fn blocks() -> [Value; 3] {
 }
 
 fn validator() -> Validator {
-    let [_, _, schema] = blocks();
+    let [_, _, schema] = json_blocks();
     jsonschema::options()
         .should_validate_formats(true)
         .build(&schema)
@@ -36,10 +36,10 @@ fn now() -> Timestamp {
     "2026-11-22T10:00:02Z".parse().unwrap()
 }
 
-/// The first thing that is wrong with an entry, if anything is.
-fn defect(entry: &str) -> Option<Defect> {
+/// Returns the first defect of an event, if any.
+fn defect(event: &str) -> Option<Defect> {
     let plans = Catalog::shipped().unwrap();
-    match parse_event(entry) {
+    match parse_event(event) {
         Err(defect) => Some(defect),
         Ok(received) => {
             let mut items = received.items.iter();
@@ -48,41 +48,41 @@ fn defect(entry: &str) -> Option<Defect> {
     }
 }
 
-/// Whether a schema can know of the defect.
-fn is_of_form(defect: &Defect) -> bool {
+/// Whether a JSON schema can express the defect.
+fn is_schema_defect(defect: &Defect) -> bool {
     match defect {
         Defect::Future | Defect::Ancient | Defect::Plan(_) | Defect::Key(_) | Defect::Conflict => {
             false
         }
-        // Bytes, and not characters.
+        // The limit is in bytes, and a schema counts characters.
         Defect::Text(..) => false,
         _ => true,
     }
 }
 
 #[test]
-fn the_entries_on_the_page_are_good() {
+fn the_events_on_the_page_are_valid() {
     let validator = validator();
-    let [usage, adjustment, _] = blocks();
-    for entry in [usage, adjustment] {
-        assert_eq!(defect(&entry.to_string()), None);
-        assert!(validator.is_valid(&entry), "{entry}");
+    let [usage, adjustment, _] = json_blocks();
+    for event in [usage, adjustment] {
+        assert_eq!(defect(&event.to_string()), None);
+        assert!(validator.is_valid(&event), "{event}");
     }
 }
 
 #[test]
-fn what_is_out_of_bounds_is_out_of_the_schemas_bounds() {
+fn the_parser_and_the_schema_have_the_same_bounds() {
     let validator = validator();
-    let [mut usage, adjustment, _] = blocks();
-    // The answer of the example came whole.
+    let [mut usage, adjustment, _] = json_blocks();
+    // As of a complete response.
     usage["data"]["records"][0]["truncated"] = Value::Null;
-    let check = |entry: &Value, pointer: &str, value: Value, is_good: bool| {
-        let mut entry = entry.clone();
-        let place = entry.pointer_mut(pointer);
-        *place.unwrap_or_else(|| panic!("no {pointer}")) = value.clone();
-        assert_eq!(validator.is_valid(&entry), is_good, "{pointer} {value}");
-        let found = defect(&entry.to_string());
-        assert_eq!(found.is_none(), is_good, "{pointer} {value}: {found:?}");
+    let check = |event: &Value, pointer: &str, value: Value, is_accepted: bool| {
+        let mut event = event.clone();
+        let target = event.pointer_mut(pointer);
+        *target.unwrap_or_else(|| panic!("no {pointer}")) = value.clone();
+        assert_eq!(validator.is_valid(&event), is_accepted, "{pointer} {value}");
+        let found = defect(&event.to_string());
+        assert_eq!(found.is_none(), is_accepted, "{pointer} {value}: {found:?}");
     };
     let text = |length: usize| json!("x".repeat(length));
     let envelope = [
@@ -117,9 +117,9 @@ fn what_is_out_of_bounds_is_out_of_the_schemas_bounds() {
         ),
         ("/datacontenttype", json!(null), json!(1)),
     ];
-    for (pointer, good, bad) in envelope {
-        check(&usage, pointer, good, true);
-        check(&usage, pointer, bad, false);
+    for (pointer, valid, invalid) in envelope {
+        check(&usage, pointer, valid, true);
+        check(&usage, pointer, invalid, false);
     }
     let record = [
         ("status", json!(599), json!(600)),
@@ -134,10 +134,10 @@ fn what_is_out_of_bounds_is_out_of_the_schemas_bounds() {
         ("costs/1/provider", text(64), text(65)),
         ("costs/1/micro_usd", json!(100_000_000_000_u64), json!(0.5)),
     ];
-    for (member, good, bad) in record {
+    for (member, valid, invalid) in record {
         let pointer = format!("/data/records/0/{member}");
-        check(&usage, &pointer, good, true);
-        check(&usage, &pointer, bad, false);
+        check(&usage, &pointer, valid, true);
+        check(&usage, &pointer, invalid, false);
     }
     let members = [
         ("reason", text(512), text(513)),
@@ -152,15 +152,15 @@ fn what_is_out_of_bounds_is_out_of_the_schemas_bounds() {
             json!(i64::MAX),
         ),
     ];
-    for (member, good, bad) in members {
+    for (member, valid, invalid) in members {
         let pointer = format!("/data/adjustments/0/{member}");
-        check(&adjustment, &pointer, good, true);
-        check(&adjustment, &pointer, bad, false);
+        check(&adjustment, &pointer, valid, true);
+        check(&adjustment, &pointer, invalid, false);
     }
     let named = |name: &str| {
-        let mut entry = usage.clone();
-        entry[name] = json!("x");
-        entry
+        let mut event = usage.clone();
+        event[name] = json!("x");
+        event
     };
     for name in [
         "dataschema",
@@ -198,7 +198,7 @@ fn what_is_out_of_bounds_is_out_of_the_schemas_bounds() {
     );
 }
 
-/// Any JSON, with a liking for what breaks readers.
+/// Generates arbitrary JSON, with frequent edge cases of parsers.
 fn any_json() -> impl Strategy<Value = Value> {
     let times = [
         "2026-11-22T10:00:00Z",
@@ -229,25 +229,25 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Every place in an entry, as a JSON pointer.
-fn places(json: &Value, at: &str, out: &mut Vec<String>) {
+/// Collects the JSON pointers of all values in an event.
+fn pointers(json: &Value, at: &str, out: &mut Vec<String>) {
     out.push(at.to_owned());
     match json {
         Value::Object(members) => {
             for (name, value) in members {
-                places(value, &format!("{at}/{name}"), out);
+                pointers(value, &format!("{at}/{name}"), out);
             }
         }
         Value::Array(values) => {
             for (index, value) in values.iter().enumerate() {
-                places(value, &format!("{at}/{index}"), out);
+                pointers(value, &format!("{at}/{index}"), out);
             }
         }
         _ => {}
     }
 }
 
-/// Whether a whole number is written with a fraction, which a schema cannot tell.
+/// Whether a whole number is written with a fraction, which a schema does not distinguish.
 fn has_whole_float(json: &Value) -> bool {
     match json {
         Value::Number(number) => {
@@ -262,33 +262,33 @@ fn has_whole_float(json: &Value) -> bool {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
-    /// Whatever stands in any place of an entry, it is read or refused; and what the schema allows is
-    /// refused for nothing that a schema could have known.
+    /// Any value at any position of an event is accepted or rejected; and an event that the schema
+    /// allows is not rejected for a defect that a schema can express.
     #[test]
-    fn the_schema_allows_nothing_that_is_refused_for_its_form(
+    fn the_schema_allows_no_event_that_the_parser_rejects_for_its_form(
         which in 0_usize..2,
-        place in any::<prop::sample::Index>(),
+        at in any::<prop::sample::Index>(),
         value in any_json(),
         is_removed in prop::bool::weighted(0.1),
     ) {
-        let mut entry = blocks()[which].clone();
+        let mut event = json_blocks()[which].clone();
         let mut all = Vec::new();
-        places(&entry, "", &mut all);
-        let pointer = place.get(&all);
+        pointers(&event, "", &mut all);
+        let pointer = at.get(&all);
         let skipped = has_whole_float(&value) && !is_removed;
         match pointer.rsplit_once('/') {
             Some((parent, name)) if is_removed => {
-                if let Some(Value::Object(members)) = entry.pointer_mut(parent) {
+                if let Some(Value::Object(members)) = event.pointer_mut(parent) {
                     members.remove(name);
                 }
             }
-            _ => *entry.pointer_mut(pointer).unwrap() = value,
+            _ => *event.pointer_mut(pointer).unwrap() = value,
         }
         thread_local!(static VALIDATOR: Validator = validator());
-        let is_valid = VALIDATOR.with(|validator| validator.is_valid(&entry)) && !skipped;
-        if let Some(found) = defect(&entry.to_string()) {
+        let is_valid = VALIDATOR.with(|validator| validator.is_valid(&event)) && !skipped;
+        if let Some(found) = defect(&event.to_string()) {
             prop_assert!(found.to_string().len() < 300);
-            prop_assert!(!is_valid || !is_of_form(&found), "{pointer}: {found}\n{entry}");
+            prop_assert!(!is_valid || !is_schema_defect(&found), "{pointer}: {found}\n{event}");
         }
     }
 }

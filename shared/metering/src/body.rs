@@ -1,4 +1,4 @@
-//! The body of a metered answer.
+//! The body of a metered response.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -9,18 +9,18 @@ use tollgate_domain::usage::Truncation;
 
 use crate::call::CallGuard;
 
-/// Body of a metered answer: what the handler's own body yields, counted. The record of the call is
-/// made when it ends, fails or is dropped.
+/// Body of a metered response: the handler's own body, with its bytes counted. The record of the call is
+/// made when the body ends, fails or is dropped.
 #[derive(Debug)]
 pub struct MeteredBody<B> {
-    /// Gone once it has ended. Declared before the call, and so dropped before it: what a body reports
-    /// as it is dropped is in the record.
+    /// The handler's body; `None` once it has ended. Declared before the call, and so dropped before it:
+    /// costs that a body adds while it is dropped are in the record.
     body: Option<B>,
     call: Option<CallGuard>,
 }
 
 impl<B: Body> MeteredBody<B> {
-    /// The body of an answer to `call`, or to one that is not metered.
+    /// Creates the body of the response to `call`, which is `None` if it is not metered.
     pub(crate) fn new(body: B, call: Option<CallGuard>) -> Self {
         let is_empty = body.is_end_stream();
         let mut metered = Self {
@@ -29,12 +29,12 @@ impl<B: Body> MeteredBody<B> {
         };
         match is_empty {
             true => metered.end(None),
-            false => metered.is_truncated_if_dropped(Truncation::Dropped),
+            false => metered.set_truncation_if_dropped(Truncation::Dropped),
         }
         metered
     }
 
-    fn is_truncated_if_dropped(&mut self, truncated: Truncation) {
+    fn set_truncation_if_dropped(&mut self, truncated: Truncation) {
         if let Some(call) = &mut self.call {
             call.set_truncated(Some(truncated));
         }
@@ -56,21 +56,21 @@ impl<B: Body + Unpin> Body for MeteredBody<B> {
         mut self: Pin<&mut Self>,
         task: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        // One that panics has failed.
-        self.is_truncated_if_dropped(Truncation::Failed);
+        // A body that panics has failed.
+        self.set_truncation_if_dropped(Truncation::Failed);
         let Some(body) = &mut self.body else {
             return Poll::Ready(None);
         };
         let polled = Pin::new(&mut *body).poll_frame(task);
         let is_at_end = body.is_end_stream();
-        self.is_truncated_if_dropped(Truncation::Dropped);
+        self.set_truncation_if_dropped(Truncation::Dropped);
         match &polled {
             Poll::Pending => {}
             Poll::Ready(Some(Ok(frame))) => {
                 if let (Some(data), Some(call)) = (frame.data_ref(), &self.call) {
-                    call.sent(data.remaining());
+                    call.add_bytes(data.remaining());
                 }
-                // A reader need not ask what comes after the last frame.
+                // A reader need not poll again after the last frame.
                 if is_at_end || frame.is_trailers() {
                     self.end(None);
                 }

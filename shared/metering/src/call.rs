@@ -1,4 +1,4 @@
-//! A metered call, from its arrival to the end of its answer's body.
+//! A metered call, from its start to the end of the response body.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,29 +12,29 @@ use tollgate_domain::usage::{Cost, Truncation, UsageRecord};
 use crate::cost::{Costs, LateCost};
 use crate::emitter::Emitter;
 
-/// A call whose record is made once: when the body of its answer ends, fails or is dropped, or else
-/// when the instance ends.
+/// A call whose record is made once: when the response body ends, fails or is dropped, or else at the
+/// shutdown of the instance.
 pub(crate) struct Call {
     emitter: Emitter,
     started: Instant,
-    /// Taken when the record is made.
-    open: Mutex<Option<Open>>,
+    /// The unfinished record; `None` once it is made.
+    pending: Mutex<Option<PendingRecord>>,
 }
 
-/// What is known of a call so far.
-struct Open {
+/// A usage record that is not finished.
+struct PendingRecord {
     customer: CustomerId,
     record: UsageRecord,
     costs: Costs,
 }
 
 impl Call {
-    /// Begins a call; it is not answered, for all that its record says so far.
-    pub(crate) fn begin(emitter: Emitter, customer: CustomerId, record: UsageRecord) -> CallGuard {
+    /// Starts a call. `record` describes a call without a response.
+    pub(crate) fn start(emitter: Emitter, customer: CustomerId, record: UsageRecord) -> CallGuard {
         let call = Arc::new(Self {
             emitter,
             started: Instant::now(),
-            open: Mutex::new(Some(Open {
+            pending: Mutex::new(Some(PendingRecord {
                 customer,
                 record,
                 costs: Costs::default(),
@@ -47,10 +47,13 @@ impl Call {
         }
     }
 
-    /// Adds to what the call costs.
-    pub(crate) fn add(&self, cost: Cost, amount: PicoUsd) -> Result<(), LateCost> {
-        if let Some(open) = &mut *self.open() {
-            open.costs.add(cost, amount);
+    /// Adds a cost to the record.
+    ///
+    /// # Errors
+    /// When the record is already made.
+    pub(crate) fn add_cost(&self, cost: Cost, amount: PicoUsd) -> Result<(), LateCost> {
+        if let Some(pending) = &mut *self.pending() {
+            pending.costs.add(cost, amount);
             return Ok(());
         }
         self.emitter.count_late_cost();
@@ -58,64 +61,64 @@ impl Call {
     }
 
     fn end(&self, truncated: Option<Truncation>) {
-        let Some(open) = self.open().take() else {
+        let Some(pending) = self.pending().take() else {
             return;
         };
-        let mut record = open.record;
+        let mut record = pending.record;
         let elapsed = self.started.elapsed();
         record.latency_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-        // A call without an answer has no body that could be cut.
+        // A call without a response has no body that could be truncated.
         record.truncated = truncated.filter(|_| record.response_bytes.is_some());
         record.billable = Some(record.is_billable());
-        record.costs = open.costs.into_parts();
-        self.emitter.record(open.customer, record);
+        record.costs = pending.costs.into_parts();
+        self.emitter.record(pending.customer, record);
         self.emitter.calls().remove(self);
     }
 
-    fn open(&self) -> MutexGuard<'_, Option<Open>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    fn pending(&self) -> MutexGuard<'_, Option<PendingRecord>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl fmt::Debug for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The emitter has the calls, this one among them.
+        // Without the emitter, whose calls include this one.
         f.debug_struct("Call").finish_non_exhaustive()
     }
 }
 
-/// The part of a call that its handler and then its answer's body live in. Its record is made when
-/// this is dropped: a handler that panics, or is dropped before it has answered, was called all the same.
+/// Guard of a call, kept by its handler and then by the response body. The record is made when the guard
+/// is dropped, so that a handler that panics or is dropped before its response is recorded too.
 #[derive(Debug)]
 pub(crate) struct CallGuard {
     call: Arc<Call>,
-    /// What a drop means.
+    /// The truncation to record if the guard is dropped now.
     truncated: Option<Truncation>,
 }
 
 impl CallGuard {
-    /// The call itself.
+    /// Returns the call.
     pub(crate) fn call(&self) -> &Arc<Call> {
         &self.call
     }
 
-    /// The head of the answer has come.
-    pub(crate) fn answered(&mut self, status: u16) {
-        if let Some(Open { record, .. }) = &mut *self.call.open() {
+    /// Records the status of the response, whose body follows.
+    pub(crate) fn set_status(&mut self, status: u16) {
+        if let Some(PendingRecord { record, .. }) = &mut *self.call.pending() {
             record.status = status;
             record.response_bytes = Some(0);
         }
     }
 
-    /// So many bytes more of the body have come.
-    pub(crate) fn sent(&self, bytes: usize) {
-        if let Some(Open { record, .. }) = &mut *self.call.open() {
+    /// Adds to the bytes of the response body.
+    pub(crate) fn add_bytes(&self, bytes: usize) {
+        if let Some(PendingRecord { record, .. }) = &mut *self.call.pending() {
             let sent = record.response_bytes.get_or_insert_default();
             *sent = sent.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
         }
     }
 
-    /// Says what it means if this is dropped now.
+    /// Sets the truncation to record if the guard is dropped.
     pub(crate) fn set_truncated(&mut self, truncated: Option<Truncation>) {
         self.truncated = truncated;
     }
@@ -129,21 +132,21 @@ impl Drop for CallGuard {
 
 /// The calls of an instance whose records are not made yet.
 #[derive(Debug, Default)]
-pub(crate) struct Calls {
-    /// Few: as many as the instance is called with at a time.
+pub(crate) struct OpenCalls {
+    /// Few: the instance's concurrent invocations.
     open: Mutex<Vec<Arc<Call>>>,
     none_left: Notify,
 }
 
-impl Calls {
+impl OpenCalls {
     fn insert(&self, call: Arc<Call>) {
         self.open().push(call);
     }
 
     fn remove(&self, call: &Call) {
         let mut open = self.open();
-        if let Some(place) = open.iter().position(|one| std::ptr::eq(&**one, call)) {
-            open.swap_remove(place);
+        if let Some(index) = open.iter().position(|one| std::ptr::eq(&**one, call)) {
+            open.swap_remove(index);
         }
         if open.is_empty() {
             self.none_left.notify_waiters();
@@ -151,7 +154,7 @@ impl Calls {
     }
 
     /// Waits until the records of all calls are made.
-    pub(crate) async fn ended(&self) {
+    pub(crate) async fn wait_for_all(&self) {
         loop {
             let none_left = self.none_left.notified();
             if self.open().is_empty() {
@@ -161,7 +164,7 @@ impl Calls {
         }
     }
 
-    /// Makes the records of all calls as they stand.
+    /// Makes the records of all calls in their current state, with their bodies as interrupted.
     pub(crate) fn interrupt(&self) {
         let open = std::mem::take(&mut *self.open());
         for call in open {

@@ -1,4 +1,4 @@
-//! What a call cost its provider, as the handler tells it.
+//! Costs of a call, as reported by its handler.
 
 use std::sync::Arc;
 
@@ -9,15 +9,14 @@ use tollgate_domain::usage::{Cost, MAX_COST, MAX_COSTS, MAX_MODEL, MAX_NUMBER, M
 
 use crate::call::Call;
 
-/// The provider of what is added beyond the parts that a record has.
+/// Provider name for the costs that exceed the parts of a record.
 const OTHERS: &str = "others";
 
-/// Collects the cost of one call. A request extension that the layer puts there: a handler, or the
-/// body that it answers with, adds to it as often as it likes, one time for each provider that served
-/// the call.
+/// Collector of the costs of one call, which the layer inserts as a request extension. A handler, or the
+/// response body, adds a cost for each use of a provider, any number of times.
 ///
-/// The record of the call is made when the body of its answer ends, fails or is dropped. A cost that is
-/// added later is in no record, and an error.
+/// The record of the call is made when the response body ends, fails or is dropped. Adding a cost later
+/// is an error, and the cost is in no record.
 #[derive(Debug, Clone)]
 pub struct RequestCost {
     prices: Arc<LlmPrices>,
@@ -25,41 +24,41 @@ pub struct RequestCost {
     call: Arc<Call>,
 }
 
-/// A cost that was added after the record of its call was made, and is in none.
+/// The error of adding a cost after the record of its call was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the usage record of the call is made already, and does not have this cost")]
+#[error("the usage record of the call was made before this cost was added")]
 pub struct LateCost;
 
 impl RequestCost {
-    /// For a call at that time, which decides the prices.
+    /// Creates the collector of a call at the time `at`, which decides the prices.
     pub(crate) fn new(prices: Arc<LlmPrices>, at: Timestamp, call: Arc<Call>) -> Self {
         Self { prices, at, call }
     }
 
-    /// Adds language-model tokens that are not told apart, at the provider's price. Tokens of a
-    /// provider without a price are recorded as such, at no cost.
+    /// Adds language-model tokens, not separated into input and output, at the provider's price. Tokens
+    /// of a provider without a price are recorded as unpriced, at no cost.
     ///
     /// # Errors
-    /// When it comes too late.
+    /// When the record of the call is already made.
     pub fn add_tokens(&self, provider: &str, tokens: u64) -> Result<MicroUsd, LateCost> {
-        self.add_of(provider, None, Tokens::of(tokens))
+        self.add_priced(provider, None, Tokens::of(tokens))
     }
 
-    /// Adds tokens of a provider's model, at the model's price or else at the provider's. Those of
-    /// neither are recorded as such, at no cost.
+    /// Adds tokens of a provider's model, at the model's price or else at the provider's. If there is
+    /// neither, they are recorded as unpriced, at no cost.
     ///
     /// # Errors
-    /// When it comes too late.
+    /// When the record of the call is already made.
     pub fn add_model_tokens(
         &self,
         provider: &str,
         model: &str,
         tokens: Tokens,
     ) -> Result<MicroUsd, LateCost> {
-        self.add_of(provider, Some(model), tokens)
+        self.add_priced(provider, Some(model), tokens)
     }
 
-    fn add_of(
+    fn add_priced(
         &self,
         provider: &str,
         model: Option<&str>,
@@ -76,38 +75,39 @@ impl RequestCost {
             micro_usd: MicroUsd(0),
             unpriced: price.is_none(),
         };
-        self.call.add(part, amount)?;
+        self.call.add_cost(part, amount)?;
         Ok(amount.to_micros())
     }
 
-    /// Adds an amount that is not by tokens.
+    /// Adds an amount that does not depend on tokens.
     ///
     /// # Errors
-    /// When it comes too late.
+    /// When the record of the call is already made.
     pub fn add_amount(&self, micro_usd: MicroUsd) -> Result<(), LateCost> {
-        self.call.add(Cost::default(), micro_usd.into())
+        self.call.add_cost(Cost::default(), micro_usd.into())
     }
 }
 
-/// What a call costs, part by part. Amounts are rounded once, when the record is made: a stream may
-/// well report its tokens one by one.
+/// The parts of a call's costs. Amounts are rounded once, when the record is made, because a stream may
+/// report its tokens one by one.
 #[derive(Default)]
 pub(crate) struct Costs(Vec<(Cost, PicoUsd)>);
 
 impl Costs {
-    /// Keeps one part for each model, and no more than a record may have: what is refused is not billed.
+    /// Adds a cost to the part of its provider and model. The number of parts is bounded, because a record
+    /// with too many is rejected and not billed.
     pub(crate) fn add(&mut self, mut cost: Cost, amount: PicoUsd) {
         let parts = &mut self.0;
-        let mut place = parts.iter().position(|(part, _)| is_same(part, &cost));
-        // Two are left for the rest: with a price and without.
-        if place.is_none() && parts.len() >= MAX_COSTS - 2 {
+        let mut index = parts.iter().position(|(part, _)| is_same_part(part, &cost));
+        // The last two parts are for all other providers: with a price and without.
+        if index.is_none() && parts.len() >= MAX_COSTS - 2 {
             cost.provider = Some(OTHERS.to_owned());
             cost.model = None;
-            place = parts.iter().position(|(part, _)| is_same(part, &cost));
+            index = parts.iter().position(|(part, _)| is_same_part(part, &cost));
         }
-        match place {
-            Some(place) => {
-                let (part, sum) = &mut parts[place];
+        match index {
+            Some(index) => {
+                let (part, sum) = &mut parts[index];
                 part.input_tokens = part.input_tokens.saturating_add(cost.input_tokens);
                 part.output_tokens = part.output_tokens.saturating_add(cost.output_tokens);
                 part.tokens = part.tokens.saturating_add(cost.tokens);
@@ -117,7 +117,7 @@ impl Costs {
         }
     }
 
-    /// The parts as a record has them, none beyond its bounds.
+    /// Returns the parts, clamped to the bounds of a record.
     pub(crate) fn into_parts(self) -> Vec<Cost> {
         let bounded = |(part, sum): (Cost, PicoUsd)| Cost {
             input_tokens: part.input_tokens.min(MAX_NUMBER),
@@ -130,12 +130,13 @@ impl Costs {
     }
 }
 
-/// Whether two costs are added up.
-fn is_same(one: &Cost, other: &Cost) -> bool {
+/// Returns whether two costs belong to the same part.
+fn is_same_part(one: &Cost, other: &Cost) -> bool {
     one.provider == other.provider && one.model == other.model && one.unpriced == other.unpriced
 }
 
-/// A name as records have it: in lower case, printable, and neither empty nor longer than `max` bytes.
+/// Returns the name as records have it: in lower case, printable, and neither empty nor longer than `max`
+/// bytes.
 fn name(given: &str, max: usize) -> String {
     let lower = given.chars().map(|c| c.to_ascii_lowercase());
     let mut name: String = lower

@@ -1,4 +1,4 @@
-//! Records on their way to the bus.
+//! Emitter: buffers usage records and puts them on the event bus.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Display;
@@ -13,35 +13,35 @@ use tollgate_domain::id::{CustomerId, random_base62};
 use tollgate_domain::usage::{
     EVENT_TYPE, Extensions, MAX_RECORDS, UsageData, UsageEvent, UsageRecord,
 };
-use tollgate_runtime::metrics::{CALLS_UNATTRIBUTED, COSTS_LATE, Metric};
+use tollgate_runtime::metrics::{LATE_COSTS, Metric, UNATTRIBUTED_CALLS};
 use tollgate_runtime::{Chain, Clock, Entropy};
 
-use crate::call::Calls;
-use crate::spill::Spill;
+use crate::call::OpenCalls;
+use crate::unsent_log::UnsentLog;
 
-/// EventBridge's bound on the entries of a call.
+/// EventBridge's limit of entries in one PutEvents request.
 const MAX_ENTRIES: usize = 10;
-/// The most bytes of detail in a call, well below EventBridge's bound.
-const MAX_CALL_BYTES: usize = 200_000;
-/// Tries of one flush; what is still unsent then waits for the next.
-const TRIES: u32 = 3;
-const LONGEST_WAIT: Duration = Duration::from_millis(100);
-/// How long one flush may take: well within the time that a function has for a call, because the
-/// flush is part of it.
+/// Bytes of detail in one request at most, well below EventBridge's limit.
+const MAX_REQUEST_BYTES: usize = 200_000;
+/// Attempts of one flush. Events still unsent then are sent by the next flush.
+const MAX_ATTEMPTS: u32 = 3;
+/// Upper bound of the backoff after the first attempt; it grows linearly.
+const BACKOFF: Duration = Duration::from_millis(100);
+/// Timeout of one flush: well within the timeout of a function, because the flush counts towards it.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
-/// An instance that ends has about half a second.
+/// Timeout of the last flush: an instance has about half a second for its shutdown.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(350);
-/// How long records are buffered, where not every call is followed by a flush.
-const LONGEST_BUFFERED: SignedDuration = SignedDuration::from_secs(5);
-/// Entries that wait while the bus is down. The oldest of more are spilled.
-const MAX_WAITING: usize = 1_000;
-/// Records that are buffered before entries are made of them, flush or no flush.
+/// Age of the oldest buffered record at which a flush is due.
+const MAX_BUFFER_AGE: SignedDuration = SignedDuration::from_secs(5);
+/// Events kept while the bus is unavailable. Beyond it, the oldest are moved to the unsent log.
+const MAX_UNSENT: usize = 1_000;
+/// Records buffered before events are made of them, even without a flush.
 const MAX_BUFFERED: usize = 10_000;
 
-/// Buffers records and puts them on the bus. Cheap to clone; all clones share the buffer.
+/// Buffers records and puts them on the bus. Cheap to clone; clones share the buffer.
 ///
-/// A record is in the buffer until the bus has acknowledged its entry, so that a flush may be dropped
-/// at any time, and a process that ends in the midst of one knows what it still has.
+/// A record stays in the buffer until the bus has acknowledged its event, so that a flush may be dropped
+/// at any time, and a shutdown during a flush loses nothing.
 #[derive(Debug, Clone)]
 pub struct Emitter(Arc<Inner>);
 
@@ -49,42 +49,47 @@ pub struct Emitter(Arc<Inner>);
 struct Inner {
     client: Client,
     bus: String,
-    /// Of each entry, and of the EventBridge event around it: the function's role allows no other.
+    /// Source of each usage event and of its EventBridge event: the function's role allows no other.
     source: String,
     clock: Clock,
     entropy: Entropy,
-    spill: Spill,
-    /// Calls that have yet to become records.
-    calls: Calls,
+    unsent_log: UnsentLog,
+    /// Calls whose records are not made yet.
+    calls: OpenCalls,
     buffer: Mutex<Buffer>,
-    /// Flushes take turns.
+    /// Serialises the flushes.
     flushing: tokio::sync::Mutex<()>,
+    /// Limits the log to the first unattributed call.
     unattributed: Once,
+    /// Limits the log to the first late cost.
     late_cost: Once,
 }
 
 #[derive(Debug, Default)]
 struct Buffer {
-    /// Since when something waits: the first record after a flush, or a flush that left something.
+    /// Time from which the age of the buffer counts: of the first record after a flush, or of a flush that
+    /// left events unsent.
     since: Option<Timestamp>,
     records: Vec<(CustomerId, UsageRecord)>,
-    /// Entries made of earlier records that the bus has not acknowledged. They are sent again as they
-    /// are: the same entry twice counts once.
-    unsent: VecDeque<Unsent>,
-    /// Entries made so far.
+    /// Events made of earlier records that the bus has not acknowledged. They are sent again unchanged,
+    /// with the same id, so that a duplicate counts once.
+    unsent: VecDeque<UnsentEvent>,
+    /// Number of events made so far.
     made: u64,
 }
 
-/// An entry, by its number among all that were made here.
+/// A usage event that the bus has not acknowledged.
 #[derive(Debug, Clone)]
-struct Unsent {
+struct UnsentEvent {
+    /// Sequence number among the events made by this emitter.
     number: u64,
+    /// The event as JSON.
     detail: Arc<str>,
     records: usize,
 }
 
 impl Emitter {
-    /// An emitter for the function called `function`, to the bus of this name or ARN.
+    /// Creates an emitter for the function called `function`, to the bus with this name or ARN.
     #[must_use]
     pub fn new(
         sdk: &SdkConfig,
@@ -92,7 +97,7 @@ impl Emitter {
         function: &str,
         clock: Clock,
         entropy: Entropy,
-        spill: Spill,
+        unsent_log: UnsentLog,
     ) -> Self {
         Self(Arc::new(Inner {
             client: Client::new(sdk),
@@ -100,8 +105,8 @@ impl Emitter {
             source: format!("tollgate:{function}"),
             clock,
             entropy,
-            spill,
-            calls: Calls::default(),
+            unsent_log,
+            calls: OpenCalls::default(),
             buffer: Mutex::default(),
             flushing: tokio::sync::Mutex::default(),
             unattributed: Once::new(),
@@ -113,120 +118,119 @@ impl Emitter {
         self.0.clock.now()
     }
 
-    pub(crate) fn calls(&self) -> &Calls {
+    pub(crate) fn calls(&self) -> &OpenCalls {
         &self.0.calls
     }
 
-    /// Counts a call of which nobody knows whose it is. The first one of an instance is an error in
-    /// the log.
+    /// Counts a call whose customer is unknown. The first one of an instance is logged as an error.
     pub(crate) fn count_unattributed(&self, reason: impl Display) {
         self.0.unattributed.call_once(|| {
             tracing::error!(%reason, "a call without the authorizer's context is metered nowhere");
         });
-        self.count(CALLS_UNATTRIBUTED);
+        self.count(UNATTRIBUTED_CALLS);
     }
 
-    /// Counts a cost that came too late for its record. The first one of an instance is an error in
-    /// the log.
+    /// Counts a cost that was added after its record was made. The first one of an instance is logged as an
+    /// error.
     pub(crate) fn count_late_cost(&self) {
         self.0.late_cost.call_once(|| {
-            tracing::error!("a function reports costs after the record of their call was made");
+            tracing::error!("the function adds costs after the record of their call was made");
         });
-        self.count(COSTS_LATE);
+        self.count(LATE_COSTS);
     }
 
     fn count(&self, metric: Metric) {
-        let metrics = self.0.spill.metrics();
+        let metrics = self.0.unsent_log.metrics();
         metrics.record_and_write_due([(metric, &[] as _, 1)]);
     }
 
-    /// Takes a record for the next flush.
+    /// Buffers a record for the next flush.
     pub fn record(&self, customer: CustomerId, record: UsageRecord) {
         let now = self.now();
         let mut buffer = self.buffer();
         buffer.since.get_or_insert(now);
         buffer.records.push((customer, record));
         if buffer.records.len() >= MAX_BUFFERED {
-            self.make_entries(&mut buffer);
-            let spilled = buffer.too_many();
+            self.make_events(&mut buffer);
+            let excess = buffer.take_excess();
             drop(buffer);
-            self.spill(spilled);
+            self.log_unsent(excess);
         }
     }
 
-    /// [`flush`](Self::flush), if 100 records are buffered, or anything has been for five seconds.
+    /// Flushes if 100 records are buffered, or the oldest is five seconds old.
     pub async fn flush_due(&self) {
         let is_due = {
             let buffer = self.buffer();
-            let has_waited = buffer.since.is_some_and(|since| {
-                let waited = self.now().duration_since(since);
-                // A clock that was set back tells nothing of how long it was.
-                waited >= LONGEST_BUFFERED || waited.is_negative()
+            let is_old = buffer.since.is_some_and(|since| {
+                let age = self.now().duration_since(since);
+                // If the clock was set back, the age is unknown, and counts as old.
+                age >= MAX_BUFFER_AGE || age.is_negative()
             });
-            has_waited || buffer.records.len() >= MAX_RECORDS
+            is_old || buffer.records.len() >= MAX_RECORDS
         };
         if is_due {
             self.flush().await;
         }
     }
 
-    /// Puts all that is buffered on the bus. Never fails: what cannot be sent waits for the next
-    /// flush, up to a bound, and is spilled beyond it. When it returns, no other flush is still at what
-    /// was recorded before.
+    /// Puts all buffered records on the bus. Never fails: unsent events are kept for the next flush, up to
+    /// a bound, and written to the unsent log beyond it. Flushes run one at a time, so that on return no
+    /// other flush is still sending earlier records.
     pub async fn flush(&self) {
-        let _turn = self.0.flushing.lock().await;
-        self.make_all_entries();
-        // What the bus has not acknowledged by then is still there.
-        let _ = tokio::time::timeout(FLUSH_TIMEOUT, self.try_to_send()).await;
+        let _guard = self.0.flushing.lock().await;
+        self.make_all_events();
+        // Events that the bus has not acknowledged by then stay in the buffer.
+        let _ = tokio::time::timeout(FLUSH_TIMEOUT, self.send_with_retries()).await;
         let mut buffer = self.buffer();
         if buffer.unsent.is_empty() {
             return;
         }
         tracing::warn!(
-            entries = buffer.unsent.len(),
-            "usage waits for the event bus"
+            events = buffer.unsent.len(),
+            "usage events could not be sent and are kept for the next flush"
         );
         buffer.since = Some(self.now());
-        let spilled = buffer.too_many();
+        let excess = buffer.take_excess();
         drop(buffer);
-        self.spill(spilled);
+        self.log_unsent(excess);
     }
 
-    /// Sends what is unsent, some of it more often than once.
-    async fn try_to_send(&self) {
-        for attempt in 1..=TRIES {
+    /// Sends the unsent events, with retries.
+    async fn send_with_retries(&self) {
+        for attempt in 1..=MAX_ATTEMPTS {
             self.send(self.unsent()).await;
             if self.unsent().is_empty() {
                 break;
             }
-            if attempt < TRIES {
-                let longest = u64::try_from(LONGEST_WAIT.as_millis()).unwrap_or(u64::MAX);
-                let wait =
-                    Duration::from_millis(self.0.entropy.below(longest * u64::from(attempt)));
-                tokio::time::sleep(wait).await;
+            if attempt < MAX_ATTEMPTS {
+                let max_ms = u64::try_from(BACKOFF.as_millis()).unwrap_or(u64::MAX);
+                let backoff_ms = self.0.entropy.below(max_ms * u64::from(attempt));
+                tokio::time::sleep(Duration::from_millis(backoff_ms)).await;
             }
         }
     }
 
-    /// Flushes for the last time, whatever a flush is at: one try, in the third of a second that there
-    /// is. What may not have been sent by then is spilled. An entry that is on the bus as well counts
-    /// once. Calls under way are recorded as they stand, their answers' bodies as interrupted.
+    /// Flushes for the last time, without waiting for a flush in progress: one attempt, with a timeout of
+    /// 350 ms. Events that the bus has not acknowledged by then are written to the unsent log; one that is
+    /// on the bus as well counts once. Calls in progress are recorded in their current state, with their
+    /// bodies as interrupted.
     pub async fn close(&self) {
         self.0.calls.interrupt();
-        self.make_all_entries();
+        self.make_all_events();
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.send(self.unsent())).await;
-        let spilled = self.buffer().unsent.drain(..).collect();
-        self.spill(spilled);
-        self.0.spill.metrics().write();
+        let unsent = self.buffer().unsent.drain(..).collect();
+        self.log_unsent(unsent);
+        self.0.unsent_log.metrics().write();
     }
 
-    fn spill(&self, entries: Vec<Unsent>) {
-        let entries = entries.iter();
-        let entries = entries.map(|entry| (&*entry.detail, entry.records));
-        self.0.spill.write(entries);
+    fn log_unsent(&self, events: Vec<UnsentEvent>) {
+        let events = events.iter();
+        let events = events.map(|event| (&*event.detail, event.records));
+        self.0.unsent_log.write(events);
     }
 
-    fn unsent(&self) -> Vec<Unsent> {
+    fn unsent(&self) -> Vec<UnsentEvent> {
         self.buffer().unsent.iter().cloned().collect()
     }
 
@@ -234,28 +238,28 @@ impl Emitter {
         self.0.buffer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn make_all_entries(&self) {
+    fn make_all_events(&self) {
         let mut buffer = self.buffer();
         buffer.since = None;
-        self.make_entries(&mut buffer);
+        self.make_events(&mut buffer);
     }
 
-    /// Makes entries of all records.
-    fn make_entries(&self, buffer: &mut Buffer) {
+    /// Makes events of all buffered records.
+    fn make_events(&self, buffer: &mut Buffer) {
         let mut by_customer: BTreeMap<CustomerId, Vec<UsageRecord>> = BTreeMap::new();
         for (customer, record) in std::mem::take(&mut buffer.records) {
             by_customer.entry(customer).or_default().push(record);
         }
         for (customer, records) in by_customer {
             for records in records.chunks(MAX_RECORDS) {
-                self.make_entry(&customer, records, buffer);
+                self.make_event(&customer, records, buffer);
             }
         }
     }
 
-    /// One entry of these records, or several if it would be too large for a call.
-    fn make_entry(&self, customer: &CustomerId, records: &[UsageRecord], buffer: &mut Buffer) {
-        let entry = UsageEvent {
+    /// Makes one event of these records, or several if it would be too large for a request.
+    fn make_event(&self, customer: &CustomerId, records: &[UsageRecord], buffer: &mut Buffer) {
+        let event = UsageEvent {
             specversion: "1.0".to_owned(),
             id: self.0.entropy.with(|rng| random_base62(rng, 24)),
             source: self.0.source.clone(),
@@ -268,10 +272,10 @@ impl Emitter {
                 records: records.iter().collect(),
             },
         };
-        match serde_json::to_string(&entry) {
-            Ok(detail) if detail.len() <= MAX_CALL_BYTES || records.len() == 1 => {
+        match serde_json::to_string(&event) {
+            Ok(detail) if detail.len() <= MAX_REQUEST_BYTES || records.len() == 1 => {
                 buffer.made += 1;
-                buffer.unsent.push_back(Unsent {
+                buffer.unsent.push_back(UnsentEvent {
                     number: buffer.made,
                     detail: detail.into(),
                     records: records.len(),
@@ -279,68 +283,69 @@ impl Emitter {
             }
             Ok(_) => {
                 let (first, second) = records.split_at(records.len() / 2);
-                self.make_entry(customer, first, buffer);
-                self.make_entry(customer, second, buffer);
+                self.make_event(customer, first, buffer);
+                self.make_event(customer, second, buffer);
             }
-            Err(error) => tracing::error!(%error, "a usage record cannot be written as JSON"),
+            Err(error) => tracing::error!(%error, "a usage event cannot be serialised"),
         }
     }
 
-    /// Sends the entries once, and forgets those that the bus acknowledges.
-    async fn send(&self, entries: Vec<Unsent>) {
-        let mut entries = entries.into_iter().peekable();
-        while entries.peek().is_some() {
-            let mut call: Vec<Unsent> = Vec::new();
+    /// Sends the events once, and removes those that the bus acknowledges from the buffer.
+    async fn send(&self, events: Vec<UnsentEvent>) {
+        let mut events = events.into_iter().peekable();
+        while events.peek().is_some() {
+            let mut batch: Vec<UnsentEvent> = Vec::new();
             let mut bytes = 0;
-            while let Some(entry) = entries.next_if(|entry| {
-                let fits = bytes + entry.detail.len() <= MAX_CALL_BYTES && call.len() < MAX_ENTRIES;
-                fits || call.is_empty()
+            while let Some(event) = events.next_if(|event| {
+                let fits =
+                    bytes + event.detail.len() <= MAX_REQUEST_BYTES && batch.len() < MAX_ENTRIES;
+                fits || batch.is_empty()
             }) {
-                bytes += entry.detail.len();
-                call.push(entry);
+                bytes += event.detail.len();
+                batch.push(event);
             }
-            self.put(&call).await;
+            self.put(&batch).await;
         }
     }
 
-    /// One PutEvents call.
-    async fn put(&self, call: &[Unsent]) {
-        let entry = |entry: &Unsent| {
+    /// Sends one PutEvents request.
+    async fn put(&self, batch: &[UnsentEvent]) {
+        let entry = |event: &UnsentEvent| {
             PutEventsRequestEntry::builder()
                 .event_bus_name(&self.0.bus)
                 .source(&self.0.source)
                 .detail_type(EVENT_TYPE)
-                .detail(&*entry.detail)
+                .detail(&*event.detail)
                 .build()
         };
         let request = self.0.client.put_events();
         let outcome = request
-            .set_entries(Some(call.iter().map(entry).collect()))
+            .set_entries(Some(batch.iter().map(entry).collect()))
             .send()
             .await;
         match outcome {
-            Ok(answer) => {
-                let results = answer.entries();
-                let refused = results.iter().find_map(|result| result.error_code());
-                if let Some(code) = refused {
-                    tracing::warn!(code, "the event bus refused usage");
+            Ok(response) => {
+                let results = response.entries();
+                let error_code = results.iter().find_map(|result| result.error_code());
+                if let Some(code) = error_code {
+                    tracing::warn!(code, "the event bus rejected usage events");
                 }
-                // The results are in the order of the entries.
-                let taken = call.iter().zip(results);
-                let taken = taken.filter(|(_, result)| result.event_id().is_some());
-                let taken: BTreeSet<u64> = taken.map(|(entry, _)| entry.number).collect();
+                // The results are in the order of the request's entries.
+                let sent = batch.iter().zip(results);
+                let sent = sent.filter(|(_, result)| result.event_id().is_some());
+                let sent: BTreeSet<u64> = sent.map(|(event, _)| event.number).collect();
                 let unsent = &mut self.buffer().unsent;
-                unsent.retain(|entry| !taken.contains(&entry.number));
+                unsent.retain(|event| !sent.contains(&event.number));
             }
-            Err(error) => tracing::warn!(error = %Chain(&error), "the event bus did not answer"),
+            Err(error) => tracing::warn!(error = %Chain(&error), "the PutEvents request failed"),
         }
     }
 }
 
 impl Buffer {
-    /// Takes out what is too much to wait, oldest first.
-    fn too_many(&mut self) -> Vec<Unsent> {
-        let too_many = self.unsent.len().saturating_sub(MAX_WAITING);
-        self.unsent.drain(..too_many).collect()
+    /// Removes and returns the unsent events beyond the bound, oldest first.
+    fn take_excess(&mut self) -> Vec<UnsentEvent> {
+        let excess = self.unsent.len().saturating_sub(MAX_UNSENT);
+        self.unsent.drain(..excess).collect()
     }
 }

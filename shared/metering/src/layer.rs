@@ -18,10 +18,10 @@ use crate::body::MeteredBody;
 use crate::call::{Call, CallGuard};
 use crate::{Emitter, RequestCost};
 
-/// The status of a call that its function did not answer: what the gateway makes of that.
-const UNANSWERED: u16 = 502;
+/// Status of a call without a response from its function, as the gateway responds.
+const NO_RESPONSE: u16 = 502;
 
-/// Meters the services it is put around.
+/// Layer that meters a service.
 #[derive(Debug, Clone)]
 pub struct MeteringLayer {
     emitter: Emitter,
@@ -29,7 +29,7 @@ pub struct MeteringLayer {
 }
 
 impl MeteringLayer {
-    /// A layer that records through `emitter`, and prices tokens by `prices`.
+    /// Creates a layer that records through `emitter`, and prices tokens by `prices`.
     #[must_use]
     pub fn new(emitter: Emitter, prices: LlmPrices) -> Self {
         Self {
@@ -75,26 +75,26 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let headers = headers_for_caller(&request);
-        let mut call = self.layer.begin(&mut request);
-        let answer = self.inner.call(request);
+        let mut call = self.layer.start_call(&mut request);
+        let response = self.inner.call(request);
         Box::pin(async move {
-            let mut answer = answer.await?;
+            let mut response = response.await?;
             if let Some(call) = &mut call {
-                // There is no status above: the gateway makes of one what it makes of no answer.
-                let status = answer.status().as_u16();
-                call.answered(if status < 600 { status } else { UNANSWERED });
+                // A status of 600 or above is invalid: the gateway responds as it does to no response.
+                let status = response.status().as_u16();
+                call.set_status(if status < 600 { status } else { NO_RESPONSE });
             }
             for (name, value) in headers {
-                answer.headers_mut().insert(name, value);
+                response.headers_mut().insert(name, value);
             }
-            Ok(answer.map(|body| MeteredBody::new(body, call)))
+            Ok(response.map(|body| MeteredBody::new(body, call)))
         })
     }
 }
 
 impl MeteringLayer {
-    /// Begins a call, unless it is none of a customer's.
-    fn begin<B: Body>(&self, request: &mut Request<B>) -> Option<CallGuard> {
+    /// Starts a call and inserts its [`RequestCost`]. Returns `None` for a call without a customer.
+    fn start_call<B: Body>(&self, request: &mut Request<B>) -> Option<CallGuard> {
         let Some(context) = gateway_context(request) else {
             let reason = "the request has no context of a REST API";
             self.emitter.count_unattributed(reason);
@@ -122,8 +122,8 @@ impl MeteringLayer {
             endpoint: context
                 .resource_path
                 .as_deref()
-                .map_or_else(String::new, cut),
-            status: UNANSWERED,
+                .map_or_else(String::new, truncated),
+            status: NO_RESPONSE,
             latency_ms: 0,
             request_bytes: size(request.body()),
             response_bytes: None,
@@ -131,7 +131,7 @@ impl MeteringLayer {
             billable: None,
             costs: Vec::new(),
         };
-        let guard = Call::begin(self.emitter.clone(), id, record);
+        let guard = Call::start(self.emitter.clone(), id, record);
         let call = Arc::clone(guard.call());
         let cost = RequestCost::new(Arc::clone(&self.prices), now, call);
         request.extensions_mut().insert(cost);
@@ -139,12 +139,12 @@ impl MeteringLayer {
     }
 }
 
-/// As much of a route's template as a record may have.
-fn cut(route: &str) -> String {
+/// Returns the route template, truncated to the length that a record may have.
+fn truncated(route: &str) -> String {
     route[..route.floor_char_boundary(MAX_ENDPOINT)].to_owned()
 }
 
-/// Bytes of a body, unless it is streamed.
+/// Returns the bytes of a body; `None` if it is streamed.
 fn size(body: &impl Body) -> Option<u64> {
     if body.is_end_stream() {
         return Some(0);
@@ -165,8 +165,8 @@ fn gateway_context<B>(
     }
 }
 
-/// What the authorizer tells of limits, and of whose pages may read the answer, as header fields: the
-/// gateway cannot add them to an answer that it passes through.
+/// Returns the header fields for limits and CORS from the authorizer's context. The gateway cannot add
+/// them to the response of a function.
 fn headers_for_caller<B>(request: &Request<B>) -> Vec<(HeaderName, HeaderValue)> {
     let Some(context) = gateway_context(request) else {
         return Vec::new();

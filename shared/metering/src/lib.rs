@@ -1,17 +1,17 @@
 //! Meters a Rust Lambda function behind Tollgate.
 //!
-//! [`Metering::layer`] measures every call, copies the limits that the authorizer found into the
-//! answer's header fields, and takes what the handler adds to [`RequestCost`]. [`Metering::run`]
-//! runs the function and puts the records on the event bus after each answer has gone, so that the
-//! caller never waits for it.
+//! [`Metering::layer`] measures every call, copies the limits from the authorizer's context into the
+//! response's header fields, and collects the costs that the handler adds to [`RequestCost`].
+//! [`Metering::run`] runs the function and puts the records on the event bus after each response is sent,
+//! so that the caller never waits for it.
 //!
-//! The README shows a whole function.
+//! The README has a complete function.
 //!
-//! # Streamed answers
-//! The record of a call is made when the body of its answer ends, fails or is dropped, and says which. Until
-//! then costs can be added: those that are known before the first chunk, and those of the last. One that
-//! comes later is an error ([`LateCost`]), so it is well to add what a chunk cost before it is sent: nobody
-//! may be there to take it. [`Metering::run_streaming`] runs a function that answers so.
+//! # Streamed responses
+//! The record of a call is made when the response body ends, fails or is dropped, and states which. Until
+//! then costs can be added: before the first chunk, and with each chunk to the last. Adding one later is an
+//! error ([`LateCost`]). Add the cost of a chunk before sending it, because the caller may have disconnected
+//! and the body be dropped. [`Metering::run_streaming`] runs a function with streamed responses.
 //!
 //! ```no_run
 //! use lambda_http::lambda_runtime::streaming::{Body, channel};
@@ -22,7 +22,7 @@
 //! async fn summarise(request: Request) -> Result<Response<Body>, Error> {
 //!     let cost = request.extensions().get::<RequestCost>().cloned();
 //!     let cost = cost.ok_or("this route has no authorizer")?;
-//!     cost.add_tokens("anthropic", 700)?; // of the question
+//!     cost.add_tokens("anthropic", 700)?; // the prompt
 //!     let (mut sender, body) = channel();
 //!     tokio::spawn(async move {
 //!         for word in ["a ", "summary"] {
@@ -42,10 +42,11 @@
 //! }
 //! ```
 //!
-//! # What is lost when
-//! By default records are flushed after every call, so a crash loses those of the call it happens in,
-//! and what a bus that was down had left waiting. What does not fit into the bounded buffer meanwhile
-//! is written to standard error as `unsent_usage`, whole. [`Flush::Buffered`] costs less, and says what it risks.
+//! # Loss of records
+//! By default records are flushed after every call, so that a crash loses the records of the current call,
+//! and those buffered while the bus was unavailable. Events that exceed the bounded buffer are written whole
+//! to standard error, as `unsent_usage`. [`Flush::Buffered`] costs less, and its documentation states the
+//! risk.
 
 mod body;
 mod call;
@@ -53,14 +54,14 @@ mod cost;
 mod emitter;
 mod layer;
 mod run;
-mod spill;
+mod unsent_log;
 
 pub use body::MeteredBody;
 pub use cost::{LateCost, RequestCost};
 pub use emitter::Emitter;
 pub use layer::{MeteringLayer, MeteringService};
 pub use run::{Flush, Metering};
-pub use spill::Spill;
+pub use unsent_log::UnsentLog;
 
 /// Compiles the example in the README.
 #[cfg(doctest)]

@@ -1,4 +1,4 @@
-//! A metered function as a Lambda function.
+//! Runs a metered function on Lambda.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,26 +17,25 @@ use tollgate_runtime::{Clock, Entropy, Env, Metrics, aws, env};
 use tower::util::MapResultLayer;
 use tower::{Service, ServiceExt};
 
-use crate::{Emitter, MeteringLayer, Spill};
+use crate::{Emitter, MeteringLayer, UnsentLog};
 
-/// The stack whose bus this is: the template calls a stack's bus `<stack>-usage`.
+/// Returns the name of the stack with this bus, which the template names `<stack>-usage`.
 fn stack_of(bus: &str) -> &str {
     // An ARN ends with the name.
     let name = bus.rsplit('/').next().unwrap_or(bus);
     name.strip_suffix("-usage").unwrap_or(name)
 }
 
-/// When records are put on the bus. Whichever it is, an instance that is told to end flushes.
+/// Frequency of flushes. Records are also flushed at the shutdown of the instance.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Flush {
-    /// After each call. A crash loses the record of the call that it happens in, and no other.
+    /// After each call. A crash loses the record of the current call, and no other.
     #[default]
     EveryCall,
-    /// After the call with which 100 records are buffered, or the oldest is five seconds old: a
-    /// hundredth of the entries, for an instance in constant use. A crash, and an end that takes
-    /// longer than Lambda allows, loses what is buffered. So that nothing is buffered for long needs
-    /// calls: an instance is frozen between them, and one that gets none keeps its last records until
-    /// it ends, which can be hours later.
+    /// After a call, if 100 records are buffered or the oldest is five seconds old: a hundredth of the
+    /// usage events, for an instance in constant use. A crash, and a shutdown that takes longer than
+    /// Lambda allows, loses the buffered records. An instance is frozen between calls, so that one
+    /// without calls keeps its last records until its shutdown, which can be hours later.
     Buffered,
 }
 
@@ -49,7 +48,7 @@ pub struct Metering {
 }
 
 impl Metering {
-    /// Metering through this emitter, with these prices of tokens.
+    /// Creates metering through this emitter, with these prices of tokens.
     #[must_use]
     pub fn new(emitter: Emitter, prices: LlmPrices) -> Self {
         Self {
@@ -59,15 +58,15 @@ impl Metering {
         }
     }
 
-    /// Metering as the template configures it: to the bus named by `TOLLGATE_EVENT_BUS`, with the
-    /// shipped prices of tokens.
+    /// Creates metering as the template configures it: to the bus named by `TOLLGATE_EVENT_BUS`, with
+    /// the shipped prices of tokens.
     ///
     /// # Errors
-    /// When the variable is not set, or the machine has no randomness to give.
+    /// When the variable is not set, or the operating system's random source fails.
     pub fn from_env() -> Result<Self, Error> {
-        let env = Env::of_process();
-        // The instance takes no call before the flush of the last one has ended, so that a bus that
-        // is down must not hold it for long.
+        let env = Env::from_process();
+        // The instance receives no invocation before the previous one's flush has ended, so that an
+        // unavailable bus must not delay it for long.
         let sdk = aws::sdk_config(&env, aws::INTERACTIVE_TIMEOUT)?;
         let (bus, clock) = (env.get(env::EVENT_BUS)?, Clock::system());
         let metrics = Metrics::to_stdout(stack_of(bus), clock.clone());
@@ -77,40 +76,40 @@ impl Metering {
             env.get(env::FUNCTION_NAME)?,
             clock,
             Entropy::system()?,
-            Spill::to_stderr(metrics),
+            UnsentLog::to_stderr(metrics),
         );
         Ok(Self::new(emitter, LlmPrices::shipped()?))
     }
 
-    /// The same, with other prices of tokens.
+    /// Sets the prices of tokens.
     #[must_use]
     pub fn with_prices(mut self, prices: LlmPrices) -> Self {
         self.prices = prices;
         self
     }
 
-    /// The same, with records put on the bus at other times.
+    /// Sets the frequency of flushes.
     #[must_use]
     pub fn with_flush(mut self, flush: Flush) -> Self {
         self.flush = flush;
         self
     }
 
-    /// The layer to put around the function.
+    /// Returns the layer that meters the function.
     #[must_use]
     pub fn layer(&self) -> MeteringLayer {
         MeteringLayer::new(self.emitter.clone(), self.prices.clone())
     }
 
-    /// Where the records wait.
+    /// Returns the emitter.
     #[must_use]
     pub fn emitter(&self) -> &Emitter {
         &self.emitter
     }
 
-    /// Runs the function for ever, with answers that are sent when they are whole. An internal
-    /// extension flushes the records after the answer: Lambda hands the answer to the caller, and the
-    /// next call to this instance, without waiting for one another.
+    /// Runs the function for ever, with buffered responses. An internal extension flushes the records
+    /// after the response: Lambda sends the response to the caller at once, and the next invocation to
+    /// this instance after the flush.
     ///
     /// # Errors
     /// When the Lambda Runtime API or Extensions API cannot be reached.
@@ -125,8 +124,8 @@ impl Metering {
         self.run_flushed(Runtime::new(handler)).await
     }
 
-    /// Runs the function for ever, with answers that are sent as they come, of a function whose
-    /// integration has the response transfer mode `STREAM`. The flush waits for the end of the body.
+    /// Runs the function for ever, with streamed responses, for an integration with the response transfer
+    /// mode `STREAM`. The flush waits for the end of the body.
     ///
     /// # Errors
     /// When the Lambda Runtime API or Extensions API cannot be reached.
@@ -147,19 +146,19 @@ impl Metering {
     where
         S: Service<LambdaInvocation, Response = (), Error = Error>,
     {
-        let (answered, answers) = mpsc::unbounded_channel();
-        let answers = Arc::new(Mutex::new(answers));
+        let (responded, responses) = mpsc::unbounded_channel();
+        let responses = Arc::new(Mutex::new(responses));
         let (emitter, flush) = (self.emitter.clone(), self.flush);
-        // An internal extension may ask for INVOKE alone; the end is signalled below.
+        // An internal extension can register for INVOKE only; the shutdown is a signal, handled below.
         let extension = Extension::new()
             .with_extension_name("tollgate-metering")
             .with_events(&["INVOKE"])
             .with_events_processor(service_fn(move |_| {
-                let (answers, emitter) = (Arc::clone(&answers), emitter.clone());
+                let (responses, emitter) = (Arc::clone(&responses), emitter.clone());
                 async move {
-                    answers.lock().await.recv().await;
-                    // The Runtime API may have done with an answer whose body has not ended.
-                    emitter.calls().ended().await;
+                    responses.lock().await.recv().await;
+                    // The Runtime API may have stopped reading a response whose body has not ended.
+                    emitter.calls().wait_for_all().await;
                     match flush {
                         Flush::EveryCall => emitter.flush().await,
                         Flush::Buffered => emitter.flush_due().await,
@@ -170,27 +169,27 @@ impl Metering {
             .register()
             .await?;
 
-        // With an extension registered, Lambda announces the end of an instance by SIGTERM, and
-        // leaves it about half a second.
-        let mut end = signal(SignalKind::terminate())?;
+        // If an extension is registered, Lambda announces the shutdown of an instance by SIGTERM, about
+        // half a second before it.
+        let mut terminated = signal(SignalKind::terminate())?;
         let emitter = self.emitter.clone();
         tokio::spawn(async move {
-            end.recv().await;
+            terminated.recv().await;
             emitter.close().await;
             std::process::exit(0);
         });
 
-        // This layer is the outermost, so that it sees the end of every invocation: of those whose
-        // event cannot be read, or whose handler panics, as well. By then the answer has gone.
+        // This layer is the outermost, so that it sees the end of every invocation, including those whose
+        // event is invalid or whose handler panics. By then the response is sent.
         let runtime = runtime
             .layer(TracingLayer::new())
             .layer(MapResultLayer::new(move |outcome| {
-                // The receiver lives as long as the extension, and that as long as this.
-                let _ = answered.send(());
+                // The receiver lives as long as the extension, which ends together with the runtime.
+                let _ = responded.send(());
                 outcome
             }));
         let ended = tokio::try_join!(runtime.run(), extension.run());
-        // Whoever runs this ends the process now, and with it what was not flushed.
+        // The process exits next, so that records not flushed here would be lost.
         self.emitter.close().await;
         ended.map(|_| ())
     }
@@ -201,7 +200,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bus_names_its_stack() {
+    fn the_stack_is_named_by_its_bus() {
         let check = |bus, stack| assert_eq!(stack_of(bus), stack, "{bus}");
         check("tollgate-usage", "tollgate");
         check(

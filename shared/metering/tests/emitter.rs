@@ -1,9 +1,8 @@
-//! Records on their way to the bus: how they are put into entries, and what becomes of them when
-//! the bus fails.
+//! The emitter: usage events made of records, and their retries and loss when the bus fails.
 
 #![allow(
     clippy::unwrap_used,
-    reason = "a test that cannot look at what was sent has failed"
+    reason = "a test whose inspection fails has failed"
 )]
 
 use std::future::ready;
@@ -17,17 +16,17 @@ use tollgate_domain::money::MicroUsd;
 use tollgate_domain::usage::{Cost, UsageRecord};
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_local_aws::{CloudWatch, Fault, LocalAws, wire};
-use tollgate_metering::{Emitter, Spill};
+use tollgate_metering::{Emitter, UnsentLog};
 use tollgate_runtime::Metrics;
-use tollgate_runtime::metrics::RECORDS_SPILLED;
+use tollgate_runtime::metrics::RECORDS_UNSENT;
 
 #[path = "common/metered.rs"]
 mod metered;
 
-use metered::{Entry, NOW, delivered, emitter, entries, spilling};
+use metered::{DeliveredEvent, NOW, delivered, emitter, emitter_with_log, usage_events};
 
-/// The most bytes of detail in a call, as documented.
-const MAX_CALL_BYTES: usize = 200_000;
+/// Bytes of detail in one request at most.
+const MAX_REQUEST_BYTES: usize = 200_000;
 
 fn call(number: usize) -> UsageRecord {
     UsageRecord {
@@ -47,7 +46,7 @@ fn call(number: usize) -> UsageRecord {
     }
 }
 
-/// A record as large as one may be: 16 parts of cost, and all texts at their longest.
+/// Returns a record of the maximum size: 16 parts of cost, and all strings at their longest.
 fn large_call(number: usize) -> UsageRecord {
     let part = |n| Cost {
         provider: Some(format!("{n:0>64}")),
@@ -71,27 +70,26 @@ fn record(emitter: &Emitter, customer: &str, records: impl IntoIterator<Item = U
     }
 }
 
-fn numbers(entry: &Entry) -> Vec<String> {
-    let records = entry.records.iter();
+fn numbers(event: &DeliveredEvent) -> Vec<String> {
+    let records = event.records.iter();
     records.map(|record| record.request_id.clone()).collect()
 }
 
-fn customers(entries: &[Entry]) -> Vec<&str> {
-    let all = entries.iter();
-    all.map(|entry| entry.envelope.subject.as_str()).collect()
+fn customers(events: &[DeliveredEvent]) -> Vec<&str> {
+    let all = events.iter();
+    all.map(|event| event.envelope.subject.as_str()).collect()
 }
 
-fn ids(entries: &[Entry]) -> Vec<&str> {
-    entries
-        .iter()
-        .map(|entry| entry.envelope.id.as_str())
-        .collect()
+fn ids(events: &[DeliveredEvent]) -> Vec<&str> {
+    let all = events.iter();
+    all.map(|event| event.envelope.id.as_str()).collect()
 }
 
-/// The details of every PutEvents call from now on, whose fate `fate` decides by its number.
+/// Returns the details of every PutEvents request from now on. `fault` decides the fault of a request by
+/// its number.
 fn watch(
     at: &Fixture,
-    mut fate: impl FnMut(usize) -> Fault + Send + 'static,
+    mut fault: impl FnMut(usize) -> Fault + Send + 'static,
 ) -> Arc<Mutex<Vec<Vec<Value>>>> {
     let calls = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&calls);
@@ -108,40 +106,40 @@ fn watch(
         };
         let mut calls = seen.lock().unwrap();
         calls.push(entries.map(detail).collect());
-        fate(calls.len() - 1)
+        fault(calls.len() - 1)
     });
     calls
 }
 
 #[tokio::test]
-async fn a_flush_makes_one_entry_of_each_customers_records() {
+async fn a_flush_makes_one_event_per_customer() {
     let at = Fixture::at(NOW);
     let emitter = emitter(&at, "ping");
     record(&emitter, "bolt", [call(1)]);
     record(&emitter, "acme", [call(2), call(3)]);
     record(&emitter, "bolt", [call(4)]);
     emitter.flush().await;
-    let entries = entries(&at);
-    assert_eq!(customers(&entries), ["acme", "bolt"]);
-    assert_eq!(numbers(&entries[0]), ["r-00002", "r-00003"]);
-    assert_eq!(numbers(&entries[1]), ["r-00001", "r-00004"]);
-    assert_ne!(ids(&entries)[0], ids(&entries)[1]);
-    for entry in &entries {
-        assert_eq!(entry.envelope.source, "tollgate:ping");
+    let events = usage_events(&at);
+    assert_eq!(customers(&events), ["acme", "bolt"]);
+    assert_eq!(numbers(&events[0]), ["r-00002", "r-00003"]);
+    assert_eq!(numbers(&events[1]), ["r-00001", "r-00004"]);
+    assert_ne!(ids(&events)[0], ids(&events)[1]);
+    for event in &events {
+        assert_eq!(event.envelope.source, "tollgate:ping");
     }
 }
 
 #[tokio::test]
-async fn a_record_arrives_as_it_was_given() {
+async fn a_record_is_delivered_unchanged() {
     let at = Fixture::at(NOW);
     let emitter = emitter(&at, "ping");
     record(&emitter, "acme", [large_call(1)]);
     emitter.flush().await;
-    assert_eq!(entries(&at)[0].records, [large_call(1)]);
+    assert_eq!(usage_events(&at)[0].records, [large_call(1)]);
 }
 
 #[tokio::test]
-async fn what_is_sent_is_not_sent_again() {
+async fn sent_records_are_not_sent_again() {
     let at = Fixture::at(NOW);
     let emitter = emitter(&at, "ping");
     let calls = watch(&at, |_| Fault::None);
@@ -152,25 +150,25 @@ async fn what_is_sent_is_not_sent_again() {
     emitter.flush().await;
     emitter.close().await;
     assert_eq!(calls.lock().unwrap().len(), 1);
-    assert_eq!(entries(&at).len(), 1);
+    assert_eq!(usage_events(&at).len(), 1);
 }
 
 #[tokio::test]
-async fn an_entry_has_a_hundred_records_at_most() {
+async fn an_event_has_a_hundred_records_at_most() {
     let at = Fixture::at(NOW);
     let emitter = emitter(&at, "ping");
     record(&emitter, "acme", (0..250).map(call));
     emitter.flush().await;
-    let entries = entries(&at);
-    let sizes: Vec<usize> = entries.iter().map(|entry| entry.records.len()).collect();
+    let events = usage_events(&at);
+    let sizes: Vec<usize> = events.iter().map(|event| event.records.len()).collect();
     assert_eq!(sizes, [100, 100, 50]);
-    let arrived: Vec<String> = entries.iter().flat_map(numbers).collect();
+    let sent: Vec<String> = events.iter().flat_map(numbers).collect();
     let expected: Vec<String> = (0..250).map(|number| call(number).request_id).collect();
-    assert_eq!(arrived, expected);
+    assert_eq!(sent, expected);
 }
 
 #[tokio::test]
-async fn large_records_are_split_among_entries_and_calls_of_bounded_size() {
+async fn large_records_are_split_into_events_and_requests_of_bounded_size() {
     let at = Fixture::at(NOW);
     let emitter = emitter(&at, "ping");
     let calls = watch(&at, |_| Fault::None);
@@ -178,20 +176,20 @@ async fn large_records_are_split_among_entries_and_calls_of_bounded_size() {
     emitter.flush().await;
     for call in calls.lock().unwrap().iter() {
         let bytes: usize = call.iter().map(|detail| detail.to_string().len()).sum();
-        assert!(bytes <= MAX_CALL_BYTES, "{bytes} bytes in one call");
+        assert!(bytes <= MAX_REQUEST_BYTES, "{bytes} bytes in one request");
     }
-    let entries = entries(&at);
+    let events = usage_events(&at);
     assert!(
-        entries.len() > 3,
-        "records this large do not fit 100 to a call"
+        events.len() > 3,
+        "100 records of this size do not fit into one request"
     );
-    let arrived: Vec<String> = entries.iter().flat_map(numbers).collect();
+    let sent: Vec<String> = events.iter().flat_map(numbers).collect();
     let expected: Vec<String> = (0..250).map(|number| call(number).request_id).collect();
-    assert_eq!(arrived, expected);
+    assert_eq!(sent, expected);
 }
 
 #[tokio::test]
-async fn a_call_has_ten_entries_at_most() {
+async fn a_request_has_ten_entries_at_most() {
     let at = Fixture::at(NOW);
     let emitter = emitter(&at, "ping");
     let calls = watch(&at, |_| Fault::None);
@@ -201,15 +199,15 @@ async fn a_call_has_ten_entries_at_most() {
     emitter.flush().await;
     let sizes: Vec<usize> = calls.lock().unwrap().iter().map(Vec::len).collect();
     assert_eq!(sizes, [10, 10, 5]);
-    assert_eq!(entries(&at).len(), 25);
+    assert_eq!(usage_events(&at).len(), 25);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_entry_whose_answer_is_lost_is_sent_again_as_it_is() {
+async fn an_event_whose_response_is_lost_is_sent_again_unchanged() {
     let at = Fixture::at(NOW);
     let emitter = emitter(&at, "ping");
     watch(&at, |number| match number {
-        0 => Fault::AnswerLost,
+        0 => Fault::ResponseLost,
         _ => Fault::None,
     });
     record(&emitter, "acme", [call(1)]);
@@ -223,8 +221,8 @@ async fn an_entry_whose_answer_is_lost_is_sent_again_as_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_flush_cannot_send_is_sent_by_the_next_as_it_is() {
-    for fault in [Fault::Throttled, Fault::RequestLost, Fault::AnswerLost] {
+async fn an_event_that_a_flush_cannot_send_is_sent_unchanged_by_the_next() {
+    for fault in [Fault::Throttled, Fault::RequestLost, Fault::ResponseLost] {
         let at = Fixture::at(NOW);
         let emitter = emitter(&at, "ping");
         let calls = watch(&at, move |_| fault);
@@ -238,17 +236,17 @@ async fn what_a_flush_cannot_send_is_sent_by_the_next_as_it_is() {
         record(&emitter, "acme", [call(3)]);
         at.aws.heal();
         emitter.flush().await;
-        let entries = entries(&at);
-        assert_eq!(entries.len(), 2);
-        assert_eq!(entries[0].envelope.id, tried[0]["id"]);
-        assert_eq!(numbers(&entries[0]), ["r-00001", "r-00002"]);
-        assert_eq!(numbers(&entries[1]), ["r-00003"]);
-        assert_ne!(ids(&entries)[0], ids(&entries)[1]);
+        let events = usage_events(&at);
+        assert_eq!(events.len(), 2);
+        assert_eq!(events[0].envelope.id, tried[0]["id"]);
+        assert_eq!(numbers(&events[0]), ["r-00001", "r-00002"]);
+        assert_eq!(numbers(&events[1]), ["r-00003"]);
+        assert_ne!(ids(&events)[0], ids(&events)[1]);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_lost_call_of_several_is_sent_again_alone() {
+async fn only_a_lost_request_of_several_is_retried() {
     let at = Fixture::at(NOW);
     let emitter = emitter(&at, "ping");
     let calls = watch(&at, |number| match number {
@@ -261,11 +259,11 @@ async fn one_lost_call_of_several_is_sent_again_alone() {
     emitter.flush().await;
     let sizes: Vec<usize> = calls.lock().unwrap().iter().map(Vec::len).collect();
     assert_eq!(sizes, [10, 10, 10, 5]);
-    assert_eq!(entries(&at).len(), 25);
+    assert_eq!(usage_events(&at).len(), 25);
 }
 
 #[tokio::test(start_paused = true)]
-async fn records_made_during_a_flush_wait_for_the_next() {
+async fn records_made_during_a_flush_are_sent_by_the_next() {
     let at = Fixture::at(NOW);
     let emitter = emitter(&at, "ping");
     watch(&at, |number| match number {
@@ -277,113 +275,113 @@ async fn records_made_during_a_flush_wait_for_the_next() {
         tokio::task::yield_now().await;
         record(&emitter, "acme", [call(2)]);
     });
-    let first = entries(&at);
+    let first = usage_events(&at);
     assert_eq!(first.len(), 1);
     assert_eq!(numbers(&first[0]), ["r-00001"]);
     emitter.flush().await;
-    let second = entries(&at);
+    let second = usage_events(&at);
     assert_eq!(second.len(), 1);
     assert_eq!(numbers(&second[0]), ["r-00002"]);
 }
 
-/// A bus that takes every entry but those of one customer, and says so entry by entry.
+/// A bus that rejects the entries of one customer, and accepts the others in the same request.
 #[derive(Debug, Clone)]
-struct Picky {
+struct RejectingBus {
     aws: LocalAws,
-    refused: Arc<Mutex<Option<&'static str>>>,
+    rejected: Arc<Mutex<Option<&'static str>>>,
 }
 
-impl Picky {
-    fn answer(&self, body: &str) -> (u16, String) {
-        let refused = *self.refused.lock().unwrap();
+impl RejectingBus {
+    fn put_events(&self, body: &str) -> (u16, String) {
+        let rejected = *self.rejected.lock().unwrap();
         let request: Value = serde_json::from_str(body).unwrap();
         let mut results = Vec::new();
         for entry in request["Entries"].as_array().unwrap() {
             let detail: Value = serde_json::from_str(entry["Detail"].as_str().unwrap()).unwrap();
-            if detail["subject"].as_str() == refused {
+            if detail["subject"].as_str() == rejected {
                 let message = "Rate exceeded";
                 results
                     .push(json!({ "ErrorCode": "ThrottlingException", "ErrorMessage": message }));
             } else {
                 let one = json!({ "Entries": [entry] }).to_string();
-                let (_, answer) = self.aws.answer("AWSEvents.PutEvents", &one);
-                let mut answer: Value = serde_json::from_str(&answer).unwrap();
-                results.push(answer["Entries"][0].take());
+                let (_, response) = self.aws.call("AWSEvents.PutEvents", &one);
+                let mut response: Value = serde_json::from_str(&response).unwrap();
+                results.push(response["Entries"][0].take());
             }
         }
         let failed = results
             .iter()
             .filter(|one| one["ErrorCode"].is_string())
             .count();
-        let answer = json!({ "FailedEntryCount": failed, "Entries": results });
-        (200, answer.to_string())
+        let response = json!({ "FailedEntryCount": failed, "Entries": results });
+        (200, response.to_string())
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_entry_refused_on_its_own_is_sent_again_on_its_own() {
+async fn only_a_rejected_entry_of_several_is_sent_again() {
     let at = Fixture::at(NOW);
-    let picky = Picky {
+    let bus = RejectingBus {
         aws: at.aws.clone(),
-        refused: Arc::new(Mutex::new(Some("bolt"))),
+        rejected: Arc::new(Mutex::new(Some("bolt"))),
     };
     let sdk = at.aws.sdk_config().into_builder();
-    let asked = picky.clone();
-    let client = wire::http_client(move |call| ready(Some(asked.answer(&call.body))));
+    let called = bus.clone();
+    let client = wire::http_client(move |call| ready(Some(called.put_events(&call.body))));
     let sdk = sdk.http_client(client).build();
     let (clock, entropy) = (at.clock(), at.entropy.clone());
-    let spill = Spill::new(Metrics::none(), |_| {});
-    let emitter = Emitter::new(&sdk, "usage", "ping", clock, entropy, spill);
+    let unsent_log = UnsentLog::new(Metrics::none(), |_| {});
+    let emitter = Emitter::new(&sdk, "usage", "ping", clock, entropy, unsent_log);
     for (number, customer) in ["acme", "bolt", "crow"].into_iter().enumerate() {
         record(&emitter, customer, [call(number)]);
     }
     emitter.flush().await;
-    assert_eq!(customers(&entries(&at)), ["acme", "crow"]);
+    assert_eq!(customers(&usage_events(&at)), ["acme", "crow"]);
 
-    *picky.refused.lock().unwrap() = None;
+    *bus.rejected.lock().unwrap() = None;
     emitter.flush().await;
-    let second = entries(&at);
+    let second = usage_events(&at);
     assert_eq!(customers(&second), ["bolt"]);
     assert_eq!(numbers(&second[0]), ["r-00001"]);
     emitter.flush().await;
     assert_eq!(delivered(&at), [0; 0]);
 }
 
-/// What is written down of usage that was not sent.
+/// Lines of an unsent log.
 #[derive(Debug, Clone, Default)]
-struct Spilled(Arc<Mutex<Vec<String>>>);
+struct LogLines(Arc<Mutex<Vec<String>>>);
 
-impl Spilled {
-    /// An emitter that writes there, and its metrics.
+impl LogLines {
+    /// Creates an emitter whose unsent log is this one, and the collector of its metrics.
     fn emitter(&self, at: &Fixture) -> (Emitter, CloudWatch) {
         let cloudwatch = CloudWatch::default();
         let lines = Arc::clone(&self.0);
-        let spill = Spill::new(cloudwatch.metrics("test", at.clock()), move |line| {
+        let unsent_log = UnsentLog::new(cloudwatch.metrics("test", at.clock()), move |line| {
             lines.lock().unwrap().push(line.to_owned());
         });
-        (spilling(at, "ping", spill), cloudwatch)
+        (emitter_with_log(at, "ping", unsent_log), cloudwatch)
     }
 
-    /// The entries, from where they can be sent again.
-    fn entries(&self) -> Vec<Value> {
+    /// Returns the events in the lines.
+    fn events(&self) -> Vec<Value> {
         let lines = self.0.lock().unwrap();
-        let entry = |line: &String| {
+        let event = |line: &String| {
             let mut line: Value = serde_json::from_str(line).unwrap();
             assert_eq!(
                 (&line["level"], &line["message"]),
                 (&json!("ERROR"), &json!("unsent_usage"))
             );
-            line["entry"].take()
+            line["event"].take()
         };
-        lines.iter().map(entry).collect()
+        lines.iter().map(event).collect()
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_does_not_fit_the_buffer_is_written_down_whole_oldest_first() {
+async fn events_that_exceed_the_buffer_are_logged_whole_oldest_first() {
     let at = Fixture::at(NOW);
-    let spilled = Spilled::default();
-    let (emitter, cloudwatch) = spilled.emitter(&at);
+    let log = LogLines::default();
+    let (emitter, cloudwatch) = log.emitter(&at);
     let calls = watch(&at, |_| Fault::RequestLost);
     record(&emitter, "early", [call(0)]);
     emitter.flush().await;
@@ -391,34 +389,31 @@ async fn what_does_not_fit_the_buffer_is_written_down_whole_oldest_first() {
         record(&emitter, &format!("c-{number:04}"), [call(number)]);
     }
     emitter.flush().await;
-    let entries_spilled = spilled.entries();
-    let subjects: Vec<_> = entries_spilled
-        .iter()
-        .map(|entry| &entry["subject"])
-        .collect();
+    let logged = log.events();
+    let subjects: Vec<_> = logged.iter().map(|event| &event["subject"]).collect();
     assert_eq!(subjects, ["early", "c-0001"]);
-    assert_eq!(entries_spilled[0], calls.lock().unwrap()[0][0]);
+    assert_eq!(logged[0], calls.lock().unwrap()[0][0]);
 
     at.aws.heal();
     emitter.flush().await;
-    let sent = entries(&at);
+    let sent = usage_events(&at);
     assert_eq!(sent.len(), 1_000);
     assert_eq!(customers(&sent)[0], "c-0002");
-    assert_eq!(spilled.entries().len(), 2);
-    assert_eq!(cloudwatch.sum(RECORDS_SPILLED, &[]), 2);
+    assert_eq!(log.events().len(), 2);
+    assert_eq!(cloudwatch.sum(RECORDS_UNSENT, &[]), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_last_flush_cannot_send_is_written_down_whole() {
+async fn events_that_the_last_flush_cannot_send_are_logged_whole() {
     let at = Fixture::at(NOW);
-    let spilled = Spilled::default();
-    let (emitter, cloudwatch) = spilled.emitter(&at);
+    let log = LogLines::default();
+    let (emitter, cloudwatch) = log.emitter(&at);
     let calls = watch(&at, |_| Fault::Throttled);
     record(&emitter, "acme", [large_call(1)]);
     record(&emitter, "bolt", [call(2)]);
     emitter.close().await;
-    assert_eq!(spilled.entries(), calls.lock().unwrap()[0]);
-    assert_eq!(cloudwatch.sum(RECORDS_SPILLED, &[]), 2);
+    assert_eq!(log.events(), calls.lock().unwrap()[0]);
+    assert_eq!(cloudwatch.sum(RECORDS_UNSENT, &[]), 2);
 
     at.aws.heal();
     emitter.flush().await;
@@ -426,54 +421,54 @@ async fn what_a_last_flush_cannot_send_is_written_down_whole() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_bus_holds_a_flush_for_three_seconds_and_loses_nothing() {
+async fn a_flush_times_out_after_three_seconds_and_loses_nothing() {
     let at = Fixture::at(NOW);
     let emitter = emitter(&at, "ping");
     record(&emitter, "acme", [call(1)]);
-    watch(&at, |_| Fault::NoAnswer);
-    let began = tokio::time::Instant::now();
+    watch(&at, |_| Fault::NoResponse);
+    let started = tokio::time::Instant::now();
     emitter.flush().await;
-    assert_eq!(began.elapsed().as_secs(), 3);
+    assert_eq!(started.elapsed().as_secs(), 3);
     at.aws.heal();
     emitter.flush().await;
-    // The silent bus had taken the entry; the second time it is the same one, and counts once.
-    let entries = entries(&at);
-    assert_eq!(entries.len(), 2);
-    assert_eq!(ids(&entries)[0], ids(&entries)[1]);
+    // The first request took effect without a response; the duplicate has the same id and counts once.
+    let events = usage_events(&at);
+    assert_eq!(events.len(), 2);
+    assert_eq!(ids(&events)[0], ids(&events)[1]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_instance_that_ends_writes_down_what_a_silent_bus_may_not_have_taken() {
+async fn events_without_a_response_at_shutdown_are_logged() {
     let at = Fixture::at(NOW);
-    let spilled = Spilled::default();
-    let (emitter, _) = spilled.emitter(&at);
+    let log = LogLines::default();
+    let (emitter, _) = log.emitter(&at);
     record(&emitter, "acme", [call(1)]);
-    watch(&at, |_| Fault::NoAnswer);
-    let began = tokio::time::Instant::now();
+    watch(&at, |_| Fault::NoResponse);
+    let started = tokio::time::Instant::now();
     emitter.close().await;
-    assert_eq!(began.elapsed().as_millis(), 350);
-    assert_eq!(spilled.entries().len(), 1);
+    assert_eq!(started.elapsed().as_millis(), 350);
+    assert_eq!(log.events().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn records_that_nobody_flushes_are_bounded_too() {
+async fn the_buffer_is_bounded_without_a_flush() {
     let at = Fixture::at(NOW);
-    let spilled = Spilled::default();
-    let (emitter, cloudwatch) = spilled.emitter(&at);
-    // Each of a customer of its own, so that each is an entry.
+    let log = LogLines::default();
+    let (emitter, cloudwatch) = log.emitter(&at);
+    // Each record has a customer of its own, so that each becomes an event.
     for number in 0..10_000 {
         record(&emitter, &format!("c-{number:05}"), [call(number)]);
     }
-    let entries = spilled.entries();
-    assert_eq!(entries.len(), 9_000);
-    assert_eq!(entries[8_999]["subject"], "c-08999");
-    assert_eq!(cloudwatch.sum(RECORDS_SPILLED, &[]), 9_000);
+    let logged = log.events();
+    assert_eq!(logged.len(), 9_000);
+    assert_eq!(logged[8_999]["subject"], "c-08999");
+    assert_eq!(cloudwatch.sum(RECORDS_UNSENT, &[]), 9_000);
     emitter.flush().await;
     assert_eq!(delivered(&at).len(), 1_000);
 }
 
-/// Begins a flush that the bus does not answer, and lets it get there.
-async fn begin_a_flush(emitter: &Emitter) -> JoinHandle<()> {
+/// Starts a flush in the background, and waits until its request is sent.
+async fn start_flush(emitter: &Emitter) -> JoinHandle<()> {
     let flushing = emitter.clone();
     let flush = tokio::spawn(async move { flushing.flush().await });
     tokio::time::sleep(Duration::from_millis(10)).await;
@@ -481,61 +476,61 @@ async fn begin_a_flush(emitter: &Emitter) -> JoinHandle<()> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flush_that_is_dropped_drops_no_record() {
+async fn a_dropped_flush_loses_no_record() {
     let at = Fixture::at(NOW);
     let emitter = emitter(&at, "ping");
     record(&emitter, "acme", [call(1)]);
-    watch(&at, |_| Fault::NoAnswer);
-    let flush = begin_a_flush(&emitter).await;
+    watch(&at, |_| Fault::NoResponse);
+    let flush = start_flush(&emitter).await;
     flush.abort();
     assert!(flush.await.unwrap_err().is_cancelled());
     at.aws.heal();
     delivered(&at);
     emitter.flush().await;
-    assert_eq!(numbers(&entries(&at)[0]), ["r-00001"]);
+    assert_eq!(numbers(&usage_events(&at)[0]), ["r-00001"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_instance_that_ends_in_the_midst_of_a_flush_loses_nothing() {
+async fn a_shutdown_during_a_flush_loses_nothing() {
     let at = Fixture::at(NOW);
-    let spilled = Spilled::default();
-    let (emitter, _) = spilled.emitter(&at);
+    let log = LogLines::default();
+    let (emitter, _) = log.emitter(&at);
     record(&emitter, "acme", [call(1)]);
-    watch(&at, |_| Fault::NoAnswer);
-    let flush = begin_a_flush(&emitter).await;
+    watch(&at, |_| Fault::NoResponse);
+    let flush = start_flush(&emitter).await;
     record(&emitter, "bolt", [call(2)]);
     emitter.close().await;
-    let subjects = spilled.entries().into_iter();
-    let subjects: Vec<Value> = subjects.map(|mut entry| entry["subject"].take()).collect();
+    let subjects = log.events().into_iter();
+    let subjects: Vec<Value> = subjects.map(|mut event| event["subject"].take()).collect();
     assert_eq!(subjects, ["acme", "bolt"]);
     flush.await.unwrap();
-    assert_eq!(spilled.entries().len(), 2);
+    assert_eq!(log.events().len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flush_ends_when_what_was_recorded_before_it_has_been_sent() {
+async fn a_flush_returns_after_all_earlier_records_are_sent() {
     let at = Fixture::at(NOW);
     let emitter = emitter(&at, "ping");
     record(&emitter, "acme", [call(1)]);
     let mut is_first = true;
     watch(&at, move |_| match std::mem::take(&mut is_first) {
-        true => Fault::NoAnswer,
+        true => Fault::NoResponse,
         false => Fault::None,
     });
-    let first = begin_a_flush(&emitter).await;
-    // The first flush has the record, and its entry has not been acknowledged.
+    let first = start_flush(&emitter).await;
+    // The first flush has made the event, which the bus has not acknowledged.
     emitter.flush().await;
     assert!(first.is_finished());
-    let sent = entries(&at);
+    let sent = usage_events(&at);
     assert_eq!(sent.len(), 2);
     assert_eq!(ids(&sent)[0], ids(&sent)[1]);
 }
 
-/// The numbers of the records in each entry that was put on the bus.
+/// Returns the request ids of the records in each event that was put on the bus.
 fn put(calls: &Mutex<Vec<Vec<Value>>>) -> Vec<Vec<String>> {
     let calls = calls.lock().unwrap();
-    let numbers = |entry: &Value| {
-        let records = entry["data"]["records"].as_array().unwrap().iter();
+    let numbers = |event: &Value| {
+        let records = event["data"]["records"].as_array().unwrap().iter();
         let number = |record: &Value| record["request_id"].as_str().unwrap().to_owned();
         records.map(number).collect()
     };
@@ -543,7 +538,7 @@ fn put(calls: &Mutex<Vec<Vec<Value>>>) -> Vec<Vec<String>> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn at_a_thousand_calls_a_second_a_buffer_makes_an_entry_of_a_hundred() {
+async fn buffered_at_a_thousand_calls_a_second_each_event_has_a_hundred_records() {
     let at = Fixture::at(NOW);
     let emitter = emitter(&at, "ping");
     let calls = watch(&at, |_| Fault::None);
@@ -554,13 +549,13 @@ async fn at_a_thousand_calls_a_second_a_buffer_makes_an_entry_of_a_hundred() {
     }
     let sizes = || -> Vec<usize> { put(&calls).iter().map(Vec::len).collect() };
     assert_eq!(sizes(), [100; 10]);
-    // The rest leaves with the instance.
+    // The rest is flushed at shutdown.
     emitter.close().await;
     assert_eq!(sizes(), [[100; 10].as_slice(), &[50]].concat());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_record_is_buffered_for_five_seconds_if_there_are_calls() {
+async fn a_record_is_buffered_for_five_seconds_at_most_while_there_are_calls() {
     let at = Fixture::at(NOW);
     let emitter = emitter(&at, "ping");
     let calls = watch(&at, |_| Fault::None);
@@ -576,7 +571,7 @@ async fn a_record_is_buffered_for_five_seconds_if_there_are_calls() {
     check(4_999, 4, 1).await;
     check(4_999, 5, 1).await;
     check(1, 6, 2).await;
-    // How long it was is not known, once the clock has been set back.
+    // After the clock is set back, the age is unknown, and the flush is due.
     check(0, 7, 2).await;
     check(-1, 8, 3).await;
     emitter.flush_due().await;
@@ -588,7 +583,7 @@ async fn a_record_is_buffered_for_five_seconds_if_there_are_calls() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_flush_could_not_send_waits_for_five_seconds_in_a_buffer_too() {
+async fn the_next_buffered_flush_of_unsent_events_is_due_after_five_seconds() {
     let at = Fixture::at(NOW);
     let emitter = emitter(&at, "ping");
     watch(&at, |_| Fault::RequestLost);

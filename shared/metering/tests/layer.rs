@@ -1,6 +1,6 @@
-//! What the layer reports of a call, and what it leaves as it is.
+//! The metering layer: usage records, and response headers.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot call has failed")]
+#![allow(clippy::unwrap_used, reason = "a test whose setup fails has failed")]
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use tollgate_domain::usage::{Cost, UsageRecord};
 use tollgate_local_aws::Fault;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_metering::{Metering, RequestCost};
-use tollgate_runtime::metrics::CALLS_UNATTRIBUTED;
+use tollgate_runtime::metrics::UNATTRIBUTED_CALLS;
 use tower::{Layer, ServiceExt};
 
 #[path = "../../web/tests/common/event.rs"]
@@ -25,7 +25,7 @@ mod event;
 mod metered;
 
 use event::Event;
-use metered::{NOW, delivered, entries, the_record};
+use metered::{NOW, delivered, the_record, usage_events};
 
 fn event() -> Event {
     Event::load("ping/ping")
@@ -35,12 +35,12 @@ fn metering(at: &Fixture) -> Metering {
     metered::metering(at, "ping")
 }
 
-fn answer(status: u16) -> Response<Body> {
-    let answer = Response::builder().status(status);
-    answer.body(Body::from("the answer")).unwrap()
+fn response(status: u16) -> Response<Body> {
+    let response = Response::builder().status(status);
+    response.body(Body::from("a response")).unwrap()
 }
 
-/// A function that says what its calls cost, and succeeds.
+/// Returns a function that adds costs, and succeeds.
 fn spending(
     spend: impl Fn(&RequestCost) + Clone + Send + 'static,
 ) -> impl Service<Request, Response = Response<Body>, Error = Infallible, Future: Send> {
@@ -48,12 +48,12 @@ fn spending(
         let spend = spend.clone();
         async move {
             spend(request.extensions().get::<RequestCost>().unwrap());
-            Ok(answer(200))
+            Ok(response(200))
         }
     })
 }
 
-/// The record of one call of a function, metered.
+/// Calls a metered function and returns the record.
 async fn record_of<S, E>(service: S, event: &Event) -> UsageRecord
 where
     S: Service<Request, Response = Response<Body>, Error = E, Future: Send + 'static>,
@@ -62,18 +62,18 @@ where
     let at = Fixture::at(NOW);
     let metering = metering(&at);
     let function = metering.layer().layer(service);
-    if let Ok(answer) = function.oneshot(event.request()).await {
-        answer.into_body().collect().await.unwrap();
+    if let Ok(response) = function.oneshot(event.request()).await {
+        response.into_body().collect().await.unwrap();
     }
     metering.emitter().flush().await;
     the_record(&at)
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_is_recorded_by_its_route_and_latency() {
+async fn a_call_is_recorded_with_its_route_template_and_latency() {
     let slow = service_fn(async |_: Request| {
         sleep(Duration::from_micros(40_900)).await;
-        Ok::<_, Infallible>(answer(201))
+        Ok::<_, Infallible>(response(201))
     });
     let mut event = Event::load("keys/rotate").param("key", "key_secret");
     event = event
@@ -96,7 +96,7 @@ async fn a_call_is_recorded_by_its_route_and_latency() {
         costs: Vec::new(),
     };
     assert_eq!(record, expected);
-    // Timers have whole milliseconds.
+    // Tokio's timers have a resolution of one millisecond.
     assert!(
         (40..=42).contains(&record.latency_ms),
         "{}",
@@ -108,7 +108,7 @@ async fn a_call_is_recorded_by_its_route_and_latency() {
 async fn a_call_is_billable_unless_the_function_failed() {
     let check = async |status: u16, billable: bool| {
         let service =
-            service_fn(move |_: Request| async move { Ok::<_, Infallible>(answer(status)) });
+            service_fn(move |_: Request| async move { Ok::<_, Infallible>(response(status)) });
         let record = record_of(service, &event()).await;
         assert_eq!((record.status, record.billable), (status, Some(billable)));
     };
@@ -121,7 +121,7 @@ async fn a_call_is_billable_unless_the_function_failed() {
 }
 
 #[tokio::test]
-async fn a_handlers_error_is_passed_on_and_not_billable() {
+async fn a_handlers_error_is_returned_and_not_billable() {
     let at = Fixture::at(NOW);
     let metering = metering(&at);
     let failing = service_fn(async |request: Request| {
@@ -139,7 +139,7 @@ async fn a_handlers_error_is_passed_on_and_not_billable() {
 }
 
 #[tokio::test]
-async fn a_call_whose_handler_panics_or_is_abandoned_is_recorded_and_not_billable() {
+async fn a_call_whose_handler_panics_or_is_dropped_is_recorded_and_not_billable() {
     let at = Fixture::at(NOW);
     let metering = metering(&at);
     let spend = |cost: &RequestCost| {
@@ -156,7 +156,7 @@ async fn a_call_whose_handler_panics_or_is_abandoned_is_recorded_and_not_billabl
 
     let endless = service_fn(async |_: Request| {
         std::future::pending::<()>().await;
-        Ok::<_, Infallible>(answer(200))
+        Ok::<_, Infallible>(response(200))
     });
     tokio::select! {
         biased;
@@ -169,15 +169,15 @@ async fn a_call_whose_handler_panics_or_is_abandoned_is_recorded_and_not_billabl
 }
 
 #[tokio::test]
-async fn what_is_no_customers_call_is_answered_and_not_recorded() {
+async fn a_call_without_a_customer_gets_its_response_and_is_not_recorded() {
     let at = Fixture::at(NOW);
-    let (metering, cloudwatch) = metered::watched(&at, "ping");
+    let (metering, cloudwatch) = metered::metering_with_metrics(&at, "ping");
     let service = service_fn(async |request: Request| {
         let metered = request.extensions().get::<RequestCost>().is_some();
-        Ok::<_, Infallible>(answer(if metered { 500 } else { 200 }))
+        Ok::<_, Infallible>(response(if metered { 500 } else { 200 }))
     });
-    let mut nameless = event();
-    nameless.0["requestContext"]["authorizer"]["keyId"] = Value::Null;
+    let mut without_key = event();
+    without_key.0["requestContext"]["authorizer"]["keyId"] = Value::Null;
     let from_elsewhere = Request::new(Body::Empty);
     let requests = [
         event().admin("key_a").request(),
@@ -185,20 +185,20 @@ async fn what_is_no_customers_call_is_answered_and_not_recorded() {
         event()
             .authorizer(json!({ "customerId": "acme" }))
             .request(),
-        nameless.request(),
+        without_key.request(),
         from_elsewhere,
     ];
     for request in requests {
-        let answer = metering.layer().layer(service).oneshot(request);
-        let answer = answer.await.unwrap();
-        assert_eq!(answer.status(), StatusCode::OK);
-        let body = answer.into_body().collect().await.unwrap();
-        assert_eq!(body.to_bytes(), "the answer");
+        let response = metering.layer().layer(service).oneshot(request);
+        let response = response.await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        let body = response.into_body().collect().await.unwrap();
+        assert_eq!(body.to_bytes(), "a response");
     }
     metering.emitter().close().await;
     assert_eq!(delivered(&at), [0; 0]);
-    // All but the admin's.
-    assert_eq!(cloudwatch.sum(CALLS_UNATTRIBUTED, &[]), 4);
+    // All except the admin's call.
+    assert_eq!(cloudwatch.sum(UNATTRIBUTED_CALLS, &[]), 4);
 
     let customers = metering.layer().layer(service).oneshot(event().request());
     customers
@@ -213,30 +213,30 @@ async fn what_is_no_customers_call_is_answered_and_not_recorded() {
 }
 
 #[tokio::test]
-async fn calls_of_several_customers_are_each_recorded_to_the_caller() {
+async fn calls_of_several_customers_are_recorded_per_customer() {
     let at = Fixture::at(NOW);
     let metering = metering(&at);
-    let service = service_fn(async |_: Request| Ok::<_, Infallible>(answer(200)));
+    let service = service_fn(async |_: Request| Ok::<_, Infallible>(response(200)));
     let function = metering.layer().layer(service);
     for (customer, plan) in [("acme", "pro"), ("bolt", "free"), ("acme", "free")] {
         let event = event().customer(customer, plan);
         function.clone().oneshot(event.request()).await.unwrap();
     }
     metering.emitter().flush().await;
-    let shown = entries(&at).into_iter().map(|entry| {
-        let plans: Vec<String> = entry
+    let recorded = usage_events(&at).into_iter().map(|event| {
+        let plans: Vec<String> = event
             .records
             .into_iter()
             .map(|one| one.plan.into())
             .collect();
-        (entry.envelope.subject.to_string(), plans)
+        (event.envelope.subject.to_string(), plans)
     });
     let expected = [("acme", vec!["pro", "free"]), ("bolt", vec!["free"])];
     let expected = expected.map(|(customer, plans)| {
         let plans: Vec<String> = plans.into_iter().map(str::to_owned).collect();
         (customer.to_owned(), plans)
     });
-    assert_eq!(shown.collect::<Vec<_>>(), expected);
+    assert_eq!(recorded.collect::<Vec<_>>(), expected);
 }
 
 fn tokens(provider: &str, tokens: u64, micro_usd: u64) -> Cost {
@@ -249,7 +249,7 @@ fn tokens(provider: &str, tokens: u64, micro_usd: u64) -> Cost {
 }
 
 #[tokio::test]
-async fn a_call_costs_what_the_handler_says() {
+async fn the_record_has_the_costs_that_the_handler_adds() {
     let check = async |spend: fn(&RequestCost), expected: &[Cost]| {
         let record = record_of(spending(spend), &event()).await;
         assert_eq!(record.costs, expected);
@@ -269,10 +269,10 @@ async fn a_call_costs_what_the_handler_says() {
     )
     .await;
     check(
-        |cost| assert_eq!(cost.add_tokens("nobody", 1_000), Ok(MicroUsd(0))),
+        |cost| assert_eq!(cost.add_tokens("unknown", 1_000), Ok(MicroUsd(0))),
         &[Cost {
             unpriced: true,
-            ..tokens("nobody", 1_000, 0)
+            ..tokens("unknown", 1_000, 0)
         }],
     )
     .await;
@@ -287,7 +287,7 @@ async fn a_call_costs_what_the_handler_says() {
         }],
     )
     .await;
-    // A token is a quarter of a micro-dollar.
+    // One token costs 0.27 micro-dollars.
     check(
         |cost| {
             for _ in 0..1_000 {
@@ -300,11 +300,11 @@ async fn a_call_costs_what_the_handler_says() {
 }
 
 #[tokio::test]
-async fn however_often_a_handler_adds_to_the_cost_the_record_can_be_read() {
+async fn any_number_of_added_costs_makes_a_valid_record() {
     let spend = |cost: &RequestCost| {
         for _ in 0..20 {
             cost.add_tokens("anthropic", 10).unwrap();
-            cost.add_tokens("nobody", 1).unwrap();
+            cost.add_tokens("unknown", 1).unwrap();
             cost.add_tokens("ANTHROPIC", 5).unwrap();
             cost.add_amount(MicroUsd(1)).unwrap();
         }
@@ -312,7 +312,7 @@ async fn however_often_a_handler_adds_to_the_cost_the_record_can_be_read() {
     let record = record_of(spending(spend), &event()).await;
     let unknown = Cost {
         unpriced: true,
-        ..tokens("nobody", 20, 0)
+        ..tokens("unknown", 20, 0)
     };
     let amount = Cost {
         micro_usd: MicroUsd(20),
@@ -325,7 +325,7 @@ async fn however_often_a_handler_adds_to_the_cost_the_record_can_be_read() {
 }
 
 #[tokio::test]
-async fn whatever_a_handler_calls_its_providers_the_record_can_be_read() {
+async fn any_provider_and_model_names_make_a_valid_record() {
     let spend = |cost: &RequestCost| {
         let long = "é".repeat(100);
         let add = |provider: &str, model: Option<&str>, n| {
@@ -358,7 +358,7 @@ async fn whatever_a_handler_calls_its_providers_the_record_can_be_read() {
         record.costs[..3],
         [unpriced("unnamed", 1), unpriced("open_ai", 1), long]
     );
-    // Eleven more have a part of their own: six without a price, and five models.
+    // Eleven more have a part of their own: six providers without a price, and five models.
     let others = [
         tokens("others", 15 * 100, 15 * 1_000),
         unpriced("others", 14),
@@ -369,7 +369,7 @@ async fn whatever_a_handler_calls_its_providers_the_record_can_be_read() {
 }
 
 #[tokio::test]
-async fn whatever_comes_together_the_record_can_be_read() {
+async fn values_beyond_the_bounds_make_a_valid_record() {
     let spend = |cost: &RequestCost| {
         for _ in 0..3 {
             cost.add_tokens("anthropic", 60_000_000).unwrap();
@@ -388,14 +388,14 @@ async fn whatever_comes_together_the_record_can_be_read() {
 
     let mut long = event();
     long.0["requestContext"]["resourcePath"] = format!("/{}é", "x".repeat(254)).into();
-    let odd = service_fn(async |_: Request| Ok::<_, Infallible>(answer(799)));
+    let odd = service_fn(async |_: Request| Ok::<_, Infallible>(response(799)));
     let record = record_of(odd, &long).await;
     assert_eq!((record.status, record.billable), (502, Some(false)));
     assert_eq!(record.endpoint, format!("/{}", "x".repeat(254)));
 }
 
 #[tokio::test]
-async fn prices_can_be_given() {
+async fn prices_can_be_configured() {
     let at = Fixture::at(NOW);
     let prices = LlmPrices::from_json(
         r#"[{ "provider": "mistral", "micro_usd_per_million_tokens": 2000000 },
@@ -433,29 +433,29 @@ async fn prices_can_be_given() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_latency_has_no_part_of_a_flush() {
+async fn the_latency_excludes_the_flush() {
     let at = Fixture::at(NOW);
     let metering = metering(&at);
     let slow = service_fn(async |_: Request| {
         sleep(Duration::from_millis(40)).await;
-        Ok::<_, Infallible>(answer(200))
+        Ok::<_, Infallible>(response(200))
     });
     let function = metering.layer().layer(slow);
     function.clone().oneshot(event().request()).await.unwrap();
 
     at.aws.inject(|_| Fault::Throttled);
-    let began = Instant::now();
+    let started = Instant::now();
     let second = async {
         function.clone().oneshot(event().request()).await.unwrap();
     };
     tokio::join!(metering.emitter().flush(), second);
     assert!(
-        began.elapsed() > Duration::from_millis(40),
-        "no backing off"
+        started.elapsed() > Duration::from_millis(40),
+        "there was no backoff"
     );
     at.aws.heal();
     metering.emitter().flush().await;
-    let records: Vec<UsageRecord> = entries(&at)
+    let records: Vec<UsageRecord> = usage_events(&at)
         .into_iter()
         .flat_map(|one| one.records)
         .collect();
@@ -464,40 +464,39 @@ async fn a_latency_has_no_part_of_a_flush() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_the_bus_is_down_answers_are_as_ever_and_at_once() {
+async fn responses_do_not_wait_for_an_unavailable_bus() {
     let at = Fixture::at(NOW);
     at.aws.inject(|_| Fault::RequestLost);
     let metering = metering(&at);
-    let service = service_fn(async |_: Request| Ok::<_, Infallible>(answer(201)));
+    let service = service_fn(async |_: Request| Ok::<_, Infallible>(response(201)));
     let function = metering.layer().layer(service);
-    let began = Instant::now();
+    let started = Instant::now();
     for _ in 0..3 {
-        let answer = function.clone().oneshot(event().request()).await.unwrap();
-        assert_eq!(answer.status(), StatusCode::CREATED);
-        let body = answer.into_body().collect().await.unwrap();
-        assert_eq!(body.to_bytes(), "the answer");
+        let response = function.clone().oneshot(event().request()).await.unwrap();
+        assert_eq!(response.status(), StatusCode::CREATED);
+        let body = response.into_body().collect().await.unwrap();
+        assert_eq!(body.to_bytes(), "a response");
     }
-    assert_eq!(began.elapsed(), Duration::ZERO);
-    // Nobody had to wait for it, and it was recorded all the same.
+    assert_eq!(started.elapsed(), Duration::ZERO);
     at.aws.heal();
     metering.emitter().flush().await;
-    assert_eq!(entries(&at)[0].records.len(), 3);
+    assert_eq!(usage_events(&at)[0].records.len(), 3);
 }
 
 #[tokio::test]
-async fn an_answer_says_how_the_caller_stands_whatever_its_status() {
+async fn a_response_has_the_limit_headers_whatever_its_status() {
     let at = Fixture::at(NOW);
     let layer = metering(&at).layer();
     for status in [200, 404, 500] {
         let service = service_fn(move |_: Request| async move {
-            let mut answer = answer(status);
-            let headers = answer.headers_mut();
+            let mut response = response(status);
+            let headers = response.headers_mut();
             headers.insert("x-ratelimit-limit", "7".parse().unwrap());
             headers.insert("x-own", "own".parse().unwrap());
-            Ok::<_, Infallible>(answer)
+            Ok::<_, Infallible>(response)
         });
-        let answer = layer.layer(service).oneshot(event().request()).await;
-        let answer = answer.unwrap();
+        let response = layer.layer(service).oneshot(event().request()).await;
+        let response = response.unwrap();
         for (name, value) in [
             ("x-ratelimit-limit", "10000"),
             ("x-ratelimit-remaining", "9996"),
@@ -506,41 +505,41 @@ async fn an_answer_says_how_the_caller_stands_whatever_its_status() {
             ("ratelimit-policy", r#""hour";q=10000;w=3600"#),
             ("x-own", "own"),
         ] {
-            let values: Vec<_> = answer.headers().get_all(name).iter().collect();
+            let values: Vec<_> = response.headers().get_all(name).iter().collect();
             assert_eq!(values, [value], "{name}");
         }
     }
 }
 
 #[tokio::test]
-async fn what_the_authorizer_did_not_say_has_no_header() {
+async fn a_missing_or_invalid_context_value_has_no_header() {
     let at = Fixture::at(NOW);
-    let service = service_fn(async |_: Request| Ok::<_, Infallible>(answer(200)));
+    let service = service_fn(async |_: Request| Ok::<_, Infallible>(response(200)));
     let function = metering(&at).layer().layer(service);
     let mut event = event();
     let context = &mut event.0["requestContext"]["authorizer"];
     context["rateLimitLimit"] = Value::Null;
     context["rateLimitRemaining"] = json!(9_996);
     context["rateLimitReset"] = json!("a\nb");
-    let answer = function.oneshot(event.request()).await.unwrap();
+    let response = function.oneshot(event.request()).await.unwrap();
     for absent in ["limit", "remaining", "reset"] {
         let name = format!("x-ratelimit-{absent}");
-        assert!(answer.headers().get(&name).is_none(), "{name}");
+        assert!(response.headers().get(&name).is_none(), "{name}");
     }
-    assert!(answer.headers().get("ratelimit").is_some());
+    assert!(response.headers().get("ratelimit").is_some());
 }
 
 #[tokio::test]
-async fn an_answer_says_whose_pages_may_read_it() {
+async fn a_response_has_the_cors_headers_if_the_context_has_an_origin() {
     let at = Fixture::at(NOW);
     let layer = metering(&at).layer();
     for origin in [Value::Null, json!("https://app.example")] {
-        let service = service_fn(async |_: Request| Ok::<_, Infallible>(answer(200)));
+        let service = service_fn(async |_: Request| Ok::<_, Infallible>(response(200)));
         let mut event = event();
         event.0["requestContext"]["authorizer"]["corsOrigin"] = origin.clone();
-        let answer = layer.layer(service).oneshot(event.request()).await;
-        let answer = answer.unwrap();
-        let header = |name| answer.headers().get(name).map(|it| it.to_str().unwrap());
+        let response = layer.layer(service).oneshot(event.request()).await;
+        let response = response.unwrap();
+        let header = |name| response.headers().get(name).map(|it| it.to_str().unwrap());
         assert_eq!(header("access-control-allow-origin"), origin.as_str());
         let exposed = header("access-control-expose-headers");
         assert_eq!(exposed.is_some(), origin.is_string());

@@ -1,9 +1,9 @@
-//! A function that streams, run as Lambda runs it. This binary is the function too: it is where there
-//! is a Runtime API.
+//! A function with streamed responses, run like on Lambda. This binary is the function too, if the
+//! environment names a Runtime API.
 
 #![allow(
     clippy::unwrap_used,
-    reason = "a test that cannot begin, or cannot look, has failed"
+    reason = "a test whose setup or inspection fails has failed"
 )]
 
 use std::process::ExitCode;
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tollgate_local_aws::fixture::Fixture;
-use tollgate_local_aws::{FunctionProcess, LambdaHost, StreamedAnswer};
+use tollgate_local_aws::{FunctionProcess, LambdaHost, StreamedResponse};
 use tollgate_metering::{Metering, RequestCost};
 use tower::Layer;
 
@@ -30,10 +30,10 @@ use metered::{NOW, delivered};
 const CHUNK: &str = "chunk";
 /// Tokens that are reported before the first chunk; each chunk is one more.
 const BEFORE: usize = 700;
-/// The most chunks after which a stream is cut.
+/// Highest number of chunks after which a stream ends.
 const CHUNKS: usize = 3;
 
-/// What the function streams.
+/// Script of a streamed response, in the request body.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Script {
     chunks: usize,
@@ -44,14 +44,14 @@ struct Script {
 enum Then {
     End,
     Fail,
-    /// Goes on with one more chunk when it is signalled, and then with none.
+    /// Sends one more chunk after a signal, and then nothing.
     Wait,
 }
 
-async fn answer(request: Request) -> Result<Response<Body>, Error> {
+async fn respond(request: Request) -> Result<Response<Body>, Error> {
     let script: Script = serde_json::from_slice(request.body())?;
     let cost = request.extensions().get::<RequestCost>().cloned();
-    let cost = cost.ok_or("no customer's call")?;
+    let cost = cost.ok_or("the call has no customer")?;
     cost.add_tokens("openai", BEFORE as u64)?;
     let mut signalled = signal(SignalKind::user_defined1())?;
     let (mut sender, body) = channel();
@@ -78,47 +78,47 @@ async fn answer(request: Request) -> Result<Response<Body>, Error> {
 #[tokio::main(flavor = "current_thread")]
 async fn function() -> Result<(), Error> {
     let metering = Metering::from_env()?;
-    let service = metering.layer().layer(service_fn(answer));
+    let service = metering.layer().layer(service_fn(respond));
     metering.run_streaming(service).await
 }
 
-/// The function under test, called once.
+/// A function instance with one streamed response.
 struct Streaming {
     at: Fixture,
     host: LambdaHost,
     process: FunctionProcess,
-    answer: StreamedAnswer,
+    response: StreamedResponse,
 }
 
 impl Streaming {
-    /// Calls a function, and reads the chunks of its script.
-    async fn begin(chunks: usize, then: Then) -> Self {
+    /// Starts an instance, invokes it, and reads the chunks of the script.
+    async fn start(chunks: usize, then: Then) -> Self {
         let at = Fixture::at(NOW);
         let host = LambdaHost::start(at.aws.clone()).await.unwrap();
         let binary = std::env::current_exe().unwrap();
         let process = host.run(binary.to_str().unwrap(), "PingFunction").unwrap();
-        // It registers its extension before it asks for the first invocation.
+        // The runtime asks for the first invocation after the extension is registered.
         host.idle().await;
         let event = Event::load("ping/ping").body(&json!(Script { chunks, then }));
-        let mut answer = host.invoke_streaming(event.0).await.unwrap();
-        assert_eq!(answer.head["statusCode"], 200);
-        assert_eq!(answer.head["headers"]["x-ratelimit-limit"], "10000");
+        let mut response = host.invoke_streaming(event.0).await.unwrap();
+        assert_eq!(response.head["statusCode"], 200);
+        assert_eq!(response.head["headers"]["x-ratelimit-limit"], "10000");
         let expected = CHUNK.repeat(chunks);
         let mut read = String::new();
         while read.len() < expected.len() {
-            read.push_str(std::str::from_utf8(&answer.chunk().await.unwrap()).unwrap());
+            read.push_str(std::str::from_utf8(&response.chunk().await.unwrap()).unwrap());
         }
         assert_eq!(read, expected);
         Self {
             at,
             host,
             process,
-            answer,
+            response,
         }
     }
 }
 
-/// The one record that has come out of the bus is of so many chunks.
+/// Checks that the bus delivered one record, of a response with `chunks` chunks.
 fn check(at: &Fixture, chunks: usize, truncated: Option<&str>) {
     let mut events = delivered(at);
     assert_eq!(events.len(), 1);
@@ -133,33 +133,33 @@ fn check(at: &Fixture, chunks: usize, truncated: Option<&str>) {
 }
 
 async fn ends(chunks: usize) {
-    let mut streaming = Streaming::begin(chunks, Then::End).await;
-    assert_eq!(streaming.answer.chunk().await, None);
+    let mut streaming = Streaming::start(chunks, Then::End).await;
+    assert_eq!(streaming.response.chunk().await, None);
     streaming.host.idle().await;
     check(&streaming.at, chunks, None);
 }
 
 async fn fails(chunks: usize) {
-    let mut streaming = Streaming::begin(chunks, Then::Fail).await;
-    // The runtime says so in the body.
-    let error = streaming.answer.chunk().await.unwrap();
+    let mut streaming = Streaming::start(chunks, Then::Fail).await;
+    // The runtime reports the error in the body.
+    let error = streaming.response.chunk().await.unwrap();
     assert!(error.starts_with(b"Lambda-Runtime-Function-Error-Type"));
-    assert_eq!(streaming.answer.chunk().await, None);
+    assert_eq!(streaming.response.chunk().await, None);
     streaming.host.idle().await;
     check(&streaming.at, chunks, Some("failed"));
 }
 
-async fn is_told_to_end(chunks: usize) {
-    let streaming = Streaming::begin(chunks, Then::Wait).await;
+async fn is_shut_down(chunks: usize) {
+    let streaming = Streaming::start(chunks, Then::Wait).await;
     streaming.process.shut_down().unwrap();
     check(&streaming.at, chunks, Some("interrupted"));
 }
 
-/// The flush waits for a body that goes on after the Runtime API has done with it.
-async fn is_not_taken(chunks: usize) {
-    let streaming = Streaming::begin(chunks, Then::Wait).await;
-    drop(streaming.answer);
-    streaming.host.asked().await;
+/// The flush waits for a body that continues after the Runtime API has stopped reading it.
+async fn is_not_read(chunks: usize) {
+    let streaming = Streaming::start(chunks, Then::Wait).await;
+    drop(streaming.response);
+    streaming.host.runtime_idle().await;
     assert_eq!(streaming.at.aws.queue().counts().unwrap().queued, 0);
     streaming.process.signal("USR1").unwrap();
     streaming.host.idle().await;
@@ -167,22 +167,22 @@ async fn is_not_taken(chunks: usize) {
 }
 
 async fn loses_the_runtime_api(chunks: usize) {
-    let streaming = Streaming::begin(chunks, Then::Wait).await;
-    drop(streaming.answer);
-    streaming.host.asked().await;
+    let streaming = Streaming::start(chunks, Then::Wait).await;
+    drop(streaming.response);
+    streaming.host.runtime_idle().await;
     drop(streaming.host);
-    streaming.process.failure().unwrap();
+    streaming.process.wait_for_failure().unwrap();
     check(&streaming.at, chunks, Some("interrupted"));
 }
 
-fn trials<F>(what: &'static str, case: fn(usize) -> F) -> impl Iterator<Item = Trial>
+fn trials<F>(kind: &'static str, case: fn(usize) -> F) -> impl Iterator<Item = Trial>
 where
     F: Future<Output = ()> + 'static,
 {
     (0..=CHUNKS).map(move |chunks| {
-        let name = format!("a_stream_{what}_after_{chunks}");
+        let name = format!("a_stream_{kind}_after_{chunks}");
         Trial::test(name, move || {
-            // The process is answered while it is waited for.
+            // The host serves the process while the test blocks.
             let mut runtime = tokio::runtime::Builder::new_multi_thread();
             let runtime = runtime.worker_threads(1).enable_all().build()?;
             runtime.block_on(case(chunks));
@@ -198,8 +198,8 @@ fn main() -> ExitCode {
     }
     let trials = trials("that_ends", ends)
         .chain(trials("that_fails", fails))
-        .chain(trials("that_is_told_to_end", is_told_to_end))
-        .chain(trials("that_is_not_taken", is_not_taken))
+        .chain(trials("at_shutdown", is_shut_down))
+        .chain(trials("that_is_not_read", is_not_read))
         .chain(trials("that_loses_the_runtime_api", loses_the_runtime_api));
     libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
 }

@@ -1,6 +1,6 @@
-//! The records of calls that are answered with a stream, wherever it is cut.
+//! Records of calls with a streamed response, wherever the stream ends.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot call has failed")]
+#![allow(clippy::unwrap_used, reason = "a test whose setup fails has failed")]
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -22,7 +22,7 @@ use tollgate_domain::usage::{Cost, Truncation, UsageRecord};
 use tollgate_local_aws::CloudWatch;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_metering::{LateCost, MeteredBody, Metering, RequestCost};
-use tollgate_runtime::metrics::COSTS_LATE;
+use tollgate_runtime::metrics::LATE_COSTS;
 use tower::{Layer, ServiceExt};
 
 #[path = "../../web/tests/common/event.rs"]
@@ -31,15 +31,15 @@ mod event;
 mod metered;
 
 use event::Event;
-use metered::{NOW, delivered, the_record, watched};
+use metered::{NOW, delivered, metering_with_metrics, the_record};
 
 const CHUNK: &str = "chunk";
-/// Tokens that are reported before the first chunk, with each, and as the body is dropped.
+/// Tokens that are added before the first chunk, with each chunk, and while the body is dropped.
 const BEFORE: u64 = 700;
 const EACH: u64 = 1;
 const AT_LAST: u64 = 10;
 
-/// What a stream does after its last chunk.
+/// End of a stream, after its last chunk.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Then {
     End,
@@ -47,7 +47,7 @@ enum Then {
     Panic,
 }
 
-/// The answer of a model, with what it cost.
+/// Streamed output of a language model, which adds its costs.
 #[derive(Debug)]
 struct Model {
     chunks: usize,
@@ -79,7 +79,7 @@ impl Body for Model {
         }
         match self.then {
             Then::End => Poll::Ready(None),
-            Then::Fail => Poll::Ready(Some(Err("the model hung up"))),
+            Then::Fail => Poll::Ready(Some(Err("the model disconnected"))),
             Then::Panic => panic!("a bug in the stream"),
         }
     }
@@ -91,21 +91,21 @@ impl Drop for Model {
     }
 }
 
-/// A call that is being answered.
+/// A call whose response is being streamed.
 struct Streaming {
     at: Fixture,
     metering: Metering,
     cloudwatch: CloudWatch,
-    /// What the handler and its body have reported, and were not told that it was too late.
+    /// Tokens that the handler and its body have added without an error.
     reported: Arc<AtomicU64>,
-    /// Until it is dropped.
+    /// The response body; `None` once it is dropped.
     body: Option<MeteredBody<Model>>,
 }
 
-/// Calls a function that streams so many chunks, and what comes after them.
+/// Calls a function that streams a number of chunks, and then ends as `then` says.
 async fn stream(chunks: usize, then: Then) -> Streaming {
     let at = Fixture::at(NOW);
-    let (metering, cloudwatch) = watched(&at, "ping");
+    let (metering, cloudwatch) = metering_with_metrics(&at, "ping");
     let reported = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&reported);
     let function = service_fn(move |request: Request| {
@@ -121,9 +121,9 @@ async fn stream(chunks: usize, then: Then) -> Streaming {
         async move { Ok::<_, Infallible>(Response::new(model)) }
     });
     let function = metering.layer().layer(function);
-    let answer = function.oneshot(Event::load("ping/ping").request()).await;
+    let response = function.oneshot(Event::load("ping/ping").request()).await;
     Streaming {
-        body: Some(answer.unwrap().into_body()),
+        body: Some(response.unwrap().into_body()),
         at,
         metering,
         cloudwatch,
@@ -147,7 +147,7 @@ impl Streaming {
         self.reported.load(Ordering::Relaxed)
     }
 
-    /// Checks the record that there is now: of so many chunks, and of all that was reported.
+    /// Checks that there is one record, with the bytes of `chunks` and all tokens added without an error.
     async fn check(&self, chunks: u64, truncated: Option<Truncation>) {
         self.metering.emitter().flush().await;
         let record = the_record(&self.at);
@@ -164,7 +164,7 @@ impl Streaming {
 const CHUNKS: usize = 4;
 
 #[tokio::test]
-async fn a_stream_that_ends_is_metered_as_reported() {
+async fn a_stream_that_ends_is_recorded_with_all_costs() {
     for chunks in 0..=CHUNKS {
         let mut streaming = stream(chunks, Then::End).await;
         streaming.read(chunks).await;
@@ -179,7 +179,7 @@ async fn a_stream_that_ends_is_metered_as_reported() {
 }
 
 #[tokio::test]
-async fn a_stream_that_is_dropped_is_metered_as_reported_by_then() {
+async fn a_dropped_stream_is_recorded_with_the_costs_so_far() {
     for chunks in 0..=CHUNKS {
         let mut streaming = stream(CHUNKS, Then::End).await;
         streaming.read(chunks).await;
@@ -192,12 +192,12 @@ async fn a_stream_that_is_dropped_is_metered_as_reported_by_then() {
 }
 
 #[tokio::test]
-async fn a_stream_that_fails_is_metered_as_reported_and_not_billable() {
+async fn a_failed_stream_is_recorded_with_all_costs_and_not_billable() {
     for chunks in 0..=CHUNKS {
         let mut streaming = stream(chunks, Then::Fail).await;
         streaming.read(chunks).await;
         let error = streaming.body().frame().await.unwrap().unwrap_err();
-        assert_eq!(error, "the model hung up");
+        assert_eq!(error, "the model disconnected");
         let sent = chunks as u64;
         assert_eq!(streaming.reported(), BEFORE + sent * EACH + AT_LAST);
         streaming.check(sent, Some(Truncation::Failed)).await;
@@ -206,7 +206,7 @@ async fn a_stream_that_fails_is_metered_as_reported_and_not_billable() {
 }
 
 #[tokio::test]
-async fn a_stream_that_panics_has_failed() {
+async fn a_stream_that_panics_is_recorded_as_failed() {
     for chunks in 0..=CHUNKS {
         let mut streaming = stream(chunks, Then::Panic).await;
         streaming.read(chunks).await;
@@ -219,7 +219,7 @@ async fn a_stream_that_panics_has_failed() {
 }
 
 #[tokio::test]
-async fn a_stream_in_an_instance_that_ends_is_metered_as_reported_by_then() {
+async fn a_stream_interrupted_by_a_shutdown_is_recorded_with_the_costs_so_far() {
     for chunks in 0..=CHUNKS {
         let mut streaming = stream(CHUNKS, Then::End).await;
         streaming.read(chunks).await;
@@ -229,18 +229,18 @@ async fn a_stream_in_an_instance_that_ends_is_metered_as_reported_by_then() {
         let interrupted = Some(Truncation::Interrupted);
         streaming.check(sent, interrupted).await;
 
-        // It may still be read, and what it reports comes too late.
+        // The rest may still be read, and its costs are late.
         streaming.read(CHUNKS - chunks).await;
         assert!(streaming.body().frame().await.is_none());
         streaming.metering.emitter().close().await;
         assert_eq!(delivered(&streaming.at), [0; 0]);
         assert_eq!(streaming.reported(), BEFORE + sent * EACH);
         let late = CHUNKS as u64 - sent + 1;
-        assert_eq!(streaming.cloudwatch.sum(COSTS_LATE, &[]), late);
+        assert_eq!(streaming.cloudwatch.sum(LATE_COSTS, &[]), late);
     }
 }
 
-/// A body of these frames, which does not know which is the last.
+/// A body with these frames that does not report the end of the stream with the last one.
 struct Frames(VecDeque<Frame<Bytes>>);
 
 impl Body for Frames {
@@ -255,21 +255,21 @@ impl Body for Frames {
     }
 }
 
-/// The record of a call whose answer's body is read so far, and then dropped.
+/// Reads a number of frames of a response body, drops it, and returns the record of the call.
 async fn record_of<B>(body: B, frames: usize) -> UsageRecord
 where
     B: Body<Data = Bytes, Error = Infallible> + Unpin + Send + 'static,
 {
     let at = Fixture::at(NOW);
-    let (metering, _) = watched(&at, "ping");
-    let mut answer = Some(Response::new(body));
+    let (metering, _) = metering_with_metrics(&at, "ping");
+    let mut response = Some(Response::new(body));
     let function = service_fn(move |_: Request| {
-        let answer = answer.take().unwrap();
-        async { Ok::<_, Infallible>(answer) }
+        let response = response.take().unwrap();
+        async { Ok::<_, Infallible>(response) }
     });
     let function = metering.layer().layer(function);
-    let answer = function.oneshot(Event::load("ping/ping").request()).await;
-    let mut body = answer.unwrap().into_body();
+    let response = function.oneshot(Event::load("ping/ping").request()).await;
+    let mut body = response.unwrap().into_body();
     for _ in 0..frames {
         let Ok(_) = body.frame().await.unwrap();
     }
@@ -279,11 +279,11 @@ where
 }
 
 #[tokio::test]
-async fn a_body_need_not_be_read_beyond_its_last_frame() {
+async fn a_body_need_not_be_polled_after_its_last_frame() {
     let record = record_of(Empty::new(), 0).await;
     assert_eq!((record.response_bytes, record.truncated), (Some(0), None));
 
-    let whole = Full::<Bytes>::from("the answer");
+    let whole = Full::<Bytes>::from("a response");
     let record = record_of(whole.clone(), 1).await;
     assert_eq!((record.response_bytes, record.truncated), (Some(10), None));
     let record = record_of(whole, 0).await;
@@ -294,7 +294,7 @@ async fn a_body_need_not_be_read_beyond_its_last_frame() {
     );
 
     let frames = || {
-        let data = Frame::data("the answer".into());
+        let data = Frame::data("a response".into());
         Frames([data, Frame::trailers(HeaderMap::new())].into())
     };
     let record = record_of(frames(), 2).await;
@@ -307,19 +307,19 @@ async fn a_body_need_not_be_read_beyond_its_last_frame() {
 }
 
 #[tokio::test]
-async fn a_handler_is_told_of_a_cost_that_comes_too_late() {
+async fn adding_a_late_cost_is_an_error() {
     let at = Fixture::at(NOW);
-    let (metering, cloudwatch) = watched(&at, "ping");
-    let (kept, mut costs) = tokio::sync::mpsc::unbounded_channel();
+    let (metering, cloudwatch) = metering_with_metrics(&at, "ping");
+    let (sender, mut costs) = tokio::sync::mpsc::unbounded_channel();
     let function = service_fn(move |request: Request| {
         let cost = request.extensions().get::<RequestCost>().unwrap().clone();
         cost.add_tokens("openai", 1).unwrap();
-        kept.send(cost).unwrap();
-        async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("the answer"))) }
+        sender.send(cost).unwrap();
+        async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("a response"))) }
     });
     let function = metering.layer().layer(function);
-    let answer = function.oneshot(Event::load("ping/ping").request()).await;
-    answer.unwrap().into_body().collect().await.unwrap();
+    let response = function.oneshot(Event::load("ping/ping").request()).await;
+    response.unwrap().into_body().collect().await.unwrap();
 
     let cost = costs.recv().await.unwrap();
     let tokens = Tokens::of(1);
@@ -327,7 +327,7 @@ async fn a_handler_is_told_of_a_cost_that_comes_too_late() {
     assert_eq!(cost.add_model_tokens("openai", "m", tokens), Err(LateCost));
     assert_eq!(cost.add_amount(MicroUsd(1)), Err(LateCost));
     metering.emitter().close().await;
-    assert_eq!(cloudwatch.sum(COSTS_LATE, &[]), 3);
+    assert_eq!(cloudwatch.sum(LATE_COSTS, &[]), 3);
     let record = the_record(&at);
     assert_eq!(record.costs.len(), 1);
     assert_eq!(
@@ -337,9 +337,9 @@ async fn a_handler_is_told_of_a_cost_that_comes_too_late() {
 }
 
 #[tokio::test]
-async fn a_call_that_is_not_answered_when_the_instance_ends_is_recorded_so() {
+async fn a_call_without_a_response_at_shutdown_is_recorded_with_status_502() {
     let at = Fixture::at(NOW);
-    let (metering, _) = watched(&at, "ping");
+    let (metering, _) = metering_with_metrics(&at, "ping");
     let function = service_fn(async |request: Request| {
         let cost = request.extensions().get::<RequestCost>().unwrap();
         cost.add_tokens("openai", 7).unwrap();
@@ -361,7 +361,7 @@ async fn a_call_that_is_not_answered_when_the_instance_ends_is_recorded_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_latency_of_a_stream_is_that_of_its_end() {
+async fn the_latency_of_a_stream_includes_its_body() {
     let mut streaming = stream(2, Then::End).await;
     for _ in 0..2 {
         sleep(Duration::from_millis(30)).await;

@@ -1,8 +1,8 @@
-//! The configuration that all AWS clients of a process share.
+//! Configuration that all AWS clients of a function share.
 //!
-//! A function has its region, its credentials and, where they are not AWS's own, its endpoints from
-//! the variables that [`crate::env`] declares, and from nowhere else: the SDK's own chain of sources
-//! would look for files and for other machines, and is most of what a start would take.
+//! The region, the credentials and, if not AWS's own, the endpoints come only from the environment
+//! variables that [`crate::env`] declares. The SDK's default provider chain would also read files and
+//! the instance metadata service, and would take most of a cold start.
 
 use std::time::Duration;
 
@@ -27,66 +27,69 @@ use aws_types::service_config::{LoadServiceConfig, ServiceConfigKey};
 use crate::env::{self, Env, MissingVar};
 use crate::roots::{InvalidBundle, Roots};
 
-/// How long one call may take with all its retries.
+/// Timeout of one AWS API call, retries included, where no caller waits.
 pub const BACKGROUND_TIMEOUT: Duration = Duration::from_secs(10);
-/// The same where a caller waits at the gateway: the decision is due within a second.
+/// Timeout of one AWS API call, retries included, while a caller waits at the gateway: the authorizer
+/// must decide within a second.
 pub const INTERACTIVE_TIMEOUT: Duration = Duration::from_millis(900);
 
-/// Why AWS cannot be reached.
+/// Error: the configuration of the AWS clients is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidAws {
-    /// The region or the credentials.
+    /// The region or the credentials are missing.
     #[error(transparent)]
     Missing(#[from] MissingVar),
-    /// The certificates to trust.
+    /// The root certificates cannot be used.
     #[error(transparent)]
     Bundle(#[from] InvalidBundle),
-    /// The HTTP client.
-    #[error("there is no HTTP client")]
+    /// The HTTP client cannot be created.
+    #[error("the HTTP client cannot be created")]
     Client(#[from] HttpClientError),
 }
 
-/// What the clients of a function go by: the environment, one HTTP client, and `limit` as the bound
-/// on every call.
+/// Creates the configuration of a function's AWS clients from the environment, with a shared HTTP client
+/// and `timeout` for every API call.
 ///
 /// # Errors
-/// When the environment does not say enough.
-pub fn sdk_config(env: &Env, limit: Duration) -> Result<SdkConfig, InvalidAws> {
-    let needed = |var| env.find(var).ok_or(MissingVar(var));
-    let region = needed(env::REGION)?;
+/// When a variable is missing, or the root certificates cannot be used.
+pub fn sdk_config(env: &Env, timeout: Duration) -> Result<SdkConfig, InvalidAws> {
+    let required = |var| env.find(var).ok_or(MissingVar(var));
+    let region = required(env::REGION)?;
     let credentials = Credentials::new(
-        needed(env::ACCESS_KEY_ID)?,
-        needed(env::SECRET_ACCESS_KEY)?,
+        required(env::ACCESS_KEY_ID)?,
+        required(env::SECRET_ACCESS_KEY)?,
         env.find(env::SESSION_TOKEN).map(str::to_owned),
         None,
         "environment",
     );
-    let found = |var| env.find(var).map(str::to_owned);
+    let optional = |var| env.find(var).map(str::to_owned);
     let mut config = SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new(region.to_owned()))
         .credentials_provider(SharedCredentialsProvider::new(credentials))
-        .http_client(https(Roots::of(env, region)?.trust_store())?)
-        .timeout_config(timeouts(limit))
+        .http_client(https(Roots::from_env(env, region)?.trust_store())?)
+        .timeout_config(timeouts(timeout))
         .retry_config(RetryConfig::standard())
         .sleep_impl(TokioSleep::new())
         .service_config(Endpoints {
-            dynamodb: found(env::ENDPOINT_URL_DYNAMODB),
-            eventbridge: found(env::ENDPOINT_URL_EVENTBRIDGE),
+            dynamodb: optional(env::ENDPOINT_URL_DYNAMODB),
+            eventbridge: optional(env::ENDPOINT_URL_EVENTBRIDGE),
         });
-    config.set_endpoint_url(found(env::ENDPOINT_URL));
+    config.set_endpoint_url(optional(env::ENDPOINT_URL));
     Ok(config.build())
 }
 
-/// A client that trusts whom the machine trusts: for what is not a function.
+/// Creates an HTTPS client that trusts the system's root certificates, for programs that are not Lambda
+/// functions.
 ///
 /// # Errors
-/// When there is none to be had.
+/// When the client cannot be created.
 pub fn https_by_system_roots() -> Result<SharedHttpClient, HttpClientError> {
     https(Roots::System.trust_store())
 }
 
-/// rustls over ring: the quickest start and the smallest binary of what can be had.
+/// Creates an HTTPS client of rustls with ring: the shortest cold start and the smallest binary of the
+/// available TLS providers.
 fn https(trust_store: TrustStore) -> Result<SharedHttpClient, HttpClientError> {
     let tls = TlsContext::builder()
         .with_trust_store(trust_store)
@@ -98,8 +101,8 @@ fn https(trust_store: TrustStore) -> Result<SharedHttpClient, HttpClientError> {
     Ok(SharedHttpClient::new(ReadOnce(https)))
 }
 
-/// An HTTP client that reads its certificates as it first connects. The SDK's own reads them as its
-/// configuration is checked as well, only to drop them.
+/// HTTP client that reads its certificates on first use. The SDK's own client also reads them when its
+/// configuration is validated, and discards them. This wrapper leaves out that validation.
 #[derive(Debug)]
 struct ReadOnce(SharedHttpClient);
 
@@ -117,17 +120,18 @@ impl HttpClient for ReadOnce {
     }
 }
 
-/// Bounds every call by `limit`, in at most two tries of full length.
+/// Returns the timeouts of an API call: `timeout` for the whole operation, half of it for each attempt,
+/// and a third for connecting.
 #[must_use]
-pub fn timeouts(limit: Duration) -> TimeoutConfig {
+pub fn timeouts(timeout: Duration) -> TimeoutConfig {
     TimeoutConfig::builder()
-        .connect_timeout(limit / 3)
-        .operation_attempt_timeout(limit / 2)
-        .operation_timeout(limit)
+        .connect_timeout(timeout / 3)
+        .operation_attempt_timeout(timeout / 2)
+        .operation_timeout(timeout)
         .build()
 }
 
-/// The endpoints of single services, for which the clients ask as each is built.
+/// Endpoints of individual services, which each client reads when it is built.
 #[derive(Debug)]
 struct Endpoints {
     dynamodb: Option<String>,
@@ -150,7 +154,7 @@ mod tests {
 
     use super::*;
 
-    const LAMBDAS: [(&str, &str); 4] = [
+    const LAMBDA_ENV: [(&str, &str); 4] = [
         ("AWS_REGION", "eu-west-1"),
         ("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"),
         ("AWS_SECRET_ACCESS_KEY", "of-the-key"),
@@ -159,12 +163,12 @@ mod tests {
 
     fn env(values: impl IntoIterator<Item = (&'static str, &'static str)>) -> Env {
         let values = values.into_iter();
-        Env::of(values.map(|(name, value)| (name.to_owned(), value.to_owned())))
+        Env::from_vars(values.map(|(name, value)| (name.to_owned(), value.to_owned())))
     }
 
     #[tokio::test]
-    async fn a_function_has_what_lambda_gives_it() {
-        let config = sdk_config(&env(LAMBDAS), INTERACTIVE_TIMEOUT).unwrap();
+    async fn a_function_uses_the_region_and_credentials_that_lambda_sets() {
+        let config = sdk_config(&env(LAMBDA_ENV), INTERACTIVE_TIMEOUT).unwrap();
         assert_eq!(config.region(), Some(&Region::from_static("eu-west-1")));
         let provider = config.credentials_provider().unwrap();
         let credentials = provider.provide_credentials().await.unwrap();
@@ -174,38 +178,43 @@ mod tests {
         assert_eq!(config.endpoint_url(), None);
     }
 
-    /// What the SDK's own loader would set.
+    /// The retry configuration is the default of the SDK's own loader.
     #[test]
-    fn calls_are_repeated_and_bounded() {
-        let config = sdk_config(&env(LAMBDAS), INTERACTIVE_TIMEOUT).unwrap();
+    fn calls_have_retries_and_timeouts() {
+        let config = sdk_config(&env(LAMBDA_ENV), INTERACTIVE_TIMEOUT).unwrap();
         let retries = config.retry_config().unwrap();
         assert_eq!((retries.max_attempts(), retries.has_retry()), (3, true));
         let timeouts = config.timeout_config().unwrap();
         assert_eq!(timeouts.operation_timeout(), Some(INTERACTIVE_TIMEOUT));
-        assert_eq!(timeouts.operation_attempt_timeout(), Some(INTERACTIVE_TIMEOUT / 2));
+        assert_eq!(
+            timeouts.operation_attempt_timeout(),
+            Some(INTERACTIVE_TIMEOUT / 2)
+        );
         assert_eq!(timeouts.connect_timeout(), Some(INTERACTIVE_TIMEOUT / 3));
-        // Without it, none of them would be kept.
+        // Without a sleep implementation, timeouts have no effect.
         assert!(config.sleep_impl().is_some());
     }
 
     #[test]
-    fn what_is_missing_or_empty_is_named() {
-        for (at, (name, _)) in LAMBDAS[..3].iter().enumerate() {
-            let mut values = LAMBDAS;
+    fn a_missing_or_empty_variable_is_named() {
+        for (at, (name, _)) in LAMBDA_ENV[..3].iter().enumerate() {
+            let mut values = LAMBDA_ENV;
             values[at].1 = "";
             let given = values.into_iter().filter(|(other, _)| other != name);
             for env in [env(values), env(given)] {
-                let error = sdk_config(&env, INTERACTIVE_TIMEOUT).unwrap_err().to_string();
+                let error = sdk_config(&env, INTERACTIVE_TIMEOUT)
+                    .unwrap_err()
+                    .to_string();
                 let expected = format!("the environment variable {name} is not set");
                 assert!(error.starts_with(&expected), "{error}");
             }
         }
-        assert!(sdk_config(&env(LAMBDAS[..3].to_vec()), INTERACTIVE_TIMEOUT).is_ok());
+        assert!(sdk_config(&env(LAMBDA_ENV[..3].to_vec()), INTERACTIVE_TIMEOUT).is_ok());
     }
 
-    /// The endpoints of DynamoDB, EventBridge and any other service.
+    /// Returns the endpoints of DynamoDB, EventBridge and any other service.
     fn endpoints(given: &'static [(&'static str, &'static str)]) -> [Option<String>; 3] {
-        let values = LAMBDAS.into_iter().chain(given.iter().copied());
+        let values = LAMBDA_ENV.into_iter().chain(given.iter().copied());
         let config = sdk_config(&env(values), INTERACTIVE_TIMEOUT).unwrap();
         ["DynamoDB", "EventBridge", "SQS"].map(|service| {
             let key = ServiceConfigKey::builder()
@@ -219,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_services_own_endpoint_goes_before_that_of_all() {
+    fn the_endpoint_of_a_service_takes_precedence_over_the_common_one() {
         let check = |given, expected: [Option<&str>; 3]| {
             assert_eq!(endpoints(given), expected.map(|url| url.map(str::to_owned)));
         };

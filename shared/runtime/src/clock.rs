@@ -1,16 +1,16 @@
-//! Time as an argument.
+//! Clock that is passed as an argument, so that tests can set the time.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 
-/// Tells the time. Cheap to clone; all clones tell the same.
+/// Source of the current time. Cheap to clone; clones share the source.
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
 
 impl Clock {
-    /// The machine's clock, in whole milliseconds: the precision that is stored.
+    /// Returns the system clock, in whole milliseconds, which is the stored precision.
     #[must_use]
     pub fn system() -> Self {
         Self::from_fn(|| {
@@ -19,12 +19,12 @@ impl Clock {
         })
     }
 
-    /// A clock that asks `now`.
+    /// Creates a clock that calls `now`.
     pub fn from_fn(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
         Self(Arc::new(now))
     }
 
-    /// The current instant.
+    /// Returns the current time.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         (self.0)()
@@ -37,30 +37,30 @@ impl fmt::Debug for Clock {
     }
 }
 
-/// A clock that stands still until it is told to move: for tests and simulations.
+/// Clock that moves only when it is set, for tests and simulations.
 #[derive(Debug, Clone)]
 pub struct ManualClock(Arc<Mutex<Timestamp>>);
 
 impl ManualClock {
-    /// A clock that stands at `now`.
+    /// Creates a clock that is set to `now`.
     #[must_use]
     pub fn at(now: Timestamp) -> Self {
         Self(Arc::new(Mutex::new(now)))
     }
 
-    /// A [`Clock`] that tells this one's time.
+    /// Returns a [`Clock`] with the time of this one.
     #[must_use]
     pub fn clock(&self) -> Clock {
         let this = self.clone();
         Clock::from_fn(move || *this.lock())
     }
 
-    /// Moves it to `now`, forwards or back.
+    /// Sets the clock to `now`, which may be in its past.
     pub fn set(&self, now: Timestamp) {
         *self.lock() = now;
     }
 
-    /// Moves it by `step`, forwards or back.
+    /// Moves the clock by `step`, which may be negative.
     pub fn advance(&self, step: SignedDuration) {
         let mut now = self.lock();
         *now = now.saturating_add(step).unwrap_or(*now);

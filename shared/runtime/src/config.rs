@@ -1,4 +1,4 @@
-//! Configuration that several functions read, parsed and checked.
+//! Parsing and validation of configuration that several functions read.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,36 +8,37 @@ use tollgate_domain::plan::{Catalog, InvalidCatalog};
 
 use crate::env::{self, Env, MissingVar, Var};
 
-/// Why the configuration cannot be used.
+/// Error: the configuration is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidConfig {
-    /// A variable that must be set is not.
+    /// A required variable is not set.
     #[error(transparent)]
     Missing(#[from] MissingVar),
-    /// The plans cannot be used.
-    #[error("{} cannot be used", env::PLANS.name)]
+    /// The plans are invalid.
+    #[error("{} is invalid", env::PLANS.name)]
     Plans(#[from] InvalidCatalog),
-    /// The delay is no number of seconds, or too long.
+    /// The TTL of the key cache is not a number of seconds, or too long.
     #[error("{} is not a whole number from 0 to {MAX_KEY_CACHE_S}", env::KEY_CACHE.name)]
     KeyCache,
-    /// The time of stale keys is no number of seconds, or too long.
+    /// The stale-if-error time of the key cache is not a number of seconds, or too long.
     #[error("{} is not a whole number from 0 to {MAX_STALE_KEY_S}", env::STALE_KEY.name)]
     StaleKey,
-    /// There is another text, or several origins.
+    /// The value is not an origin, or there are several.
     #[error("{} is neither empty, nor *, nor one origin", env::CORS_ORIGINS.name)]
     CorsOrigins,
-    /// The levels cannot be read.
+    /// The log levels are invalid.
     #[error("{} is not a list of levels", env::LOG.name)]
     Log(#[from] tracing_subscriber::filter::ParseError),
-    /// The key format cannot be used.
-    #[error("{} or {} cannot be used", env::KEY_BRAND.name, env::KEY_ENV.name)]
+    /// The brand or the environment of keys is invalid.
+    #[error("{} or {} is invalid", env::KEY_BRAND.name, env::KEY_ENV.name)]
     KeyFormat(#[from] InvalidKeyFormat),
 }
 
-/// A revoked key that works for longer is not revoked.
+/// Maximum TTL of the key cache, in seconds, which bounds how long a revoked key still works.
 const MAX_KEY_CACHE_S: u64 = 60;
 
-/// Nor is one that an outage keeps alive for longer.
+/// Maximum stale-if-error time of the key cache, in seconds, which bounds how long a revoked key still
+/// works while the store is unavailable.
 const MAX_STALE_KEY_S: u64 = 3_600;
 
 /// Reads the TTL of the key cache.
@@ -48,7 +49,8 @@ pub fn key_cache(env: &Env) -> Result<Duration, InvalidConfig> {
     seconds(env, env::KEY_CACHE, MAX_KEY_CACHE_S)?.ok_or(InvalidConfig::KeyCache)
 }
 
-/// Reads for how long more keys decide while they cannot be read.
+/// Reads the stale-if-error time of the key cache: the time after the TTL for which a cached key is
+/// still used while the store is unavailable.
 ///
 /// # Errors
 /// When the variable holds anything but a whole number of seconds within bounds.
@@ -62,7 +64,7 @@ fn seconds(env: &Env, var: Var, max: u64) -> Result<Option<Duration>, MissingVar
     Ok(seconds.map(Duration::from_secs))
 }
 
-/// The plans on offer: those of [`env::PLANS`].
+/// Reads the plan catalogue.
 ///
 /// # Errors
 /// When the variable holds anything but a list of plans.
@@ -73,10 +75,10 @@ pub fn plans(env: &Env) -> Result<Catalog, InvalidConfig> {
     }
 }
 
-/// What new keys look like.
+/// Reads the format of new keys.
 ///
 /// # Errors
-/// When a segment cannot stand in a key.
+/// When the brand or the environment is not allowed in a key.
 pub fn key_format(env: &Env) -> Result<KeyFormat, InvalidConfig> {
     Ok(KeyFormat::new(
         env.get(env::KEY_BRAND)?,
@@ -84,7 +86,7 @@ pub fn key_format(env: &Env) -> Result<KeyFormat, InvalidConfig> {
     )?)
 }
 
-/// The beginnings of route templates that count towards no limit.
+/// Reads the prefixes of route templates that count towards no limit.
 ///
 /// # Errors
 /// When the variable is not set.
@@ -94,13 +96,13 @@ pub fn uncounted_routes(env: &Env) -> Result<Vec<String>, InvalidConfig> {
     Ok(routes.map(str::to_owned).collect())
 }
 
-/// The origin whose pages may read answers, or `*` for all.
+/// Reads the origin whose pages may read responses, or `*` for all.
 ///
 /// # Errors
-/// When the variable is not set, or is no origin.
+/// When the variable is not set, or is not an origin.
 pub fn cors_origin(env: &Env) -> Result<Option<Arc<str>>, InvalidConfig> {
     let origin = env.get(env::CORS_ORIGINS)?;
-    // As a browser writes it (RFC 6454, section 6.1): a scheme and a host, and no path.
+    // The serialisation of browsers (RFC 6454, section 6.1): a scheme and a host, and no path.
     let is_origin = |origin: &str| {
         let host = origin.split_once("://").map(|(_, host)| host);
         let is_host = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.:[]".contains(c);
@@ -118,9 +120,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_delay_of_the_key_cache_is_bounded() {
+    fn the_ttl_of_the_key_cache_is_bounded() {
         let check = |text: &str, expected: Option<u64>| {
-            let env = Env::of([(env::KEY_CACHE.name.to_owned(), text.to_owned())]);
+            let env = Env::from_vars([(env::KEY_CACHE.name.to_owned(), text.to_owned())]);
             let found = key_cache(&env).ok();
             assert_eq!(found, expected.map(Duration::from_secs), "{text}");
         };
@@ -134,9 +136,9 @@ mod tests {
     }
 
     #[test]
-    fn the_time_of_stale_keys_is_bounded() {
+    fn the_stale_if_error_time_of_the_key_cache_is_bounded() {
         let check = |text: &str, expected: Option<u64>| {
-            let env = Env::of([(env::STALE_KEY.name.to_owned(), text.to_owned())]);
+            let env = Env::from_vars([(env::STALE_KEY.name.to_owned(), text.to_owned())]);
             let found = stale_keys(&env).ok();
             assert_eq!(found, expected.map(Duration::from_secs), "{text}");
         };
@@ -148,9 +150,9 @@ mod tests {
     }
 
     #[test]
-    fn pages_of_one_origin_of_all_or_of_none_may_read() {
+    fn the_cors_origin_is_one_origin_all_or_none() {
         let check = |text: &str, expected: Option<Option<&str>>| {
-            let env = Env::of([(env::CORS_ORIGINS.name.to_owned(), text.to_owned())]);
+            let env = Env::from_vars([(env::CORS_ORIGINS.name.to_owned(), text.to_owned())]);
             let found = cors_origin(&env).ok();
             let expected = expected.map(|origin| origin.map(Arc::from));
             assert_eq!(found, expected, "{text}");

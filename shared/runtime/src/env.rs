@@ -1,129 +1,130 @@
-//! Every environment variable that Tollgate reads, declared once.
+//! Declarations of all environment variables that Tollgate reads.
 //!
-//! `main` functions read them through [`Env`]; nothing else reads the environment. None has a
-//! default: what the template forgets to set is named when the function starts, and not guessed.
+//! `main` functions read them through [`Env`]; no other code reads the environment. There are no
+//! defaults: if the template does not set a variable, the function fails at its cold start with an error
+//! that names it.
 
 use std::collections::HashMap;
 use std::fmt;
 
-/// One variable.
+/// Declaration of an environment variable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Var {
-    /// Its name in the environment.
+    /// Name in the environment.
     pub name: &'static str,
-    /// What it means, and what form it takes.
+    /// Meaning and format, in Markdown.
     pub doc: &'static str,
 }
 
-/// What is logged.
+/// Log levels.
 pub const LOG: Var = Var {
     name: "RUST_LOG",
-    doc: "The lowest level that is logged: `ERROR`, `WARN`, `INFO` or `DEBUG`. After a comma, a part of \
-          the program can have its own, such as `authorizer::circuit=DEBUG`, or `off`.",
+    doc: "Lowest level that is logged: `ERROR`, `WARN`, `INFO` or `DEBUG`. Modules can have levels of \
+          their own after commas, such as `WARN,authorizer::circuit_breaker=DEBUG`; `off` disables one.",
 };
-/// What the names of the stack's tables begin with.
+/// Prefix of the stack's table names.
 pub const TABLE_PREFIX: Var = Var {
     name: "TOLLGATE_TABLE_PREFIX",
-    doc: "What the table names begin with: the stack's name. `prod` makes `prod-registry`.",
+    doc: "Prefix of the table names: the stack's name. With `prod`, a table is `prod-registry`.",
 };
-/// The bus that metered functions put usage on.
+/// Event bus for usage events.
 pub const EVENT_BUS: Var = Var {
     name: "TOLLGATE_EVENT_BUS",
-    doc: "Name or ARN of the EventBridge bus that usage is put on.",
+    doc: "Name or ARN of the EventBridge bus to which metered functions send usage events.",
 };
-/// The first segment of new keys.
+/// First segment of new keys.
 pub const KEY_BRAND: Var = Var {
     name: "TOLLGATE_KEY_BRAND",
     doc: "First segment of new keys: 1 to 12 of a-z and 0-9. Older keys keep working.",
 };
-/// The second segment of new customer keys.
+/// Second segment of new customer keys.
 pub const KEY_ENV: Var = Var {
     name: "TOLLGATE_KEY_ENV",
     doc: "Second segment of new customer keys, such as `live` or `test`.",
 };
-/// The plans on offer.
+/// Plan catalogue.
 pub const PLANS: Var = Var {
     name: "TOLLGATE_PLANS",
     doc: "The plans as a JSON list, or `shipped` for those of shared/domain/src/plans.json.",
 };
-/// How long a key that was read is gone by.
+/// TTL of the authorizer's key cache.
 pub const KEY_CACHE: Var = Var {
     name: "TOLLGATE_KEY_CACHE_S",
-    doc: "Seconds, 0 to 60, that the authorizer goes by what it has read of a key and its customer: \
-          the longest that a revoked key still works. 0 reads at every call.",
+    doc: "TTL of the authorizer's key cache in seconds, 0 to 60: the longest time that a revoked key \
+          still works. With 0, every call reads the key and its customer from DynamoDB.",
 };
-/// For how long more a key decides while it cannot be read.
+/// Stale-if-error time of the authorizer's key cache.
 pub const STALE_KEY: Var = Var {
     name: "TOLLGATE_STALE_KEY_S",
-    doc: "Seconds, 0 to 3600, that a key which was good when it was last read goes on deciding after \
-          its time in the cache, while DynamoDB does not answer and on plans that fail open. 0 for \
-          never.",
+    doc: "Stale-if-error time of the authorizer's key cache in seconds, 0 to 3600: for how long after \
+          the TTL a key that was valid is still used while DynamoDB is unavailable, on plans that fail \
+          open. With 0, never.",
 };
 /// Routes that need a key but are not counted.
 pub const UNCOUNTED_ROUTES: Var = Var {
     name: "TOLLGATE_UNCOUNTED_ROUTES",
-    doc: "Comma-separated beginnings of route templates that need a good key but count towards \
-          no limit: what a customer must reach when out of quota, and the admin API.",
+    doc: "Comma-separated prefixes of route templates that need a valid key but count towards no \
+          limit: routes that a customer without quota still needs, and the admin API.",
 };
 
-/// Which pages of other origins may call.
+/// Origin whose pages may read responses.
 pub const CORS_ORIGINS: Var = Var {
     name: "TOLLGATE_CORS_ORIGINS",
-    doc: "The origin whose pages may read answers, such as `https://app.example`; `*` for all, or empty \
-          for none.",
+    doc: "The origin whose pages may read responses, such as `https://app.example`; `*` for all, or \
+          empty for none.",
 };
 
-/// Part of the source of the usage that a function emits.
+/// Name of the function, which is part of the `source` of its usage events.
 pub const FUNCTION_NAME: Var = Var {
     name: "AWS_LAMBDA_FUNCTION_NAME",
-    doc: "The function's name.",
+    doc: "Name of the function.",
 };
-/// Where the services are.
+/// Region of the AWS services.
 pub const REGION: Var = Var {
     name: "AWS_REGION",
-    doc: "The region, such as `eu-west-1`.",
+    doc: "AWS region, such as `eu-west-1`.",
 };
-/// The first part of the role's credentials.
+/// Access key id of the role's credentials.
 pub const ACCESS_KEY_ID: Var = Var {
     name: "AWS_ACCESS_KEY_ID",
-    doc: "Of the credentials of the function's role, the id.",
+    doc: "Access key id of the credentials of the function's role.",
 };
-/// The second part.
+/// Secret access key of the role's credentials.
 pub const SECRET_ACCESS_KEY: Var = Var {
     name: "AWS_SECRET_ACCESS_KEY",
-    doc: "Of the same, the secret.",
+    doc: "Secret access key of the credentials of the function's role.",
 };
-/// The third part.
+/// Session token of the role's credentials.
 pub const SESSION_TOKEN: Var = Var {
     name: "AWS_SESSION_TOKEN",
-    doc: "Of the same, the token, where they are for a time only, as a role's always are.",
+    doc: "Session token of the credentials. Temporary credentials, such as a role's, always have one.",
 };
 
-/// Where all services are, for emulations of AWS.
+/// Endpoint of all AWS services, for emulators.
 pub const ENDPOINT_URL: Var = Var {
     name: "AWS_ENDPOINT_URL",
-    doc: "The URL of all AWS services, in place of AWS's own.",
+    doc: "URL of all AWS services, instead of AWS's own.",
 };
-/// Where DynamoDB is.
+/// Endpoint of DynamoDB.
 pub const ENDPOINT_URL_DYNAMODB: Var = Var {
     name: "AWS_ENDPOINT_URL_DYNAMODB",
-    doc: "The URL of DynamoDB; goes before `AWS_ENDPOINT_URL`.",
+    doc: "URL of DynamoDB; takes precedence over `AWS_ENDPOINT_URL`.",
 };
-/// Where EventBridge is.
+/// Endpoint of EventBridge.
 pub const ENDPOINT_URL_EVENTBRIDGE: Var = Var {
     name: "AWS_ENDPOINT_URL_EVENTBRIDGE",
-    doc: "The URL of EventBridge; goes before `AWS_ENDPOINT_URL`.",
+    doc: "URL of EventBridge; takes precedence over `AWS_ENDPOINT_URL`.",
 };
-/// Whom to trust.
+/// Root certificates to trust.
 pub const CA_BUNDLE: Var = Var {
     name: "AWS_CA_BUNDLE",
-    doc: "Path of a PEM file of root certificates to trust in place of all others. Without it, \
-          functions in regions of AWS's commercial partition trust the roots of Amazon Trust \
-          Services, and those elsewhere the roots of the machine.",
+    doc: "Path of a PEM file of root certificates to trust instead of all others. Without it, functions \
+          in regions of AWS's commercial partition trust the roots of Amazon Trust Services, and \
+          functions in other regions the system's roots.",
 };
 
-/// Those that the template sets, in the order they are documented.
-pub const OF_TEMPLATE: &[Var] = &[
+/// Variables that the template sets, in the order of the documentation.
+pub const TEMPLATE_VARS: &[Var] = &[
     LOG,
     TABLE_PREFIX,
     EVENT_BUS,
@@ -136,8 +137,8 @@ pub const OF_TEMPLATE: &[Var] = &[
     CORS_ORIGINS,
 ];
 
-/// Those that Lambda sets.
-pub const OF_LAMBDA: &[Var] = &[
+/// Variables that Lambda sets.
+pub const LAMBDA_VARS: &[Var] = &[
     FUNCTION_NAME,
     REGION,
     ACCESS_KEY_ID,
@@ -145,42 +146,43 @@ pub const OF_LAMBDA: &[Var] = &[
     SESSION_TOKEN,
 ];
 
-/// Standard variables of the AWS SDKs that may be set, and need not be.
-pub const OPTIONAL: &[Var] = &[
+/// Optional standard variables of the AWS SDKs.
+pub const OPTIONAL_VARS: &[Var] = &[
     ENDPOINT_URL,
     ENDPOINT_URL_DYNAMODB,
     ENDPOINT_URL_EVENTBRIDGE,
     CA_BUNDLE,
 ];
 
-/// A variable that must be set is not.
+/// Error: a required variable is not set.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the environment variable {} is not set; it holds: {}", .0.name, .0.doc)]
 pub struct MissingVar(pub Var);
 
-/// The environment, read once at start. Some of it is secret.
+/// Environment variables of the program, read once at the start. `Debug` prints only their names,
+/// because some values are secret.
 #[derive(Clone)]
 pub struct Env(HashMap<String, String>);
 
 impl Env {
-    /// The process's own. Variables that are not Unicode count as not set.
+    /// Reads all declared variables of the process. A value that is not Unicode counts as not set.
     #[must_use]
-    pub fn of_process() -> Self {
-        let known = [OF_TEMPLATE, OF_LAMBDA, OPTIONAL].concat();
-        let known = known.into_iter().filter_map(|var| {
+    pub fn from_process() -> Self {
+        let declared = [TEMPLATE_VARS, LAMBDA_VARS, OPTIONAL_VARS].concat();
+        let values = declared.into_iter().filter_map(|var| {
             let value = std::env::var(var.name).ok()?;
             Some((var.name.to_owned(), value))
         });
-        Self(known.collect())
+        Self(values.collect())
     }
 
-    /// An environment of these values, by name.
+    /// Creates an environment from pairs of name and value.
     #[must_use]
-    pub fn of(values: impl IntoIterator<Item = (String, String)>) -> Self {
+    pub fn from_vars(values: impl IntoIterator<Item = (String, String)>) -> Self {
         Self(values.into_iter().collect())
     }
 
-    /// The variable's value.
+    /// Returns the value of a required variable.
     ///
     /// # Errors
     /// When it is not set.
@@ -189,7 +191,8 @@ impl Env {
         value.ok_or(MissingVar(var))
     }
 
-    /// The value of a variable that counts as not set where it is empty, as the AWS SDKs have it.
+    /// Returns the value of a variable unless it is empty. Like the AWS SDKs, this treats an empty value
+    /// as not set.
     #[must_use]
     pub fn find(&self, var: Var) -> Option<&str> {
         self.get(var).ok().filter(|value| !value.is_empty())
@@ -206,10 +209,10 @@ impl fmt::Debug for Env {
 mod tests {
     use super::*;
 
-    /// `docs/configuration.md`, made from the declarations.
+    /// Generates `docs/configuration.md` from the declarations.
     fn page() -> String {
         let mut page = "# Configuration\n\n\
-            The environment variables that the functions read. This page is made from\n\
+            Environment variables that the functions read. This page is generated from\n\
             `shared/runtime/src/env.rs`.\n"
             .to_owned();
         let mut section = |text: &str, vars: &[Var]| {
@@ -219,15 +222,15 @@ mod tests {
             }
         };
         section(
-            "The template sets these, each for the functions that read it; one that is not set keeps its\n\
-             function from starting.",
-            OF_TEMPLATE,
+            "The template sets these, each for the functions that read it. A function fails at its cold\n\
+             start if one of its variables is not set.",
+            TEMPLATE_VARS,
         );
-        section("Lambda sets these.", OF_LAMBDA);
+        section("Lambda sets these.", LAMBDA_VARS);
         section(
-            "These are standard variables of the AWS SDKs, and need not be set. Of the others, of files such\n\
-             as `~/.aws/config`, and of the metadata of machines, the functions read none.",
-            OPTIONAL,
+            "These are standard variables of the AWS SDKs, and optional. The functions do not read the SDKs'\n\
+             other variables, files such as `~/.aws/config`, or instance metadata.",
+            OPTIONAL_VARS,
         );
         page
     }
@@ -239,7 +242,7 @@ mod tests {
 
     #[test]
     fn a_missing_variable_is_named_and_explained() {
-        let env = Env::of([(KEY_ENV.name.to_owned(), "test".to_owned())]);
+        let env = Env::from_vars([(KEY_ENV.name.to_owned(), "test".to_owned())]);
         assert_eq!(env.get(KEY_ENV), Ok("test"));
         let error = env.get(TABLE_PREFIX).unwrap_err().to_string();
         assert!(
@@ -249,8 +252,8 @@ mod tests {
     }
 
     #[test]
-    fn values_do_not_print() {
-        let env = Env::of([(SECRET_ACCESS_KEY.name.to_owned(), "wJalrXUt".to_owned())]);
+    fn debug_output_has_no_values() {
+        let env = Env::from_vars([(SECRET_ACCESS_KEY.name.to_owned(), "wJalrXUt".to_owned())]);
         assert_eq!(format!("{env:?}"), r#"{"AWS_SECRET_ACCESS_KEY"}"#);
     }
 }

@@ -1,8 +1,8 @@
-//! Errors in logs: with everything that caused them.
+//! Display of errors with their chain of sources.
 
 use crate::config::InvalidConfig;
 
-/// Displays an error with all its sources.
+/// Wrapper that displays an error with all its sources.
 pub struct Chain<'a>(pub &'a (dyn std::error::Error + 'a));
 
 impl std::fmt::Display for Chain<'_> {
@@ -17,23 +17,23 @@ impl std::fmt::Display for Chain<'_> {
     }
 }
 
-/// Why a function ends: what its `main` returns, so that its last words are a sentence with all
-/// causes, and not the inside of a struct.
-pub struct Failure(Box<dyn std::error::Error + Send + Sync>);
+/// Error type of `main` functions. Rust prints the error of `main` with `Debug`, which here is the
+/// message with all sources.
+pub struct MainError(Box<dyn std::error::Error + Send + Sync>);
 
-impl From<Box<dyn std::error::Error + Send + Sync>> for Failure {
+impl From<Box<dyn std::error::Error + Send + Sync>> for MainError {
     fn from(error: Box<dyn std::error::Error + Send + Sync>) -> Self {
         Self(error)
     }
 }
 
-impl From<InvalidConfig> for Failure {
+impl From<InvalidConfig> for MainError {
     fn from(error: InvalidConfig) -> Self {
         Self(error.into())
     }
 }
 
-impl std::fmt::Debug for Failure {
+impl std::fmt::Debug for MainError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", Chain(&*self.0))
     }

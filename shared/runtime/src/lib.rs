@@ -1,5 +1,5 @@
-//! What every Tollgate process is given from outside: configuration, time, randomness and AWS
-//! clients. Handlers take them as arguments; only `main` reads them from the world.
+//! Runtime environment of Tollgate's programs: configuration, time, randomness, AWS clients, logs and
+//! metrics. Only `main` functions create them; handlers take them as arguments.
 
 pub mod aws;
 pub mod clock;
@@ -14,11 +14,12 @@ mod roots;
 pub use clock::Clock;
 pub use entropy::Entropy;
 pub use env::Env;
-pub use error::{Chain, Failure};
+pub use error::{Chain, MainError};
 pub use metrics::Metrics;
 pub use roots::InvalidBundle;
 
-/// A page under `docs` is what is made of the declarations; with `UPDATE_DOCS` set, it becomes that.
+/// Asserts that a page under `docs` equals `page`, the text generated from the declarations. With
+/// `UPDATE_DOCS` set, writes it first.
 #[cfg(test)]
 fn assert_page(name: &str, page: &str) {
     let path = format!("{}/../../docs/{name}", env!("CARGO_MANIFEST_DIR"));
@@ -26,6 +27,9 @@ fn assert_page(name: &str, page: &str) {
         std::fs::write(&path, page).unwrap();
     }
     let found = std::fs::read_to_string(&path).unwrap_or_default();
-    let mend = "UPDATE_DOCS=1 cargo test -p tollgate-runtime";
-    assert!(found == page, "docs/{name} is stale; to mend it: {mend}");
+    let update = "UPDATE_DOCS=1 cargo test -p tollgate-runtime";
+    assert!(
+        found == page,
+        "docs/{name} is stale; to update it: {update}"
+    );
 }

@@ -1,4 +1,4 @@
-//! The functions' log: a line of JSON for each event, on standard output.
+//! Logging of the functions: one JSON line for each log event, on standard output.
 
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
@@ -7,12 +7,12 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::config::InvalidConfig;
 use crate::env::{self, Env};
 
-/// Logs from now on what [`env::LOG`] lets pass.
+/// Installs the global logger, with the levels of [`env::LOG`].
 ///
 /// # Errors
-/// When the variable is not set, or is no list of levels.
+/// When the variable is not set, or is not a list of levels.
 pub fn init(env: &Env) -> Result<(), InvalidConfig> {
-    // Lambda dates the lines itself.
+    // Lambda adds a timestamp to each line.
     let lines = tracing_subscriber::fmt::layer()
         .json()
         .with_target(false)
@@ -34,13 +34,16 @@ mod tests {
 
     use super::*;
 
-    fn of(text: &str) -> Result<Targets, InvalidConfig> {
-        filter(&Env::of([(env::LOG.name.to_owned(), text.to_owned())]))
+    fn filter_of(text: &str) -> Result<Targets, InvalidConfig> {
+        filter(&Env::from_vars([(
+            env::LOG.name.to_owned(),
+            text.to_owned(),
+        )]))
     }
 
     #[test]
-    fn a_level_is_for_all_that_has_none_of_its_own() {
-        let filter = of("WARN,lambda_runtime::layers::panic=off,keys=debug").unwrap();
+    fn the_default_level_applies_to_targets_without_their_own() {
+        let filter = filter_of("WARN,lambda_runtime::layers::panic=off,keys=debug").unwrap();
         let check = |target: &str, level: LevelFilter| {
             let level = level.into_level().unwrap();
             filter.would_enable(target, &level)
@@ -52,10 +55,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_level_is_named() {
-        let error = of("keys=loud").unwrap_err().to_string();
+    fn an_error_names_the_variable() {
+        let error = filter_of("keys=loud").unwrap_err().to_string();
         assert!(error.contains("RUST_LOG"), "{error}");
-        let missing = filter(&Env::of([])).unwrap_err().to_string();
+        let missing = filter(&Env::from_vars([])).unwrap_err().to_string();
         assert!(missing.contains("RUST_LOG is not set"), "{missing}");
     }
 }

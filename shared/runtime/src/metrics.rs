@@ -2,9 +2,9 @@
 //! turns into metrics
 //! (<https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>).
 //!
-//! Every line is paid for, so what is recorded is added up and written together: a function that
-//! works through batches calls [`Metrics::write`] after each, one that is called all the time records
-//! with [`Metrics::record_and_write_due`].
+//! CloudWatch bills log lines, so values are collected and written together: a function that processes
+//! batches calls [`Metrics::write`] after each batch, and one that is invoked all the time records with
+//! [`Metrics::record_and_write_due`].
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -15,33 +15,33 @@ use serde_json::{Map, Value, json};
 
 use crate::Clock;
 
-/// The CloudWatch namespace of all of them.
+/// CloudWatch namespace of all metrics.
 pub const NAMESPACE: &str = "Tollgate";
-/// The dimension that all of them have: the name of the stack.
+/// Dimension of all metrics: the name of the stack.
 pub const STACK: &str = "Stack";
 
-/// How long what is due may wait for the next call of [`Metrics::record_and_write_due`].
+/// Minimum time between two writes by [`Metrics::record_and_write_due`].
 const INTERVAL: SignedDuration = SignedDuration::from_secs(10);
-/// The format's bound on the values of one metric in one line.
+/// The format's maximum number of values of one metric in one line.
 const MAX_SAMPLES: usize = 100;
 
-/// One metric.
+/// Definition of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Metric {
-    /// Its name in CloudWatch.
+    /// Name in CloudWatch.
     pub name: &'static str,
-    /// What it is measured in.
+    /// Unit of the values.
     pub unit: Unit,
-    /// Its dimensions besides [`STACK`].
+    /// Dimensions besides [`STACK`].
     pub dimensions: &'static [&'static str],
-    /// What it tells.
+    /// Meaning, in Markdown.
     pub doc: &'static str,
 }
 
-/// CloudWatch's name for a unit.
+/// Unit of a metric in CloudWatch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
-    /// How many.
+    /// Number of occurrences.
     Count,
     /// Milliseconds.
     Milliseconds,
@@ -75,176 +75,179 @@ const fn time(name: &'static str, unit: Unit, doc: &'static str) -> Metric {
     }
 }
 
-/// What the authorizer decided.
+/// Decisions of the authorizer.
 pub const DECISIONS: Metric = Metric {
     dimensions: &["Outcome", "Reason"],
     ..count(
         "Decisions",
-        "Calls decided by the authorizer. `allowed`: `within_limits`, `uncounted`, `store_down`; \
-         `limited`: `hour`, `month`; `denied`: `customer_suspended`; `unauthorized`: `missing_key`, \
-         `malformed_key`, `unknown_key`, `expired_key`, `revoked_key`, `suspended_key`; \
-         `unavailable`: `store_down`, `no_plan`.",
+        "Calls decided by the authorizer. `allowed`: `within_limits`, `uncounted`, \
+         `store_unavailable`; `denied`: `rate_limited`, `quota_exceeded`, `customer_suspended`; \
+         `unauthorized`: `missing_key`, `malformed_key`, `unknown_key`, `expired_key`, \
+         `revoked_key`, `suspended_key`; `unavailable`: `store_unavailable`, `no_plan`.",
     )
 };
-/// What limits are held against, and usage is held against in turn.
-pub const CALLS_ADMITTED: Metric = count(
-    "CallsAdmitted",
-    "Calls let in on routes that count, also while the store did not answer; they are metered once \
-     they are answered.",
+/// Calls in the admission ledger.
+pub const ADMITTED_CALLS: Metric = count(
+    "AdmittedCalls",
+    "Calls that the authorizer allowed on counted routes, including those while the store was \
+     unavailable. They are metered when their response ends.",
 );
-/// What only the plan decided.
+/// Decisions by the plan's fail mode alone.
 pub const DECISIONS_WITHOUT_STORE: Metric = count(
     "DecisionsWithoutStore",
-    "Calls let in uncounted, or refused, because the store did not answer.",
+    "Calls allowed uncounted, or denied, by their plan's fail mode because the store was unavailable.",
 );
-/// What rests on a key that could not be read again.
+/// Decisions with a key that was past its TTL.
 pub const DECISIONS_BY_STALE_KEY: Metric = count(
     "DecisionsByStaleKey",
-    "Calls decided by a key whose time in the cache was over, because the store did not answer. A \
-     revocation since then was not seen.",
+    "Calls decided with a cached key past its TTL, because the store was unavailable. A revocation \
+     since the key was read had no effect on them.",
 );
-/// How long it took.
+/// Duration of a decision.
 pub const DECISION_LATENCY: Metric = time(
     "DecisionLatency",
     Unit::Microseconds,
-    "Time that the authorizer took for a decision, gateway and Lambda aside.",
+    "Time in the authorizer for a decision, without the overhead of API Gateway and Lambda.",
 );
-/// Units of quota taken from the counters.
-pub const LEASES: Metric = count(
-    "Leases",
-    "Blocks of calls taken from a limit in advance, one write each.",
+/// Reservations of quota units.
+pub const LEASES_RESERVED: Metric = count(
+    "LeasesReserved",
+    "Reservations of quota units by authorizer instances, one write each.",
 );
-/// Entries that were counted.
-pub const EVENTS_COUNTED: Metric = count("EventsCounted", "Usage entries counted.");
-/// Entries that had been counted before.
-pub const EVENTS_DUPLICATE: Metric = count(
-    "EventsDuplicate",
-    "Usage entries delivered again after they had been counted; they change nothing.",
+/// Usage events that were counted.
+pub const COUNTED_EVENTS: Metric = count("CountedEvents", "Usage events counted.");
+/// Usage events that had been counted before.
+pub const DUPLICATE_EVENTS: Metric = count(
+    "DuplicateEvents",
+    "Usage events delivered again after they had been counted; they change nothing.",
 );
-/// Entries set aside.
-pub const EVENTS_QUARANTINED: Metric = count(
-    "EventsQuarantined",
-    "Messages set aside: whole, or some of their records.",
+/// Usage events with quarantined content.
+pub const QUARANTINED_EVENTS: Metric = count(
+    "QuarantinedEvents",
+    "Usage events of which all or some records were quarantined, and unreadable messages.",
 );
-/// Entries to be delivered again.
-pub const EVENTS_FAILED: Metric = count(
-    "EventsFailed",
-    "Deliveries of usage entries that could not be counted now, and come again.",
+/// Usage events that will be delivered again.
+pub const FAILED_EVENTS: Metric = count(
+    "FailedEvents",
+    "Deliveries of usage events that could not be counted because of an error, and are retried.",
 );
-/// Records that were counted.
-pub const RECORDS_METERED: Metric = count("RecordsMetered", "Calls counted as usage.");
-/// Usage that comes too late for its bill.
-pub const CALLS_LATE: Metric = count(
-    "CallsLate",
-    "Billable calls on plans that charge, and corrections of them, counted three days or more after \
-     the end of their month. If it has closed, they are in no bill.",
+/// Calls in the usage ledger.
+pub const METERED_CALLS: Metric = count("MeteredCalls", "Calls counted as usage.");
+/// Usage that arrived close to or after the closing of its billing period.
+pub const LATE_CALLS: Metric = count(
+    "LateCalls",
+    "Billable calls on plans that charge for overage, and adjustments of them, counted three days or \
+     more after the end of their month. If the month has closed, no bill includes them.",
 );
-/// Records set aside.
-pub const RECORDS_QUARANTINED: Metric =
-    count("RecordsQuarantined", "Records set aside, one by one.");
-/// Tokens whose price is not known.
-pub const TOKENS_UNPRICED: Metric = count(
-    "TokensUnpriced",
-    "Language-model tokens that were counted at no cost, because the price list has none for them.",
+/// Usage records in the quarantine.
+pub const QUARANTINED_RECORDS: Metric = count(
+    "QuarantinedRecords",
+    "Usage records quarantined one by one.",
 );
-/// Records that the bus did not take.
-pub const RECORDS_SPILLED: Metric = count(
-    "RecordsSpilled",
-    "Calls whose usage the event bus did not take, so that it is in a function's log, as `unsent_usage`.",
+/// Tokens without a known price.
+pub const UNPRICED_TOKENS: Metric = count(
+    "UnpricedTokens",
+    "Language-model tokens counted at no cost, because the price list has no price for them.",
 );
-/// Calls that are nobody's.
-pub const CALLS_UNATTRIBUTED: Metric = count(
-    "CallsUnattributed",
-    "Calls of metered functions that came without the authorizer's context, so that they are metered \
-     nowhere: on a route without the authorizer, or past the gateway.",
+/// Usage records that could not be sent to the event bus.
+pub const RECORDS_UNSENT: Metric = count(
+    "RecordsUnsent",
+    "Usage records that could not be sent to the event bus, and are in the function's log as \
+     `unsent_usage`.",
 );
-/// Costs that are in no record.
-pub const COSTS_LATE: Metric = count(
-    "CostsLate",
-    "Costs that a function reported after the record of their call was made, so that they are in none. \
-     The function is told.",
+/// Calls without a known customer.
+pub const UNATTRIBUTED_CALLS: Metric = count(
+    "UnattributedCalls",
+    "Calls of metered functions without the authorizer's context, which are not metered: on a route \
+     without the authorizer, or not through the gateway.",
 );
-/// From the call to its count.
+/// Costs that are in no usage record.
+pub const LATE_COSTS: Metric = count(
+    "LateCosts",
+    "Costs that a function reported after the usage record of their call was made, so that no record \
+     includes them. The function gets an error.",
+);
+/// Time from a call to its count.
 pub const METERING_LAG: Metric = time(
     "MeteringLag",
     Unit::Milliseconds,
-    "Time from the earliest call of an entry to its count.",
+    "Time from the earliest call of a usage event until the event is counted.",
 );
-/// Where the two ledgers of a day differ.
-pub const CALLS_UNMETERED: Metric = count(
-    "CallsUnmetered",
-    "Calls of customers whose ledgers of a day differ that were let in and not metered.",
+/// Discrepancy: admitted calls that were not metered.
+pub const UNMETERED_CALLS: Metric = count(
+    "UnmeteredCalls",
+    "Calls that were admitted and not metered, of customers with a discrepancy on a day.",
 );
-/// The other way round.
-pub const CALLS_UNADMITTED: Metric = count(
-    "CallsUnadmitted",
-    "Calls of customers whose ledgers of a day differ that were metered and not let in: reported \
-     from elsewhere, or let in by an instance that crashed before it reported them.",
+/// Discrepancy: metered calls that were not admitted.
+pub const UNADMITTED_CALLS: Metric = count(
+    "UnadmittedCalls",
+    "Calls that were metered and not admitted, of customers with a discrepancy on a day: reported by \
+     another producer, or allowed by an instance that crashed before it reported them.",
 );
-/// Customers nothing is known of.
-pub const CUSTOMERS_SILENT: Metric = count(
-    "CustomersSilent",
-    "Customers with calls that were let in on a day, none of which was metered.",
+/// Discrepancy: customers without any metered call.
+pub const SILENT_CUSTOMERS: Metric = count(
+    "SilentCustomers",
+    "Customers with admitted calls on a day, none of which was metered.",
 );
-/// Runs of reconciliation by the schedule.
+/// Scheduled reconciliation runs.
 pub const RECONCILIATION_RUNS: Metric = count(
     "ReconciliationRuns",
-    "Runs of reconciliation by the schedule that compared all customers' ledgers.",
+    "Scheduled reconciliation runs that compared the ledgers of all customers.",
 );
-/// Runs of billing by the schedule.
+/// Scheduled billing runs.
 pub const BILLING_RUNS: Metric = count(
     "BillingRuns",
-    "Runs of billing by the schedule that went through all billing periods, whether or not some failed.",
+    "Scheduled billing runs that processed all open billing periods, even if some of them failed.",
 );
-/// Charges written.
-pub const CHARGES_CREATED: Metric = count("ChargesCreated", "Charges written into the ledger.");
-/// Accounts that could not be billed.
-pub const CHARGES_FAILED: Metric = count(
-    "ChargesFailed",
-    "Accounts that could not be billed; the next run tries again.",
+/// Charges written to the ledger.
+pub const CREATED_CHARGES: Metric = count("CreatedCharges", "Charges written to the ledger.");
+/// Billing periods that could not be billed.
+pub const FAILED_BILLING_PERIODS: Metric = count(
+    "FailedBillingPeriods",
+    "Billing periods that could not be billed; the next billing run tries again.",
 );
-/// Their sum.
-pub const CENTS_CHARGED: Metric = count("CentsCharged", "US cents charged.");
+/// Sum of the charges.
+pub const CHARGED_CENTS: Metric = count("ChargedCents", "Sum of the created charges in US cents.");
 
-/// All of them, in the order they are documented.
+/// All metrics, in the order of the documentation.
 pub const ALL: &[Metric] = &[
     DECISIONS,
-    CALLS_ADMITTED,
+    ADMITTED_CALLS,
     DECISIONS_WITHOUT_STORE,
     DECISIONS_BY_STALE_KEY,
     DECISION_LATENCY,
-    LEASES,
-    EVENTS_COUNTED,
-    EVENTS_DUPLICATE,
-    EVENTS_QUARANTINED,
-    EVENTS_FAILED,
-    RECORDS_METERED,
-    CALLS_LATE,
-    RECORDS_QUARANTINED,
-    TOKENS_UNPRICED,
-    RECORDS_SPILLED,
-    CALLS_UNATTRIBUTED,
-    COSTS_LATE,
+    LEASES_RESERVED,
+    COUNTED_EVENTS,
+    DUPLICATE_EVENTS,
+    QUARANTINED_EVENTS,
+    FAILED_EVENTS,
+    METERED_CALLS,
+    LATE_CALLS,
+    QUARANTINED_RECORDS,
+    UNPRICED_TOKENS,
+    RECORDS_UNSENT,
+    UNATTRIBUTED_CALLS,
+    LATE_COSTS,
     METERING_LAG,
-    CALLS_UNMETERED,
-    CALLS_UNADMITTED,
-    CUSTOMERS_SILENT,
+    UNMETERED_CALLS,
+    UNADMITTED_CALLS,
+    SILENT_CUSTOMERS,
     RECONCILIATION_RUNS,
     BILLING_RUNS,
-    CHARGES_CREATED,
-    CHARGES_FAILED,
-    CENTS_CHARGED,
+    CREATED_CHARGES,
+    FAILED_BILLING_PERIODS,
+    CHARGED_CENTS,
 ];
 
-/// A metric, the values of its own dimensions, and what is added to a count, or is a sample of a time,
-/// of which CloudWatch makes percentiles.
+/// One value of a metric: the metric, the values of its own dimensions, and a number to add to a count
+/// or a sample of a time.
 pub type Record = (Metric, Values, u64);
 
-/// Values of a metric's dimensions. They are texts of the program's own, so that no customer can
-/// become one: each combination is a metric that CloudWatch bills.
+/// Values of a metric's own dimensions. They are static, so that a customer cannot become one:
+/// CloudWatch bills each combination as a metric.
 pub type Values = &'static [&'static str];
 
-/// Collects metrics and writes them. Cheap to clone; all clones collect together.
+/// Collector and writer of metrics. Cheap to clone; clones collect together.
 #[derive(Clone)]
 pub struct Metrics(Option<Arc<Inner>>);
 
@@ -258,14 +261,14 @@ struct Inner {
 #[derive(Default)]
 struct Pending {
     written_at: Option<Timestamp>,
-    /// The latest time that anything pending is of. What an instance writes as it ends may have
-    /// waited for minutes, and belongs where it happened.
+    /// Time of the latest pending value, which the lines get as their timestamp: the values that an
+    /// instance writes when it shuts down may have been pending for minutes.
     recorded_at: Option<Timestamp>,
-    /// By the metric's dimensions and their values.
+    /// Pending lines, by the metrics' dimensions and their values.
     lines: BTreeMap<(Values, Values), Line>,
 }
 
-/// What is collected of each metric, by its name.
+/// Collected values of each metric, by its name.
 type Line = BTreeMap<&'static str, (Unit, Collected)>;
 
 enum Collected {
@@ -274,7 +277,7 @@ enum Collected {
 }
 
 impl Metrics {
-    /// Metrics of `stack`, written as lines to `write`.
+    /// Creates a collector for `stack` that writes each line with `write`.
     pub fn new(stack: &str, clock: Clock, write: impl Fn(&str) + Send + Sync + 'static) -> Self {
         Self(Some(Arc::new(Inner {
             stack: stack.to_owned(),
@@ -284,23 +287,23 @@ impl Metrics {
         })))
     }
 
-    /// Metrics of `stack`, written to standard output.
+    /// Creates a collector for `stack` that writes to standard output.
     #[must_use]
     pub fn to_stdout(stack: &str, clock: Clock) -> Self {
         Self::new(stack, clock, |line| {
-            // There is nobody to tell of a closed output.
+            // An error cannot be reported if standard output is closed.
             let _ = std::io::stdout().lock().write_all(line.as_bytes());
         })
     }
 
-    /// Collects nothing.
+    /// Creates a collector that discards all values.
     #[must_use]
     pub fn none() -> Self {
         Self(None)
     }
 
-    /// Adds `value` to a count, or takes it as a sample of a time. `values` are those of the metric's
-    /// own dimensions.
+    /// Adds `value` to a count, or to the samples of a time. `values` are the values of the metric's own
+    /// dimensions. Writes what is pending if a line is full.
     pub fn record(&self, metric: Metric, values: Values, value: u64) {
         let Some(inner) = &self.0 else { return };
         let mut pending = inner.pending();
@@ -311,7 +314,8 @@ impl Metrics {
         }
     }
 
-    /// Records all of these, and writes what is pending if nothing was written for ten seconds.
+    /// Records values, and writes what is pending if nothing was written for ten seconds or a line is
+    /// full.
     pub fn record_and_write_due(&self, records: impl IntoIterator<Item = Record>) {
         let Some(inner) = &self.0 else { return };
         let now = inner.clock.now();
@@ -326,7 +330,7 @@ impl Metrics {
         }
     }
 
-    /// Writes what is pending.
+    /// Writes all pending values.
     pub fn write(&self) {
         let Some(inner) = &self.0 else { return };
         let now = inner.clock.now();
@@ -343,16 +347,16 @@ impl Metrics {
 }
 
 impl Pending {
-    /// Whether the line that it belongs to is full with it.
+    /// Collects a value. Returns whether its line is full now.
     fn collect(&mut self, (metric, values, value): Record, now: Timestamp) -> bool {
         self.recorded_at = Some(now);
         let line = self.lines.entry((metric.dimensions, values)).or_default();
         let (_, collected) = line.entry(metric.name).or_insert_with(|| {
-            let nothing = match metric.unit {
+            let empty = match metric.unit {
                 Unit::Count => Collected::Sum(0),
                 Unit::Milliseconds | Unit::Microseconds => Collected::Samples(Vec::new()),
             };
-            (metric.unit, nothing)
+            (metric.unit, empty)
         });
         match collected {
             Collected::Sum(sum) => {
@@ -367,9 +371,9 @@ impl Pending {
     }
 
     fn is_due(&self, now: Timestamp) -> bool {
-        // A clock that goes back makes it due as well.
-        let waited = |at| now.duration_since(at).abs();
-        self.written_at.is_none_or(|at| waited(at) >= INTERVAL)
+        // The absolute difference, so that a clock that is set back does not delay a write.
+        let elapsed = |at| now.duration_since(at).abs();
+        self.written_at.is_none_or(|at| elapsed(at) >= INTERVAL)
     }
 }
 
@@ -425,7 +429,7 @@ mod tests {
     use super::*;
     use crate::clock::ManualClock;
 
-    /// Metrics that write to a list, on a clock that is moved.
+    /// Creates metrics with a manual clock that write to a list.
     fn metrics() -> (Metrics, ManualClock, Arc<Mutex<Vec<Value>>>) {
         let time = ManualClock::at("2026-11-22T10:00:00Z".parse().unwrap());
         let lines = Arc::new(Mutex::new(Vec::new()));
@@ -472,26 +476,26 @@ mod tests {
     #[test]
     fn metrics_of_the_same_dimensions_share_a_line() {
         let (metrics, _, lines) = metrics();
-        metrics.record(LEASES, &[], 2);
+        metrics.record(LEASES_RESERVED, &[], 2);
         metrics.record(DECISION_LATENCY, &[], 70);
         metrics.record(DECISION_LATENCY, &[], 90);
-        metrics.record(DECISIONS, &["limited", "hour"], 1);
-        metrics.record(DECISIONS, &["limited", "month"], 1);
+        metrics.record(DECISIONS, &["denied", "rate_limited"], 1);
+        metrics.record(DECISIONS, &["denied", "quota_exceeded"], 1);
         metrics.write();
         let lines = lines.lock().unwrap();
         assert_eq!(lines.len(), 3);
-        assert_eq!(lines[0]["Leases"], 2);
+        assert_eq!(lines[0]["LeasesReserved"], 2);
         assert_eq!(lines[0]["DecisionLatency"], json!([70, 90]));
-        assert_eq!(lines[1]["Reason"], "hour");
-        assert_eq!(lines[2]["Reason"], "month");
+        assert_eq!(lines[1]["Reason"], "quota_exceeded");
+        assert_eq!(lines[2]["Reason"], "rate_limited");
     }
 
     #[test]
-    fn what_is_due_is_written_at_once_and_then_every_ten_seconds() {
+    fn the_first_values_are_written_at_once_and_later_ones_every_ten_seconds() {
         let (metrics, time, lines) = metrics();
         let written_after = |step: i64| {
             time.advance(SignedDuration::from_secs(step));
-            metrics.record_and_write_due([(LEASES, &[] as Values, 1)]);
+            metrics.record_and_write_due([(LEASES_RESERVED, &[] as Values, 1)]);
             lines.lock().unwrap().len()
         };
         assert_eq!(written_after(0), 1);
@@ -501,12 +505,12 @@ mod tests {
         metrics.write();
         metrics.write();
         let lines = lines.lock().unwrap();
-        let sums: Vec<_> = lines.iter().map(|line| &line["Leases"]).collect();
+        let sums: Vec<_> = lines.iter().map(|line| &line["LeasesReserved"]).collect();
         assert_eq!(sums, [1, 2, 1]);
     }
 
     #[test]
-    fn no_line_has_more_samples_than_the_format_allows() {
+    fn a_line_has_at_most_as_many_samples_as_the_format_allows() {
         let (metrics, _, lines) = metrics();
         for sample in 0..250 {
             metrics.record(METERING_LAG, &[], sample);
@@ -519,13 +523,13 @@ mod tests {
         assert_eq!(samples.map(Vec::len).collect::<Vec<_>>(), [100, 100, 50]);
     }
 
-    /// `docs/metrics.md`, made from the declarations.
+    /// Generates `docs/metrics.md` from the declarations.
     fn page() -> String {
         let mut page = format!(
             "# Metrics\n\n\
-            The functions write these in CloudWatch's embedded metric format, in the namespace\n\
-            `{NAMESPACE}`. The first dimension is always `{STACK}`, the stack's name; none is per customer,\n\
-            because CloudWatch bills every combination. This page is made from\n\
+            The functions write these metrics in CloudWatch's embedded metric format, in the namespace\n\
+            `{NAMESPACE}`. The first dimension is always `{STACK}`, the stack's name. There is no dimension for\n\
+            customers, because CloudWatch bills every combination of values. This page is generated from\n\
             `shared/runtime/src/metrics.rs`.\n\n\
             | metric | unit | further dimensions | meaning |\n|---|---|---|---|\n"
         );
@@ -543,7 +547,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_on_metrics_is_up_to_date() {
+    fn the_metrics_page_is_up_to_date() {
         crate::assert_page("metrics.md", &page());
     }
 }

@@ -1,4 +1,4 @@
-//! Whom a function's TLS connections trust.
+//! Root certificates that a function's TLS connections trust.
 
 use std::io;
 
@@ -9,8 +9,8 @@ use rustls::pki_types::pem::PemObject;
 
 use crate::env::{self, Env};
 
-/// The roots of Amazon Trust Services, all five that it asks custom trust stores to have
-/// (<https://www.amazontrust.com/repository/>). The earliest to end does so on 31 December 2037.
+/// Roots of Amazon Trust Services: all five that it asks custom trust stores to include
+/// (<https://www.amazontrust.com/repository/>). The first to expire does so on 31 December 2037.
 const PINNED: [&[u8]; 5] = [
     include_bytes!("roots/amazon-root-ca-1.pem"),
     include_bytes!("roots/amazon-root-ca-2.pem"),
@@ -19,50 +19,50 @@ const PINNED: [&[u8]; 5] = [
     include_bytes!("roots/starfield-services-root-ca-g2.pem"),
 ];
 
-/// What the names of regions in AWS's commercial partition begin with; two more parts follow.
+/// First parts of region names in AWS's commercial partition; two more parts follow.
 const COMMERCIAL: [&str; 9] = ["af", "ap", "ca", "eu", "il", "me", "mx", "sa", "us"];
 
-/// Root certificates.
+/// Source of root certificates.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Roots {
-    /// Those that the services of the commercial partition have.
+    /// Pinned roots of Amazon Trust Services, which the services of the commercial partition use.
     Pinned,
-    /// The machine's.
+    /// Root certificates of the system.
     System,
-    /// A PEM file's.
+    /// Contents of a PEM file.
     Bundle(Vec<u8>),
 }
 
-/// Why the certificates that the environment names cannot be used.
+/// Error: the file of root certificates that the environment names cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidBundle {
     /// The file cannot be read.
     #[error("{} names {path}, which cannot be read", env::CA_BUNDLE.name)]
     Unreadable {
-        /// The file.
+        /// Path of the file.
         path: String,
-        /// Why not.
+        /// Error from reading the file.
         #[source]
         source: io::Error,
     },
-    /// It is no list of certificates.
-    #[error("{} names {path}, which holds something else than PEM certificates", env::CA_BUNDLE.name)]
+    /// The file is empty or has other content.
+    #[error("{} names {path}, which does not consist of PEM certificates", env::CA_BUNDLE.name)]
     NoCertificates {
-        /// The file.
+        /// Path of the file.
         path: String,
     },
 }
 
 impl Roots {
-    /// Those of the environment's own file, or else those for the region.
-    pub(crate) fn of(env: &Env, region: &str) -> Result<Self, InvalidBundle> {
+    /// Reads the file that the environment names, if any, or chooses the roots for the region.
+    pub(crate) fn from_env(env: &Env, region: &str) -> Result<Self, InvalidBundle> {
         let Some(path) = env.find(env::CA_BUNDLE) else {
             let pinned = is_commercial(region);
             return Ok(if pinned { Roots::Pinned } else { Roots::System });
         };
         let path = path.to_owned();
         match std::fs::read(&path) {
-            // The HTTP client panics at what it cannot read.
+            // The HTTP client panics on certificates that it cannot parse.
             Ok(pem) if are_certificates(&pem) => Ok(Roots::Bundle(pem)),
             Ok(_) => Err(InvalidBundle::NoCertificates { path }),
             Err(source) => Err(InvalidBundle::Unreadable { path, source }),
@@ -70,13 +70,13 @@ impl Roots {
     }
 
     pub(crate) fn trust_store(self) -> TrustStore {
-        let none = TrustStore::empty();
+        let empty = TrustStore::empty();
         match self {
             Roots::Pinned => PINNED
                 .iter()
-                .fold(none, |store, pem| store.with_pem_certificate(*pem)),
-            Roots::System => none.with_native_roots(true),
-            Roots::Bundle(pem) => none.with_pem_certificate(pem),
+                .fold(empty, |store, pem| store.with_pem_certificate(*pem)),
+            Roots::System => empty.with_native_roots(true),
+            Roots::Bundle(pem) => empty.with_pem_certificate(pem),
         }
     }
 }
@@ -84,7 +84,7 @@ impl Roots {
 fn is_commercial(region: &str) -> bool {
     let parts: Vec<&str> = region.split('-').collect();
     match parts[..] {
-        // Regions of other partitions have another beginning, or a fourth part: us-gov-west-1.
+        // Regions of other partitions have another first part, or a fourth part as in us-gov-west-1.
         [area, _, number] => COMMERCIAL.contains(&area) && number.parse::<u8>().is_ok(),
         _ => false,
     }
@@ -104,7 +104,7 @@ mod tests {
 
     use super::*;
 
-    /// The fingerprints that Amazon Trust Services and Mozilla's list of roots give.
+    /// The fingerprints are from Amazon Trust Services and Mozilla's list of roots.
     #[test]
     fn the_pinned_roots_are_those_of_amazon_trust_services() {
         let check = |at: usize, subject: &str, fingerprint: &str| {
@@ -144,10 +144,10 @@ mod tests {
     }
 
     #[test]
-    fn only_regions_that_are_known_to_have_them_go_by_the_pinned_roots() {
+    fn only_regions_of_the_commercial_partition_use_the_pinned_roots() {
         let check = |region: &str, expected: Roots| {
-            let env = Env::of([]);
-            assert_eq!(Roots::of(&env, region).unwrap(), expected, "{region}");
+            let env = Env::from_vars([]);
+            assert_eq!(Roots::from_env(&env, region).unwrap(), expected, "{region}");
         };
         for region in [
             "us-east-1",
@@ -170,45 +170,48 @@ mod tests {
         }
     }
 
-    /// What becomes of a file with this text that the environment names.
-    fn of_bundle(text: &[u8]) -> Result<Roots, InvalidBundle> {
+    /// Chooses the roots for an environment that names a file with this text.
+    fn roots_of_bundle(text: &[u8]) -> Result<Roots, InvalidBundle> {
         let name = format!("tollgate-bundle-{}.pem", hex(&Sha256::digest(text)));
         let path = std::env::temp_dir().join(name);
         std::fs::write(&path, text).unwrap();
-        let roots = of_file(path.to_str().unwrap());
+        let roots = roots_of_file(path.to_str().unwrap());
         std::fs::remove_file(&path).unwrap();
         roots
     }
 
-    fn of_file(path: &str) -> Result<Roots, InvalidBundle> {
-        let env = Env::of([(env::CA_BUNDLE.name.to_owned(), path.to_owned())]);
-        Roots::of(&env, "us-east-1")
+    fn roots_of_file(path: &str) -> Result<Roots, InvalidBundle> {
+        let env = Env::from_vars([(env::CA_BUNDLE.name.to_owned(), path.to_owned())]);
+        Roots::from_env(&env, "us-east-1")
     }
 
     #[test]
-    fn a_bundle_takes_the_place_of_all_other_roots() {
+    fn a_bundle_replaces_all_other_roots() {
         let two = [PINNED[0], PINNED[4]].concat();
-        assert_eq!(of_bundle(&two).unwrap(), Roots::Bundle(two));
-        // A variable that is set to nothing names no file.
-        assert_eq!(of_file("").unwrap(), Roots::Pinned);
+        assert_eq!(roots_of_bundle(&two).unwrap(), Roots::Bundle(two));
+        // An empty variable counts as not set.
+        assert_eq!(roots_of_file("").unwrap(), Roots::Pinned);
     }
 
     #[test]
-    fn what_is_no_bundle_is_named() {
+    fn an_invalid_bundle_is_named() {
         let check = |found: Result<Roots, InvalidBundle>, expected: &str| {
             let error = found.unwrap_err().to_string();
-            let begins = error.starts_with("AWS_CA_BUNDLE names ");
-            assert!(begins && error.contains(expected), "{error}");
+            let has_prefix = error.starts_with("AWS_CA_BUNDLE names ");
+            assert!(has_prefix && error.contains(expected), "{error}");
         };
         check(
-            of_file("/nonexistent.pem"),
+            roots_of_file("/nonexistent.pem"),
             "/nonexistent.pem, which cannot",
         );
-        check(of_bundle(b""), "something else");
-        check(of_bundle(b"no certificate"), "something else");
+        check(roots_of_bundle(b""), "does not consist");
+        check(roots_of_bundle(b"no certificate"), "does not consist");
         let cut = &PINNED[0][..PINNED[0].len() / 2];
-        check(of_bundle(&[PINNED[1], cut].concat()), "something else");
+        check(
+            roots_of_bundle(&[PINNED[1], cut].concat()),
+            "does not consist",
+        );
         let empty = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-        check(of_bundle(empty.as_bytes()), "something else");
+        check(roots_of_bundle(empty.as_bytes()), "does not consist");
     }
 }

@@ -1,5 +1,5 @@
-//! Adjustments, each an item beside the tallies that it is in, so that whoever shows what usage adds up
-//! to can say why it is not what was recorded.
+//! Adjustments, each stored as an item beside the aggregates that include it, so that a report can explain
+//! how a sum differs from the recorded usage.
 
 use jiff::Timestamp;
 use tollgate_domain::id::CustomerId;
@@ -7,47 +7,43 @@ use tollgate_domain::usage::Adjustment;
 use tollgate_domain::window::{Day, Month};
 
 use crate::Store;
-use crate::accounts::Page;
 use crate::error::StoreError;
+use crate::event_part::EventPart;
 use crate::item::{Item, MAX_SK, Reader, keys, s, signed, t};
+use crate::page::Page;
 use crate::schema::{USAGE, attr};
-use crate::usage::EventPart;
 
-/// Adjustments in a page.
+/// Adjustments per page.
 const PAGE: i32 = 50;
 const LISTING: &str = "listing adjustments";
 const PREFIX: &str = "ADJUSTMENT#";
 
-/// An adjustment as it was counted.
+/// A counted adjustment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoggedAdjustment {
-    /// What it says.
+    /// The adjustment.
     pub adjustment: Adjustment,
-    /// With `id`, the entry that it came in.
+    /// Source of the adjustment's usage event, which is identified by `source` and `id`.
     pub source: String,
-    /// Unique within the source.
+    /// Id of the usage event, unique within the source.
     pub id: String,
-    /// When that arrived.
+    /// Time of the event's arrival.
     pub received_at: Timestamp,
 }
 
-/// The item of an adjustment, which is the `place`th of its entry.
-pub(crate) fn adjustment_item(
-    entry: &EventPart<'_>,
-    place: usize,
-    adjustment: &Adjustment,
-) -> Item {
+/// Returns the item of an adjustment, `index` being its index in the usage event.
+pub(crate) fn adjustment_item(part: &EventPart<'_>, index: usize, adjustment: &Adjustment) -> Item {
     let day = Day::containing(adjustment.time);
-    let sk = format!("{PREFIX}{day}#{}#{place:02}", entry.pk());
-    let mut item = keys(entry.customer.as_str(), sk);
+    let sk = format!("{PREFIX}{day}#{}#{index:02}", part.pk());
+    let mut item = keys(part.customer.as_str(), sk);
     item.insert("time".into(), t(adjustment.time));
     item.insert("plan".into(), s(adjustment.plan.as_str()));
     item.insert("billable_calls".into(), signed(adjustment.billable_calls));
     item.insert("cost_micro_usd".into(), signed(adjustment.micro_usd));
     item.insert("reason".into(), s(&adjustment.reason));
-    item.insert("source".into(), s(entry.source));
-    item.insert("id".into(), s(entry.id));
-    item.insert("received_at".into(), t(entry.received_at));
+    item.insert("source".into(), s(part.source));
+    item.insert("id".into(), s(part.id));
+    item.insert("received_at".into(), t(part.received_at));
     item
 }
 
@@ -69,10 +65,11 @@ fn read(item: &Item) -> Result<LoggedAdjustment, StoreError> {
 }
 
 impl Store {
-    /// The adjustments of a customer's month by day, from after `after` on, read consistently.
+    /// Lists the adjustments of a customer's month by day, after the cursor `after`. The read is
+    /// consistent.
     ///
     /// # Errors
-    /// When the store does not answer.
+    /// When the store fails, or the cursor is invalid.
     pub async fn adjustments(
         &self,
         customer: &CustomerId,
@@ -101,9 +98,9 @@ impl Store {
         let items = items.collect::<Result<_, _>>()?;
         let next = found.last_evaluated_key.map(|key| {
             let sk = Reader::new("adjustment", &key).text(attr::SK)?;
-            let place = sk.strip_prefix(&prefix);
-            let place = place.ok_or_else(|| StoreError::corrupt("adjustment", attr::SK))?;
-            Ok::<_, StoreError>(place.to_owned())
+            let cursor = sk.strip_prefix(&prefix);
+            let cursor = cursor.ok_or_else(|| StoreError::corrupt("adjustment", attr::SK))?;
+            Ok::<_, StoreError>(cursor.to_owned())
         });
         let next = next.transpose()?;
         Ok(Page { items, next })

@@ -1,4 +1,4 @@
-//! The ledger: what each customer's month has been charged.
+//! The ledger of charges, by billing period: one customer's month.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,47 +6,50 @@ use std::fmt;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure};
 use jiff::Timestamp;
-use tollgate_domain::billing::{Charge, PeriodLedger, ChargedOverage};
+use tollgate_domain::billing::{Charge, ChargedOverage, PeriodLedger};
 use tollgate_domain::id::{CustomerId, PlanId};
 use tollgate_domain::money::{Cents, MicroUsd};
 use tollgate_domain::window::Month;
 
 use crate::Store;
-use crate::accounts::Page;
 use crate::error::StoreError;
 use crate::item::{Item, MAX_SK, Reader, keys, n, s, signed, t};
+use crate::page::Page;
 use crate::schema::{BILLABLE, BILLABLE_SHARDS, BILLING, USAGE, attr};
 use crate::transaction::{Action, Transacted};
 
-/// What became of writing a charge down.
+/// Outcome of recording a charge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Recorded {
-    /// It is in the ledger now, by this call.
+pub enum RecordChargeOutcome {
+    /// Recorded by this call.
     Written,
-    /// Another charge was written since the month was read; nothing was changed.
+    /// Not recorded: another charge was recorded since the period ledger was read.
     Raced,
 }
 
-/// A charge as the ledger has it.
+/// A charge in the ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LedgerCharge {
-    /// What is charged.
-    pub intent: Charge,
-    /// How far it has got: `ledger_only` while no payment provider is configured.
+    /// The charge.
+    pub charge: Charge,
+    /// State of the charge: `ledger_only` while no payment provider is configured.
     pub status: String,
 }
 
-/// The status of a charge that is asked of nobody, because no payment provider is configured.
+/// Status of a charge that is not submitted, because no payment provider is configured.
 const LEDGER_ONLY: &str = "ledger_only";
-const ACCOUNT: &str = "ACCOUNT";
+/// Sort key of a billing period's ledger.
+const PERIOD: &str = "PERIOD";
+/// Beginning of the sort keys of charges.
+const CHARGE: &str = "CHARGE#";
 const CLOSED: &str = "CLOSED";
 const LEFT_OPEN: &str = "LEFT_OPEN";
-const COVERED: &str = "covered";
+const OVERAGE_BY_PLAN: &str = "overage_by_plan";
 const LISTING: &str = "listing billable customers";
-/// What separates the parts of a cursor: neither a customer's id nor a month has it.
-const BETWEEN: char = '\n';
+/// Separator of a cursor's parts, which neither a customer's id nor a month contains.
+const SEPARATOR: char = '\n';
 
-fn account_pk(customer: &CustomerId, month: Month) -> String {
+fn period_pk(customer: &CustomerId, month: Month) -> String {
     format!("{customer}#{month}")
 }
 
@@ -54,73 +57,75 @@ fn closed_key(month: Month) -> Item {
     keys(format!("MONTH#{month}"), CLOSED)
 }
 
-/// What charges cover, by plan: `{<plan>: {calls, micro_usd}}`.
-fn covered(plans: &BTreeMap<PlanId, ChargedOverage>) -> AttributeValue {
-    let plan = |(plan, covered): (&PlanId, &ChargedOverage)| {
-        let of_plan = [
-            ("calls".to_owned(), n(covered.calls)),
-            ("micro_usd".to_owned(), n(covered.micro_usd.0)),
+/// Returns the attribute with the charged overage by plan: `{<plan>: {calls, micro_usd}}`.
+fn overage_by_plan(plans: &BTreeMap<PlanId, ChargedOverage>) -> AttributeValue {
+    let plan = |(plan, overage): (&PlanId, &ChargedOverage)| {
+        let overage = [
+            ("calls".to_owned(), n(overage.calls)),
+            ("micro_usd".to_owned(), n(overage.micro_usd.0)),
         ];
-        (plan.to_string(), AttributeValue::M(of_plan.into()))
+        (plan.to_string(), AttributeValue::M(overage.into()))
     };
     AttributeValue::M(plans.iter().map(plan).collect())
 }
 
-/// The same, read; nothing where a release before wrote the item.
-fn read_covered(item: &Item) -> Result<BTreeMap<PlanId, ChargedOverage>, StoreError> {
-    let corrupt = || StoreError::corrupt("charge", COVERED);
-    let plans = match item.get(COVERED) {
+/// Reads the charged overage by plan. Empty if an earlier release wrote the item.
+fn read_overage_by_plan(item: &Item) -> Result<BTreeMap<PlanId, ChargedOverage>, StoreError> {
+    let corrupt = || StoreError::corrupt("charge", OVERAGE_BY_PLAN);
+    let plans = match item.get(OVERAGE_BY_PLAN) {
         None => return Ok(BTreeMap::new()),
         Some(AttributeValue::M(plans)) => plans,
         Some(_) => return Err(corrupt()),
     };
-    let plans = plans.iter().map(|(plan, covered)| {
-        let covered = covered.as_m().map_err(|_| corrupt())?;
-        let covered = Reader::new("charge", covered);
-        let covered = ChargedOverage {
-            calls: covered.number("calls")?,
-            micro_usd: MicroUsd(covered.number("micro_usd")?),
+    let plans = plans.iter().map(|(plan, overage)| {
+        let overage = overage.as_m().map_err(|_| corrupt())?;
+        let overage = Reader::new("charge", overage);
+        let overage = ChargedOverage {
+            calls: overage.number("calls")?,
+            micro_usd: MicroUsd(overage.number("micro_usd")?),
         };
-        Ok((plan.parse().map_err(|_| corrupt())?, covered))
+        Ok((plan.parse().map_err(|_| corrupt())?, overage))
     });
     plans.collect()
 }
 
-fn intent_item(intent: &Charge) -> Item {
+fn charge_item(charge: &Charge) -> Item {
     let mut item = keys(
-        account_pk(&intent.customer, intent.month),
-        format!("INTENT#{:06}", intent.number),
+        period_pk(&charge.customer, charge.month),
+        format!("{CHARGE}{:06}", charge.number),
     );
-    item.insert("id".into(), s(&intent.id));
-    item.insert("customer".into(), s(intent.customer.as_str()));
-    item.insert("month".into(), s(intent.month.to_string()));
-    item.insert("number".into(), n(intent.number));
-    item.insert("cents".into(), n(intent.cents.0));
-    item.insert("cumulative_micro_usd".into(), n(intent.cumulative.0));
-    item.insert(COVERED.into(), covered(&intent.covered));
-    item.insert("from_call".into(), n(intent.from_call));
-    item.insert("to_call".into(), n(intent.to_call));
-    if intent.adjusted_calls != 0 {
-        item.insert("adjusted_calls".into(), signed(intent.adjusted_calls));
+    item.insert("id".into(), s(&charge.id));
+    item.insert("customer".into(), s(charge.customer.as_str()));
+    item.insert("month".into(), s(charge.month.to_string()));
+    item.insert("number".into(), n(charge.number));
+    item.insert("cents".into(), n(charge.cents.0));
+    let cumulative = n(charge.cumulative_overage.0);
+    item.insert("cumulative_overage_micro_usd".into(), cumulative);
+    let by_plan = overage_by_plan(&charge.overage_by_plan);
+    item.insert(OVERAGE_BY_PLAN.into(), by_plan);
+    item.insert("from_call".into(), n(charge.from_call));
+    item.insert("to_call".into(), n(charge.to_call));
+    if charge.adjusted_calls != 0 {
+        item.insert("adjusted_calls".into(), signed(charge.adjusted_calls));
     }
-    item.insert("usage_digest".into(), s(&intent.usage_digest));
-    item.insert("created_at".into(), t(intent.created_at));
+    item.insert("usage_digest".into(), s(&charge.usage_digest));
+    item.insert("created_at".into(), t(charge.created_at));
     item.insert("status".into(), s(LEDGER_ONLY));
     item
 }
 
-fn read_intent(item: &Item) -> Result<LedgerCharge, StoreError> {
-    let covered = read_covered(item)?;
+fn read_charge(item: &Item) -> Result<LedgerCharge, StoreError> {
+    let overage_by_plan = read_overage_by_plan(item)?;
     let item = Reader::new("charge", item);
     Ok(LedgerCharge {
-        intent: Charge {
+        charge: Charge {
             id: item.text("id")?.to_owned(),
             customer: item.parsed("customer")?,
             month: item.parsed("month")?,
             number: item.number("number")?,
             cents: Cents(item.number("cents")?),
-            cumulative: MicroUsd(item.number("cumulative_micro_usd")?),
-            covered,
+            cumulative_overage: MicroUsd(item.number("cumulative_overage_micro_usd")?),
+            overage_by_plan,
             from_call: item.number("from_call")?,
             to_call: item.number("to_call")?,
             adjusted_calls: item.opt_signed("adjusted_calls")?.unwrap_or(0),
@@ -132,20 +137,20 @@ fn read_intent(item: &Item) -> Result<LedgerCharge, StoreError> {
 }
 
 impl Store {
-    /// Customers with calls in `month` on a plan that charges overage, from after `after` on, at most
-    /// `limit` of them or as many as an answer holds. A page may be empty and have a next one. The
-    /// index behind it lags by well under a second.
+    /// Lists the customers with calls in `month` on a plan that charges overage, after the cursor `after`, at
+    /// most `limit` of them or as many as a response of DynamoDB contains. A page may be empty and have a
+    /// next one. Reads an index, which is eventually consistent.
     ///
     /// # Errors
-    /// When the store does not answer.
+    /// When the store fails, or the cursor is invalid.
     pub async fn billable_customers(
         &self,
         month: Month,
         after: Option<&str>,
         limit: Option<i32>,
     ) -> Result<Page<CustomerId>, StoreError> {
-        let place = after.map(BillablePlace::read).transpose()?;
-        let BillablePlace { shard, last } = place.unwrap_or_default();
+        let cursor = after.map(BillableCursor::read).transpose()?;
+        let BillableCursor { shard, last } = cursor.unwrap_or_default();
         let partition = s(format!("{month}#{shard}"));
         let start = last.as_ref().map(|(customer, sk)| {
             let mut start = keys(customer.as_str(), sk);
@@ -167,7 +172,7 @@ impl Store {
         let customer = |item: &Item| Reader::new("billable month", item).parsed(attr::PK);
         let customers = found.items().iter().map(customer);
         let mut items: Vec<CustomerId> = customers.collect::<Result<_, _>>()?;
-        // A month that is spread is in the index as often as it has items, side by side.
+        // The index contains each shard of a month's aggregate, next to each other.
         items.dedup();
         if let Some((last, _)) = &last
             && items.first() == Some(last)
@@ -178,37 +183,37 @@ impl Store {
             Some(item) => {
                 let sk = Reader::new("billable month", item).text(attr::SK)?;
                 let last = Some((customer(item)?, sk.to_owned()));
-                Some(BillablePlace { shard, last })
+                Some(BillableCursor { shard, last })
             }
-            None => (shard + 1 < BILLABLE_SHARDS).then_some(BillablePlace {
+            None => (shard + 1 < BILLABLE_SHARDS).then_some(BillableCursor {
                 shard: shard + 1,
                 last: None,
             }),
         };
-        let next = next.map(|place| place.to_string());
+        let next = next.map(|cursor| cursor.to_string());
         Ok(Page { items, next })
     }
 
-    /// What a customer's month has been charged so far, read consistently.
+    /// Reads the ledger of a billing period consistently.
     ///
     /// # Errors
-    /// When the store does not answer.
-    pub async fn charged(
+    /// When the store fails.
+    pub async fn period_ledger(
         &self,
         customer: &CustomerId,
         month: Month,
     ) -> Result<PeriodLedger, StoreError> {
-        let key = keys(account_pk(customer, month), ACCOUNT);
+        let key = keys(period_pk(customer, month), PERIOD);
         let Some(item) = self.billing_item(key).await? else {
             return Ok(PeriodLedger::default());
         };
-        let covered = read_covered(&item)?;
-        let item = Reader::new("account", &item);
+        let overage_by_plan = read_overage_by_plan(&item)?;
+        let item = Reader::new("period ledger", &item);
         Ok(PeriodLedger {
-            charges: item.number("charges")?,
+            charge_count: item.number("charges")?,
             cents: Cents(item.number("cents")?),
-            over_calls: item.number("over_calls")?,
-            covered,
+            overage_calls: item.number("overage_calls")?,
+            overage_by_plan,
         })
     }
 
@@ -225,63 +230,63 @@ impl Store {
         Ok(found.item)
     }
 
-    /// Writes a charge down, computed when `before` had been charged.
+    /// Records a charge that was computed from the period ledger `before`.
     ///
     /// # Errors
-    /// When the store does not answer; the charge may then be in the ledger, and computing it
-    /// afresh finds that out.
+    /// When the store fails; the charge may then be in the ledger. The caller has to read the period
+    /// ledger again before it computes another.
     pub async fn record_charge(
         &self,
-        intent: &Charge,
+        charge: &Charge,
         before: &PeriodLedger,
-    ) -> Result<Recorded, StoreError> {
-        let account = keys(account_pk(&intent.customer, intent.month), ACCOUNT);
-        let account = Action::update(
+    ) -> Result<RecordChargeOutcome, StoreError> {
+        let ledger = keys(period_pk(&charge.customer, charge.month), PERIOD);
+        let ledger = Action::update(
             BILLING,
-            account,
-            "SET charges = :number, cents = :cents, over_calls = :calls, covered = :covered",
+            ledger,
+            "SET charges = :number, cents = :cents, overage_calls = :calls, overage_by_plan = :plans",
         )
-        .value(":number", n(intent.number))
-        .value(":cents", n(before.cents.0 + intent.cents.0))
-        .value(":calls", n(intent.to_call))
-        .value(":covered", covered(&intent.covered));
-        let account = if *before == PeriodLedger::default() {
-            // Absent: this is the month's first charge, whoever else is writing one.
-            account.when("attribute_not_exists(pk)")
+        .value(":number", n(charge.number))
+        .value(":cents", n(before.cents.0 + charge.cents.0))
+        .value(":calls", n(charge.to_call))
+        .value(":plans", overage_by_plan(&charge.overage_by_plan));
+        let ledger = if *before == PeriodLedger::default() {
+            // Absent: this is the billing period's first charge, also with concurrent billing runs.
+            ledger.when("attribute_not_exists(pk)")
         } else {
-            account
-                // The same number of charges, of the same sum, as when this one was computed: a
-                // cent is charged by one of two concurrent runs, never by both.
+            ledger
+                // The count and the sum of charges are those from which this one was computed: each
+                // cent is charged by one of two concurrent billing runs, never by both.
                 .when("charges = :charges_before AND cents = :cents_before")
-                .value(":charges_before", n(before.charges))
+                .value(":charges_before", n(before.charge_count))
                 .value(":cents_before", n(before.cents.0))
         };
-        let mark = self.transaction_token();
-        let mut charge = intent_item(intent);
-        charge.insert(attr::WRITTEN_BY.into(), s(&mark));
-        // Absent: a charge once written is never written over, whatever the account says.
-        let charge = Action::put(BILLING, charge).when("attribute_not_exists(pk)");
-        match self
-            .transact("recording a charge", vec![account, charge])
-            .await?
-        {
-            Transacted::Done => Ok(Recorded::Written),
-            Transacted::Refused(refusals) => {
-                let stored = refusals[1].item().map(|item| Reader::new("charge", item));
+        let write_id = self.transaction_token();
+        let mut item = charge_item(charge);
+        item.insert(attr::WRITTEN_BY.into(), s(&write_id));
+        // Absent: a recorded charge is never overwritten, even if the period ledger were wrong.
+        let put = Action::put(BILLING, item).when("attribute_not_exists(pk)");
+        let outcome = self.transact("recording a charge", vec![ledger, put]);
+        match outcome.await? {
+            Transacted::Committed => Ok(RecordChargeOutcome::Written),
+            Transacted::Cancelled(results) => {
+                let stored = results[1].item().map(|item| Reader::new("charge", item));
                 match stored {
-                    // This call's first try wrote it, and its answer was lost.
-                    Some(stored) if stored.is_written_by(&mark)? => Ok(Recorded::Written),
-                    _ => Ok(Recorded::Raced),
+                    // By this very call: its first try took effect, and the response was lost.
+                    Some(stored) if stored.is_written_by(&write_id)? => {
+                        Ok(RecordChargeOutcome::Written)
+                    }
+                    _ => Ok(RecordChargeOutcome::Raced),
                 }
             }
         }
     }
 
-    /// The charges of a customer's month, oldest first. The number after the last one of this page
-    /// begins the next.
+    /// Lists the charges of a billing period from number `from` on, oldest first. The page's cursor is the
+    /// number after its last charge.
     ///
     /// # Errors
-    /// When the store does not answer.
+    /// When the store fails.
     pub async fn charges(
         &self,
         customer: &CustomerId,
@@ -293,9 +298,9 @@ impl Store {
             .query()
             .table_name(self.table(BILLING))
             .key_condition_expression("pk = :pk AND sk BETWEEN :from AND :end")
-            .expression_attribute_values(":pk", s(account_pk(customer, month)))
-            .expression_attribute_values(":from", s(format!("INTENT#{from:06}")))
-            .expression_attribute_values(":end", s("INTENT#~"))
+            .expression_attribute_values(":pk", s(period_pk(customer, month)))
+            .expression_attribute_values(":from", s(format!("{CHARGE}{from:06}")))
+            .expression_attribute_values(":end", s(format!("{CHARGE}~")))
             .consistent_read(true)
             .send()
             .await
@@ -303,38 +308,38 @@ impl Store {
         let items: Vec<LedgerCharge> = found
             .items()
             .iter()
-            .map(read_intent)
+            .map(read_charge)
             .collect::<Result<_, _>>()?;
         let next = found.last_evaluated_key.and(items.last());
-        let next = next.map(|last| (last.intent.number + 1).to_string());
+        let next = next.map(|last| (last.charge.number + 1).to_string());
         Ok(Page { items, next })
     }
 
-    /// When the billing of `month` ended, if it has.
+    /// Returns the instant at which the billing of `month` was closed, if it is.
     ///
     /// # Errors
-    /// When the store does not answer.
+    /// When the store fails.
     pub async fn closed_at(&self, month: Month) -> Result<Option<Timestamp>, StoreError> {
         let item = self.billing_item(closed_key(month)).await?;
         let closed_at = |item| Reader::new("closed month", item).parsed("closed_at");
         item.as_ref().map(closed_at).transpose()
     }
 
-    /// Ends the billing of `month`. False if it had ended before.
+    /// Closes the billing of `month`. Returns `false` if it was closed before.
     ///
     /// # Errors
-    /// When the store does not answer; the month may then be closed.
+    /// When the store fails; the month may then be closed.
     pub async fn close(&self, month: Month) -> Result<bool, StoreError> {
-        let mark = self.transaction_token();
+        let write_id = self.transaction_token();
         let mut item = closed_key(month);
         item.insert("closed_at".into(), t(self.clock.now()));
-        item.insert(attr::WRITTEN_BY.into(), s(&mark));
+        item.insert(attr::WRITTEN_BY.into(), s(&write_id));
         let outcome = self
             .client
             .put_item()
             .table_name(self.table(BILLING))
             .set_item(Some(item))
-            // Absent: the first instant is the one on record, of two runs that close it at once.
+            // Absent: of two concurrent billing runs that close the month, the first one's instant stays.
             .condition_expression("attribute_not_exists(pk)")
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .send()
@@ -343,20 +348,20 @@ impl Store {
             return Ok(true);
         };
         match error.as_service_error() {
-            Some(PutItemError::ConditionalCheckFailedException(refused)) => {
-                let stored = refused.item().map(|item| Reader::new("closed month", item));
-                // This call's first try closed it, and its answer was lost.
-                stored.map_or(Ok(false), |stored| stored.is_written_by(&mark))
+            Some(PutItemError::ConditionalCheckFailedException(failed)) => {
+                let stored = failed.item().map(|item| Reader::new("closed month", item));
+                // By this very call: its first try took effect, and the response was lost.
+                stored.map_or(Ok(false), |stored| stored.is_written_by(&write_id))
             }
             _ => Err(StoreError::service("closing a month", error)),
         }
     }
 
-    /// Notes that a run could not close `month`, so that [`months_left_open`](Self::months_left_open)
-    /// names it for as long as it is not closed. Noting it again changes nothing.
+    /// Records that a billing run could not close `month`, so that
+    /// [`months_left_open`](Self::months_left_open) returns it. Idempotent.
     ///
     /// # Errors
-    /// When the store does not answer.
+    /// When the store fails.
     pub async fn leave_open(&self, month: Month) -> Result<(), StoreError> {
         self.client
             .put_item()
@@ -368,10 +373,10 @@ impl Store {
         Ok(())
     }
 
-    /// Months that a run could not close, oldest first. Some may have been closed since.
+    /// Lists the months that a billing run could not close, oldest first. Some may have been closed since.
     ///
     /// # Errors
-    /// When the store does not answer.
+    /// When the store fails.
     pub async fn months_left_open(&self) -> Result<Vec<Month>, StoreError> {
         let found = self.query_all(
             "reading the ledger",
@@ -385,39 +390,39 @@ impl Store {
     }
 }
 
-/// A place in the list of a month's billable customers: `<shard>`, and within it the key of the item
-/// that it goes on after.
+/// Cursor in the list of a month's billable customers: the shard, and within it the key of the last item
+/// that was read.
 #[derive(Default)]
-struct BillablePlace {
+struct BillableCursor {
     shard: u32,
     last: Option<(CustomerId, String)>,
 }
 
-impl BillablePlace {
-    fn read(place: &str) -> Result<Self, StoreError> {
-        let none = || StoreError::invalid_cursor(LISTING);
-        let mut parts = place.splitn(3, BETWEEN);
+impl BillableCursor {
+    fn read(cursor: &str) -> Result<Self, StoreError> {
+        let invalid = || StoreError::invalid_cursor(LISTING);
+        let mut parts = cursor.splitn(3, SEPARATOR);
         let shard = parts.next().and_then(|shard| shard.parse().ok());
         let shard = shard.filter(|shard| *shard < BILLABLE_SHARDS);
         let last = match (parts.next(), parts.next()) {
             (None, None) => None,
             (Some(customer), Some(sk)) if (1..=MAX_SK).contains(&sk.len()) => {
-                Some((customer.parse().map_err(|_| none())?, sk.to_owned()))
+                Some((customer.parse().map_err(|_| invalid())?, sk.to_owned()))
             }
-            _ => return Err(none()),
+            _ => return Err(invalid()),
         };
         Ok(Self {
-            shard: shard.ok_or_else(none)?,
+            shard: shard.ok_or_else(invalid)?,
             last,
         })
     }
 }
 
-impl fmt::Display for BillablePlace {
+impl fmt::Display for BillableCursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.shard)?;
         match &self.last {
-            Some((customer, sk)) => write!(f, "{BETWEEN}{customer}{BETWEEN}{sk}"),
+            Some((customer, sk)) => write!(f, "{SEPARATOR}{customer}{SEPARATOR}{sk}"),
             None => Ok(()),
         }
     }

@@ -1,7 +1,9 @@
-//! What arrived, kept as it arrived: compressed, and over several items where one is too small.
+//! Bodies stored exactly as they arrived: compressed, and split over several items where one is too
+//! small.
 //!
-//! The first item is the head, which says what the body is of. The others have its key, with `+1`,
-//! `+2` and so on after the sort key, and hold nothing else. All are written in one transaction.
+//! The first item is the head, whose other attributes describe the body. The others have its key, with
+//! `+1`, `+2` and so on after the sort key, and nothing but the bytes and the expiry. All are written
+//! in one transaction.
 
 use std::io::Read;
 
@@ -14,17 +16,18 @@ use crate::item::{Item, Reader, b, keys};
 use crate::schema::{Table, attr};
 use crate::transaction::Action;
 
-/// What one item takes of a body: DynamoDB's 400 KB, less room for what else is in the head.
+/// Bytes of a body per item: DynamoDB's 400 KB, less room for the head's other attributes.
 const PIECE: usize = 380_000;
 /// The largest window that gzip knows.
 const WINDOW_BITS: u8 = 15;
-const COMPRESSING: &str = "compressing an entry";
+const COMPRESSING: &str = "compressing a body";
 
-/// A body, compressed.
+/// A compressed body.
 #[derive(Debug, Clone)]
 pub(crate) struct Body(Vec<u8>);
 
-/// Makes bodies, one after another: what it works with is larger than most of them.
+/// Compressor that is reused for one body after another: its working memory is larger than most of
+/// them.
 pub(crate) struct Compressor(Compress);
 
 impl Compressor {
@@ -34,7 +37,7 @@ impl Compressor {
 
     pub(crate) fn compress(&mut self, body: &[u8]) -> Result<Body, StoreError> {
         self.0.reset();
-        // Enough for the header and for what does not get smaller; it grows if it is not.
+        // Enough for the header and for incompressible input as a rule; it grows if it is not.
         let mut gzip = Vec::with_capacity(body.len() / 4 + 256);
         loop {
             let read = usize::try_from(self.0.total_in()).unwrap_or(usize::MAX);
@@ -50,18 +53,18 @@ impl Compressor {
 }
 
 impl Body {
-    /// How many items it takes.
+    /// Returns the number of items that store the body.
     pub(crate) fn items(&self) -> usize {
         self.0.len().div_ceil(PIECE)
     }
 
-    /// In bytes.
+    /// Returns the compressed length in bytes.
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Puts the body into `head`, and what does not fit beside it. The head's action is the first:
-    /// it is the one for a condition.
+    /// Adds the beginning of the body to `head`, and returns the put of the head, to which a condition
+    /// can be added, and the puts of the other pieces.
     pub(crate) fn put(&self, table: Table, mut head: Item) -> (Action, Vec<Action>) {
         let mut pieces = self.0.chunks(PIECE);
         let first = pieces.next().unwrap_or_default();
@@ -85,12 +88,12 @@ impl Body {
     }
 }
 
-/// Whether this is not a head.
+/// Whether the sort key is that of a further piece, and not of a head.
 pub(crate) fn is_piece(sk: &str) -> bool {
     sk.contains('+')
 }
 
-/// The body that is in a head and the pieces after it, in their order.
+/// Reads the body from its head and the pieces after it, in their order.
 pub(crate) fn read_body<'a>(
     kind: &'static str,
     items: impl IntoIterator<Item = &'a Item>,

@@ -1,4 +1,4 @@
-//! JSON as it is compared: whatever its spacing and the order of its members.
+//! Canonical JSON, for comparisons that ignore spacing and the order of members.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,24 +9,24 @@ use sha2::{Digest, Sha256};
 use tollgate_domain::key::hex;
 use tollgate_domain::usage::ATTRIBUTES;
 
-/// A JSON text without spaces, its members sorted. A member that comes twice is there twice: readers
-/// differ in which they take.
+/// A JSON text without spaces, its members sorted. A duplicate member is kept: parsers differ in which
+/// of the two they take.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Canonical(String);
 
-/// Whether two usage events say the same of usage: the same text, or JSON that is the same but for its
-/// extension attributes. Carriers add those, and a retry may come another way.
+/// Whether two usage events are equal: the same bytes, or the same JSON apart from extension attributes.
+/// Intermediaries add those, and a retry may take another route.
 #[must_use]
 pub fn is_same_event(one: &[u8], other: &[u8]) -> bool {
     one == other || event(one).is_some_and(|one| Some(one) == event(other))
 }
 
-/// A digest that is the same for all usage events that [`is_same_event`] takes for the same.
+/// Returns a digest that is equal for usage events which [`is_same_event`] considers equal.
 pub(crate) fn digest_of_event(text: &[u8]) -> String {
     digest_of(event(text), text)
 }
 
-/// A digest that is the same for texts that are JSON and say the same.
+/// Returns a digest that is equal for texts of the same canonical JSON.
 pub(crate) fn digest(text: &[u8]) -> String {
     digest_of(serde_json::from_slice(text).ok(), text)
 }
@@ -38,7 +38,8 @@ fn digest_of(canonical: Option<Canonical>, text: &[u8]) -> String {
     })
 }
 
-/// A usage event without its extension attributes. It has no member twice, or it would not be read as one.
+/// Returns the usage event without its extension attributes. It has no duplicate member, or it would not
+/// have been parsed as a usage event.
 fn event(text: &[u8]) -> Option<Canonical> {
     let mut members: BTreeMap<String, Canonical> = serde_json::from_slice(text).ok()?;
     members.retain(|name, _| ATTRIBUTES.contains(&name.as_str()));
@@ -85,7 +86,7 @@ impl<'de> Visitor<'de> for Reader {
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<Canonical, E> {
-        // With a point or an exponent, which tells it from a whole number.
+        // With a point or an exponent, which distinguishes it from an integer.
         Ok(Canonical(format!("{value:?}")))
     }
 
@@ -119,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_are_the_same_if_they_say_the_same() {
+    fn digests_of_the_same_json_are_equal() {
         let check = |one: &str, other: &str, same: bool| {
             assert_eq!(digest(one.as_bytes()) == digest(other.as_bytes()), same);
         };
@@ -142,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn events_are_the_same_whatever_was_added_on_their_way() {
+    fn extension_attributes_do_not_distinguish_events() {
         let check = |one: &str, other: &str, same: bool| {
             let (one, other) = (one.as_bytes(), other.as_bytes());
             assert_eq!(is_same_event(one, other), same);
@@ -157,7 +158,7 @@ mod tests {
         check(&traced(1), &traced(2), true);
         check(&traced(1), &traced(2).replace("200", "404"), false);
         check(bare, &bare.replace("e-1", "e-2"), false);
-        // What stands in a record is part of what it says.
+        // Within a record, an unknown member is not an extension attribute.
         let in_record = |by: u8| bare.replace("200", &format!(r#"200,"traceparent":{by}"#));
         check(&in_record(1), &in_record(2), false);
         check("no JSON", "no JSON", true);

@@ -1,8 +1,8 @@
-//! What the tables know of people, and how it is erased when a customer leaves.
+//! Inventory of personal data in the tables, and its erasure when a customer leaves.
 //!
-//! Ids are pseudonyms by contract: those of customers, keys and requests, and whatever producers put
-//! into usage events and admins into the reasons of adjustments. They stay in usage, log and ledger,
-//! which have to add up. What says who somebody is stands in [`CONTENTS`], and goes.
+//! Ids are pseudonyms by contract: those of customers, keys and requests, and all text that producers put
+//! into usage events and admins into the reasons of adjustments. They stay in usage, log and ledger, whose
+//! sums must remain correct. Attributes that identify a person are listed in [`CONTENTS`], and are erased.
 
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::ReturnValue;
@@ -12,45 +12,47 @@ use tollgate_domain::id::CustomerId;
 use tollgate_domain::key::KeyRecord;
 
 use crate::Store;
-use crate::accounts::{KEYS, customer_pk, read_customer, read_key};
+use crate::customers::{customer_pk, read_customer};
 use crate::error::StoreError;
 use crate::item::{self, Item, Reader, s, t};
-use crate::schema::{REGISTRY, BILLING, COUNTERS, QUARANTINE, Table, USAGE, USAGE_LOG, attr};
+use crate::keys::read_key;
+use crate::listing::KEYS;
+use crate::schema::{BILLING, COUNTERS, QUARANTINE, REGISTRY, Table, USAGE, USAGE_LOG, attr};
 
-/// Keys read in one go.
+/// Keys per page.
 const PAGE: usize = 100;
 
 const KEY: &str = "KEY#";
 const CUSTOMER: &str = "CUSTOMER#";
 
-/// What items of one kind hold besides their keys.
+/// Attributes of one kind of item, besides its keys.
 #[derive(Debug, Clone, Copy)]
 pub struct Contents {
-    /// What such an item is.
+    /// Name of the kind of item.
     pub name: &'static str,
-    /// Their table.
+    /// Table of the items.
     pub table: Table,
-    /// What their partition keys begin with.
+    /// Beginning of the items' partition keys.
     pub pk: &'static str,
-    /// Attributes that say who somebody is.
+    /// Attributes that identify a person.
     pub personal: &'static [Personal],
-    /// All others. One that ends in `*` stands for all that begin so.
+    /// All other attributes. A name that ends in `*` matches all that begin with the rest.
     pub others: &'static [&'static str],
 }
 
-/// An attribute that says who somebody is, and what an erasure leaves of it.
+/// An attribute that identifies a person, by the way in which it is erased.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Personal {
-    /// Every item has it: an empty text is left.
+    /// Required in every item: set to an empty text.
     Emptied(&'static str),
-    /// Nothing is left.
+    /// Removed.
     Removed(&'static str),
-    /// It goes with its item, which expires: no erasure finds it under the customer.
+    /// Deleted with its item, which expires. An erasure cannot find the item by the customer.
     Expires(&'static str),
 }
 
 impl Personal {
-    /// The attribute.
+    /// Returns the attribute's name.
     #[must_use]
     pub fn attribute(self) -> &'static str {
         match self {
@@ -60,15 +62,15 @@ impl Personal {
         }
     }
 
-    /// Whether an erasure erases it.
+    /// Whether an erasure erases it, and not the item's expiry.
     #[must_use]
     pub fn is_erased(self) -> bool {
         !matches!(self, Personal::Expires(_))
     }
 }
 
-/// Every kind of item in every table. A table or an attribute that is new joins this list; a test
-/// finds one that has not.
+/// All attributes of every kind of item in every table. A test fails for a table or an attribute that is
+/// missing here.
 pub const CONTENTS: &[Contents] = &[
     Contents {
         name: "customer",
@@ -95,7 +97,7 @@ pub const CONTENTS: &[Contents] = &[
             "created_at",
             "customer",
             "expires_at",
-            "hour_of",
+            "hour_counter_id",
             "id",
             "listing",
             "listing_order",
@@ -155,8 +157,7 @@ pub const CONTENTS: &[Contents] = &[
         name: "repeatable request",
         table: REGISTRY,
         pk: "IDEMPOTENCY#",
-        // A digest of what was asked for, a name and an address included: whoever knows all the rest of it
-        // can find out whether they have guessed them.
+        // A digest of the request, name and address included, with which a guess of them can be checked.
         personal: &[Personal::Expires("request")],
         others: &["expires", "made"],
     },
@@ -171,11 +172,11 @@ pub const CONTENTS: &[Contents] = &[
             "granted",
             "i*",
             "r*",
-            // Shares of an earlier form.
+            // Lease shares of an earlier release.
             "s*",
             "shares",
+            "shares_removed_at",
             "spent",
-            "swept",
             "top",
             "uncounted",
             "unreserved",
@@ -200,10 +201,10 @@ pub const CONTENTS: &[Contents] = &[
             "client_errors",
             "cost_micro_usd",
             "customers",
+            "discrepancies",
             "id",
             "latency_ms",
             "metered",
-            "off",
             "plan",
             "reason",
             "received_at",
@@ -215,7 +216,7 @@ pub const CONTENTS: &[Contents] = &[
         ],
     },
     Contents {
-        name: "entry",
+        name: "usage event",
         table: USAGE_LOG,
         pk: "",
         personal: &[],
@@ -231,19 +232,19 @@ pub const CONTENTS: &[Contents] = &[
         ],
     },
     Contents {
-        name: "quarantined entry",
+        name: "quarantined usage event",
         table: QUARANTINE,
         pk: "",
         personal: &[],
         others: &[
             "body",
-            "closed_as",
-            "closed_at",
             "customer",
+            "open",
             "received_at",
-            "refused",
+            "rejected",
             "replaying_since",
-            "waiting",
+            "resolution",
+            "resolved_at",
         ],
     },
     Contents {
@@ -256,15 +257,15 @@ pub const CONTENTS: &[Contents] = &[
             "cents",
             "charges",
             "closed_at",
-            "covered",
             "created_at",
-            "cumulative_micro_usd",
+            "cumulative_overage_micro_usd",
             "customer",
             "from_call",
             "id",
             "month",
             "number",
-            "over_calls",
+            "overage_by_plan",
+            "overage_calls",
             "status",
             "to_call",
             "usage_digest",
@@ -273,14 +274,14 @@ pub const CONTENTS: &[Contents] = &[
     },
 ];
 
-/// What the erasure of a customer does, or has done.
+/// Effect of a customer's erasure, as planned or as carried out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Erasure {
-    /// The customer as it is then.
+    /// The customer, after the erasure if it was carried out.
     pub customer: Customer,
-    /// The keys that it ever had, whose names are erased.
+    /// Number of all keys of the customer, whose names are erased.
     pub keys: u64,
-    /// Those of them that it revokes.
+    /// Number of keys that the erasure revokes.
     pub revoked: u64,
 }
 
@@ -288,17 +289,17 @@ fn is_erased(key: &KeyRecord) -> bool {
     key.revoked_at.is_some() && key.name.is_empty()
 }
 
-/// A key where it is stored.
+/// Reads a key and its partition key.
 fn read_with_pk(item: &Item) -> Result<(String, KeyRecord), StoreError> {
     let pk = Reader::new("key", item).text(attr::PK)?.to_owned();
     Ok((pk, read_key(item)?))
 }
 
 impl Store {
-    /// What erasing that customer would do; `None` if there is none of that id.
+    /// Computes the effect of erasing a customer; `None` if there is none of that id.
     ///
     /// # Errors
-    /// When the store does not answer.
+    /// When the store fails.
     pub async fn erasure(&self, id: &CustomerId) -> Result<Option<Erasure>, StoreError> {
         match self.customer(id).await? {
             Some(customer) => self.erase_keys(customer, None).await.map(Some),
@@ -306,13 +307,13 @@ impl Store {
         }
     }
 
-    /// Erases who the customer is, at `now`, and ends its keys; `None` if there is none of that id.
-    /// The customer is refused, and can have no new key, from the first write on. Doing it again
-    /// does what an earlier try left undone, and changes nothing else: a key that was made just before
-    /// may not have been in the list yet, and have kept its name.
+    /// Erases a customer's personal data at `now` and revokes its keys; returns `None` if there is none of
+    /// that id. From the first write on, the customer's requests are denied, and no key can be created for
+    /// it. Idempotent: a repetition completes an earlier try. One is also needed for a key that was created
+    /// just before the erasure, which the eventually consistent list may not have contained yet.
     ///
     /// # Errors
-    /// When the store does not answer; part of it may then be done.
+    /// When the store fails; part of the erasure may then be done.
     pub async fn erase_customer(
         &self,
         id: &CustomerId,
@@ -328,8 +329,8 @@ impl Store {
         erasure.await.map(Some)
     }
 
-    /// Erases and revokes the keys of a customer that are in the list, or only counts them without an
-    /// instant to do it at. The list lags, by well under a second as a rule.
+    /// Erases and revokes the listed keys of a customer at `now`; with `None`, only counts them. The list is
+    /// eventually consistent.
     async fn erase_keys(
         &self,
         customer: Customer,
@@ -347,7 +348,7 @@ impl Store {
                 if let Some(now) = now
                     && !is_erased(&key)
                 {
-                    // One that has gone meanwhile holds nothing.
+                    // `None` for a key that was deleted meanwhile: nothing is left to erase.
                     self.erase(KEY, pk, "revoked_at", now).await?;
                 }
             }
@@ -362,8 +363,9 @@ impl Store {
         }
     }
 
-    /// Erases what an item of that kind says of people, and dates that in `since`, unless it is
-    /// dated already. The item after it; `None` if there is none.
+    /// Erases the personal data of an item whose kind has the partition key prefix `kind`, and sets the
+    /// attribute `since` to `now` unless it is set. Returns the item after the erasure; `None` if there is
+    /// none.
     async fn erase(
         &self,
         kind: &'static str,
@@ -379,7 +381,7 @@ impl Store {
             .update_item()
             .table_name(self.table(REGISTRY))
             .set_key(Some(item::key(pk)))
-            // Exists: an update must not make half an item.
+            // Exists: an update must not create an incomplete item.
             .condition_expression("attribute_exists(pk)")
             .expression_attribute_names("#since", since)
             .expression_attribute_values(":now", t(now))

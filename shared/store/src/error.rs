@@ -1,9 +1,8 @@
-//! What can go wrong between a process and its tables. Refused conditions are not among it: they
-//! are values that each operation returns.
+//! Errors of store operations. A failed condition is not one: each operation returns it as a value.
 
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 
-/// A store operation that came to no answer.
+/// A failed store operation.
 #[derive(Debug, thiserror::Error)]
 #[error("{operation} failed")]
 pub struct StoreError {
@@ -14,7 +13,7 @@ pub struct StoreError {
 
 #[derive(Debug, thiserror::Error)]
 enum Cause {
-    #[error("the store refused or did not answer: {code}")]
+    #[error("DynamoDB failed or could not be reached: {code}")]
     Service {
         code: String,
         transient: bool,
@@ -26,17 +25,17 @@ enum Cause {
         item: &'static str,
         attribute: &'static str,
     },
-    #[error("the list does not go on from there")]
-    Place,
-    #[error("no answer came in time")]
-    Late,
-    #[error("others changed the item at every try")]
+    #[error("the cursor is invalid")]
+    InvalidCursor,
+    #[error("the operation timed out")]
+    TimedOut,
+    #[error("other writers changed the item at every try")]
     Contended,
     #[error("the request could not be built")]
     Request(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// Service errors that pass by themselves: the same request may succeed a moment later.
+/// Codes of transient service errors: a retry of the same request may succeed.
 const TRANSIENT: &[&str] = &[
     "InternalServerError",
     "LimitExceededException",
@@ -48,7 +47,8 @@ const TRANSIENT: &[&str] = &[
     "TransactionInProgressException",
 ];
 
-/// Those of them, and what stands for none, that say nothing of the request and all of the service.
+/// Codes of errors that are caused by the service and not by the request, or by the lack of any
+/// response.
 const OUTAGE: &[&str] = &[
     TIMEOUT,
     NOT_SENT,
@@ -61,7 +61,7 @@ const NOT_SENT: &str = "DispatchFailure";
 const NO_RESPONSE: &str = "ResponseError";
 
 impl StoreError {
-    /// Wraps what the SDK reports of `operation`.
+    /// Wraps the SDK's error of `operation`.
     pub(crate) fn service<E, R>(operation: &'static str, error: SdkError<E, R>) -> Self
     where
         E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
@@ -78,7 +78,7 @@ impl StoreError {
             SdkError::TimeoutError(_) | SdkError::DispatchFailure(_) | SdkError::ResponseError(_)
         ) || TRANSIENT.contains(&code);
         let code = code.to_owned();
-        // The request is dropped with the rest of the SDK's context: it holds digests.
+        // The request is dropped with the rest of the SDK's context: it contains digests of keys.
         let source = error.into_source().unwrap_or_else(|error| Box::new(error));
         Self {
             operation,
@@ -90,7 +90,7 @@ impl StoreError {
         }
     }
 
-    /// An item that this release did not write, or that was changed by hand.
+    /// Returns the error for an item that this release did not write, or that was changed by hand.
     pub(crate) fn corrupt(item: &'static str, attribute: &'static str) -> Self {
         Self {
             operation: "reading",
@@ -98,21 +98,21 @@ impl StoreError {
         }
     }
 
-    /// A place in a list that no page of it has named.
+    /// Returns the error for a cursor that no page has returned.
     pub(crate) fn invalid_cursor(operation: &'static str) -> Self {
         Self {
             operation,
-            cause: Cause::Place,
+            cause: Cause::InvalidCursor,
         }
     }
 
-    /// Whether the caller has named a place in a list that is none.
+    /// Whether the caller has passed an invalid cursor.
     #[must_use]
     pub fn is_invalid_cursor(&self) -> bool {
-        matches!(self.cause, Cause::Place)
+        matches!(self.cause, Cause::InvalidCursor)
     }
 
-    /// A conditional write that others got in the way of, time after time.
+    /// Returns the error for a conditional write that lost against concurrent writers at every try.
     pub(crate) fn contended(operation: &'static str) -> Self {
         Self {
             operation,
@@ -120,16 +120,16 @@ impl StoreError {
         }
     }
 
-    /// An operation that its caller did not wait for any longer.
+    /// Returns the error for an operation that exceeded its caller's timeout.
     #[must_use]
-    pub fn late(operation: &'static str) -> Self {
+    pub fn timed_out(operation: &'static str) -> Self {
         Self {
             operation,
-            cause: Cause::Late,
+            cause: Cause::TimedOut,
         }
     }
 
-    /// A request that never left.
+    /// Returns the error for a request that could not be built or sent.
     pub(crate) fn request(
         operation: &'static str,
         error: impl std::error::Error + Send + Sync + 'static,
@@ -140,7 +140,7 @@ impl StoreError {
         }
     }
 
-    /// The same failure, known to pass by itself.
+    /// Marks the error as transient.
     pub(crate) fn transient(mut self) -> Self {
         if let Cause::Service { transient, .. } = &mut self.cause {
             *transient = true;
@@ -148,13 +148,13 @@ impl StoreError {
         self
     }
 
-    /// Whether the same request may succeed a moment later. Whether it took effect is unknown.
+    /// Whether a retry of the same request may succeed. It is unknown whether the failed one took effect.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(
             self.cause,
             Cause::Contended
-                | Cause::Late
+                | Cause::TimedOut
                 | Cause::Service {
                     transient: true,
                     ..
@@ -162,14 +162,16 @@ impl StoreError {
         )
     }
 
-    /// Whether the service gave no answer, or one that says it is broken: others that ask it will
-    /// most likely fare no better.
+    /// Whether there was no response, or one that reports a failure of the service: other requests
+    /// will most likely fail too.
     #[must_use]
     pub fn is_outage(&self) -> bool {
         match &self.cause {
             Cause::Service { code, .. } => OUTAGE.contains(&code.as_str()),
-            Cause::Late => true,
-            Cause::Corrupt { .. } | Cause::Place | Cause::Contended | Cause::Request(_) => false,
+            Cause::TimedOut => true,
+            Cause::Corrupt { .. } | Cause::InvalidCursor | Cause::Contended | Cause::Request(_) => {
+                false
+            }
         }
     }
 }

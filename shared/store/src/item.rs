@@ -1,4 +1,4 @@
-//! Items as DynamoDB has them, read and written by attribute.
+//! DynamoDB items, read and written by attribute.
 
 use std::collections::HashMap;
 use std::str::FromStr;
@@ -17,12 +17,12 @@ pub(crate) type Item = HashMap<String, AttributeValue>;
 pub(crate) const MAX_PK: usize = 2_048;
 pub(crate) const MAX_SK: usize = 1_024;
 
-/// The key of an item in a table without a sort key.
+/// Returns the key of an item in a table without a sort key.
 pub(crate) fn key(pk: impl Into<String>) -> Item {
     HashMap::from([(attr::PK.to_owned(), s(pk))])
 }
 
-/// The key of an item in a table with one.
+/// Returns the key of an item in a table with a sort key.
 pub(crate) fn keys(pk: impl Into<String>, sk: impl Into<String>) -> Item {
     HashMap::from([(attr::PK.to_owned(), s(pk)), (attr::SK.to_owned(), s(sk))])
 }
@@ -43,17 +43,17 @@ pub(crate) fn b(bytes: Vec<u8>) -> AttributeValue {
     AttributeValue::B(Blob::new(bytes))
 }
 
-/// An instant in RFC 3339, always with three decimals, so that texts sort as instants do.
+/// Returns an instant in RFC 3339, always with three decimals, so that texts sort as instants do.
 pub(crate) fn t(instant: Timestamp) -> AttributeValue {
     s(format!("{instant:.3}"))
 }
 
-/// The Unix second of an instant, as TTL attributes hold it.
+/// Returns the Unix second of an instant, as TTL attributes hold it.
 pub(crate) fn ttl(instant: Timestamp) -> AttributeValue {
     AttributeValue::N(instant.as_second().to_string())
 }
 
-/// Reads the attributes of an item, naming it and them where they are not what they should be.
+/// Typed access to an item's attributes. Errors name the kind of item and the attribute.
 pub(crate) struct Reader<'a> {
     kind: &'static str,
     item: &'a Item,
@@ -81,7 +81,7 @@ impl<'a> Reader<'a> {
             .ok_or_else(|| self.corrupt(attribute))
     }
 
-    /// A text attribute of a type that can be read from text.
+    /// Reads a text attribute and parses it.
     pub(crate) fn parsed<T: FromStr>(&self, attribute: &'static str) -> Result<T, StoreError> {
         self.opt_parsed(attribute)?
             .ok_or_else(|| self.corrupt(attribute))
@@ -115,9 +115,9 @@ impl<'a> Reader<'a> {
             .ok_or_else(|| self.corrupt(attribute))
     }
 
-    /// Whether the write of this mark made the item.
-    pub(crate) fn is_written_by(&self, mark: &str) -> Result<bool, StoreError> {
-        Ok(self.opt_text(attr::WRITTEN_BY)? == Some(mark))
+    /// Whether the item was created by the write with this id ([`attr::WRITTEN_BY`]).
+    pub(crate) fn is_written_by(&self, write_id: &str) -> Result<bool, StoreError> {
+        Ok(self.opt_text(attr::WRITTEN_BY)? == Some(write_id))
     }
 
     pub(crate) fn bytes(&self, attribute: &'static str) -> Result<&'a [u8], StoreError> {
@@ -128,8 +128,8 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Numbers that are stored. Where many are added up in the table, the sum can grow beyond them; it is then
-/// the largest there is, as sums made in memory are.
+/// An integer that can be stored. A sum that grows in the table can exceed the type's range; it is then
+/// read as the type's largest value, as sums in memory saturate.
 pub(crate) trait Whole: Sized {
     fn saturating(number: i128) -> Option<Self>;
 }

@@ -1,47 +1,53 @@
-//! The tables, and every operation on them.
+//! Names of the DynamoDB tables, and every operation on them.
 //!
 //! There is one implementation, over `aws-sdk-dynamodb`; tests and the local product point the
 //! same client at an embedded engine. Every effect is made idempotent by a condition, and every
-//! conditional write says what each clause of its condition guards.
+//! conditional write says what each clause of its condition guards against.
 
-mod accounts;
 mod adjustments;
 mod billing;
 mod body;
 mod canonical;
 mod counters;
+mod customers;
 mod erasure;
 mod error;
+mod event_part;
+mod idempotency;
 mod item;
+mod keys;
+mod listing;
 mod log;
-mod owners;
+mod page;
 mod quarantine;
 mod query;
 mod reconciliation;
+mod registry;
 mod retry;
 pub mod schema;
-mod spread;
+mod shard_counts;
 mod transaction;
 mod usage;
 
-pub use accounts::{
-    Created, CustomerChange, UpdateCustomerOutcome, Idempotency, KeyChange, KeyRef, NewKey, Page,
-    Rotated, Updated,
-};
 pub use adjustments::LoggedAdjustment;
-pub use billing::{LedgerCharge, Recorded};
+pub use billing::{LedgerCharge, RecordChargeOutcome};
 pub use canonical::is_same_event;
-pub use counters::{Calls, LeaseShare, ReserveOutcome, Units};
+pub use counters::{AdmittedCalls, CounterTotals, LeaseShare, ReserveOutcome};
+pub use customers::{CustomerChange, UpdateCustomerOutcome};
 pub use erasure::{CONTENTS, Contents, Erasure, Personal};
 pub use error::StoreError;
-pub use log::Logged;
+pub use event_part::{EventPart, RejectedRecord};
+pub use idempotency::{CreateOutcome, Idempotency};
+pub use keys::{KeyChange, KeyRef, NewKey, RotateOutcome, UpdateOutcome};
+pub use log::LoggedPart;
+pub use page::Page;
 pub use quarantine::{
-    Change, Closed, InvalidQuarantineId, Kind, QuarantineId, Quarantined, RefusedRecord, QuarantinedItem,
-    QuarantinedItemRef,
+    InvalidQuarantineId, QuarantineId, QuarantineKind, QuarantinedContent, QuarantinedItem,
+    QuarantinedItemRef, Resolution, ResolveOutcome,
 };
 pub use reconciliation::ReconciliationSummary;
-pub use spread::ShardCounts;
-pub use usage::{EventPart, Outcome, Written};
+pub use shard_counts::ShardCounts;
+pub use usage::{WriteUsageOutcome, WriteUsageResult};
 
 use aws_sdk_dynamodb::Client;
 use aws_types::SdkConfig;
@@ -58,8 +64,8 @@ pub struct Store {
 }
 
 impl Store {
-    /// The tables whose names begin with `prefix`, reached as `sdk` says. `clock` dates what is
-    /// written, `entropy` spreads retries.
+    /// Returns the tables whose names begin with `prefix`, reached with the configuration `sdk`.
+    /// `clock` gives the timestamps of writes, `entropy` the jitter of retries.
     #[must_use]
     pub fn new(sdk: &SdkConfig, prefix: &str, clock: Clock, entropy: Entropy) -> Self {
         let config = aws_sdk_dynamodb::config::Builder::from(sdk)
@@ -73,10 +79,10 @@ impl Store {
         }
     }
 
-    /// The tables of the stack that the environment names.
+    /// Returns the tables whose prefix the environment variable `TOLLGATE_TABLE_PREFIX` holds.
     ///
     /// # Errors
-    /// When it names none.
+    /// When the variable is not set.
     pub fn from_env(
         env: &Env,
         sdk: &SdkConfig,
@@ -86,7 +92,7 @@ impl Store {
         Ok(Self::new(sdk, env.get(env::TABLE_PREFIX)?, clock, entropy))
     }
 
-    /// The randomness that spreads retries.
+    /// Returns the source of randomness, which also gives retries their jitter.
     #[must_use]
     pub fn entropy(&self) -> &Entropy {
         &self.entropy

@@ -1,4 +1,4 @@
-//! The log of entries that were counted, read back.
+//! Reading the log of counted usage events.
 
 use std::ops::RangeInclusive;
 
@@ -6,46 +6,47 @@ use tollgate_domain::id::CustomerId;
 use tollgate_domain::window::Day;
 
 use crate::Store;
-use crate::accounts::Page;
 use crate::body::{is_piece, read_body};
 use crate::error::StoreError;
+use crate::event_part::{event_pk, part_sk};
 use crate::item::{Item, MAX_PK, MAX_SK, Reader, keys, s};
+use crate::page::Page;
 use crate::schema::{LOGGED, USAGE_LOG, attr};
-use crate::usage::{event_pk, part_sk};
 
-/// Parts in a page.
+/// Parts per page.
 const PAGE: i32 = 25;
-/// The most bytes of entries in one that has several. A function may answer 6 MB, in which each
-/// quotation mark of an entry takes two.
+/// Bound on the bytes of bodies in a page of several parts. A function's response is at most 6 MB
+/// (<https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>), in which each quotation
+/// mark of a body takes two bytes.
 const MAX_PAGE_BYTES: usize = 2_000_000;
-const LISTING: &str = "listing counted entries";
-/// What separates the parts of a cursor: no id has it.
-const BETWEEN: char = '\n';
+const LISTING: &str = "listing counted usage events";
+/// Separator of a cursor's parts, which no id contains.
+const SEPARATOR: char = '\n';
 
-/// An entry, as far as its records of one day are concerned.
+/// The counted records of one day of a usage event.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Logged {
-    /// The UTC day of the records that were counted.
+pub struct LoggedPart {
+    /// UTC day of the records.
     pub day: Day,
-    /// How many there are.
+    /// Number of counted records of the day.
     pub records: u64,
-    /// The whole entry as it arrived, with the records of other days, and those that were refused.
+    /// The whole event as it arrived, including records of other days and rejected ones.
     pub body: Vec<u8>,
 }
 
 impl Store {
-    /// The entries with records of a customer from `from` to `to`, both included, that were counted,
-    /// by day and within a day in the order in which they arrived. An entry with records of several
-    /// days comes once for each of them. The index behind it lags by well under a second.
+    /// Lists the counted usage events with records of a customer from `from` to `to`, both included, by day
+    /// and within a day in the order of their arrival, after the cursor `after`. An event with records of
+    /// several days is listed once for each. Reads an index, which is eventually consistent.
     ///
     /// # Errors
-    /// When the store does not answer.
-    pub async fn logged(
+    /// When the store fails, or the cursor is invalid.
+    pub async fn list_logged(
         &self,
         customer: &CustomerId,
         (from, to): (Day, Day),
         after: Option<&str>,
-    ) -> Result<Page<Logged>, StoreError> {
+    ) -> Result<Page<LoggedPart>, StoreError> {
         let (from, to) = (format!("{from}#"), format!("{to}#~"));
         let start = after.map(|after| start_after(customer, &(&*from..=&*to), after));
         let start = start.transpose()?;
@@ -82,24 +83,24 @@ impl Store {
         Ok(Page { items, next })
     }
 
-    /// The entry of this identity that was counted, as it arrived; for as long as the log keeps it.
+    /// Reads the body of the counted usage event with this source and id, for as long as the log keeps it.
     ///
     /// # Errors
-    /// When the store does not answer.
+    /// When the store fails.
     pub async fn logged_event(
         &self,
         source: &str,
         id: &str,
     ) -> Result<Option<Vec<u8>>, StoreError> {
-        self.logged_entry(&event_pk(source, id)).await
+        self.logged_body(&event_pk(source, id)).await
     }
 
-    /// The entry under this key as it arrived, if it is in the log.
-    pub(crate) async fn logged_entry(&self, pk: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        let entry = self.log_items(pk).await?;
+    /// Reads the body of the usage event with this partition key, if it is in the log.
+    pub(crate) async fn logged_body(&self, pk: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let items = self.log_items(pk).await?;
         let mut body = Vec::new();
-        for item in &entry {
-            if holds_body(Reader::new("log", item).text(attr::SK)?) {
+        for item in &items {
+            if has_body(Reader::new("log", item).text(attr::SK)?) {
                 body.push(item);
             }
         }
@@ -109,7 +110,7 @@ impl Store {
 
     async fn log_items(&self, pk: &str) -> Result<Vec<Item>, StoreError> {
         self.query_all(
-            "reading a counted entry",
+            "reading a counted usage event",
             USAGE_LOG,
             "pk = :pk",
             [(":pk", s(pk))],
@@ -117,18 +118,18 @@ impl Store {
         .await
     }
 
-    /// A part, unless it has expired since it was listed.
-    async fn logged_part(&self, pk: &str, sk: &str) -> Result<Option<Logged>, StoreError> {
-        let entry = self.log_items(pk).await?;
+    /// Reads a part, unless it has expired since it was listed.
+    async fn logged_part(&self, pk: &str, sk: &str) -> Result<Option<LoggedPart>, StoreError> {
+        let items = self.log_items(pk).await?;
         let sk_of = |item| Reader::new("log", item).text(attr::SK);
         let mut part = None;
         let mut body = Vec::new();
-        for item in &entry {
+        for item in &items {
             let found = sk_of(item)?;
             if found == sk {
                 part = Some(Reader::new("log", item));
             }
-            if holds_body(found) {
+            if has_body(found) {
                 body.push(item);
             }
         }
@@ -137,7 +138,7 @@ impl Store {
         };
         let order = part.text(attr::LOG_ORDER)?;
         let day = order.split_once('#').and_then(|(day, _)| day.parse().ok());
-        Ok(Some(Logged {
+        Ok(Some(LoggedPart {
             day: day.ok_or_else(|| part.corrupt(attr::LOG_ORDER))?,
             records: part.number("records")?,
             body: read_body("log", body)?,
@@ -145,7 +146,7 @@ impl Store {
     }
 }
 
-fn holds_body(sk: &str) -> bool {
+fn has_body(sk: &str) -> bool {
     sk == part_sk(0) || is_piece(sk)
 }
 
@@ -153,7 +154,7 @@ fn cursor(key: &Item) -> Result<String, StoreError> {
     let key = Reader::new("log", key);
     let parts = [attr::LOG_ORDER, attr::PK, attr::SK].map(|name| key.text(name));
     let [order, pk, sk] = parts;
-    Ok([order?, pk?, sk?].join(&BETWEEN.to_string()))
+    Ok([order?, pk?, sk?].join(&SEPARATOR.to_string()))
 }
 
 fn start_after(
@@ -161,15 +162,15 @@ fn start_after(
     orders: &RangeInclusive<&str>,
     cursor: &str,
 ) -> Result<Item, StoreError> {
-    let none = || StoreError::invalid_cursor(LISTING);
-    let (order, key) = cursor.split_once(BETWEEN).ok_or_else(none)?;
-    let (pk, sk) = key.split_once(BETWEEN).ok_or_else(none)?;
+    let invalid = || StoreError::invalid_cursor(LISTING);
+    let (order, key) = cursor.split_once(SEPARATOR).ok_or_else(invalid)?;
+    let (pk, sk) = key.split_once(SEPARATOR).ok_or_else(invalid)?;
     let are_keys = [(order, MAX_SK), (pk, MAX_PK), (sk, MAX_SK)];
     let are_keys = are_keys
         .iter()
         .all(|(key, max)| (1..=*max).contains(&key.len()));
     if !are_keys || !orders.contains(&order) {
-        return Err(none());
+        return Err(invalid());
     }
     let mut start = keys(pk, sk);
     start.insert(attr::CUSTOMER.into(), s(customer.as_str()));

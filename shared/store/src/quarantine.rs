@@ -1,4 +1,4 @@
-//! The quarantine: what could not be counted, whole, with the reasons.
+//! The quarantine: usage events and messages that failed validation, complete, with the reasons.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,59 +12,50 @@ use serde_json::value::RawValue;
 use tollgate_domain::id::CustomerId;
 
 use crate::Store;
-use crate::accounts::Page;
 use crate::body::{Compressor, is_piece, read_body};
 use crate::canonical::{digest, digest_of_event};
 use crate::error::StoreError;
+use crate::event_part::{EventPart, RejectedRecord, event_pk, part_sk};
 use crate::item::{Item, MAX_PK, MAX_SK, Reader, keys, n, s, t};
-use crate::schema::{QUARANTINE, WAITING, attr};
-use crate::usage::{EventPart, event_pk, part_sk};
+use crate::page::Page;
+use crate::schema::{OPEN_QUARANTINE, QUARANTINE, attr};
 
-/// What waits in a page.
+/// Quarantined items per page.
 const PAGE: i32 = 25;
 const YES: &str = "yes";
 const CONFLICT: &str = "CONFLICT#";
-const CLOSE: &str = "SET closed_as = :how, closed_at = :now REMOVE waiting";
+const RESOLVE: &str = "SET resolution = :resolution, resolved_at = :now REMOVE #open";
 
-/// A record that cannot be counted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RefusedRecord {
-    /// Its place in the entry, from 0.
-    pub index: usize,
-    /// Why.
-    pub reason: String,
-}
-
-/// Names an item of the quarantine.
+/// Id of a quarantined item.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct QuarantineId {
     pk: String,
     sk: String,
 }
 
-/// The text names no item of the quarantine.
+/// The text is not the id of a quarantined item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("this is not the id of anything that was set aside")]
+#[error("not the id of a quarantined item")]
 pub struct InvalidQuarantineId;
 
-/// What separates the parts of an id: neither has it.
-const BETWEEN: char = '\n';
+/// Separator of an id's parts, which neither contains.
+const SEPARATOR: char = '\n';
 
 impl fmt::Display for QuarantineId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{BETWEEN}{}", self.pk, self.sk)
+        write!(f, "{}{SEPARATOR}{}", self.pk, self.sk)
     }
 }
 
 fn is_key(key: &str, max: usize) -> bool {
-    (1..=max).contains(&key.len()) && !key.contains(BETWEEN)
+    (1..=max).contains(&key.len()) && !key.contains(SEPARATOR)
 }
 
 impl FromStr for QuarantineId {
     type Err = InvalidQuarantineId;
 
     fn from_str(text: &str) -> Result<Self, InvalidQuarantineId> {
-        let (pk, sk) = text.split_once(BETWEEN).ok_or(InvalidQuarantineId)?;
+        let (pk, sk) = text.split_once(SEPARATOR).ok_or(InvalidQuarantineId)?;
         if !is_key(pk, MAX_PK) || !is_key(sk, MAX_SK) || is_piece(sk) {
             return Err(InvalidQuarantineId);
         }
@@ -73,135 +64,136 @@ impl FromStr for QuarantineId {
     }
 }
 
-/// What was set aside.
+/// Kind of a quarantined item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// Some of the records or adjustments of an entry; the others were counted.
+pub enum QuarantineKind {
+    /// Some records or adjustments of a usage event; the others were counted.
     Items,
-    /// An entry whose identity another one has.
+    /// A usage event whose source and id another event has claimed.
     Conflict,
-    /// A message that is no entry.
+    /// A message that is not a usage event.
     Message,
 }
 
-/// How something has left the quarantine.
+/// Resolution of a quarantined item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Closed {
-    /// It was counted after all.
+pub enum Resolution {
+    /// Counted by a replay.
     Replayed,
-    /// It was not, and is not to be.
-    Dismissed,
+    /// Discarded, and not counted.
+    Discarded,
 }
 
-impl Closed {
+impl Resolution {
     fn as_str(self) -> &'static str {
         match self {
-            Closed::Replayed => "replayed",
-            Closed::Dismissed => "dismissed",
+            Resolution::Replayed => "replayed",
+            Resolution::Discarded => "discarded",
         }
     }
 
     fn read(item: &Reader<'_>) -> Result<Option<Self>, StoreError> {
-        match item.opt_text("closed_as")? {
+        match item.opt_text("resolution")? {
             None => Ok(None),
-            Some("replayed") => Ok(Some(Closed::Replayed)),
-            Some("dismissed") => Ok(Some(Closed::Dismissed)),
-            Some(_) => Err(item.corrupt("closed_as")),
+            Some("replayed") => Ok(Some(Resolution::Replayed)),
+            Some("discarded") => Ok(Some(Resolution::Discarded)),
+            Some(_) => Err(item.corrupt("resolution")),
         }
     }
 }
 
-/// What stands in the way of a change to what was set aside, or does not.
+/// Outcome of beginning a replay of a quarantined item, or of resolving it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
-    /// Nothing: it is made.
+pub enum ResolveOutcome {
+    /// The change was made.
     Made,
-    /// It was closed before.
-    Closed(Closed),
-    /// A replay of it has begun, and it is not known to have ended.
+    /// Not changed: the item was already resolved.
+    Closed(Resolution),
+    /// Not changed: a replay has begun, and is not known to have ended.
     Replaying,
-    /// There is no such thing.
+    /// There is no such item.
     Missing,
 }
 
-/// Something that was set aside, but for its body.
+/// A quarantined item without its body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuarantinedItem {
-    /// Names it.
+    /// Id.
     pub id: QuarantineId,
-    /// What it is.
-    pub kind: Kind,
-    /// Whose usage it is, where that can be read.
+    /// Kind.
+    pub kind: QuarantineKind,
+    /// Customer, if the event could be parsed.
     pub customer: Option<CustomerId>,
-    /// Why, record by record; one with index 0 where the whole is refused.
-    pub refused: Vec<RefusedRecord>,
-    /// When it arrived.
+    /// Rejected records with their reasons; a single one of index 0 if the whole was rejected.
+    pub rejected: Vec<RejectedRecord>,
+    /// Time of arrival.
     pub received_at: Timestamp,
-    /// How it has left the quarantine.
-    pub closed: Option<Closed>,
+    /// Resolution; `None` while the item is open.
+    pub resolution: Option<Resolution>,
 }
 
-/// The name of something that was set aside.
+/// Reference to a quarantined item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuarantinedItemRef {
-    /// Names it.
+    /// Id.
     pub id: QuarantineId,
-    /// How it has left the quarantine.
-    pub closed: Option<Closed>,
+    /// Resolution; `None` while the item is open.
+    pub resolution: Option<Resolution>,
 }
 
-/// What of an entry, or of a message that is none, was set aside.
+/// Content of a quarantined item.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Quarantined {
-    /// Why, record by record; one entry with index 0 where the whole is refused.
-    pub refused: Vec<RefusedRecord>,
-    /// What was refused, byte for byte.
+pub struct QuarantinedContent {
+    /// Rejected records with their reasons; a single one of index 0 if the whole was rejected.
+    pub rejected: Vec<RejectedRecord>,
+    /// The event or message, byte for byte.
     pub body: Vec<u8>,
-    /// When it arrived.
+    /// Time of arrival.
     pub received_at: Timestamp,
 }
 
-fn reasons(refused: &[RefusedRecord]) -> AttributeValue {
-    let reason = |record: &RefusedRecord| {
+fn rejections(rejected: &[RejectedRecord]) -> AttributeValue {
+    let rejection = |record: &RejectedRecord| {
         AttributeValue::M(HashMap::from([
             ("index".to_owned(), n(record.index as u64)),
             ("reason".to_owned(), s(&record.reason)),
         ]))
     };
-    AttributeValue::L(refused.iter().map(reason).collect())
+    AttributeValue::L(rejected.iter().map(rejection).collect())
 }
 
-fn read_reasons(item: &Item) -> Result<Vec<RefusedRecord>, StoreError> {
-    let corrupt = || StoreError::corrupt("quarantine", "refused");
-    let Some(AttributeValue::L(refused)) = item.get("refused") else {
+fn read_rejections(item: &Item) -> Result<Vec<RejectedRecord>, StoreError> {
+    let corrupt = || StoreError::corrupt("quarantine", "rejected");
+    let Some(AttributeValue::L(rejected)) = item.get("rejected") else {
         return Err(corrupt());
     };
-    refused
+    rejected
         .iter()
-        .map(|refused| {
-            let AttributeValue::M(refused) = refused else {
+        .map(|rejection| {
+            let AttributeValue::M(rejection) = rejection else {
                 return Err(corrupt());
             };
-            let refused = Reader::new("refused record", refused);
-            Ok(RefusedRecord {
-                index: usize::try_from(refused.number("index")?).map_err(|_| corrupt())?,
-                reason: refused.text("reason")?.to_owned(),
+            let rejection = Reader::new("rejected record", rejection);
+            Ok(RejectedRecord {
+                index: usize::try_from(rejection.number("index")?).map_err(|_| corrupt())?,
+                reason: rejection.text("reason")?.to_owned(),
             })
         })
         .collect()
 }
 
-/// The item, but for its body, that sets aside what is wrong with an entry.
-pub(crate) fn refused_of(entry: &EventPart<'_>, sk: String) -> Item {
-    let mut item = keys(event_pk(entry.source, entry.id), sk);
-    item.insert("customer".into(), s(entry.customer.as_str()));
-    item.insert("refused".into(), reasons(entry.refused));
-    wait(&mut item, entry.received_at);
+/// Returns the item, without the body, that quarantines the rejected records of a part.
+pub(crate) fn quarantine_item(part: &EventPart<'_>, sk: String) -> Item {
+    let mut item = keys(part.pk(), sk);
+    item.insert("customer".into(), s(part.customer.as_str()));
+    item.insert("rejected".into(), rejections(part.rejected));
+    open(&mut item, part.received_at);
     item
 }
 
-/// Tells a message from others by what it says: the detail of an event, whose envelope is another one
-/// each time that it is sent. All of it where there is no detail.
+/// Returns a partition key that is equal for deliveries of the same message: a digest of the EventBridge
+/// event's detail, because its envelope differs each time that it is sent. Of the whole message if it has
+/// no detail.
 fn message_pk(body: &[u8]) -> String {
     #[derive(Deserialize)]
     struct Event<'a> {
@@ -210,24 +202,24 @@ fn message_pk(body: &[u8]) -> String {
     }
 
     let event: Result<Event<'_>, _> = serde_json::from_slice(body);
-    let said = event.map_or(body, |event| event.detail.get().as_bytes());
-    format!("#{}", digest(said))
+    let detail = event.map_or(body, |event| event.detail.get().as_bytes());
+    format!("#{}", digest(detail))
 }
 
-/// Lists an item as waiting since then.
-fn wait(item: &mut Item, received_at: Timestamp) {
+/// Adds the attributes of the index of open items.
+fn open(item: &mut Item, received_at: Timestamp) {
     item.insert(attr::RECEIVED_AT.into(), t(received_at));
-    item.insert(attr::WAITING.into(), s(YES));
+    item.insert(attr::OPEN.into(), s(YES));
 }
 
-fn read_set_aside(item: &Item) -> Result<QuarantinedItem, StoreError> {
-    let refused = read_reasons(item)?;
+fn read_item(item: &Item) -> Result<QuarantinedItem, StoreError> {
+    let rejected = read_rejections(item)?;
     let item = Reader::new("quarantine", item);
     let (pk, sk) = (item.text(attr::PK)?, item.text(attr::SK)?);
     let kind = match (pk.starts_with('#'), sk.starts_with(CONFLICT)) {
-        (true, _) => Kind::Message,
-        (false, true) => Kind::Conflict,
-        (false, false) => Kind::Items,
+        (true, _) => QuarantineKind::Message,
+        (false, true) => QuarantineKind::Conflict,
+        (false, false) => QuarantineKind::Items,
     };
     Ok(QuarantinedItem {
         id: QuarantineId {
@@ -236,26 +228,26 @@ fn read_set_aside(item: &Item) -> Result<QuarantinedItem, StoreError> {
         },
         kind,
         customer: item.opt_parsed("customer")?,
-        refused,
+        rejected,
         received_at: item.parsed(attr::RECEIVED_AT)?,
-        closed: Closed::read(&item)?,
+        resolution: Resolution::read(&item)?,
     })
 }
 
 impl Store {
-    /// Sets aside an entry whose identity another one has taken.
+    /// Quarantines a usage event whose source and id another event has claimed.
     ///
     /// # Errors
-    /// When the store does not answer; it may then have been set aside, and can be again.
-    pub async fn quarantine_conflict(&self, entry: &EventPart<'_>) -> Result<(), StoreError> {
-        let item = refused_of(entry, format!("{CONFLICT}{}", digest_of_event(entry.body)));
-        self.quarantine(item, entry.body).await
+    /// When the store fails; the event may then be quarantined, and the call can be repeated.
+    pub async fn quarantine_conflict(&self, part: &EventPart<'_>) -> Result<(), StoreError> {
+        let item = quarantine_item(part, format!("{CONFLICT}{}", digest_of_event(part.body)));
+        self.quarantine(item, part.body).await
     }
 
-    /// Sets aside a message that is no entry at all.
+    /// Quarantines a message that is not a usage event.
     ///
     /// # Errors
-    /// When the store does not answer; it may then have been set aside, and can be again.
+    /// When the store fails; the message may then be quarantined, and the call can be repeated.
     pub async fn quarantine_message(
         &self,
         body: &[u8],
@@ -263,47 +255,47 @@ impl Store {
         received_at: Timestamp,
     ) -> Result<(), StoreError> {
         let mut item = keys(message_pk(body), part_sk(0));
-        let refused = RefusedRecord {
+        let rejected = RejectedRecord {
             index: 0,
             reason: reason.to_owned(),
         };
-        item.insert("refused".into(), reasons(&[refused]));
-        wait(&mut item, received_at);
+        item.insert("rejected".into(), rejections(&[rejected]));
+        open(&mut item, received_at);
         self.quarantine(item, body).await
     }
 
     async fn quarantine(&self, item: Item, body: &[u8]) -> Result<(), StoreError> {
         let (head, pieces) = Compressor::new().compress(body)?.put(QUARANTINE, item);
-        // Absent: the key has a digest of what is set aside, so a repeat has nothing to add, and must
-        // not undo what was done with the first. The pieces change together with the head.
+        // Absent: the key has a digest of the content, so a repetition has nothing to add, and must not
+        // undo the first item's resolution. The pieces change together with the head.
         let mut actions = vec![head.when("attribute_not_exists(pk)")];
         actions.extend(pieces);
         self.transact("quarantining", actions).await?;
         Ok(())
     }
 
-    /// What was set aside of the entry of this identity.
+    /// Reads the quarantined contents of the usage event with this source and id.
     ///
     /// # Errors
-    /// When the store does not answer.
+    /// When the store fails.
     pub async fn quarantined_of_event(
         &self,
         source: &str,
         id: &str,
-    ) -> Result<Vec<Quarantined>, StoreError> {
+    ) -> Result<Vec<QuarantinedContent>, StoreError> {
         self.quarantined(event_pk(source, id)).await
     }
 
-    /// Names what was set aside of the entry of this identity and of those that came after it, whether it
-    /// waits or not: the first `most`, and whether there is more.
+    /// Lists the quarantined items of the usage events with this source and id, open or resolved. Returns at
+    /// most `max` of them, and whether there are more.
     ///
     /// # Errors
-    /// When the store does not answer.
+    /// When the store fails.
     pub async fn quarantined_refs_of_event(
         &self,
         source: &str,
         id: &str,
-        most: usize,
+        max: usize,
     ) -> Result<(Vec<QuarantinedItemRef>, bool), StoreError> {
         const OPERATION: &str = "reading the quarantine";
         let query = self
@@ -312,9 +304,9 @@ impl Store {
             .table_name(self.table(QUARANTINE))
             .key_condition_expression("pk = :pk")
             .expression_attribute_values(":pk", s(event_pk(source, id)))
-            .projection_expression("pk, sk, closed_as")
+            .projection_expression("pk, sk, resolution")
             .consistent_read(true)
-            // A read is paid by the whole items, bodies included.
+            // Capacity is consumed for the whole items, bodies included, in spite of the projection.
             .limit(PAGE);
         let mut found = Vec::new();
         let mut start = None;
@@ -330,12 +322,12 @@ impl Store {
                 if is_piece(&sk) {
                     continue;
                 }
-                if found.len() == most {
+                if found.len() == max {
                     return Ok((found, true));
                 }
                 found.push(QuarantinedItemRef {
                     id: QuarantineId { pk, sk },
-                    closed: Closed::read(&item)?,
+                    resolution: Resolution::read(&item)?,
                 });
             }
             start = page.last_evaluated_key;
@@ -345,19 +337,26 @@ impl Store {
         }
     }
 
-    /// What was set aside of this message.
+    /// Reads the quarantined content of this message.
     ///
     /// # Errors
-    /// When the store does not answer.
-    pub async fn quarantined_message(&self, body: &[u8]) -> Result<Vec<Quarantined>, StoreError> {
+    /// When the store fails.
+    pub async fn quarantined_message(
+        &self,
+        body: &[u8],
+    ) -> Result<Vec<QuarantinedContent>, StoreError> {
         self.quarantined(message_pk(body)).await
     }
 
-    /// What waits in the quarantine, oldest first. The index behind it lags by well under a second.
+    /// Lists open quarantined items, oldest first, after the cursor `after`. Reads an index, which is
+    /// eventually consistent.
     ///
     /// # Errors
-    /// When the store does not answer.
-    pub async fn waiting(&self, after: Option<&str>) -> Result<Page<QuarantinedItem>, StoreError> {
+    /// When the store fails, or the cursor is invalid.
+    pub async fn list_quarantined(
+        &self,
+        after: Option<&str>,
+    ) -> Result<Page<QuarantinedItem>, StoreError> {
         const OPERATION: &str = "listing the quarantine";
         let start = after.map(|after| start_after(OPERATION, after));
         let start = start.transpose()?;
@@ -365,8 +364,9 @@ impl Store {
             .client
             .query()
             .table_name(self.table(QUARANTINE))
-            .index_name(WAITING.name)
-            .key_condition_expression("waiting = :yes")
+            .index_name(OPEN_QUARANTINE.name)
+            .key_condition_expression("#open = :yes")
+            .expression_attribute_names("#open", attr::OPEN)
             .expression_attribute_values(":yes", s(YES))
             .limit(PAGE)
             .set_exclusive_start_key(start)
@@ -379,10 +379,10 @@ impl Store {
         };
         let ids: Vec<Item> = found.items().iter().map(id).collect::<Result<_, _>>()?;
         let items = self.batch_get(OPERATION, QUARANTINE, ids).await?;
-        let items = items.iter().map(read_set_aside);
+        let items = items.iter().map(read_item);
         let mut items: Vec<QuarantinedItem> = items.collect::<Result<_, _>>()?;
-        // The index may not know yet.
-        items.retain(|item| item.closed.is_none());
+        // The index may lag behind the table.
+        items.retain(|item| item.resolution.is_none());
         items.sort_by(|one, other| {
             let order = |item: &QuarantinedItem| (item.received_at, item.id.clone());
             order(one).cmp(&order(other))
@@ -391,11 +391,11 @@ impl Store {
         Ok(Page { items, next })
     }
 
-    /// What was set aside under this id, and its body: byte for byte what arrived.
+    /// Reads a quarantined item, and its body as it arrived, byte for byte.
     ///
     /// # Errors
-    /// When the store does not answer.
-    pub async fn set_aside(
+    /// When the store fails.
+    pub async fn quarantined_item(
         &self,
         id: &QuarantineId,
     ) -> Result<Option<(QuarantinedItem, Vec<u8>)>, StoreError> {
@@ -409,59 +409,64 @@ impl Store {
         let Some(head) = items.first() else {
             return Ok(None);
         };
-        let set_aside = read_set_aside(head)?;
-        if set_aside.id != *id {
+        let found = read_item(head)?;
+        if found.id != *id {
             return Ok(None);
         }
         let body = read_body("quarantine", &items)?;
-        Ok(Some((set_aside, body)))
+        Ok(Some((found, body)))
     }
 
-    /// Notes that a replay begins, which keeps it from being dismissed: from here on it may have been
-    /// counted.
+    /// Records that a replay begins. From then on the item may have been counted, and cannot be discarded.
     ///
     /// # Errors
-    /// When the store does not answer; it may then be noted, and can be again.
-    pub async fn begin_replay(&self, id: &QuarantineId) -> Result<Change, StoreError> {
-        // There: nothing is made of an id that names nothing. Not closed: what was counted or
-        // dismissed is not counted again.
-        let condition = "attribute_exists(pk) AND attribute_not_exists(closed_as)";
+    /// When the store fails; the beginning may then be recorded, and the call can be repeated.
+    pub async fn begin_replay(&self, id: &QuarantineId) -> Result<ResolveOutcome, StoreError> {
+        // Exists: an update must not create an item for an unknown id. Not resolved: an item that was
+        // replayed or discarded is not counted again.
+        let condition = "attribute_exists(pk) AND attribute_not_exists(resolution)";
         let update = "SET replaying_since = :now";
-        self.change_set_aside(id, update, condition, None).await
+        self.update_quarantined(id, update, condition, None).await
     }
 
-    /// Takes something that was counted off the list of what waits. It stays in the table.
+    /// Resolves an item as replayed. It stays in the table, but is no longer listed.
     ///
     /// # Errors
-    /// When the store does not answer; it may then be off the list, and doing it again finds that out.
-    pub async fn finish_replay(&self, id: &QuarantineId) -> Result<Change, StoreError> {
-        // There: as above. Not closed: the first time is kept. A replay that has begun keeps it from
-        // being dismissed, so that it can only have been closed as this.
-        let condition = "attribute_exists(pk) AND attribute_not_exists(closed_as)";
-        self.change_set_aside(id, CLOSE, condition, Some(Closed::Replayed))
+    /// When the store fails; the item may then be resolved, and a repetition finds out whether it is.
+    pub async fn finish_replay(&self, id: &QuarantineId) -> Result<ResolveOutcome, StoreError> {
+        // Exists: as above. Not resolved: the first instant is the one on record. A replay that has
+        // begun rules out discarding, so that an item found resolved was replayed.
+        let condition = "attribute_exists(pk) AND attribute_not_exists(resolution)";
+        self.update_quarantined(id, RESOLVE, condition, Some(Resolution::Replayed))
             .await
     }
 
-    /// The same of something that is not to be counted.
+    /// Resolves an item as discarded: it will not be counted. It stays in the table, but is no longer
+    /// listed.
     ///
     /// # Errors
-    /// When the store does not answer; it may then be off the list, and doing it again finds that out.
-    pub async fn dismiss(&self, id: &QuarantineId) -> Result<Change, StoreError> {
-        // There and not closed: as above. No replay: it may have been counted, or be about to be.
-        let condition = "attribute_exists(pk) AND attribute_not_exists(closed_as) \
+    /// When the store fails; the item may then be resolved, and a repetition finds out whether it is.
+    pub async fn discard(&self, id: &QuarantineId) -> Result<ResolveOutcome, StoreError> {
+        // Exists and not resolved: as above. No replay has begun: the item may have been counted, or be
+        // about to be.
+        let condition = "attribute_exists(pk) AND attribute_not_exists(resolution) \
                          AND attribute_not_exists(replaying_since)";
-        self.change_set_aside(id, CLOSE, condition, Some(Closed::Dismissed))
+        self.update_quarantined(id, RESOLVE, condition, Some(Resolution::Discarded))
             .await
     }
 
-    async fn change_set_aside(
+    async fn update_quarantined(
         &self,
         id: &QuarantineId,
         update: &str,
         condition: &str,
-        how: Option<Closed>,
-    ) -> Result<Change, StoreError> {
-        let how = how.map(|how| (":how".to_owned(), s(how.as_str())));
+        resolution: Option<Resolution>,
+    ) -> Result<ResolveOutcome, StoreError> {
+        // `open` is a reserved word. The placeholders are in updates that resolve an item, and only there:
+        // DynamoDB rejects unused ones.
+        let name = resolution.map(|_| ("#open".to_owned(), attr::OPEN.to_owned()));
+        let names = name.map(|name| HashMap::from([name]));
+        let value = resolution.map(|it| (":resolution".to_owned(), s(it.as_str())));
         let now = (":now".to_owned(), t(self.clock.now()));
         let outcome = self
             .client
@@ -470,26 +475,27 @@ impl Store {
             .set_key(Some(keys(&id.pk, &id.sk)))
             .update_expression(update)
             .condition_expression(condition)
-            .set_expression_attribute_values(Some(how.into_iter().chain([now]).collect()))
+            .set_expression_attribute_names(names)
+            .set_expression_attribute_values(Some(value.into_iter().chain([now]).collect()))
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .send()
             .await;
         let Err(error) = outcome else {
-            return Ok(Change::Made);
+            return Ok(ResolveOutcome::Made);
         };
         match error.as_service_error() {
-            Some(UpdateItemError::ConditionalCheckFailedException(refused)) => {
-                let Some(item) = refused.item.as_ref().filter(|item| !item.is_empty()) else {
-                    return Ok(Change::Missing);
+            Some(UpdateItemError::ConditionalCheckFailedException(failed)) => {
+                let Some(item) = failed.item.as_ref().filter(|item| !item.is_empty()) else {
+                    return Ok(ResolveOutcome::Missing);
                 };
-                let closed = Closed::read(&Reader::new("quarantine", item))?;
-                Ok(closed.map_or(Change::Replaying, Change::Closed))
+                let resolution = Resolution::read(&Reader::new("quarantine", item))?;
+                Ok(resolution.map_or(ResolveOutcome::Replaying, ResolveOutcome::Closed))
             }
-            _ => Err(StoreError::service("changing what was set aside", error)),
+            _ => Err(StoreError::service("updating a quarantined item", error)),
         }
     }
 
-    async fn quarantined(&self, pk: String) -> Result<Vec<Quarantined>, StoreError> {
+    async fn quarantined(&self, pk: String) -> Result<Vec<QuarantinedContent>, StoreError> {
         let items = self.query_all(
             "reading the quarantine",
             QUARANTINE,
@@ -513,8 +519,8 @@ impl Store {
             .into_iter()
             .map(|items| {
                 let head = Reader::new("quarantine", &items[0]);
-                Ok(Quarantined {
-                    refused: read_reasons(&items[0])?,
+                Ok(QuarantinedContent {
+                    rejected: read_rejections(&items[0])?,
                     body: read_body("quarantine", items)?,
                     received_at: head.parsed(attr::RECEIVED_AT)?,
                 })
@@ -523,23 +529,23 @@ impl Store {
     }
 }
 
-/// `<received_at>`, and the id.
+/// Returns the cursor after an item: `<received_at>`, and the id.
 fn cursor(key: &Item) -> Result<String, StoreError> {
     let key = Reader::new("quarantine", key);
     let parts = [attr::RECEIVED_AT, attr::PK, attr::SK].map(|name| key.text(name));
     let [received_at, pk, sk] = parts;
-    Ok([received_at?, pk?, sk?].join(&BETWEEN.to_string()))
+    Ok([received_at?, pk?, sk?].join(&SEPARATOR.to_string()))
 }
 
 fn start_after(operation: &'static str, cursor: &str) -> Result<Item, StoreError> {
-    let none = || StoreError::invalid_cursor(operation);
-    let (received_at, id) = cursor.split_once(BETWEEN).ok_or_else(none)?;
-    let QuarantineId { pk, sk } = id.parse().map_err(|_| none())?;
+    let invalid = || StoreError::invalid_cursor(operation);
+    let (received_at, id) = cursor.split_once(SEPARATOR).ok_or_else(invalid)?;
+    let QuarantineId { pk, sk } = id.parse().map_err(|_| invalid())?;
     if !is_key(received_at, MAX_SK) {
-        return Err(none());
+        return Err(invalid());
     }
     let mut start = keys(pk, sk);
     start.insert(attr::RECEIVED_AT.into(), s(received_at));
-    start.insert(attr::WAITING.into(), s(YES));
+    start.insert(attr::OPEN.into(), s(YES));
     Ok(start)
 }

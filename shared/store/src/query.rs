@@ -1,5 +1,4 @@
-//! Reads of more than one item: of everything under a partition key, however many pages that takes, and
-//! of all items of some keys.
+//! Reads of more than one item: all pages of a query, and batches of keys.
 
 use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes};
 
@@ -13,7 +12,7 @@ use crate::transaction::Backoff;
 const BATCH_GET: usize = 100;
 
 impl Store {
-    /// The items under these keys, those that are there, read consistently, in any order.
+    /// Reads the items with these keys that exist, consistently and in any order.
     pub(crate) async fn batch_get(
         &self,
         operation: &'static str,
@@ -24,8 +23,8 @@ impl Store {
         let mut backoff = Backoff::new();
         while !keys.is_empty() {
             let batch = keys.split_off(keys.len().saturating_sub(BATCH_GET));
-            // What a busy table leaves unread is asked for again, as is what came to no answer, but
-            // neither for ever.
+            // Keys that a throttled table leaves unread are requested again, as are those of a failed
+            // request, up to the backoff's number of tries.
             let (unread, error) = match self.batch_get_once(operation, table, &batch).await {
                 Ok((found, unread)) => {
                     items.extend(found);
@@ -34,7 +33,7 @@ impl Store {
                 Err(error) if error.is_transient() => (batch, error),
                 Err(error) => return Err(error),
             };
-            if !unread.is_empty() && !backoff.another(&self.entropy).await {
+            if !unread.is_empty() && !backoff.next_try(&self.entropy).await {
                 return Err(error);
             }
             keys.extend(unread);
@@ -42,7 +41,7 @@ impl Store {
         Ok(items)
     }
 
-    /// Some of the items under these keys, and the keys that are still to be read.
+    /// Sends one request. Returns the items that it has read, and the keys that are still to be read.
     async fn batch_get_once(
         &self,
         operation: &'static str,
@@ -67,7 +66,7 @@ impl Store {
         Ok((items.flatten().collect(), unread.collect()))
     }
 
-    /// All items that meet the key condition, read consistently, in the order of their sort keys.
+    /// Reads all items that meet the key condition, consistently and in the order of their sort keys.
     pub(crate) async fn query_all<const N: usize>(
         &self,
         operation: &'static str,

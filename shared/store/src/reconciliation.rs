@@ -1,4 +1,4 @@
-//! What the two ledgers of a day's calls say, and where they differ.
+//! Reconciliations of a day's admission and usage ledgers, with the discrepancies found.
 
 use std::collections::BTreeSet;
 
@@ -8,26 +8,26 @@ use tollgate_domain::reconciliation::LedgerComparison;
 use tollgate_domain::window::{Day, Hour};
 
 use crate::Store;
-use crate::accounts::Page;
-use crate::counters::Units;
+use crate::counters::CounterTotals;
 use crate::error::StoreError;
 use crate::item::{Item, MAX_SK, Reader, keys, n, s, t};
+use crate::page::Page;
 use crate::schema::{USAGE, attr};
 
-/// Differences in a page.
+/// Discrepancies per page.
 const PAGE: i32 = 50;
 /// The sort key of a day's summary. Customers' ids sort after it.
 const SUMMARY: &str = "#";
 
-/// What a run found of a day.
+/// Summary of a day's reconciliation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ReconciliationSummary {
     /// Customers with calls in either ledger.
     pub customers: u64,
-    /// Their calls.
+    /// Sums of their calls.
     pub total: LedgerComparison,
-    /// Customers whose ledgers differ.
-    pub off: u64,
+    /// Customers with a discrepancy.
+    pub discrepancies: u64,
 }
 
 fn pk(day: Day) -> String {
@@ -48,13 +48,12 @@ fn read_comparison(item: &Reader<'_>) -> Result<LedgerComparison, StoreError> {
 }
 
 impl Store {
-    /// The calls that were let in with these keys in a day, as far as the instances that let them in
-    /// have said: all of them, an hour or so after its end. Known for two days. The keys are those
-    /// in whose hours calls count ([`hour_key`](tollgate_domain::key::KeyRecord::hour_key)), each
-    /// once.
+    /// Sums up the admitted calls with these keys in a day, as far as authorizer instances have reported
+    /// them: all of them about an hour after the day's end. The counters are kept for two days. The keys are
+    /// those of hour counters ([`hour_counter_id`](tollgate_domain::key::KeyRecord::hour_counter_id())).
     ///
     /// # Errors
-    /// When the store does not answer.
+    /// When the store fails.
     pub async fn admitted_calls(
         &self,
         keys: &BTreeSet<KeyId>,
@@ -63,22 +62,22 @@ impl Store {
         let start = day.start();
         let hours = (0..24).map(|hour| start.saturating_add(SignedDuration::from_hours(hour)));
         let hours: Vec<Hour> = hours.flatten().map(Hour::containing).collect();
-        let units = self.hour_units(keys, &hours).await?;
-        Ok(units.iter().map(Units::admitted).sum())
+        let counters = self.hour_counters(keys, &hours).await?;
+        Ok(counters.iter().map(CounterTotals::admitted).sum())
     }
 
-    /// The calls of a customer's day that were metered.
+    /// Reads the number of metered calls of a customer's day.
     ///
     /// # Errors
-    /// When the store does not answer.
+    /// When the store fails.
     pub async fn metered_calls(&self, customer: &CustomerId, day: Day) -> Result<u64, StoreError> {
         Ok(self.one_day_usage(customer, day).await?.calls)
     }
 
-    /// Forgets what an earlier run found of this day.
+    /// Deletes the results of an earlier reconciliation of this day.
     ///
     /// # Errors
-    /// When the store does not answer; some of it may then be forgotten.
+    /// When the store fails; some of them may then be deleted.
     pub async fn clear_reconciliation(&self, day: Day) -> Result<(), StoreError> {
         let found = self.query_all(
             "reading a reconciliation",
@@ -99,10 +98,10 @@ impl Store {
         Ok(())
     }
 
-    /// Writes down that a customer's ledgers differ. Writing it again changes nothing.
+    /// Records a customer's discrepancy. Idempotent.
     ///
     /// # Errors
-    /// When the store does not answer.
+    /// When the store fails.
     pub async fn record_discrepancy(
         &self,
         day: Day,
@@ -113,14 +112,18 @@ impl Store {
         self.put_reconciliation(item).await
     }
 
-    /// Writes down what a run found, when it has found all.
+    /// Records the summary of a completed reconciliation.
     ///
     /// # Errors
-    /// When the store does not answer.
-    pub async fn record_reconciled(&self, day: Day, found: &ReconciliationSummary) -> Result<(), StoreError> {
-        let mut item = with_comparison(keys(pk(day), SUMMARY), found.total);
-        item.insert("customers".into(), n(found.customers));
-        item.insert("off".into(), n(found.off));
+    /// When the store fails.
+    pub async fn record_reconciled(
+        &self,
+        day: Day,
+        summary: &ReconciliationSummary,
+    ) -> Result<(), StoreError> {
+        let mut item = with_comparison(keys(pk(day), SUMMARY), summary.total);
+        item.insert("customers".into(), n(summary.customers));
+        item.insert("discrepancies".into(), n(summary.discrepancies));
         item.insert("at".into(), t(self.clock.now()));
         self.put_reconciliation(item).await
     }
@@ -136,10 +139,11 @@ impl Store {
         Ok(())
     }
 
-    /// What the last run found of this day, and when, if it came to its end.
+    /// Reads the summary of this day's last reconciliation and the instant at which it was recorded; `None`
+    /// if it was not completed.
     ///
     /// # Errors
-    /// When the store does not answer.
+    /// When the store fails.
     pub async fn reconciled(
         &self,
         day: Day,
@@ -153,26 +157,26 @@ impl Store {
         let found = found.await?;
         let read = |item: &Item| {
             let item = Reader::new("reconciliation", item);
-            let found = ReconciliationSummary {
+            let summary = ReconciliationSummary {
                 customers: item.number("customers")?,
                 total: read_comparison(&item)?,
-                off: item.number("off")?,
+                discrepancies: item.number("discrepancies")?,
             };
-            Ok((found, item.parsed("at")?))
+            Ok((summary, item.parsed("at")?))
         };
         found.first().map(read).transpose()
     }
 
-    /// The customers whose ledgers differ in this day, by id, from after `after` on.
+    /// Lists the customers with a discrepancy on this day, by id, after the cursor `after`.
     ///
     /// # Errors
-    /// When the store does not answer.
-    pub async fn differences(
+    /// When the store fails, or the cursor is invalid.
+    pub async fn list_discrepancies(
         &self,
         day: Day,
         after: Option<&str>,
     ) -> Result<Page<(CustomerId, LedgerComparison)>, StoreError> {
-        const OPERATION: &str = "listing differences";
+        const OPERATION: &str = "listing discrepancies";
         let after = after.unwrap_or(SUMMARY);
         if !(1..=MAX_SK).contains(&after.len()) {
             return Err(StoreError::invalid_cursor(OPERATION));

@@ -1,4 +1,4 @@
-//! What the SDK would not repeat by itself.
+//! Retries of errors that the SDK takes for permanent.
 
 use aws_sdk_dynamodb::config::interceptors::InterceptorContext;
 use aws_sdk_dynamodb::config::retry::{ClassifyRetry, RetryAction};
@@ -6,8 +6,8 @@ use aws_sdk_dynamodb::error::ProvideErrorMetadata;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 
-/// Repeats a single write that met a transaction on its item: it had no effect, and the transaction
-/// is over in a moment. The SDK takes the refusal for final.
+/// Classifier that retries a single write which conflicted with a transaction on its item: the write
+/// had no effect, and the transaction ends soon. The SDK does not retry this error by itself.
 #[derive(Debug)]
 pub(crate) struct RetryConflicts;
 

@@ -1,36 +1,36 @@
-//! Every table, key, attribute and index, by name. Nothing outside this crate knows one.
+//! Names of all tables, keys, attributes and indexes. No other crate writes them out.
 //!
 //! The template declares the same tables for AWS; a test compares the two.
 
 /// A table.
 #[derive(Debug, Clone, Copy)]
 pub struct Table {
-    /// Its name after the prefix and a hyphen.
+    /// Name, which follows the prefix and a hyphen.
     pub name: &'static str,
-    /// The partition key; all keys are strings.
+    /// Partition key; all keys are strings.
     pub hash: &'static str,
-    /// The sort key.
+    /// Sort key.
     pub range: Option<&'static str>,
-    /// The attribute that holds the second after which an item may be deleted.
+    /// TTL attribute: the Unix second after which an item may be deleted.
     pub ttl: Option<&'static str>,
-    /// Its global secondary indexes.
+    /// Global secondary indexes.
     pub indexes: &'static [Index],
 }
 
 /// A global secondary index.
 #[derive(Debug, Clone, Copy)]
 pub struct Index {
-    /// Its name.
+    /// Name.
     pub name: &'static str,
-    /// The partition key.
+    /// Partition key.
     pub hash: &'static str,
-    /// The sort key.
+    /// Sort key.
     pub range: &'static str,
-    /// Whether items are copied whole, or their keys alone.
+    /// Attributes that are copied into the index.
     pub projection: Projection,
 }
 
-/// What an index holds of an item.
+/// Attributes of an item that an index contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Projection {
     /// All attributes.
@@ -39,18 +39,18 @@ pub enum Projection {
     KeysOnly,
 }
 
-/// Keys, customers, and what makes their creation unique.
+/// Keys and customers, and the items that make their creation unique and idempotent.
 ///
 /// | `pk` | item |
 /// |---|---|
 /// | `KEY#<digest>` | a key of a customer |
 /// | `PREFIX#<prefix>` | the digest of the customer's key with that prefix |
 /// | `KEYID#<id>` | the digest of the customer's key with that id |
-/// | `ADMIN#KEY#<digest>`, `ADMIN#PREFIX#<prefix>`, `ADMIN#KEYID#<id>` | the same of an admin key |
+/// | `ADMIN#KEY#<digest>`, `ADMIN#PREFIX#<prefix>`, `ADMIN#KEYID#<id>` | as above, for an admin key |
 /// | `CUSTOMER#<id>` | a customer |
-/// | `IDEMPOTENCY#<operation>#<caller>#<key>` | what a creating request made; expires |
+/// | `IDEMPOTENCY#<operation>#<caller>#<key>` | the id that a creating request created; expires |
 ///
-/// The functions' roles go by the beginnings of these keys (`docs/adr/0020`).
+/// The functions' IAM roles are restricted to these prefixes (`docs/adr/0020`).
 pub const REGISTRY: Table = Table {
     name: "registry",
     hash: "pk",
@@ -59,14 +59,14 @@ pub const REGISTRY: Table = Table {
     indexes: &[LISTING],
 };
 
-/// Keys and customers in the order they are listed.
+/// Keys and customers in the order in which they are listed.
 ///
 /// | `listing` | `listing_order` |
 /// |---|---|
 /// | `keys` | `<customer>#<created_at>#<id>`; the customer is empty for admin keys |
 /// | `customers` | `<id>` |
 ///
-/// One partition each: it takes 1,000 keys created a second to make it hot.
+/// One partition each, which becomes hot at 1,000 created keys per second.
 pub const LISTING: Index = Index {
     name: "listing",
     hash: attr::LISTING,
@@ -74,13 +74,13 @@ pub const LISTING: Index = Index {
     projection: Projection::All,
 };
 
-/// Units of limits that are taken.
+/// Quota counters.
 ///
 /// | `pk` | counts |
 /// |---|---|
 /// | `HOUR#<key id>#<hour>` | calls with a key in a UTC hour |
 /// | `MONTH#<customer>#<month>` | calls of a customer in a UTC month |
-/// | either with `#<n>` | those at a branch of the counter, 1 to 16 |
+/// | either with `#<n>` | the calls of the counter's branch `n`, 1 to 16 |
 pub const COUNTERS: Table = Table {
     name: "counters",
     hash: "pk",
@@ -89,19 +89,19 @@ pub const COUNTERS: Table = Table {
     indexes: &[],
 };
 
-/// What usage adds up to.
+/// Aggregates of usage, reconciliations and adjustments.
 ///
-/// | `pk` | `sk` | tally of |
+/// | `pk` | `sk` | item |
 /// |---|---|---|
-/// | `<customer>` | `DAY#<day>` | a UTC day |
-/// | `<customer>` | `ENDPOINT#<day>#<method> <route>` | an endpoint in a UTC day |
-/// | `<customer>` | `MONTH#<month>` | a UTC month |
-/// | `RECONCILIATION#<day>` | `<customer>` | none: what two ledgers say of a customer's day, where they differ |
-/// | `RECONCILIATION#<day>` | `#` | none: what all customers' ledgers come to |
-/// | `<customer>` | `ADJUSTMENT#<day>#<source>#<id>#<place>` | none: one adjustment, which is in its day and month |
+/// | `<customer>` | `DAY#<day>` | aggregate of a UTC day |
+/// | `<customer>` | `ENDPOINT#<day>#<method> <route>` | aggregate of an endpoint in a UTC day |
+/// | `<customer>` | `MONTH#<month>` | aggregate of a UTC month |
+/// | `RECONCILIATION#<day>` | `<customer>` | discrepancy between the two ledgers of a customer's day |
+/// | `RECONCILIATION#<day>` | `#` | summary of the day's reconciliation |
+/// | `<customer>` | `ADJUSTMENT#<day>#<source>#<id>#<index>` | one adjustment, which the aggregates of its day and month include |
 ///
-/// A tally that writers met at is spread: `/<shard>`, from `/1`, then follows the day or month, and
-/// what all its items come to is the tally.
+/// An aggregate on which writers conflict is sharded: in its further items `/<shard>`, from `/1`, follows
+/// the day or month. The aggregate is the sum of all its items.
 pub const USAGE: Table = Table {
     name: "usage",
     hash: "pk",
@@ -110,7 +110,7 @@ pub const USAGE: Table = Table {
     indexes: &[BILLABLE],
 };
 
-/// Customers with calls in a month on a plan that charges overage: the month items that carry
+/// Customers with calls in a month on a plan that charges overage: the month items with
 /// `billable_month` = `<month>#<shard>`.
 pub const BILLABLE: Index = Index {
     name: "billable",
@@ -119,9 +119,9 @@ pub const BILLABLE: Index = Index {
     projection: Projection::KeysOnly,
 };
 
-/// Every entry that was counted: the claim that keeps it from being counted again, and the raw
-/// record. `pk` = `<source>#<id>`, `#` and `%` in the source percent-encoded; `sk` = number of the
-/// part. The body is with the first part, and goes on in `00+1`, `00+2`… if it is large.
+/// Log of counted usage events: each with its deduplication claim and its body. `pk` =
+/// `<source>#<id>`, `#` and `%` in the source percent-encoded; `sk` = number of the part. The body is in
+/// the first part's item, and continues in `00+1`, `00+2`… if it is large.
 pub const USAGE_LOG: Table = Table {
     name: "usage-log",
     hash: "pk",
@@ -130,8 +130,8 @@ pub const USAGE_LOG: Table = Table {
     indexes: &[LOGGED],
 };
 
-/// The parts of entries that were counted, by customer, in the order of the days of their records:
-/// `log_order` = `<day>#<received_at>`.
+/// Parts of counted usage events by customer, in the order of their records' days: `log_order` =
+/// `<day>#<received_at>`.
 pub const LOGGED: Index = Index {
     name: "logged",
     hash: attr::CUSTOMER,
@@ -139,41 +139,41 @@ pub const LOGGED: Index = Index {
     projection: Projection::KeysOnly,
 };
 
-/// What could not be counted, whole, with the reason.
+/// The quarantine: usage events and messages that failed validation, complete, with the reasons.
 ///
-/// | `pk` | `sk` | holds |
+/// | `pk` | `sk` | item |
 /// |---|---|---|
-/// | `<source>#<id>` | number of the part | an entry some of whose records were refused |
-/// | `<source>#<id>` | `CONFLICT#<digest>` | an entry whose identity was taken |
-/// | `#<digest>` | `00` | a message that is no entry at all |
+/// | `<source>#<id>` | number of the part | a usage event of which some records or adjustments were rejected |
+/// | `<source>#<id>` | `CONFLICT#<digest>` | a usage event whose source and id another one has claimed |
+/// | `#<digest>` | `00` | a message that is not a usage event |
 ///
-/// A large body goes on in items of their own, with `+1`, `+2`… after the sort key.
+/// A large body continues in further items, with `+1`, `+2`… after the sort key.
 pub const QUARANTINE: Table = Table {
     name: "quarantine",
     hash: "pk",
     range: Some("sk"),
     ttl: None,
-    indexes: &[WAITING],
+    indexes: &[OPEN_QUARANTINE],
 };
 
-/// What was set aside and is neither replayed nor dismissed, oldest first: items that carry
-/// `waiting` = `yes`. One partition: what is set aside faster than 1,000 times a second waits in the
-/// queue.
-pub const WAITING: Index = Index {
-    name: "waiting",
-    hash: attr::WAITING,
+/// Quarantined items that are neither replayed nor discarded, oldest first: items with `open` =
+/// `yes`. One partition, which takes 1,000 writes per second; messages beyond that stay in the queue
+/// for as long.
+pub const OPEN_QUARANTINE: Index = Index {
+    name: "open",
+    hash: attr::OPEN,
     range: attr::RECEIVED_AT,
     projection: Projection::KeysOnly,
 };
 
-/// The ledger.
+/// The ledger of charges.
 ///
-/// | `pk` | `sk` | holds |
+/// | `pk` | `sk` | item |
 /// |---|---|---|
-/// | `<customer>#<month>` | `ACCOUNT` | what the month was charged so far |
-/// | `<customer>#<month>` | `INTENT#<number>` | one charge |
-/// | `MONTH#<month>` | `CLOSED` | that the month is no longer billed |
-/// | `LEFT_OPEN` | `<month>` | that a run could not close the month, so that all further runs look at it |
+/// | `<customer>#<month>` | `PERIOD` | period ledger: count and sum of the billing period's charges |
+/// | `<customer>#<month>` | `CHARGE#<number>` | one charge |
+/// | `MONTH#<month>` | `CLOSED` | mark that the month is no longer billed |
+/// | `LEFT_OPEN` | `<month>` | mark that a billing run could not close the month, so that all further runs include it |
 pub const BILLING: Table = Table {
     name: "billing",
     hash: "pk",
@@ -185,40 +185,40 @@ pub const BILLING: Table = Table {
 /// All tables.
 pub const TABLES: &[Table] = &[REGISTRY, COUNTERS, USAGE, USAGE_LOG, QUARANTINE, BILLING];
 
-/// Attribute names, but for those that stand beside their one reader and writer.
+/// Attribute names that are used in more than one place. Others are written out where they are used.
 pub mod attr {
     /// Partition key of every table.
     pub const PK: &str = "pk";
-    /// Sort key of those that have one.
+    /// Sort key of the tables that have one.
     pub const SK: &str = "sk";
     /// Unix second after which the item may be deleted.
     pub const EXPIRES: &str = "expires";
     /// Partition of [`super::LISTING`].
     pub const LISTING: &str = "listing";
-    /// Order within it.
+    /// Sort key of [`super::LISTING`].
     pub const LISTING_ORDER: &str = "listing_order";
-    /// Whose an entry is; partition of [`super::LOGGED`].
+    /// Customer of a usage event; partition of [`super::LOGGED`].
     pub const CUSTOMER: &str = "customer";
-    /// Order within it.
+    /// Sort key of [`super::LOGGED`].
     pub const LOG_ORDER: &str = "log_order";
-    /// Partition of [`super::WAITING`].
-    pub const WAITING: &str = "waiting";
-    /// When something arrived; the order within it.
+    /// Partition of [`super::OPEN_QUARANTINE`].
+    pub const OPEN: &str = "open";
+    /// Time of arrival; sort key of [`super::OPEN_QUARANTINE`].
     pub const RECEIVED_AT: &str = "received_at";
     /// Partition of [`super::BILLABLE`].
     pub const BILLABLE_MONTH: &str = "billable_month";
-    /// Names the write that made an item, so that a writer whose answer was lost knows its own item
-    /// from an equal one of another writer.
+    /// Random id of the write that created an item, by which a writer that lost the response distinguishes
+    /// its own item from an equal one of another writer.
     pub const WRITTEN_BY: &str = "written_by";
-    /// Units of a window's limit that are taken.
+    /// Units of a window's limit that are reserved or granted to branches.
     pub const USED: &str = "used";
-    /// Calls that units were spent on.
+    /// Calls that each spent a unit.
     pub const SPENT: &str = "spent";
     /// Calls that were allowed without a unit.
     pub const UNCOUNTED: &str = "uncounted";
-    /// Lease shares in a counter's item.
+    /// Number of lease shares in a counter item.
     pub const SHARES: &str = "shares";
 }
 
-/// Partitions of [`BILLABLE`] in a month; the planner reads them one after another.
+/// Number of partitions of [`BILLABLE`] per month; the billing planner reads them one after another.
 pub const BILLABLE_SHARDS: u32 = 8;

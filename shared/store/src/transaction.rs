@@ -1,4 +1,4 @@
-//! Transactions, retried until they come to an answer.
+//! Transactions, with retries.
 
 use std::time::Duration;
 
@@ -17,29 +17,29 @@ use crate::schema::Table;
 
 /// Tries of one transaction, the first included.
 const MAX_TRIES: u32 = 8;
-/// The longest wait before the second try; each further one may take twice as long.
+/// Upper bound of the random wait before the second try. It doubles before each further one.
 const FIRST_WAIT: Duration = Duration::from_millis(10);
 const LONGEST_WAIT: Duration = Duration::from_millis(400);
 
-/// Reasons for which a transaction is cancelled that pass by themselves.
+/// Codes of transient cancellation reasons.
 const CONFLICT: &str = "TransactionConflict";
 const THROTTLES: [&str; 2] = ["ThrottlingError", "ProvisionedThroughputExceeded"];
 
-/// How a transaction ended.
+/// Outcome of a transaction.
 pub(crate) enum Transacted {
     /// All of it took effect.
-    Done,
-    /// None of it did. What stopped each action, in their order.
-    Refused(Vec<Refusal>),
+    Committed,
+    /// None of it took effect, because a condition failed. One result per action, in their order.
+    Cancelled(Vec<ConditionResult>),
 }
 
-/// What stopped one action of a transaction.
+/// Result of one action's condition in a cancelled transaction.
 #[derive(Debug, Clone)]
-pub(crate) enum Refusal {
-    /// Nothing.
-    None,
-    /// Its condition; with the item as it stood, if there was one.
-    Condition(Option<Item>),
+pub(crate) enum ConditionResult {
+    /// The condition did not fail.
+    Passed,
+    /// The condition failed; with the item as stored, if there was one.
+    Failed(Option<Item>),
 }
 
 /// One action of a transaction.
@@ -81,7 +81,7 @@ impl Action {
         }
     }
 
-    /// The condition without which the transaction is refused.
+    /// Sets the action's condition. If it fails, the whole transaction is cancelled.
     pub(crate) fn when(mut self, condition: &'static str) -> Self {
         self.condition = Some(condition);
         self
@@ -151,81 +151,81 @@ impl Action {
     }
 }
 
-/// How often, and how long after one another, a transaction is tried.
+/// Number of tries of a request, and the waits between them.
 pub(crate) struct Backoff {
     tries: u32,
-    longest: Duration,
+    max_wait: Duration,
 }
 
 impl Backoff {
-    /// Before the first try.
+    /// Returns the state before the first try.
     pub(crate) fn new() -> Self {
         Self {
             tries: 1,
-            longest: FIRST_WAIT,
+            max_wait: FIRST_WAIT,
         }
     }
 
-    /// Waits before another try. False if there were enough.
-    pub(crate) async fn another(&mut self, entropy: &Entropy) -> bool {
+    /// Waits before another try. Returns `false`, at once, if the number of tries is used up.
+    pub(crate) async fn next_try(&mut self, entropy: &Entropy) -> bool {
         if self.tries == MAX_TRIES {
             return false;
         }
         self.tries += 1;
-        let wait_ms = u64::try_from(self.longest.as_millis()).unwrap_or(u64::MAX);
+        let wait_ms = u64::try_from(self.max_wait.as_millis()).unwrap_or(u64::MAX);
         tokio::time::sleep(Duration::from_millis(entropy.below(wait_ms))).await;
-        self.longest = (self.longest * 2).min(LONGEST_WAIT);
+        self.max_wait = (self.max_wait * 2).min(LONGEST_WAIT);
         true
     }
 }
 
-/// A try of a transaction that came to no answer.
-pub(crate) struct Unsettled {
+/// A failed try of a transaction.
+pub(crate) struct FailedTry {
     pub(crate) error: StoreError,
     pub(crate) effect: Effect,
 }
 
-/// What an unsettled try has done.
+/// Effect of a failed try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Effect {
-    /// Nothing: another transaction was at one of its items.
+    /// None: another transaction was in progress on one of the items.
     Conflict,
-    /// Nothing, and the same again may succeed.
+    /// None, and a retry may succeed.
     None,
-    /// Nothing or all of it.
+    /// All of the transaction or none of it.
     Unknown,
-    /// Nothing, and the same again would fare no better.
-    Never,
+    /// None, and a retry would fail too.
+    Permanent,
 }
 
 impl Store {
     /// Runs the actions as one transaction.
     ///
-    /// A conflict with another transaction, a throttle or a lost answer is retried with the same
-    /// token, so that a try that did take effect is not made again within ten minutes; the
-    /// actions' own conditions guard them after that.
+    /// A conflict with another transaction, a throttled request or a lost response is retried with the
+    /// same token, so that DynamoDB does not apply a try that took effect again within ten minutes;
+    /// after that, the actions' own conditions prevent it.
     pub(crate) async fn transact(
         &self,
         operation: &'static str,
         actions: Vec<Action>,
     ) -> Result<Transacted, StoreError> {
-        let actions = self.built(operation, actions)?;
+        let actions = self.build_actions(operation, actions)?;
         let token = self.transaction_token();
         let mut backoff = Backoff::new();
         loop {
-            let again = actions.clone();
-            let Unsettled { error, effect } = match self.attempt(operation, again, &token).await {
+            let actions = actions.clone();
+            let FailedTry { error, effect } = match self.attempt(operation, actions, &token).await {
                 Ok(transacted) => return Ok(transacted),
-                Err(unsettled) => unsettled,
+                Err(failed) => failed,
             };
-            if effect == Effect::Never || !backoff.another(&self.entropy).await {
+            if effect == Effect::Permanent || !backoff.next_try(&self.entropy).await {
                 return Err(error);
             }
         }
     }
 
-    /// The actions as the SDK has them.
-    pub(crate) fn built(
+    /// Builds the SDK's form of the actions.
+    pub(crate) fn build_actions(
         &self,
         operation: &'static str,
         actions: Vec<Action>,
@@ -235,19 +235,20 @@ impl Store {
         actions.map_err(|error| StoreError::request(operation, error))
     }
 
-    /// What tells a transaction from others that look like it.
+    /// Returns a random id for one transaction or write, which distinguishes it from others with the
+    /// same content.
     pub(crate) fn transaction_token(&self) -> String {
         self.entropy
             .with(|rng| tollgate_domain::id::random_base62(rng, 32))
     }
 
-    /// Tries the transaction of this token once.
+    /// Sends the transaction once, under this client request token.
     pub(crate) async fn attempt(
         &self,
         operation: &'static str,
         actions: Vec<TransactWriteItem>,
         token: &str,
-    ) -> Result<Transacted, Unsettled> {
+    ) -> Result<Transacted, FailedTry> {
         let outcome = self
             .client
             .transact_write_items()
@@ -256,16 +257,16 @@ impl Store {
             .send()
             .await;
         let Err(error) = outcome else {
-            return Ok(Transacted::Done);
+            return Ok(Transacted::Committed);
         };
         let mut effect = None;
         if let Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) =
             error.as_service_error()
         {
             let reasons = cancelled.cancellation_reasons();
-            let refusals: Vec<Refusal> = reasons.iter().map(refusal).collect();
-            if refusals.iter().any(Refusal::is_condition) {
-                return Ok(Transacted::Refused(refusals));
+            let results: Vec<ConditionResult> = reasons.iter().map(condition_result).collect();
+            if results.iter().any(ConditionResult::is_failed) {
+                return Ok(Transacted::Cancelled(results));
             }
             let has = |code| reasons.iter().any(|reason| reason.code() == Some(code));
             if has(CONFLICT) {
@@ -276,7 +277,7 @@ impl Store {
         }
         let error = StoreError::service(operation, error);
         Err(match effect {
-            Some(effect) => Unsettled {
+            Some(effect) => FailedTry {
                 error: error.transient(),
                 effect,
             },
@@ -284,32 +285,32 @@ impl Store {
                 let effect = if error.is_transient() {
                     Effect::Unknown
                 } else {
-                    Effect::Never
+                    Effect::Permanent
                 };
-                Unsettled { error, effect }
+                FailedTry { error, effect }
             }
         })
     }
 }
 
-impl Refusal {
-    pub(crate) fn is_condition(&self) -> bool {
-        matches!(self, Refusal::Condition(_))
+impl ConditionResult {
+    pub(crate) fn is_failed(&self) -> bool {
+        matches!(self, ConditionResult::Failed(_))
     }
 
-    /// The item that made the condition fail.
+    /// Returns the item that made the condition fail.
     pub(crate) fn item(&self) -> Option<&Item> {
         match self {
-            Refusal::Condition(item) => item.as_ref(),
-            Refusal::None => None,
+            ConditionResult::Failed(item) => item.as_ref(),
+            ConditionResult::Passed => None,
         }
     }
 }
 
-fn refusal(reason: &CancellationReason) -> Refusal {
+fn condition_result(reason: &CancellationReason) -> ConditionResult {
     if reason.code() == Some("ConditionalCheckFailed") {
-        Refusal::Condition(reason.item.clone().filter(|item| !item.is_empty()))
+        ConditionResult::Failed(reason.item.clone().filter(|item| !item.is_empty()))
     } else {
-        Refusal::None
+        ConditionResult::Passed
     }
 }

@@ -1,5 +1,5 @@
-//! Every conditional write, with each clause of its condition failing in turn: what the caller is
-//! told, and that nothing has changed.
+//! Every conditional write, with each clause of its condition failing in turn: its outcome, and that
+//! nothing has changed.
 
 use std::fmt::Debug;
 
@@ -11,22 +11,22 @@ use tollgate_domain::key::{KeyRecord, Owner};
 use tollgate_domain::money::Cents;
 use tollgate_local_aws::Fault;
 use tollgate_local_aws::fixture::Fixture;
-use tollgate_store::schema::{REGISTRY, BILLING, QUARANTINE};
+use tollgate_store::schema::{BILLING, QUARANTINE, REGISTRY};
 use tollgate_store::{
-    Created, CustomerChange, UpdateCustomerOutcome, KeyChange, KeyRef, Recorded, Rotated, Updated,
-    Written,
+    CreateOutcome, CustomerChange, KeyChange, KeyRef, RecordChargeOutcome, RejectedRecord,
+    RotateOutcome, UpdateCustomerOutcome, UpdateOutcome, WriteUsageOutcome,
 };
 
 mod common;
 
 use common::{
-    Entry, Key, NOW, call, charge, charged, create_customer, create_key, customer, delete, edit,
+    Event, Key, NOW, call, charge, charged, create_customer, create_key, customer, delete, edit,
     everything, fixture, once, p, put, record, rotate_key, update_customer, update_key, with_keys,
     write_usage,
 };
 
-/// The operation comes to this outcome, and the tables stay as they are.
-async fn refused<T: Debug + PartialEq>(
+/// Checks that the operation has this outcome, and does not change the tables.
+async fn unchanged<T: Debug + PartialEq>(
     at: &Fixture,
     operation: impl Future<Output = T>,
     expected: T,
@@ -36,11 +36,11 @@ async fn refused<T: Debug + PartialEq>(
     let after = everything(at);
     assert!(
         after == before,
-        "{expected:?}, and yet what was {before:#} is {after:#}"
+        "{expected:?}, but the tables changed from {before:#} to {after:#}"
     );
 }
 
-/// Keys that would take a place that the key of seed 1 has: the digest, the prefix, or the id.
+/// Returns keys with the digest, the prefix or the id of the key of seed 1.
 fn rivals_of_the_first() -> [Key; 3] {
     let first = Key::of_acme(1);
     let mut digest = Key::of_acme(2);
@@ -57,32 +57,32 @@ async fn a_key_with_a_taken_digest_prefix_or_id_is_not_created() {
     let at = with_keys(&[&Key::of_acme(1)]).await;
     let request = once("request");
     for rival in rivals_of_the_first() {
-        refused(&at, create_key(&at, &rival, None), Created::Taken).await;
-        let marked = create_key(&at, &rival, Some(&request));
-        refused(&at, marked, Created::Taken).await;
+        unchanged(&at, create_key(&at, &rival, None), CreateOutcome::Taken).await;
+        let idempotent = create_key(&at, &rival, Some(&request));
+        unchanged(&at, idempotent, CreateOutcome::Taken).await;
     }
 }
 
 #[tokio::test]
-async fn a_key_of_no_customer_is_not_created() {
+async fn a_key_of_an_unknown_customer_is_not_created() {
     let at = fixture();
     let (key, request) = (Key::of_acme(1), once("request"));
-    refused(&at, create_key(&at, &key, None), Created::NoCustomer).await;
-    let marked = create_key(&at, &key, Some(&request));
-    refused(&at, marked, Created::NoCustomer).await;
+    unchanged(&at, create_key(&at, &key, None), CreateOutcome::NoCustomer).await;
+    let idempotent = create_key(&at, &key, Some(&request));
+    unchanged(&at, idempotent, CreateOutcome::NoCustomer).await;
 }
 
 #[tokio::test]
-async fn a_key_created_twice_is_there_once() {
+async fn a_key_created_twice_is_stored_once() {
     let (first, second) = (Key::of_acme(1), Key::of_acme(2));
     let at = with_keys(&[&first]).await;
-    refused(&at, create_key(&at, &first, None), Created::New).await;
+    unchanged(&at, create_key(&at, &first, None), CreateOutcome::New).await;
 
     let request = once("request");
     let created = create_key(&at, &second, Some(&request)).await;
-    assert_eq!(created, Created::New);
+    assert_eq!(created, CreateOutcome::New);
     let again = create_key(&at, &second, Some(&request));
-    refused(&at, again, Created::New).await;
+    unchanged(&at, again, CreateOutcome::New).await;
 }
 
 #[tokio::test]
@@ -92,48 +92,48 @@ async fn a_repeated_request_creates_no_second_key() {
     let request = once("request");
     create_key(&at, &first, Some(&request)).await;
 
-    let replayed = Created::Replayed(first.record);
+    let replayed = CreateOutcome::Replayed(first.record);
     let repeat = create_key(&at, &second, Some(&request));
-    refused(&at, repeat, replayed.clone()).await;
+    unchanged(&at, repeat, replayed.clone()).await;
     let other = once("another request");
     let reuse = create_key(&at, &second, Some(&other));
-    refused(&at, reuse, Created::KeyReused).await;
+    unchanged(&at, reuse, CreateOutcome::KeyReused).await;
 
     at.time.set(p("2026-11-23T09:59:59Z"));
     let late = create_key(&at, &second, Some(&request));
-    refused(&at, late, replayed).await;
+    unchanged(&at, late, replayed).await;
     at.time.set(p("2026-11-23T10:00:00Z"));
     let after_a_day = create_key(&at, &second, Some(&other)).await;
-    assert_eq!(after_a_day, Created::New);
+    assert_eq!(after_a_day, CreateOutcome::New);
 }
 
 #[tokio::test]
-async fn the_same_idempotency_key_in_another_scope_is_another() {
+async fn equal_idempotency_keys_in_different_scopes_are_independent() {
     let at = with_keys(&[]).await;
     let (ours, mut theirs) = (once("request"), once("request"));
     theirs.scope = "others".into();
     let created = create_key(&at, &Key::of_acme(1), Some(&ours)).await;
-    assert_eq!(created, Created::New);
+    assert_eq!(created, CreateOutcome::New);
     let created = create_key(&at, &Key::of_acme(2), Some(&theirs)).await;
-    assert_eq!(created, Created::New);
+    assert_eq!(created, CreateOutcome::New);
 }
 
-/// A rotation of the key, as it was created, to the key of seed 2.
-async fn rotation_of_changed_key(old: Key, change: impl AsyncFn(&Fixture)) {
+/// Checks that a key, changed by `change`, is not rotated by a caller that read it before.
+async fn check_changed_key_is_not_rotated(old: Key, change: impl AsyncFn(&Fixture)) {
     let at = with_keys(&[&old]).await;
     change(&at).await;
     let (successor, request) = (Key::of_acme(2), once("request"));
     let plain = rotate_key(&at, &old, &successor, None);
-    refused(&at, plain, Rotated::Changed).await;
-    let marked = rotate_key(&at, &old, &successor, Some(&request));
-    refused(&at, marked, Rotated::Changed).await;
+    unchanged(&at, plain, RotateOutcome::Changed).await;
+    let idempotent = rotate_key(&at, &old, &successor, Some(&request));
+    unchanged(&at, idempotent, RotateOutcome::Changed).await;
 }
 
-/// The end of the grace period in all rotations of these tests.
+/// End of the grace period in all rotations of these tests.
 const GRACE_ENDS: &str = "2026-11-23T10:00:00Z";
 
-/// A key that ends when the grace period of its rotation does, so that the rotation leaves its
-/// expiry as it is.
+/// Returns a key that expires with the grace period of its rotation, so that the rotation does not
+/// change its expiry.
 fn expiring() -> Key {
     let mut key = Key::of_acme(1);
     key.record.expires_at = Some(p(GRACE_ENDS));
@@ -143,7 +143,7 @@ fn expiring() -> Key {
 #[tokio::test]
 async fn a_revoked_key_is_not_rotated() {
     for old in [Key::of_acme(1), expiring()] {
-        rotation_of_changed_key(old, async |at| {
+        check_changed_key_is_not_rotated(old, async |at| {
             let revoked = at.store.revoke_key(&Key::of_acme(1).by_id(), p(NOW)).await;
             assert!(revoked.unwrap());
         })
@@ -155,12 +155,12 @@ async fn a_revoked_key_is_not_rotated() {
 async fn a_rotated_key_is_not_rotated_again() {
     let rotate = async |at: &Fixture, old: &Key| {
         let rotated = rotate_key(at, old, &Key::of_acme(3), None).await;
-        assert_eq!(rotated, Rotated::New);
+        assert_eq!(rotated, RotateOutcome::New);
     };
-    rotation_of_changed_key(expiring(), async |at| rotate(at, &expiring()).await).await;
-    rotation_of_changed_key(Key::of_acme(1), async |at| {
+    check_changed_key_is_not_rotated(expiring(), async |at| rotate(at, &expiring()).await).await;
+    check_changed_key_is_not_rotated(Key::of_acme(1), async |at| {
         rotate(at, &Key::of_acme(1)).await;
-        // With the expiry gone, the successor alone stands in the way.
+        // Without the expiry, only the clause for the successor fails.
         edit(at, REGISTRY, &pk_of(&Key::of_acme(1)), |item| {
             item.as_object_mut().unwrap().remove("expires_at").unwrap();
         });
@@ -176,14 +176,14 @@ async fn a_key_whose_expiry_has_changed_is_not_rotated() {
             ..KeyChange::default()
         };
         let updated = at.store.update_key(&Key::of_acme(1).by_id(), &change).await;
-        assert!(matches!(updated.unwrap(), Updated::Done(_)));
+        assert!(matches!(updated.unwrap(), UpdateOutcome::Done(_)));
     };
     let sooner = Some("2026-11-22T11:00:00Z");
-    rotation_of_changed_key(Key::of_acme(1), async |at| expire(at, sooner).await).await;
-    rotation_of_changed_key(expiring(), async |at| expire(at, sooner).await).await;
+    check_changed_key_is_not_rotated(Key::of_acme(1), async |at| expire(at, sooner).await).await;
+    check_changed_key_is_not_rotated(expiring(), async |at| expire(at, sooner).await).await;
     let later = Some("2027-01-01T00:00:00Z");
-    rotation_of_changed_key(expiring(), async |at| expire(at, later).await).await;
-    rotation_of_changed_key(expiring(), async |at| expire(at, None).await).await;
+    check_changed_key_is_not_rotated(expiring(), async |at| expire(at, later).await).await;
+    check_changed_key_is_not_rotated(expiring(), async |at| expire(at, None).await).await;
 }
 
 fn pk_of(key: &Key) -> String {
@@ -191,17 +191,17 @@ fn pk_of(key: &Key) -> String {
 }
 
 #[tokio::test]
-async fn a_key_that_has_gone_is_not_rotated() {
+async fn a_deleted_key_is_not_rotated() {
     for old in [Key::of_acme(1), expiring()] {
-        rotation_of_changed_key(old, async |at| {
+        check_changed_key_is_not_rotated(old, async |at| {
             delete(at, REGISTRY, &pk_of(&Key::of_acme(1)));
         })
         .await;
     }
-    let (stranger, successor) = (Key::of_acme(1), Key::of_acme(2));
+    let (unknown, successor) = (Key::of_acme(1), Key::of_acme(2));
     let at = with_keys(&[]).await;
-    let rotation = rotate_key(&at, &stranger, &successor, None);
-    refused(&at, rotation, Rotated::Changed).await;
+    let rotation = rotate_key(&at, &unknown, &successor, None);
+    unchanged(&at, rotation, RotateOutcome::Changed).await;
 }
 
 #[tokio::test]
@@ -210,9 +210,14 @@ async fn a_successor_with_a_taken_digest_prefix_or_id_is_not_created() {
     let at = with_keys(&[&Key::of_acme(1), &old]).await;
     let request = once("request");
     for rival in rivals_of_the_first() {
-        refused(&at, rotate_key(&at, &old, &rival, None), Rotated::Taken).await;
-        let marked = rotate_key(&at, &old, &rival, Some(&request));
-        refused(&at, marked, Rotated::Taken).await;
+        unchanged(
+            &at,
+            rotate_key(&at, &old, &rival, None),
+            RotateOutcome::Taken,
+        )
+        .await;
+        let idempotent = rotate_key(&at, &old, &rival, Some(&request));
+        unchanged(&at, idempotent, RotateOutcome::Taken).await;
     }
 }
 
@@ -226,25 +231,25 @@ async fn a_rotation_made_twice_happens_once() {
     ] {
         let (at, successor) = (with_keys(&[&old]).await, Key::of_acme(2));
         let rotated = rotate_key(&at, &old, &successor, request.as_ref()).await;
-        assert_eq!(rotated, Rotated::New);
+        assert_eq!(rotated, RotateOutcome::New);
         let again = rotate_key(&at, &old, &successor, request.as_ref());
-        refused(&at, again, Rotated::New).await;
+        unchanged(&at, again, RotateOutcome::New).await;
     }
 }
 
 #[tokio::test]
-async fn a_repeated_request_makes_no_second_successor() {
+async fn a_repeated_request_creates_no_second_successor() {
     let (old, first, second) = (Key::of_acme(1), Key::of_acme(2), Key::of_acme(3));
     let at = with_keys(&[&old]).await;
     let request = once("request");
     rotate_key(&at, &old, &first, Some(&request)).await;
 
-    let replayed = Rotated::Replayed(Box::new(first.record));
+    let replayed = RotateOutcome::Replayed(Box::new(first.record));
     let repeat = rotate_key(&at, &old, &second, Some(&request));
-    refused(&at, repeat, replayed).await;
+    unchanged(&at, repeat, replayed).await;
     let other = once("another request");
     let reuse = rotate_key(&at, &old, &second, Some(&other));
-    refused(&at, reuse, Rotated::KeyReused).await;
+    unchanged(&at, reuse, RotateOutcome::KeyReused).await;
 }
 
 #[tokio::test]
@@ -256,8 +261,8 @@ async fn a_revoked_key_stays_revoked_as_it_was() {
         revoked.unwrap()
     };
     assert!(revoke(key.by_id(), NOW).await);
-    refused(&at, revoke(key.by_id(), "2026-11-22T11:00:00Z"), true).await;
-    refused(&at, revoke(key.by_prefix(), "2026-11-22T09:00:00Z"), true).await;
+    unchanged(&at, revoke(key.by_id(), "2026-11-22T11:00:00Z"), true).await;
+    unchanged(&at, revoke(key.by_prefix(), "2026-11-22T09:00:00Z"), true).await;
     let stored = at.store.key(&key.by_id()).await.unwrap().unwrap();
     assert_eq!(stored.revoked_at, Some(p(NOW)));
 }
@@ -270,12 +275,12 @@ async fn an_unknown_key_is_not_revoked() {
         let revoked = at.store.revoke_key(&key.by_id(), p(NOW)).await;
         revoked.unwrap()
     };
-    refused(&at, revoke(&Key::of_acme(2)), false).await;
+    unchanged(&at, revoke(&Key::of_acme(2)), false).await;
     delete(&at, REGISTRY, &pk_of(&key));
-    refused(&at, revoke(&key), false).await;
+    unchanged(&at, revoke(&key), false).await;
 }
 
-/// One change for each attribute of a key that can be changed.
+/// Returns one change for each attribute of a key that can be changed.
 fn key_changes() -> [KeyChange; 5] {
     let none = KeyChange::default;
     [
@@ -308,24 +313,29 @@ async fn an_unknown_key_is_not_changed() {
     let at = with_keys(&[&key]).await;
     delete(&at, REGISTRY, &pk_of(&key));
     for change in key_changes() {
-        let stranger = Key::of_acme(2);
-        refused(&at, update_key(&at, &stranger, &change), Updated::Unknown).await;
-        refused(&at, update_key(&at, &key, &change), Updated::Unknown).await;
+        let unknown = Key::of_acme(2);
+        unchanged(
+            &at,
+            update_key(&at, &unknown, &change),
+            UpdateOutcome::Unknown,
+        )
+        .await;
+        unchanged(&at, update_key(&at, &key, &change), UpdateOutcome::Unknown).await;
     }
 }
 
 #[tokio::test]
-async fn an_admins_key_is_not_changed() {
+async fn an_admin_key_is_not_changed() {
     let key = Key::of(Owner::Admin, 1);
     let at = with_keys(&[&key]).await;
     for change in key_changes() {
-        refused(&at, update_key(&at, &key, &change), Updated::Admins).await;
+        unchanged(&at, update_key(&at, &key, &change), UpdateOutcome::Admins).await;
     }
 }
 
-/// What whoever may change customers' keys could make of one.
+/// A function that may change customers' keys could remove the customer of one.
 #[tokio::test]
-async fn a_customers_key_without_a_customer_opens_nothing() {
+async fn a_customers_key_without_a_customer_authorizes_nothing() {
     let key = Key::of_acme(1);
     let at = with_keys(&[&key]).await;
     edit(&at, REGISTRY, &pk_of(&key), |item| {
@@ -335,15 +345,16 @@ async fn a_customers_key_without_a_customer_opens_nothing() {
     assert_eq!(found, None);
 }
 
-/// What whoever may write customers' keys could do to the names of an admin's.
+/// A function that may write customers' keys could store aliases with the id and the prefix of an admin
+/// key.
 #[tokio::test]
-async fn no_customers_key_takes_the_name_of_an_admins() {
+async fn a_customers_key_cannot_take_the_aliases_of_an_admin_key() {
     let (admins, customers) = (Key::of(Owner::Admin, 1), Key::of_acme(2));
     let at = with_keys(&[&admins, &customers]).await;
     let digest = customers.secret.digest().expose_hex();
     let (id, prefix) = (&admins.record.id, &admins.record.prefix);
-    for name in [format!("KEYID#{id}"), format!("PREFIX#{prefix}")] {
-        let alias = json!({ "pk": { "S": name }, "digest": { "S": digest } });
+    for pk in [format!("KEYID#{id}"), format!("PREFIX#{prefix}")] {
+        let alias = json!({ "pk": { "S": pk }, "digest": { "S": digest } });
         put(&at, REGISTRY, &alias);
     }
     for name in [admins.by_id(), admins.by_prefix()] {
@@ -365,7 +376,7 @@ async fn a_revoked_key_is_not_changed() {
     for key in [key, rotated] {
         at.store.revoke_key(&key.by_id(), p(NOW)).await.unwrap();
         for change in key_changes() {
-            refused(&at, update_key(&at, &key, &change), Updated::Revoked).await;
+            unchanged(&at, update_key(&at, &key, &change), UpdateOutcome::Revoked).await;
         }
     }
 }
@@ -381,7 +392,7 @@ async fn the_expiry_of_a_rotated_key_is_not_changed() {
             expires_at: Some(expires_at),
             ..KeyChange::default()
         };
-        refused(&at, update_key(&at, &key, &change), Updated::Rotated).await;
+        unchanged(&at, update_key(&at, &key, &change), UpdateOutcome::Rotated).await;
     }
     let change = KeyChange {
         name: Some("Old".into()),
@@ -394,7 +405,7 @@ async fn the_expiry_of_a_rotated_key_is_not_changed() {
         ..key.record.clone()
     };
     let updated = update_key(&at, &key, &change).await;
-    assert_eq!(updated, Updated::Done(expected));
+    assert_eq!(updated, UpdateOutcome::Done(expected));
 }
 
 #[tokio::test]
@@ -405,7 +416,7 @@ async fn each_attribute_of_a_key_changes_alone_and_can_be_removed() {
     let mut check = async |change: KeyChange, apply: fn(&mut KeyRecord)| {
         apply(&mut expected);
         let updated = update_key(&at, &key, &change).await;
-        assert_eq!(updated, Updated::Done(expected.clone()));
+        assert_eq!(updated, UpdateOutcome::Done(expected.clone()));
         let stored = at.store.key(&key.by_id()).await.unwrap();
         assert_eq!(stored.as_ref(), Some(&expected));
     };
@@ -453,7 +464,7 @@ async fn an_unknown_customer_is_not_changed() {
         ..CustomerChange::default()
     };
     let update = update_customer(&at, "acme-2", &change);
-    refused(&at, update, UpdateCustomerOutcome::Unknown).await;
+    unchanged(&at, update, UpdateCustomerOutcome::Unknown).await;
 }
 
 #[tokio::test]
@@ -503,7 +514,7 @@ async fn each_attribute_of_a_customer_changes_alone() {
 }
 
 #[tokio::test]
-async fn who_has_left_does_not_come_back() {
+async fn an_erased_customer_is_not_changed() {
     let at = with_keys(&[&Key::of_acme(1)]).await;
     let erase = async |now: &str| {
         let erased = at.store.erase_customer(&p("acme"), p(now)).await;
@@ -511,36 +522,36 @@ async fn who_has_left_does_not_come_back() {
     };
     assert_eq!(erase(NOW).await, Some(Some(p(NOW))));
     let again = erase("2026-11-22T11:00:00Z");
-    refused(&at, again, Some(Some(p(NOW)))).await;
+    unchanged(&at, again, Some(Some(p(NOW)))).await;
     let change = CustomerChange {
         name: Some("Acme".into()),
         ..CustomerChange::default()
     };
     let update = update_customer(&at, "acme", &change);
-    refused(&at, update, UpdateCustomerOutcome::Erased).await;
+    unchanged(&at, update, UpdateCustomerOutcome::Erased).await;
     let late = Key::of_acme(2);
     let create = create_key(&at, &late, None);
-    refused(&at, create, Created::NoCustomer).await;
+    unchanged(&at, create, CreateOutcome::NoCustomer).await;
 }
 
 #[tokio::test]
-async fn who_does_not_exist_is_not_erased() {
+async fn an_unknown_customer_is_not_erased() {
     let at = with_keys(&[]).await;
     let erase = async || at.store.erase_customer(&p("nobody"), p(NOW)).await.unwrap();
-    refused(&at, erase(), None).await;
+    unchanged(&at, erase(), None).await;
 }
 
-/// A key that goes while it is erased does not come back as half a key.
+/// The key is deleted during the erasure, which must not create an incomplete key.
 #[tokio::test]
-async fn a_key_that_has_gone_is_not_erased() {
+async fn a_deleted_key_is_not_erased() {
     let key = Key::of_acme(1);
     let at = with_keys(&[&key]).await;
     let (aws, pk) = (at.aws.clone(), pk_of(&key));
     at.aws.inject(move |call| {
         if call.operation() == "UpdateItem" && call.body.contains(&pk) {
             let key = json!({ "TableName": "test-registry", "Key": { "pk": { "S": pk } } });
-            let (status, answer) = aws.answer("DynamoDB_20120810.DeleteItem", &key.to_string());
-            assert_eq!(status, 200, "{answer}");
+            let (status, response) = aws.call("DynamoDB_20120810.DeleteItem", &key.to_string());
+            assert_eq!(status, 200, "{response}");
         }
         Fault::None
     });
@@ -550,9 +561,9 @@ async fn a_key_that_has_gone_is_not_erased() {
     assert!(!everything(&at).to_string().contains(&pk_of(&key)));
 }
 
-/// The customer leaves between the reading of the key and its rotation, before the key is revoked.
+/// The customer is erased between the read of the key and its rotation, before the key is revoked.
 #[tokio::test]
-async fn a_key_of_a_customer_who_has_left_is_not_rotated() {
+async fn a_key_of_an_erased_customer_is_not_rotated() {
     let old = Key::of_acme(1);
     let at = with_keys(&[&old]).await;
     edit(&at, REGISTRY, "CUSTOMER#acme", |item| {
@@ -561,7 +572,7 @@ async fn a_key_of_a_customer_who_has_left_is_not_rotated() {
     for request in [None, Some(once("request"))] {
         let successor = Key::of_acme(2);
         let rotate = rotate_key(&at, &old, &successor, request.as_ref());
-        refused(&at, rotate, Rotated::NoCustomer).await;
+        unchanged(&at, rotate, RotateOutcome::NoCustomer).await;
     }
 }
 
@@ -572,7 +583,7 @@ async fn a_suspended_key_is_not_rotated() {
         ..KeyChange::default()
     };
     for old in [Key::of_acme(1), expiring()] {
-        rotation_of_changed_key(old, async |at| {
+        check_changed_key_is_not_rotated(old, async |at| {
             update_key(at, &Key::of_acme(1), &suspend).await;
         })
         .await;
@@ -591,13 +602,13 @@ async fn a_customer_with_a_taken_id_is_not_created() {
         let created = at.store.create_customer(&rival, request).await;
         created.unwrap()
     };
-    refused(&at, create(None), Created::Taken).await;
-    refused(&at, create(Some(&once("request"))), Created::Taken).await;
+    unchanged(&at, create(None), CreateOutcome::Taken).await;
+    unchanged(&at, create(Some(&once("request"))), CreateOutcome::Taken).await;
 }
 
-/// Two requests for the same customer at the same instant: one creates it.
+/// Only one of two concurrent requests for the same customer creates it.
 #[tokio::test]
-async fn an_equal_customer_of_another_write_is_not_ones_own() {
+async fn an_equal_customer_of_another_write_is_taken() {
     let at = fixture();
     create_customer(&at, "acme").await;
     let acme = customer("acme");
@@ -606,19 +617,19 @@ async fn an_equal_customer_of_another_write_is_not_ones_own() {
             let created = at.store.create_customer(&acme, request.as_ref()).await;
             created.unwrap()
         };
-        refused(&at, created, Created::Taken).await;
+        unchanged(&at, created, CreateOutcome::Taken).await;
     }
 }
 
 #[tokio::test]
-async fn a_month_is_closed_by_one() {
+async fn a_month_is_closed_once() {
     let at = fixture();
     let month = p("2026-08");
     let close = async || at.store.close(month).await.unwrap();
     assert!(close().await);
-    refused(&at, close(), false).await;
+    unchanged(&at, close(), false).await;
     at.time.set(p("2026-11-23T10:00:00Z"));
-    refused(&at, close(), false).await;
+    unchanged(&at, close(), false).await;
     let closed_at = at.store.closed_at(month).await;
     assert_eq!(closed_at.unwrap(), Some(p(NOW)));
 }
@@ -631,83 +642,91 @@ async fn a_repeated_request_creates_no_second_customer() {
         let created = at.store.create_customer(&customer, Some(&request)).await;
         created.unwrap()
     };
-    assert_eq!(create("acme", "request").await, Created::New);
+    assert_eq!(create("acme", "request").await, CreateOutcome::New);
     for id in ["acme", "acme-2"] {
-        let replayed = Created::Replayed(customer("acme"));
-        refused(&at, create(id, "request"), replayed).await;
-        refused(&at, create(id, "another request"), Created::KeyReused).await;
+        let replayed = CreateOutcome::Replayed(customer("acme"));
+        unchanged(&at, create(id, "request"), replayed).await;
+        unchanged(&at, create(id, "another request"), CreateOutcome::KeyReused).await;
     }
     at.time.set(p("2026-11-23T10:00:00Z"));
-    assert_eq!(create("acme-2", "another request").await, Created::New);
+    assert_eq!(
+        create("acme-2", "another request").await,
+        CreateOutcome::New
+    );
 }
 
-fn entry() -> Entry {
-    let mut entry = Entry::new("acme", "e-1", &[call(NOW, "pro", "/ping", 200)]);
-    entry.refused.push(tollgate_store::RefusedRecord {
+fn event() -> Event {
+    let mut event = Event::new("acme", "e-1", &[call(NOW, "pro", "/ping", 200)]);
+    event.rejected.push(RejectedRecord {
         index: 1,
         reason: "too late".into(),
     });
-    entry
+    event
 }
 
 #[tokio::test]
-async fn an_entry_delivered_again_is_not_counted_again() {
+async fn an_event_delivered_again_is_not_counted_again() {
     let at = fixture();
-    assert_eq!(write_usage(&at, &entry()).await, Written::Counted);
-    refused(&at, write_usage(&at, &entry()), Written::Duplicate).await;
-    // The log keeps it for 400 days, whatever the clock says.
+    assert_eq!(write_usage(&at, &event()).await, WriteUsageOutcome::Counted);
+    unchanged(
+        &at,
+        write_usage(&at, &event()),
+        WriteUsageOutcome::Duplicate,
+    )
+    .await;
+    // The log keeps the claim for 400 days.
     at.time.set(p("2027-11-22T10:00:00Z"));
-    let mut later = entry();
+    let mut later = event();
     later.received_at = p("2027-11-22T10:00:00Z");
     later.body = br#"{ "subject": "acme", "id": "e-1" }"#.to_vec();
-    refused(&at, write_usage(&at, &later), Written::Duplicate).await;
+    unchanged(&at, write_usage(&at, &later), WriteUsageOutcome::Duplicate).await;
 }
 
 #[tokio::test]
-async fn another_entry_of_the_same_identity_is_not_counted() {
+async fn another_event_with_the_same_source_and_id_is_not_counted() {
     let at = fixture();
-    assert_eq!(write_usage(&at, &entry()).await, Written::Counted);
+    assert_eq!(write_usage(&at, &event()).await, WriteUsageOutcome::Counted);
     for customer in ["acme", "acme-2"] {
-        let mut other = entry();
+        let mut other = event();
         other.customer = p(customer);
         other.body = br#"{"id":"e-1","subject":"acme-2"}"#.to_vec();
-        refused(&at, write_usage(&at, &other), Written::Conflict).await;
+        unchanged(&at, write_usage(&at, &other), WriteUsageOutcome::Conflict).await;
         other.body = b"not JSON".to_vec();
-        refused(&at, write_usage(&at, &other), Written::Conflict).await;
+        unchanged(&at, write_usage(&at, &other), WriteUsageOutcome::Conflict).await;
     }
 }
 
 #[tokio::test]
-async fn parts_and_entries_of_other_identity_are_counted_each() {
+async fn parts_and_other_events_are_each_counted() {
     let at = fixture();
-    let mut entries = [entry(), entry(), entry(), entry()];
-    entries[1].part = 1;
-    entries[2].id = "e-2".into();
-    entries[3].source = "tollgate:analyze".into();
-    for entry in &entries {
-        assert_eq!(write_usage(&at, entry).await, Written::Counted);
+    let mut events = [event(), event(), event(), event()];
+    events[1].part = 1;
+    events[2].id = "e-2".into();
+    events[3].source = "tollgate:analyze".into();
+    for event in &events {
+        assert_eq!(write_usage(&at, event).await, WriteUsageOutcome::Counted);
     }
     let month = at.store.month_usage(&p("acme"), p("2026-11")).await;
     assert_eq!(month.unwrap().calls, 4);
 }
 
 #[tokio::test]
-async fn a_source_and_an_id_do_not_run_into_each_other() {
+async fn a_separator_in_a_source_or_an_id_is_not_ambiguous() {
     let at = fixture();
-    let (mut one, mut two) = (entry(), entry());
+    let (mut one, mut two) = (event(), event());
     (one.source, one.id) = ("a#b".into(), "c".into());
     (two.source, two.id) = ("a".into(), "b#c".into());
-    for entry in [&one, &two] {
-        assert_eq!(write_usage(&at, entry).await, Written::Counted);
+    for event in [&one, &two] {
+        assert_eq!(write_usage(&at, event).await, WriteUsageOutcome::Counted);
     }
-    for entry in [&one, &two] {
-        let set_aside = at.store.quarantined_of_event(&entry.source, &entry.id);
-        assert_eq!(set_aside.await.unwrap().len(), 1);
+    for event in [&one, &two] {
+        let quarantined = at.store.quarantined_of_event(&event.source, &event.id);
+        assert_eq!(quarantined.await.unwrap().len(), 1);
     }
 }
 
 #[tokio::test]
-async fn what_is_in_quarantine_is_not_put_there_again() {
+async fn a_repeated_quarantining_changes_nothing() {
     let at = fixture();
     let (first, later) = (p(NOW), p("2026-11-22T11:00:00Z"));
     let message = async |received_at| {
@@ -717,72 +736,87 @@ async fn what_is_in_quarantine_is_not_put_there_again() {
         done.await.unwrap();
     };
     message(first).await;
-    refused(&at, message(later), ()).await;
+    unchanged(&at, message(later), ()).await;
 
     let conflict = async |received_at| {
-        let mut entry = entry();
-        entry.received_at = received_at;
-        at.store.quarantine_conflict(&entry.part()).await.unwrap();
+        let mut event = event();
+        event.received_at = received_at;
+        at.store.quarantine_conflict(&event.part()).await.unwrap();
     };
     conflict(first).await;
-    // What an operator has noted on it stays.
+    // An attribute that an operator has added stays.
     edit(&at, QUARANTINE, "tollgate:ping#e-1", |item| {
         item["seen_by"] = json!({ "S": "operator" });
     });
-    refused(&at, conflict(later), ()).await;
+    unchanged(&at, conflict(later), ()).await;
     let stored = at.store.quarantined_of_event("tollgate:ping", "e-1");
     assert_eq!(stored.await.unwrap().len(), 1);
 }
 
 #[tokio::test]
-async fn each_entry_that_conflicts_is_in_quarantine_beside_the_first() {
+async fn each_conflicting_event_is_quarantined_beside_the_first() {
     let at = fixture();
-    write_usage(&at, &entry()).await;
+    write_usage(&at, &event()).await;
     for body in ["one", "two", "two"] {
-        let mut other = entry();
+        let mut other = event();
         other.body = body.into();
         at.store.quarantine_conflict(&other.part()).await.unwrap();
     }
     let stored = at.store.quarantined_of_event("tollgate:ping", "e-1").await;
     let bodies: Vec<Vec<u8>> = stored.unwrap().into_iter().map(|q| q.body).collect();
     assert_eq!(bodies.len(), 3);
-    for body in [&entry().body[..], b"one", b"two"] {
+    for body in [&event().body[..], b"one", b"two"] {
         assert!(bodies.iter().any(|stored| stored == body));
     }
 }
 
-/// A ledger with that many charges for November.
+/// Returns a fixture whose ledger has this number of charges for November.
 async fn with_charges(n: u64) -> Fixture {
     let at = fixture();
     for number in 1..=n {
         let recorded = record(&at, &charge(number), charged(number - 1)).await;
-        assert_eq!(recorded, Recorded::Written);
+        assert_eq!(recorded, RecordChargeOutcome::Written);
     }
     at
 }
 
 #[tokio::test]
-async fn the_first_charge_of_a_month_is_written_only_on_an_empty_account() {
+async fn the_first_charge_of_a_month_needs_an_empty_ledger() {
     let at = with_charges(1).await;
     let rival = Charge {
         cents: Cents(24),
         ..charge(1)
     };
-    refused(&at, record(&at, &rival, charged(0)), Recorded::Raced).await;
-    // Its own place is free, but the account is not empty.
-    refused(&at, record(&at, &charge(7), charged(0)), Recorded::Raced).await;
+    unchanged(
+        &at,
+        record(&at, &rival, charged(0)),
+        RecordChargeOutcome::Raced,
+    )
+    .await;
+    // There is no charge of its number, but the period ledger is not empty.
+    unchanged(
+        &at,
+        record(&at, &charge(7), charged(0)),
+        RecordChargeOutcome::Raced,
+    )
+    .await;
 }
 
 #[tokio::test]
-async fn a_charge_is_written_only_on_the_account_it_was_computed_from() {
+async fn a_charge_needs_the_period_ledger_it_was_computed_from() {
     let at = with_charges(2).await;
     let check = async |number: u64, before: PeriodLedger| {
         let charge = charge(number);
-        refused(&at, record(&at, &charge, before), Recorded::Raced).await;
+        unchanged(
+            &at,
+            record(&at, &charge, before),
+            RecordChargeOutcome::Raced,
+        )
+        .await;
     };
     check(3, charged(1)).await;
     let fewer = PeriodLedger {
-        charges: 1,
+        charge_count: 1,
         ..charged(2)
     };
     check(3, fewer).await;
@@ -795,56 +829,76 @@ async fn a_charge_is_written_only_on_the_account_it_was_computed_from() {
         month: p("2026-12"),
         ..charge(3)
     };
-    refused(&at, record(&at, &december, charged(2)), Recorded::Raced).await;
+    unchanged(
+        &at,
+        record(&at, &december, charged(2)),
+        RecordChargeOutcome::Raced,
+    )
+    .await;
     let recorded = record(&at, &charge(3), charged(2)).await;
-    assert_eq!(recorded, Recorded::Written);
+    assert_eq!(recorded, RecordChargeOutcome::Written);
 }
 
 #[tokio::test]
-async fn a_written_charge_is_not_written_over() {
+async fn a_recorded_charge_is_not_overwritten() {
     let at = with_charges(1).await;
-    delete_account(&at);
+    delete_ledger(&at);
     let rival = Charge {
         cents: Cents(1),
         ..charge(1)
     };
-    refused(&at, record(&at, &rival, charged(0)), Recorded::Raced).await;
+    unchanged(
+        &at,
+        record(&at, &rival, charged(0)),
+        RecordChargeOutcome::Raced,
+    )
+    .await;
 
     let at = with_charges(2).await;
-    put_account(&at, charged(1));
+    put_ledger(&at, charged(1));
     let rival = Charge {
         cents: Cents(1),
         ..charge(2)
     };
-    refused(&at, record(&at, &rival, charged(1)), Recorded::Raced).await;
+    unchanged(
+        &at,
+        record(&at, &rival, charged(1)),
+        RecordChargeOutcome::Raced,
+    )
+    .await;
 }
 
-fn delete_account(at: &Fixture) {
-    let key = json!({ "pk": { "S": "acme#2026-11" }, "sk": { "S": "ACCOUNT" } });
+fn delete_ledger(at: &Fixture) {
+    let key = json!({ "pk": { "S": "acme#2026-11" }, "sk": { "S": "PERIOD" } });
     common::raw(at, "DeleteItem", BILLING, json!({ "Key": key }));
 }
 
-fn put_account(at: &Fixture, charged: PeriodLedger) {
+fn put_ledger(at: &Fixture, ledger: PeriodLedger) {
     let n = |number: u64| json!({ "N": number.to_string() });
-    let account = json!({
+    let item = json!({
         "pk": { "S": "acme#2026-11" },
-        "sk": { "S": "ACCOUNT" },
-        "charges": n(charged.charges),
-        "cents": n(charged.cents.0),
-        "over_calls": n(charged.over_calls),
+        "sk": { "S": "PERIOD" },
+        "charges": n(ledger.charge_count),
+        "cents": n(ledger.cents.0),
+        "overage_calls": n(ledger.overage_calls),
     });
-    put(at, BILLING, &account);
+    put(at, BILLING, &item);
 }
 
-/// Two runs that compute the same charge from the same usage at the same instant: one makes it.
+/// Only one of two concurrent billing runs that compute the same charge records it.
 #[tokio::test]
-async fn an_equal_charge_of_another_write_is_not_ones_own() {
+async fn an_equal_charge_of_another_write_is_raced() {
     for number in 1..=2 {
         let at = with_charges(number).await;
         let (charge, before) = (charge(number), charged(number - 1));
-        refused(&at, record(&at, &charge, before), Recorded::Raced).await;
+        unchanged(
+            &at,
+            record(&at, &charge, before),
+            RecordChargeOutcome::Raced,
+        )
+        .await;
         let acme: CustomerId = p("acme");
-        let account = at.store.charged(&acme, p("2026-11")).await.unwrap();
-        assert_eq!(account, charged(number));
+        let ledger = at.store.period_ledger(&acme, p("2026-11")).await.unwrap();
+        assert_eq!(ledger, charged(number));
     }
 }

@@ -1,10 +1,7 @@
-//! Quota counters: as much is reserved as a limit leaves and nothing beyond it, each write counts
-//! once, and an item stays small however many instances there are.
+//! Quota counters: a limit can be reserved completely and never exceeded, each write counts once, and items
+//! stay small with many instances.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test that cannot begin, or cannot look, has failed"
-)]
+#![allow(clippy::unwrap_used, reason = "a failed set-up or read fails the test")]
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,7 +19,7 @@ use tollgate_local_aws::fixture::Fixture;
 use tollgate_local_aws::{Call, Fault};
 use tollgate_runtime::Entropy;
 use tollgate_store::schema::COUNTERS;
-use tollgate_store::{Calls, LeaseShare, ReserveOutcome, Store, Units};
+use tollgate_store::{AdmittedCalls, CounterTotals, LeaseShare, ReserveOutcome, Store};
 
 mod common;
 
@@ -33,41 +30,42 @@ use common::{
 
 use ReserveOutcome::Exhausted;
 
-/// The root of a counter has room for so many shares.
+/// Number of shares for which the root of a counter has room.
 const ROOM: usize = 20;
 
-/// Nothing more can be reserved, and the tables stay as they are.
+/// Checks that nothing can be reserved, and that the try changes nothing.
 async fn is_exhausted(at: &Fixture, share: &mut LeaseShare, limit: u64) {
     let before = everything(at);
     assert_eq!(reserve(at, share, 1, Some(limit), 0).await, Exhausted);
     assert!(everything(at) == before, "something was written");
 }
 
-/// The units of all counters.
-async fn units(at: &Fixture) -> Units {
+/// Returns the totals of all counters.
+async fn totals(at: &Fixture) -> CounterTotals {
     let keys = [p("key_0001")].into();
     let in_day = at.store.admitted_calls(&keys, p("2026-11-22")).await;
-    let mut units = Units {
+    let mut totals = CounterTotals {
         spent: in_day.unwrap(),
-        ..Units::default()
+        ..CounterTotals::default()
     };
     for counter in items(at, COUNTERS) {
         let number = |name: &str| counter[name]["N"].as_str().map_or(0, p::<u64>);
-        units.reserved += number("used");
-        units.reserved -= number("unreserved");
-        units.uncounted += number("uncounted");
+        totals.reserved += number("used");
+        totals.reserved -= number("unreserved");
+        totals.uncounted += number("uncounted");
     }
-    units
+    totals
 }
 
-/// How often each share is named in the counters' items.
+/// Returns the number of shares in each item of the counters.
 fn shares(at: &Fixture) -> Vec<usize> {
     let is_share = |name: &&String| name.len() == 8 && name.starts_with('i');
     let shares = |item: &Value| item.as_object().unwrap().keys().filter(is_share).count();
     items(at, COUNTERS).iter().map(shares).collect()
 }
 
-/// The size of an item by DynamoDB's rules: names and values in bytes, numbers two digits to a byte.
+/// Returns the size of an item by DynamoDB's rules: names and values in bytes, numbers with two digits per
+/// byte.
 /// (<https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/CapacityUnitCalculations.html>)
 fn size(item: &Value) -> usize {
     let sizes = item.as_object().unwrap().iter().map(|(name, value)| {
@@ -78,11 +76,11 @@ fn size(item: &Value) -> usize {
     sizes.sum()
 }
 
-fn crowd(at: &Fixture, instances: usize) -> Vec<LeaseShare> {
+fn new_shares(at: &Fixture, instances: usize) -> Vec<LeaseShare> {
     (0..instances).map(|_| hour_share(at)).collect()
 }
 
-/// What happens to the writes from now on, one after the other; nothing to those after them.
+/// Injects these faults into the next writes, one after another, and none into later ones.
 fn write_faults<const N: usize>(at: &Fixture, faults: [Fault; N]) {
     let mut faults = faults.into_iter();
     at.aws.inject(move |call| match call.operation() {
@@ -91,8 +89,8 @@ fn write_faults<const N: usize>(at: &Fixture, faults: [Fault; N]) {
     });
 }
 
-/// A store with a retry quota of its own, for tests that use up much of it. The SDK keeps one quota
-/// for each service and region of the process.
+/// Returns the fixture with a store in another region, for tests that use up much of the SDK's retry quota,
+/// of which there is one per service and region in a process.
 fn with_own_retry_quota(at: Fixture, region: &'static str) -> Fixture {
     let sdk = at.aws.sdk_config().into_builder();
     let sdk = sdk.region(Region::from_static(region)).build();
@@ -106,7 +104,7 @@ async fn nothing_is_reserved_beyond_a_limit() {
     let mut one = hour_share(&at);
     is_exhausted(&at, &mut one, 0).await;
     assert_eq!(reserve(&at, &mut one, 5, Some(8), 0).await, reserved(5, 5));
-    // Close to the limit, one is enough.
+    // Close to the limit, one unit is reserved at a time.
     let mut other = hour_share(&at);
     for used in [6, 7, 8] {
         let outcome = reserve(&at, &mut other, 5, Some(8), 0).await;
@@ -114,19 +112,19 @@ async fn nothing_is_reserved_beyond_a_limit() {
     }
     for share in [&mut one, &mut other] {
         is_exhausted(&at, share, 8).await;
-        // A limit that was lowered below what it had let through.
+        // A limit that was lowered below the reserved units.
         is_exhausted(&at, share, 3).await;
     }
-    let mut newcomer = hour_share(&at);
-    is_exhausted(&at, &mut newcomer, 8).await;
+    let mut new_share = hour_share(&at);
+    is_exhausted(&at, &mut new_share, 8).await;
     assert_eq!(
-        reserve(&at, &mut newcomer, 9, None, 0).await,
+        reserve(&at, &mut new_share, 9, None, 0).await,
         reserved(9, 17)
     );
 }
 
 #[tokio::test]
-async fn a_small_limit_is_reserved_by_ones() {
+async fn a_small_limit_is_reserved_one_by_one() {
     let at = fixture();
     let mut share = hour_share(&at);
     for used in 1..=3 {
@@ -137,7 +135,7 @@ async fn a_small_limit_is_reserved_by_ones() {
 }
 
 #[tokio::test]
-async fn whether_there_is_room_is_found_out_without_a_write() {
+async fn has_room_writes_nothing() {
     let at = fixture();
     let mut share = hour_share(&at);
     let before = everything(&at);
@@ -150,7 +148,7 @@ async fn whether_there_is_room_is_found_out_without_a_write() {
 }
 
 #[tokio::test]
-async fn what_is_released_is_released_once() {
+async fn a_release_takes_effect_once() {
     let at = fixture();
     let mut share = hour_share(&at);
     reserve(&at, &mut share, 10, Some(50), 1).await;
@@ -160,7 +158,7 @@ async fn what_is_released_is_released_once() {
     let before = everything(&at);
     at.store.settle(&mut share, spent(3)).await.unwrap();
     assert!(everything(&at) == before);
-    // The share that follows goes on counting calls.
+    // The next share continues the count of calls.
     assert_eq!(
         reserve(&at, &mut share, 2, Some(50), 5).await,
         reserved(2, 5)
@@ -168,9 +166,9 @@ async fn what_is_released_is_released_once() {
     assert_eq!(used_and_spent(&at), (5, 5));
 }
 
-/// A call that was reported in advance, and then was not allowed.
+/// A call was reported in advance, and then was not allowed.
 #[tokio::test]
-async fn what_was_reported_in_advance_is_taken_back() {
+async fn a_call_reported_in_advance_is_taken_back() {
     let at = fixture();
     let mut share = hour_share(&at);
     reserve(&at, &mut share, 1, Some(5), 1).await;
@@ -183,7 +181,7 @@ async fn what_was_reported_in_advance_is_taken_back() {
 #[tokio::test]
 async fn calls_without_a_unit_are_reported_and_count_towards_no_limit() {
     let at = fixture();
-    let calls = |spent, uncounted| Calls { spent, uncounted };
+    let calls = |spent, uncounted| AdmittedCalls { spent, uncounted };
     let mut share = hour_share(&at);
     // Before anything was reserved, with a reservation, and at the end.
     at.store.settle(&mut share, calls(0, 4)).await.unwrap();
@@ -191,47 +189,50 @@ async fn calls_without_a_unit_are_reported_and_count_towards_no_limit() {
     assert_eq!(outcome.await.unwrap(), reserved(5, 5));
     share.release(1, calls(4, 30));
     at.store.settle(&mut share, calls(4, 30)).await.unwrap();
-    let expected = Units {
+    let expected = CounterTotals {
         reserved: 4,
         spent: 34,
         uncounted: 30,
     };
-    assert_eq!(units(&at).await, expected);
+    assert_eq!(totals(&at).await, expected);
     assert_eq!(expected.admitted(), 64);
     let again = everything(&at);
     at.store.settle(&mut share, calls(4, 30)).await.unwrap();
     assert!(everything(&at) == again);
 }
 
-/// What branches know of is read with what the root knows of.
+/// The totals include those of branches.
 #[tokio::test]
-async fn the_units_of_a_month_are_those_of_all_instances() {
+async fn the_counter_of_a_month_includes_all_instances() {
     let at = fixture();
     let (customer, month) = (p("acme"), p("2026-11"));
     for instance in 1..=ROOM as u64 + 5 {
         let mut share = at.store.month_share(&customer, month);
-        let calls = Calls {
+        let calls = AdmittedCalls {
             spent: 1,
             uncounted: 2,
         };
         let reserving = at.store.reserve(&mut share, 2, None, calls, 0);
         reserving.await.unwrap();
-        let units = at.store.month_units(&customer, month).await.unwrap();
-        let expected = Units {
+        let totals = at.store.month_counter(&customer, month).await.unwrap();
+        let expected = CounterTotals {
             reserved: 2 * instance,
             spent: instance,
             uncounted: 2 * instance,
         };
-        assert_eq!(units, expected);
+        assert_eq!(totals, expected);
     }
-    assert!(items(&at, COUNTERS).len() > 1, "some are in a branch");
+    assert!(
+        items(&at, COUNTERS).len() > 1,
+        "some shares are in a branch"
+    );
 }
 
-/// Each write once, whatever happens to the first try.
+/// For any fault of the first try.
 #[tokio::test(start_paused = true)]
 async fn each_write_takes_effect_once() {
     let faults = [
-        Fault::AnswerLost,
+        Fault::ResponseLost,
         Fault::RequestLost,
         Fault::Throttled,
         Fault::Conflict,
@@ -240,16 +241,16 @@ async fn each_write_takes_effect_once() {
         // At the root, and at a branch.
         for rivals in [0, ROOM] {
             let at = with_own_retry_quota(fixture(), "each-write-once");
-            for mut rival in crowd(&at, rivals) {
+            for mut rival in new_shares(&at, rivals) {
                 reserve(&at, &mut rival, 1, Some(10_000), 1).await;
             }
             let others = u64::try_from(rivals).unwrap();
             let mut share = hour_share(&at);
             let check = async |reserved, calls| {
-                let units = units(&at).await;
+                let totals = totals(&at).await;
                 let expected = (others + reserved, others + calls);
                 assert_eq!(
-                    (units.reserved, units.spent),
+                    (totals.reserved, totals.spent),
                     expected,
                     "{fault:?} {rivals}"
                 );
@@ -267,61 +268,61 @@ async fn each_write_takes_effect_once() {
     }
 }
 
-/// The last units of a limit, of which the answer is lost.
+/// The responses for the last units of a limit are lost.
 #[tokio::test(start_paused = true)]
-async fn the_last_unit_of_a_limit_is_reserved_though_the_answer_was_lost() {
+async fn the_last_unit_of_a_limit_is_reserved_despite_a_lost_response() {
     let at = fixture();
     let mut share = hour_share(&at);
     for used in [1, 2] {
-        write_faults(&at, [Fault::AnswerLost]);
+        write_faults(&at, [Fault::ResponseLost]);
         let outcome = reserve(&at, &mut share, 1, Some(2), used).await;
         assert_eq!(outcome, reserved(1, used));
     }
     assert_eq!(reserve(&at, &mut share, 1, Some(2), 3).await, Exhausted);
 }
 
-/// All tries go unanswered, and whoever asked has turned to something else.
+/// The responses to all tries are lost, and the caller gives up.
 #[tokio::test(start_paused = true)]
-async fn what_was_reserved_unanswered_is_found_or_released_later() {
-    let unanswered = async |at: &Fixture, share: &mut LeaseShare| {
-        write_faults(at, [Fault::AnswerLost; 9]);
+async fn an_unconfirmed_reservation_is_found_or_released_later() {
+    let reserve_unconfirmed = async |at: &Fixture, share: &mut LeaseShare| {
+        write_faults(at, [Fault::ResponseLost; 9]);
         let error = at.store.reserve(share, 10, Some(100), spent(1), 0).await;
         let error = error.unwrap_err();
         assert!(error.is_transient() && error.is_outage(), "{error:?}");
         at.aws.heal();
     };
     for before in [0, 5] {
-        let at = with_own_retry_quota(fixture(), "unanswered");
+        let at = with_own_retry_quota(fixture(), "unconfirmed");
         let mut share = hour_share(&at);
         if before > 0 {
             reserve(&at, &mut share, before, Some(100), 1).await;
         }
-        unanswered(&at, &mut share).await;
+        reserve_unconfirmed(&at, &mut share).await;
         assert_eq!(used_and_spent(&at), (before + 10, 1));
-        // Others have gone on meanwhile.
+        // Other instances have reserved units meanwhile.
         reserve(&at, &mut hour_share(&at), 40, Some(100), 0).await;
         let outcome = reserve(&at, &mut share, 30, Some(100), 1).await;
         assert_eq!(outcome, reserved(10, before + 50));
 
-        unanswered(&at, &mut share).await;
+        reserve_unconfirmed(&at, &mut share).await;
         release(&at, &mut share, before + 9, 1).await;
         assert_eq!(used_and_spent(&at), (41, 1));
     }
 
-    // A share that has never had an answer.
-    let at = with_own_retry_quota(fixture(), "never-answered");
+    // A share none of whose writes was confirmed.
+    let at = with_own_retry_quota(fixture(), "never-confirmed");
     let mut share = hour_share(&at);
-    unanswered(&at, &mut share).await;
+    reserve_unconfirmed(&at, &mut share).await;
     assert!(!share.is_settled(spent(0)));
     release(&at, &mut share, 0, 0).await;
     assert_eq!(used_and_spent(&at), (0, 0));
     assert!(share.is_settled(spent(0)));
 }
 
-/// The instance ends while its first write is under way, and that arrives after the end.
+/// The instance shuts down while its first write is in transit.
 #[tokio::test(start_paused = true)]
-async fn a_first_write_that_arrives_after_the_end_has_no_effect() {
-    let at = with_own_retry_quota(fixture(), "after-the-end");
+async fn a_first_write_that_arrives_after_the_release_has_no_effect() {
+    let at = with_own_retry_quota(fixture(), "after-the-release");
     let sent = record(&at, Fault::RequestLost);
     let mut share = hour_share(&at);
     let lost = at.store.reserve(&mut share, 5, Some(9), spent(1), 0).await;
@@ -330,77 +331,76 @@ async fn a_first_write_that_arrives_after_the_end_has_no_effect() {
     share.release(0, spent(0));
     at.store.settle(&mut share, spent(0)).await.unwrap();
     assert!(share.is_settled(spent(0)));
-    arrive_again(&at, &sent);
+    redeliver(&at, &sent);
     assert_eq!(used_and_spent(&at), (0, 0));
 }
 
-/// A release of which no answer came is completed by the next operation, and its units are not
-/// released twice.
+/// The next operation completes the release, and does not release the units twice.
 #[tokio::test(start_paused = true)]
-async fn a_release_that_was_not_answered_is_completed() {
-    for took_effect in [Fault::AnswerLost, Fault::RequestLost] {
+async fn an_unconfirmed_release_is_completed() {
+    for fault in [Fault::ResponseLost, Fault::RequestLost] {
         for then_reserves in [false, true] {
             let at = with_own_retry_quota(fixture(), "release-completed");
             let mut share = hour_share(&at);
             reserve(&at, &mut share, 10, Some(12), 1).await;
-            write_faults(&at, [took_effect; 9]);
+            write_faults(&at, [fault; 9]);
             share.release(7, spent(3));
             at.store.settle(&mut share, spent(3)).await.unwrap_err();
             assert!(!share.is_settled(spent(3)));
             at.aws.heal();
             if then_reserves {
                 let outcome = reserve(&at, &mut share, 1, Some(12), 4).await;
-                assert_eq!(outcome, reserved(1, 4), "{took_effect:?}");
+                assert_eq!(outcome, reserved(1, 4), "{fault:?}");
             } else {
                 at.store.settle(&mut share, spent(3)).await.unwrap();
             }
             let calls = 3 + u64::from(then_reserves);
-            assert_eq!(used_and_spent(&at), (calls, calls), "{took_effect:?}");
+            assert_eq!(used_and_spent(&at), (calls, calls), "{fault:?}");
         }
     }
 }
 
-/// The share is removed as the others come, at whose time it has expired.
-async fn outlive(at: &Fixture, seconds: i64) {
+/// Advances the clock, and has other instances reserve units, which removes the shares that have expired.
+async fn expire_shares(at: &Fixture, seconds: i64) {
     at.time.advance(SignedDuration::from_secs(seconds));
-    for mut other in crowd(at, ROOM) {
+    for mut other in new_shares(at, ROOM) {
         reserve(at, &mut other, 1, None, 1).await;
     }
 }
 
-/// The answer is lost, and when it is asked for again, all that the write has left is gone.
+/// The response is lost, and the tombstone is removed before the retry.
 #[tokio::test]
-async fn a_release_whose_trace_is_gone_reports_nothing_twice() {
-    let at = with_own_retry_quota(fixture(), "release-trace");
+async fn a_release_whose_tombstone_is_removed_reports_nothing_twice() {
+    let at = with_own_retry_quota(fixture(), "release-tombstone");
     let mut share = hour_share(&at);
     reserve(&at, &mut share, 10, None, 1).await;
-    write_faults(&at, [Fault::AnswerLost; 9]);
+    write_faults(&at, [Fault::ResponseLost; 9]);
     share.release(7, spent(3));
     at.store.settle(&mut share, spent(3)).await.unwrap_err();
     at.aws.heal();
-    outlive(&at, 100).await;
+    expire_shares(&at, 100).await;
     let before = everything(&at);
     at.store.settle(&mut share, spent(3)).await.unwrap();
     assert!(share.is_settled(spent(3)));
     assert!(everything(&at) == before);
 }
 
-/// It expired before the release, of which no try has taken effect.
+/// The share expired before the release, of which no try has taken effect.
 #[tokio::test]
-async fn a_release_by_a_share_that_was_removed_for_dead_is_reported() {
+async fn a_release_of_an_expired_share_reports_its_calls() {
     let at = fixture();
     let mut share = hour_share(&at);
     reserve(&at, &mut share, 1, None, 0).await;
-    outlive(&at, 61).await;
-    let before = units(&at).await;
+    expire_shares(&at, 61).await;
+    let before = totals(&at).await;
     share.release(0, spent(1));
     at.store.settle(&mut share, spent(1)).await.unwrap();
-    let after = units(&at).await;
+    let after = totals(&at).await;
     assert_eq!(after.reserved, before.reserved);
     assert_eq!(after.spent, before.spent + 1);
 }
 
-/// Notes the calls from now on, which meet with this.
+/// Injects the fault into all calls from now on, and returns them.
 fn record(at: &Fixture, fault: Fault) -> Arc<Mutex<Vec<Call>>> {
     let sent = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&sent);
@@ -411,13 +411,13 @@ fn record(at: &Fixture, fault: Fault) -> Arc<Mutex<Vec<Call>>> {
     sent
 }
 
-/// The network delivers once more what was sent, and none of it has an effect.
-fn arrive_again(at: &Fixture, sent: &Mutex<Vec<Call>>) {
+/// Delivers the calls again, and checks that none has an effect.
+fn redeliver(at: &Fixture, sent: &Mutex<Vec<Call>>) {
     let before = everything(at);
     for call in sent.lock().unwrap().iter() {
-        let (status, answer) = at.aws.answer(&call.target, &call.body);
+        let (status, response) = at.aws.call(&call.target, &call.body);
         let is_read = call.operation() == "BatchGetItem";
-        assert!(is_read || status == 400, "{} {answer}", call.body);
+        assert!(is_read || status == 400, "{} {response}", call.body);
         assert!(everything(at) == before, "{}", call.body);
     }
 }
@@ -431,31 +431,31 @@ async fn a_write_that_arrives_again_later_changes_nothing() {
     reserve(&at, &mut share, 10, Some(5_000), 11).await;
     release(&at, &mut share, 9, 11).await;
     reserve(&at, &mut share, 10, Some(5_000), 12).await;
-    for mut other in crowd(&at, ROOM + 5) {
+    for mut other in new_shares(&at, ROOM + 5) {
         reserve(&at, &mut other, 10, Some(5_000), 1).await;
     }
     at.aws.heal();
     assert!(sent.lock().unwrap().len() > ROOM + 9);
     for hours in [0, 1, 100] {
         at.time.advance(SignedDuration::from_hours(hours));
-        arrive_again(&at, &sent);
+        redeliver(&at, &sent);
     }
 }
 
-/// A share is removed when its time is over, and the first write of it arrives once more.
+/// A share is removed after it expired, and its first write arrives again.
 #[tokio::test]
 async fn a_first_write_that_arrives_after_its_share_was_removed_changes_nothing() {
-    // By another instance that needs its room, and by its own as it ends.
-    for removed_by_its_own in [false, true] {
+    // Removed by another instance that needs the room, or by its own release.
+    for removed_by_release in [false, true] {
         let at = fixture();
         let sent = record(&at, Fault::None);
-        let mut shares = crowd(&at, ROOM);
+        let mut shares = new_shares(&at, ROOM);
         for share in &mut shares {
             reserve(&at, share, 1, None, 1).await;
         }
         at.aws.heal();
         at.time.advance(SignedDuration::from_secs(91));
-        if removed_by_its_own {
+        if removed_by_release {
             for share in &mut shares {
                 release(&at, share, 0, 1).await;
             }
@@ -464,22 +464,22 @@ async fn a_first_write_that_arrives_after_its_share_was_removed_changes_nothing(
             reserve(&at, &mut hour_share(&at), 1, None, 1).await;
             assert_eq!(self::shares(&at), [1]);
         }
-        arrive_again(&at, &sent);
+        redeliver(&at, &sent);
     }
 }
 
-/// Shares were removed by a clock that was ahead, or this one was set back since.
+/// Shares were removed by an instance whose clock was ahead, or this instance's clock was set back.
 #[tokio::test]
-async fn a_counter_takes_in_who_is_behind_the_last_removal_of_shares() {
+async fn a_share_can_be_inserted_by_a_clock_behind_the_last_removal() {
     for hours in [1, 100] {
         let behind = SignedDuration::from_hours(hours);
         let at = fixture();
-        for mut share in crowd(&at, ROOM) {
+        for mut share in new_shares(&at, ROOM) {
             reserve(&at, &mut share, 1, None, 1).await;
         }
         at.time.advance(SignedDuration::from_secs(61));
         reserve(&at, &mut hour_share(&at), 1, None, 1).await;
-        assert_eq!(self::shares(&at), [1], "the others were removed");
+        assert_eq!(self::shares(&at), [1], "the other shares were removed");
         at.time.advance(-behind);
         let sent = record(&at, Fault::None);
         let mut shares = [(), (), ()].map(|()| hour_share(&at));
@@ -488,51 +488,51 @@ async fn a_counter_takes_in_who_is_behind_the_last_removal_of_shares() {
             assert_eq!(outcome, reserved(1, used));
         }
         at.aws.heal();
-        // As they stand and as they have ended, whether or not another needs the room.
+        // With the shares stored, and after they have ended, with a tombstone and without.
         let [first, second, _] = &mut shares;
-        arrive_again(&at, &sent);
+        redeliver(&at, &sent);
         release(&at, first, 0, 1).await;
         at.time.advance(SignedDuration::from_secs(91));
         release(&at, second, 0, 1).await;
-        arrive_again(&at, &sent);
+        redeliver(&at, &sent);
         for later in [SignedDuration::from_secs(91), behind] {
             at.time.advance(later);
-            outlive(&at, 0).await;
-            // Nothing but the removal keeps them out.
+            expire_shares(&at, 0).await;
+            // Only the time of the last removal keeps the writes from taking effect.
             let roots = items(&at, COUNTERS).into_iter();
-            let mut roots = roots.filter(|item| item.get("swept").is_some());
+            let mut roots = roots.filter(|item| item.get("shares_removed_at").is_some());
             let mut root = roots.next().unwrap();
             root["shares"] = json!({ "N": "0" });
             put(&at, COUNTERS, &root);
-            arrive_again(&at, &sent);
+            redeliver(&at, &sent);
         }
     }
 }
 
-/// A share that ends without a trace by a clock that was set back.
+/// A share ends without a tombstone by a clock that was set back.
 #[tokio::test]
-async fn what_keeps_late_writes_out_is_never_taken_back() {
+async fn the_time_of_the_last_removal_never_decreases() {
     let at = fixture();
     let mut share = hour_share(&at);
     reserve(&at, &mut share, 2, None, 0).await;
     at.time.advance(SignedDuration::from_secs(120));
     let sent = record(&at, Fault::None);
-    for mut other in crowd(&at, ROOM - 1) {
+    for mut other in new_shares(&at, ROOM - 1) {
         reserve(&at, &mut other, 1, None, 1).await;
     }
     at.aws.heal();
     at.time.advance(SignedDuration::from_secs(80));
     reserve(&at, &mut hour_share(&at), 1, None, 1).await;
-    assert_eq!(shares(&at), [2], "the others were removed");
+    assert_eq!(shares(&at), [2], "the other shares were removed");
     at.time.advance(SignedDuration::from_secs(-100));
     release(&at, &mut share, 2, 0).await;
     assert_eq!(used_and_spent(&at), (20, 20));
-    arrive_again(&at, &sent);
+    redeliver(&at, &sent);
 }
 
-/// TTL, or a person, has deleted the item.
+/// The item was deleted by TTL, or by a person.
 #[tokio::test]
-async fn a_counter_that_has_gone_is_begun_again() {
+async fn a_deleted_counter_is_created_again() {
     let at = fixture();
     let mut share = hour_share(&at);
     reserve(&at, &mut share, 10, Some(50), 1).await;
@@ -546,38 +546,38 @@ async fn a_counter_that_has_gone_is_begun_again() {
     assert_eq!(outcome, reserved(10, 10));
 }
 
-/// An instance that reserved one unit and was not heard of since leaves no trace, and one that may have
-/// something to release keeps its share for a day.
+/// The share of an instance that reserved one unit expires after a minute, and that of an instance with more
+/// units is kept for a day.
 #[tokio::test]
-async fn shares_of_the_dead_make_room() {
+async fn expired_shares_make_room() {
     let at = fixture();
-    let mut in_blocks = hour_share(&at);
-    reserve(&at, &mut in_blocks, 10, None, 0).await;
+    let mut leased = hour_share(&at);
+    reserve(&at, &mut leased, 10, None, 0).await;
     for _ in 0..100 {
         at.time.advance(SignedDuration::from_secs(7));
         reserve(&at, &mut hour_share(&at), 1, None, 1).await;
     }
-    assert_eq!(items(&at, COUNTERS).len(), 1, "nobody needs a branch");
+    assert_eq!(items(&at, COUNTERS).len(), 1, "no branch is needed");
     assert!(shares(&at)[0] <= ROOM);
-    release(&at, &mut in_blocks, 10, 0).await;
+    release(&at, &mut leased, 10, 0).await;
     assert_eq!(used_and_spent(&at), (100, 100));
 }
 
-/// The share comes back to life as another is about to remove it.
+/// An expired share is used again before another instance removes it.
 #[tokio::test]
-async fn who_makes_room_spares_a_share_that_is_used_again() {
+async fn an_expired_share_that_is_used_again_is_not_removed() {
     let at = fixture();
-    let mut shares = crowd(&at, ROOM);
+    let mut shares = new_shares(&at, ROOM);
     for share in &mut shares {
         reserve(&at, share, 1, None, 1).await;
     }
     at.time.advance(SignedDuration::from_secs(61));
-    // Between what the newcomer has seen, and its next write.
-    let (meddled, mut writes) = (at.clone(), 0);
+    // Between the new instance's read and its next write.
+    let (rival, mut writes) = (at.clone(), 0);
     at.aws.inject(move |call| {
         writes += usize::from(call.operation() == "UpdateItem");
         if writes == 2 {
-            edit(&meddled, COUNTERS, "HOUR#", |counter| {
+            edit(&rival, COUNTERS, "HOUR#", |counter| {
                 let shares = counter.as_object_mut().unwrap().iter_mut();
                 let mut shares = shares.filter(|(name, _)| name.len() == 8);
                 let (_, revived) = shares.next().unwrap();
@@ -591,19 +591,19 @@ async fn who_makes_room_spares_a_share_that_is_used_again() {
     assert_eq!(
         self::shares(&at),
         [2],
-        "the one that lives, and the newcomer"
+        "the share that is used again, and the new one"
     );
 }
 
 #[tokio::test]
-async fn who_was_removed_for_dead_goes_on_and_releases_nothing() {
+async fn an_instance_whose_share_was_removed_continues_and_releases_nothing() {
     let at = fixture();
     let mut slow = hour_share(&at);
     assert_eq!(
         reserve(&at, &mut slow, 1, Some(900), 0).await,
         reserved(1, 1)
     );
-    outlive(&at, 61).await;
+    expire_shares(&at, 61).await;
     let before = everything(&at);
     release(&at, &mut slow, 1, 0).await;
     assert!(everything(&at) == before);
@@ -611,30 +611,29 @@ async fn who_was_removed_for_dead_goes_on_and_releases_nothing() {
     let mut slow = hour_share(&at);
     at.time.advance(SignedDuration::from_secs(61));
     reserve(&at, &mut slow, 1, None, 1).await;
-    outlive(&at, 61).await;
-    let before = units(&at).await;
+    expire_shares(&at, 61).await;
+    let before = totals(&at).await;
     reserve(&at, &mut slow, 1, None, 2).await;
-    let after = units(&at).await;
+    let after = totals(&at).await;
     assert_eq!(after.reserved, before.reserved + 1);
     assert_eq!(after.spent, before.spent + 1, "reported once");
 }
 
-/// All of 500 instances that come at once have a unit, each item stays small, and it shrinks again as
-/// they go.
+/// Each of 500 instances reserves a unit, each item stays small, and shrinks again after the releases.
 #[tokio::test]
 async fn a_counter_has_room_for_five_hundred_instances() {
     let at = fixture();
-    let mut instances = crowd(&at, 500);
+    let mut instances = new_shares(&at, 500);
     for share in &mut instances {
         let outcome = reserve(&at, share, 1, Some(100_000), 1).await;
         assert!(matches!(outcome, ReserveOutcome::Reserved { units: 1, .. }));
     }
-    let expected = Units {
+    let expected = CounterTotals {
         reserved: 500,
         spent: 500,
         uncounted: 0,
     };
-    assert_eq!(units(&at).await, expected);
+    assert_eq!(totals(&at).await, expected);
     let sizes = || items(&at, COUNTERS).iter().map(size).max().unwrap();
     assert!(sizes() < 2_048, "{}", sizes());
     let of_root = items(&at, COUNTERS)
@@ -647,15 +646,15 @@ async fn a_counter_has_room_for_five_hundred_instances() {
     for share in &mut instances {
         release(&at, share, 0, 1).await;
     }
-    assert_eq!(units(&at).await, expected);
+    assert_eq!(totals(&at).await, expected);
     assert_eq!(shares(&at).iter().sum::<usize>(), 0);
     assert!(sizes() < 400, "{}", sizes());
 }
 
 #[tokio::test]
-async fn thirty_instances_with_large_numbers_fit_into_a_write_unit_each() {
+async fn with_thirty_instances_and_large_numbers_each_item_fits_in_a_write_unit() {
     let at = fixture();
-    let mut instances = crowd(&at, 30);
+    let mut instances = new_shares(&at, 30);
     for calls in 0..3 {
         for share in &mut instances {
             reserve(&at, share, 9_999_999, None, calls * 9_999_999).await;
@@ -666,57 +665,60 @@ async fn thirty_instances_with_large_numbers_fit_into_a_write_unit_each() {
     }
 }
 
-/// What branches were granted and have not used is found when the root has nothing more.
+/// Unreserved units of branches are returned when the root has none left.
 #[tokio::test]
-async fn a_limit_is_used_up_to_the_last_unit_whatever_branches_hold() {
+async fn a_limit_is_used_up_to_the_last_unit_despite_grants_to_branches() {
     for limit in [25, 60, 300, 2_000] {
         let at = fixture();
-        let instances = crowd(&at, 60).into_iter();
+        let instances = new_shares(&at, 60).into_iter();
         let mut instances: Vec<(LeaseShare, u64)> = instances.map(|share| (share, 0)).collect();
         let mut units = 0;
         let mut exhausted = BTreeSet::new();
         while exhausted.len() < instances.len() {
-            for (n, (share, held)) in instances.iter_mut().enumerate() {
-                // It asks when it has spent what it had.
-                match reserve(&at, share, 3, Some(limit), *held).await {
-                    ReserveOutcome::Reserved { units: some, .. } => {
-                        *held += some;
-                        units += some;
+            for (n, (share, reserved)) in instances.iter_mut().enumerate() {
+                // An instance reserves more when it has spent all its units.
+                match reserve(&at, share, 3, Some(limit), *reserved).await {
+                    ReserveOutcome::Reserved { units: more, .. } => {
+                        *reserved += more;
+                        units += more;
                     }
                     Exhausted => {
-                        assert_eq!(units, limit, "nothing is left when the first is refused");
+                        assert_eq!(
+                            units, limit,
+                            "nothing is left when the first instance gets none"
+                        );
                         exhausted.insert(n);
                     }
                 }
             }
         }
-        assert_eq!(self::units(&at).await.reserved, limit);
-        // A unit that goes back to a branch is found by an instance that is elsewhere.
-        let holds = |(_, held): &&mut (LeaseShare, u64)| *held > 0;
-        let (holder, held) = instances.iter_mut().rfind(holds).unwrap();
-        release(&at, holder, 1, *held - 1).await;
-        let mut newcomer = hour_share(&at);
-        let outcome = reserve(&at, &mut newcomer, 5, Some(limit), 0).await;
+        assert_eq!(totals(&at).await.reserved, limit);
+        // A unit that is released to a branch can be reserved by an instance of another item.
+        let has_units = |(_, reserved): &&mut (LeaseShare, u64)| *reserved > 0;
+        let (share, reserved) = instances.iter_mut().rfind(has_units).unwrap();
+        release(&at, share, 1, *reserved - 1).await;
+        let mut new_share = hour_share(&at);
+        let outcome = reserve(&at, &mut new_share, 5, Some(limit), 0).await;
         assert!(matches!(outcome, ReserveOutcome::Reserved { units: 1, .. }));
         is_exhausted(&at, &mut hour_share(&at), limit).await;
     }
 }
 
-/// Units of a branch were granted under a higher limit than that of this call.
+/// The units of a branch were granted under a higher limit than that of this call.
 #[tokio::test]
-async fn a_lower_limit_holds_at_branches_too() {
+async fn a_lower_limit_applies_to_branches_too() {
     let at = fixture();
-    let mut instances = crowd(&at, ROOM + 10);
+    let mut instances = new_shares(&at, ROOM + 10);
     for share in &mut instances {
         reserve(&at, share, 1, None, 1).await;
     }
-    let reserved = units(&at).await.reserved;
-    for share in instances.iter_mut().chain(&mut crowd(&at, 40)) {
+    let reserved = totals(&at).await.reserved;
+    for share in instances.iter_mut().chain(&mut new_shares(&at, 40)) {
         is_exhausted(&at, share, reserved).await;
     }
 }
 
-/// Counts the writes from now on.
+/// Returns a counter of the writes from now on.
 fn count_writes(at: &Fixture) -> Arc<AtomicUsize> {
     let writes = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&writes);
@@ -728,15 +730,15 @@ fn count_writes(at: &Fixture) -> Arc<AtomicUsize> {
     writes
 }
 
-/// Some shares of an item have expired, and it is full without them.
+/// Some shares of an item have expired, and it is full even without them.
 #[tokio::test]
-async fn a_newcomer_gets_in_where_too_few_shares_have_expired() {
-    // At the root, where a report took the place of none.
+async fn a_share_is_inserted_where_too_few_shares_have_expired() {
+    // At the root, which a report has filled beyond its room.
     let at = fixture();
-    for mut share in crowd(&at, ROOM) {
+    for mut share in new_shares(&at, ROOM) {
         reserve(&at, &mut share, 2, None, 1).await;
     }
-    let calls = Calls {
+    let calls = AdmittedCalls {
         spent: 0,
         uncounted: 1,
     };
@@ -748,7 +750,7 @@ async fn a_newcomer_gets_in_where_too_few_shares_have_expired() {
 
     // At branches.
     let at = fixture();
-    let mut instances = crowd(&at, 400);
+    let mut instances = new_shares(&at, 400);
     for share in &mut instances {
         reserve(&at, share, 2, None, 1).await;
     }
@@ -757,25 +759,25 @@ async fn a_newcomer_gets_in_where_too_few_shares_have_expired() {
     }
     at.time.advance(SignedDuration::from_secs(91));
     let writes = count_writes(&at);
-    for mut newcomer in crowd(&at, 50) {
-        reserve(&at, &mut newcomer, 1, None, 1).await;
+    for mut new_share in new_shares(&at, 50) {
+        reserve(&at, &mut new_share, 1, None, 1).await;
         assert!(writes.swap(0, Ordering::Relaxed) <= 6);
     }
 }
 
-/// Another instance makes the room first that a newcomer was about to make.
+/// Another instance removes the expired shares first.
 #[tokio::test]
-async fn who_is_overtaken_in_making_room_gets_in() {
+async fn a_share_is_inserted_after_another_instance_made_room() {
     let at = fixture();
-    for mut share in crowd(&at, ROOM) {
+    for mut share in new_shares(&at, ROOM) {
         reserve(&at, &mut share, 1, None, 1).await;
     }
     at.time.advance(SignedDuration::from_secs(61));
-    let (meddled, mut writes) = (at.clone(), 0);
+    let (rival, mut writes) = (at.clone(), 0);
     at.aws.inject(move |call| {
         writes += usize::from(call.operation() == "UpdateItem");
         if writes == 2 {
-            edit(&meddled, COUNTERS, "HOUR#", |counter| {
+            edit(&rival, COUNTERS, "HOUR#", |counter| {
                 let counter = counter.as_object_mut().unwrap();
                 counter.retain(|name, _| name.len() != 8);
                 counter.insert("shares".into(), json!({ "N": "0" }));
@@ -791,28 +793,28 @@ async fn who_is_overtaken_in_making_room_gets_in() {
     assert_eq!(shares(&at), [2]);
 }
 
-/// The root is used up for a limit, and a branch is granted units under a higher one between that
-/// refusal and the look at the branches: they go back, and serve nobody.
+/// The root is exhausted under a limit. Before the branches are read, one is granted units under a higher
+/// limit: those are returned, and cannot be reserved under the lower one.
 #[tokio::test]
-async fn what_is_granted_under_a_higher_limit_meanwhile_serves_no_lower_one() {
+async fn units_granted_under_a_higher_limit_meanwhile_are_not_reserved_under_a_lower_one() {
     let at = fixture();
-    for mut share in crowd(&at, ROOM + 1) {
+    for mut share in new_shares(&at, ROOM + 1) {
         reserve(&at, &mut share, 1, None, 1).await;
     }
     let limit = counter(&at)["used"]["N"].as_str().map_or(0, p::<u64>);
-    // What the branch has left of that is used up.
+    // The branch's own units are used up.
     while let ReserveOutcome::Reserved { .. } =
         reserve(&at, &mut hour_share(&at), 1, Some(limit), 1).await
     {}
-    let (meddled, mut looks) = (at.clone(), 0);
+    let (rival, mut reads) = (at.clone(), 0);
     at.aws.inject(move |call| {
-        looks += usize::from(call.operation() == "BatchGetItem");
-        if call.operation() == "BatchGetItem" && looks == 1 {
-            let root = counter(&meddled);
+        reads += usize::from(call.operation() == "BatchGetItem");
+        if call.operation() == "BatchGetItem" && reads == 1 {
+            let root = counter(&rival);
             let mut names = root.as_object().unwrap().keys();
             let branch = names.find(|name| name.starts_with('b')).unwrap();
             let number = format!("#{}", &branch[1..]);
-            for mut item in items(&meddled, COUNTERS) {
+            for mut item in items(&rival, COUNTERS) {
                 let more = |number: &Value| {
                     let number = number["N"].as_str().map_or(0, p::<u64>);
                     json!({ "N": (number + 16).to_string() })
@@ -828,7 +830,7 @@ async fn what_is_granted_under_a_higher_limit_meanwhile_serves_no_lower_one() {
                     attributes[branch] = more(&attributes[branch]);
                     attributes["used"] = top;
                 }
-                put(&meddled, COUNTERS, &item);
+                put(&rival, COUNTERS, &item);
             }
         }
         Fault::None
@@ -837,62 +839,71 @@ async fn what_is_granted_under_a_higher_limit_meanwhile_serves_no_lower_one() {
     assert_eq!(outcome, Exhausted);
 }
 
-/// Calls of an outage are all that there is, and the answer to their report is lost.
+/// There are only calls of an outage, and the responses to their report are lost.
 #[tokio::test(start_paused = true)]
 async fn a_report_without_a_reservation_is_completed() {
     let at = with_own_retry_quota(fixture(), "report-completed");
-    let calls = Calls {
+    let calls = AdmittedCalls {
         spent: 0,
         uncounted: 9,
     };
     let mut share = hour_share(&at);
-    write_faults(&at, [Fault::AnswerLost; 9]);
+    write_faults(&at, [Fault::ResponseLost; 9]);
     at.store.settle(&mut share, calls).await.unwrap_err();
     at.aws.heal();
     share.release(0, calls);
     at.store.settle(&mut share, calls).await.unwrap();
     assert!(share.is_settled(calls));
-    assert_eq!(units(&at).await.uncounted, 9);
+    assert_eq!(totals(&at).await.uncounted, 9);
 }
 
-/// Each share reserves so often so many units, all at once. What each came by in all.
-async fn storm(at: &Fixture, times: u64, wanted: &[u64], limit: Option<u64>) -> Vec<Held> {
+/// Reserves each of these numbers of units `times` times, each with a share of its own and all concurrently.
+/// Returns the shares with their reserved units.
+async fn reserve_concurrently(
+    at: &Fixture,
+    times: u64,
+    wanted: &[u64],
+    limit: Option<u64>,
+) -> Vec<Leased> {
     let mut tasks = JoinSet::new();
     for units in wanted.iter().copied() {
         let mut share = hour_share(at);
         let at = at.clone();
         tasks.spawn(async move {
-            let mut held = 0;
+            let mut leased = 0;
             for _ in 0..times {
-                let reserving = at.store.reserve(&mut share, units, limit, spent(0), held);
+                let reserving = at.store.reserve(&mut share, units, limit, spent(0), leased);
                 match reserving.await.unwrap() {
-                    ReserveOutcome::Reserved { units, .. } => held += units,
+                    ReserveOutcome::Reserved { units, .. } => leased += units,
                     Exhausted => break,
                 }
             }
-            Held { share, units: held }
+            Leased {
+                share,
+                units: leased,
+            }
         });
     }
     tasks.join_all().await
 }
 
-struct Held {
+struct Leased {
     share: LeaseShare,
     units: u64,
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn of_50_units_40_shares_reserve_50_one_by_one() {
+async fn forty_shares_reserve_all_of_50_units_one_by_one() {
     let at = fixture();
-    let held = storm(&at, 5, &[1; 40], Some(50)).await;
-    assert_eq!(held.iter().map(|one| one.units).sum::<u64>(), 50);
-    assert_eq!(units(&at).await.reserved, 50);
+    let leased = reserve_concurrently(&at, 5, &[1; 40], Some(50)).await;
+    assert_eq!(leased.iter().map(|one| one.units).sum::<u64>(), 50);
+    assert_eq!(totals(&at).await.reserved, 50);
 }
 
-/// Whatever the limit and the blocks: all of the limit is reserved if so much is wanted, none beyond
-/// it, and what is released is there again.
+/// For any limit and any numbers of units: all of the limit is reserved if as much is wanted, none beyond it,
+/// and released units are available again.
 #[test]
-fn as_much_is_reserved_as_the_limit_leaves() {
+fn a_limit_is_reserved_completely_and_never_exceeded() {
     let wanted = prop_oneof![
         prop::collection::vec(1_u64..12, 1..8),
         prop::collection::vec(1_u64..4, 30..50),
@@ -910,25 +921,25 @@ fn as_much_is_reserved_as_the_limit_leaves() {
             .build();
         threads.unwrap().block_on(async {
             let at = fixture();
-            let mut held = storm(&at, times, &wanted, limit).await;
-            let reserved: u64 = held.iter().map(|one| one.units).sum();
-            prop_assert_eq!(units(&at).await.reserved, reserved);
+            let mut leased = reserve_concurrently(&at, times, &wanted, limit).await;
+            let reserved: u64 = leased.iter().map(|one| one.units).sum();
+            prop_assert_eq!(totals(&at).await.reserved, reserved);
             let most = wanted.iter().sum::<u64>() * times;
             prop_assert!(reserved <= limit.unwrap_or(most));
-            // Close to the limit they reserve one at a time, and so less than they wanted.
+            // Close to the limit, shares reserve one unit at a time, and so fewer than wanted.
             let fewest = u64::try_from(wanted.len()).unwrap() * times;
             prop_assert!(reserved >= fewest.min(limit.unwrap_or(fewest)));
-            for one in &mut held {
+            for one in &mut leased {
                 let calls = one.units / 2;
                 release(&at, &mut one.share, one.units - calls, calls).await;
             }
-            let calls: u64 = held.iter().map(|one| one.units / 2).sum();
-            let expected = Units {
+            let calls: u64 = leased.iter().map(|one| one.units / 2).sum();
+            let expected = CounterTotals {
                 reserved: calls,
                 spent: calls,
                 uncounted: 0,
             };
-            prop_assert_eq!(units(&at).await, expected);
+            prop_assert_eq!(totals(&at).await, expected);
             Ok(())
         })
     });
@@ -937,66 +948,67 @@ fn as_much_is_reserved_as_the_limit_leaves() {
     }
 }
 
-/// Of all that instances hold and have spent, the counter knows, and none of it is beyond the limit.
+/// With random faults, the counter includes all units that instances have reserved, and never exceeds the
+/// limit.
 #[tokio::test(start_paused = true)]
-async fn a_counter_holds_what_was_reserved_and_never_more_than_the_limit() {
+async fn a_counter_includes_all_reserved_units_and_never_exceeds_the_limit() {
     const LIMIT: u64 = 60;
     for seed in 0..20 {
-        let at = with_own_retry_quota(fixture(), "counters-hold");
+        let at = with_own_retry_quota(fixture(), "random-faults");
         let drawn = Entropy::seeded(seed);
         at.aws.inject(move |_| match drawn.below(10) {
             0 => Fault::RequestLost,
-            1 | 2 => Fault::AnswerLost,
+            1 | 2 => Fault::ResponseLost,
             3 => Fault::Throttled,
             _ => Fault::None,
         });
         let choice = Entropy::seeded(seed + 1_000);
         let instances = if seed % 2 == 0 { 4 } else { 30 };
-        let mut shares: Vec<(LeaseShare, u64)> = crowd(&at, instances)
+        let mut shares: Vec<(LeaseShare, u64)> = new_shares(&at, instances)
             .into_iter()
             .map(|share| (share, 0))
             .collect();
         let mut exhausted = false;
         for _ in 0..100 {
             let instances = u64::try_from(instances).unwrap();
-            let (share, held) = &mut shares[usize::try_from(choice.below(instances)).unwrap()];
+            let (share, reserved) = &mut shares[usize::try_from(choice.below(instances)).unwrap()];
             let units = 1 + choice.below(6);
             match at
                 .store
-                .reserve(share, units, Some(LIMIT), spent(0), *held)
+                .reserve(share, units, Some(LIMIT), spent(0), *reserved)
                 .await
             {
                 Ok(ReserveOutcome::Reserved { units, used, .. }) => {
-                    *held += units;
+                    *reserved += units;
                     assert!(used <= LIMIT, "seed {seed}");
                 }
                 Ok(Exhausted) => exhausted = true,
                 Err(error) => assert!(error.is_transient(), "seed {seed}: {error:?}"),
             }
-            let held: u64 = shares.iter().map(|(_, held)| held).sum();
+            let reserved: u64 = shares.iter().map(|(_, reserved)| reserved).sum();
             let (used, _) = used_and_spent(&at);
-            assert!(held <= used && used <= LIMIT, "seed {seed}");
+            assert!(reserved <= used && used <= LIMIT, "seed {seed}");
         }
         assert!(exhausted, "seed {seed}");
         at.aws.heal();
-        for (share, held) in &mut shares {
-            release(&at, share, *held, 0).await;
+        for (share, reserved) in &mut shares {
+            release(&at, share, *reserved, 0).await;
         }
         assert_eq!(
-            units(&at).await,
-            Units::default(),
-            "seed {seed}: nothing is stranded"
+            totals(&at).await,
+            CounterTotals::default(),
+            "seed {seed}: all units are released"
         );
     }
 }
 
 #[tokio::test]
-async fn windows_customers_and_keys_are_counted_apart() {
+async fn windows_customers_and_keys_have_separate_counters() {
     let at = fixture();
     let month = |customer: &str, month: &str| at.store.month_share(&p(customer), p(month));
     let hour =
         |key: &str, instant: &str| at.store.hour_share(&p(key), Hour::containing(p(instant)));
-    let mut apart = [
+    let mut separate = [
         hour("key_1", "2026-11-30T22:59:59.999Z"),
         hour("key_1", "2026-11-30T23:00:00Z"),
         hour("key_10", "2026-11-30T23:00:00Z"),
@@ -1005,52 +1017,52 @@ async fn windows_customers_and_keys_are_counted_apart() {
         month("acme-2", "2026-11"),
         month("acm", "2026-11"),
     ];
-    for share in &mut apart {
+    for share in &mut separate {
         assert_eq!(reserve(&at, share, 1, Some(1), 1).await, reserved(1, 1));
         assert_eq!(reserve(&at, share, 1, Some(1), 1).await, Exhausted);
     }
-    let units = async |month| at.store.month_units(&p("acme"), p(month)).await.unwrap();
-    let expected = Units {
+    let totals = async |month| at.store.month_counter(&p("acme"), p(month)).await.unwrap();
+    let expected = CounterTotals {
         reserved: 1,
         spent: 1,
         uncounted: 0,
     };
-    assert_eq!(units("2026-11").await, expected);
-    assert_eq!(units("2027-01").await, Units::default());
+    assert_eq!(totals("2026-11").await, expected);
+    assert_eq!(totals("2027-01").await, CounterTotals::default());
 }
 
-/// What was granted ahead goes back to the root, for whoever has a limit that is otherwise used up.
+/// Unreserved units are returned to the root when a lower limit is otherwise used up.
 #[tokio::test]
-async fn what_is_granted_ahead_under_a_higher_limit_is_no_loss_to_a_lower_one() {
+async fn units_granted_under_a_higher_limit_are_not_lost_to_a_lower_one() {
     let at = fixture();
-    for mut share in crowd(&at, ROOM + 10) {
+    for mut share in new_shares(&at, ROOM + 10) {
         reserve(&at, &mut share, 1, None, 1).await;
     }
-    let limit = units(&at).await.reserved + 7;
+    let limit = totals(&at).await.reserved + 7;
     assert!(used_and_spent(&at).0 > limit, "more was granted");
-    for mut share in crowd(&at, 7) {
+    for mut share in new_shares(&at, 7) {
         let outcome = reserve(&at, &mut share, 1, Some(limit), 1).await;
         assert!(matches!(outcome, ReserveOutcome::Reserved { units: 1, .. }));
     }
     is_exhausted(&at, &mut hour_share(&at), limit).await;
-    assert_eq!(units(&at).await.reserved, limit);
+    assert_eq!(totals(&at).await.reserved, limit);
 }
 
-/// The branch has given units back, and the answer, or the root's, is lost.
+/// A branch returns units, and the response to its write, or to the root's, is lost.
 #[tokio::test(start_paused = true)]
-async fn what_is_given_back_counts_once() {
+async fn returned_units_count_once() {
     for lost in 2..4 {
-        let at = with_own_retry_quota(fixture(), "given-back");
-        for mut share in crowd(&at, ROOM + 1) {
+        let at = with_own_retry_quota(fixture(), "returned-units");
+        for mut share in new_shares(&at, ROOM + 1) {
             reserve(&at, &mut share, 1, None, 1).await;
         }
-        let limit = units(&at).await.reserved + 1;
-        // The first finds the root used up, the second gives back, and the third follows.
+        let limit = totals(&at).await.reserved + 1;
+        // The first write finds the root exhausted, the second returns units, and the third follows.
         let mut writes = 0;
         at.aws.inject(move |call| {
             writes += usize::from(call.operation() == "UpdateItem");
             if call.operation() == "UpdateItem" && writes >= lost && writes < lost + 9 {
-                Fault::AnswerLost
+                Fault::ResponseLost
             } else {
                 Fault::None
             }
@@ -1062,19 +1074,19 @@ async fn what_is_given_back_counts_once() {
         let outcome = reserve(&at, &mut share, 1, Some(limit), 1).await;
         assert!(matches!(outcome, ReserveOutcome::Reserved { units: 1, .. }));
         is_exhausted(&at, &mut hour_share(&at), limit).await;
-        assert_eq!(units(&at).await.reserved, limit, "{lost}");
+        assert_eq!(totals(&at).await.reserved, limit, "{lost}");
     }
 }
 
-/// Another instance sees that a branch has given units back, and follows at the root first.
+/// Another instance sees that a branch has returned units, and follows at the root first.
 #[tokio::test]
-async fn what_another_has_followed_counts_once() {
+async fn a_return_that_another_instance_followed_counts_once() {
     let at = fixture();
-    for mut share in crowd(&at, ROOM + 1) {
+    for mut share in new_shares(&at, ROOM + 1) {
         reserve(&at, &mut share, 1, None, 1).await;
     }
-    let limit = units(&at).await.reserved + 2;
-    let (rival, mut has_looked) = (at.clone(), false);
+    let limit = totals(&at).await.reserved + 2;
+    let (rival, mut has_read) = (at.clone(), false);
     let (branch, root) = {
         let mut counters = items(&at, COUNTERS);
         counters.sort_by_key(|item| item["pk"]["S"].as_str().map(str::len));
@@ -1088,43 +1100,43 @@ async fn what_another_has_followed_counts_once() {
     let followed = format!("r{}", &name[1..]);
     let mut is_followed = false;
     at.aws.inject(move |call| {
-        let is_look = call.operation() == "BatchGetItem";
-        if is_look && !has_looked {
+        let is_read = call.operation() == "BatchGetItem";
+        if is_read && !has_read {
             let mut branch = branch.clone();
             branch["unreserved"] = json!({ "N": "0" });
             branch["returned"] = json!({ "N": left.to_string() });
             put(&rival, COUNTERS, &branch);
-        } else if has_looked && call.body.contains(&followed) && !is_followed {
+        } else if has_read && call.body.contains(&followed) && !is_followed {
             let mut root = root.clone();
             root["used"] = json!({ "N": (used - left).to_string() });
             root[&followed] = json!({ "N": left.to_string() });
             put(&rival, COUNTERS, &root);
             is_followed = true;
         }
-        has_looked |= is_look;
+        has_read |= is_read;
         Fault::None
     });
-    for mut share in crowd(&at, 2) {
+    for mut share in new_shares(&at, 2) {
         let outcome = reserve(&at, &mut share, 1, Some(limit), 1).await;
         assert!(matches!(outcome, ReserveOutcome::Reserved { units: 1, .. }));
     }
     is_exhausted(&at, &mut hour_share(&at), limit).await;
-    assert_eq!(units(&at).await.reserved, limit);
+    assert_eq!(totals(&at).await.reserved, limit);
 }
 
-/// An instance holds a unit of the root, and finds its share removed and the root crowded.
+/// An instance has a unit of the root, and finds its share removed and the root full.
 #[tokio::test]
-async fn who_holds_units_of_the_root_stays_there() {
+async fn an_instance_with_units_of_the_root_stays_there() {
     let at = fixture();
-    let mut holder = hour_share(&at);
-    reserve(&at, &mut holder, 1, Some(1_000), 0).await;
-    for mut share in crowd(&at, ROOM - 1) {
+    let mut lessee = hour_share(&at);
+    reserve(&at, &mut lessee, 1, Some(1_000), 0).await;
+    for mut share in new_shares(&at, ROOM - 1) {
         reserve(&at, &mut share, 2, Some(1_000), 2).await;
     }
     at.time.advance(SignedDuration::from_secs(61));
     reserve(&at, &mut hour_share(&at), 2, Some(1_000), 2).await;
-    assert_eq!(shares(&at), [ROOM], "in the place of the holder");
-    let outcome = at.store.reserve(&mut holder, 1, Some(900), spent(0), 1);
+    assert_eq!(shares(&at), [ROOM], "instead of the removed share");
+    let outcome = at.store.reserve(&mut lessee, 1, Some(900), spent(0), 1);
     assert!(matches!(
         outcome.await,
         Ok(ReserveOutcome::Reserved { units: 1, .. })
@@ -1132,17 +1144,17 @@ async fn who_holds_units_of_the_root_stays_there() {
     assert_eq!(shares(&at), [ROOM + 1]);
 }
 
-/// Writes of an outage were lost, and shares are removed before it is sent again: what was let through
-/// is reported, however long ago the first of them was sent.
+/// The report of an outage's calls is lost, and shares are removed before it is sent again: the calls are
+/// reported, however long ago the first try was.
 #[tokio::test(start_paused = true)]
-async fn a_report_that_was_lost_is_reported_in_a_crowd_too() {
-    let calls = Calls {
+async fn a_lost_report_is_repeated_though_shares_were_removed() {
+    let calls = AdmittedCalls {
         spent: 0,
         uncounted: 9,
     };
     for later in [35, 61] {
-        let at = with_own_retry_quota(fixture(), "report-in-a-crowd");
-        for mut share in crowd(&at, ROOM - 1) {
+        let at = with_own_retry_quota(fixture(), "lost-report");
+        for mut share in new_shares(&at, ROOM - 1) {
             reserve(&at, &mut share, 1, None, 1).await;
         }
         at.time.advance(SignedDuration::from_secs(61 - later));
@@ -1151,18 +1163,18 @@ async fn a_report_that_was_lost_is_reported_in_a_crowd_too() {
         at.store.settle(&mut share, calls).await.unwrap_err();
         at.aws.heal();
         at.time.advance(SignedDuration::from_secs(later));
-        for mut newcomer in crowd(&at, 2) {
-            reserve(&at, &mut newcomer, 1, None, 1).await;
+        for mut new_share in new_shares(&at, 2) {
+            reserve(&at, &mut new_share, 1, None, 1).await;
         }
         at.store.settle(&mut share, calls).await.unwrap();
-        assert_eq!(units(&at).await.uncounted, 9, "{later}");
+        assert_eq!(totals(&at).await.uncounted, 9, "{later}");
     }
 }
 
-/// The branch changes between the look at it and its giving back: a unit is reserved; or what is left is
-/// the same, after a further grant that is all reserved, or after a return and a release of as much.
+/// A branch changes between the read and its return of units: a unit is reserved; or as many are left, after a
+/// further grant that is reserved completely, or after a return and a release of as many.
 #[tokio::test]
-async fn what_changes_meanwhile_is_neither_given_back_nor_lost() {
+async fn units_of_a_branch_that_changed_are_neither_returned_nor_lost() {
     type Change = (&'static [(&'static str, i64)], &'static [(char, i64)], i64);
     let changes: [Change; 3] = [
         (&[("unreserved", -1)], &[], 1),
@@ -1171,13 +1183,13 @@ async fn what_changes_meanwhile_is_neither_given_back_nor_lost() {
     ];
     for (of_branch, of_root, by_rival) in changes {
         let at = fixture();
-        for mut share in crowd(&at, ROOM + 1) {
+        for mut share in new_shares(&at, ROOM + 1) {
             reserve(&at, &mut share, 1, None, 1).await;
         }
-        let limit = units(&at).await.reserved + 5;
-        let (rival, mut has_looked, mut has_changed) = (at.clone(), false, false);
+        let limit = totals(&at).await.reserved + 5;
+        let (rival, mut has_read, mut has_changed) = (at.clone(), false, false);
         at.aws.inject(move |call| {
-            if has_looked && !has_changed && call.operation() == "UpdateItem" {
+            if has_read && !has_changed && call.operation() == "UpdateItem" {
                 let branch = items(&rival, COUNTERS)
                     .into_iter()
                     .find(|item| item["granted"]["N"].is_string())
@@ -1210,7 +1222,7 @@ async fn what_changes_meanwhile_is_neither_given_back_nor_lost() {
                 put(&rival, COUNTERS, &changed);
                 has_changed = true;
             }
-            has_looked |= call.operation() == "BatchGetItem";
+            has_read |= call.operation() == "BatchGetItem";
             Fault::None
         });
         let mut reserved = 0;
@@ -1221,6 +1233,6 @@ async fn what_changes_meanwhile_is_neither_given_back_nor_lost() {
         }
         let reserved = i64::try_from(reserved).unwrap();
         assert_eq!(reserved + by_rival, 5, "{of_branch:?}");
-        assert_eq!(units(&at).await.reserved, limit, "{of_branch:?}");
+        assert_eq!(totals(&at).await.reserved, limit, "{of_branch:?}");
     }
 }

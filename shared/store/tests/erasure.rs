@@ -1,9 +1,6 @@
-//! What the tables know of people: all of it is on the list, and all that is on the list goes.
+//! Personal data: the list is complete, and an erasure reaches everything on it.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test that cannot begin, or cannot look, has failed"
-)]
+#![allow(clippy::unwrap_used, reason = "a failed set-up or read fails the test")]
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -12,16 +9,16 @@ use serde_json::{Value, json};
 use tollgate_domain::key::KeyRecord;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_store::schema::{REGISTRY, TABLES, Table};
-use tollgate_store::{CONTENTS, Contents, Created};
+use tollgate_store::{CONTENTS, Contents, CreateOutcome};
 
 mod common;
 
 use common::{Key, NOW, create_customer, create_key, everything, fixture, items, p, put};
 
-/// Who somebody is.
-const SOMEBODY: &str = "Ada Lovelace";
+/// Personal data of a test.
+const PERSONAL: &str = "Ada Lovelace";
 
-/// Every item of every golden copy: one of each form that is stored, or was.
+/// Returns every item of every golden copy: one of each form that is stored, or was.
 fn golden_items() -> Vec<(Table, Value)> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
     let mut items = Vec::new();
@@ -36,7 +33,7 @@ fn golden_items() -> Vec<(Table, Value)> {
     items
 }
 
-/// The place on the list of an item of that table.
+/// Returns the list's description of an item of this table.
 fn contents_of(table: Table, item: &Value) -> &'static Contents {
     let pk = item["pk"]["S"].as_str().unwrap();
     let of =
@@ -48,7 +45,7 @@ fn contents_of(table: Table, item: &Value) -> &'static Contents {
     contents
 }
 
-/// What is wrong with the list, as far as these items show.
+/// Returns the attributes of these items that are missing in the list.
 fn unlisted(items: &[(Table, Value)]) -> BTreeSet<String> {
     let mut unlisted = BTreeSet::new();
     for (table, item) in items {
@@ -81,16 +78,16 @@ fn every_table_and_attribute_is_on_the_list() {
         .map(|(table, item)| contents_of(*table, item).name)
         .collect();
     let all: BTreeSet<&str> = CONTENTS.iter().map(|contents| contents.name).collect();
-    assert_eq!(seen, all, "there is a golden copy of everything");
+    assert_eq!(seen, all, "there is a golden copy of every kind of item");
     for table in TABLES {
         let mut tables = CONTENTS.iter().map(|contents| contents.table.name);
         assert!(tables.any(|name| name == table.name), "{}", table.name);
     }
 }
 
-/// What no erasure reaches is in items that DynamoDB deletes.
+/// Personal data that no erasure reaches is in items that DynamoDB deletes.
 #[test]
-fn what_is_said_to_expire_does() {
+fn items_with_expiring_personal_data_have_a_ttl() {
     let mut seen = 0;
     for (table, item) in golden_items() {
         let mut personal = contents_of(table, &item).personal.iter();
@@ -103,7 +100,7 @@ fn what_is_said_to_expire_does() {
     assert!(seen > 0);
 }
 
-/// The check above can fail.
+/// The check of the list can fail.
 #[test]
 fn an_attribute_that_is_not_on_the_list_is_found() {
     let mut items = golden_items();
@@ -116,9 +113,9 @@ fn an_attribute_that_is_not_on_the_list_is_found() {
     assert_eq!(unlisted(&items), expected);
 }
 
-/// All that is on the list is stored of `acme`, and of another customer. Returns what says who
-/// they are, and an erasure erases: the attributes by kind of item.
-fn store_somebody(at: &Fixture) -> BTreeSet<(&'static str, &'static str)> {
+/// Stores personal data of `acme` in every listed attribute that an erasure erases. Returns those
+/// attributes, with the kind of item of each.
+fn store_personal_data(at: &Fixture) -> BTreeSet<(&'static str, &'static str)> {
     let mut stored = BTreeSet::new();
     for (table, mut item) in golden_items() {
         let contents = contents_of(table, &item);
@@ -127,7 +124,7 @@ fn store_somebody(at: &Fixture) -> BTreeSet<(&'static str, &'static str)> {
         }
         for personal in contents.personal.iter().filter(|it| it.is_erased()) {
             let attribute = personal.attribute();
-            item[attribute] = json!({ "S": SOMEBODY });
+            item[attribute] = json!({ "S": PERSONAL });
             stored.insert((contents.name, attribute));
         }
         put(at, table, &item);
@@ -136,29 +133,29 @@ fn store_somebody(at: &Fixture) -> BTreeSet<(&'static str, &'static str)> {
 }
 
 #[tokio::test]
-async fn an_erasure_reaches_all_that_is_on_the_list() {
+async fn an_erasure_reaches_everything_on_the_list() {
     let at = fixture();
     create_customer(&at, "bolt").await;
     let bolt = at.store.customer(&p("bolt")).await.unwrap();
-    let stored = store_somebody(&at);
+    let stored = store_personal_data(&at);
     let listed = CONTENTS.iter().flat_map(|contents| {
         let personal = contents.personal.iter().filter(|it| it.is_erased());
         personal.map(|personal| (contents.name, personal.attribute()))
     });
-    assert_eq!(stored, listed.collect(), "all of it is stored");
-    assert!(everything(&at).to_string().contains(SOMEBODY));
+    assert_eq!(stored, listed.collect(), "every listed attribute is stored");
+    assert!(everything(&at).to_string().contains(PERSONAL));
 
     let erasure = at.store.erase_customer(&p("acme"), p(NOW)).await.unwrap();
     assert!(erasure.unwrap().keys > 1);
     let left = everything(&at).to_string();
-    assert!(!left.contains(SOMEBODY), "{left}");
+    assert!(!left.contains(PERSONAL), "{left}");
     assert!(left.contains("CUSTOMER#acme"), "the id stays");
     assert_eq!(at.store.customer(&p("bolt")).await.unwrap(), bolt);
 }
 
-/// A key that the list does not show yet is one without its place in the list.
+/// The index does not contain the second key yet, which is simulated by a missing `listing`.
 #[tokio::test]
-async fn an_erasure_that_is_repeated_reaches_a_key_that_the_list_did_not_show_yet() {
+async fn a_repeated_erasure_reaches_a_key_that_was_not_listed_before() {
     let at = fixture();
     create_customer(&at, "acme").await;
     let (shown, late) = (Key::of_acme(1), Key::of_acme(2));
@@ -179,9 +176,12 @@ async fn an_erasure_that_is_repeated_reaches_a_key_that_the_list_did_not_show_ye
     let key = async || at.store.key(&late.by_id()).await.unwrap().unwrap();
     assert_eq!(erased(NOW).await, (1, 1));
     assert_eq!(key().await, late.record);
-    // No further one is made meanwhile.
+    // No further key can be created meanwhile.
     let third = Key::of_acme(3);
-    assert_eq!(create_key(&at, &third, None).await, Created::NoCustomer);
+    assert_eq!(
+        create_key(&at, &third, None).await,
+        CreateOutcome::NoCustomer
+    );
 
     put(&at, REGISTRY, &in_list);
     let again = "2026-11-22T10:00:01Z";

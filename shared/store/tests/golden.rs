@@ -1,9 +1,8 @@
-//! What each operation stores, held against the copies in `golden/`, and those copies read back.
+//! Stored items of each operation, compared with the golden copies in `golden/`, which are also read back.
 //!
-//! A golden file is a whole stack: the items of each table, in DynamoDB JSON. The tables of a
-//! running product hold items of every release before, so what a file says must stay readable:
-//! when the form of an item changes, its old file stays under another name, with a test that reads
-//! it.
+//! A golden file contains the items of all tables of a stack, in DynamoDB JSON. A running stack has
+//! items of every earlier release, which must stay readable: when the form of an item changes, its old
+//! file is kept under another name, with a test that reads it.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};
@@ -12,36 +11,36 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use flate2::read::GzDecoder;
 use serde_json::{Value, json};
-use tollgate_domain::billing::{Billable, Charge, PeriodLedger};
+use tollgate_domain::billing::{BillableCalls, Charge, PeriodLedger};
 use tollgate_domain::customer::Customer;
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::key::{KeyRecord, Owner};
 use tollgate_domain::money::MicroUsd;
 use tollgate_domain::plan::Overrides;
 use tollgate_domain::reconciliation::LedgerComparison;
-use tollgate_domain::usage::{Adjusted, Cost, Aggregate, UsageRecord};
+use tollgate_domain::usage::{AdjustmentTotals, Aggregate, Cost, UsageRecord};
 use tollgate_domain::window::Month;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_store::schema::TABLES;
 use tollgate_store::{
-    Calls, LoggedAdjustment, Created, CustomerChange, UpdateCustomerOutcome, Erasure, KeyChange,
-    LedgerCharge, Quarantined, ReconciliationSummary, Recorded, RefusedRecord, ReserveOutcome, Rotated, Units,
-    Written,
+    AdmittedCalls, CounterTotals, CreateOutcome, CustomerChange, Erasure, KeyChange, LedgerCharge,
+    LoggedAdjustment, QuarantinedContent, ReconciliationSummary, RecordChargeOutcome,
+    RejectedRecord, ReserveOutcome, RotateOutcome, UpdateCustomerOutcome, WriteUsageOutcome,
 };
 
 mod common;
 
 use common::{
-    Entry, Key, NOW, adjustment, all_billable, billable, call, charge, charged, create_customer,
+    Event, Key, NOW, adjustment, all_billable, billable, call, charge, charged, create_customer,
     create_key, customer, everything, fixture, hour_share, once, p, put, release, reserve,
     reserved, rotate_key, write_usage,
 };
 
-/// What `write` stores into an empty stack is what the golden file of that name holds, and `read`
-/// finds in the golden file what it expects.
+/// Checks that `write` stores the items of the golden file into an empty stack, and that `read` succeeds
+/// with the items of the golden file.
 #[expect(
     clippy::unwrap_used,
-    reason = "a golden file that cannot be read fails"
+    reason = "an unreadable golden file fails the test"
 )]
 async fn check(name: &str, write: impl AsyncFn(&Fixture), read: impl AsyncFn(&Fixture)) {
     let new = fixture();
@@ -54,9 +53,9 @@ async fn check(name: &str, write: impl AsyncFn(&Fixture), read: impl AsyncFn(&Fi
 
     assert!(
         unpacked(&stored) == unpacked(&golden),
-        "shared/store/golden/{name}.json is not what is stored now. Rows of that form are in use: \
-         if the change is meant, keep the file under another name, with a test that reads it, then \
-         run `UPDATE_GOLDEN=1 cargo test -p tollgate-store --test golden`. Stored now: {stored:#}",
+        "shared/store/golden/{name}.json differs from the stored items. Items of its form are in use: \
+         if the change is intended, keep the file under another name, with a test that reads it, \
+         then run `UPDATE_GOLDEN=1 cargo test -p tollgate-store --test golden`. Stored: {stored:#}",
     );
     let old = fixture();
     put_golden(&old, name);
@@ -69,14 +68,14 @@ fn path_of(name: &str) -> PathBuf {
 
 #[expect(
     clippy::unwrap_used,
-    reason = "a golden file that cannot be read fails"
+    reason = "an unreadable golden file fails the test"
 )]
 fn golden(name: &str) -> Value {
     let golden = fs::read_to_string(path_of(name)).unwrap_or_else(|_| "{}".to_owned());
     serde_json::from_str(&golden).unwrap()
 }
 
-/// Puts all that the golden file holds.
+/// Puts all items of a golden file.
 fn put_golden(at: &Fixture, name: &str) {
     let golden = golden(name);
     for table in TABLES {
@@ -86,9 +85,12 @@ fn put_golden(at: &Fixture, name: &str) {
     }
 }
 
-/// The same with binary attributes, which all are gzip, as their text: the bytes differ between
-/// releases of the compressor.
-#[expect(clippy::unwrap_used, reason = "an attribute that is not gzip fails")]
+/// Returns the value with each binary attribute, all of which are gzip, replaced by its decompressed
+/// text: the compressed bytes differ between releases of the compressor.
+#[expect(
+    clippy::unwrap_used,
+    reason = "an attribute that is not gzip fails the test"
+)]
 fn unpacked(value: &Value) -> Value {
     match value {
         Value::Object(map) => match map.get("B") {
@@ -103,8 +105,8 @@ fn unpacked(value: &Value) -> Value {
     }
 }
 
-/// Each name of the key leads to this record.
-#[expect(clippy::unwrap_used, reason = "a read that fails fails the test")]
+/// Checks that the key's digest, id and prefix lead to this record.
+#[expect(clippy::unwrap_used, reason = "a failed read fails the test")]
 async fn finds(at: &Fixture, key: &Key, record: &KeyRecord) {
     let digest = key.secret.digest();
     let found = at.store.key_by_digest(digest).await.unwrap();
@@ -125,7 +127,7 @@ async fn a_customer() {
     check(
         "customer",
         async |at| {
-            assert_eq!(create(at, "acme", "this request").await, Created::New);
+            assert_eq!(create(at, "acme", "this request").await, CreateOutcome::New);
         },
         async |at| {
             let acme = customer("acme");
@@ -134,16 +136,16 @@ async fn a_customer() {
             let page = at.store.list_customers(None, 10).await.unwrap();
             assert_eq!(page.items, [("acme".to_owned(), acme.clone())]);
             let again = create(at, "acme-2", "this request").await;
-            assert_eq!(again, Created::Replayed(acme));
+            assert_eq!(again, CreateOutcome::Replayed(acme));
             let other = create(at, "acme-2", "another request").await;
-            assert_eq!(other, Created::KeyReused);
+            assert_eq!(other, CreateOutcome::KeyReused);
         },
     )
     .await;
 }
 
 #[tokio::test]
-async fn a_customer_without_an_address() {
+async fn a_changed_customer_without_an_address() {
     let changed = Customer {
         name: "Acme Inc".into(),
         email: None,
@@ -161,7 +163,10 @@ async fn a_customer_without_an_address() {
                 suspended_at: None,
             };
             let updated = at.store.update_customer(&changed.id, &change).await;
-            assert_eq!(updated.unwrap(), UpdateCustomerOutcome::Done(changed.clone()));
+            assert_eq!(
+                updated.unwrap(),
+                UpdateCustomerOutcome::Done(changed.clone())
+            );
         },
         async |at| {
             let stored = at.store.customer(&changed.id).await.unwrap();
@@ -172,14 +177,14 @@ async fn a_customer_without_an_address() {
 }
 
 #[tokio::test]
-async fn a_suspended_customer_who_has_left() {
-    let (since, left) = (p("2026-11-21T10:00:00Z"), p(NOW));
+async fn a_suspended_customer_that_was_erased() {
+    let (since, now) = (p("2026-11-21T10:00:00Z"), p(NOW));
     let key = Key::of_acme(8);
     let erased = Customer {
         name: String::new(),
         email: None,
         suspended_at: Some(since),
-        erased_at: Some(left),
+        erased_at: Some(now),
         ..customer("acme")
     };
     check(
@@ -192,7 +197,7 @@ async fn a_suspended_customer_who_has_left() {
                 ..CustomerChange::default()
             };
             at.store.update_customer(&erased.id, &change).await.unwrap();
-            let erasure = at.store.erase_customer(&erased.id, left).await.unwrap();
+            let erasure = at.store.erase_customer(&erased.id, now).await.unwrap();
             let expected = Erasure {
                 customer: erased.clone(),
                 keys: 1,
@@ -205,7 +210,7 @@ async fn a_suspended_customer_who_has_left() {
             assert_eq!(stored.as_ref(), Some(&erased));
             let revoked = KeyRecord {
                 name: String::new(),
-                revoked_at: Some(left),
+                revoked_at: Some(now),
                 ..key.record.clone()
             };
             finds(at, &key, &revoked).await;
@@ -217,7 +222,7 @@ async fn a_suspended_customer_who_has_left() {
 #[tokio::test]
 async fn a_suspended_successor_of_another_key() {
     let mut key = Key::of_acme(9);
-    key.record.hour_of = Some(p("key_0001"));
+    key.record.hour_counter_id = Some(p("key_0001"));
     check(
         "key_suspended",
         async |at| {
@@ -254,15 +259,15 @@ async fn a_key_with_every_attribute() {
         async |at| {
             create_customer(at, "acme").await;
             let created = create_key(at, &key, Some(&request)).await;
-            assert_eq!(created, Created::New);
+            assert_eq!(created, CreateOutcome::New);
         },
         async |at| {
             finds(at, &key, &key.record).await;
-            let (acme, place) = (p("acme"), "acme#2026-11-20T09:00:00.250Z#key_0001");
+            let (acme, cursor) = (p("acme"), "acme#2026-11-20T09:00:00.250Z#key_0001");
             let page = at.store.list_keys(Some(&acme), None, 10).await.unwrap();
-            assert_eq!(page.items, [(place.to_owned(), key.record.clone())]);
+            assert_eq!(page.items, [(cursor.to_owned(), key.record.clone())]);
             let again = create_key(at, &Key::of_acme(2), Some(&request)).await;
-            assert_eq!(again, Created::Replayed(key.record.clone()));
+            assert_eq!(again, CreateOutcome::Replayed(key.record.clone()));
         },
     )
     .await;
@@ -279,10 +284,10 @@ async fn an_admin_key() {
     .await;
 }
 
-/// An earlier release kept admin keys where customers' are, and where functions may write that make
-/// keys for customers.
+/// An earlier release stored admin keys among customers' keys, where functions that create keys for
+/// customers may write.
 #[tokio::test]
-async fn an_admin_key_among_customers_keys_opens_nothing() {
+async fn an_admin_key_among_customers_keys_authorizes_nothing() {
     let key = Key::of(Owner::Admin, 3);
     let at = fixture();
     put_golden(&at, "key_admin_among_customers");
@@ -307,7 +312,7 @@ async fn a_rotated_key_and_its_successor() {
             create_customer(at, "acme").await;
             old.create(at).await;
             let rotated = rotate_key(at, &old, &new, Some(&request)).await;
-            assert_eq!(rotated, Rotated::New);
+            assert_eq!(rotated, RotateOutcome::New);
         },
         async |at| {
             let ending = KeyRecord {
@@ -317,7 +322,7 @@ async fn a_rotated_key_and_its_successor() {
             };
             finds(at, &old, &ending).await;
             finds(at, &new, &new.record).await;
-            let replayed = Rotated::Replayed(Box::new(new.record.clone()));
+            let replayed = RotateOutcome::Replayed(Box::new(new.record.clone()));
             let again = rotate_key(at, &old, &Key::of_acme(6), Some(&request)).await;
             assert_eq!(again, replayed);
         },
@@ -362,7 +367,7 @@ async fn the_counters_of_an_hour_and_a_month() {
             assert_eq!(reserve(at, &mut month, 1, None, 1).await, reserved(1, 1));
             reserve(at, &mut month, 2, None, 2).await;
             let mut uncounted = month_share(at);
-            let calls = Calls {
+            let calls = AdmittedCalls {
                 spent: 1,
                 uncounted: 7,
             };
@@ -370,18 +375,18 @@ async fn the_counters_of_an_hour_and_a_month() {
                 .reserve(&mut uncounted, 2, None, calls, 0)
                 .await
                 .unwrap();
-            // A share that has ended.
+            // The tombstone of an ended share.
             release(at, &mut month, 1, 2).await;
         },
         async |at| {
-            let units = at.store.month_units(&p("acme"), p("2026-11")).await;
-            let expected = Units {
+            let totals = at.store.month_counter(&p("acme"), p("2026-11")).await;
+            let expected = CounterTotals {
                 reserved: 4,
                 spent: 3,
                 uncounted: 7,
             };
-            assert_eq!(units.unwrap(), expected);
-            // Fixtures draw the same ids, and instances do not.
+            assert_eq!(totals.unwrap(), expected);
+            // All fixtures draw the same ids, unlike instances.
             let _ = at.entropy.below(2);
             let mut hour = hour_share(at);
             assert_eq!(
@@ -395,11 +400,11 @@ async fn the_counters_of_an_hour_and_a_month() {
     .await;
 }
 
-/// Counters with shares of an earlier form, which nobody comes back to.
+/// Instances of an earlier release no longer use their shares.
 #[tokio::test]
-async fn counters_with_shares_in_places_go_on() {
+async fn counters_with_shares_of_an_earlier_release_are_still_used() {
     let at = fixture();
-    put_golden(&at, "counters-with-places");
+    put_golden(&at, "counters-earlier-shares");
     let mut hour = hour_share(&at);
     assert_eq!(
         reserve(&at, &mut hour, 5, Some(21), 1).await,
@@ -407,16 +412,16 @@ async fn counters_with_shares_in_places_go_on() {
     );
     let exhausted = reserve(&at, &mut hour, 1, Some(21), 1).await;
     assert_eq!(exhausted, ReserveOutcome::Exhausted);
-    let units = at.store.month_units(&p("acme"), p("2026-11")).await;
-    let expected = Units {
+    let totals = at.store.month_counter(&p("acme"), p("2026-11")).await;
+    let expected = CounterTotals {
         reserved: 4,
         spent: 3,
         uncounted: 0,
     };
-    assert_eq!(units.unwrap(), expected);
+    assert_eq!(totals.unwrap(), expected);
 }
 
-/// A counter that more instances share than its root has room for.
+/// More instances use the counter than its root has room for.
 #[tokio::test]
 async fn the_branches_of_a_counter() {
     check(
@@ -426,24 +431,24 @@ async fn the_branches_of_a_counter() {
                 let mut share = at.store.month_share(&p("acme"), p("2026-11"));
                 reserve(at, &mut share, 2, Some(1_000), calls % 2).await;
             }
-            // Which a branch gives units back for.
+            // For this one, a branch returns units to the root.
             let mut share = at.store.month_share(&p("acme"), p("2026-11"));
             reserve(at, &mut share, 1, Some(100), 1).await;
         },
         async |at| {
-            let units = at.store.month_units(&p("acme"), p("2026-11")).await;
-            let expected = Units {
+            let totals = at.store.month_counter(&p("acme"), p("2026-11")).await;
+            let expected = CounterTotals {
                 reserved: 45,
                 spent: 12,
                 uncounted: 0,
             };
-            assert_eq!(units.unwrap(), expected);
+            assert_eq!(totals.unwrap(), expected);
         },
     )
     .await;
 }
 
-/// Calls with everything that a tally adds up.
+/// Returns calls with all values that an aggregate sums up.
 fn calls() -> Vec<UsageRecord> {
     let tokens = |provider: &str, tokens, micro_usd, unpriced| Cost {
         provider: Some(provider.into()),
@@ -470,12 +475,12 @@ fn calls() -> Vec<UsageRecord> {
 }
 
 #[tokio::test]
-async fn the_tallies_of_an_entry_and_its_claim() {
-    let entry = Entry::new("acme", "e-1", &calls());
+async fn the_aggregates_of_an_event_and_its_claim() {
+    let event = Event::new("acme", "e-1", &calls());
     check(
         "usage",
         async |at| {
-            assert_eq!(write_usage(at, &entry).await, Written::Counted);
+            assert_eq!(write_usage(at, &event).await, WriteUsageOutcome::Counted);
         },
         async |at| {
             let (acme, november): (CustomerId, Month) = (p("acme"), p("2026-11"));
@@ -489,11 +494,11 @@ async fn the_tallies_of_an_entry_and_its_claim() {
                 tokens: 1_040,
                 unpriced_tokens: 40,
                 cost: MicroUsd(3_000),
-                adjusted: Adjusted::default(),
+                adjusted: AdjustmentTotals::default(),
             };
             assert_eq!(store.month_usage(&acme, november).await.unwrap(), month);
             let days = store.day_usage(&acme, november).await.unwrap();
-            assert_eq!(days, entry.aggregates.days);
+            assert_eq!(days, event.aggregates.days);
             let billable = [
                 (p("2026-11-21"), [(p("pro"), billable(1))].into()),
                 (
@@ -503,36 +508,36 @@ async fn the_tallies_of_an_entry_and_its_claim() {
             ];
             let stored = store.billable_days(&acme, november).await.unwrap();
             assert_eq!(stored, billable.into());
-            for ((day, endpoint), tally) in &entry.aggregates.endpoints {
+            for ((day, endpoint), aggregate) in &event.aggregates.endpoints {
                 let stored = store.endpoint_usage(&acme, *day).await.unwrap();
-                assert_eq!(stored, [(endpoint.clone(), tally.clone())].into());
+                assert_eq!(stored, [(endpoint.clone(), aggregate.clone())].into());
             }
             assert_eq!(all_billable(store, november).await, [acme]);
-            // This is another writer than the one of the golden file, and so is its randomness.
+            // The golden file was written by another instance, with other random numbers.
             let _ = at.entropy.below(2);
-            assert_eq!(write_usage(at, &entry).await, Written::Duplicate);
+            assert_eq!(write_usage(at, &event).await, WriteUsageOutcome::Duplicate);
         },
     )
     .await;
 }
 
 #[tokio::test]
-async fn adjustments_and_the_tallies_that_they_are_in() {
+async fn adjustments_and_the_aggregates_that_include_them() {
     let adjustments = [
         adjustment("2026-11-20T12:00:00Z", -12),
         adjustment("2026-11-20T13:00:00.5Z", 0),
     ];
-    let entry = Entry::of_adjustments("acme", "a-1", &adjustments);
+    let event = Event::of_adjustments("acme", "a-1", &adjustments);
     check(
         "adjustments",
         async |at| {
-            assert_eq!(write_usage(at, &entry).await, Written::Counted);
+            assert_eq!(write_usage(at, &event).await, WriteUsageOutcome::Counted);
         },
         async |at| {
             let (acme, november): (CustomerId, Month) = (p("acme"), p("2026-11"));
             let store = &at.store;
             let month = Aggregate {
-                adjusted: Adjusted {
+                adjusted: AdjustmentTotals {
                     count: 2,
                     billable: [(p("pro"), -12)].into(),
                     micro_usd: -2_000,
@@ -542,7 +547,7 @@ async fn adjustments_and_the_tallies_that_they_are_in() {
             assert_eq!(store.month_usage(&acme, november).await.unwrap(), month);
             let days = store.day_usage(&acme, november).await.unwrap();
             assert_eq!(days, [(p("2026-11-20"), month)].into());
-            let of_day = Billable {
+            let of_day = BillableCalls {
                 calls: 0,
                 adjusted: -12,
             };
@@ -566,11 +571,11 @@ async fn adjustments_and_the_tallies_that_they_are_in() {
 
 #[tokio::test]
 async fn the_month_of_a_plan_without_overage() {
-    let entry = Entry::new("acme", "e-2", &[call(NOW, "free", "/ping", 200)]);
+    let event = Event::new("acme", "e-2", &[call(NOW, "free", "/ping", 200)]);
     check(
         "usage_without_overage",
         async |at| {
-            assert_eq!(write_usage(at, &entry).await, Written::Counted);
+            assert_eq!(write_usage(at, &event).await, WriteUsageOutcome::Counted);
         },
         async |at| {
             let month = at
@@ -586,15 +591,15 @@ async fn the_month_of_a_plan_without_overage() {
 }
 
 #[tokio::test]
-async fn what_the_ledgers_of_a_day_say() {
+async fn the_reconciliation_of_a_day() {
     let comparison = LedgerComparison {
         admitted: 100,
         metered: 90,
     };
-    let found = ReconciliationSummary {
+    let summary = ReconciliationSummary {
         customers: 2,
         total: comparison,
-        off: 1,
+        discrepancies: 1,
     };
     check(
         "reconciliation",
@@ -602,44 +607,44 @@ async fn what_the_ledgers_of_a_day_say() {
             let (store, day, acme) = (&at.store, p("2026-11-21"), p("acme"));
             let recorded = store.record_discrepancy(day, &acme, comparison).await;
             recorded.unwrap();
-            store.record_reconciled(day, &found).await.unwrap();
+            store.record_reconciled(day, &summary).await.unwrap();
         },
         async |at| {
             let day = p("2026-11-21");
             let stored = at.store.reconciled(day).await.unwrap();
-            assert_eq!(stored, Some((found, p(NOW))));
-            let page = at.store.differences(day, None).await.unwrap();
+            assert_eq!(stored, Some((summary, p(NOW))));
+            let page = at.store.list_discrepancies(day, None).await.unwrap();
             assert_eq!(page.items, [(p("acme"), comparison)]);
         },
     )
     .await;
 }
 
-fn refused(index: usize, reason: &str) -> RefusedRecord {
-    RefusedRecord {
+fn rejected(index: usize, reason: &str) -> RejectedRecord {
+    RejectedRecord {
         index,
         reason: reason.into(),
     }
 }
 
 #[tokio::test]
-async fn refused_records_in_quarantine() {
-    let mut entry = Entry::new("acme", "e-3", &[call(NOW, "pro", "/ping", 200)]);
-    entry.part = 1;
-    entry.refused = vec![
-        refused(1, "there is no plan platinum"),
-        refused(12, "status is out of bounds"),
+async fn rejected_records_in_quarantine() {
+    let mut event = Event::new("acme", "e-3", &[call(NOW, "pro", "/ping", 200)]);
+    event.part = 1;
+    event.rejected = vec![
+        rejected(1, "there is no plan platinum"),
+        rejected(12, "status is out of bounds"),
     ];
     check(
         "quarantined_records",
         async |at| {
-            assert_eq!(write_usage(at, &entry).await, Written::Counted);
+            assert_eq!(write_usage(at, &event).await, WriteUsageOutcome::Counted);
         },
         async |at| {
             let stored = at.store.quarantined_of_event("tollgate:ping", "e-3").await;
-            let expected = Quarantined {
-                refused: entry.refused.clone(),
-                body: entry.body.clone(),
+            let expected = QuarantinedContent {
+                rejected: event.rejected.clone(),
+                body: event.body.clone(),
                 received_at: p(NOW),
             };
             assert_eq!(stored.unwrap(), [expected]);
@@ -649,17 +654,17 @@ async fn refused_records_in_quarantine() {
 }
 
 #[tokio::test]
-async fn a_conflicting_entry_in_quarantine() {
-    let mut entry = Entry::new("acme", "e-4", &[]);
-    entry.refused = vec![refused(0, "another entry has its identity")];
+async fn a_conflicting_event_in_quarantine() {
+    let mut event = Event::new("acme", "e-4", &[]);
+    event.rejected = vec![rejected(0, "another usage event has its source and id")];
     check(
         "quarantined_conflict",
-        async |at| at.store.quarantine_conflict(&entry.part()).await.unwrap(),
+        async |at| at.store.quarantine_conflict(&event.part()).await.unwrap(),
         async |at| {
             let stored = at.store.quarantined_of_event("tollgate:ping", "e-4").await;
-            let expected = Quarantined {
-                refused: entry.refused.clone(),
-                body: entry.body.clone(),
+            let expected = QuarantinedContent {
+                rejected: event.rejected.clone(),
+                body: event.body.clone(),
                 received_at: p(NOW),
             };
             assert_eq!(stored.unwrap(), [expected]);
@@ -670,7 +675,7 @@ async fn a_conflicting_entry_in_quarantine() {
 
 #[tokio::test]
 async fn a_message_in_quarantine() {
-    let (body, reason) = (b"not an entry", "not of the documented shape");
+    let (body, reason) = (b"not a usage event", "not of the documented shape");
     check(
         "quarantined_message",
         async |at| {
@@ -682,8 +687,8 @@ async fn a_message_in_quarantine() {
         },
         async |at| {
             let stored = at.store.quarantined_message(body).await.unwrap();
-            let expected = Quarantined {
-                refused: vec![refused(0, reason)],
+            let expected = QuarantinedContent {
+                rejected: vec![rejected(0, reason)],
                 body: body.to_vec(),
                 received_at: p(NOW),
             };
@@ -693,15 +698,15 @@ async fn a_message_in_quarantine() {
     .await;
 }
 
-/// The ledger of `acme` has two charges of November, of which each covers these plans.
-#[expect(clippy::unwrap_used, reason = "a read that fails fails the test")]
-async fn has_two_charges(at: &Fixture, covered: impl Fn(u64) -> PeriodLedger) {
+/// Checks that the ledger of `acme` has two charges of November, with these period ledgers after each.
+#[expect(clippy::unwrap_used, reason = "a failed read fails the test")]
+async fn has_two_charges(at: &Fixture, ledger_after: impl Fn(u64) -> PeriodLedger) {
     let (acme, november) = (p("acme"), p("2026-11"));
-    let account = at.store.charged(&acme, november).await.unwrap();
-    assert_eq!(account, covered(2));
+    let ledger = at.store.period_ledger(&acme, november).await.unwrap();
+    assert_eq!(ledger, ledger_after(2));
     let in_ledger = |number| LedgerCharge {
-        intent: Charge {
-            covered: covered(number).covered,
+        charge: Charge {
+            overage_by_plan: ledger_after(number).overage_by_plan,
             ..charge(number)
         },
         status: "ledger_only".into(),
@@ -713,14 +718,14 @@ async fn has_two_charges(at: &Fixture, covered: impl Fn(u64) -> PeriodLedger) {
 }
 
 #[tokio::test]
-async fn the_account_and_the_charges_of_a_month() {
+async fn the_ledger_and_the_charges_of_a_billing_period() {
     check(
         "charges",
         async |at| {
             for number in [1, 2] {
                 let before = charged(number - 1);
                 let recorded = at.store.record_charge(&charge(number), &before).await;
-                assert_eq!(recorded.unwrap(), Recorded::Written);
+                assert_eq!(recorded.unwrap(), RecordChargeOutcome::Written);
             }
         },
         async |at| has_two_charges(at, charged).await,
@@ -728,26 +733,26 @@ async fn the_account_and_the_charges_of_a_month() {
     .await;
 }
 
-/// An earlier release did not write which plans a charge covers, nor which write made an item.
+/// An earlier release stored neither the overage by plan nor the id of the write.
 #[tokio::test]
-async fn a_ledger_without_plans_goes_on() {
+async fn a_ledger_without_plans_can_be_continued() {
     let at = fixture();
     put_golden(&at, "charges_without_plans");
-    let unknown = |number| PeriodLedger {
-        covered: [].into(),
+    let without_plans = |number| PeriodLedger {
+        overage_by_plan: [].into(),
         ..charged(number)
     };
-    has_two_charges(&at, unknown).await;
-    let again = at.store.record_charge(&charge(2), &unknown(1)).await;
-    assert_eq!(again.unwrap(), Recorded::Raced);
-    let next = at.store.record_charge(&charge(3), &unknown(2)).await;
-    assert_eq!(next.unwrap(), Recorded::Written);
-    let account = at.store.charged(&p("acme"), p("2026-11")).await;
-    assert_eq!(account.unwrap(), charged(3));
+    has_two_charges(&at, without_plans).await;
+    let again = at.store.record_charge(&charge(2), &without_plans(1)).await;
+    assert_eq!(again.unwrap(), RecordChargeOutcome::Raced);
+    let next = at.store.record_charge(&charge(3), &without_plans(2)).await;
+    assert_eq!(next.unwrap(), RecordChargeOutcome::Written);
+    let ledger = at.store.period_ledger(&p("acme"), p("2026-11")).await;
+    assert_eq!(ledger.unwrap(), charged(3));
 }
 
 #[tokio::test]
-async fn customers_and_closed_months_that_do_not_name_their_writer_are_read() {
+async fn customers_and_closed_months_without_a_write_id_are_read() {
     let at = fixture();
     put_golden(&at, "customer_without_writer");
     put_golden(&at, "month_closed_without_writer");
@@ -755,7 +760,7 @@ async fn customers_and_closed_months_that_do_not_name_their_writer_are_read() {
     let stored = at.store.customer(&acme.id).await.unwrap();
     assert_eq!(stored.as_ref(), Some(&acme));
     let again = at.store.create_customer(&acme, None).await;
-    assert_eq!(again.unwrap(), Created::Taken);
+    assert_eq!(again.unwrap(), CreateOutcome::Taken);
     let closed_at = at.store.closed_at(p("2026-08")).await;
     assert_eq!(closed_at.unwrap(), Some(p(NOW)));
     assert!(!at.store.close(p("2026-08")).await.unwrap());

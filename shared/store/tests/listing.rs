@@ -1,4 +1,4 @@
-//! Lists: every item once, in order, whatever the size of the pages and wherever they begin.
+//! Lists: every item once and in order, for any page size and any cursor.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,21 +6,21 @@ use serde_json::json;
 use tollgate_domain::customer::Customer;
 use tollgate_domain::id::{CustomerId, PlanId};
 use tollgate_domain::key::{KeyRecord, Owner};
-use tollgate_domain::usage::{Endpoint, Aggregate};
+use tollgate_domain::usage::{Aggregate, Endpoint};
 use tollgate_local_aws::fixture::Fixture;
-use tollgate_store::schema::{REGISTRY, BILLABLE_SHARDS, USAGE};
+use tollgate_store::schema::{BILLABLE_SHARDS, REGISTRY, USAGE};
 use tollgate_store::{LedgerCharge, Page};
 
 mod common;
 
 use common::{
-    Entry, Key, NOW, all_billable, call, charge, create_customer, customer, fixture, items, p, put,
+    Event, Key, NOW, all_billable, call, charge, create_customer, customer, fixture, items, p, put,
     record, table_name, text, write_usage,
 };
 
-/// Turns the pages that `page` gives from a place on: all their items, with their places. No page
-/// is longer than `limit`.
-async fn turn_pages<T>(
+/// Reads all pages after a cursor, none of which may be longer than `limit`. Returns their items, with
+/// their cursors.
+async fn read_pages<T>(
     limit: usize,
     mut after: Option<String>,
     page: impl AsyncFn(Option<&str>) -> Page<(String, T)>,
@@ -33,41 +33,42 @@ async fn turn_pages<T>(
         if next.is_none() {
             return all;
         }
-        assert_ne!(next, after, "a page that leads to itself");
+        assert_ne!(next, after, "a page whose cursor is its own");
         after = next;
     }
 }
 
-/// Pages of every size hold these items in this order, from the beginning on and from every item
-/// on. Returns their places.
+/// Checks that pages of every size contain these items in this order, from the beginning and after every
+/// item. Returns the items' cursors.
 async fn check<T: Clone + PartialEq + std::fmt::Debug>(
     expected: &[T],
     page: impl AsyncFn(Option<&str>, usize) -> Page<(String, T)>,
 ) -> Vec<String> {
-    let mut places = Vec::new();
+    let mut cursors = Vec::new();
     for limit in [1, 2, 3, 100] {
-        let all = turn_pages(limit, None, async |after| page(after, limit).await).await;
+        let all = read_pages(limit, None, async |after| page(after, limit).await).await;
         let items: Vec<T>;
-        (places, items) = all.into_iter().unzip();
+        (cursors, items) = all.into_iter().unzip();
         assert_eq!(items, expected, "pages of {limit}");
     }
-    for (at, place) in places.iter().enumerate() {
+    for (at, cursor) in cursors.iter().enumerate() {
         for limit in [2, 100] {
-            let after = Some(place.clone());
-            let rest = turn_pages(limit, after, async |after| page(after, limit).await).await;
+            let after = Some(cursor.clone());
+            let rest = read_pages(limit, after, async |after| page(after, limit).await).await;
             let rest: Vec<T> = rest.into_iter().map(|(_, item)| item).collect();
-            assert_eq!(rest, expected[at + 1..], "pages of {limit} after {place}");
+            assert_eq!(rest, expected[at + 1..], "pages of {limit} after {cursor}");
         }
     }
-    places
+    cursors
 }
 
-/// Customers whose ids are beginnings of each other, or differ after one.
+/// Ids of customers of which one is the beginning of another, or differs after a common beginning.
 const NEIGHBOURS: [&str; 8] = [
     "ACME", "acm", "acme", "acme-2", "acme.x", "acme0", "acme_", "acmee",
 ];
 
-/// Keys of an admin and of all neighbours, in the order of the list. The ids run against it.
+/// Returns a fixture with keys of an admin and of all neighbours, and the keys in the order of the list,
+/// which is the reverse order of their ids.
 async fn with_keys_of_neighbours() -> (Fixture, Vec<KeyRecord>) {
     let at = fixture();
     let mut keys = Vec::new();
@@ -91,7 +92,7 @@ async fn with_keys_of_neighbours() -> (Fixture, Vec<KeyRecord>) {
         create_customer(&at, id).await;
         add(Owner::Customer(p(id))).await;
     }
-    // A hyphen sorts behind `#`, but `acme-2#…` before `acme.x#…`; a shorter id comes first.
+    // A hyphen sorts after `#`, and `acme-2#…` before `acme.x#…`: a shorter id comes first.
     keys.sort_by_key(|key| {
         let customer = key.owner.customer().map_or("", CustomerId::as_str);
         (format!("{customer}#"), key.created_at)
@@ -116,14 +117,14 @@ async fn the_keys_of_a_customer_are_listed_without_its_neighbours() {
         let id: CustomerId = p(id);
         let of_id = keys.iter().filter(|key| key.owner.customer() == Some(&id));
         let of_id: Vec<KeyRecord> = of_id.cloned().collect();
-        let places = check(&of_id, async |after, limit| {
+        let cursors = check(&of_id, async |after, limit| {
             at.store.list_keys(Some(&id), after, limit).await.unwrap()
         })
         .await;
-        listed += places.len();
+        listed += cursors.len();
         for other in NEIGHBOURS.iter().map(|other| p(other)) {
             if other != id {
-                let page = at.store.list_keys(Some(&other), Some(&places[0]), 100);
+                let page = at.store.list_keys(Some(&other), Some(&cursors[0]), 100);
                 let page = page.await.unwrap();
                 assert_eq!(
                     (page.items, page.next),
@@ -137,7 +138,7 @@ async fn the_keys_of_a_customer_are_listed_without_its_neighbours() {
 }
 
 #[tokio::test]
-async fn keys_made_at_the_same_instant_are_listed_each() {
+async fn keys_created_at_the_same_instant_are_each_listed() {
     let at = fixture();
     create_customer(&at, "acme").await;
     let mut keys = Vec::new();
@@ -168,43 +169,43 @@ async fn all_customers_are_listed_by_id() {
     for id in NEIGHBOURS.iter().rev() {
         create_customer(&at, id).await;
     }
-    // A key is no customer.
+    // A key is not listed among customers.
     Key::of_acme(1).create(&at).await;
     let customers = NEIGHBOURS.map(customer);
-    let places = check(&customers, async |after, limit| {
+    let cursors = check(&customers, async |after, limit| {
         at.store.list_customers(after, limit).await.unwrap()
     })
     .await;
-    assert_eq!(places, NEIGHBOURS);
+    assert_eq!(cursors, NEIGHBOURS);
 }
 
 #[tokio::test]
-async fn more_customers_than_a_page_holds_are_listed_each() {
+async fn more_customers_than_fit_in_a_page_are_each_listed() {
     let at = fixture();
     let ids: Vec<String> = (0..205).map(|n| format!("cus-{n:03}")).collect();
     for id in &ids {
         create_customer(&at, id).await;
     }
     for limit in [1, 100] {
-        let all = turn_pages(limit, None, async |after| {
+        let all = read_pages(limit, None, async |after| {
             at.store.list_customers(after, limit).await.unwrap()
         });
-        let places: Vec<String> = all.await.into_iter().map(|(place, _)| place).collect();
-        assert_eq!(places, ids, "pages of {limit}");
+        let cursors: Vec<String> = all.await.into_iter().map(|(cursor, _)| cursor).collect();
+        assert_eq!(cursors, ids, "pages of {limit}");
     }
 }
 
 #[tokio::test]
 async fn the_plans_of_any_number_of_customers_are_found() {
     let at = fixture();
-    let mut known: Vec<Customer> = (0..230).map(|n| customer(&format!("c-{n}"))).collect();
+    let mut customers: Vec<Customer> = (0..230).map(|n| customer(&format!("c-{n}"))).collect();
     let plans: [PlanId; 3] = [p("free"), p("pro"), p("enterprise")];
-    for (n, customer) in known.iter_mut().enumerate() {
+    for (n, customer) in customers.iter_mut().enumerate() {
         customer.plan = plans[n % 3].clone();
         at.store.create_customer(customer, None).await.unwrap();
     }
     for wanted in [0, 1, 99, 100, 101, 200, 230] {
-        let known = &known[..wanted];
+        let known = &customers[..wanted];
         let unknown = (0..3).map(|n| p(&format!("unknown-{n}")));
         let ids = known.iter().map(|customer| customer.id.clone());
         let ids: BTreeSet<CustomerId> = ids.chain(unknown).collect();
@@ -221,9 +222,9 @@ async fn the_plans_of_any_number_of_customers_are_found() {
     );
 }
 
-/// One answer holds 16 MB: the rest is left unread, as it would be by a busy table.
+/// A response contains at most 16 MB: the other keys are left unread, as by a throttled table.
 #[tokio::test]
-async fn customers_left_unread_by_a_full_answer_are_asked_for_again() {
+async fn customers_left_unread_by_a_full_response_are_requested_again() {
     let at = fixture();
     create_customer(&at, "acme").await;
     let mut item = items(&at, REGISTRY).remove(0);
@@ -243,7 +244,7 @@ async fn customers_left_unread_by_a_full_answer_are_asked_for_again() {
 async fn each_customer_with_chargeable_calls_in_a_month_is_listed_once() {
     let at = fixture();
     let (mut charged, mut id) = (BTreeSet::new(), 0);
-    let mut use_by = async |calls: &[(&str, &str, u16)], is_charged: bool| {
+    let mut record_usage = async |calls: &[(&str, &str, u16)], is_charged: bool| {
         for _ in 0..40 {
             id += 1;
             let customer = format!("cus-{id}");
@@ -252,8 +253,8 @@ async fn each_customer_with_chargeable_calls_in_a_month_is_listed_once() {
                 .map(|(t, plan, s)| call(t, plan, "/ping", *s))
                 .collect();
             for n in 0..2 {
-                let entry = Entry::new(&customer, &format!("e-{id}-{n}"), &calls);
-                write_usage(&at, &entry).await;
+                let event = Event::new(&customer, &format!("e-{id}-{n}"), &calls);
+                write_usage(&at, &event).await;
             }
             if is_charged {
                 charged.insert(p(&customer));
@@ -261,16 +262,16 @@ async fn each_customer_with_chargeable_calls_in_a_month_is_listed_once() {
         }
     };
     let october = "2026-10-31T23:59:59.999Z";
-    use_by(&[(NOW, "pro", 200)], true).await;
-    use_by(
+    record_usage(&[(NOW, "pro", 200)], true).await;
+    record_usage(
         &[(NOW, "free", 200), (NOW, "pro", 404), (october, "pro", 200)],
         true,
     )
     .await;
-    use_by(&[(NOW, "free", 200)], false).await;
-    use_by(&[(NOW, "enterprise", 200)], false).await;
-    use_by(&[(NOW, "pro", 500)], false).await;
-    use_by(&[(NOW, "free", 200), (october, "pro", 200)], false).await;
+    record_usage(&[(NOW, "free", 200)], false).await;
+    record_usage(&[(NOW, "enterprise", 200)], false).await;
+    record_usage(&[(NOW, "pro", 500)], false).await;
+    record_usage(&[(NOW, "free", 200), (october, "pro", 200)], false).await;
 
     let listed = all_billable(&at.store, p("2026-11")).await;
     assert_eq!(listed.len(), charged.len());
@@ -287,14 +288,14 @@ async fn each_customer_with_chargeable_calls_in_a_month_is_listed_once() {
 }
 
 #[tokio::test]
-async fn a_customer_that_moves_to_a_charging_plan_is_listed_from_then_on() {
+async fn a_customer_that_changes_to_a_charging_plan_is_listed_from_then_on() {
     let at = fixture();
     let calls = ["free", "pro", "free"].map(|plan| call(NOW, plan, "/ping", 200));
     let listed = async || all_billable(&at.store, p("2026-11")).await;
-    write_usage(&at, &Entry::new("acme", "e-1", &calls[..1])).await;
+    write_usage(&at, &Event::new("acme", "e-1", &calls[..1])).await;
     assert_eq!(listed().await, []);
     for (id, call) in [("e-2", &calls[1..2]), ("e-3", &calls[2..])] {
-        write_usage(&at, &Entry::new("acme", id, call)).await;
+        write_usage(&at, &Event::new("acme", id, call)).await;
         assert_eq!(listed().await, [p("acme")]);
     }
 }
@@ -307,14 +308,14 @@ fn put_all(at: &Fixture, items: impl Iterator<Item = serde_json::Value>) {
     for puts in puts.chunks(25) {
         let request = json!({ "RequestItems": { table_name(USAGE): puts } });
         let target = "DynamoDB_20120810.BatchWriteItem";
-        let (status, answer) = at.aws.answer(target, &request.to_string());
-        assert_eq!(status, 200, "{answer}");
+        let (status, response) = at.aws.call(target, &request.to_string());
+        assert_eq!(status, 200, "{response}");
     }
 }
 
-/// One answer to a query holds 1 MB.
+/// A response to a query contains at most 1 MB.
 #[tokio::test]
-async fn more_billable_customers_than_an_answer_holds_are_listed_each() {
+async fn more_billable_customers_than_fit_in_a_response_are_each_listed() {
     let at = fixture();
     let ids: BTreeSet<String> = (0..11_000).map(|n| format!("{n:064}")).collect();
     let item = |id: &String| {
@@ -332,11 +333,14 @@ async fn more_billable_customers_than_an_answer_holds_are_listed_each() {
     let (listed, pages) = pages_of_billable(&at, None).await;
     assert_eq!(listed.len(), ids.len());
     assert_eq!(BTreeSet::from_iter(listed), ids);
-    assert!(pages > BILLABLE_SHARDS, "one shard filled no page");
+    assert!(
+        pages > BILLABLE_SHARDS,
+        "the items of one shard fit in a page"
+    );
 }
 
-/// November's billable customers, and the number of pages that they came in.
-#[expect(clippy::unwrap_used, reason = "a read that fails fails the test")]
+/// Lists November's billable customers. Returns them and the number of pages.
+#[expect(clippy::unwrap_used, reason = "a failed read fails the test")]
 async fn pages_of_billable(at: &Fixture, limit: Option<i32>) -> (Vec<String>, u32) {
     let (mut listed, mut pages) = (Vec::new(), 0);
     let mut after: Option<String> = None;
@@ -356,7 +360,7 @@ async fn pages_of_billable(at: &Fixture, limit: Option<i32>) -> (Vec<String>, u3
     }
 }
 
-/// Whatever the page size, a customer whose month is spread over items is listed once.
+/// For any page size, a customer whose month is sharded is listed once.
 #[tokio::test]
 async fn billable_customers_are_listed_once_in_pages_of_any_size() {
     let at = fixture();
@@ -377,9 +381,9 @@ async fn billable_customers_are_listed_once_in_pages_of_any_size() {
 }
 
 #[tokio::test]
-async fn a_place_among_billable_customers_that_is_none_is_refused() {
+async fn an_invalid_cursor_of_billable_customers_is_rejected() {
     let at = fixture();
-    for place in [
+    for cursor in [
         "",
         "8",
         "x",
@@ -387,13 +391,15 @@ async fn a_place_among_billable_customers_that_is_none_is_refused() {
         "3\na b\nMONTH#2026-11",
         "3\nacme\n",
     ] {
-        let page = at.store.billable_customers(p("2026-11"), Some(place), None);
-        assert!(page.await.unwrap_err().is_invalid_cursor(), "{place:?}");
+        let page = at
+            .store
+            .billable_customers(p("2026-11"), Some(cursor), None);
+        assert!(page.await.unwrap_err().is_invalid_cursor(), "{cursor:?}");
     }
 }
 
 #[tokio::test]
-async fn more_endpoints_than_an_answer_holds_are_read_each() {
+async fn more_endpoints_than_fit_in_a_response_are_each_read() {
     let at = fixture();
     let route = |n: usize| format!("/{n:0255}");
     let item = |n: usize| {
@@ -416,28 +422,28 @@ async fn more_endpoints_than_an_answer_holds_are_read_each() {
             method: "GET".into(),
             route: route(n),
         };
-        let tally = Aggregate {
+        let aggregate = Aggregate {
             calls: n as u64,
             ..Aggregate::default()
         };
-        (endpoint, tally)
+        (endpoint, aggregate)
     });
     assert!(stored.unwrap() == expected.collect::<BTreeMap<_, _>>());
 }
 
 #[tokio::test]
-async fn more_charges_than_an_answer_holds_are_listed_each() {
+async fn more_charges_than_fit_in_a_response_are_each_listed() {
     let at = fixture();
     let mut before = tollgate_domain::billing::PeriodLedger::default();
     for number in 1..=4 {
-        // Four of them are more than an answer holds: it ends with the one that reaches 1 MB, or,
-        // in the embedded engine, before it.
+        // Four of them do not fit in a response, which ends with the one that reaches 1 MB, or, in the
+        // embedded engine, before it.
         let mut charge = charge(number);
         charge.usage_digest = "x".repeat(390_000);
         record(&at, &charge, before.clone()).await;
-        before.charges += 1;
+        before.charge_count += 1;
         before.cents.0 += charge.cents.0;
-        before.over_calls = charge.to_call;
+        before.overage_calls = charge.to_call;
     }
     let (mut numbers, mut from, mut pages) = (Vec::new(), 1, 0);
     loop {
@@ -447,7 +453,7 @@ async fn more_charges_than_an_answer_holds_are_listed_each() {
             .await
             .unwrap();
         pages += 1;
-        let number = |entry: LedgerCharge| entry.intent.number;
+        let number = |recorded: LedgerCharge| recorded.charge.number;
         numbers.extend(page.items.into_iter().map(number));
         match page.next {
             Some(next) => from = p(&next),
@@ -455,11 +461,11 @@ async fn more_charges_than_an_answer_holds_are_listed_each() {
         }
     }
     assert_eq!(numbers, [1, 2, 3, 4]);
-    assert!(pages > 1, "they fit in an answer");
+    assert!(pages > 1, "they fit in a response");
 }
 
 #[tokio::test]
-async fn a_place_that_no_page_named_is_a_place_all_the_same() {
+async fn a_cursor_that_no_page_returned_is_valid_for_keys() {
     let (at, keys) = with_keys_of_neighbours().await;
     let acme: CustomerId = p("acme");
     let list = async |customer: Option<&CustomerId>, after: &str| {

@@ -1,4 +1,4 @@
-//! Reads: which of them see what was written just before, and where one window ends.
+//! Reads: their consistency, the bounds of windows, and batches.
 
 use std::future::ready;
 use std::sync::{Arc, Mutex};
@@ -10,12 +10,11 @@ use tollgate_store::Store;
 
 mod common;
 
-use common::{Entry, Key, billable, call, fixture, p, with_keys, write_usage};
+use common::{Event, Key, billable, call, fixture, p, with_keys, write_usage};
 
-/// The engines of these tests answer every read consistently, so what is asked for is seen on the
-/// wire alone.
+/// The embedded engine makes every read consistent, so the test inspects the requests.
 #[tokio::test]
-async fn what_a_decision_or_a_charge_rests_on_is_read_consistently() {
+async fn reads_for_decisions_and_charges_are_consistent() {
     let key = Key::of_acme(1);
     let at = with_keys(&[&key]).await;
     let inconsistent = Arc::new(Mutex::new(Vec::new()));
@@ -35,14 +34,14 @@ async fn what_a_decision_or_a_charge_rests_on_is_read_consistently() {
     store.key(&key.by_prefix()).await.unwrap();
     store.customer(&acme).await.unwrap();
     store.key_owners(vec![p("key_0001")]).await.unwrap();
-    store.month_units(&acme, november).await.unwrap();
+    store.month_counter(&acme, november).await.unwrap();
     store.month_usage(&acme, november).await.unwrap();
     store.day_usage(&acme, november).await.unwrap();
     store.billable_days(&acme, november).await.unwrap();
     store.adjustments(&acme, november, None).await.unwrap();
     let today = p("2026-11-22");
     store.endpoint_usage(&acme, today).await.unwrap();
-    store.charged(&acme, november).await.unwrap();
+    store.period_ledger(&acme, november).await.unwrap();
     store.charges(&acme, november, 1).await.unwrap();
     store.closed_at(november).await.unwrap();
     store.months_left_open().await.unwrap();
@@ -52,7 +51,7 @@ async fn what_a_decision_or_a_charge_rests_on_is_read_consistently() {
 }
 
 #[tokio::test]
-async fn the_days_of_a_month_are_those_of_no_other_month_or_customer() {
+async fn the_days_of_a_month_exclude_other_months_and_customers() {
     let at = fixture();
     let times = [
         "2026-10-31T23:59:59.999Z",
@@ -62,7 +61,7 @@ async fn the_days_of_a_month_are_those_of_no_other_month_or_customer() {
     ];
     for customer in ["acme", "acme-2"] {
         let calls = times.map(|time| call(time, "pro", "/ping", 200));
-        write_usage(&at, &Entry::new(customer, customer, &calls)).await;
+        write_usage(&at, &Event::new(customer, customer, &calls)).await;
     }
     let days = at.store.day_usage(&p("acme"), p("2026-11")).await.unwrap();
     let one = Aggregate {
@@ -82,15 +81,15 @@ async fn a_day_without_billable_calls_is_not_billed() {
         call("2026-11-01T12:00:00Z", "pro", "/ping", 500),
         call("2026-11-02T12:00:00Z", "pro", "/ping", 200),
     ];
-    write_usage(&at, &Entry::new("acme", "e-1", &calls)).await;
+    write_usage(&at, &Event::new("acme", "e-1", &calls)).await;
     let days = at.store.billable_days(&p("acme"), p("2026-11")).await;
     let expected = [(p("2026-11-02"), [(p("pro"), billable(1))].into())];
     assert_eq!(days.unwrap(), expected.into());
 }
 
-/// Leaves all but one key of the first batch unread, as a busy table does.
+/// All but one key of the first batch are left unread, as by a throttled table.
 #[tokio::test(start_paused = true)]
-async fn what_a_batch_leaves_unread_is_read_by_the_next() {
+async fn keys_that_a_batch_leaves_unread_are_read_by_the_next() {
     let keys: Vec<Key> = (1..=3).map(Key::of_acme).collect();
     let at = with_keys(&keys.iter().collect::<Vec<_>>()).await;
     let (aws, batches) = (at.aws.clone(), Arc::new(Mutex::new(Vec::new())));
@@ -103,12 +102,12 @@ async fn what_a_batch_leaves_unread_is_read_by_the_next() {
         sizes.push(unread.len());
         let read = if sizes.len() == 1 { 1 } else { unread.len() };
         *of_table = unread.drain(..read).collect();
-        let (status, answer) = aws.answer(&call.target, &request.to_string());
-        let mut answer: Value = serde_json::from_str(&answer).unwrap();
+        let (status, response) = aws.call(&call.target, &request.to_string());
+        let mut response: Value = serde_json::from_str(&response).unwrap();
         if !unread.is_empty() {
-            answer["UnprocessedKeys"] = json!({ "test-registry": { "Keys": unread } });
+            response["UnprocessedKeys"] = json!({ "test-registry": { "Keys": unread } });
         }
-        ready(Some((status, answer.to_string())))
+        ready(Some((status, response.to_string())))
     });
     let sdk = at
         .aws
@@ -120,6 +119,6 @@ async fn what_a_batch_leaves_unread_is_read_by_the_next() {
     let ids = keys.iter().map(|key| key.record.id.clone());
     let owners = store.key_owners(ids.collect()).await.unwrap();
     assert_eq!(owners.len(), 3);
-    // What an id may stand for, in two batches, and then the keys.
+    // Two possible aliases per id, in two batches, and then the keys.
     assert_eq!(*batches.lock().unwrap(), [6, 5, 3]);
 }

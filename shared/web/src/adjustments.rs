@@ -1,4 +1,4 @@
-//! What was corrected of a customer's usage, as admins and the customer see it.
+//! Lists of usage adjustments, in the responses to admins and customers.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -6,35 +6,35 @@ use tollgate_domain::id::{CustomerId, PlanId};
 use tollgate_domain::window::Month;
 use tollgate_store::LoggedAdjustment;
 
-use crate::{Cursor, InvalidCursor, Listing, SignedAmount};
+use crate::{Cursor, InvalidCursor, ListRequest, SignedAmount};
 
-/// The query of a list of adjustments.
+/// Query parameters of a list of adjustments.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AdjustmentsQuery {
-    /// The current month if left out.
+    /// Month of the adjustments; the current one if absent.
     month: Option<Month>,
     cursor: Option<Cursor>,
 }
 
 impl AdjustmentsQuery {
-    /// The list of this customer's that is asked for at `now`, and of which month it is.
+    /// Returns the requested list of the customer's adjustments, and its month.
     ///
     /// # Errors
-    /// When the cursor is of another one.
+    /// When the cursor belongs to another list.
     pub fn listing(
         &self,
         customer: &CustomerId,
         now: Timestamp,
-    ) -> Result<(Listing, Month), InvalidCursor> {
+    ) -> Result<(ListRequest, Month), InvalidCursor> {
         let name = format!("adjustments {customer}");
-        let mut listing = Listing::new(name, self.cursor.as_ref())?;
-        let month = listing.window(self.month, Month::containing(now))?;
-        Ok((listing, month))
+        let mut request = ListRequest::new(name, self.cursor.as_ref())?;
+        let month = request.window(self.month, Month::containing(now))?;
+        Ok((request, month))
     }
 }
 
-/// An adjustment as it was counted.
+/// Counted adjustment in a response.
 #[derive(Debug, Clone, Serialize)]
 pub struct AdjustmentView {
     time: Timestamp,
@@ -48,17 +48,17 @@ pub struct AdjustmentView {
 }
 
 impl From<LoggedAdjustment> for AdjustmentView {
-    fn from(counted: LoggedAdjustment) -> Self {
-        let adjustment = counted.adjustment;
+    fn from(logged: LoggedAdjustment) -> Self {
+        let adjustment = logged.adjustment;
         Self {
             time: adjustment.time,
             plan: adjustment.plan,
             billable_calls: adjustment.billable_calls,
             cost: SignedAmount::of(adjustment.micro_usd),
             reason: adjustment.reason,
-            source: counted.source,
-            id: counted.id,
-            received_at: counted.received_at,
+            source: logged.source,
+            id: logged.id,
+            received_at: logged.received_at,
         }
     }
 }

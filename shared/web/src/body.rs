@@ -1,4 +1,4 @@
-//! Reading requests, and naming what cannot be read.
+//! Extractors of bodies and parameters of requests, with a problem for invalid ones.
 
 use std::error::Error;
 use std::fmt;
@@ -16,11 +16,11 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::Problem;
 
-/// The most bytes a body may have.
+/// Maximum size of a body, in bytes.
 pub const MAX_BODY: usize = 1024 * 1024;
 
-/// A JSON body. Anything else is a 400 that names the field, a 413 or a 415. Which media type the header
-/// gives it is of no account: `curl -d` says that it is a form.
+/// JSON body. Any other is rejected with a 400 that names the field, a 413 or a 415. The media type in
+/// `Content-Type` is ignored, because `curl -d` sends that of a form.
 #[derive(Debug, Clone)]
 pub struct JsonBody<T>(pub T);
 
@@ -34,7 +34,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
         let bytes = match Limited::new(body, MAX_BODY).collect().await {
             Ok(body) => body.to_bytes(),
             Err(error) if error.is::<LengthLimitError>() => return Err(Problem::body_too_large()),
-            Err(_) => return Err(Problem::bad_request("The body ended early.")),
+            Err(_) => return Err(Problem::bad_request("The body is incomplete.")),
         };
         let text = std::str::from_utf8(&bytes)
             .map_err(|_| Problem::bad_request("The body is not UTF-8 text."))?;
@@ -42,7 +42,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
         let body = serde_path_to_error::deserialize(&mut json);
         let Object(value) = body.map_err(|error| {
             let path = error.path().to_string();
-            unreadable("In the JSON body", &path, &error.into_inner().to_string())
+            invalid_field("In the JSON body", &path, &error.into_inner().to_string())
         })?;
         json.end()
             .map_err(|error| Problem::bad_request(format!("After the JSON body: {error}.")))?;
@@ -50,25 +50,25 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     }
 }
 
-/// 400: a part of the body or the query cannot be read, which serde names by its path.
-fn unreadable(place: &str, path: &str, reason: &str) -> Problem {
-    // serde says of what is not there, or there twice, what it is in.
+/// Creates a 400 for a field of the body or the query that is invalid according to serde.
+fn invalid_field(location: &str, path: &str, reason: &str) -> Problem {
+    // For a missing or duplicate field, serde's path is that of the object; the message has the name.
     let named = |prefix: &str| Some(reason.strip_prefix(prefix)?.split_once('`')?.0);
     let field = match path {
         "." => named("missing field `").or_else(|| named("duplicate field `")),
-        // What is not JSON has a place of no name.
+        // The path ends in `?` where the input is not JSON.
         path => Some(path).filter(|path| !path.ends_with('?')),
     };
-    let reason = in_words_for_callers(reason);
-    let problem = Problem::bad_request(format!("{place}: {reason}."));
+    let reason = reword_for_callers(reason);
+    let problem = Problem::bad_request(format!("{location}: {reason}."));
     match field {
         Some(field) => problem.with("field", field),
         None => problem,
     }
 }
 
-/// What serde and the standard library say, without the words of programmers.
-fn in_words_for_callers(reason: &str) -> String {
+/// Replaces the Rust terms in messages of serde and the standard library.
+fn reword_for_callers(reason: &str) -> String {
     const WORDS: [(&str, &str); 9] = [
         ("invalid digit found in string", "it is not a whole number"),
         (
@@ -98,10 +98,10 @@ fn in_words_for_callers(reason: &str) -> String {
     })
 }
 
-/// The value of a field that a request has at most once.
+/// Returns the value of a header field that may occur once at most.
 ///
 /// # Errors
-/// When it is there more often: which of them is meant cannot be told.
+/// When it occurs more than once, so that the intended value is ambiguous.
 pub(crate) fn single<'a>(
     headers: &'a HeaderMap,
     name: &HeaderName,
@@ -111,13 +111,13 @@ pub(crate) fn single<'a>(
     match values.next() {
         None => Ok(value),
         Some(_) => Err(Problem::bad_request(format!(
-            "The header field {name} is there more than once."
+            "The header field {name} occurs more than once."
         ))),
     }
 }
 
-/// Refuses a body that comes in a coding other than gzip. One in gzip the gateway has inflated, within
-/// its own limits, before it called the function, and has left the field as it was
+/// Rejects a body in a content coding other than gzip. The gateway has already decompressed gzip, within
+/// its own limits, before it invoked the function, and has left the header field unchanged
 /// (<https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-make-request-with-compressed-payload.html>).
 fn check_coding(headers: &HeaderMap) -> Result<(), Problem> {
     let fields = headers.get_all(CONTENT_ENCODING).iter();
@@ -129,27 +129,28 @@ fn check_coding(headers: &HeaderMap) -> Result<(), Problem> {
         (None, _) => Ok(()),
         (Some(coding), None) if is_gzip(coding) => Ok(()),
         _ => {
-            let detail = "A body may be compressed with gzip, and with nothing else.";
+            let detail = "A body may be compressed with gzip only.";
             let problem = Problem::unsupported_media_type(detail);
             Err(problem.with_header(ACCEPT_ENCODING, HeaderValue::from_static("gzip")))
         }
     }
 }
 
-/// Whether the value of `Content-Encoding` is gzip (RFC 9110, section 8.4.1.3).
+/// Whether a value of `Content-Encoding` is gzip (RFC 9110, section 8.4.1.3).
 #[must_use]
 pub fn is_gzip(coding: &[u8]) -> bool {
     coding.eq_ignore_ascii_case(b"gzip") || coding.eq_ignore_ascii_case(b"x-gzip")
 }
 
-/// Refuses a body in another charset than UTF-8, the one for JSON (RFC 8259, section 8.1): what is read of
-/// it could be other than what was meant.
+/// Rejects a body in another charset than UTF-8, the charset of JSON (RFC 8259, section 8.1), because it
+/// could be misread.
 fn check_charset(headers: &HeaderMap) -> Result<(), Problem> {
     let content_type = single(headers, &CONTENT_TYPE)?;
     let content_type = content_type.and_then(|value| value.to_str().ok());
     match content_type.and_then(charset) {
         Some(charset) if !["utf-8", "utf8"].contains(&&*charset.to_ascii_lowercase()) => {
-            let detail = "A body is JSON in UTF-8, and its Content-Type names another charset.";
+            let detail =
+                "A body must be JSON in UTF-8, but its Content-Type names another charset.";
             Err(Problem::unsupported_media_type(detail))
         }
         _ => Ok(()),
@@ -157,7 +158,7 @@ fn check_charset(headers: &HeaderMap) -> Result<(), Problem> {
 }
 
 fn charset(content_type: &str) -> Option<&str> {
-    // A semicolon within quotes is a part of the value (RFC 9110, section 5.6.4).
+    // A semicolon within quotes is part of the value (RFC 9110, section 5.6.4).
     let (mut is_quoted, mut is_escaped) = (false, false);
     let parameters = content_type.split(move |c| {
         is_quoted ^= c == '"' && !is_escaped;
@@ -172,10 +173,10 @@ fn charset(content_type: &str) -> Option<&str> {
     })
 }
 
-/// What axum's extractor finds wrong in a query.
-type UnreadQuery = serde_path_to_error::Error<serde::de::value::Error>;
+/// Error of axum's extractor for an invalid query.
+type InvalidQuery = serde_path_to_error::Error<serde::de::value::Error>;
 
-/// The query's parameters. A wrong or unknown one is a 400 that names it.
+/// Query parameters. An invalid or unknown one is rejected with a 400 that names it.
 #[derive(Debug, Clone)]
 pub struct QueryParams<T>(pub T);
 
@@ -187,21 +188,21 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for QueryParams<T>
             Ok(Query(params)) => Ok(Self(params)),
             Err(rejection) => {
                 let mut errors = std::iter::successors(rejection.source(), |&error| error.source());
-                let read = errors.find_map(|error| error.downcast_ref::<UnreadQuery>());
-                Err(match read {
+                let invalid = errors.find_map(|error| error.downcast_ref::<InvalidQuery>());
+                Err(match invalid {
                     Some(error) => {
                         let path = error.path().to_string();
-                        unreadable("In the query", &path, &error.to_string())
+                        invalid_field("In the query", &path, &error.to_string())
                     }
-                    None => Problem::bad_request("The query cannot be read."),
+                    None => Problem::bad_request("The query cannot be parsed."),
                 })
             }
         }
     }
 }
 
-/// A query without parameters. Any is a 400 that says so: one that was meant for the body would
-/// otherwise be passed over in silence.
+/// Empty query. Any parameter is rejected with a 400, because one that was meant for the body would
+/// otherwise be ignored.
 #[derive(Debug, Clone, Copy)]
 pub struct NoQuery;
 
@@ -218,8 +219,7 @@ impl<S: Send + Sync> FromRequestParts<S> for NoQuery {
     }
 }
 
-/// The one parameter of the path. One that names nothing of its kind is a 404, for there can be no
-/// such thing.
+/// Single parameter of the path. A value that cannot be parsed is a 404, because no resource can have it.
 #[derive(Debug, Clone)]
 pub struct PathParam<T>(pub T);
 
@@ -227,7 +227,7 @@ impl<S: Send + Sync, T: std::str::FromStr + Send> FromRequestParts<S> for PathPa
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let not_found = || Problem::not_found("There is nothing of that name.");
+        let not_found = || Problem::not_found("There is no such resource.");
         let Path(text) = Path::<String>::from_request_parts(parts, state)
             .await
             .map_err(|_| not_found())?;
@@ -235,8 +235,7 @@ impl<S: Send + Sync, T: std::str::FromStr + Send> FromRequestParts<S> for PathPa
     }
 }
 
-/// A JSON object, and nothing else: for a struct alone, serde would also take a list of its fields
-/// in their order.
+/// JSON object. Without this wrapper, serde would also accept a list of a struct's fields in their order.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Object<T>(pub T);
@@ -261,10 +260,11 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
-/// For fields of a merge patch (RFC 7396): absent leaves, `null` removes, a value sets.
+/// Deserialises a field of a merge patch (RFC 7396): absent (`None`, by `serde(default)`) leaves the
+/// value, `null` (`Some(None)`) removes it, and any other sets it.
 ///
 /// # Errors
-/// When the value is none of `T`.
+/// When the value is not a valid `T`.
 pub fn nullable<'de, D, T>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
 where
     D: Deserializer<'de>,
@@ -273,13 +273,13 @@ where
     Option::deserialize(deserializer).map(Some)
 }
 
-/// The `enabled` of a merge patch. It is never nothing, so `null` cannot make it so.
+/// Checks the `enabled` field of a merge patch, which cannot be removed with `null`.
 ///
 /// # Errors
 /// For `null`.
 pub fn check_enabled(enabled: Option<bool>) -> Result<bool, Problem> {
     enabled.ok_or_else(|| {
-        let detail = "enabled is true or false.";
+        let detail = "enabled must be true or false.";
         Problem::unprocessable(detail).with("field", "enabled")
     })
 }

@@ -1,4 +1,4 @@
-//! Who calls, as the authorizer found it.
+//! Extractors of the caller, from the authorizer's context.
 
 use axum::extract::FromRequestParts;
 use http::request::Parts;
@@ -9,35 +9,35 @@ use tollgate_domain::id::{CustomerId, KeyId, PlanId};
 
 use crate::Problem;
 
-/// An admin. Anyone else gets a 403.
+/// Admin as the caller. Other callers are rejected with a 403.
 #[derive(Debug, Clone)]
 pub struct AdminCaller {
-    /// The key that the call was made with.
+    /// Id of the key of the request.
     pub key_id: KeyId,
 }
 
-/// A customer. Anyone else gets a 403.
+/// Customer as the caller. Other callers are rejected with a 403.
 #[derive(Debug, Clone)]
 pub struct CustomerCaller {
-    /// Who.
+    /// Id of the customer.
     pub id: CustomerId,
-    /// On which plan when the call was admitted.
+    /// Plan of the customer when the call was allowed.
     pub plan: PlanId,
-    /// The key that the call was made with.
+    /// Id of the key of the request.
     pub key_id: KeyId,
 }
 
 fn caller(parts: &Parts) -> Result<Caller, Problem> {
     let fields = match parts.extensions.get::<RequestContext>() {
         Some(RequestContext::ApiGatewayV1(context)) => &context.authorizer.fields,
-        _ => return Err(outside()),
+        _ => return Err(no_context()),
     };
-    Caller::from_context(|name| fields.get(name).and_then(Value::as_str)).map_err(|_| outside())
+    Caller::from_context(|name| fields.get(name).and_then(Value::as_str)).map_err(|_| no_context())
 }
 
-/// The function was called by something other than the gateway with its authorizer.
-fn outside() -> Problem {
-    Problem::forbidden("This call did not come through the authorizer.")
+/// Creates the problem for a request without a valid context of the authorizer.
+fn no_context() -> Problem {
+    Problem::forbidden("The request did not come through the authorizer.")
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for AdminCaller {
@@ -49,7 +49,9 @@ impl<S: Send + Sync> FromRequestParts<S> for AdminCaller {
             Identity::Admin => Ok(Self {
                 key_id: caller.key_id,
             }),
-            Identity::Customer { .. } => Err(Problem::forbidden("This needs an admin key.")),
+            Identity::Customer { .. } => {
+                Err(Problem::forbidden("This request needs an admin key."))
+            }
         }
     }
 }
@@ -63,7 +65,7 @@ impl<S: Send + Sync> FromRequestParts<S> for CustomerCaller {
         } = caller(parts)?;
         match identity {
             Identity::Customer { id, plan } => Ok(Self { id, plan, key_id }),
-            Identity::Admin => Err(Problem::forbidden("This needs a customer's key.")),
+            Identity::Admin => Err(Problem::forbidden("This request needs a customer's key.")),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Cursors: where a list goes on, in a form that callers pass back and do not read.
+//! Pagination of lists with opaque cursors.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,26 +10,27 @@ use tollgate_store::Page;
 
 use crate::Problem;
 
-/// The page size without a `limit`, and the largest.
+/// Page size of a request without a `limit`.
 const DEFAULT_LIMIT: usize = 50;
+/// Maximum page size.
 const MAX_LIMIT: usize = 100;
 
-/// A place in a list. It is good for the list that gave it out, and for no other.
+/// Position in a list, opaque to callers. It is valid for its own list only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Cursor {
-    /// Of the list's name and the place.
-    sum: [u8; 4],
-    place: String,
+    /// Checksum of the list's name and the position.
+    checksum: [u8; 4],
+    position: String,
 }
 
-/// The text is no cursor, or one of another list.
+/// Error: the text is not a cursor, or one of another list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InvalidCursor;
 
 impl fmt::Display for InvalidCursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the cursor is not one that this list gave out")
+        f.write_str("the cursor is not one of this list")
     }
 }
 
@@ -42,37 +43,37 @@ impl From<InvalidCursor> for Problem {
     }
 }
 
-fn sum(list: &str, place: &str) -> [u8; 4] {
-    let mut sum = crc32fast::Hasher::new();
-    for part in [list, "\0", place] {
-        sum.update(part.as_bytes());
+fn checksum(list: &str, position: &str) -> [u8; 4] {
+    let mut hash = crc32fast::Hasher::new();
+    for part in [list, "\0", position] {
+        hash.update(part.as_bytes());
     }
-    sum.finalize().to_be_bytes()
+    hash.finalize().to_be_bytes()
 }
 
 impl Cursor {
-    /// A cursor for this place of the list of this name.
+    /// Creates a cursor for a position in the list of this name.
     #[must_use]
-    pub fn new(list: &str, place: String) -> Self {
-        let sum = sum(list, &place);
-        Self { sum, place }
+    pub fn new(list: &str, position: String) -> Self {
+        let checksum = checksum(list, &position);
+        Self { checksum, position }
     }
 
-    /// The place.
+    /// Returns the position.
     ///
     /// # Errors
-    /// When it is not one of this list. That tells mistakes; whoever forges a sum gets to begin where
-    /// they like in a list that they may read anyway.
-    pub fn place_in(&self, list: &str) -> Result<&str, InvalidCursor> {
-        let is_of_list = self.sum == sum(list, &self.place);
-        is_of_list.then_some(&*self.place).ok_or(InvalidCursor)
+    /// When the cursor is of another list. The checksum detects mistakes only; a forged one merely starts
+    /// at another position of a list that the caller may read anyway.
+    pub fn position_in(&self, list: &str) -> Result<&str, InvalidCursor> {
+        let is_of_list = self.checksum == checksum(list, &self.position);
+        is_of_list.then_some(&*self.position).ok_or(InvalidCursor)
     }
 }
 
 impl From<Cursor> for String {
     fn from(cursor: Cursor) -> String {
-        let mut bytes = cursor.sum.to_vec();
-        bytes.extend(cursor.place.as_bytes());
+        let mut bytes = cursor.checksum.to_vec();
+        bytes.extend(cursor.position.as_bytes());
         BASE64_URL_SAFE_NO_PAD.encode(bytes)
     }
 }
@@ -84,9 +85,12 @@ impl FromStr for Cursor {
         let bytes = BASE64_URL_SAFE_NO_PAD
             .decode(text)
             .map_err(|_| InvalidCursor)?;
-        let (sum, place) = bytes.split_first_chunk().ok_or(InvalidCursor)?;
-        let place = String::from_utf8(place.to_vec()).map_err(|_| InvalidCursor)?;
-        Ok(Self { sum: *sum, place })
+        let (checksum, position) = bytes.split_first_chunk().ok_or(InvalidCursor)?;
+        let position = String::from_utf8(position.to_vec()).map_err(|_| InvalidCursor)?;
+        Ok(Self {
+            checksum: *checksum,
+            position,
+        })
     }
 }
 
@@ -98,27 +102,27 @@ impl TryFrom<String> for Cursor {
     }
 }
 
-/// What separates the windows of a list from one another, and from a place in it: no window has it.
-const BETWEEN: char = '\n';
+/// Separator after each window of a list in a cursor. No window contains it.
+const SEPARATOR: char = '\n';
 
-/// A list that a page is asked of.
+/// Request for a page of a list.
 #[derive(Debug, Clone)]
-pub struct Listing {
-    /// What is listed, whose, and by which filters.
+pub struct ListRequest {
+    /// Name of the list, which includes the customer and filters of the list.
     name: String,
-    /// The windows that were asked for, each with what separates it from what follows.
+    /// Requested windows, each followed by the separator.
     windows: String,
     after: Option<String>,
 }
 
-impl Listing {
-    /// The list of this name, from the cursor on.
+impl ListRequest {
+    /// Creates a request for the list of this name, after the cursor if there is one.
     ///
     /// # Errors
     /// When the cursor is of another list.
     pub fn new(name: impl Into<String>, cursor: Option<&Cursor>) -> Result<Self, InvalidCursor> {
         let name = name.into();
-        let after = cursor.map(|cursor| cursor.place_in(&name)).transpose()?;
+        let after = cursor.map(|cursor| cursor.position_in(&name)).transpose()?;
         Ok(Self {
             after: after.map(str::to_owned),
             name,
@@ -126,11 +130,12 @@ impl Listing {
         })
     }
 
-    /// The month, day or the like that is asked for. Where the query says none it is `default`, which
-    /// may be the current one, and then stays what it was from the first page to the last.
+    /// Returns a window of the list, such as a day or month: the one in the cursor, the requested one, or
+    /// else `default`. Because the cursor contains it, it is the same for all pages even if the default
+    /// changes between them.
     ///
     /// # Errors
-    /// When the cursor is of another one.
+    /// When the cursor is of another window.
     pub fn window<W>(&mut self, given: Option<W>, default: W) -> Result<W, InvalidCursor>
     where
         W: FromStr + fmt::Display + PartialEq,
@@ -138,7 +143,7 @@ impl Listing {
         let window = match &self.after {
             None => given.unwrap_or(default),
             Some(after) => {
-                let (first, rest) = after.split_once(BETWEEN).ok_or(InvalidCursor)?;
+                let (first, rest) = after.split_once(SEPARATOR).ok_or(InvalidCursor)?;
                 let first = first.parse().map_err(|_| InvalidCursor)?;
                 let rest = rest.to_owned();
                 if given.is_some_and(|given| given != first) {
@@ -148,54 +153,54 @@ impl Listing {
                 first
             }
         };
-        self.windows.push_str(&format!("{window}{BETWEEN}"));
+        self.windows.push_str(&format!("{window}{SEPARATOR}"));
         Ok(window)
     }
 
-    /// The place after which the page begins; all windows have been asked for.
+    /// Returns the position after which the page begins. Call [`window`](Self::window) for all windows of
+    /// the list first.
     #[must_use]
     pub fn after(&self) -> Option<&str> {
         self.after.as_deref()
     }
 
-    /// The cursor of a place in the list.
+    /// Creates a cursor for a position in the list.
     #[must_use]
-    pub fn cursor(&self, place: &str) -> Cursor {
-        Cursor::new(&self.name, format!("{}{place}", self.windows))
+    pub fn cursor(&self, position: &str) -> Cursor {
+        Cursor::new(&self.name, format!("{}{position}", self.windows))
     }
 
-    /// A page of the list, as callers see it.
+    /// Converts a page of the store to a page of the response.
     #[must_use]
     pub fn page<T, U: From<T>>(&self, page: Page<T>) -> List<U> {
         List {
             data: page.items.into_iter().map(U::from).collect(),
-            next_cursor: page.next.map(|place| self.cursor(&place)),
+            next_cursor: page.next.map(|position| self.cursor(&position)),
         }
     }
 }
 
-/// A page of a list, as callers see it.
+/// Page of a list in a response.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct List<T> {
-    /// The items of the page.
+    /// Items of the page.
     pub data: Vec<T>,
-    /// Where the next page begins; `null` if this is the last.
+    /// Cursor of the next page; `null` if this is the last.
     pub next_cursor: Option<Cursor>,
 }
 
-/// How many items of a list, and from where; query texts that each list checks with
-/// [`limit`](Self::limit).
+/// Query parameters of a paginated list. [`limit`](Self::limit) checks the page size.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PageParams {
-    /// 1 to 100; 50 if left out.
+    /// Page size, 1 to 100; 50 if absent.
     pub limit: Option<usize>,
-    /// The `next_cursor` of the page before.
+    /// `next_cursor` of the previous page.
     pub cursor: Option<Cursor>,
 }
 
 impl PageParams {
-    /// The page size.
+    /// Returns the page size for a `limit`.
     ///
     /// # Errors
     /// When it is 0 or over 100.
@@ -217,7 +222,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cursor_comes_back_as_it_went() {
+    fn a_cursor_round_trips() {
         let cursor = Cursor::new("keys", "acme#2026-11-22T10:00:00.000Z#key_1".into());
         let text = String::from(cursor.clone());
         assert_eq!(text.parse(), Ok(cursor));
@@ -226,16 +231,16 @@ mod tests {
         }
         for wrong in [&text[1..], &text[..text.len() - 2]] {
             let read = wrong.parse::<Cursor>();
-            let place = read.as_ref().map(|cursor| cursor.place_in("keys"));
-            assert!(!matches!(place, Ok(Ok(_))), "{wrong:?}");
+            let position = read.as_ref().map(|cursor| cursor.position_in("keys"));
+            assert!(!matches!(position, Ok(Ok(_))), "{wrong:?}");
         }
     }
 
     #[test]
-    fn a_cursor_is_of_one_list() {
-        let first = Listing::new("charges acme", None).unwrap();
+    fn a_cursor_is_valid_for_one_list_only() {
+        let first = ListRequest::new("charges acme", None).unwrap();
         let cursor = first.cursor("7");
-        let again = Listing::new("charges acme", Some(&cursor)).unwrap();
+        let again = ListRequest::new("charges acme", Some(&cursor)).unwrap();
         assert_eq!(again.after(), Some("7"));
         for other in [
             "charges bolt",
@@ -243,15 +248,15 @@ mod tests {
             "charges acme7",
             "adjustments acme",
         ] {
-            assert!(Listing::new(other, Some(&cursor)).is_err(), "{other}");
+            assert!(ListRequest::new(other, Some(&cursor)).is_err(), "{other}");
         }
     }
 
     #[test]
-    fn the_windows_of_a_list_stay_what_they_were_at_its_first_page() {
+    fn all_pages_of_a_list_have_the_windows_of_the_first() {
         let day = |text: &str| text.parse::<Day>().unwrap();
         let month = |text: &str| text.parse::<Month>().unwrap();
-        let mut first = Listing::new("log", None).unwrap();
+        let mut first = ListRequest::new("log", None).unwrap();
         assert_eq!(first.after(), None);
         let given = Some(day("2026-11-22"));
         assert_eq!(
@@ -259,27 +264,27 @@ mod tests {
             Ok(day("2026-11-22"))
         );
         assert_eq!(first.window(None, month("2026-11")), Ok(month("2026-11")));
-        let cursor = first.cursor("a\nplace");
+        let cursor = first.cursor("a\nposition");
 
         let later = month("2026-12");
         for given in [None, given] {
-            let mut next = Listing::new("log", Some(&cursor)).unwrap();
+            let mut next = ListRequest::new("log", Some(&cursor)).unwrap();
             assert_eq!(next.window(given, day("2026-12-01")), Ok(day("2026-11-22")));
             assert_eq!(next.window(None, later), Ok(month("2026-11")));
-            assert_eq!(next.after(), Some("a\nplace"));
-            assert_eq!(next.cursor("a\nplace"), cursor);
+            assert_eq!(next.after(), Some("a\nposition"));
+            assert_eq!(next.cursor("a\nposition"), cursor);
         }
-        let mut other = Listing::new("log", Some(&cursor)).unwrap();
+        let mut other = ListRequest::new("log", Some(&cursor)).unwrap();
         assert!(
             other
                 .window(Some(day("2026-11-23")), day("2026-12-01"))
                 .is_err()
         );
-        // Without its windows, or with another's, a place is none.
-        let mut other = Listing::new("log", Some(&cursor)).unwrap();
+        // A position without its windows, or with another window first, is invalid.
+        let mut other = ListRequest::new("log", Some(&cursor)).unwrap();
         assert!(other.window(None, later).is_err());
-        let bare = Cursor::new("log", "place".into());
-        let mut other = Listing::new("log", Some(&bare)).unwrap();
+        let bare = Cursor::new("log", "position".into());
+        let mut other = ListRequest::new("log", Some(&bare)).unwrap();
         assert!(other.window(None, later).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! The `Idempotency-Key` header of requests that create something.
+//! `Idempotency-Key` header field of requests that create something.
 
 use axum::extract::FromRequestParts;
 use http::header::HeaderName;
@@ -13,7 +13,7 @@ use crate::body::single;
 
 const FIELD: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// The header's value, if the request has one: 1 to 255 visible ASCII characters.
+/// Value of the header field, if the request has it: 1 to 255 visible ASCII characters.
 #[derive(Debug, Clone)]
 pub struct IdempotencyKey(Option<String>);
 
@@ -37,14 +37,14 @@ impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
 }
 
 impl IdempotencyKey {
-    /// 422: the key was used for another request.
+    /// Creates the 422 for a key that was used for another request.
     #[must_use]
     pub fn reused() -> Problem {
         Problem::unprocessable("This Idempotency-Key was used for another request.")
     }
 
-    /// The mark of a request to do `operation`, by the holder of `caller`. `request` is all that
-    /// makes it this request and no other.
+    /// Creates the idempotency mark to store with the result of `operation`, requested with the API key
+    /// `caller`. `request` has to contain everything that distinguishes the request from others.
     #[must_use]
     pub fn mark(&self, operation: &str, caller: &KeyId, request: &str) -> Option<Idempotency> {
         self.0.as_ref().map(|key| Idempotency {

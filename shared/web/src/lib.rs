@@ -1,4 +1,5 @@
-//! What the HTTP functions share, so that all of them read and answer alike.
+//! HTTP layer of the functions behind the gateway: extractors, problems, pagination and the Lambda
+//! adapter.
 
 mod adjustments;
 mod body;
@@ -14,7 +15,7 @@ pub use body::{
     JsonBody, MAX_BODY, NoQuery, Object, PathParam, QueryParams, check_enabled, is_gzip, nullable,
 };
 pub use caller::{AdminCaller, CustomerCaller};
-pub use cursor::{Cursor, InvalidCursor, List, Listing, PageParams};
+pub use cursor::{Cursor, InvalidCursor, List, ListRequest, PageParams};
 pub use idempotency::IdempotencyKey;
 pub use money::{Amount, SignedAmount};
 pub use problem::Problem;

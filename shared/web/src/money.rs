@@ -1,14 +1,14 @@
-//! Money in answers: the integer that counts, and a text to show.
+//! Amounts of money in responses: an exact integer and a text for display.
 
 use serde::Serialize;
 use tollgate_domain::money::{Cents, MicroUsd};
 
-/// An amount, such as `{"micro_usd": 230000, "display": "$0.23"}`.
+/// Amount, such as `{"micro_usd": 230000, "display": "$0.23"}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Amount {
-    /// Millionths of a US dollar.
+    /// Amount in millionths of a US dollar.
     pub micro_usd: u64,
-    /// The same in dollars.
+    /// Amount in dollars, for display.
     pub display: String,
 }
 
@@ -30,17 +30,17 @@ impl From<Cents> for Amount {
     }
 }
 
-/// An amount that may be taken away, such as `{"micro_usd": -230000, "display": "-$0.23"}`.
+/// Amount that may be negative, such as `{"micro_usd": -230000, "display": "-$0.23"}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SignedAmount {
-    /// Millionths of a US dollar.
+    /// Amount in millionths of a US dollar.
     pub micro_usd: i64,
-    /// The same in dollars.
+    /// Amount in dollars, for display.
     pub display: String,
 }
 
 impl SignedAmount {
-    /// So many millionths of a US dollar.
+    /// Creates an amount of millionths of a US dollar.
     #[must_use]
     pub fn of(micro_usd: i64) -> Self {
         let sign = if micro_usd < 0 { "-" } else { "" };
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_taken_away_has_a_sign() {
+    fn a_negative_amount_has_a_sign() {
         let check = |micro_usd, shown: &str| assert_eq!(SignedAmount::of(micro_usd).display, shown);
         check(-230_000, "-$0.23");
         check(0, "$0.00");

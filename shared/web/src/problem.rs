@@ -1,4 +1,4 @@
-//! Problems: what a caller is told when a request is not met (RFC 9457).
+//! Problem responses (RFC 9457).
 
 use std::error::Error;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use tollgate_store::StoreError;
 
 use crate::InvalidCursor;
 
-/// A request that is not met, and why: one text for the caller, another for the log.
+/// Problem response, with a detail for the caller and a cause for the log.
 #[derive(Debug, Clone)]
 pub struct Problem {
     status: StatusCode,
@@ -23,12 +23,12 @@ pub struct Problem {
     title: &'static str,
     detail: String,
     members: Map<String, Value>,
-    /// Boxed, because every handler's result has room for a problem.
+    /// Header fields, boxed because a `Problem` adds to the size of every handler's result.
     headers: Box<HeaderMap>,
     cause: Option<Arc<dyn Error + Send + Sync>>,
 }
 
-/// The members of a problem, in the order they are read.
+/// Members of the problem in the body, in their order.
 #[derive(Serialize)]
 struct Members<'a> {
     r#type: String,
@@ -53,43 +53,43 @@ impl Problem {
         }
     }
 
-    /// 400: the request cannot be read. `detail` names the part that cannot.
+    /// Creates a 400 for an invalid request. `detail` names the invalid part.
     pub fn bad_request(detail: impl Into<String>) -> Self {
-        let title = "The request cannot be read";
+        let title = "Invalid request";
         Self::new(StatusCode::BAD_REQUEST, "bad-request", title, detail.into())
     }
 
-    /// 403: this caller may not do this.
+    /// Creates a 403 for a caller without permission.
     pub fn forbidden(detail: impl Into<String>) -> Self {
         let title = "Forbidden";
         Self::new(StatusCode::FORBIDDEN, "forbidden", title, detail.into())
     }
 
-    /// 404: there is no such thing.
+    /// Creates a 404 for a resource that does not exist.
     pub fn not_found(detail: impl Into<String>) -> Self {
         let title = "Not found";
         Self::new(StatusCode::NOT_FOUND, "not-found", title, detail.into())
     }
 
-    /// 405: the route has other methods.
+    /// Creates a 405 for a route that has other methods.
     #[must_use]
     pub fn method_not_allowed() -> Self {
         let title = "Method not allowed";
-        let detail = "This route does not have that method.".to_owned();
+        let detail = "This route does not support that method.".to_owned();
         let status = StatusCode::METHOD_NOT_ALLOWED;
         Self::new(status, "method-not-allowed", title, detail)
     }
 
-    /// 409: the thing is in a state that forbids this.
+    /// Creates a 409 for a resource whose state does not allow the request.
     pub fn conflict(detail: impl Into<String>) -> Self {
-        let title = "Not possible in this state";
+        let title = "Conflict";
         Self::new(StatusCode::CONFLICT, "conflict", title, detail.into())
     }
 
-    /// 413: the body is too large.
+    /// Creates a 413 for a body that is too large.
     #[must_use]
     pub fn body_too_large() -> Self {
-        let title = "The body is too large";
+        let title = "Request body too large";
         let detail = "A body may have at most 1 MB (1,048,576 bytes).".to_owned();
         Self::new(
             StatusCode::PAYLOAD_TOO_LARGE,
@@ -99,32 +99,33 @@ impl Problem {
         )
     }
 
-    /// 415: the body is not in a form that is read.
+    /// Creates a 415 for a body in an unsupported content coding or charset.
     pub fn unsupported_media_type(detail: impl Into<String>) -> Self {
         let title = "Unsupported media type";
         let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
         Self::new(status, "unsupported-media-type", title, detail.into())
     }
 
-    /// 422: the request can be read, and asks for what cannot be.
+    /// Creates a 422 for a valid request that cannot be processed.
     pub fn unprocessable(detail: impl Into<String>) -> Self {
-        let title = "The request asks for what cannot be";
+        let title = "Unprocessable request";
         let status = StatusCode::UNPROCESSABLE_ENTITY;
         Self::new(status, "unprocessable", title, detail.into())
     }
 
-    /// 500: it is not the caller's fault, and the log says what it is.
+    /// Creates a 500 for an internal error. Only the log shows the cause.
     pub fn internal(cause: impl Error + Send + Sync + 'static) -> Self {
-        let title = "Something went wrong here";
-        let detail = "The request was not met, and this has been noted.".to_owned();
+        let title = "Internal server error";
+        let detail = "The request failed. The error has been logged.".to_owned();
         let mut problem = Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", title, detail);
         problem.cause = Some(Arc::new(cause));
         problem
     }
 
-    /// 503: the same request may succeed a moment later.
+    /// Creates a 503 for a temporary error, after which a retry may succeed. Only the log shows the
+    /// cause.
     pub fn unavailable(cause: impl Error + Send + Sync + 'static) -> Self {
-        let title = "Temporarily unavailable";
+        let title = "Service temporarily unavailable";
         let detail = "Try again in a moment.".to_owned();
         let status = StatusCode::SERVICE_UNAVAILABLE;
         let mut problem = Self::new(status, "temporarily-unavailable", title, detail);
@@ -146,7 +147,7 @@ impl Problem {
         self
     }
 
-    /// The response, and a line in the log for what is not the caller's fault.
+    /// Builds the response, and logs the cause if there is one.
     #[must_use]
     pub fn render(&self, request_id: &str) -> Response {
         if let Some(cause) = &self.cause {
@@ -173,7 +174,8 @@ impl Problem {
 }
 
 impl IntoResponse for Problem {
-    /// Leaves the rendering to [`serve`](crate::serve), which knows the request's id.
+    /// Attaches the problem to the response for [`serve`](crate::serve), which renders it with the
+    /// request id.
     fn into_response(self) -> Response {
         let mut response = self.status.into_response();
         response.extensions_mut().insert(self);

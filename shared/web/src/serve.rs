@@ -1,4 +1,4 @@
-//! From routes to a function behind the gateway.
+//! Adapter from axum routes to a Lambda function behind the gateway.
 
 use axum::Router;
 use axum::extract::Request;
@@ -14,48 +14,48 @@ use tower::ServiceBuilder;
 
 use crate::Problem;
 
-/// A function behind the gateway: takes the gateway's requests, answers, and never fails.
+/// Service of a function behind the gateway. It is infallible: every request gets a response.
 pub type Service = Router;
 
-/// Makes a function of some routes. Unknown routes and methods, and every [`Problem`], are answered
-/// with problem+json and the gateway's request id.
+/// Creates a function's service from its routes. For unknown routes, unknown methods and every
+/// [`Problem`], the response is problem+json with the gateway's request id.
 pub fn serve(routes: Router) -> Service {
     let routes = routes
         .fallback(async || Problem::not_found("There is no such route."))
         .method_not_allowed_fallback(async || Problem::method_not_allowed())
         .layer(middleware::from_fn(finish));
-    // The path is changed before routing, and a layer of a router runs after it.
+    // The path has to be changed before routing, and the layers of a router run after routing.
     Router::new().fallback_service(
         ServiceBuilder::new()
-            .map_request(in_the_api)
+            .map_request(strip_stage_and_base_path)
             .service(routes),
     )
 }
 
-/// Runs these routes as a Lambda function behind the gateway, for ever.
+/// Runs the routes as a Lambda function behind the gateway. Returns only on an error.
 ///
 /// # Errors
 /// When the Lambda Runtime API cannot be reached.
 pub async fn run(routes: Router) -> Result<(), lambda_http::Error> {
     let service = ServiceBuilder::new()
         .map_request(|LambdaEvent { payload, context }| {
-            LambdaEvent::new(with_all_fields(payload), context)
+            LambdaEvent::new(drop_single_values(payload), context)
         })
         .service(Adapter::from(serve(routes)));
     lambda_runtime::run(service).await
 }
 
-/// The request in an event of the gateway's, as [`run`] passes it to the routes.
+/// Parses an event of the gateway into the request that [`run`] passes to the routes.
 ///
 /// # Errors
-/// When it is no such event.
+/// When it is not an event of the gateway.
 pub fn request_of(event: &str) -> Result<lambda_http::Request, serde_json::Error> {
-    serde_json::from_str(event).map(|event| with_all_fields(event).into())
+    serde_json::from_str(event).map(|event| drop_single_values(event).into())
 }
 
-/// The event without the values of header fields that are in it one by one: of a field that was sent
-/// twice, which is in the event as a list as well, `lambda_http` would keep the last alone.
-fn with_all_fields(mut event: LambdaRequest) -> LambdaRequest {
+/// Removes the single-value headers from an event that also has the multi-value ones. With both,
+/// `lambda_http` would keep only the last value of a field that was sent twice.
+fn drop_single_values(mut event: LambdaRequest) -> LambdaRequest {
     if let LambdaRequest::ApiGatewayV1(request) = &mut event
         && !request.multi_value_headers.is_empty()
     {
@@ -64,14 +64,13 @@ fn with_all_fields(mut event: LambdaRequest) -> LambdaRequest {
     event
 }
 
-/// Gives the request the path that it has in the API: without the name of the stage, and without
-/// the base path that a custom domain may put before it.
-fn in_the_api(mut request: Request) -> Request {
+/// Removes the stage name, and the base path of a custom domain, from the path of the request.
+fn strip_stage_and_base_path(mut request: Request) -> Request {
     let path = request.raw_http_path();
     if path.is_empty() {
         return request;
     }
-    // The gateway has matched the end of the path with the route's template, segment by segment.
+    // The gateway has matched the end of the path with the route template, segment by segment.
     let path = match request.extensions().get::<RequestContext>() {
         Some(RequestContext::ApiGatewayV1(context)) => match &context.resource_path {
             Some(template) => last_segments(path, template.matches('/').count()),
@@ -89,7 +88,7 @@ fn in_the_api(mut request: Request) -> Request {
     request
 }
 
-/// The last so many segments of a path, or all that there are.
+/// Returns the last `count` segments of a path, or all if there are fewer.
 fn last_segments(path: &str, count: usize) -> &str {
     let mut starts = path.rmatch_indices('/').map(|(at, _)| at);
     match count.checked_sub(1).and_then(|before| starts.nth(before)) {
@@ -111,7 +110,7 @@ async fn finish(request: Request, next: Next) -> Response {
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         response = problem.render(&request_id);
     }
-    // Answers speak of one caller at one moment; some hold a secret.
+    // A response is for one caller at one time, and some contain a secret.
     let no_store = HeaderValue::from_static("no-store");
     response.headers_mut().insert(CACHE_CONTROL, no_store);
     for (name, value) in cors_origin.iter().flat_map(|origin| cors_headers(origin)) {

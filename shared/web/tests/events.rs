@@ -1,4 +1,4 @@
-//! The event files say everything twice, as the gateway does; both times they say the same.
+//! Consistency of the event files, which contain some values twice, as the gateway's events do.
 
 use serde_json::Value;
 use tollgate_domain::caller::{Caller, Identity};
@@ -21,7 +21,7 @@ fn all() -> Vec<(String, Event)> {
 }
 
 #[test]
-fn every_event_is_of_a_deployed_route() {
+fn every_event_has_a_deployed_route() {
     let deployed = deployed_routes();
     for (name, event) in all() {
         assert!(deployed.contains(&event.route()), "{name}");
@@ -29,7 +29,7 @@ fn every_event_is_of_a_deployed_route() {
 }
 
 #[test]
-fn every_event_agrees_with_itself() {
+fn every_event_is_consistent() {
     for (name, event) in all() {
         let event = &event.0;
         let context = &event["requestContext"];
@@ -57,14 +57,14 @@ fn every_event_agrees_with_itself() {
 }
 
 #[test]
-fn every_event_names_the_holder_of_the_key_it_was_sent_with() {
+fn the_authorizer_context_of_every_event_matches_its_key() {
     for (name, event) in all() {
         let context = &event.0["requestContext"]["authorizer"];
         let caller = Caller::from_context(|name| context[name].as_str()).unwrap();
         assert_eq!(context["principalId"], caller.key_id.as_str(), "{name}");
         let key = ApiKey::parse(text(&event.0["headers"], "x-api-key")).unwrap();
         assert_eq!(key.prefix(), caller.key_prefix, "{name}");
-        let is_admins = text(&event.0, "path").starts_with("/admin/");
-        assert_eq!(caller.identity == Identity::Admin, is_admins, "{name}");
+        let is_admin_route = text(&event.0, "path").starts_with("/admin/");
+        assert_eq!(caller.identity == Identity::Admin, is_admin_route, "{name}");
     }
 }

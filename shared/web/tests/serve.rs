@@ -1,4 +1,4 @@
-//! What the functions share, on routes made up for it.
+//! Tests of the shared HTTP layer, with routes of their own.
 
 use axum::routing::get;
 use axum::{Json, Router};
@@ -11,13 +11,13 @@ use tollgate_web::{
 };
 use tower::ServiceExt;
 
-#[path = "common/answer.rs"]
-mod answer;
 #[path = "common/event.rs"]
 mod event;
+#[path = "common/response.rs"]
+mod response;
 
-use answer::call;
 use event::Event;
+use response::call;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -52,15 +52,15 @@ async fn paint(JsonBody(patch): JsonBody<Patch>) -> String {
     format!("{:?}", patch.colour)
 }
 
-async fn who(caller: AdminCaller) -> Json<Value> {
+async fn admin(caller: AdminCaller) -> Json<Value> {
     Json(json!(caller.key_id))
 }
 
-async fn whose(caller: CustomerCaller) -> Json<Value> {
+async fn customer(caller: CustomerCaller) -> Json<Value> {
     Json(json!([caller.id, caller.plan]))
 }
 
-async fn refuse() -> Problem {
+async fn conflict() -> Problem {
     Problem::conflict("It is taken.")
         .with("taken_by", "acme")
         .with("members", vec![1, 2])
@@ -71,9 +71,9 @@ fn routes() -> Router {
     Router::new()
         .route("/things/{name}", get(show).post(paint))
         .route("/light", get(light))
-        .route("/who", get(who))
-        .route("/whose", get(whose))
-        .route("/refuse", get(refuse))
+        .route("/admin", get(admin))
+        .route("/customer", get(customer))
+        .route("/conflict", get(conflict))
 }
 
 fn get_event(path: &str) -> Event {
@@ -87,7 +87,7 @@ fn in_stage(stage: &str, path: &str) -> Event {
 }
 
 #[tokio::test]
-async fn a_route_is_found_with_its_query_in_any_stage_and_under_any_name() {
+async fn a_route_and_its_query_are_found_in_any_stage_and_on_any_domain() {
     let check = async |event: Event| {
         let query = [("colour", "red & blue=✓"), ("size", "7")];
         let body = call(&routes(), &event.query(&query)).await.json(200);
@@ -98,16 +98,19 @@ async fn a_route_is_found_with_its_query_in_any_stage_and_under_any_name() {
         check(in_stage(stage, path)).await;
     }
     check(get_event(path).header("Host", "api.example.com")).await;
-    let mut nameless = get_event(path);
+    let mut without_host = get_event(path);
     for headers in ["headers", "multiValueHeaders"] {
-        nameless.0[headers].as_object_mut().unwrap().remove("Host");
+        without_host.0[headers]
+            .as_object_mut()
+            .unwrap()
+            .remove("Host");
     }
-    nameless.0["requestContext"]["domainName"] = Value::Null;
-    check(nameless).await;
+    without_host.0["requestContext"]["domainName"] = Value::Null;
+    check(without_host).await;
 }
 
 #[tokio::test]
-async fn the_base_path_of_a_custom_domain_is_no_part_of_the_route() {
+async fn the_base_path_of_a_custom_domain_is_removed() {
     for base in ["", "/billing", "/eu/billing"] {
         let mut event = get_event(&format!("{base}/things/gold"));
         event.0["requestContext"]["resourcePath"] = "/things/{name}".into();
@@ -117,12 +120,12 @@ async fn the_base_path_of_a_custom_domain_is_no_part_of_the_route() {
 }
 
 #[tokio::test]
-async fn a_parameter_of_the_path_is_decoded_and_read() {
+async fn a_path_parameter_is_decoded_and_parsed() {
     let check = async |path: &str, expected: Option<&str>| {
-        let answer = call(&routes(), &get_event(path)).await;
+        let response = call(&routes(), &get_event(path)).await;
         match expected {
-            Some(name) => assert_eq!(answer.json(200)[0], name),
-            None => answer.not_found(),
+            Some(name) => assert_eq!(response.json(200)[0], name),
+            None => response.not_found(),
         }
     };
     check("/things/a%2Db", Some("a-b")).await;
@@ -135,15 +138,15 @@ async fn a_parameter_of_the_path_is_decoded_and_read() {
 }
 
 #[tokio::test]
-async fn a_wrong_query_is_explained() {
+async fn the_problem_of_an_invalid_query_names_the_parameter() {
     let check = async |query: &[(&str, &str)], field: &str, reason: &str| {
         let path = if field.ends_with('e') {
             "/things/gold"
         } else {
             "/light"
         };
-        let answer = call(&routes(), &get_event(path).query(query)).await;
-        let detail = answer.bad_request(Some(field));
+        let response = call(&routes(), &get_event(path).query(query)).await;
+        let detail = response.bad_request(Some(field));
         assert_eq!(detail, format!("In the query: {reason}."));
     };
     let no_number = "size: it is not a whole number";
@@ -160,12 +163,14 @@ async fn a_wrong_query_is_explained() {
 }
 
 #[tokio::test]
-async fn a_patch_tells_what_is_absent_from_what_is_null() {
+async fn a_patch_distinguishes_absent_and_null() {
     let check = async |body: &str, expected: &str| {
         let event = get_event("/things/gold").method("POST");
-        let served = tollgate_web::serve(routes());
-        let answer = served.oneshot(event.text(body).request()).await.unwrap();
-        let bytes = axum::body::to_bytes(answer.into_body(), 100).await.unwrap();
+        let service = tollgate_web::serve(routes());
+        let response = service.oneshot(event.text(body).request()).await.unwrap();
+        let bytes = axum::body::to_bytes(response.into_body(), 100)
+            .await
+            .unwrap();
         assert_eq!(bytes, expected, "{body}");
     };
     check("{}", "None").await;
@@ -182,18 +187,18 @@ fn painting() -> Event {
     event.text(r#"{ "colour": "red" }"#)
 }
 
-/// With what status a body is answered that is good in itself.
-#[allow(clippy::unwrap_used, reason = "a test without an answer has failed")]
-async fn painted(event: Event) -> u16 {
-    let served = tollgate_web::serve(routes());
+/// Returns the status of the response to an event with a valid body.
+#[allow(clippy::unwrap_used, reason = "a test without a response has failed")]
+async fn status(event: Event) -> u16 {
+    let service = tollgate_web::serve(routes());
     let request = tollgate_web::request_of(&event.0.to_string()).unwrap();
-    served.oneshot(request).await.unwrap().status().as_u16()
+    service.oneshot(request).await.unwrap().status().as_u16()
 }
 
 #[tokio::test]
-async fn a_body_is_json_whatever_type_it_is_given_and_utf_8_whatever_it_says() {
+async fn a_body_may_have_any_media_type_and_no_charset_but_utf_8() {
     let of_type = |content_type: &str| painting().header("Content-Type", content_type);
-    for good in [
+    for accepted in [
         "application/json",
         "application/x-www-form-urlencoded",
         "text/plain;charset=UTF-8",
@@ -204,9 +209,9 @@ async fn a_body_is_json_whatever_type_it_is_given_and_utf_8_whatever_it_says() {
         "nonsense",
         "",
     ] {
-        assert_eq!(painted(of_type(good)).await, 200, "{good}");
+        assert_eq!(status(of_type(accepted)).await, 200, "{accepted}");
     }
-    for bad in [
+    for rejected in [
         "application/json; charset=iso-8859-1",
         "application/json;charset=\"UTF-16\"",
         "text/plain; format=flowed; CHARSET=latin1",
@@ -214,81 +219,87 @@ async fn a_body_is_json_whatever_type_it_is_given_and_utf_8_whatever_it_says() {
         r#"application/json; x=";"; charset=latin1"#,
         r#"application/json; x="\\"; charset=latin1"#,
     ] {
-        let answer = call(&routes(), &of_type(bad)).await;
-        let detail = answer.problem(415, "unsupported-media-type", None);
+        let response = call(&routes(), &of_type(rejected)).await;
+        let detail = response.problem(415, "unsupported-media-type", None);
         assert!(detail.contains("UTF-8"), "{detail}");
-        assert_eq!(answer.header("accept-encoding"), None);
+        assert_eq!(response.header("accept-encoding"), None);
     }
 }
 
 #[tokio::test]
-async fn a_coding_that_the_gateway_has_not_undone_is_refused() {
+async fn a_content_coding_that_the_gateway_does_not_decode_is_rejected() {
     let coded = |codings: &[&str]| painting().repeated_header("Content-Encoding", codings);
-    for good in [&["gzip"][..], &["GZIP"], &["x-gzip"], &["identity"], &[""]] {
-        assert_eq!(painted(coded(good)).await, 200, "{good:?}");
+    for accepted in [&["gzip"][..], &["GZIP"], &["x-gzip"], &["identity"], &[""]] {
+        assert_eq!(status(coded(accepted)).await, 200, "{accepted:?}");
     }
-    for bad in [
+    for rejected in [
         &["br"][..],
         &["deflate"],
         &["gzip, gzip"],
         &["gzip", "gzip"],
         &["identity", "zstd"],
     ] {
-        let answer = call(&routes(), &coded(bad)).await;
-        answer.problem(415, "unsupported-media-type", None);
-        assert_eq!(answer.header("accept-encoding"), Some("gzip"), "{bad:?}");
+        let response = call(&routes(), &coded(rejected)).await;
+        response.problem(415, "unsupported-media-type", None);
+        assert_eq!(
+            response.header("accept-encoding"),
+            Some("gzip"),
+            "{rejected:?}"
+        );
     }
 }
 
 #[tokio::test]
-async fn a_field_that_is_there_twice_is_refused_where_it_can_mean_one_thing_only() {
+async fn a_duplicate_header_field_is_rejected_if_it_must_be_unique() {
     let plain = ["text/plain", "text/plain"];
     let event = painting().repeated_header("Content-Type", &plain);
-    let answer = call(&routes(), &event).await;
-    let detail = answer.bad_request(None);
+    let response = call(&routes(), &event).await;
+    let detail = response.bad_request(None);
     assert!(detail.contains("content-type"), "{detail}");
     let event = painting().repeated_header("Accept", &["text/plain", "text/html"]);
-    assert_eq!(painted(event).await, 200);
+    assert_eq!(status(event).await, 200);
 }
 
 #[tokio::test]
-async fn a_problem_carries_its_own_members_and_headers() {
-    let event = get_event("/refuse");
-    let answer = call(&routes(), &event).await;
-    assert_eq!(answer.header("link"), Some("</help>"));
+async fn a_problem_has_its_own_members_and_headers() {
+    let event = get_event("/conflict");
+    let response = call(&routes(), &event).await;
+    assert_eq!(response.header("link"), Some("</help>"));
     let expected = json!({
         "type": "urn:tollgate:problem:conflict",
-        "title": "Not possible in this state",
+        "title": "Conflict",
         "status": 409,
         "detail": "It is taken.",
         "taken_by": "acme",
         "members": [1, 2],
         "request_id": event.request_id(),
     });
-    assert_eq!(answer.body, expected);
+    assert_eq!(response.body, expected);
 }
 
 #[tokio::test]
-async fn a_head_request_is_answered_without_a_body() {
-    let served = tollgate_web::serve(routes());
+async fn the_response_to_a_head_request_has_no_body() {
+    let service = tollgate_web::serve(routes());
     let event = get_event("/things/gold").method("HEAD");
-    let answer = served.oneshot(event.request()).await.unwrap();
-    assert_eq!(answer.status(), 200);
-    let bytes = axum::body::to_bytes(answer.into_body(), 100).await.unwrap();
+    let response = service.oneshot(event.request()).await.unwrap();
+    assert_eq!(response.status(), 200);
+    let bytes = axum::body::to_bytes(response.into_body(), 100)
+        .await
+        .unwrap();
     assert!(bytes.is_empty());
 }
 
 #[tokio::test]
-async fn callers_are_who_the_authorizer_says() {
-    let admin = get_event("/who").admin("key_1");
-    let customer = get_event("/whose").customer("acme", "pro");
+async fn the_caller_is_that_of_the_authorizers_context() {
+    let admin = get_event("/admin").admin("key_1");
+    let customer = get_event("/customer").customer("acme", "pro");
     assert_eq!(call(&routes(), &admin).await.json(200), "key_1");
     let shown = call(&routes(), &customer).await.json(200);
     assert_eq!(shown, json!(["acme", "pro"]));
 
-    call(&routes(), &admin.path("/whose")).await.forbidden();
-    let who = customer.clone().path("/who");
-    call(&routes(), &who).await.forbidden();
+    call(&routes(), &admin.path("/customer")).await.forbidden();
+    let as_customer = customer.clone().path("/admin");
+    call(&routes(), &as_customer).await.forbidden();
     for (member, value) in [
         ("role", json!("root")),
         ("role", json!(1)),
@@ -304,27 +315,27 @@ async fn callers_are_who_the_authorizer_says() {
 }
 
 #[tokio::test]
-async fn a_request_from_elsewhere_than_the_gateway_names_nobody() {
-    let served = tollgate_web::serve(routes());
-    let request = http::Request::get("/who").body(axum::body::Body::empty());
-    let answer = served.oneshot(request.unwrap()).await.unwrap();
-    assert_eq!(answer.status(), 403);
+async fn a_request_that_is_not_from_the_gateway_is_forbidden() {
+    let service = tollgate_web::serve(routes());
+    let request = http::Request::get("/admin").body(axum::body::Body::empty());
+    let response = service.oneshot(request.unwrap()).await.unwrap();
+    assert_eq!(response.status(), 403);
 }
 
 #[tokio::test]
-async fn every_answer_says_whose_pages_may_read_it_and_how_long_it_lasts() {
+async fn every_response_has_the_cors_headers_of_the_authorizers_origin() {
     let exposed = "Retry-After, RateLimit, RateLimit-Policy, X-RateLimit-Limit, \
                    X-RateLimit-Remaining, X-RateLimit-Reset";
-    for (path, status) in [("/who", 200), ("/refuse", 409), ("/nothing", 404)] {
+    for (path, status) in [("/admin", 200), ("/conflict", 409), ("/nothing", 404)] {
         for origin in [Value::Null, json!("*"), json!("https://app.example")] {
             let context = json!({
                 "role": "admin", "keyId": "key_1", "keyPrefix": "tg_admin_AbCd1234",
                 "corsOrigin": origin,
             });
             let event = get_event(path).authorizer(context);
-            let answer = call(&routes(), &event).await;
-            assert_eq!(answer.status, status);
-            let field = |name| answer.header(name);
+            let response = call(&routes(), &event).await;
+            assert_eq!(response.status, status);
+            let field = |name| response.header(name);
             assert_eq!(field("access-control-allow-origin"), origin.as_str());
             let expected = origin.as_str().map(|_| exposed);
             assert_eq!(field("access-control-expose-headers"), expected);

@@ -1,16 +1,16 @@
-//! Who may call, what there is to call, and what callers see while the store fails.
+//! Permissions, routes, and responses while the store fails.
 
 use std::collections::BTreeSet;
 
 use serde_json::json;
 use tollgate_local_aws::Fault;
 
-use crate::answer::{call, has_no_other_routes, ignores_the_stage, needs_an_admin};
 use crate::event::{Event, deployed_routes, text};
-use crate::quarantine::{message, one_waiting};
+use crate::quarantine::{message, quarantine_one};
+use crate::response::{call, has_no_other_routes, ignores_the_stage, needs_an_admin};
 use crate::stack::Stack;
 use crate::stored::{add_customer, add_usage, calls, stored};
-use crate::usage::{entry, record};
+use crate::usage::{record, usage_event};
 
 fn events() -> Vec<Event> {
     let names = Event::names("admin-api").into_iter();
@@ -19,7 +19,7 @@ fn events() -> Vec<Event> {
 }
 
 #[tokio::test]
-async fn every_operation_is_for_admins_alone() {
+async fn every_operation_is_for_admins_only() {
     let walked: BTreeSet<_> = events().iter().map(Event::route).collect();
     let mut deployed = deployed_routes();
     deployed
@@ -30,13 +30,13 @@ async fn every_operation_is_for_admins_alone() {
     }
 }
 
-/// Each event is about something that is there, so that an admin's call changes it.
+/// Each request names something that exists, so that it would change something if an admin sent it.
 #[tokio::test]
-async fn a_refused_caller_changes_nothing() {
+async fn a_forbidden_request_changes_nothing() {
     let changing = [
         "count-usage",
         "create-customer",
-        "dismiss-quarantined",
+        "discard-quarantined",
         "erase-customer",
         "replay-quarantined",
         "run-billing",
@@ -50,7 +50,7 @@ async fn a_refused_caller_changes_nothing() {
         }
         let mut bad = record();
         bad["plan"] = "platinum".into();
-        let item = one_waiting(&stack, message(&entry("e-1", &[bad]))).await;
+        let item = quarantine_one(&stack, message(&usage_event("e-1", &[bad]))).await;
         let mut event = Event::load(&format!("admin-api/{name}"));
         for (parameter, value) in [("customer", "acme"), ("item", text(&item, "id"))] {
             if event.0["pathParameters"][parameter].is_string() {
@@ -58,13 +58,15 @@ async fn a_refused_caller_changes_nothing() {
             }
         }
         event = match name.as_str() {
-            "replay-quarantined" => event.body(&json!({ "event": entry("e-1", &[record()]) })),
+            "replay-quarantined" => {
+                event.body(&json!({ "event": usage_event("e-1", &[record()]) }))
+            }
             "run-billing" => event.body(&json!({ "dry_run": false })),
             _ => event,
         };
         let before = stored(&stack.at);
-        let refused = event.clone().customer("acme", "pro");
-        call(&stack.function, &refused).await.forbidden();
+        let by_customer = event.clone().customer("acme", "pro");
+        call(&stack.function, &by_customer).await.forbidden();
         assert_eq!(stored(&stack.at), before, "{name}");
         call(&stack.function, &event).await;
         let changes = stored(&stack.at) != before;
@@ -73,7 +75,7 @@ async fn a_refused_caller_changes_nothing() {
 }
 
 #[tokio::test]
-async fn the_function_has_these_routes_alone_in_any_stage() {
+async fn the_function_has_only_these_routes_in_any_stage() {
     let stack = Stack::new();
     for event in events() {
         has_no_other_routes(&stack.function, &event).await;
@@ -82,14 +84,14 @@ async fn the_function_has_these_routes_alone_in_any_stage() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_the_store_is_down_every_operation_says_to_try_again() {
+async fn while_the_store_is_down_every_operation_returns_503_with_retry_after() {
     let stack = Stack::new();
     for fault in [Fault::Throttled, Fault::RequestLost] {
         stack.at.aws.inject(move |_| fault);
         for event in events() {
-            let answer = call(&stack.function, &event).await;
-            answer.problem(503, "temporarily-unavailable", None);
-            assert_eq!(answer.header("retry-after"), Some("1"));
+            let response = call(&stack.function, &event).await;
+            response.problem(503, "temporarily-unavailable", None);
+            assert_eq!(response.header("retry-after"), Some("1"));
         }
     }
 }

@@ -1,17 +1,18 @@
-//! `POST /admin/billing/run`, and what is in no bill.
+//! `POST /admin/billing/run`, and `GET /admin/billing/unbilled`.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot look has failed")]
 
 use serde_json::{Value, json};
 use tollgate_web::Cursor;
 
-use crate::answer::{call, data};
 use crate::event::Event;
+use crate::response::{call, data};
 use crate::stack::{NOW, Stack};
 use crate::stored::{add_usage, calls, p, stored};
-use crate::usage::entry;
+use crate::usage::usage_event;
 
-/// `acme` is 234 calls over what pro includes, `bolt` on free, `crow` within what pro includes.
+/// Returns a stack with usage: `acme` has 234 overage calls on pro, `bolt` is on free, and `crow` has used
+/// exactly the included calls of pro.
 async fn with_usage() -> Stack {
     let stack = Stack::new();
     for (customer, plan, made) in [
@@ -25,7 +26,7 @@ async fn with_usage() -> Stack {
 }
 
 #[tokio::test]
-async fn a_dry_run_says_what_a_run_charges_and_writes_nothing() {
+async fn a_dry_run_reports_the_charges_and_writes_nothing() {
     let stack = with_usage().await;
     let before = stored(&stack.at);
     let mut report = stack.run(true).await;
@@ -35,7 +36,7 @@ async fn a_dry_run_says_what_a_run_charges_and_writes_nothing() {
         "months": ["2026-09", "2026-10", "2026-11"],
         "closed": [],
         "billing_periods": 2,
-        "charged": 1,
+        "charge_count": 1,
         "cents": 23,
         "failed": 0,
         "destination": "ledger_only",
@@ -64,14 +65,14 @@ async fn a_second_run_charges_nothing() {
     assert_eq!(stack.run(false).await["cents"], 23);
     let before = stored(&stack.at);
     let report = stack.run(false).await;
-    assert_eq!(report["charged"], 0);
+    assert_eq!(report["charge_count"], 0);
     assert_eq!(report["cents"], 0);
     assert_eq!(report["charges"], json!([]));
     assert_eq!(stored(&stack.at), before);
 }
 
 #[tokio::test]
-async fn a_run_charges_what_has_come_since_the_last_to_the_cent_of_the_sum() {
+async fn a_run_charges_the_rounded_sum_less_earlier_charges() {
     let stack = with_usage().await;
     stack.run(false).await;
     add_usage(&stack.at, "acme", "2026-11-21", calls("pro", 1)).await;
@@ -79,7 +80,7 @@ async fn a_run_charges_what_has_come_since_the_last_to_the_cent_of_the_sum() {
     let charge = &report["charges"][0];
     assert_eq!(
         charge["cents"], 1,
-        "$0.235 are 24 cents, of which 23 are charged"
+        "$0.235 are 24 cents, of which 23 were charged before"
     );
     assert_eq!(
         (&charge["from_call"], &charge["to_call"]),
@@ -90,15 +91,15 @@ async fn a_run_charges_what_has_come_since_the_last_to_the_cent_of_the_sum() {
 }
 
 #[tokio::test]
-async fn a_run_charges_if_it_is_said_not_to_be_dry() {
+async fn a_run_requires_dry_run_and_charges_if_it_is_false() {
     let stack = with_usage().await;
     let before = stored(&stack.at);
     let event = Event::load("admin-api/run-billing");
     let dry = call(&stack.function, &event).await.json(200);
     assert_eq!(dry["dry_run"], true);
     for body in [json!({}), json!({ "dry_run": null })] {
-        let answer = call(&stack.function, &event.clone().body(&body)).await;
-        answer.unprocessable(Some("dry_run"));
+        let response = call(&stack.function, &event.clone().body(&body)).await;
+        response.unprocessable(Some("dry_run"));
     }
     assert_eq!(stored(&stack.at), before);
     let report = stack.run(false).await;
@@ -108,12 +109,12 @@ async fn a_run_charges_if_it_is_said_not_to_be_dry() {
 }
 
 async fn unbilled(stack: &Stack, query: &[(&str, &str)]) -> Value {
-    let answer = stack.call("unbilled", |event| event.query(query)).await;
-    answer.json(200)
+    let response = stack.call("unbilled", |event| event.query(query)).await;
+    response.json(200)
 }
 
 #[tokio::test]
-async fn what_was_counted_after_its_month_closed_is_shown_with_what_it_would_cost() {
+async fn usage_counted_after_its_month_closed_is_listed_as_unbilled_with_its_cost() {
     let stack = Stack::new();
     add_usage(&stack.at, "acme", "2026-10-20", calls("pro", 100_100)).await;
     add_usage(&stack.at, "globex", "2026-10-20", calls("pro", 100_100)).await;
@@ -123,7 +124,7 @@ async fn what_was_counted_after_its_month_closed_is_shown_with_what_it_would_cos
     stack.run(false).await;
     add_usage(&stack.at, "acme", "2026-10-31", calls("pro", 234)).await;
     stack.run(false).await;
-    let at_stake = json!({
+    let acme = json!({
         "customer_id": "acme",
         "calls": 234,
         "overage": { "micro_usd": 234_000, "display": "$0.234" },
@@ -131,29 +132,29 @@ async fn what_was_counted_after_its_month_closed_is_shown_with_what_it_would_cos
         "reason": null,
     });
     let shown = json!({
-        "month": month, "closed_at": NOW, "data": [at_stake], "next_cursor": null,
+        "month": month, "closed_at": NOW, "data": [acme], "next_cursor": null,
     });
-    // Last month is what is shown if none is named.
+    // The default is the last month.
     for query in [&[][..], &[("month", month)]] {
         assert_eq!(unbilled(&stack, query).await, shown);
     }
     let cursor = String::from(Cursor::new("unbilled", "2026-10\n3".into()));
     let of_another = [("cursor", &*cursor), ("month", "2026-09")];
     for query in [&of_another[..], &[("month", "October")], &[("limit", "1")]] {
-        let answer = stack.call("unbilled", |event| event.query(query)).await;
-        answer.bad_request(Some(query[0].0));
+        let response = stack.call("unbilled", |event| event.query(query)).await;
+        response.bad_request(Some(query[0].0));
     }
 }
 
-/// What `docs/deploy.md` says to do about late usage: calls that were charged for elsewhere leave the list
-/// by an adjustment of their own month, and those that are added to an open one are not charged for.
+/// `docs/deploy.md` recommends this for late usage: an adjustment of the closed month removes calls that were
+/// charged for elsewhere from the list. Calls added to an open month by an adjustment are billed with it.
 #[tokio::test]
-async fn an_adjustment_of_the_closed_month_takes_calls_off_the_list_and_changes_no_charge() {
+async fn an_adjustment_of_a_closed_month_removes_unbilled_calls_and_changes_no_charge() {
     let stack = Stack::new();
     add_usage(&stack.at, "acme", "2026-10-20", calls("pro", 100_100)).await;
     stack.run(false).await;
     add_usage(&stack.at, "acme", "2026-10-21", calls("pro", 234)).await;
-    let at_stake = async || {
+    let unbilled_calls = async || {
         let shown = unbilled(&stack, &[]).await;
         let data = data(&shown).iter();
         data.map(|one| one["calls"].clone()).collect::<Vec<_>>()
@@ -163,27 +164,27 @@ async fn an_adjustment_of_the_closed_month_takes_calls_off_the_list_and_changes_
     let charged = charges().await;
 
     let adjust = async |id: &str, time: &str, calls: i64| {
-        let mut entry = entry(id, &[]);
-        entry["type"] = "tollgate.adjustment.v1".into();
-        entry["data"] = json!({ "adjustments": [{
+        let mut usage_event = usage_event(id, &[]);
+        usage_event["type"] = "tollgate.adjustment.v1".into();
+        usage_event["data"] = json!({ "adjustments": [{
             "time": time, "plan": "pro", "billable_calls": calls, "reason": "invoice 4711",
         }] });
-        stack.count(&[entry]).await
+        stack.count(&[usage_event]).await
     };
     adjust("more", NOW, 234).await.json(200);
-    assert_eq!(stack.run(false).await["charged"], 0);
-    assert_eq!(at_stake().await, [json!(234)]);
+    assert_eq!(stack.run(false).await["charge_count"], 0);
+    assert_eq!(unbilled_calls().await, [json!(234)]);
 
     let last_day = "2026-10-31T12:00:00Z";
     for _ in 0..2 {
         adjust("fewer", last_day, -234).await.json(200);
-        assert_eq!(at_stake().await, [json!(null); 0]);
-        assert_eq!(stack.run(false).await["charged"], 0);
+        assert_eq!(unbilled_calls().await, [json!(null); 0]);
+        assert_eq!(stack.run(false).await["charge_count"], 0);
         assert_eq!(charges().await, charged);
     }
-    // What comes later is on it again.
+    // Usage that is counted later is listed again.
     add_usage(&stack.at, "acme", "2026-10-22", calls("pro", 50)).await;
-    assert_eq!(at_stake().await, [json!(50)]);
+    assert_eq!(unbilled_calls().await, [json!(50)]);
 
     stack.at.time.set(p("2026-12-05T12:00:00Z"));
     adjust("at last", last_day, -50).await.json(200);
@@ -195,7 +196,7 @@ async fn an_adjustment_of_the_closed_month_takes_calls_off_the_list_and_changes_
 }
 
 #[tokio::test]
-async fn what_is_at_stake_on_a_plan_that_has_gone_is_not_known() {
+async fn unbilled_usage_on_a_plan_not_in_the_catalogue_has_no_numbers() {
     let stack = Stack::new();
     add_usage(&stack.at, "acme", "2026-10-20", calls("pro", 100_100)).await;
     stack.at.store.close(p("2026-10")).await.unwrap();
@@ -207,9 +208,9 @@ async fn what_is_at_stake_on_a_plan_that_has_gone_is_not_known() {
     assert_eq!(shown["data"], expected);
 }
 
-/// The bill of a customer with usage on a plan that has gone fails, in a dry run as well.
+/// A customer with usage on a plan that is no longer in the catalogue cannot be billed, in a dry run either.
 #[tokio::test]
-async fn a_run_names_the_customer_and_the_plan_that_is_not_in_the_catalogue() {
+async fn a_run_reports_the_customer_and_the_plan_that_is_not_in_the_catalogue() {
     let stack = with_usage().await;
     let before = stored(&stack.at);
     let without_pro = stack.with_plans(&["free"]);

@@ -1,14 +1,14 @@
-//! Bodies that cannot be read.
+//! Invalid request bodies.
 
 use serde_json::json;
 
-use crate::answer::{checks_bodies, names_fields};
 use crate::event::Event;
+use crate::response::{checks_bodies, names_fields};
 use crate::stack::Stack;
 use crate::stored::add_customer;
 
 #[tokio::test]
-async fn create_refuses_what_it_cannot_read() {
+async fn create_rejects_an_invalid_body() {
     let stack = Stack::new();
     let event = Event::load("admin-api/create-customer");
     checks_bodies(&stack.function, &event).await;
@@ -26,14 +26,14 @@ async fn create_refuses_what_it_cannot_read() {
 }
 
 #[tokio::test]
-async fn create_names_the_member_that_is_missing() {
-    let answer = Stack::new().create(json!({ "id": "acme" })).await;
-    let detail = answer.bad_request(Some("plan"));
+async fn create_names_a_missing_member() {
+    let response = Stack::new().create(json!({ "id": "acme" })).await;
+    let detail = response.bad_request(Some("plan"));
     assert!(detail.contains("missing field `plan`"), "{detail}");
 }
 
 #[tokio::test]
-async fn update_refuses_what_it_cannot_read() {
+async fn update_rejects_an_invalid_body() {
     let stack = Stack::new();
     add_customer(&stack.at, "acme", "pro").await;
     let event = Event::load("admin-api/update-customer");
@@ -49,7 +49,7 @@ async fn update_refuses_what_it_cannot_read() {
 }
 
 #[tokio::test]
-async fn a_billing_run_refuses_what_it_cannot_read() {
+async fn a_billing_run_rejects_an_invalid_body() {
     let stack = Stack::new();
     let event = Event::load("admin-api/run-billing");
     checks_bodies(&stack.function, &event).await;

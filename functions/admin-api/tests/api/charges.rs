@@ -1,18 +1,18 @@
 //! `GET /admin/customers/{customer}/charges`.
 
 use serde_json::{Value, json};
-use tollgate_domain::billing::{Charge, PeriodLedger, ChargedOverage};
+use tollgate_domain::billing::{Charge, ChargedOverage, PeriodLedger};
 use tollgate_domain::money::{Cents, MicroUsd};
-use tollgate_store::Recorded;
+use tollgate_store::RecordChargeOutcome;
 use tollgate_web::Cursor;
 
-use crate::answer::data;
 use crate::event::text;
+use crate::response::data;
 use crate::stack::Stack;
 use crate::stored::{add_usage, calls, p};
 
 #[tokio::test]
-async fn the_ledger_shows_each_charge_with_its_amounts() {
+async fn the_charges_are_listed_with_their_amounts() {
     let stack = Stack::new();
     add_usage(&stack.at, "acme", "2026-11-20", calls("pro", 100_234)).await;
     let report = stack.run(false).await;
@@ -23,8 +23,8 @@ async fn the_ledger_shows_each_charge_with_its_amounts() {
             "number": 1,
             "status": "ledger_only",
             "amount": { "micro_usd": 230_000, "display": "$0.23" },
-            "cumulative": { "micro_usd": 234_000, "display": "$0.234" },
-            "plans": { "pro": {
+            "cumulative_overage": { "micro_usd": 234_000, "display": "$0.234" },
+            "overage_by_plan": { "pro": {
                 "calls": 234, "cost": { "micro_usd": 234_000, "display": "$0.234" },
             } },
             "from_call": 1,
@@ -44,7 +44,7 @@ async fn the_ledger_shows_each_charge_with_its_amounts() {
 }
 
 #[tokio::test]
-async fn another_month_and_another_customer_have_their_own_charges() {
+async fn charges_are_listed_by_customer_and_month() {
     let stack = Stack::new();
     add_usage(&stack.at, "acme", "2026-10-31", calls("pro", 100_020)).await;
     add_usage(&stack.at, "acme.eu", "2026-11-01", calls("pro", 100_030)).await;
@@ -64,12 +64,12 @@ async fn another_month_and_another_customer_have_their_own_charges() {
 }
 
 #[tokio::test]
-async fn a_long_ledger_is_paged() {
+async fn a_long_list_of_charges_is_paged() {
     let stack = Stack::new();
     let mut before = PeriodLedger::default();
     for number in 1..=5 {
         // DynamoDB ends a page at a megabyte, which takes many charges or large ones.
-        let covered = ChargedOverage {
+        let overage = ChargedOverage {
             calls: 10 * number,
             micro_usd: MicroUsd(10_000 * number),
         };
@@ -79,8 +79,8 @@ async fn a_long_ledger_is_paged() {
             month: p("2026-11"),
             number,
             cents: Cents(1),
-            cumulative: covered.micro_usd,
-            covered: [(p("pro"), covered)].into(),
+            cumulative_overage: overage.micro_usd,
+            overage_by_plan: [(p("pro"), overage)].into(),
             from_call: 10 * number - 9,
             to_call: 10 * number,
             adjusted_calls: 0,
@@ -88,12 +88,12 @@ async fn a_long_ledger_is_paged() {
             created_at: stack.at.clock().now(),
         };
         let recorded = stack.at.store.record_charge(&charge, &before).await;
-        assert_eq!(recorded.unwrap(), Recorded::Written);
+        assert_eq!(recorded.unwrap(), RecordChargeOutcome::Written);
         before = PeriodLedger {
-            charges: number,
+            charge_count: number,
             cents: Cents(number),
-            over_calls: charge.to_call,
-            covered: charge.covered,
+            overage_calls: charge.to_call,
+            overage_by_plan: charge.overage_by_plan,
         };
     }
     let first = stack.charges("acme", &[]).await.json(200);
@@ -107,14 +107,14 @@ async fn a_long_ledger_is_paged() {
 }
 
 #[tokio::test]
-async fn a_query_that_cannot_be_read_is_refused() {
+async fn an_invalid_query_is_rejected() {
     let stack = Stack::new();
-    let cursor = |list, place: &str| String::from(Cursor::new(list, place.into()));
+    let cursor = |list, position: &str| String::from(Cursor::new(list, position.into()));
     let elsewhere = cursor("charges acme", "2026-11\nacme");
     let of_another = cursor("charges globex", "2026-11\n2");
     let check = async |name: &str, value: &str, reason: &str| {
-        let answer = stack.charges("acme", &[(name, value)]).await;
-        let detail = answer.bad_request(Some(name));
+        let response = stack.charges("acme", &[(name, value)]).await;
+        let detail = response.bad_request(Some(name));
         assert!(detail.starts_with("In the query: "), "{detail}");
         assert!(detail.contains(reason), "{detail}");
     };
@@ -127,6 +127,6 @@ async fn a_query_that_cannot_be_read_is_refused() {
 }
 
 #[tokio::test]
-async fn a_name_that_no_customer_can_have_is_not_found() {
+async fn an_invalid_customer_id_is_not_found() {
     Stack::new().charges("a b", &[]).await.not_found();
 }

@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 use tollgate_domain::key::Owner;
 use tollgate_store::KeyRef;
 
-use crate::answer::{Answer, data};
 use crate::event::{Event, text};
+use crate::response::{ApiResponse, data};
 use crate::stack::{NOW, Stack};
 use crate::stored::{add_customer, add_key, p, stored};
 
@@ -16,14 +16,14 @@ fn acme() -> Value {
 #[tokio::test]
 async fn a_new_customer_is_shown_and_stored() {
     let stack = Stack::new();
-    let answer = stack.create(acme()).await;
-    assert_eq!(answer.header("location"), Some("/admin/customers/acme"));
+    let response = stack.create(acme()).await;
+    assert_eq!(response.header("location"), Some("/admin/customers/acme"));
     let mut expected = acme();
     expected["created_at"] = NOW.into();
     expected["enabled"] = true.into();
     expected["suspended_at"] = Value::Null;
     expected["erased_at"] = Value::Null;
-    assert_eq!(answer.json(201), expected);
+    assert_eq!(response.json(201), expected);
     assert_eq!(stack.get("acme").await.json(200), expected);
 }
 
@@ -44,20 +44,20 @@ async fn a_customer_without_an_id_is_given_one() {
 }
 
 #[tokio::test]
-async fn a_taken_id_is_refused() {
+async fn a_taken_id_is_a_conflict() {
     let stack = Stack::new();
     stack.create(acme()).await.json(201);
     let before = stored(&stack.at);
-    // The second is equal to the first, made at the same instant.
+    // The second body is the same as that of the existing customer, sent at the same time.
     for rival in [json!({ "id": "acme", "plan": "free" }), acme()] {
-        let answer = stack.create(rival).await;
-        answer.problem(409, "conflict", Some("id"));
+        let response = stack.create(rival).await;
+        response.problem(409, "conflict", Some("id"));
         assert_eq!(stored(&stack.at), before);
     }
 }
 
 #[tokio::test]
-async fn a_customer_that_cannot_be_is_neither_made_nor_changed() {
+async fn an_invalid_customer_is_neither_created_nor_changed() {
     let stack = Stack::new();
     add_customer(&stack.at, "bolt", "free").await;
     let before = stored(&stack.at);
@@ -89,13 +89,13 @@ async fn a_customer_that_cannot_be_is_neither_made_nor_changed() {
     ] {
         check("email", json!(email)).await;
     }
-    let answer = check("plan", json!("platinum")).await;
+    let response = check("plan", json!("platinum")).await;
     let plans = json!(["free", "pro", "enterprise"]);
-    assert_eq!(answer.body["plans"], plans, "{}", answer.text);
+    assert_eq!(response.body["plans"], plans, "{}", response.text);
 }
 
 #[tokio::test]
-async fn the_edges_of_what_can_be_are_accepted() {
+async fn the_longest_valid_members_are_accepted() {
     let stack = Stack::new();
     let email = format!("{}@acme.example", "x".repeat(241));
     let body = json!({
@@ -111,13 +111,13 @@ async fn the_edges_of_what_can_be_are_accepted() {
         .json(201);
 }
 
-async fn create_once(stack: &Stack, once: &str, body: &Value) -> Answer {
+async fn create_once(stack: &Stack, once: &str, body: &Value) -> ApiResponse {
     let change = |event: Event| event.body(body).header("Idempotency-Key", once);
     stack.call("create-customer", change).await
 }
 
 #[tokio::test]
-async fn a_repeated_request_makes_no_second_customer() {
+async fn a_repeated_request_creates_no_second_customer() {
     for body in [acme(), json!({ "name": "Unnamed", "plan": "free" })] {
         let stack = Stack::new();
         let first = create_once(&stack, "once", &body).await;
@@ -132,7 +132,7 @@ async fn a_repeated_request_makes_no_second_customer() {
 }
 
 #[tokio::test]
-async fn a_request_is_repeated_even_when_its_plan_is_gone() {
+async fn a_request_can_be_repeated_after_its_plan_was_removed() {
     let mut stack = Stack::new();
     let first = create_once(&stack, "once", &acme()).await.json(201);
     let before = stored(&stack.at);
@@ -167,21 +167,21 @@ async fn an_idempotency_key_lasts_a_day() {
 }
 
 #[tokio::test]
-async fn an_idempotency_key_is_good_for_one_request_of_one_caller() {
+async fn an_idempotency_key_is_for_one_request_of_one_caller() {
     let stack = Stack::new();
     create_once(&stack, "once", &acme()).await.json(201);
     let before = stored(&stack.at);
     let other = json!({ "id": "bolt", "plan": "free" });
-    let answer = create_once(&stack, "once", &other).await;
-    let detail = answer.unprocessable(None);
+    let response = create_once(&stack, "once", &other).await;
+    let detail = response.unprocessable(None);
     assert!(detail.contains("Idempotency-Key"), "{detail}");
     create_once(&stack, "a b", &other).await.bad_request(None);
     let twice = |event: Event| {
         let event = event.body(&other);
         event.repeated_header("Idempotency-Key", &["new", "newer"])
     };
-    let answer = stack.call("create-customer", twice).await;
-    answer.bad_request(None);
+    let response = stack.call("create-customer", twice).await;
+    response.bad_request(None);
     assert_eq!(stored(&stack.at), before);
 
     let change = |event: Event| event.body(&other).header("Idempotency-Key", "once");
@@ -190,7 +190,7 @@ async fn an_idempotency_key_is_good_for_one_request_of_one_caller() {
 }
 
 #[tokio::test]
-async fn what_names_no_customer_is_not_found() {
+async fn an_unknown_customer_is_not_found() {
     let stack = Stack::new();
     let before = stored(&stack.at);
     for name in ["nobody", "a b", "ü", "%", &"x".repeat(65)] {
@@ -204,7 +204,7 @@ async fn what_names_no_customer_is_not_found() {
 }
 
 #[tokio::test]
-async fn a_patch_changes_what_it_names_and_nothing_else() {
+async fn a_patch_changes_only_its_members() {
     let check = async |patch: Value, changed: Value| {
         let stack = Stack::new();
         let mut expected = stack.create(acme()).await.json(201);
@@ -228,7 +228,7 @@ async fn a_patch_changes_what_it_names_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_patch_that_changes_nothing_or_takes_the_plan_away_is_refused() {
+async fn a_patch_that_changes_nothing_or_removes_the_plan_is_rejected() {
     let stack = Stack::new();
     stack.create(acme()).await.json(201);
     let before = stored(&stack.at);
@@ -243,7 +243,7 @@ async fn a_patch_that_changes_nothing_or_takes_the_plan_away_is_refused() {
 }
 
 #[tokio::test]
-async fn pages_of_any_size_make_up_the_whole_list() {
+async fn pages_of_any_size_add_up_to_the_whole_list() {
     let stack = Stack::new();
     for id in ["bolt", "acme", "crow", "Dune", "acme.eu"] {
         stack
@@ -278,11 +278,11 @@ async fn pages_of_any_size_make_up_the_whole_list() {
 }
 
 #[tokio::test]
-async fn a_query_that_cannot_be_read_is_refused() {
+async fn an_invalid_query_is_rejected() {
     let stack = Stack::new();
     let check = async |name: &str, value: &str| {
-        let answer = stack.list(&[(name, value)]).await;
-        let detail = answer.bad_request(Some(name));
+        let response = stack.list(&[(name, value)]).await;
+        let detail = response.bad_request(Some(name));
         assert!(detail.starts_with("In the query: "), "{detail}");
         assert!(detail.contains(name), "{detail}");
     };
@@ -294,7 +294,7 @@ async fn a_query_that_cannot_be_read_is_refused() {
 }
 
 #[tokio::test]
-async fn a_customer_is_suspended_since_the_first_time_and_enabled_again() {
+async fn a_suspension_keeps_its_first_time_and_can_be_undone() {
     let stack = Stack::new();
     let before = stack.create(acme()).await.json(201);
     let mut expected = before.clone();
@@ -310,13 +310,13 @@ async fn a_customer_is_suspended_since_the_first_time_and_enabled_again() {
     assert_eq!(updated.json(200), before);
 }
 
-async fn erase(stack: &Stack, customer: &str, query: &[(&str, &str)]) -> Answer {
+async fn erase(stack: &Stack, customer: &str, query: &[(&str, &str)]) -> ApiResponse {
     let change = |event: Event| event.param("customer", customer).query(query);
     stack.call("erase-customer", change).await
 }
 
 #[tokio::test]
-async fn an_erasure_says_what_it_does_before_it_does_it() {
+async fn an_erasure_has_a_dry_run_that_reports_its_effects() {
     let stack = Stack::new();
     stack.create(acme()).await.json(201);
     for key in ["key_1", "key_2", "key_3"] {
@@ -357,7 +357,7 @@ async fn an_erasure_says_what_it_does_before_it_does_it() {
         assert_eq!((key.name.as_str(), key.revoked_at), ("", Some(p(NOW))));
     }
 
-    // There is nothing left to do, nothing to change, and the id stays taken.
+    // A second erasure does nothing, the customer cannot be changed, and the id stays taken.
     let erased = stored(&stack.at);
     stack.at.time.advance(jiff::SignedDuration::from_secs(60));
     let again = erase(&stack, "acme", &[("dry_run", "false")]).await;
@@ -366,18 +366,18 @@ async fn an_erasure_says_what_it_does_before_it_does_it() {
         .update("acme", json!({ "name": "Acme Ltd" }))
         .await
         .conflict();
-    let answer = stack.create(acme()).await;
-    answer.problem(409, "conflict", Some("id"));
+    let response = stack.create(acme()).await;
+    response.problem(409, "conflict", Some("id"));
     assert_eq!(stored(&stack.at), erased);
 }
 
 #[tokio::test]
-async fn who_does_not_exist_is_not_erased() {
+async fn an_unknown_customer_is_not_erased() {
     let stack = Stack::new();
     let before = stored(&stack.at);
     for dry_run in ["true", "false"] {
-        let answer = erase(&stack, "nobody", &[("dry_run", dry_run)]).await;
-        answer.not_found();
+        let response = erase(&stack, "nobody", &[("dry_run", dry_run)]).await;
+        response.not_found();
     }
     assert_eq!(stored(&stack.at), before);
 }

@@ -1,9 +1,9 @@
-//! The admin function, called as the gateway calls it.
+//! The admin-api function, called as API Gateway calls it.
 
-#[path = "../../../../shared/web/tests/common/answer.rs"]
-mod answer;
 #[path = "../../../../shared/web/tests/common/event.rs"]
 mod event;
+#[path = "../../../../shared/web/tests/common/response.rs"]
+mod response;
 #[path = "../../../../shared/web/tests/common/stored.rs"]
 mod stored;
 

@@ -12,13 +12,13 @@ use tollgate_runtime::Metrics;
 use tollgate_store::ShardCounts;
 use usage_writer::Owners;
 
-use crate::answer::{Answer, checks_bodies, data};
 use crate::event::{Event, text};
+use crate::response::{ApiResponse, checks_bodies, data};
 use crate::stack::Stack;
 use crate::stored::{p, plans, stored};
-use crate::usage::{calls, entry, record};
+use crate::usage::{calls, record, usage_event};
 
-/// Has the usage-writer count these messages.
+/// Delivers these messages to the usage-writer.
 async fn deliver(stack: &Stack, bodies: &[String]) {
     let messages = bodies.iter().enumerate();
     let messages: Vec<Value> = messages
@@ -27,7 +27,7 @@ async fn deliver(stack: &Stack, bodies: &[String]) {
     let batch: SqsEvent = serde_json::from_value(json!({ "Records": messages })).unwrap();
     let writer = usage_writer::App {
         store: stack.at.store.clone(),
-        spread: ShardCounts::default(),
+        shard_counts: ShardCounts::default(),
         owners: Owners::default(),
         plans: plans(),
         clock: stack.at.clock(),
@@ -37,9 +37,10 @@ async fn deliver(stack: &Stack, bodies: &[String]) {
     assert!(response.batch_item_failures.is_empty());
 }
 
-pub(crate) fn message(entry: &Value) -> String {
-    let (detail_type, source) = ("tollgate.usage.v1", &entry["source"]);
-    json!({ "detail-type": detail_type, "source": source, "detail": entry }).to_string()
+/// Returns a message with a usage event.
+pub(crate) fn message(usage_event: &Value) -> String {
+    let (detail_type, source) = ("tollgate.usage.v1", &usage_event["source"]);
+    json!({ "detail-type": detail_type, "source": source, "detail": usage_event }).to_string()
 }
 
 fn of_plan(plan: &str) -> Value {
@@ -48,20 +49,20 @@ fn of_plan(plan: &str) -> Value {
     record
 }
 
-/// Delivers one message of which something waits from then on: its view.
-pub(crate) async fn one_waiting(stack: &Stack, body: String) -> Value {
+/// Delivers one message that is quarantined, at least in part. Returns the item as it is listed.
+pub(crate) async fn quarantine_one(stack: &Stack, body: String) -> Value {
     deliver(stack, &[body]).await;
-    let list = waiting(stack).await;
+    let list = list_open(stack).await;
     assert_eq!(list.len(), 1);
     list[0].clone()
 }
 
-async fn waiting(stack: &Stack) -> Vec<Value> {
+async fn list_open(stack: &Stack) -> Vec<Value> {
     let list = stack.call("list-quarantine", |event| event).await;
     data(&list.json(200)).clone()
 }
 
-async fn on(stack: &Stack, operation: &str, item: &Value, body: Option<Value>) -> Answer {
+async fn on(stack: &Stack, operation: &str, item: &Value, body: Option<Value>) -> ApiResponse {
     let id = text(item, "id");
     let change = |event: Event| {
         let event = event.param("item", id);
@@ -73,22 +74,22 @@ async fn on(stack: &Stack, operation: &str, item: &Value, body: Option<Value>) -
     stack.call(operation, change).await
 }
 
-async fn replay(stack: &Stack, item: &Value, body: Value) -> Answer {
+async fn replay(stack: &Stack, item: &Value, body: Value) -> ApiResponse {
     on(stack, "replay-quarantined", item, Some(body)).await
 }
 
 #[tokio::test]
-async fn what_was_refused_is_shown_corrected_and_counted_once() {
+async fn rejected_records_are_shown_corrected_and_counted_once() {
     let stack = Stack::new();
-    let mixed = entry(
+    let mixed = usage_event(
         "e-1",
         &[record(), of_plan("platinum"), record(), of_plan("gold")],
     );
-    let item = one_waiting(&stack, message(&mixed)).await;
+    let item = quarantine_one(&stack, message(&mixed)).await;
     let id = text(&item, "id").to_owned();
     let expected = json!({
-        "id": id, "kind": "items", "status": "waiting", "customer_id": "acme",
-        "refused": [
+        "id": id, "kind": "items", "status": "open", "customer_id": "acme",
+        "rejected": [
             { "index": 1, "reason": "there is no plan platinum" },
             { "index": 3, "reason": "there is no plan gold" },
         ],
@@ -98,17 +99,17 @@ async fn what_was_refused_is_shown_corrected_and_counted_once() {
     let whole = on(&stack, "get-quarantined", &item, None).await.json(200);
     assert_eq!(whole["body"], mixed.to_string());
     let mut event = whole["event"].clone();
-    let refused = entry("e-1", &[of_plan("platinum"), of_plan("gold")]);
-    assert_eq!(event, refused);
+    let rejected = usage_event("e-1", &[of_plan("platinum"), of_plan("gold")]);
+    assert_eq!(event, rejected);
 
-    // As it is, it can be counted no more than before.
+    // Without a correction, it still cannot be counted.
     let before = stored(&stack.at);
-    let answer = replay(&stack, &item, json!({})).await;
-    answer.unprocessable(None);
+    let response = replay(&stack, &item, json!({})).await;
+    response.unprocessable(None);
     let first = json!({
         "pointer": "/event/data/records/0", "reason": "there is no plan platinum",
     });
-    assert_eq!(answer.body["defects"][0], first);
+    assert_eq!(response.body["defects"][0], first);
     assert_eq!(stored(&stack.at), before);
 
     event["data"]["records"][0]["plan"] = "pro".into();
@@ -117,12 +118,12 @@ async fn what_was_refused_is_shown_corrected_and_counted_once() {
         let replayed = replay(&stack, &item, json!({ "event": event })).await;
         assert_eq!(replayed.json(200)["outcome"], outcome);
         assert_eq!(calls(&stack).await, 4);
-        assert_eq!(waiting(&stack).await, [json!(null); 0]);
+        assert_eq!(list_open(&stack).await, [json!(null); 0]);
     }
     event["data"]["records"][1]["status"] = 404.into();
     let other = replay(&stack, &item, json!({ "event": event })).await;
     other.conflict();
-    on(&stack, "dismiss-quarantined", &item, None)
+    on(&stack, "discard-quarantined", &item, None)
         .await
         .conflict();
     let whole = on(&stack, "get-quarantined", &item, None).await.json(200);
@@ -131,77 +132,80 @@ async fn what_was_refused_is_shown_corrected_and_counted_once() {
 }
 
 #[tokio::test]
-async fn a_correction_sent_under_the_identity_of_what_waits_is_told_where_that_is() {
+async fn a_correction_sent_as_a_new_event_conflicts_and_names_the_quarantined_item() {
     let stack = Stack::new();
-    let item = one_waiting(&stack, message(&entry("e-1", &[of_plan("gold")]))).await;
+    let item = quarantine_one(&stack, message(&usage_event("e-1", &[of_plan("gold")]))).await;
     assert_eq!(calls(&stack).await, 0);
-    let corrected = entry("e-1", &[of_plan("pro")]);
-    let events = [entry("e-2", &[record()]), corrected.clone()];
+    let corrected = usage_event("e-1", &[of_plan("pro")]);
+    let events = [usage_event("e-2", &[record()]), corrected.clone()];
     let check = async |status: &str, counted: u64| {
-        let answer = stack.count(&events).await;
-        let detail = answer.conflict();
+        let response = stack.count(&events).await;
+        let detail = response.conflict();
         assert!(!detail.contains("counted before"), "{detail}");
         assert!(
             detail.contains("/admin/usage/quarantine/{id}/replay"),
             "{detail}"
         );
-        assert_eq!(answer.body["conflicts"], json!(["/events/1"]));
-        let waits = json!([{ "pointer": "/events/1", "id": item["id"], "status": status }]);
-        assert_eq!(answer.body["quarantined"], waits);
-        assert_eq!(answer.body["quarantined_more"], json!([]));
+        assert_eq!(response.body["conflicts"], json!(["/events/1"]));
+        let named = json!([{ "pointer": "/events/1", "id": item["id"], "status": status }]);
+        assert_eq!(response.body["quarantined"], named);
+        assert_eq!(response.body["quarantined_more"], json!([]));
         assert_eq!(calls(&stack).await, counted);
     };
-    check("waiting", 1).await;
+    check("open", 1).await;
     let body = json!({ "event": corrected });
     replay(&stack, &item, body).await.json(200);
     check("replayed", 2).await;
 }
 
 #[tokio::test]
-async fn of_an_identity_under_which_much_was_set_aside_the_first_are_named() {
+async fn of_many_quarantined_items_of_an_event_the_first_ten_are_named() {
     let stack = Stack::new();
-    stack.count(&[entry("e-1", &[record()])]).await.json(200);
+    stack
+        .count(&[usage_event("e-1", &[record()])])
+        .await
+        .json(200);
     let rival = |status: u16| {
         let mut record = record();
         record["status"] = status.into();
-        entry("e-1", &[record])
+        usage_event("e-1", &[record])
     };
-    let set_aside = async |statuses: std::ops::Range<u16>| {
+    let quarantine_rivals = async |statuses: std::ops::Range<u16>| {
         for status in statuses {
             deliver(&stack, &[message(&rival(status))]).await;
         }
     };
     let named = async || {
-        let answer = stack.count(&[rival(499)]).await;
-        answer.conflict();
-        let named = answer.body["quarantined"].as_array().unwrap().len();
-        (named, answer.body["quarantined_more"].clone())
+        let response = stack.count(&[rival(499)]).await;
+        response.conflict();
+        let named = response.body["quarantined"].as_array().unwrap().len();
+        (named, response.body["quarantined_more"].clone())
     };
-    set_aside(400..410).await;
+    quarantine_rivals(400..410).await;
     assert_eq!(named().await, (10, json!([])));
-    set_aside(410..412).await;
+    quarantine_rivals(410..412).await;
     assert_eq!(named().await, (10, json!(["/events/0"])));
 }
 
 #[tokio::test]
-async fn a_replay_is_the_same_whatever_was_added_on_its_way() {
+async fn a_replay_ignores_extension_attributes() {
     let stack = Stack::new();
-    let item = one_waiting(&stack, message(&entry("e-1", &[of_plan("gold")]))).await;
+    let item = quarantine_one(&stack, message(&usage_event("e-1", &[of_plan("gold")]))).await;
     for (by, outcome) in [("00-1", "counted"), ("00-2", "duplicate")] {
-        let mut event = entry("e-1", &[record()]);
+        let mut event = usage_event("e-1", &[record()]);
         event["traceparent"] = by.into();
-        let answer = replay(&stack, &item, json!({ "event": event })).await;
-        assert_eq!(answer.json(200)["outcome"], outcome);
+        let response = replay(&stack, &item, json!({ "event": event })).await;
+        assert_eq!(response.json(200)["outcome"], outcome);
         assert_eq!(calls(&stack).await, 1);
     }
 }
 
 #[tokio::test]
-async fn what_the_passing_of_time_mends_is_replayed_as_it_is() {
+async fn a_record_dated_in_the_future_can_be_replayed_unchanged_later() {
     let stack = Stack::new();
     let mut early = record();
     early["time"] = json!("2026-11-22T10:30:00Z");
-    let item = one_waiting(&stack, message(&entry("e-1", &[record(), early]))).await;
+    let item = quarantine_one(&stack, message(&usage_event("e-1", &[record(), early]))).await;
     replay(&stack, &item, json!({})).await.unprocessable(None);
     stack.at.time.set("2026-11-22T10:30:00Z".parse().unwrap());
     replay(&stack, &item, json!({})).await.json(200);
@@ -209,21 +213,21 @@ async fn what_the_passing_of_time_mends_is_replayed_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_conflicting_entry_can_be_counted_beside_the_first() {
+async fn a_conflicting_event_can_be_replayed() {
     let stack = Stack::new();
-    let bodies = [of_plan("pro"), of_plan("free")].map(|one| message(&entry("e-1", &[one])));
+    let bodies = [of_plan("pro"), of_plan("free")].map(|one| message(&usage_event("e-1", &[one])));
     deliver(&stack, &bodies).await;
     assert_eq!(calls(&stack).await, 1);
-    let item = waiting(&stack).await.remove(0);
+    let item = list_open(&stack).await.remove(0);
     assert_eq!(item["kind"], "conflict");
     replay(&stack, &item, json!({})).await.json(200);
     assert_eq!(calls(&stack).await, 2);
 }
 
 #[tokio::test]
-async fn a_message_is_replayed_as_the_entry_that_it_should_have_been() {
+async fn a_message_is_replayed_as_a_corrected_usage_event() {
     let stack = Stack::new();
-    let item = one_waiting(&stack, "not even JSON".into()).await;
+    let item = quarantine_one(&stack, "not even JSON".into()).await;
     assert_eq!(
         (&item["kind"], &item["customer_id"]),
         (&json!("message"), &Value::Null)
@@ -236,10 +240,10 @@ async fn a_message_is_replayed_as_the_entry_that_it_should_have_been() {
     let none = replay(&stack, &item, json!({})).await;
     none.unprocessable(Some("event"));
     let body = json!({ "event": { "specversion": "1.0" } });
-    let answer = replay(&stack, &item, body).await;
-    answer.unprocessable(None);
-    assert_eq!(answer.body["defects"][0]["pointer"], "/event");
-    let body = json!({ "event": entry("whatever", &[record()]) });
+    let response = replay(&stack, &item, body).await;
+    response.unprocessable(None);
+    assert_eq!(response.body["defects"][0]["pointer"], "/event");
+    let body = json!({ "event": usage_event("whatever", &[record()]) });
     replay(&stack, &item, body).await.json(200);
     assert_eq!(calls(&stack).await, 1);
     let checked = Event::load("admin-api/replay-quarantined");
@@ -247,24 +251,25 @@ async fn a_message_is_replayed_as_the_entry_that_it_should_have_been() {
 }
 
 #[tokio::test]
-async fn what_is_dismissed_is_not_counted_any_more() {
+async fn a_discarded_item_cannot_be_replayed() {
     let stack = Stack::new();
-    let item = one_waiting(&stack, message(&entry("e-1", &[of_plan("gold")]))).await;
+    let item = quarantine_one(&stack, message(&usage_event("e-1", &[of_plan("gold")]))).await;
     for _ in 0..2 {
-        let answer = on(&stack, "dismiss-quarantined", &item, None).await;
-        assert_eq!((answer.status, answer.text.as_str()), (204, ""));
+        let response = on(&stack, "discard-quarantined", &item, None).await;
+        assert_eq!((response.status, response.text.as_str()), (204, ""));
     }
-    assert_eq!(waiting(&stack).await, [json!(null); 0]);
-    let event = entry("e-1", &[record()]);
+    assert_eq!(list_open(&stack).await, [json!(null); 0]);
+    let event = usage_event("e-1", &[record()]);
     replay(&stack, &item, json!({ "event": event }))
         .await
         .conflict();
     assert_eq!(calls(&stack).await, 0);
 }
 
-/// Something whose replay ended half way, at the `nth` change to it, and the replay's body.
-async fn half_way(stack: &Stack, nth: usize) -> (Value, Value) {
-    let item = one_waiting(stack, message(&entry("e-1", &[of_plan("gold")]))).await;
+/// Quarantines an item, and replays it with a store that fails at the `nth` update of the item. Returns the
+/// item and the request body.
+async fn interrupted_replay(stack: &Stack, nth: usize) -> (Value, Value) {
+    let item = quarantine_one(stack, message(&usage_event("e-1", &[of_plan("gold")]))).await;
     let mut changes = 0;
     stack.at.aws.inject(move |call| {
         changes += usize::from(call.operation() == "UpdateItem");
@@ -273,11 +278,11 @@ async fn half_way(stack: &Stack, nth: usize) -> (Value, Value) {
             _ => Fault::None,
         }
     });
-    let body = json!({ "event": entry("e-1", &[record()]) });
-    let answer = replay(stack, &item, body.clone()).await;
-    answer.problem(503, "temporarily-unavailable", None);
+    let body = json!({ "event": usage_event("e-1", &[record()]) });
+    let response = replay(stack, &item, body.clone()).await;
+    response.problem(503, "temporarily-unavailable", None);
     stack.at.aws.heal();
-    assert_eq!(waiting(stack).await.len(), 1);
+    assert_eq!(list_open(stack).await.len(), 1);
     (item, body)
 }
 
@@ -287,48 +292,48 @@ async fn status(stack: &Stack, item: &Value) -> Value {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_replay_that_counted_and_could_not_say_so_is_ended_by_the_next() {
+async fn a_replay_that_failed_after_counting_is_finished_by_a_retry() {
     let stack = Stack::new();
-    let (item, body) = half_way(&stack, 2).await;
+    let (item, body) = interrupted_replay(&stack, 2).await;
     assert_eq!(calls(&stack).await, 1);
-    on(&stack, "dismiss-quarantined", &item, None)
+    on(&stack, "discard-quarantined", &item, None)
         .await
         .conflict();
-    assert_eq!(status(&stack, &item).await, "waiting");
-    let answer = replay(&stack, &item, body).await.json(200);
-    assert_eq!(answer["outcome"], "duplicate");
-    assert_eq!(waiting(&stack).await, [json!(null); 0]);
+    assert_eq!(status(&stack, &item).await, "open");
+    let response = replay(&stack, &item, body).await.json(200);
+    assert_eq!(response["outcome"], "duplicate");
+    assert_eq!(list_open(&stack).await, [json!(null); 0]);
     assert_eq!(calls(&stack).await, 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_replay_that_counted_is_ended_by_another_too() {
+async fn a_replay_that_failed_after_counting_is_finished_by_a_different_replay() {
     let stack = Stack::new();
-    let (item, mut body) = half_way(&stack, 2).await;
+    let (item, mut body) = interrupted_replay(&stack, 2).await;
     body["event"]["data"]["records"][0]["status"] = 404.into();
     replay(&stack, &item, body).await.conflict();
     assert_eq!(status(&stack, &item).await, "replayed");
-    assert_eq!(waiting(&stack).await, [json!(null); 0]);
+    assert_eq!(list_open(&stack).await, [json!(null); 0]);
     assert_eq!(calls(&stack).await, 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_replay_that_could_not_begin_has_counted_nothing() {
+async fn a_replay_that_failed_before_counting_counts_nothing() {
     let stack = Stack::new();
-    let (item, _) = half_way(&stack, 1).await;
+    let (item, _) = interrupted_replay(&stack, 1).await;
     assert_eq!(calls(&stack).await, 0);
-    let answer = on(&stack, "dismiss-quarantined", &item, None).await;
-    assert_eq!(answer.status, 204);
-    assert_eq!(status(&stack, &item).await, "dismissed");
+    let response = on(&stack, "discard-quarantined", &item, None).await;
+    assert_eq!(response.status, 204);
+    assert_eq!(status(&stack, &item).await, "discarded");
 }
 
 #[tokio::test]
-async fn what_was_replayed_is_never_counted_again_however_long_ago_that_was() {
+async fn a_replayed_item_is_never_counted_again() {
     let stack = Stack::new();
-    let item = one_waiting(&stack, message(&entry("e-1", &[of_plan("gold")]))).await;
-    let body = json!({ "event": entry("e-1", &[record()]) });
+    let item = quarantine_one(&stack, message(&usage_event("e-1", &[of_plan("gold")]))).await;
+    let body = json!({ "event": usage_event("e-1", &[record()]) });
     let first = replay(&stack, &item, body.clone()).await.json(200);
-    // The log keeps entries for 400 days.
+    // The log keeps usage events for 400 days.
     stack.at.time.set("2027-12-31T10:00:00Z".parse().unwrap());
     let pk = format!("{}#{}", text(&first, "source"), text(&first, "id"));
     let expired = json!({
@@ -336,7 +341,7 @@ async fn what_was_replayed_is_never_counted_again_however_long_ago_that_was() {
         "Key": { "pk": { "S": pk }, "sk": { "S": "00" } },
     });
     let delete = "DynamoDB_20120810.DeleteItem";
-    let (status, old) = stack.at.aws.answer(delete, &expired.to_string());
+    let (status, old) = stack.at.aws.call(delete, &expired.to_string());
     assert!(status == 200 && old.contains(&pk), "{old}");
     let mut later = body.clone();
     later["event"]["data"]["records"][0]["time"] = json!("2027-12-31T09:59:00Z");
@@ -349,21 +354,21 @@ async fn what_was_replayed_is_never_counted_again_however_long_ago_that_was() {
 }
 
 #[tokio::test]
-async fn what_is_sent_again_waits_once() {
+async fn a_repeated_message_is_quarantined_once() {
     let stack = Stack::new();
-    let mut unknown = entry("e-1", &[record()]);
+    let mut unknown = usage_event("e-1", &[record()]);
     unknown["Surprise"] = true.into();
-    // The bus makes another event of it each time.
+    // Each time, the bus delivers it with another event id.
     for id in ["first", "second"] {
         let event = json!({
             "id": id, "detail-type": "tollgate.usage.v1", "source": "test", "detail": unknown,
         });
         deliver(&stack, &[event.to_string()]).await;
     }
-    assert_eq!(waiting(&stack).await.len(), 1);
+    assert_eq!(list_open(&stack).await.len(), 1);
 
-    deliver(&stack, &[message(&entry("e-2", &[record()]))]).await;
-    let rival = entry("e-2", &[record(), record()]);
+    deliver(&stack, &[message(&usage_event("e-2", &[record()]))]).await;
+    let rival = usage_event("e-2", &[record(), record()]);
     let spaced = serde_json::to_string_pretty(&rival).unwrap();
     let mut traced = rival.clone();
     traced["traceparent"] = "00-1".into();
@@ -372,18 +377,18 @@ async fn what_is_sent_again_waits_once() {
         let outside = format!(r#""detail-type":"tollgate.usage.v1","source":{source}"#);
         deliver(&stack, &[format!(r#"{{{outside},"detail":{text}}}"#)]).await;
     }
-    assert_eq!(waiting(&stack).await.len(), 2);
+    assert_eq!(list_open(&stack).await.len(), 2);
 }
 
 #[tokio::test]
-async fn what_names_nothing_is_not_found() {
+async fn an_unknown_item_is_not_found() {
     let stack = Stack::new();
     let item = json!({ "id": "nonsense" });
     let unknown =
         json!({ "id": Event::load("admin-api/get-quarantined").0["pathParameters"]["item"] });
     for item in [item, unknown] {
         on(&stack, "get-quarantined", &item, None).await.not_found();
-        on(&stack, "dismiss-quarantined", &item, None)
+        on(&stack, "discard-quarantined", &item, None)
             .await
             .not_found();
         replay(&stack, &item, json!({})).await.not_found();

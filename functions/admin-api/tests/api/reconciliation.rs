@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 use tollgate_domain::reconciliation::LedgerComparison;
 use tollgate_store::ReconciliationSummary;
 
-use crate::answer::data;
+use crate::response::data;
 use crate::stack::Stack;
 use crate::stored::{add_usage, calls, p};
 
 const DAY: &str = "2026-11-21";
 
-async fn differs(stack: &Stack, customer: &str, admitted: u64, metered: u64) {
+async fn record_discrepancy(stack: &Stack, customer: &str, admitted: u64, metered: u64) {
     let compared = LedgerComparison { admitted, metered };
     let customer = p(customer);
     let recorded = stack
@@ -23,24 +23,24 @@ async fn differs(stack: &Stack, customer: &str, admitted: u64, metered: u64) {
 }
 
 async fn show(stack: &Stack, query: &[(&str, &str)]) -> Value {
-    let answer = stack
+    let response = stack
         .call("reconciliation", |event| event.query(query))
         .await;
-    answer.json(200)
+    response.json(200)
 }
 
 #[tokio::test]
-async fn the_differences_of_a_day_are_shown_beside_what_has_come_since() {
+async fn discrepancies_are_listed_with_the_calls_metered_since() {
     let stack = Stack::new();
-    differs(&stack, "acme", 100, 0).await;
-    differs(&stack, "globex", 100, 50).await;
+    record_discrepancy(&stack, "acme", 100, 0).await;
+    record_discrepancy(&stack, "globex", 100, 50).await;
     let found = ReconciliationSummary {
         customers: 7,
         total: LedgerComparison {
             admitted: 1_000,
             metered: 850,
         },
-        off: 2,
+        discrepancies: 2,
     };
     stack
         .at
@@ -53,7 +53,7 @@ async fn the_differences_of_a_day_are_shown_beside_what_has_come_since() {
         "day": DAY,
         "summary": {
             "reconciled_at": "2026-11-22T10:00:00Z", "customers": 7, "admitted": 1_000,
-            "metered": 850, "differences": 2,
+            "metered": 850, "discrepancies": 2,
         },
         "data": [
             { "customer_id": "acme", "admitted": 100, "metered": 0, "metered_now": 99,
@@ -63,7 +63,7 @@ async fn the_differences_of_a_day_are_shown_beside_what_has_come_since() {
         ],
         "next_cursor": null,
     });
-    // Yesterday is what is shown if no day is named.
+    // The default is yesterday.
     for query in [&[][..], &[("day", DAY)]] {
         assert_eq!(show(&stack, query).await, expected);
     }
@@ -81,14 +81,14 @@ async fn a_day_that_was_not_reconciled_has_no_summary() {
 }
 
 #[tokio::test]
-async fn many_differences_come_in_pages() {
+async fn a_long_list_of_discrepancies_is_paged() {
     let stack = Stack::new();
     for n in 0..60 {
-        differs(&stack, &format!("c-{n:02}"), 100, 0).await;
+        record_discrepancy(&stack, &format!("c-{n:02}"), 100, 0).await;
     }
     let first = show(&stack, &[]).await;
     let cursor = first["next_cursor"].as_str().unwrap();
-    // What was yesterday no longer is.
+    // The default day changes, but the cursor keeps its own.
     stack.at.time.set("2026-11-23T00:00:10Z".parse().unwrap());
     let rest = show(&stack, &[("cursor", cursor)]).await;
     assert_eq!((data(&first).len(), data(&rest).len()), (50, 10));

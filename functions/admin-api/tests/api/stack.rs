@@ -1,4 +1,4 @@
-//! The function over tables of one test's own.
+//! The function, with tables of its own for each test.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot begin has failed")]
 
@@ -11,11 +11,11 @@ use tollgate_runtime::Metrics;
 use tollgate_store::ShardCounts;
 use usage_writer::Owners;
 
-use crate::answer::{Answer, call};
 use crate::event::Event;
+use crate::response::{ApiResponse, call};
 use crate::stored::plans;
 
-/// The instant at which all tests begin.
+/// Time at which all tests begin.
 pub(crate) const NOW: &str = "2026-11-22T10:00:00Z";
 
 pub(crate) struct Stack {
@@ -28,7 +28,7 @@ impl Stack {
         Self::over(Fixture::at(NOW), plans())
     }
 
-    /// The function over the same tables, with a catalogue of these of the plans.
+    /// Returns the function with the same tables, and a catalogue of only these of the shipped plans.
     pub(crate) fn with_plans(&self, ids: &[&str]) -> Self {
         let plans = plans();
         let offered: Vec<&Plan> = plans
@@ -39,7 +39,7 @@ impl Stack {
         Self::over(self.at.clone(), offered.unwrap())
     }
 
-    /// Goes on with other plans than those that are shipped.
+    /// Replaces the catalogue of plans.
     pub(crate) fn offer(&mut self, plans: &str) {
         let plans = Catalog::from_json(plans).unwrap();
         *self = Self::over(self.at.clone(), plans);
@@ -51,57 +51,57 @@ impl Stack {
             plans,
             clock: at.clock(),
             entropy: at.entropy.clone(),
-            spread: ShardCounts::default(),
+            shard_counts: ShardCounts::default(),
             owners: Owners::default(),
             metrics: Metrics::none(),
         });
         Self { at, function }
     }
 
-    /// Calls an operation with its event, changed.
+    /// Calls an operation with its event file, changed by `change`.
     pub(crate) async fn call(
         &self,
         operation: &str,
         change: impl FnOnce(Event) -> Event,
-    ) -> Answer {
+    ) -> ApiResponse {
         let event = change(Event::load(&format!("admin-api/{operation}")));
         call(&self.function, &event).await
     }
 
-    pub(crate) async fn create(&self, body: Value) -> Answer {
+    pub(crate) async fn create(&self, body: Value) -> ApiResponse {
         self.call("create-customer", |event| event.body(&body))
             .await
     }
 
-    pub(crate) async fn list(&self, query: &[(&str, &str)]) -> Answer {
+    pub(crate) async fn list(&self, query: &[(&str, &str)]) -> ApiResponse {
         self.call("list-customers", |event| event.query(query))
             .await
     }
 
-    pub(crate) async fn get(&self, customer: &str) -> Answer {
+    pub(crate) async fn get(&self, customer: &str) -> ApiResponse {
         self.call("get-customer", |event| event.param("customer", customer))
             .await
     }
 
-    pub(crate) async fn update(&self, customer: &str, patch: Value) -> Answer {
+    pub(crate) async fn update(&self, customer: &str, patch: Value) -> ApiResponse {
         let change = |event: Event| event.param("customer", customer).body(&patch);
         self.call("update-customer", change).await
     }
 
-    pub(crate) async fn charges(&self, customer: &str, query: &[(&str, &str)]) -> Answer {
+    pub(crate) async fn charges(&self, customer: &str, query: &[(&str, &str)]) -> ApiResponse {
         let change = |event: Event| event.param("customer", customer).query(query);
         self.call("charges", change).await
     }
 
-    /// Counts entries, as a producer outside AWS has them counted.
-    pub(crate) async fn count(&self, events: &[Value]) -> Answer {
+    /// Sends usage events as a producer outside AWS does.
+    pub(crate) async fn count(&self, events: &[Value]) -> ApiResponse {
         let body = json!({ "events": events });
         self.call("count-usage", |event| event.body(&body)).await
     }
 
     pub(crate) async fn run(&self, dry_run: bool) -> Value {
         let body = json!({ "dry_run": dry_run });
-        let answer = self.call("run-billing", |event| event.body(&body));
-        answer.await.json(200)
+        let response = self.call("run-billing", |event| event.body(&body));
+        response.await.json(200)
     }
 }

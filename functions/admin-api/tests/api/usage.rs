@@ -9,12 +9,12 @@ use serde_json::{Value, json};
 use tollgate_local_aws::Fault;
 use tollgate_web::Cursor;
 
-use crate::answer::{checks_bodies, data};
 use crate::event::{Event, text};
+use crate::response::{checks_bodies, data};
 use crate::stack::Stack;
 use crate::stored::{p, stored};
 
-/// A call that is all good.
+/// Returns a valid record.
 pub(crate) fn record() -> Value {
     json!({
         "time": "2026-11-22T09:59:00Z", "request_id": "r-1", "key_id": "key_elsewhere",
@@ -22,49 +22,50 @@ pub(crate) fn record() -> Value {
     })
 }
 
-pub(crate) fn entry(id: &str, records: &[Value]) -> Value {
+/// Returns a usage event with records.
+pub(crate) fn usage_event(id: &str, records: &[Value]) -> Value {
     json!({
         "specversion": "1.0", "id": id, "source": "my-batch-job", "type": "tollgate.usage.v1",
         "time": "2026-11-22T10:00:00Z", "subject": "acme", "data": { "records": records },
     })
 }
 
-/// A correction by that many calls on a day of November.
+/// Returns a usage event with an adjustment by that many calls on a day of November.
 fn adjusting(id: &str, day: &str, calls: i64) -> Value {
-    let mut entry = entry(id, &[]);
-    entry["type"] = "tollgate.adjustment.v1".into();
+    let mut usage_event = usage_event(id, &[]);
+    usage_event["type"] = "tollgate.adjustment.v1".into();
     let time = format!("2026-11-{day}T12:00:00Z");
-    entry["data"] = json!({ "adjustments": [{
+    usage_event["data"] = json!({ "adjustments": [{
         "time": time, "plan": "pro", "billable_calls": calls, "micro_usd": -1_000, "reason": "outage",
     }] });
-    entry
+    usage_event
 }
 
-/// Calls of `acme` in November.
+/// Returns the metered calls of `acme` in November.
 pub(crate) async fn calls(stack: &Stack) -> u64 {
     let month = stack.at.store.month_usage(&p("acme"), p("2026-11")).await;
     month.unwrap().calls
 }
 
-fn outcomes(answer: &Value) -> Vec<(&str, &str)> {
+fn outcomes(response: &Value) -> Vec<(&str, &str)> {
     let outcome = |one| (text(one, "id"), text(one, "outcome"));
-    data(answer).iter().map(outcome).collect()
+    data(response).iter().map(outcome).collect()
 }
 
 #[tokio::test]
-async fn the_documented_request_is_counted_once_however_often_it_is_sent() {
+async fn a_repeated_request_is_counted_once() {
     let stack = Stack::new();
     for outcome in ["counted", "duplicate", "duplicate"] {
-        let answer = stack.call("count-usage", |event| event).await.json(200);
+        let response = stack.call("count-usage", |event| event).await.json(200);
         let expected = [("2026-11-22-0001", outcome), ("ticket-4711", outcome)];
-        assert_eq!(outcomes(&answer), expected);
-        assert_eq!(data(&answer)[0]["source"], "my-batch-job");
+        assert_eq!(outcomes(&response), expected);
+        assert_eq!(data(&response)[0]["source"], "my-batch-job");
         assert_eq!(calls(&stack).await, 1);
     }
 }
 
 #[tokio::test]
-async fn nothing_of_a_request_is_counted_if_any_of_it_cannot_be() {
+async fn nothing_is_counted_if_any_record_is_invalid() {
     let stack = Stack::new();
     let before = stored(&stack.at);
     let mut bad = record();
@@ -72,25 +73,25 @@ async fn nothing_of_a_request_is_counted_if_any_of_it_cannot_be() {
     let mut late = record();
     late["time"] = json!("2026-01-01T00:00:00Z");
     let events = [
-        entry("e-1", &[record()]),
-        entry("e-2", &[record(), bad.clone(), record(), late]),
+        usage_event("e-1", &[record()]),
+        usage_event("e-2", &[record(), bad.clone(), record(), late]),
         adjusting("a-1", "20", 0),
     ];
-    let answer = stack.count(&events).await;
-    answer.unprocessable(None);
+    let response = stack.count(&events).await;
+    response.unprocessable(None);
     let shape = "not of the documented shape: invalid type: string \"200\", expected u16";
     let expected = json!([
         { "pointer": "/events/1/data/records/1", "reason": shape },
         { "pointer": "/events/1/data/records/3", "reason": "older than 35 days" },
     ]);
-    assert_eq!(answer.body["defects"], expected);
-    let mut unknown = entry("e-3", &[record()]);
+    assert_eq!(response.body["defects"], expected);
+    let mut unknown = usage_event("e-3", &[record()]);
     unknown["type"] = json!("tollgate.usage.v9");
-    let bad = |id| entry(id, &[bad.clone()]);
+    let bad = |id| usage_event(id, &[bad.clone()]);
     let events = [bad("e-1"), unknown.clone(), bad("e-2"), unknown];
-    let answer = stack.count(&events).await;
-    answer.unprocessable(None);
-    let defects = answer.body["defects"].as_array().unwrap();
+    let response = stack.count(&events).await;
+    response.unprocessable(None);
+    let defects = response.body["defects"].as_array().unwrap();
     let pointers: Vec<&str> = defects.iter().map(|one| text(one, "pointer")).collect();
     let (first, third) = ("/events/0/data/records/0", "/events/2/data/records/0");
     assert_eq!(pointers, [first, "/events/1", third, "/events/3"]);
@@ -102,58 +103,76 @@ async fn a_request_has_one_to_a_hundred_events() {
     let stack = Stack::new();
     stack.count(&[]).await.unprocessable(Some("events"));
     let events: Vec<Value> = (0..101)
-        .map(|n| entry(&format!("e-{n}"), &[record()]))
+        .map(|n| usage_event(&format!("e-{n}"), &[record()]))
         .collect();
     stack.count(&events).await.unprocessable(Some("events"));
-    let answer = stack.count(&events[..100]).await.json(200);
-    assert_eq!(data(&answer).len(), 100);
+    let response = stack.count(&events[..100]).await.json(200);
+    assert_eq!(data(&response).len(), 100);
     assert_eq!(calls(&stack).await, 100);
     checks_bodies(&stack.function, &Event::load("admin-api/count-usage")).await;
 }
 
 #[tokio::test]
-async fn a_taken_identity_is_a_conflict_and_the_others_are_counted() {
+async fn an_event_with_a_taken_source_and_id_is_a_conflict_and_the_others_are_counted() {
     let stack = Stack::new();
-    stack.count(&[entry("e-1", &[record()])]).await.json(200);
+    stack
+        .count(&[usage_event("e-1", &[record()])])
+        .await
+        .json(200);
     let mut other = record();
     other["status"] = json!(404);
-    let events = [entry("e-1", &[other]), entry("e-2", &[record()])];
-    let answer = stack.count(&events).await;
-    answer.conflict();
-    assert_eq!(answer.body["conflicts"], json!(["/events/0"]));
+    let events = [
+        usage_event("e-1", &[other]),
+        usage_event("e-2", &[record()]),
+    ];
+    let response = stack.count(&events).await;
+    response.conflict();
+    assert_eq!(response.body["conflicts"], json!(["/events/0"]));
     assert_eq!(calls(&stack).await, 2);
     // Of two in one request, the first is counted.
     let mut other = record();
     other["status"] = json!(500);
-    let events = [entry("e-3", &[record()]), entry("e-3", &[other])];
-    let answer = stack.count(&events).await;
-    let detail = answer.conflict();
+    let events = [
+        usage_event("e-3", &[record()]),
+        usage_event("e-3", &[other]),
+    ];
+    let response = stack.count(&events).await;
+    let detail = response.conflict();
     assert!(
         detail.contains("came before these or with them"),
         "{detail}"
     );
-    assert_eq!(answer.body["conflicts"], json!(["/events/1"]));
+    assert_eq!(response.body["conflicts"], json!(["/events/1"]));
     assert_eq!(calls(&stack).await, 3);
-    // The sender was told, so that nobody else has to look at it.
-    assert!(stack.at.store.waiting(None).await.unwrap().items.is_empty());
+    // The caller gets the conflict in the response, so nothing is quarantined.
+    assert!(
+        stack
+            .at
+            .store
+            .list_quarantined(None)
+            .await
+            .unwrap()
+            .items
+            .is_empty()
+    );
 }
 
 #[tokio::test]
-async fn an_entry_is_the_same_whatever_was_added_on_its_way() {
+async fn an_event_with_other_extension_attributes_is_a_duplicate() {
     let stack = Stack::new();
     let traced = |by: &str| {
-        let mut entry = entry("e-1", &[record()]);
-        entry["traceparent"] = by.into();
-        entry
+        let mut usage_event = usage_event("e-1", &[record()]);
+        usage_event["traceparent"] = by.into();
+        usage_event
     };
     let sent = [
         (traced("00-1"), "counted"),
         (traced("00-2"), "duplicate"),
-        (entry("e-1", &[record()]), "duplicate"),
+        (usage_event("e-1", &[record()]), "duplicate"),
     ];
     for (event, outcome) in sent {
-        let answer = stack.count(&[event]).await.json(200);
-        assert_eq!(outcomes(&answer), [("e-1", outcome)]);
+        let response = stack.count(&[event]).await.json(200);
+        assert_eq!(outcomes(&response), [("e-1", outcome)]);
         assert_eq!(calls(&stack).await, 1);
     }
     let log = stack.call("list-usage", |event| event).await.json(200);
@@ -165,15 +184,15 @@ async fn an_entry_is_the_same_whatever_was_added_on_its_way() {
 }
 
 #[tokio::test]
-async fn usage_of_a_customer_whom_no_url_can_name_is_refused() {
+async fn a_customer_id_that_cannot_be_in_a_url_is_rejected() {
     let stack = Stack::new();
     let before = stored(&stack.at);
     for subject in [".", ".."] {
-        let mut event = entry("e-1", &[record()]);
+        let mut event = usage_event("e-1", &[record()]);
         event["subject"] = subject.into();
-        let answer = stack.count(&[event]).await;
-        answer.unprocessable(None);
-        let defect = &answer.body["defects"][0];
+        let response = stack.count(&[event]).await;
+        response.unprocessable(None);
+        let defect = &response.body["defects"][0];
         assert_eq!(defect["pointer"], "/events/0");
         assert!(text(defect, "reason").contains("subject"), "{defect}");
     }
@@ -181,7 +200,7 @@ async fn usage_of_a_customer_whom_no_url_can_name_is_refused() {
 }
 
 #[tokio::test]
-async fn a_time_is_as_in_rfc_3339() {
+async fn times_must_be_as_in_rfc_3339() {
     let stack = Stack::new();
     let before = stored(&stack.at);
     let times = [
@@ -192,11 +211,13 @@ async fn a_time_is_as_in_rfc_3339() {
     for time in times {
         let mut of_record = record();
         of_record["time"] = time.into();
-        let mut of_event = entry("e-2", &[record()]);
+        let mut of_event = usage_event("e-2", &[record()]);
         of_event["time"] = time.into();
-        let answer = stack.count(&[entry("e-1", &[of_record]), of_event]).await;
-        answer.unprocessable(None);
-        let defects = answer.body["defects"].as_array().unwrap();
+        let response = stack
+            .count(&[usage_event("e-1", &[of_record]), of_event])
+            .await;
+        response.unprocessable(None);
+        let defects = response.body["defects"].as_array().unwrap();
         let pointers: Vec<&str> = defects.iter().map(|one| text(one, "pointer")).collect();
         assert_eq!(
             pointers,
@@ -208,11 +229,11 @@ async fn a_time_is_as_in_rfc_3339() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_failed_in_part_can_be_sent_again() {
+async fn a_request_that_failed_in_part_can_be_retried() {
     let stack = Stack::new();
-    let mut of_another = entry("e-2", &[record()]);
+    let mut of_another = usage_event("e-2", &[record()]);
     of_another["subject"] = json!("globex");
-    let events = [entry("e-1", &[record()]), of_another];
+    let events = [usage_event("e-1", &[record()]), of_another];
     stack
         .at
         .aws
@@ -220,19 +241,19 @@ async fn what_failed_in_part_can_be_sent_again() {
             true => Fault::RequestLost,
             false => Fault::None,
         });
-    let answer = stack.count(&events).await;
-    answer.problem(503, "temporarily-unavailable", None);
+    let response = stack.count(&events).await;
+    response.problem(503, "temporarily-unavailable", None);
     assert_eq!(calls(&stack).await, 1);
     stack.at.aws.heal();
-    let answer = stack.count(&events).await.json(200);
+    let response = stack.count(&events).await.json(200);
     assert_eq!(
-        outcomes(&answer),
+        outcomes(&response),
         [("e-1", "duplicate"), ("e-2", "counted")]
     );
 }
 
 #[tokio::test]
-async fn the_log_gives_back_what_was_counted_as_it_arrived() {
+async fn the_log_lists_events_as_they_arrived() {
     let stack = Stack::new();
     let spaced = r#"{"events": [{ "specversion":"1.0", "id": "e-1", "source":"s",
         "type":"tollgate.usage.v1", "time":"2026-11-22T10:00:00Z", "subject":"acme", "data":
@@ -276,7 +297,7 @@ async fn the_log_gives_back_what_was_counted_as_it_arrived() {
 async fn a_long_log_is_paged() {
     let stack = Stack::new();
     let events: Vec<Value> = (0..60)
-        .map(|n| entry(&format!("e-{n}"), &[record()]))
+        .map(|n| usage_event(&format!("e-{n}"), &[record()]))
         .collect();
     stack.count(&events).await.json(200);
     let mut cursor = None;
@@ -295,7 +316,7 @@ async fn a_long_log_is_paged() {
             Some(next) => cursor = Some(next.to_owned()),
             None => break,
         }
-        // The day that the first page was of is no longer the current one.
+        // The default day changes, but the cursor keeps its own.
         stack.at.time.set("2026-11-23T00:00:10Z".parse().unwrap());
     }
     ids.sort();
@@ -304,11 +325,11 @@ async fn a_long_log_is_paged() {
 }
 
 #[tokio::test]
-async fn a_query_of_the_log_that_makes_no_sense_is_refused() {
+async fn an_invalid_query_of_the_log_is_rejected() {
     let stack = Stack::new();
-    let cursor = |list: &str, place: &str| {
+    let cursor = |list: &str, position: &str| {
         let windows = "2026-11-22\n2026-11-22\n";
-        String::from(Cursor::new(list, format!("{windows}{place}")))
+        String::from(Cursor::new(list, format!("{windows}{position}")))
     };
     let nowhere = cursor("log acme", "");
     let half = cursor("log acme", "2026-11-22#\nx");
@@ -337,20 +358,20 @@ async fn a_query_of_the_log_that_makes_no_sense_is_refused() {
     let fields = ["customer_id", "customer_id", "from", "from"];
     let fields = fields.into_iter().chain(std::iter::repeat("cursor"));
     for (query, field) in wrong.into_iter().zip(fields) {
-        let answer = stack.call("list-usage", |event| event.query(query)).await;
-        answer.bad_request(Some(field));
+        let response = stack.call("list-usage", |event| event.query(query)).await;
+        response.bad_request(Some(field));
     }
 }
 
 #[tokio::test]
-async fn adjustments_are_listed_with_their_reasons_and_show_in_charges() {
+async fn adjustments_are_listed_with_their_reasons_and_change_charges() {
     let stack = Stack::new();
     let mut many = record();
     many["plan"] = json!("pro");
-    stack.count(&[entry("e-1", &[many])]).await.json(200);
+    stack.count(&[usage_event("e-1", &[many])]).await.json(200);
     let events = [adjusting("a-2", "21", 100_020), adjusting("a-1", "02", 5)];
     stack.count(&events).await.json(200);
-    let answer = stack
+    let response = stack
         .call("list-adjustments", |event| event)
         .await
         .json(200);
@@ -368,7 +389,7 @@ async fn adjustments_are_listed_with_their_reasons_and_show_in_charges() {
         ],
         "next_cursor": null,
     });
-    assert_eq!(answer, expected);
+    assert_eq!(response, expected);
     let report = stack.run(false).await;
     let charge = &report["charges"][0];
     assert_eq!(
@@ -380,14 +401,14 @@ async fn adjustments_are_listed_with_their_reasons_and_show_in_charges() {
     let long = format!("2026-11\n{}", "x".repeat(1_100));
     let long = String::from(Cursor::new("adjustments acme", long));
     let query = [("cursor", long.as_str())];
-    let answer = stack
+    let response = stack
         .call("list-adjustments", |event| event.query(&query))
         .await;
-    answer.bad_request(Some("cursor"));
+    response.bad_request(Some("cursor"));
 }
 
 #[tokio::test]
-async fn many_adjustments_come_in_pages_of_one_month() {
+async fn a_long_list_of_adjustments_is_paged_within_one_month() {
     let stack = Stack::new();
     let events: Vec<Value> = (0..60)
         .map(|n| adjusting(&format!("a-{n}"), "21", n + 1))
@@ -400,7 +421,7 @@ async fn many_adjustments_come_in_pages_of_one_month() {
     };
     let first = list(&[]).await.json(200);
     let cursor = text(&first, "next_cursor");
-    // The month that the first page was of is over.
+    // The default month changes, but the cursor keeps its own.
     stack.at.time.set("2026-12-01T00:00:10Z".parse().unwrap());
     for month in [&[][..], &[("month", "2026-11")]] {
         let query = [&[("cursor", cursor)], month].concat();

@@ -1,4 +1,4 @@
-//! A stack with the authorizer on it, and the events that it is asked with.
+//! A stack with an authorizer, and the events that invoke it.
 
 #![allow(dead_code, reason = "each test binary uses a part of this")]
 
@@ -14,30 +14,30 @@ use tollgate_domain::plan::{Catalog, Overrides};
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_local_aws::{Call, CloudWatch, Fault, template};
 use tollgate_runtime::{Env, Metrics, config};
-use tollgate_store::{Created, NewKey, Store};
+use tollgate_store::{CreateOutcome, NewKey, Store};
 
-/// The instant at which all stacks stand, and at which the events were made.
+/// Initial time of all stacks, and time of the events.
 pub(crate) const NOW: &str = "2026-11-22T10:40:00Z";
 
-/// Reads an id, an instant, a month: whatever a literal stands for.
+/// Parses a literal of any type, such as an id, an instant or a month.
 pub(crate) fn p<T: FromStr<Err: Debug>>(text: &str) -> T {
     text.parse().unwrap()
 }
 
-/// An event of `events/authorizer`.
+/// Loads an event of `events/authorizer`.
 pub(crate) fn event(case: &str) -> Value {
     let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../events/authorizer");
     let text = std::fs::read_to_string(format!("{dir}/{case}.json")).unwrap();
     serde_json::from_str(&text).unwrap()
 }
 
-/// The variables that the template sets.
+/// Returns the environment variables that the template sets.
 fn variables() -> Env {
     let stack = template::Stack::built_in("test").unwrap();
-    Env::of(stack.variables("AuthorizerFunction").unwrap())
+    Env::from_vars(stack.variables("AuthorizerFunction").unwrap())
 }
 
-/// The key that an event carries.
+/// Returns the key in an event.
 pub(crate) fn key_in(event: &Value) -> ApiKey {
     let headers = &event["headers"];
     let bearer = headers["Authorization"].as_str();
@@ -45,14 +45,14 @@ pub(crate) fn key_in(event: &Value) -> ApiKey {
     ApiKey::parse(headers["x-api-key"].as_str().or(bearer).unwrap()).unwrap()
 }
 
-/// An event with these header fields and no others.
+/// Returns the event with these header fields and no others.
 pub(crate) fn with_headers(mut event: Value, headers: &[(&str, &str)]) -> Value {
     event["headers"] = headers.iter().copied().collect();
     event["multiValueHeaders"] = headers.iter().map(|(n, v)| (*n, json!([v]))).collect();
     event
 }
 
-/// The tables, as the authorizer reaches them.
+/// Returns a store with the authorizer's client configuration.
 fn store(at: &Fixture) -> Store {
     let sdk = single_requests(at.aws.sdk_config());
     Store::new(&sdk, "test", at.clock(), at.entropy.clone())
@@ -62,20 +62,19 @@ pub(crate) struct Stack {
     pub(crate) at: Fixture,
     pub(crate) app: App,
     settings: Settings,
-    /// What the app counts its decisions in.
+    /// Metrics of the app.
     pub(crate) metrics: Metrics,
-    /// Reads the metrics that the app writes.
+    /// Collector of the metrics that the app writes.
     pub(crate) cloudwatch: CloudWatch,
 }
 
 impl Stack {
-    /// A stack without customers, in which keys are read at every call.
+    /// Creates a stack without customers, in which each call reads its key.
     pub(crate) fn empty() -> Self {
         Self::with(Duration::ZERO, Catalog::shipped().unwrap())
     }
 
-    /// A stack without customers, with these plans, in which what was read of a key is gone by for
-    /// `key_cache`.
+    /// Creates a stack without customers, with these plans and this TTL of the key cache.
     pub(crate) fn with(key_cache: Duration, plans: Catalog) -> Self {
         let at = Fixture::at(NOW);
         let cloudwatch = CloudWatch::default();
@@ -98,26 +97,26 @@ impl Stack {
         }
     }
 
-    /// The stack after its settings were changed, which starts a new instance.
+    /// Changes the settings, and replaces the app by a new instance.
     pub(crate) fn with_settings(mut self, change: impl FnOnce(&mut Settings)) -> Self {
         change(&mut self.settings);
         self.app = self.instance();
         self
     }
 
-    /// Another instance of the authorizer.
+    /// Creates another instance of the authorizer.
     pub(crate) fn instance(&self) -> App {
         let (clock, metrics) = (self.at.clock(), self.metrics.clone());
         App::new(store(&self.at), self.settings.clone(), clock, metrics)
     }
 
-    /// A stack with the customer `acme` on `plan`, who holds the key of the event `api-key-header`
-    /// under the id `key_1`.
+    /// Creates a stack with the customer `acme` on `plan`, whose key `key_1` is the one in the event
+    /// `api-key-header`.
     pub(crate) async fn with_acme(plan: &str, overrides: Overrides) -> Self {
         Self::empty().and_acme(plan, overrides).await
     }
 
-    /// The same on a stack of another kind.
+    /// Adds the customer and key of [`Self::with_acme`].
     pub(crate) async fn and_acme(self, plan: &str, overrides: Overrides) -> Self {
         let stack = self;
         stack.add_customer("acme", plan).await;
@@ -139,7 +138,7 @@ impl Stack {
             erased_at: None,
         };
         let created = self.at.store.create_customer(&customer, None).await;
-        assert_eq!(created.unwrap(), Created::New);
+        assert_eq!(created.unwrap(), CreateOutcome::New);
     }
 
     pub(crate) async fn add_key(
@@ -160,7 +159,7 @@ impl Stack {
             suspended_at: None,
             overrides: Overrides::default(),
             rotated_to: None,
-            hour_of: None,
+            hour_counter_id: None,
         };
         change(&mut record);
         let new = NewKey {
@@ -168,18 +167,18 @@ impl Stack {
             record: &record,
         };
         let created = self.at.store.create_key(&new, None).await;
-        assert_eq!(created.unwrap(), Created::New);
+        assert_eq!(created.unwrap(), CreateOutcome::New);
     }
 
-    /// Deletes an item of the registry table.
-    pub(crate) fn forget(&self, pk: &str) {
+    /// Deletes an item from the registry table.
+    pub(crate) fn delete_registry_item(&self, pk: &str) {
         let key = json!({ "pk": { "S": pk } });
         let request = json!({ "TableName": "test-registry", "Key": key });
         self.raw("DeleteItem", &request);
     }
 
-    /// Adds a key of `acme`, who need not be there.
-    pub(crate) async fn add_key_of_none(&self, secret: &ApiKey, id: &str) {
+    /// Adds a key of `acme`, even if that customer does not exist.
+    pub(crate) async fn add_orphan_key(&self, secret: &ApiKey, id: &str) {
         let other = Stack::empty();
         other.add_customer("acme", "pro").await;
         other.add_key(secret, id, acme(), |_| ()).await;
@@ -193,35 +192,34 @@ impl Stack {
         }
     }
 
-    /// The answer to an event as the gateway gets it: a policy, or the text of the error.
-    pub(crate) async fn ask(&self, event: &Value) -> Result<Value, String> {
+    /// Returns the response to an event as the gateway receives it: a policy, or the text of the error.
+    pub(crate) async fn authorize(&self, event: &Value) -> Result<Value, String> {
         let event = event.to_string();
         let request = Request::from_json(&event).unwrap();
         match handle(&self.app, &request).await {
-            Ok(answer) => Ok(serde_json::to_value(answer).unwrap()),
-            Err(refused) => Err(refused.to_string()),
+            Ok(response) => Ok(serde_json::to_value(response).unwrap()),
+            Err(error) => Err(error.to_string()),
         }
     }
 
-    /// Ends the instance: the units that are not spent are released, and the counters hold what was
-    /// allowed.
-    pub(crate) async fn end(&self) {
-        self.app.end().await;
+    /// Shuts the instance down: units left are released, and the calls reported.
+    pub(crate) async fn shut_down(&self) {
+        self.app.shut_down().await;
     }
 
-    /// The calls that were allowed with a key in the day at which stacks stand.
+    /// Returns the admitted calls of a key on the initial day of the stacks.
     pub(crate) async fn admitted(&self, key: &str) -> u64 {
         let keys = [p(key)].into();
         let admitted = self.at.store.admitted_calls(&keys, p("2026-11-22"));
         admitted.await.unwrap()
     }
 
-    /// The effect of the policy, or the text of the error, for a call with the key of `acme`.
+    /// Returns the outcome of a call with the key of `acme`.
     pub(crate) async fn call(&self) -> Outcome {
-        Outcome::of(self.ask(&event("api-key-header")).await)
+        Outcome::of(self.authorize(&event("api-key-header")).await)
     }
 
-    /// Lets this happen to every call of that operation from now on.
+    /// Injects a fault into every call of an operation from now on.
     pub(crate) fn fail(&self, operation: &'static str, fault: Fault) {
         let hit = move |call: &Call| call.operation() == operation;
         self.at
@@ -229,15 +227,15 @@ impl Stack {
             .inject(move |call| if hit(call) { fault } else { Fault::None });
     }
 
-    /// Calls DynamoDB past the store.
+    /// Calls DynamoDB directly.
     fn raw(&self, operation: &str, request: &Value) -> Value {
         let target = format!("DynamoDB_20120810.{operation}");
-        let (status, answer) = self.at.aws.answer(&target, &request.to_string());
-        assert_eq!(status, 200, "{operation}: {answer}");
-        serde_json::from_str(&answer).unwrap()
+        let (status, response) = self.at.aws.call(&target, &request.to_string());
+        assert_eq!(status, 200, "{operation}: {response}");
+        serde_json::from_str(&response).unwrap()
     }
 
-    /// All counters, as `(key, count)` in the order of their keys.
+    /// Returns all counters, as `(key, used)` in the order of their keys.
     pub(crate) fn counters(&self) -> Vec<(String, u64)> {
         let found = self.raw("Scan", &json!({ "TableName": "test-counters" }));
         assert!(found.get("LastEvaluatedKey").is_none(), "one page is read");
@@ -254,18 +252,18 @@ impl Stack {
         counters
     }
 
-    /// The count of a key in an hour such as `2026-11-22T10`.
+    /// Returns the reserved units of a key in an hour such as `2026-11-22T10`.
     pub(crate) fn in_hour(&self, key: &str, hour: &str) -> u64 {
-        self.count(&format!("HOUR#{key}#{hour}"))
+        self.reserved(&format!("HOUR#{key}#{hour}"))
     }
 
-    /// The count of `acme` in a month such as `2026-11`.
+    /// Returns the reserved units of `acme` in a month such as `2026-11`.
     pub(crate) fn in_month(&self, month: &str) -> u64 {
-        self.count(&format!("MONTH#acme#{month}"))
+        self.reserved(&format!("MONTH#acme#{month}"))
     }
 
-    /// The units that are taken of a counter. Never fewer than are spent, as far as it knows.
-    fn count(&self, pk: &str) -> u64 {
+    /// Returns the reserved units of a counter, and checks that no more are reported as spent.
+    fn reserved(&self, pk: &str) -> u64 {
         let key = json!({ "pk": { "S": pk } });
         let found = self.raw(
             "GetItem",
@@ -276,7 +274,7 @@ impl Stack {
         assert!(spent <= used, "{found}");
         assert!(
             found["Item"].get("b1").is_none(),
-            "branches are not added up"
+            "the counter has branches, which are not summed here"
         );
         used
     }
@@ -293,28 +291,28 @@ pub(crate) fn acme() -> Owner {
     Owner::Customer(p("acme"))
 }
 
-/// What became of a call.
+/// Outcome of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Allowed,
-    /// Denied by the limit on this window.
+    /// Denied by the limit of this window.
     Denied(String),
-    /// No policy, but this text.
-    Refused(String),
+    /// No policy, but an error with this text.
+    Error(String),
 }
 
 impl Outcome {
-    pub(crate) fn of(answer: Result<Value, String>) -> Self {
-        let answer = match answer {
-            Ok(answer) => answer,
-            Err(text) => return Self::Refused(text),
+    pub(crate) fn of(response: Result<Value, String>) -> Self {
+        let response = match response {
+            Ok(response) => response,
+            Err(text) => return Self::Error(text),
         };
-        let effect = &answer["policyDocument"]["Statement"][0]["Effect"];
+        let effect = &response["policyDocument"]["Statement"][0]["Effect"];
         if effect == "Allow" {
             Self::Allowed
         } else {
             assert_eq!(effect, "Deny");
-            Self::Denied(answer["context"]["window"].as_str().unwrap().to_owned())
+            Self::Denied(response["context"]["window"].as_str().unwrap().to_owned())
         }
     }
 }
@@ -324,5 +322,5 @@ pub(crate) fn denied_by(window: &str) -> Outcome {
 }
 
 pub(crate) fn unavailable() -> Outcome {
-    Outcome::Refused("Unavailable".to_owned())
+    Outcome::Error("Unavailable".to_owned())
 }

@@ -1,4 +1,4 @@
-//! A stack with billing on it, usage to bill, and the ledger that comes of it.
+//! A stack with billing, usage to bill, and the resulting ledger.
 
 #![allow(dead_code, reason = "each test binary uses a part of this")]
 
@@ -7,20 +7,20 @@ use std::fmt::Debug;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use billing::{App, ChargeSummary, BillingRunError, Report, handle};
+use billing::{App, BillingRunError, ChargeSummary, RunReport, handle};
 use serde_json::{Value, json};
 use tollgate_domain::id::random_base62;
 use tollgate_domain::plan::Catalog;
-use tollgate_domain::usage::{Aggregates, Aggregate};
+use tollgate_domain::usage::{Aggregate, Aggregates};
 use tollgate_domain::window::Day;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_local_aws::{CloudWatch, Fault};
 use tollgate_store::{EventPart, LedgerCharge, ShardCounts, StoreError};
 
-/// The night at which most stacks stand.
-pub(crate) const NIGHT: &str = "2026-11-23T02:00:00Z";
+/// Time of most stacks: that of a nightly billing run.
+pub(crate) const NOW: &str = "2026-11-23T02:00:00Z";
 
-/// Reads an id, an instant, a month: whatever a literal stands for.
+/// Parses an id, a timestamp, a month or any other type that a literal is of.
 pub(crate) fn p<T: FromStr<Err: Debug>>(text: &str) -> T {
     text.parse().unwrap()
 }
@@ -32,7 +32,7 @@ pub(crate) struct Stack {
     pub(crate) cloudwatch: CloudWatch,
 }
 
-/// A charge as tests compare it: cents, first and last call.
+/// Short form of a charge: cents, first and last overage call.
 pub(crate) type Short = (u64, u64, u64);
 
 impl Stack {
@@ -53,13 +53,13 @@ impl Stack {
     }
 
     pub(crate) fn new() -> Self {
-        Self::at(NIGHT)
+        Self::at(NOW)
     }
 
-    /// Counts billable calls of a customer, as one entry.
+    /// Counts billable calls of a customer, as one usage event.
     ///
     /// # Errors
-    /// When the store does not answer. The same id, tried again, counts nothing twice.
+    /// When the store fails. A retry with the same id counts nothing twice.
     pub(crate) async fn try_calls_of(
         &self,
         id: &str,
@@ -67,17 +67,17 @@ impl Stack {
         (day, plan, calls): (&str, &str, u64),
     ) -> Result<(), Arc<StoreError>> {
         let day: Day = p(day);
-        let tally = Aggregate {
+        let aggregate = Aggregate {
             calls,
             billable: BTreeMap::from([(p(plan), calls)]),
             ..Aggregate::default()
         };
         let aggregates = Aggregates {
-            days: BTreeMap::from([(day, tally.clone())]),
+            days: BTreeMap::from([(day, aggregate.clone())]),
             endpoints: BTreeMap::new(),
-            months: BTreeMap::from([(day.month(), tally)]),
+            months: BTreeMap::from([(day.month(), aggregate)]),
         };
-        let entry = EventPart {
+        let event = EventPart {
             source: "tests",
             id,
             part: 0,
@@ -85,12 +85,14 @@ impl Stack {
             aggregates: &aggregates,
             records: 1,
             adjustments: &[],
-            refused: &[],
+            rejected: &[],
             body: id.as_bytes(),
             received_at: self.app.clock.now(),
         };
-        let (store, spread) = (&self.at.store, ShardCounts::default());
-        let mut outcomes = store.write_usage(&[entry], &self.app.plans, &spread).await;
+        let (store, shard_counts) = (&self.at.store, ShardCounts::default());
+        let mut outcomes = store
+            .write_usage(&[event], &self.app.plans, &shard_counts)
+            .await;
         outcomes.pop().unwrap().map(drop)
     }
 
@@ -101,18 +103,18 @@ impl Stack {
         counted.unwrap();
     }
 
-    /// The run of the night at `now`.
-    pub(crate) async fn try_night(&self, now: &str) -> Result<Report, BillingRunError> {
+    /// Handles the nightly schedule at `now`.
+    pub(crate) async fn try_run(&self, now: &str) -> Result<RunReport, BillingRunError> {
         self.at.time.set(p(now));
         handle(&self.app).await
     }
 
-    /// The run of the night at `now`, in which nobody is left out.
-    pub(crate) async fn night(&self, now: &str) -> Report {
-        self.try_night(now).await.unwrap()
+    /// Handles the nightly schedule at `now`, which must succeed.
+    pub(crate) async fn run(&self, now: &str) -> RunReport {
+        self.try_run(now).await.unwrap()
     }
 
-    /// What the ledger has on a customer's month, oldest first.
+    /// Reads all charges of a customer's month, oldest first.
     pub(crate) async fn ledger(&self, customer: &str, month: &str) -> Vec<LedgerCharge> {
         let mut all = Vec::new();
         let mut from = 0;
@@ -129,9 +131,8 @@ impl Stack {
 
     pub(crate) async fn charges(&self, customer: &str, month: &str) -> Vec<Short> {
         let ledger = self.ledger(customer, month).await;
-        let short = |entry: &LedgerCharge| {
-            let intent = &entry.intent;
-            (intent.cents.0, intent.from_call, intent.to_call)
+        let short = |LedgerCharge { charge, .. }: &LedgerCharge| {
+            (charge.cents.0, charge.from_call, charge.to_call)
         };
         ledger.iter().map(short).collect()
     }
@@ -140,7 +141,7 @@ impl Stack {
         self.at.store.closed_at(p(month)).await.unwrap().is_some()
     }
 
-    /// Lets this happen to all calls that have this in their body, from now on.
+    /// Injects a fault into all calls whose body contains this text, from now on.
     pub(crate) fn fail(&self, containing: &'static str, fault: Fault) {
         self.at.aws.inject(move |call| {
             if call.body.contains(containing) {
@@ -151,17 +152,17 @@ impl Stack {
         });
     }
 
-    /// All items of the ledger, as DynamoDB JSON.
-    pub(crate) fn everything_billed(&self) -> Vec<Value> {
+    /// Reads all items of the billing table, as DynamoDB JSON.
+    pub(crate) fn billing_items(&self) -> Vec<Value> {
         let mut items = Vec::new();
         let mut request = json!({ "TableName": "test-billing" });
         loop {
-            let answer = self
+            let response = self
                 .at
                 .aws
-                .answer("DynamoDB_20120810.Scan", &request.to_string());
-            assert_eq!(answer.0, 200, "{}", answer.1);
-            let mut page: Value = serde_json::from_str(&answer.1).unwrap();
+                .call("DynamoDB_20120810.Scan", &request.to_string());
+            assert_eq!(response.0, 200, "{}", response.1);
+            let mut page: Value = serde_json::from_str(&response.1).unwrap();
             items.append(page["Items"].as_array_mut().unwrap());
             match page.get("LastEvaluatedKey") {
                 Some(last) => request["ExclusiveStartKey"] = last.clone(),
@@ -170,53 +171,57 @@ impl Stack {
         }
     }
 
-    /// The ledger has each cent of this overage once: the sum is the overage rounded once, the
-    /// charges are numbered one after another, and each begins with the call after the last one's.
+    /// Asserts that the ledger has each cent of this overage once: the sum of the charges is the overage
+    /// rounded once, they are numbered consecutively, and each begins with the call after the last one of
+    /// the charge before.
     pub(crate) async fn assert_each_cent_once(
         &self,
         customer: &str,
         month: &str,
-        over: u64,
+        overage_calls: u64,
         when: &str,
     ) {
         let (mut cents, mut calls, mut number) = (0, 0, 0);
-        for LedgerCharge { intent, status } in self.ledger(customer, month).await {
-            let at = format!("{when}: {intent:?}");
+        for LedgerCharge { charge, status } in self.ledger(customer, month).await {
+            let at = format!("{when}: {charge:?}");
             number += 1;
-            assert_eq!(intent.number, number, "{at}");
+            assert_eq!(charge.number, number, "{at}");
             assert_eq!(
-                intent.id,
+                charge.id,
                 format!("ci_{customer}_{month}_{number:04}"),
                 "{at}"
             );
-            assert_eq!(intent.from_call, calls + 1, "{at}");
-            assert!(intent.to_call >= intent.from_call, "{at}");
-            assert!(intent.cents.0 > 0, "{at}");
+            assert_eq!(charge.from_call, calls + 1, "{at}");
+            assert!(charge.to_call >= charge.from_call, "{at}");
+            assert!(charge.cents.0 > 0, "{at}");
             assert_eq!(status, "ledger_only", "{at}");
-            cents += intent.cents.0;
-            calls = intent.to_call;
+            cents += charge.cents.0;
+            calls = charge.to_call;
             assert_eq!(cents, cents_of(calls), "{at}");
         }
-        assert!(calls <= over, "{when}: {calls} calls charged of {over}");
-        assert_eq!(cents, cents_of(over), "{when}: {customer} {month}");
-        let account = self.at.store.charged(&p(customer), p(month)).await.unwrap();
-        let account = (account.charges, account.cents.0, account.over_calls);
-        assert_eq!(
-            account,
-            (number, cents, calls),
-            "{when}: {customer} {month}"
+        assert!(
+            calls <= overage_calls,
+            "{when}: {calls} calls charged of {overage_calls}"
         );
+        assert_eq!(cents, cents_of(overage_calls), "{when}: {customer} {month}");
+        let ledger = self
+            .at
+            .store
+            .period_ledger(&p(customer), p(month))
+            .await
+            .unwrap();
+        let ledger = (ledger.charge_count, ledger.cents.0, ledger.overage_calls);
+        assert_eq!(ledger, (number, cents, calls), "{when}: {customer} {month}");
     }
 }
 
-/// What that many calls on `pro` beyond the included ones cost: a tenth of a cent each, rounded
-/// half up.
-pub(crate) fn cents_of(over: u64) -> u64 {
-    (over + 5) / 10
+/// Returns the cost of overage calls on `pro`: a tenth of a cent each, rounded half up.
+pub(crate) fn cents_of(overage_calls: u64) -> u64 {
+    (overage_calls + 5) / 10
 }
 
-/// The charges of a report, by customer.
-pub(crate) fn reported(report: &Report) -> BTreeMap<&str, Short> {
+/// Returns the charges of a report, by customer.
+pub(crate) fn reported(report: &RunReport) -> BTreeMap<&str, Short> {
     let short = |charge: &ChargeSummary| (charge.cents.0, charge.from_call, charge.to_call);
     let mut reported = BTreeMap::new();
     for charge in &report.charges {

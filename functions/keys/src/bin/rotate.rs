@@ -1,10 +1,10 @@
-//! Rotates API keys, behind the gateway.
+//! The keys-rotate function, behind API Gateway.
 
-use tollgate_runtime::{Env, Failure, logging};
+use tollgate_runtime::{Env, MainError, logging};
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Failure> {
-    let env = Env::of_process();
+async fn main() -> Result<(), MainError> {
+    let env = Env::from_process();
     logging::init(&env)?;
     let issuer = keys::Issuer::from_env(&env)?;
     Ok(tollgate_web::run(keys::rotate::routes(issuer)).await?)

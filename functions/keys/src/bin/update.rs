@@ -1,10 +1,10 @@
-//! Changes API keys, behind the gateway.
+//! The keys-update function, behind API Gateway.
 
-use tollgate_runtime::{Env, Failure, logging};
+use tollgate_runtime::{Env, MainError, logging};
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Failure> {
-    let env = Env::of_process();
+async fn main() -> Result<(), MainError> {
+    let env = Env::from_process();
     logging::init(&env)?;
     let app = keys::App::from_env(&env)?;
     Ok(tollgate_web::run(keys::update::routes(app)).await?)

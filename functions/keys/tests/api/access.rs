@@ -1,9 +1,9 @@
-//! Who may call, and what there is to call.
+//! Permissions and routes.
 
 use std::collections::BTreeSet;
 
-use crate::answer::{has_no_other_routes, ignores_the_stage, needs_an_admin};
 use crate::event::{Event, deployed_routes};
+use crate::response::{has_no_other_routes, ignores_the_stage, needs_an_admin};
 use crate::stack::Stack;
 use crate::stored::stored;
 
@@ -14,7 +14,7 @@ fn operations() -> Vec<(String, Event)> {
 }
 
 #[tokio::test]
-async fn every_operation_is_for_admins_alone() {
+async fn every_operation_is_for_admins_only() {
     let walked: BTreeSet<_> = operations()
         .iter()
         .map(|(_, event)| event.route())
@@ -29,7 +29,7 @@ async fn every_operation_is_for_admins_alone() {
 }
 
 #[tokio::test]
-async fn a_refused_caller_changes_nothing() {
+async fn a_forbidden_request_changes_nothing() {
     let stack = Stack::new().await;
     let key = stack.key("acme", "Production").await;
     let id = key["id"].as_str().unwrap();
@@ -38,14 +38,14 @@ async fn a_refused_caller_changes_nothing() {
         if !event.0["pathParameters"].is_null() {
             event = event.param("key", id);
         }
-        let answer = stack.call(&operation, |_| event.customer("acme", "pro"));
-        answer.await.forbidden();
+        let response = stack.call(&operation, |_| event.customer("acme", "pro"));
+        response.await.forbidden();
     }
     assert_eq!(stored(&stack.at), before);
 }
 
 #[tokio::test]
-async fn a_function_has_its_route_alone_in_any_stage() {
+async fn a_function_has_only_its_route_in_any_stage() {
     let stack = Stack::new().await;
     for (operation, event) in operations() {
         let function = stack.function(&operation);

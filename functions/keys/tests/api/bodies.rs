@@ -1,13 +1,13 @@
-//! Bodies that cannot be read.
+//! Invalid request bodies.
 
 use serde_json::json;
 
-use crate::answer::{checks_bodies, names_fields};
 use crate::event::{Event, text};
+use crate::response::{checks_bodies, names_fields};
 use crate::stack::Stack;
 
 #[tokio::test]
-async fn create_refuses_what_it_cannot_read() {
+async fn create_rejects_an_invalid_body() {
     let stack = Stack::new().await;
     let event = Event::load("keys/create");
     checks_bodies(&stack.function("create"), &event).await;
@@ -40,7 +40,7 @@ async fn create_refuses_what_it_cannot_read() {
 }
 
 #[tokio::test]
-async fn update_refuses_what_it_cannot_read() {
+async fn update_rejects_an_invalid_body() {
     let stack = Stack::new().await;
     let key = stack.key("acme", "Production").await;
     let event = Event::load("keys/update").param("key", text(&key, "id"));
@@ -61,7 +61,7 @@ async fn update_refuses_what_it_cannot_read() {
 }
 
 #[tokio::test]
-async fn rotate_refuses_what_it_cannot_read() {
+async fn rotate_rejects_an_invalid_body() {
     let stack = Stack::new().await;
     let key = stack.key("acme", "Production").await;
     let event = Event::load("keys/rotate").param("key", text(&key, "id"));
@@ -77,14 +77,14 @@ async fn rotate_refuses_what_it_cannot_read() {
 }
 
 #[tokio::test]
-async fn a_time_beyond_the_calendar_is_answered_with_the_latest() {
+async fn the_problem_for_a_time_out_of_range_names_the_latest_time() {
     let stack = Stack::new().await;
     let create = async |expires_at: &str| {
         let body = json!({ "customer_id": "acme", "expires_at": expires_at });
         stack.create(body).await
     };
-    let answer = create("9999-12-31T23:59:59Z").await;
-    let detail = answer.bad_request(Some("expires_at"));
+    let response = create("9999-12-31T23:59:59Z").await;
+    let detail = response.bad_request(Some("expires_at"));
     assert!(
         detail.contains("the latest time is 9999-12-30T22:00:00Z"),
         "{detail}"
@@ -95,13 +95,13 @@ async fn a_time_beyond_the_calendar_is_answered_with_the_latest() {
 }
 
 #[tokio::test]
-async fn a_member_of_overrides_that_does_not_exist_is_named() {
+async fn an_unknown_member_of_overrides_is_named() {
     let stack = Stack::new().await;
     let body = json!({ "customer_id": "acme", "overrides": { "per_day": 1 } });
-    let answer = stack.create(body.clone()).await;
-    answer.bad_request(Some("overrides.per_day"));
+    let response = stack.create(body.clone()).await;
+    response.bad_request(Some("overrides.per_day"));
     let key = stack.key("acme", "Production").await;
     let patch = json!({ "overrides": { "per_day": 1 } });
-    let answer = stack.update(text(&key, "id"), patch).await;
-    answer.bad_request(Some("overrides.per_day"));
+    let response = stack.update(text(&key, "id"), patch).await;
+    response.bad_request(Some("overrides.per_day"));
 }

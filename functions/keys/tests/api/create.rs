@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 use tollgate_domain::key::ApiKey;
 
-use crate::answer::Answer;
 use crate::event::{Event, text};
+use crate::response::ApiResponse;
 use crate::stack::{Stack, view};
 use crate::stored::{add_customer, stored};
 
@@ -18,11 +18,11 @@ fn with_everything() -> Value {
 }
 
 #[tokio::test]
-async fn a_new_key_is_shown_once_and_stored_as_its_digest() {
+async fn a_new_key_is_returned_once_and_stored_as_its_digest() {
     let stack = Stack::new().await;
-    let answer = stack.create(with_everything()).await;
-    let location = answer.header("location").unwrap().to_owned();
-    let body = answer.json(201);
+    let response = stack.create(with_everything()).await;
+    let location = response.header("location").unwrap().to_owned();
+    let body = response.json(201);
 
     let secret = text(&body, "key");
     let key = ApiKey::parse(secret).unwrap();
@@ -57,7 +57,7 @@ async fn a_new_key_is_shown_once_and_stored_as_its_digest() {
 }
 
 #[tokio::test]
-async fn what_is_left_out_is_empty() {
+async fn members_that_are_left_out_are_empty() {
     let stack = Stack::new().await;
     let body = stack
         .create(json!({ "customer_id": "bolt" }))
@@ -69,7 +69,7 @@ async fn what_is_left_out_is_empty() {
 }
 
 #[tokio::test]
-async fn admin_keys_are_not_made_here() {
+async fn admin_keys_cannot_be_created() {
     let stack = Stack::new().await;
     let before = stored(&stack.at);
     for body in [
@@ -84,7 +84,7 @@ async fn admin_keys_are_not_made_here() {
 }
 
 #[tokio::test]
-async fn a_key_that_cannot_be_is_refused_and_not_stored() {
+async fn an_invalid_key_is_rejected_and_not_stored() {
     let stack = Stack::new().await;
     let before = stored(&stack.at);
     let check = async |field: &str, members: Value| {
@@ -92,8 +92,8 @@ async fn a_key_that_cannot_be_is_refused_and_not_stored() {
         body.as_object_mut()
             .unwrap()
             .extend(members.as_object().unwrap().clone());
-        let answer = stack.create(body).await;
-        answer.unprocessable(Some(field));
+        let response = stack.create(body).await;
+        response.unprocessable(Some(field));
         assert_eq!(stored(&stack.at), before, "{members}");
     };
     check("customer_id", json!({ "customer_id": "nobody" })).await;
@@ -118,7 +118,7 @@ async fn a_key_that_cannot_be_is_refused_and_not_stored() {
 }
 
 #[tokio::test]
-async fn the_edges_of_what_can_be_are_accepted() {
+async fn the_limits_of_valid_members_are_accepted() {
     let stack = Stack::new().await;
     let most = 1_000_000_000_000_u64;
     let body = json!({
@@ -141,13 +141,13 @@ async fn a_shown_expiry_is_the_one_that_is_stored() {
     assert_eq!(stack.get(text(&created, "id")).await, view(&created));
 }
 
-async fn create_once(stack: &Stack, once: &str, body: &Value) -> Answer {
+async fn create_once(stack: &Stack, once: &str, body: &Value) -> ApiResponse {
     let change = |event: Event| event.body(body).header("Idempotency-Key", once);
     stack.call("create", change).await
 }
 
 #[tokio::test]
-async fn a_repeated_request_is_answered_without_the_key() {
+async fn a_repeated_request_returns_no_secret() {
     let stack = Stack::new().await;
     let first = create_once(&stack, "once", &with_everything()).await;
     let (location, first) = (first.headers["location"].clone(), first.json(201));
@@ -164,7 +164,7 @@ async fn a_repeated_request_is_answered_without_the_key() {
 }
 
 #[tokio::test]
-async fn a_request_is_repeated_even_when_the_key_has_expired() {
+async fn a_request_can_be_repeated_after_its_key_has_expired() {
     let stack = Stack::new().await;
     let mut body = with_everything();
     body["expires_at"] = json!("2026-11-22T10:00:30Z");
@@ -174,7 +174,7 @@ async fn a_request_is_repeated_even_when_the_key_has_expired() {
     let again = create_once(&stack, "once", &body).await.json(200);
     assert_eq!((&again["id"], &again["key"]), (&first["id"], &Value::Null));
     assert_eq!(again["status"], "expired");
-    // Under another key, and of another request under this one, nothing is made either.
+    // Neither another idempotency key nor another request with the same one creates a key.
     let other = create_once(&stack, "twice", &body).await;
     other.unprocessable(Some("expires_at"));
     body["name"] = json!("Staging");
@@ -185,7 +185,7 @@ async fn a_request_is_repeated_even_when_the_key_has_expired() {
 }
 
 #[tokio::test]
-async fn a_repeated_request_shows_the_key_as_it_is_by_now() {
+async fn a_repeated_request_returns_the_current_state_of_the_key() {
     let stack = Stack::new().await;
     let first = create_once(&stack, "once", &with_everything())
         .await
@@ -198,7 +198,7 @@ async fn a_repeated_request_shows_the_key_as_it_is_by_now() {
 }
 
 #[tokio::test]
-async fn an_idempotency_key_is_good_for_one_request() {
+async fn an_idempotency_key_is_for_one_request() {
     let stack = Stack::new().await;
     create_once(&stack, "once", &with_everything())
         .await
@@ -206,14 +206,14 @@ async fn an_idempotency_key_is_good_for_one_request() {
     let before = stored(&stack.at);
     let mut other = with_everything();
     other["name"] = json!("Staging");
-    let answer = create_once(&stack, "once", &other).await;
-    let detail = answer.unprocessable(None);
+    let response = create_once(&stack, "once", &other).await;
+    let detail = response.unprocessable(None);
     assert!(detail.contains("Idempotency-Key"), "{detail}");
     assert_eq!(stored(&stack.at), before);
 }
 
 #[tokio::test]
-async fn idempotency_keys_are_each_callers_own() {
+async fn idempotency_keys_of_two_callers_are_independent() {
     let stack = Stack::new().await;
     let by = async |admin: &str| {
         let body = with_everything();
@@ -246,22 +246,22 @@ async fn an_idempotency_key_lasts_a_day() {
 }
 
 #[tokio::test]
-async fn a_refused_request_leaves_its_idempotency_key_unused() {
+async fn a_rejected_request_leaves_its_idempotency_key_unused() {
     let stack = Stack::new().await;
     let body = json!({ "customer_id": "crow" });
-    let refused = create_once(&stack, "once", &body).await;
-    refused.unprocessable(Some("customer_id"));
+    let rejected = create_once(&stack, "once", &body).await;
+    rejected.unprocessable(Some("customer_id"));
     add_customer(&stack.at, "crow", "free").await;
     create_once(&stack, "once", &body).await.json(201);
 }
 
 #[tokio::test]
-async fn a_malformed_idempotency_key_is_refused() {
+async fn a_malformed_idempotency_key_is_rejected() {
     let stack = Stack::new().await;
     let before = stored(&stack.at);
     for malformed in ["", "a b", "é", &"x".repeat(256)] {
-        let answer = create_once(&stack, malformed, &with_everything()).await;
-        let detail = answer.bad_request(None);
+        let response = create_once(&stack, malformed, &with_everything()).await;
+        let detail = response.bad_request(None);
         assert!(detail.contains("Idempotency-Key"), "{detail}");
     }
     let body = with_everything();
@@ -269,8 +269,8 @@ async fn a_malformed_idempotency_key_is_refused() {
         let event = event.body(&body);
         event.repeated_header("Idempotency-Key", &["once", "once"])
     };
-    let answer = stack.call("create", twice).await;
-    let detail = answer.bad_request(None);
+    let response = stack.call("create", twice).await;
+    let detail = response.bad_request(None);
     assert!(detail.contains("idempotency-key"), "{detail}");
     assert_eq!(stored(&stack.at), before);
     let longest = "~".repeat(255);
@@ -280,7 +280,7 @@ async fn a_malformed_idempotency_key_is_refused() {
 }
 
 #[tokio::test]
-async fn without_an_idempotency_key_every_request_makes_a_key() {
+async fn without_an_idempotency_key_every_request_creates_a_key() {
     let stack = Stack::new().await;
     let first = stack.create(with_everything()).await.json(201);
     let second = stack.create(with_everything()).await.json(201);

@@ -20,7 +20,7 @@ async fn a_key_is_found_by_id_and_by_prefix() {
 }
 
 #[tokio::test]
-async fn what_names_no_key_is_not_found() {
+async fn an_unknown_key_is_not_found() {
     let stack = Stack::new().await;
     let key = stack.key("acme", "Production").await;
     let long = "x".repeat(65);
@@ -37,13 +37,13 @@ async fn what_names_no_key_is_not_found() {
         &long,
     ];
     for name in names {
-        let answer = stack.call("get", |event| event.param("key", name)).await;
-        answer.not_found();
+        let response = stack.call("get", |event| event.param("key", name)).await;
+        response.not_found();
     }
 }
 
 #[tokio::test]
-async fn a_key_expires_at_its_instant() {
+async fn a_key_expires_at_its_expiry_to_the_second() {
     let stack = Stack::new().await;
     let body = json!({ "customer_id": "acme", "expires_at": "2026-11-22T10:01:00Z" });
     let key = stack.create(body).await.json(201);

@@ -4,13 +4,13 @@ use serde_json::{Value, json};
 use tollgate_domain::key::ApiKey;
 use tollgate_store::CustomerChange;
 
-use crate::answer::data;
 use crate::event::text;
+use crate::response::data;
 use crate::stack::{Stack, view};
 use crate::stored::p;
 
-/// Keys of both customers and of an admin, in every state, each a minute after the one before.
-/// Their names say in which order they are listed: by customer, admins first, then by age.
+/// Creates keys of both customers and of an admin, in several states, each a minute after the one before. They
+/// are named by their order in the list: by customer, admins first, then by age.
 async fn with_keys() -> (Stack, Vec<Value>) {
     let stack = Stack::new().await;
     let mut made = Vec::new();
@@ -39,16 +39,16 @@ fn names(page: &Value) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn the_list_shows_all_keys_by_customer_and_age() {
+async fn all_keys_are_listed_by_customer_and_age() {
     let (stack, made) = with_keys().await;
-    let answer = stack.list(&[]).await;
+    let response = stack.list(&[]).await;
     for key in &made {
         let secret = text(key, "key");
         let digest = ApiKey::parse(secret).unwrap().digest().expose_hex();
-        assert!(!answer.text.contains(&secret[17..]));
-        assert!(!answer.text.contains(&digest));
+        assert!(!response.text.contains(&secret[17..]));
+        assert!(!response.text.contains(&digest));
     }
-    let page = answer.json(200);
+    let page = response.json(200);
     let expected = ["1", "2", "3 revoked", "4", "5 expired", "6"];
     assert_eq!(names(&page), expected);
     assert_eq!(page["next_cursor"], Value::Null);
@@ -60,7 +60,7 @@ async fn the_list_shows_all_keys_by_customer_and_age() {
 }
 
 #[tokio::test]
-async fn filters_leave_the_keys_that_meet_all_of_them() {
+async fn only_keys_that_match_all_filters_are_listed() {
     let (stack, _) = with_keys().await;
     let check = async |query: &[(&str, &str)], expected: &[&str]| {
         let page = stack.list(query).await.json(200);
@@ -85,7 +85,7 @@ async fn filters_leave_the_keys_that_meet_all_of_them() {
 }
 
 #[tokio::test]
-async fn the_plan_is_the_one_that_the_customer_is_on_now() {
+async fn the_plan_is_the_current_plan_of_the_customer() {
     let (stack, _) = with_keys().await;
     let change = CustomerChange {
         plan: Some(p("enterprise")),
@@ -104,7 +104,7 @@ async fn the_plan_is_the_one_that_the_customer_is_on_now() {
 }
 
 #[tokio::test]
-async fn pages_of_any_size_make_up_the_whole_list() {
+async fn pages_of_any_size_add_up_to_the_whole_list() {
     let (stack, _) = with_keys().await;
     let filters: [&[(&str, &str)]; 4] = [
         &[],
@@ -146,13 +146,13 @@ async fn a_full_last_page_ends_the_list() {
 }
 
 #[tokio::test]
-async fn a_query_that_cannot_be_read_is_refused() {
+async fn an_invalid_query_is_rejected() {
     let (stack, _) = with_keys().await;
     let page = stack.list(&[("limit", "1")]).await.json(200);
     let cursor = text(&page, "next_cursor");
     let check = async |query: &[(&str, &str)], reason: &str| {
-        let answer = stack.list(query).await;
-        let detail = answer.bad_request(Some(query[0].0));
+        let response = stack.list(query).await;
+        let detail = response.bad_request(Some(query[0].0));
         assert!(detail.starts_with("In the query: "), "{query:?}: {detail}");
         assert!(detail.contains(reason), "{query:?}: {detail}");
     };
@@ -175,7 +175,7 @@ async fn a_query_that_cannot_be_read_is_refused() {
 }
 
 #[tokio::test]
-async fn a_filter_that_matches_little_gives_short_pages_that_go_on() {
+async fn a_filter_with_few_matches_returns_short_pages_with_a_cursor() {
     let stack = Stack::new().await;
     for _ in 0..1_000 {
         stack.key("acme", "").await;

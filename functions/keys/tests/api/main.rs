@@ -1,9 +1,9 @@
-//! The operations on keys, called as the gateway calls them.
+//! The operations on keys, called as API Gateway calls them.
 
-#[path = "../../../../shared/web/tests/common/answer.rs"]
-mod answer;
 #[path = "../../../../shared/web/tests/common/event.rs"]
 mod event;
+#[path = "../../../../shared/web/tests/common/response.rs"]
+mod response;
 #[path = "../../../../shared/web/tests/common/stored.rs"]
 mod stored;
 

@@ -1,32 +1,32 @@
-//! What callers see while the store fails.
+//! Responses while the store fails.
 
 use serde_json::{Value, json};
 use tollgate_local_aws::Fault;
 
-use crate::answer::call;
 use crate::event::{Event, text};
+use crate::response::call;
 use crate::stack::Stack;
 use crate::stored::stored;
 
 #[tokio::test(start_paused = true)]
-async fn while_the_store_is_down_every_operation_says_to_try_again() {
+async fn while_the_store_is_down_every_operation_returns_503_with_retry_after() {
     let stack = Stack::new().await;
     for fault in [Fault::Throttled, Fault::RequestLost] {
         stack.at.aws.inject(move |_| fault);
         for operation in Event::names("keys") {
-            let answer = stack.call(&operation, |event| event).await;
-            answer.problem(503, "temporarily-unavailable", None);
-            assert_eq!(answer.header("retry-after"), Some("1"));
+            let response = stack.call(&operation, |event| event).await;
+            response.problem(503, "temporarily-unavailable", None);
+            assert_eq!(response.header("retry-after"), Some("1"));
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_repeated_after_an_outage_makes_no_second_key() {
+async fn a_request_repeated_after_an_outage_creates_no_second_key() {
     let stack = Stack::new().await;
     let event = Event::load("keys/create").header("Idempotency-Key", "once");
     stack.at.aws.inject(|call| match call.operation() {
-        "TransactWriteItems" => Fault::AnswerLost,
+        "TransactWriteItems" => Fault::ResponseLost,
         _ => Fault::None,
     });
     let lost = call(&stack.function("create"), &event).await;
@@ -41,7 +41,7 @@ async fn a_request_repeated_after_an_outage_makes_no_second_key() {
 }
 
 #[tokio::test]
-async fn an_item_that_cannot_be_read_is_no_ones_to_see() {
+async fn a_corrupt_item_is_a_500_without_its_content() {
     let stack = Stack::new().await;
     let key = stack.key("acme", "Production").await;
     let mut items = stored(&stack.at)["registry"].take();
@@ -53,11 +53,11 @@ async fn an_item_that_cannot_be_read_is_no_ones_to_see() {
     let put = stack
         .at
         .aws
-        .answer("DynamoDB_20120810.PutItem", &put.to_string());
+        .call("DynamoDB_20120810.PutItem", &put.to_string());
     assert_eq!(put.0, 200, "{}", put.1);
 
-    let answer = stack.call("get", |event| event.param("key", text(&key, "id")));
-    let answer = answer.await;
-    answer.problem(500, "internal", None);
-    assert!(!answer.text.contains("created_at"), "{}", answer.text);
+    let response = stack.call("get", |event| event.param("key", text(&key, "id")));
+    let response = response.await;
+    response.problem(500, "internal", None);
+    assert!(!response.text.contains("created_at"), "{}", response.text);
 }

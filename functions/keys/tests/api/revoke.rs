@@ -2,14 +2,14 @@
 
 use serde_json::Value;
 
-use crate::answer::Answer;
 use crate::event::text;
+use crate::response::ApiResponse;
 use crate::stack::{Stack, view};
 use crate::stored::stored;
 
-fn no_content(answer: &Answer) {
-    assert_eq!((answer.status, answer.text.as_str()), (204, ""));
-    assert_eq!(answer.header("content-type"), None);
+fn no_content(response: &ApiResponse) {
+    assert_eq!((response.status, response.text.as_str()), (204, ""));
+    assert_eq!(response.header("content-type"), None);
 }
 
 #[tokio::test]

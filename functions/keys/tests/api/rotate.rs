@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 use tollgate_domain::key::ApiKey;
 use tollgate_store::KeyRef;
 
-use crate::answer::Answer;
 use crate::event::{Event, text};
+use crate::response::ApiResponse;
 use crate::stack::{Stack, view};
 use crate::stored::stored;
 
@@ -22,7 +22,7 @@ async fn with_key(expires_at: Option<&str>) -> (Stack, Value) {
     (stack, key)
 }
 
-async fn rotate_once(stack: &Stack, once: &str, key: &str, grace_period_s: u64) -> Answer {
+async fn rotate_once(stack: &Stack, once: &str, key: &str, grace_period_s: u64) -> ApiResponse {
     let body = json!({ "grace_period_s": grace_period_s });
     let change = |event: Event| {
         let event = event.param("key", key).body(&body);
@@ -32,22 +32,22 @@ async fn rotate_once(stack: &Stack, once: &str, key: &str, grace_period_s: u64) 
 }
 
 #[tokio::test]
-async fn the_successor_takes_the_old_keys_place() {
+async fn the_successor_has_the_attributes_of_the_old_key() {
     for name in ["id", "prefix"] {
         let (stack, old) = with_key(Some("2027-01-01T00:00:00Z")).await;
-        let answer = stack.rotate(text(&old, name), 3_600).await;
-        let location = answer.header("location").unwrap().to_owned();
-        let new = answer.json(201);
+        let response = stack.rotate(text(&old, name), 3_600).await;
+        let location = response.header("location").unwrap().to_owned();
+        let new = response.json(201);
 
         let secret = ApiKey::parse(text(&new, "key")).unwrap();
         assert_eq!(secret.prefix().as_str(), text(&new, "prefix"));
         assert_eq!(location, format!("/admin/api-keys/{}", text(&new, "id")));
-        for own in ["key", "id", "prefix"] {
-            assert_ne!(new[own], old[own]);
+        for member in ["key", "id", "prefix"] {
+            assert_ne!(new[member], old[member]);
         }
         let mut expected = view(&old);
-        for own in ["id", "prefix"] {
-            expected[own] = new[own].clone();
+        for member in ["id", "prefix"] {
+            expected[member] = new[member].clone();
         }
         expected["created_at"] = "2026-11-22T10:00:10Z".into();
         assert_eq!(view(&new), expected);
@@ -74,7 +74,7 @@ async fn an_admin_key_is_not_rotated() {
 }
 
 #[tokio::test]
-async fn the_old_key_ends_with_the_grace_period_and_never_later_than_before() {
+async fn the_old_key_expires_after_the_grace_period_and_no_later_than_its_expiry() {
     let check = async |expiry: Option<&str>, grace: Value, ends: &str| {
         let (stack, old) = with_key(expiry).await;
         let body = match &grace {
@@ -125,7 +125,7 @@ async fn a_successor_can_be_rotated_in_turn() {
 }
 
 #[tokio::test]
-async fn of_two_rotations_at_once_one_succeeds() {
+async fn of_two_concurrent_rotations_one_succeeds() {
     let (stack, old) = with_key(None).await;
     let id = text(&old, "id");
     let (one, other) = tokio::join!(stack.rotate(id, 60), stack.rotate(id, 60));
@@ -138,15 +138,15 @@ async fn of_two_rotations_at_once_one_succeeds() {
 }
 
 #[tokio::test]
-async fn a_key_that_no_longer_works_is_not_rotated() {
+async fn an_expired_or_revoked_key_is_not_rotated() {
     let check = async |stack: &Stack, key: &Value, reason: &str| {
         let before = stored(&stack.at);
         let id = text(key, "id");
-        for answer in [
+        for response in [
             stack.rotate(id, 60).await,
             rotate_once(stack, "once", id, 60).await,
         ] {
-            let detail = answer.conflict();
+            let detail = response.conflict();
             assert!(detail.contains(reason), "{detail}");
         }
         assert_eq!(stored(&stack.at), before);
@@ -163,7 +163,7 @@ async fn a_key_that_no_longer_works_is_not_rotated() {
 }
 
 #[tokio::test]
-async fn a_rotation_that_cannot_be_is_refused() {
+async fn an_invalid_rotation_is_rejected() {
     let (stack, key) = with_key(None).await;
     let before = stored(&stack.at);
     let too_long = stack.rotate(text(&key, "id"), 2_592_001).await;
@@ -174,7 +174,7 @@ async fn a_rotation_that_cannot_be_is_refused() {
 }
 
 #[tokio::test]
-async fn a_repeated_rotation_is_answered_without_the_key() {
+async fn a_repeated_rotation_returns_no_secret() {
     for grace in [60, 0] {
         let (stack, old) = with_key(None).await;
         let id = text(&old, "id");
@@ -192,7 +192,7 @@ async fn a_repeated_rotation_is_answered_without_the_key() {
 }
 
 #[tokio::test]
-async fn a_rotation_is_repeated_whatever_became_of_either_key() {
+async fn a_rotation_can_be_repeated_after_its_keys_have_ended() {
     let expiry = "2026-11-22T11:00:00Z";
     for ends in ["grace", "expiry", "revocation"] {
         let (stack, old) = with_key(Some(expiry)).await;
@@ -214,7 +214,7 @@ async fn a_rotation_is_repeated_whatever_became_of_either_key() {
 }
 
 #[tokio::test]
-async fn an_idempotency_key_is_good_for_one_rotation() {
+async fn an_idempotency_key_is_for_one_rotation() {
     let (stack, old) = with_key(None).await;
     let other = stack.key("acme", "Another").await;
     let id = text(&old, "id");
@@ -242,7 +242,7 @@ async fn creating_and_rotating_do_not_share_idempotency_keys() {
         .json(201);
 }
 
-/// A successor would work.
+/// Its successor would not be suspended.
 #[tokio::test]
 async fn a_suspended_key_is_not_rotated() {
     let (stack, key) = with_key(None).await;
@@ -252,20 +252,20 @@ async fn a_suspended_key_is_not_rotated() {
         .await
         .json(200);
     let before = stored(&stack.at);
-    let answer = stack.rotate(id, 60).await;
-    let detail = answer.conflict();
+    let response = stack.rotate(id, 60).await;
+    let detail = response.conflict();
     assert!(detail.contains("suspended"), "{detail}");
     assert_eq!(stored(&stack.at), before);
 }
 
 #[tokio::test]
-async fn successors_of_successors_count_in_the_hour_of_the_first() {
+async fn all_successors_share_the_hourly_counter_of_the_first_key() {
     let (stack, first) = with_key(None).await;
     let second = stack.rotate(text(&first, "id"), 60).await.json(201);
     let third = stack.rotate(text(&second, "id"), 60).await.json(201);
     for key in [&first, &second, &third] {
         let id = KeyRef::Id(text(key, "id").parse().unwrap());
         let stored = stack.at.store.key(&id).await.unwrap().unwrap();
-        assert_eq!(stored.hour_key().as_str(), text(&first, "id"));
+        assert_eq!(stored.hour_counter_id().as_str(), text(&first, "id"));
     }
 }

@@ -1,4 +1,4 @@
-//! The seven functions over tables of one test's own.
+//! The seven functions, with tables of their own for each test.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot begin has failed")]
 
@@ -10,13 +10,13 @@ use tollgate_domain::id::KeyId;
 use tollgate_domain::key::{KeyFormat, KeyRecord, Owner, Role};
 use tollgate_domain::plan::Overrides;
 use tollgate_local_aws::fixture::Fixture;
-use tollgate_store::{Created, NewKey};
+use tollgate_store::{CreateOutcome, NewKey};
 
-use crate::answer::{Answer, call};
 use crate::event::Event;
+use crate::response::{ApiResponse, call};
 use crate::stored::add_customer;
 
-/// The instant at which all tests begin.
+/// Time at which all tests begin.
 pub(crate) const NOW: &str = "2026-11-22T10:00:00Z";
 
 pub(crate) struct Stack {
@@ -25,7 +25,7 @@ pub(crate) struct Stack {
 }
 
 impl Stack {
-    /// With the customers `acme`, on pro, and `bolt`, on free.
+    /// Creates a stack with the customers `acme`, on pro, and `bolt`, on free.
     pub(crate) async fn new() -> Self {
         let at = Fixture::at(NOW);
         let issuer = Issuer {
@@ -41,7 +41,7 @@ impl Stack {
         Self { at, issuer }
     }
 
-    /// The function behind an operation.
+    /// Returns the function of an operation.
     pub(crate) fn function(&self, operation: &str) -> Router {
         let app = || self.issuer.app.clone();
         match operation {
@@ -56,27 +56,27 @@ impl Stack {
         }
     }
 
-    /// Calls an operation with its event, changed.
+    /// Calls an operation with its event file, changed by `change`.
     pub(crate) async fn call(
         &self,
         operation: &str,
         change: impl FnOnce(Event) -> Event,
-    ) -> Answer {
+    ) -> ApiResponse {
         let event = change(Event::load(&format!("keys/{operation}")));
         call(&self.function(operation), &event).await
     }
 
-    pub(crate) async fn create(&self, body: Value) -> Answer {
+    pub(crate) async fn create(&self, body: Value) -> ApiResponse {
         self.call("create", |event| event.body(&body)).await
     }
 
-    /// A new key of a customer: what the one answer shows that has the key.
+    /// Creates a key of a customer. Returns the response body, which includes the secret.
     pub(crate) async fn key(&self, customer: &str, name: &str) -> Value {
         let body = json!({ "customer_id": customer, "name": name });
         self.create(body).await.json(201)
     }
 
-    /// A new admin key, made as the command line makes it: the key, its names, and what it is called.
+    /// Creates an admin key as the command-line tool does. Returns its secret, id, prefix and name.
     pub(crate) async fn admin_key(&self, name: &str) -> Value {
         let Issuer {
             entropy, format, ..
@@ -93,39 +93,39 @@ impl Stack {
             suspended_at: None,
             overrides: Overrides::default(),
             rotated_to: None,
-            hour_of: None,
+            hour_counter_id: None,
         };
         let key = NewKey {
             secret: &secret,
             record: &record,
         };
         let created = self.at.store.create_key(&key, None).await;
-        assert_eq!(created.unwrap(), Created::New);
+        assert_eq!(created.unwrap(), CreateOutcome::New);
         let KeyRecord { id, prefix, .. } = &record;
         json!({ "key": secret.expose(), "id": id, "prefix": prefix, "name": name })
     }
 
     pub(crate) async fn get(&self, key: &str) -> Value {
-        let answer = self.call("get", |event| event.param("key", key)).await;
-        answer.json(200)
+        let response = self.call("get", |event| event.param("key", key)).await;
+        response.json(200)
     }
 
-    pub(crate) async fn list(&self, query: &[(&str, &str)]) -> Answer {
+    pub(crate) async fn list(&self, query: &[(&str, &str)]) -> ApiResponse {
         self.call("list", |event| event.query(query)).await
     }
 
-    pub(crate) async fn update(&self, key: &str, patch: Value) -> Answer {
+    pub(crate) async fn update(&self, key: &str, patch: Value) -> ApiResponse {
         self.call("update", |event| event.param("key", key).body(&patch))
             .await
     }
 
-    pub(crate) async fn rotate(&self, key: &str, grace_period_s: u64) -> Answer {
+    pub(crate) async fn rotate(&self, key: &str, grace_period_s: u64) -> ApiResponse {
         let body = json!({ "grace_period_s": grace_period_s });
         self.call("rotate", |event| event.param("key", key).body(&body))
             .await
     }
 
-    pub(crate) async fn revoke(&self, key: &str) -> Answer {
+    pub(crate) async fn revoke(&self, key: &str) -> ApiResponse {
         self.call("revoke", |event| event.param("key", key)).await
     }
 
@@ -134,7 +134,7 @@ impl Stack {
     }
 }
 
-/// What all other answers show of the key that this one hands out.
+/// Returns the view of a key in all responses but the one that creates it.
 pub(crate) fn view(issued: &Value) -> Value {
     let mut view = issued.clone();
     view.as_object_mut().unwrap().remove("key").unwrap();

@@ -27,7 +27,7 @@ async fn without_keys_all_counts_are_zero() {
 }
 
 #[tokio::test]
-async fn keys_are_counted_by_state_and_plan() {
+async fn keys_are_counted_by_status_and_plan() {
     let stack = Stack::new().await;
     stack.key("acme", "").await;
     stack.key("acme", "").await;
@@ -47,7 +47,7 @@ async fn keys_are_counted_by_state_and_plan() {
 }
 
 #[tokio::test]
-async fn a_rotated_key_counts_until_it_ends() {
+async fn a_rotated_key_is_active_until_it_expires() {
     let stack = Stack::new().await;
     let key = stack.key("acme", "").await;
     stack.rotate(text(&key, "id"), 60).await.json(201);
@@ -57,7 +57,7 @@ async fn a_rotated_key_counts_until_it_ends() {
 }
 
 #[tokio::test]
-async fn a_suspended_key_is_counted_as_such_until_it_ends() {
+async fn a_suspended_key_is_counted_as_suspended_until_it_expires() {
     let stack = Stack::new().await;
     let expiring = json!({ "customer_id": "acme", "expires_at": "2026-11-22T10:01:00Z" });
     let key = stack.create(expiring).await.json(201);

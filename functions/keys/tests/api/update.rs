@@ -31,7 +31,7 @@ async fn an_admin_key_is_not_changed() {
 }
 
 #[tokio::test]
-async fn a_patch_changes_what_it_names_and_nothing_else() {
+async fn a_patch_changes_only_its_members() {
     let check = async |patch: Value, changed: Value| {
         let (stack, key) = with_key().await;
         let other = stack.key("acme", "Another").await;
@@ -79,12 +79,12 @@ async fn a_patch_changes_what_it_names_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_patch_that_cannot_be_made_changes_nothing() {
+async fn an_invalid_patch_changes_nothing() {
     let (stack, key) = with_key().await;
     let before = stored(&stack.at);
     let check = async |patch: Value, field: Option<&str>| {
-        let answer = stack.update(text(&key, "id"), patch).await;
-        answer.unprocessable(field);
+        let response = stack.update(text(&key, "id"), patch).await;
+        response.unprocessable(field);
         assert_eq!(stored(&stack.at), before);
     };
     check(json!({}), None).await;
@@ -105,35 +105,35 @@ async fn an_unknown_key_is_not_found() {
     let (stack, _) = with_key().await;
     let before = stored(&stack.at);
     for name in ["key_unknown", "tg_live_AbCd1234"] {
-        let answer = stack.update(name, json!({ "name": "Staging" })).await;
-        answer.not_found();
+        let response = stack.update(name, json!({ "name": "Staging" })).await;
+        response.not_found();
     }
     assert_eq!(stored(&stack.at), before);
 }
 
 #[tokio::test]
-async fn a_revoked_key_stays_as_it_is() {
+async fn a_revoked_key_cannot_be_changed() {
     let (stack, key) = with_key().await;
     stack.revoke(text(&key, "id")).await;
     let before = stored(&stack.at);
     for patch in [json!({ "name": "Staging" }), json!({ "expires_at": null })] {
-        let answer = stack.update(text(&key, "id"), patch).await;
-        let detail = answer.conflict();
+        let response = stack.update(text(&key, "id"), patch).await;
+        let detail = response.conflict();
         assert!(detail.contains("revoked"), "{detail}");
     }
     assert_eq!(stored(&stack.at), before);
 }
 
 #[tokio::test]
-async fn after_a_rotation_only_the_expiry_is_fixed() {
+async fn after_a_rotation_only_the_expiry_cannot_be_changed() {
     let (stack, key) = with_key().await;
     let id = text(&key, "id");
     stack.rotate(id, 60).await.json(201);
     let before = stored(&stack.at);
     for expiry in [json!(null), json!("2027-01-01T00:00:00Z")] {
-        let answer = stack.update(id, json!({ "name": "", "expires_at": expiry }));
-        let answer = answer.await;
-        let detail = answer.conflict();
+        let response = stack.update(id, json!({ "name": "", "expires_at": expiry }));
+        let response = response.await;
+        let detail = response.conflict();
         assert!(detail.contains("rotated"), "{detail}");
     }
     assert_eq!(stored(&stack.at), before);
@@ -143,7 +143,7 @@ async fn after_a_rotation_only_the_expiry_is_fixed() {
 }
 
 #[tokio::test]
-async fn an_expired_key_can_be_given_more_time() {
+async fn an_expired_key_can_be_extended() {
     let (stack, key) = with_key().await;
     stack.at.time.set("2027-01-01T00:00:00Z".parse().unwrap());
     let patch = json!({ "expires_at": "2027-02-01T00:00:00Z" });
@@ -152,7 +152,7 @@ async fn an_expired_key_can_be_given_more_time() {
 }
 
 #[tokio::test]
-async fn a_key_is_suspended_since_the_first_time_and_enabled_again() {
+async fn a_suspension_keeps_its_first_time_and_can_be_undone() {
     let (stack, key) = with_key().await;
     let mut expected = view(&key);
     expected["status"] = "suspended".into();
@@ -178,7 +178,7 @@ async fn a_revoked_key_is_not_enabled_again() {
         .json(200);
     stack.revoke(id).await;
     let before = stored(&stack.at);
-    let answer = stack.update(id, json!({ "enabled": true })).await;
-    answer.conflict();
+    let response = stack.update(id, json!({ "enabled": true })).await;
+    response.conflict();
     assert_eq!(stored(&stack.at), before);
 }

@@ -1,4 +1,4 @@
-//! A stack with the usage-writer on it, the entries that it counts, and what they come to.
+//! A stack with the usage-writer, usage events for it to count, and their aggregates.
 
 #![allow(dead_code, reason = "each test binary uses a part of this")]
 
@@ -12,25 +12,25 @@ use tollgate_domain::plan::Catalog;
 use tollgate_domain::usage::Aggregate;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_local_aws::{CloudWatch, Fault};
-use tollgate_store::{Quarantined, ShardCounts};
+use tollgate_store::{QuarantinedContent, ShardCounts};
 use usage_writer::{App, Owners, handle};
 
-/// The instant at which most stacks stand, just after the records of the events were made.
+/// Time of most stacks, just after the records of the event files were made.
 pub(crate) const NOW: &str = "2026-11-22T10:00:00Z";
 
-/// Reads an id, an instant, a month: whatever a literal stands for.
+/// Parses an id, a timestamp, a month or any other type that a literal is of.
 pub(crate) fn p<T: FromStr<Err: Debug>>(text: &str) -> T {
     text.parse().unwrap()
 }
 
-/// A batch of `events/usage-writer`.
+/// Loads a batch of `events/usage-writer`.
 pub(crate) fn event(case: &str) -> Value {
     let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../events/usage-writer");
     let text = std::fs::read_to_string(format!("{dir}/{case}.json")).unwrap();
     serde_json::from_str(&text).unwrap()
 }
 
-/// A call of the plan `pro` that is all good.
+/// Returns a valid record of a call on the plan `pro`.
 pub(crate) fn record(time: &str, endpoint: &str) -> Value {
     json!({
         "time": time,
@@ -44,14 +44,14 @@ pub(crate) fn record(time: &str, endpoint: &str) -> Value {
     })
 }
 
-/// A record with one field replaced.
+/// Replaces one field of a record.
 pub(crate) fn with(mut record: Value, field: &str, value: impl Into<Value>) -> Value {
     record[field] = value.into();
     record
 }
 
-/// The tally of that many records as [`record`] makes them.
-pub(crate) fn tally(calls: u64) -> Aggregate {
+/// Returns the aggregate of that many records as [`record`] makes them.
+pub(crate) fn aggregate(calls: u64) -> Aggregate {
     Aggregate {
         calls,
         billable: BTreeMap::from([(p("pro"), calls)]),
@@ -60,25 +60,25 @@ pub(crate) fn tally(calls: u64) -> Aggregate {
     }
 }
 
-/// A correction by that many calls.
+/// Returns an adjustment by that many calls.
 pub(crate) fn adjustment(time: &str, billable_calls: i64) -> Value {
     let reason = "our outage";
     json!({ "time": time, "plan": "pro", "billable_calls": billable_calls, "reason": reason })
 }
 
-/// An entry of adjustments.
+/// Returns a usage event with adjustments.
 pub(crate) fn adjusting(id: &str, customer: &str, adjustments: impl Into<Value>) -> Value {
-    let mut entry = entry(id, customer, json!([]));
-    entry["type"] = "tollgate.adjustment.v1".into();
-    entry["data"] = json!({ "adjustments": adjustments.into() });
-    entry
+    let mut usage_event = usage_event(id, customer, json!([]));
+    usage_event["type"] = "tollgate.adjustment.v1".into();
+    usage_event["data"] = json!({ "adjustments": adjustments.into() });
+    usage_event
 }
 
-/// The source of all entries of [`entry`].
+/// Source of all usage events of [`usage_event`].
 pub(crate) const SOURCE: &str = "tollgate:ping";
 
-/// An entry, the detail of an EventBridge event.
-pub(crate) fn entry(id: &str, customer: &str, records: impl Into<Value>) -> Value {
+/// Returns a usage event: the detail of an EventBridge event.
+pub(crate) fn usage_event(id: &str, customer: &str, records: impl Into<Value>) -> Value {
     json!({
         "specversion": "1.0",
         "id": id,
@@ -90,12 +90,12 @@ pub(crate) fn entry(id: &str, customer: &str, records: impl Into<Value>) -> Valu
     })
 }
 
-/// The EventBridge event of that id around a detail that is given as text, from [`SOURCE`].
+/// Returns an EventBridge event from [`SOURCE`] with this id and detail.
 pub(crate) fn around(event_id: &str, detail: &str) -> String {
     enveloped(event_id, "tollgate.usage.v1", SOURCE, detail)
 }
 
-/// The EventBridge event of that id, detail type and source.
+/// Returns an EventBridge event with this id, detail type, source and detail.
 pub(crate) fn enveloped(event_id: &str, detail_type: &str, source: &str, detail: &str) -> String {
     format!(
         r#"{{"version":"0","id":"{event_id}","detail-type":"{detail_type}",
@@ -104,13 +104,18 @@ pub(crate) fn enveloped(event_id: &str, detail_type: &str, source: &str, detail:
     )
 }
 
-/// The EventBridge event of an entry, of its own type and source.
-pub(crate) fn body(entry: &Value) -> String {
-    let text = |member: &str| entry[member].as_str().unwrap_or_default();
-    enveloped("e-1", text("type"), text("source"), &entry.to_string())
+/// Returns the EventBridge event of a usage event, with the same type and source.
+pub(crate) fn body(usage_event: &Value) -> String {
+    let text = |member: &str| usage_event[member].as_str().unwrap_or_default();
+    enveloped(
+        "e-1",
+        text("type"),
+        text("source"),
+        &usage_event.to_string(),
+    )
 }
 
-/// The same JSON in another text: the members of each object in reverse order, and spaced out.
+/// Writes JSON with the members of each object in reverse order, and with additional white space.
 pub(crate) fn reordered(json: &Value) -> String {
     match json {
         Value::Object(members) => {
@@ -126,7 +131,7 @@ pub(crate) fn reordered(json: &Value) -> String {
     }
 }
 
-/// A batch of messages, each an id and a body.
+/// Returns a batch of messages, each an id and a body.
 pub(crate) fn batch<I: AsRef<str>, B: AsRef<str>>(messages: &[(I, B)]) -> SqsEvent {
     let messages: Vec<Value> = messages
         .iter()
@@ -135,7 +140,7 @@ pub(crate) fn batch<I: AsRef<str>, B: AsRef<str>>(messages: &[(I, B)]) -> SqsEve
     serde_json::from_value(json!({ "Records": messages })).unwrap()
 }
 
-/// Has the batch counted. The ids of the messages to deliver again, in their order.
+/// Handles a batch. Returns the sorted ids of the messages that failed.
 pub(crate) async fn deliver(app: &App, batch: SqsEvent) -> Vec<String> {
     let response = serde_json::to_value(handle(app, batch).await).unwrap();
     let response = response.as_object().unwrap();
@@ -160,7 +165,7 @@ impl Stack {
         let cloudwatch = CloudWatch::default();
         let app = App {
             store: at.store.clone(),
-            spread: ShardCounts::default(),
+            shard_counts: ShardCounts::default(),
             owners: Owners::default(),
             plans: Catalog::shipped().unwrap(),
             clock: at.clock(),
@@ -177,15 +182,14 @@ impl Stack {
         Self::at(NOW)
     }
 
-    /// Delivers one message, which must not come back.
+    /// Delivers one message, which must not fail.
     pub(crate) async fn count(&self, body: &str) {
         let failed = deliver(&self.app, batch(&[("m-1", body)])).await;
         assert_eq!(failed, [""; 0], "{body}");
     }
 
-    /// Every tally there is of these customers in these months, under the customer and the month,
-    /// day, or day and endpoint.
-    pub(crate) async fn tallies(
+    /// Reads all aggregates of these customers and months, by customer and month, day, or day and endpoint.
+    pub(crate) async fn aggregates(
         &self,
         customers: &[&str],
         months: &[&str],
@@ -195,15 +199,15 @@ impl Stack {
         for name in customers {
             let customer = p(name);
             for month in months {
-                let tally = store.month_usage(&customer, p(month)).await.unwrap();
-                if tally != Aggregate::default() {
-                    all.insert(format!("{name} {month}"), tally);
+                let aggregate = store.month_usage(&customer, p(month)).await.unwrap();
+                if aggregate != Aggregate::default() {
+                    all.insert(format!("{name} {month}"), aggregate);
                 }
-                for (day, tally) in store.day_usage(&customer, p(month)).await.unwrap() {
-                    all.insert(format!("{name} {day}"), tally);
-                    for (at, tally) in store.endpoint_usage(&customer, day).await.unwrap() {
+                for (day, aggregate) in store.day_usage(&customer, p(month)).await.unwrap() {
+                    all.insert(format!("{name} {day}"), aggregate);
+                    for (at, aggregate) in store.endpoint_usage(&customer, day).await.unwrap() {
                         let key = format!("{name} {day} {} {}", at.method, at.route);
-                        all.insert(key, tally);
+                        all.insert(key, aggregate);
                     }
                 }
             }
@@ -211,17 +215,17 @@ impl Stack {
         all
     }
 
-    /// All items of a table, as DynamoDB JSON.
+    /// Reads all items of a table, as DynamoDB JSON.
     pub(crate) fn items(&self, table: &str) -> Vec<Value> {
         let mut items = Vec::new();
         let mut request = json!({ "TableName": format!("test-{table}") });
         loop {
-            let answer = self
+            let response = self
                 .at
                 .aws
-                .answer("DynamoDB_20120810.Scan", &request.to_string());
-            assert_eq!(answer.0, 200, "{}", answer.1);
-            let mut page: Value = serde_json::from_str(&answer.1).unwrap();
+                .call("DynamoDB_20120810.Scan", &request.to_string());
+            assert_eq!(response.0, 200, "{}", response.1);
+            let mut page: Value = serde_json::from_str(&response.1).unwrap();
             items.append(page["Items"].as_array_mut().unwrap());
             match page.get("LastEvaluatedKey") {
                 Some(last) => request["ExclusiveStartKey"] = last.clone(),
@@ -230,13 +234,13 @@ impl Stack {
         }
     }
 
-    /// What was set aside of the entry of that id.
-    pub(crate) async fn quarantined(&self, id: &str) -> Vec<Quarantined> {
+    /// Reads the quarantined content of the usage event of that id.
+    pub(crate) async fn quarantined(&self, id: &str) -> Vec<QuarantinedContent> {
         let found = self.at.store.quarantined_of_event(SOURCE, id).await;
         found.unwrap()
     }
 
-    /// Lets this happen to all calls that have this in their body, from now on.
+    /// Injects a fault into all calls whose body contains this text, from now on.
     pub(crate) fn fail(&self, containing: &'static str, fault: Fault) {
         self.at.aws.inject(move |call| {
             if call.body.contains(containing) {

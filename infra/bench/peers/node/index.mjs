@@ -1,5 +1,5 @@
-// The authorizer that a team would write in Node.js: one read of the key, one conditional write of
-// its counter. infra/bench measures it beside Tollgate's.
+// Authorizer of a common design in Node.js: one read of the key, one conditional write of its counter.
+// infra/bench compares it with Tollgate's authorizer.
 
 import { createHash } from "node:crypto";
 import {
@@ -9,7 +9,7 @@ import {
   UpdateItemCommand,
 } from "@aws-sdk/client-dynamodb";
 
-const { ACCOUNTS_TABLE, COUNTERS_TABLE } = process.env;
+const { REGISTRY_TABLE, COUNTERS_TABLE } = process.env;
 const HOUR_S = 3600;
 const KEPT_AFTER_WINDOW_S = 48 * HOUR_S;
 
@@ -29,7 +29,7 @@ async function findKey(text) {
   const digest = createHash("sha256").update(text).digest("hex");
   const { Item: item } = await client.send(
     new GetItemCommand({
-      TableName: ACCOUNTS_TABLE,
+      TableName: REGISTRY_TABLE,
       Key: { pk: { S: `KEY#${digest}` } },
       ConsistentRead: true,
     }),
@@ -37,7 +37,7 @@ async function findKey(text) {
   return item;
 }
 
-/** The calls counted in the hour, this one included, or `undefined` when the hour is full. */
+/** Returns the calls counted in the hour, this one included, or `undefined` if the limit is reached. */
 async function count(keyId, limit, hour, resetsAt) {
   try {
     const { Attributes: counted } = await client.send(

@@ -1,5 +1,5 @@
-"""The authorizer that a team would write in Python: one read of the key, one conditional write of
-its counter. infra/bench measures it beside Tollgate's."""
+"""Authorizer of a common design in Python: one read of the key, one conditional write of its counter.
+infra/bench compares it with Tollgate's authorizer."""
 
 import hashlib
 import os
@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 
 import boto3
 
-ACCOUNTS_TABLE = os.environ["ACCOUNTS_TABLE"]
+REGISTRY_TABLE = os.environ["REGISTRY_TABLE"]
 COUNTERS_TABLE = os.environ["COUNTERS_TABLE"]
 HOUR_S = 3600
 KEPT_AFTER_WINDOW_S = 48 * HOUR_S
@@ -31,7 +31,7 @@ def key_of(event):
 def find_key(text):
     digest = hashlib.sha256(text.encode()).hexdigest()
     found = client.get_item(
-        TableName=ACCOUNTS_TABLE,
+        TableName=REGISTRY_TABLE,
         Key={"pk": {"S": f"KEY#{digest}"}},
         ConsistentRead=True,
     )
@@ -39,7 +39,7 @@ def find_key(text):
 
 
 def count(key_id, limit, hour, resets_at):
-    """The calls counted in the hour, this one included, or None when the hour is full."""
+    """Returns the calls counted in the hour, this one included, or None if the limit is reached."""
     try:
         counted = client.update_item(
             TableName=COUNTERS_TABLE,
@@ -58,7 +58,7 @@ def count(key_id, limit, hour, resets_at):
     return int(counted["Attributes"]["used"]["N"])
 
 
-def is_good(key, now):
+def is_valid(key, now):
     if key is None or "revoked_at" in key:
         return False
     expires_at = key.get("expires_at")
@@ -69,7 +69,7 @@ def handler(event, _context):
     text = key_of(event)
     key = find_key(text) if text else None
     now = time.time()
-    if not is_good(key, now):
+    if not is_valid(key, now):
         raise Exception("Unauthorized")
 
     limit = int(key["requests_per_hour"]["N"])

@@ -1,5 +1,5 @@
-"""What runs the handler where `awslambdaric` cannot be installed: the Runtime API polled over one
-connection that is kept alive."""
+"""Runs the handler where `awslambdaric` cannot be installed: polls the Runtime API over one persistent
+connection."""
 
 import http.client
 import json
@@ -10,8 +10,8 @@ from handler import handler
 
 api = http.client.HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"])
 api.connect()
-# A request's head and body are two writes, of which the second would wait for the first's
-# acknowledgement.
+# The head and the body of a request are two writes. With Nagle's algorithm, the second would wait for the
+# acknowledgement of the first.
 api.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
@@ -25,8 +25,8 @@ while True:
     headers, body = call("GET", "next")
     request_id = headers["lambda-runtime-aws-request-id"]
     try:
-        answer = handler(json.loads(body), None)
-        call("POST", f"{request_id}/response", json.dumps(answer))
+        result = handler(json.loads(body), None)
+        call("POST", f"{request_id}/response", json.dumps(result))
     except Exception as error:
         diagnostic = {"errorType": type(error).__name__, "errorMessage": str(error)}
         call("POST", f"{request_id}/error", json.dumps(diagnostic))

@@ -1,8 +1,8 @@
-//! ping without what puts its usage on the bus: `ping-alone` is its handler and nothing else, and
-//! `ping-alone layer` has the metering layer around it.
+//! The ping function without the extension that sends its usage: `ping-alone` is the bare handler,
+//! `ping-alone layer` adds the metering layer.
 //!
-//! `bench` measures what the layer adds to the one, and the rest of metering to the other. The
-//! records stay in memory.
+//! `bench` compares the two for the cost of the layer, and the deployed ping with the bare handler for the
+//! cost of all of metering. Usage records stay in memory.
 
 use lambda_http::Error;
 use tollgate_metering::Metering;
@@ -11,7 +11,7 @@ use tower::Layer;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    logging::init(&Env::of_process())?;
+    logging::init(&Env::from_process())?;
     let routes = ping::routes();
     match std::env::args().nth(1).as_deref() {
         Some("layer") => {

@@ -1,4 +1,4 @@
-//! What overage costs.
+//! Cases about charges for overage.
 
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -14,9 +14,9 @@ pub(crate) async fn a_dry_run_charges_nothing(site: Site) {
     assert!(charges(&site, &customer).await.is_empty());
 }
 
-/// The plan includes three calls; of five, two are charged, however many runs there are and
-/// however the calls fall to them.
-pub(crate) async fn the_night_charges_overage_once(site: Site) {
+/// The plan includes three calls; of five, two are charged, whatever the number of billing runs and
+/// the distribution of the calls among them.
+pub(crate) async fn billing_charges_overage_once(site: Site) {
     let customer = site.customer(SMALL_PLAN).await;
     let (client, _) = site.key(json!({ "customer_id": customer })).await;
     for _ in 0..5 {
@@ -25,8 +25,8 @@ pub(crate) async fn the_night_charges_overage_once(site: Site) {
     let usage = site.metered(&client, 5).await;
     assert_eq!(usage["overage"]["calls"], 2);
     assert_eq!(usage["overage"]["cost"]["display"], "$0.02");
-    site.night().await;
-    site.until("two calls are charged", async || {
+    site.nightly().await;
+    site.wait_for("two calls are charged", async || {
         let charges = charges(&site, &customer).await;
         (charges.last()?["to_call"] == 2).then_some(())
     })
@@ -47,10 +47,10 @@ pub(crate) async fn the_night_charges_overage_once(site: Site) {
     assert_eq!((next_call, micro_usd), (3, 20_000));
 }
 
-/// The customer's charges of this month.
+/// Returns the customer's charges for this month.
 async fn charges(site: &Site, customer: &str) -> Vec<Value> {
     let path = format!("/admin/customers/{customer}/charges");
-    let answer = site.admin.get(&path).await.unwrap();
-    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
-    answer.json()["data"].as_array().unwrap().clone()
+    let response = site.admin.get(&path).await.unwrap();
+    assert_eq!(response.status, StatusCode::OK, "{}", response.text);
+    response.json()["data"].as_array().unwrap().clone()
 }

@@ -1,11 +1,11 @@
-//! A key's life.
+//! Cases about the life cycle of keys.
 
 use http::{Method, StatusCode};
 use serde_json::json;
 
 use crate::site::{Site, ping, send};
 
-pub(crate) async fn a_key_lives_from_creation_to_revocation(site: Site) {
+pub(crate) async fn a_key_is_valid_from_creation_to_revocation(site: Site) {
     let customer = site.customer("free").await;
     let body = json!({ "customer_id": customer, "name": "ci" });
     let (client, key) = site.key(body).await;
@@ -30,22 +30,22 @@ pub(crate) async fn a_key_lives_from_creation_to_revocation(site: Site) {
     let revoked_before = revoked(&site).await;
 
     for _ in 0..2 {
-        let gone = send(&site.admin, Method::DELETE, &path).await;
-        assert_eq!(gone.status, StatusCode::NO_CONTENT, "{}", gone.text);
-        assert_eq!(gone.text, "");
+        let deleted = send(&site.admin, Method::DELETE, &path).await;
+        assert_eq!(deleted.status, StatusCode::NO_CONTENT, "{}", deleted.text);
+        assert_eq!(deleted.text, "");
     }
-    // The authorizer may go by what it knew of the key for some seconds.
-    let refused = site.until("a revoked key is refused", async || {
-        let answer = client.get("/api/secure/ping").await.unwrap();
-        (answer.status != StatusCode::OK).then_some(answer)
+    // The authorizer may use its cached copy of the key for some seconds.
+    let rejected = site.wait_for("a revoked key is rejected", async || {
+        let response = client.get("/api/secure/ping").await.unwrap();
+        (response.status != StatusCode::OK).then_some(response)
     });
-    site.assert_problem(&refused.await, StatusCode::UNAUTHORIZED, "unauthorized");
+    site.assert_problem(&rejected.await, StatusCode::UNAUTHORIZED, "unauthorized");
     assert!(revoked(&site).await > revoked_before);
     let shown = site.admin.get(&path).await.unwrap();
     assert_eq!(shown.json()["status"], "revoked");
 }
 
-/// Revoked keys of customers on the free plan, as the statistics have them.
+/// Returns the number of revoked keys of customers on the free plan, from the statistics.
 async fn revoked(site: &Site) -> u64 {
     let stats = site.admin.get("/admin/api-keys/stats").await.unwrap();
     assert_eq!(stats.status, StatusCode::OK, "{}", stats.text);
@@ -80,8 +80,8 @@ pub(crate) async fn a_repeated_creation_creates_nothing(site: Site) {
             ("idempotency-key", idempotency_key.as_str()),
         ];
         let path = "/admin/api-keys";
-        let answer = site.admin.send(Method::POST, path, &headers, body.into());
-        answer.await.unwrap()
+        let response = site.admin.send(Method::POST, path, &headers, body.into());
+        response.await.unwrap()
     };
     let first = create("ci").await;
     assert_eq!(first.status, StatusCode::CREATED, "{}", first.text);
@@ -103,10 +103,10 @@ pub(crate) async fn a_repeated_creation_creates_nothing(site: Site) {
 
 pub(crate) async fn keys_are_listed_page_by_page(site: Site) {
     let customer = site.customer("free").await;
-    let mut made = Vec::new();
+    let mut created = Vec::new();
     for _ in 0..3 {
         let (_, key) = site.key(json!({ "customer_id": customer })).await;
-        made.push(key["id"].as_str().unwrap().to_owned());
+        created.push(key["id"].as_str().unwrap().to_owned());
     }
     let mut listed = Vec::new();
     let mut path = format!("/admin/api-keys?customer_id={customer}&limit=2");
@@ -123,7 +123,7 @@ pub(crate) async fn keys_are_listed_page_by_page(site: Site) {
         };
         path = format!("/admin/api-keys?customer_id={customer}&limit=2&cursor={cursor}");
     }
-    made.sort();
+    created.sort();
     listed.sort();
-    assert_eq!(made, listed);
+    assert_eq!(created, listed);
 }

@@ -1,4 +1,4 @@
-//! Where a case runs.
+//! Targets: the stacks that cases run against.
 
 use std::time::Duration;
 
@@ -7,47 +7,47 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::process::Command;
 use tokio::time::sleep;
-use tollgate_local::client::{Answer, Client};
-use tollgate_local::product::{self, Options, Running};
+use tollgate_local::client::{Client, Response};
+use tollgate_local::local_stack::{self, Options, Running};
 use tollgate_runtime::Entropy;
 
 use crate::calls;
 pub(crate) use crate::calls::send;
 
-/// The shipped plans, and one whose overage is soon reached.
+/// The shipped plans, and one with few included calls.
 const PLANS: &str = include_str!("../../../emulated/plans.json");
-/// That plan: it includes three calls, and charges a cent for each after them.
+/// That plan: it includes three calls, and charges one cent for each further call.
 pub(crate) const SMALL_PLAN: &str = "starter";
 
-/// Three minutes, in all, is how long a deployed stack may take to count, or, where its schedule runs
-/// each minute, to bill.
+/// Attempts until a condition holds. With [`PAUSE`], three minutes in total: the time that a deployed stack
+/// may take to count, or to bill if its schedule runs every minute.
 const TRIES: usize = 360;
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// The clock of a local product: far from the end of an hour, a day and a month.
+/// Time of a local stack's clock: far from the end of an hour, a day and a month.
 const NOW: &str = "2026-11-22T10:00:00Z";
 
-/// What the cases run against.
+/// Stack or stacks that the cases run against.
 pub(crate) enum Target {
-    /// A product of each case's own.
+    /// A local stack for each case.
     Local,
-    /// One stack for all of them.
+    /// One deployed stack for all cases.
     Deployed {
         url: String,
         admin_key: String,
-        /// For the AWS CLI.
+        /// Name of the stack, for the AWS CLI.
         stack: Option<String>,
-        /// Whether it is the emulated AWS.
+        /// Whether the stack runs on the emulated AWS.
         emulated: bool,
     },
 }
 
-/// What a case may need besides a URL and an admin key.
+/// Requirement of a case besides a URL and an admin key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Need {
-    /// To put events on the bus, or to run a night.
+    /// Access to the event bus or to the nightly functions.
     Aws,
-    /// A plan whose overage is soon reached.
+    /// The plan with few included calls.
     SmallPlan,
 }
 
@@ -61,8 +61,8 @@ impl Need {
 }
 
 impl Target {
-    /// The target that the environment names.
-    pub(crate) fn of_environment() -> Result<Self, String> {
+    /// Returns the target that the environment variables specify.
+    pub(crate) fn from_env() -> Result<Self, String> {
         let var = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         match (var("BASE_URL"), var("ADMIN_KEY")) {
             (None, None) => Ok(Self::Local),
@@ -77,28 +77,31 @@ impl Target {
         }
     }
 
-    /// What cases may need and this target has not.
-    pub(crate) async fn lacks(&self) -> Vec<Need> {
-        let mut lacks = Vec::new();
+    /// Returns the needs that this target does not meet.
+    pub(crate) async fn missing_needs(&self) -> Vec<Need> {
+        let mut missing = Vec::new();
         let Target::Deployed { stack, .. } = self else {
-            return lacks;
+            return missing;
         };
         if stack.is_none() {
-            lacks.push(Need::Aws);
+            missing.push(Need::Aws);
         }
-        let site = self.begin().await;
+        let site = self.site().await;
         let body = json!({ "id": site.name("probe"), "plan": SMALL_PLAN });
-        let answer = site.admin.post("/admin/customers", body).await.unwrap();
-        match answer.status {
+        let response = site.admin.post("/admin/customers", body).await.unwrap();
+        match response.status {
             StatusCode::CREATED => {}
-            StatusCode::UNPROCESSABLE_ENTITY => lacks.push(Need::SmallPlan),
-            _ => panic!("the admin key does not open {}: {}", site.url, answer.text),
+            StatusCode::UNPROCESSABLE_ENTITY => missing.push(Need::SmallPlan),
+            _ => panic!(
+                "the admin key is not accepted by {}: {}",
+                site.url, response.text
+            ),
         }
-        lacks
+        missing
     }
 
-    /// A place for one case.
-    pub(crate) async fn begin(&self) -> Site {
+    /// Returns a site for one case, and starts its stack if the target is local.
+    pub(crate) async fn site(&self) -> Site {
         let entropy = Entropy::system().unwrap();
         let run = format!("{:x}", entropy.below(u64::MAX));
         match self {
@@ -107,7 +110,7 @@ impl Target {
                     parameters: vec![("Plans", PLANS.to_owned())],
                     ..Options::default()
                 };
-                let running = product::start(options).await.unwrap();
+                let running = local_stack::start(options).await.unwrap();
                 let anyone = Client::new(&running.url).unwrap();
                 let site = Site {
                     admin: anyone.with_key(running.admin.expose().unwrap()),
@@ -145,7 +148,7 @@ impl Target {
 
 enum Kind {
     Local {
-        /// Held, because it stops when it is dropped.
+        /// Kept, because the stack stops when it is dropped.
         _running: Box<Running>,
     },
     Deployed {
@@ -154,49 +157,49 @@ enum Kind {
     },
 }
 
-/// A place for one case.
+/// Access to a stack for one case.
 pub(crate) struct Site {
-    /// Without a key.
+    /// Client without a key.
     pub(crate) anyone: Client,
-    /// With the admin key.
+    /// Client with the admin key.
     pub(crate) admin: Client,
-    /// Where the API begins.
+    /// Base URL of the API.
     pub(crate) url: String,
     run: String,
     kind: Kind,
 }
 
 impl Site {
-    /// A name that no other case and no other run has.
+    /// Makes a name unique among cases and runs.
     pub(crate) fn name(&self, name: &str) -> String {
         format!("{name}-{}", self.run)
     }
 
-    /// Makes a customer, and returns its id.
+    /// Creates a customer; returns its id.
     pub(crate) async fn customer(&self, plan: &str) -> String {
         let id = self.name("acme");
         calls::customer(&self.admin, &id, plan).await;
         id
     }
 
-    /// Makes a key, and a client with it.
+    /// Creates a key; returns a client with it and the response.
     pub(crate) async fn key(&self, body: Value) -> (Client, Value) {
         calls::key(&self.admin, body).await
     }
 
-    /// The present, by the clock of the target.
+    /// Returns the time of the stack's clock.
     pub(crate) async fn now(&self) -> Timestamp {
         match self.kind {
             Kind::Local { .. } => {
-                let answer = self.anyone.get("/_local/clock").await.unwrap().json();
-                answer["now"].as_str().unwrap().parse().unwrap()
+                let response = self.anyone.get("/_local/clock").await.unwrap().json();
+                response["now"].as_str().unwrap().parse().unwrap()
             }
             Kind::Deployed { .. } => Timestamp::now(),
         }
     }
 
-    /// Waits until the hour has at least two minutes left, so that a window of limits stays open
-    /// for the case. A local product's clock stands where there is time enough.
+    /// Waits until the hour has at least two minutes left, so that the hourly window does not end during
+    /// the case. The clock of a local stack is never near the end of an hour.
     pub(crate) async fn well_within_an_hour(&self) {
         let left = 3_600 - self.now().await.as_second().rem_euclid(3_600);
         if left < 120 {
@@ -204,9 +207,9 @@ impl Site {
         }
     }
 
-    /// What `client` has used this month, once `calls` of it have been counted.
+    /// Waits until `calls` calls of `client` are counted; returns its usage of this month.
     pub(crate) async fn metered(&self, client: &Client, calls: u64) -> Value {
-        self.until(&format!("{calls} calls are counted"), async || {
+        self.wait_for(&format!("{calls} calls are counted"), async || {
             if matches!(self.kind, Kind::Local { .. }) {
                 let drained = self.local("drain", json!({})).await;
                 assert_eq!(drained["dead_letters"], 0);
@@ -221,11 +224,11 @@ impl Site {
         .await
     }
 
-    /// Asks until there is an answer. For a local product time passes as fast as it is asked.
-    pub(crate) async fn until<T>(&self, what: &str, ask: impl AsyncFn() -> Option<T>) -> T {
+    /// Polls until `poll` returns a value. A local stack's clock is advanced by a second after each attempt.
+    pub(crate) async fn wait_for<T>(&self, what: &str, poll: impl AsyncFn() -> Option<T>) -> T {
         for _ in 0..TRIES {
-            if let Some(answer) = ask().await {
-                return answer;
+            if let Some(value) = poll().await {
+                return value;
             }
             match self.kind {
                 Kind::Local { .. } => {
@@ -234,31 +237,31 @@ impl Site {
                 Kind::Deployed { .. } => sleep(PAUSE).await,
             }
         }
-        panic!("in vain: {what}");
+        panic!("timed out waiting until {what}");
     }
 
-    /// Puts an event of this detail on the bus.
+    /// Sends an event with this detail to the bus.
     pub(crate) async fn put_event(&self, detail: &Value) {
-        let answer = match &self.kind {
+        let response = match &self.kind {
             Kind::Local { .. } => {
-                calls::put_event(&self.anyone, &calls::event("usage", detail)).await
+                calls::put_event(&self.anyone, &calls::put_events_entry("usage", detail)).await
             }
             Kind::Deployed { .. } => {
-                let event = calls::event(&self.output("UsageBusName").await, detail);
-                let entries = json!([event]).to_string();
+                let entry = calls::put_events_entry(&self.output("UsageBusName").await, detail);
+                let entries = json!([entry]).to_string();
                 let arguments = ["events", "put-events", "--entries", &entries];
                 serde_json::from_str(&self.aws(&arguments).await).unwrap()
             }
         };
-        assert_eq!(answer["FailedEntryCount"], 0, "{answer}");
+        assert_eq!(response["FailedEntryCount"], 0, "{response}");
     }
 
-    /// Has the night's run made as the schedule makes it. The emulated stack's own schedule runs
-    /// each minute, and is waited for instead.
-    pub(crate) async fn night(&self) {
+    /// Runs billing as the nightly schedule does. Does nothing on the emulated AWS, where the schedule runs
+    /// every minute.
+    pub(crate) async fn nightly(&self) {
         match &self.kind {
             Kind::Local { .. } => {
-                self.local("night", json!({})).await;
+                self.local("nightly", json!({})).await;
             }
             Kind::Deployed { emulated: true, .. } => {}
             Kind::Deployed { .. } => {
@@ -270,23 +273,23 @@ impl Site {
                     &function,
                     "/dev/null",
                 ];
-                let said: Value = serde_json::from_str(&self.aws(&arguments).await).unwrap();
-                assert!(said.get("FunctionError").is_none(), "{said}");
+                let response: Value = serde_json::from_str(&self.aws(&arguments).await).unwrap();
+                assert!(response.get("FunctionError").is_none(), "{response}");
             }
         }
     }
 
-    async fn local(&self, what: &str, body: Value) -> Value {
-        calls::local(&self.anyone, what, body).await
+    async fn local(&self, route: &str, body: Value) -> Value {
+        calls::local(&self.anyone, route, body).await
     }
 
-    /// An output of the stack.
+    /// Returns an output of the CloudFormation stack.
     async fn output(&self, key: &str) -> String {
         let Kind::Deployed {
             stack: Some(stack), ..
         } = &self.kind
         else {
-            panic!("the case does not say that it needs the stack's name");
+            panic!("the case must declare Need::Aws");
         };
         let query = format!("Stacks[0].Outputs[?OutputKey=='{key}'].OutputValue");
         let arguments = ["cloudformation", "describe-stacks", "--stack-name", stack];
@@ -300,49 +303,50 @@ impl Site {
         value.clone()
     }
 
-    /// Runs the AWS CLI and returns what it printed.
+    /// Runs the AWS CLI; returns its standard output.
     async fn aws(&self, arguments: &[&str]) -> String {
         let mut command = Command::new("aws");
-        // Not every version of the CLI reads the variable for every service.
+        // Some versions of the CLI do not read the variable for every service.
         if let Ok(endpoint) = std::env::var("AWS_ENDPOINT_URL") {
             command.args(["--endpoint-url", &endpoint]);
         }
         let output = command.args(arguments).args(["--output", "json"]).output();
-        let output = output.await.expect("the AWS CLI is to be had as `aws`");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "aws {arguments:?}: {said}");
+        let output = output.await.expect("the AWS CLI is installed as `aws`");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "aws {arguments:?}: {errors}");
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Checks a refusal: a problem with these members, that names its request.
-    pub(crate) fn assert_problem(&self, answer: &Answer, status: StatusCode, slug: &str) {
-        calls::assert_problem(answer, status, slug);
-        let problem = answer.json();
+    /// Checks that a response is a problem with this status and type, with the request's id.
+    pub(crate) fn assert_problem(&self, response: &Response, status: StatusCode, slug: &str) {
+        calls::assert_problem(response, status, slug);
+        let problem = response.json();
         let request_id = problem["request_id"].as_str().unwrap();
         assert!(!request_id.is_empty());
         if !self.is_emulated() {
-            assert_eq!(answer.header("x-amzn-requestid"), request_id);
+            assert_eq!(response.header("x-amzn-requestid"), request_id);
         }
     }
 
-    /// Checks the refusal of a call over a limit, which the authorizer's context words.
-    pub(crate) fn assert_limited(&self, answer: &Answer, slug: &str) {
+    /// Checks that a response is the denial of a call over a limit. Its body comes from the authorizer's
+    /// context.
+    pub(crate) fn assert_limited(&self, response: &Response, slug: &str) {
         let status = StatusCode::TOO_MANY_REQUESTS;
         if self.is_emulated() {
-            assert_eq!(answer.status, status, "{}", answer.text);
+            assert_eq!(response.status, status, "{}", response.text);
         } else {
-            self.assert_problem(answer, status, slug);
+            self.assert_problem(response, status, slug);
         }
     }
 
-    /// Whether this is the emulated AWS, whose gateway leaves the authorizer's context out of its
-    /// own answers and gives a request two ids.
+    /// Returns whether the stack runs on the emulated AWS, whose gateway leaves the authorizer's context out
+    /// of gateway responses and assigns two ids to a request.
     pub(crate) fn is_emulated(&self) -> bool {
         matches!(self.kind, Kind::Deployed { emulated: true, .. })
     }
 }
 
-/// The status of a call of the sample endpoint.
+/// Calls the sample endpoint; returns the status.
 pub(crate) async fn ping(client: &Client) -> StatusCode {
     client.get("/api/secure/ping").await.unwrap().status
 }

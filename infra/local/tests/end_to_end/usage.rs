@@ -1,4 +1,4 @@
-//! What is metered.
+//! Cases about metering.
 
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -6,16 +6,16 @@ use serde_json::{Value, json};
 use crate::calls;
 use crate::site::{Site, ping};
 
-pub(crate) async fn every_served_call_is_metered_and_no_other(site: Site) {
+pub(crate) async fn only_served_calls_are_metered(site: Site) {
     let customer = site.customer("pro").await;
     let (client, _) = site.key(json!({ "customer_id": customer })).await;
     for _ in 0..3 {
         assert_eq!(ping(&client).await, StatusCode::OK);
     }
     let body = json!({ "text": "a".repeat(400) });
-    let asked = client.post("/api/analyze", body).await.unwrap();
-    let cost = asked.json()["cost"]["micro_usd"].clone();
-    // 100 tokens of text, and 500 and 750 of the models' own: 600 × $0.27 + 850 × $3 a million.
+    let analysis = client.post("/api/analyze", body).await.unwrap();
+    let cost = analysis.json()["cost"]["micro_usd"].clone();
+    // 100 tokens of text, and 500 and 750 of the models' output: 600 × $0.27 + 850 × $3 per million.
     assert_eq!(cost, 162 + 2_550);
     let wrong = client
         .post("/api/analyze", json!({ "text": 5 }))
@@ -35,36 +35,37 @@ pub(crate) async fn every_served_call_is_metered_and_no_other(site: Site) {
         (&json!(1), &json!(1_450))
     );
     assert_eq!(metered["cost"]["micro_usd"], cost);
-    // What instances have not reported yet is reserved.
+    // Calls that instances have not reported yet are among the reserved units.
     let [calls, reserved] = ["calls", "reserved"].map(|name| &usage["admitted"][name]);
     let (calls, reserved) = (calls.as_u64().unwrap(), reserved.as_u64().unwrap());
     assert!((calls..=calls + reserved).contains(&5), "{usage}");
 }
 
-pub(crate) async fn an_entry_reported_twice_counts_once(site: Site) {
+pub(crate) async fn a_duplicate_event_counts_once(site: Site) {
     let customer = site.customer("pro").await;
     let (client, _) = site.key(json!({ "customer_id": customer })).await;
-    let entry = entry(&site, "e-1", &customer, 3).await;
+    let event = event(&site, "e-1", &customer, 3).await;
     for _ in 0..3 {
-        site.put_event(&entry).await;
+        site.put_event(&event).await;
     }
-    // Whatever would count the copies as well has counted them before this one.
-    let last = self::entry(&site, "e-2", &customer, 1).await;
+    // Duplicates that were counted would be counted before this event.
+    let last = self::event(&site, "e-2", &customer, 1).await;
     site.put_event(&last).await;
     site.metered(&client, 4).await;
 }
 
-pub(crate) async fn what_is_no_usage_is_set_aside_and_the_rest_counts(site: Site) {
+pub(crate) async fn invalid_usage_is_quarantined_and_the_rest_counts(site: Site) {
     let customer = site.customer("pro").await;
     let (client, _) = site.key(json!({ "customer_id": customer })).await;
     site.put_event(&json!({ "hello": "world" })).await;
-    let mut mixed = entry(&site, "mixed", &customer, 3).await;
+    let mut mixed = event(&site, "mixed", &customer, 3).await;
     mixed["data"]["records"][1]["status"] = json!("two hundred");
     site.put_event(&mixed).await;
     site.metered(&client, 2).await;
 }
 
-async fn entry(site: &Site, id: &str, customer: &str, records: usize) -> Value {
+/// Builds a usage event with the site's name and time.
+async fn event(site: &Site, id: &str, customer: &str, records: usize) -> Value {
     let now = site.now().await.to_string();
-    calls::entry(&site.name(id), customer, &now, records)
+    calls::usage_event(&site.name(id), customer, &now, records)
 }

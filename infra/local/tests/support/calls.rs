@@ -1,52 +1,52 @@
-//! What tests of the product ask of it, whatever it runs on.
+//! Requests that tests send to any stack.
 
 use axum::body::Body;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
-use tollgate_local::client::{Answer, Client};
+use tollgate_local::client::{Client, Response};
 
-/// A request without a body.
-pub(crate) async fn send(client: &Client, method: Method, path: &str) -> Answer {
-    let answer = client.send(method, path, &[], Body::empty()).await;
-    answer.unwrap()
+/// Sends a request without a body.
+pub(crate) async fn send(client: &Client, method: Method, path: &str) -> Response {
+    let response = client.send(method, path, &[], Body::empty()).await;
+    response.unwrap()
 }
 
-/// Uses one of the levers that only the local product has.
-pub(crate) async fn local(anyone: &Client, what: &str, body: Value) -> Value {
-    let path = format!("/_local/{what}");
-    let answer = anyone.post(&path, body).await.unwrap();
-    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
-    answer.json()
+/// Sends a request to a `/_local` route, given by its name.
+pub(crate) async fn local(anyone: &Client, route: &str, body: Value) -> Value {
+    let path = format!("/_local/{route}");
+    let response = anyone.post(&path, body).await.unwrap();
+    assert_eq!(response.status, StatusCode::OK, "{}", response.text);
+    response.json()
 }
 
-/// Checks that an answer is a problem with these members.
-pub(crate) fn assert_problem(answer: &Answer, status: StatusCode, slug: &str) {
-    assert_eq!(answer.status, status, "{}", answer.text);
-    assert_eq!(answer.header("content-type"), "application/problem+json");
-    let problem = answer.json();
+/// Checks that a response is a problem with this status and type.
+pub(crate) fn assert_problem(response: &Response, status: StatusCode, slug: &str) {
+    assert_eq!(response.status, status, "{}", response.text);
+    assert_eq!(response.header("content-type"), "application/problem+json");
+    let problem = response.json();
     assert_eq!(problem["type"], format!("urn:tollgate:problem:{slug}"));
     assert_eq!(problem["status"], status.as_u16());
     assert!(problem["title"].is_string() && problem["detail"].is_string());
 }
 
-/// Makes a customer.
+/// Creates a customer.
 pub(crate) async fn customer(admin: &Client, id: &str, plan: &str) {
     let body = json!({ "id": id, "plan": plan });
-    let answer = admin.post("/admin/customers", body).await.unwrap();
-    assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text);
+    let response = admin.post("/admin/customers", body).await.unwrap();
+    assert_eq!(response.status, StatusCode::CREATED, "{}", response.text);
 }
 
-/// Makes a key, and a client with it.
+/// Creates a key; returns a client with it and the response.
 pub(crate) async fn key(admin: &Client, body: Value) -> (Client, Value) {
-    let answer = admin.post("/admin/api-keys", body).await.unwrap();
-    assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text);
-    let key = answer.json();
+    let response = admin.post("/admin/api-keys", body).await.unwrap();
+    assert_eq!(response.status, StatusCode::CREATED, "{}", response.text);
+    let key = response.json();
     let client = admin.with_key(key["key"].as_str().unwrap());
     (client, key)
 }
 
-/// An entry of calls at `time`, as a producer outside the stack makes it.
-pub(crate) fn entry(id: &str, customer: &str, time: &str, records: usize) -> Value {
+/// Builds a usage event with `records` calls at `time`, as a producer outside the stack sends it.
+pub(crate) fn usage_event(id: &str, customer: &str, time: &str, records: usize) -> Value {
     let record = json!({
         "time": time,
         "request_id": "r",
@@ -68,8 +68,8 @@ pub(crate) fn entry(id: &str, customer: &str, time: &str, records: usize) -> Val
     })
 }
 
-/// The EventBridge event of that detail, for a bus.
-pub(crate) fn event(bus: &str, detail: &Value) -> Value {
+/// Builds the PutEvents entry with that detail for a bus.
+pub(crate) fn put_events_entry(bus: &str, detail: &Value) -> Value {
     json!({
         "EventBusName": bus,
         "Source": "test",
@@ -78,10 +78,10 @@ pub(crate) fn event(bus: &str, detail: &Value) -> Value {
     })
 }
 
-/// Puts an event on the local product's bus, over the AWS protocol.
-pub(crate) async fn put_event(anyone: &Client, event: &Value) -> Value {
-    let body = json!({ "Entries": [event] }).to_string();
+/// Sends an entry to the local stack's event bus, over the AWS protocol.
+pub(crate) async fn put_event(anyone: &Client, entry: &Value) -> Value {
+    let body = json!({ "Entries": [entry] }).to_string();
     let headers = [("x-amz-target", "AWSEvents.PutEvents")];
-    let answer = anyone.send(Method::POST, "/", &headers, body.into());
-    answer.await.unwrap().json()
+    let response = anyone.send(Method::POST, "/", &headers, body.into());
+    response.await.unwrap().json()
 }

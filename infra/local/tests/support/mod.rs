@@ -1,34 +1,34 @@
-//! A product of one test's own, and shorthands for calling it.
+//! A local stack for one test, with helpers for requests.
 
 pub(crate) mod calls;
 pub(crate) mod raw;
 
 use http::StatusCode;
 use serde_json::{Value, json};
-use tollgate_local::client::{Answer, Client};
-use tollgate_local::product::{self, Options, Running};
+use tollgate_local::client::{Client, Response};
+use tollgate_local::local_stack::{self, Options, Running};
 
 pub(crate) use calls::send;
 
-/// A running product, in memory, on a port of its own.
+/// A running local stack, in memory, on its own port.
 pub(crate) struct Target {
-    /// Without a key.
+    /// Client without a key.
     pub(crate) anyone: Client,
-    /// With the admin key.
+    /// Client with the admin key.
     pub(crate) admin: Client,
-    /// What runs.
+    /// Handle of the stack.
     pub(crate) running: Running,
 }
 
 impl Target {
-    /// Starts a product whose clock stands near `now`.
+    /// Starts a stack whose clock is set to `now`.
     pub(crate) async fn at(now: &str) -> Self {
-        Self::of(Options::default(), now).await
+        Self::with_options(Options::default(), now).await
     }
 
-    /// The same, started in another way.
-    pub(crate) async fn of(options: Options, now: &str) -> Self {
-        let running = product::start(options).await.unwrap();
+    /// Starts a stack with these options, with its clock set to `now`.
+    pub(crate) async fn with_options(options: Options, now: &str) -> Self {
+        let running = local_stack::start(options).await.unwrap();
         let anyone = Client::new(&running.url).unwrap();
         let admin = anyone.with_key(running.admin.expose().unwrap());
         let target = Self {
@@ -40,38 +40,38 @@ impl Target {
         target
     }
 
-    /// Moves the clock.
+    /// Changes the clock.
     pub(crate) async fn set_clock(&self, to: Value) {
         calls::local(&self.anyone, "clock", to).await;
     }
 
-    /// Makes a customer.
+    /// Creates a customer.
     pub(crate) async fn customer(&self, id: &str, plan: &str) {
         calls::customer(&self.admin, id, plan).await;
     }
 
-    /// Makes a key, and a client with it.
+    /// Creates a key; returns a client with it and the response.
     pub(crate) async fn key(&self, body: Value) -> (Client, Value) {
         calls::key(&self.admin, body).await
     }
 
-    /// Delivers all usage.
+    /// Delivers all queued usage.
     pub(crate) async fn drain(&self) -> Value {
         calls::local(&self.anyone, "drain", json!({})).await
     }
 
-    /// Runs a night.
-    pub(crate) async fn night(&self) -> Value {
-        calls::local(&self.anyone, "night", json!({})).await
+    /// Runs the nightly functions: billing, then reconciliation.
+    pub(crate) async fn nightly(&self) -> Value {
+        calls::local(&self.anyone, "nightly", json!({})).await
     }
 }
 
-/// Checks that an answer is a problem with these members, and that it names its request.
-pub(crate) fn assert_problem(answer: &Answer, status: StatusCode, slug: &str) {
-    calls::assert_problem(answer, status, slug);
-    assert_eq!(answer.header("cache-control"), "no-store");
+/// Checks that a response is a problem with this status and type, with the request's id.
+pub(crate) fn assert_problem(response: &Response, status: StatusCode, slug: &str) {
+    calls::assert_problem(response, status, slug);
+    assert_eq!(response.header("cache-control"), "no-store");
     assert_eq!(
-        answer.json()["request_id"],
-        answer.header("x-amzn-requestid")
+        response.json()["request_id"],
+        response.header("x-amzn-requestid")
     );
 }

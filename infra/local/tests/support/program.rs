@@ -1,4 +1,4 @@
-//! The program, as a process of one test's own.
+//! The program as a process, for one test.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 
 use tollgate_local::client::Client;
 
-/// A directory of one test's own, removed at its end.
+/// A temporary directory for one test, removed when dropped.
 pub(crate) struct Dir(pub(crate) PathBuf);
 
 impl Dir {
@@ -26,7 +26,7 @@ impl Drop for Dir {
     }
 }
 
-/// The program of this tree, or the one that `TOLLGATE_LOCAL` names.
+/// Returns a command for the program of this tree, or for the one in `TOLLGATE_LOCAL`.
 pub(crate) fn program() -> Command {
     let program = std::env::var_os("TOLLGATE_LOCAL");
     let mut command =
@@ -37,7 +37,7 @@ pub(crate) fn program() -> Command {
     command
 }
 
-/// A running program; killed when it is dropped.
+/// A running process of the program; killed when dropped.
 pub(crate) struct Process {
     pub(crate) child: Child,
     pub(crate) url: String,
@@ -48,7 +48,7 @@ pub(crate) struct Process {
 
 impl Process {
     pub(crate) fn start(command: &mut Command) -> Self {
-        let mut child = begin(command);
+        let mut child = spawn(command);
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut greeting = String::new();
         stdout.read_line(&mut greeting).unwrap();
@@ -78,13 +78,12 @@ impl Process {
         Client::new(&self.url).unwrap()
     }
 
-    /// All that it has printed so far.
+    /// Returns everything printed so far.
     pub(crate) fn printed(&self) -> String {
         self.stdout.lock().unwrap().clone()
     }
 
-    /// Asks it to end, and waits until it has; returns its exit code and all that it logged and
-    /// printed.
+    /// Sends SIGTERM and waits for the end. Returns the exit code, and everything logged and printed.
     pub(crate) fn terminate(mut self) -> (Option<i32>, String) {
         let id = self.child.id().to_string();
         let sent = Command::new("kill").args(["-TERM", &id]).status().unwrap();
@@ -105,9 +104,9 @@ impl Drop for Process {
     }
 }
 
-/// Runs the program, which must not start; returns what it says.
-pub(crate) fn refusal(command: &mut Command) -> String {
-    let mut child = begin(command);
+/// Runs the program, which must fail to start. Returns its standard error.
+pub(crate) fn start_error(command: &mut Command) -> String {
+    let mut child = spawn(command);
     let mut greeting = String::new();
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
     stdout.read_line(&mut greeting).unwrap();
@@ -121,7 +120,7 @@ pub(crate) fn refusal(command: &mut Command) -> String {
     String::from_utf8(stderr).unwrap()
 }
 
-fn begin(command: &mut Command) -> Child {
+fn spawn(command: &mut Command) -> Child {
     let command = command.args(["--port", "0"]);
     let piped = command.stdout(Stdio::piped()).stderr(Stdio::piped());
     piped.spawn().unwrap()

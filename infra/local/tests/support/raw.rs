@@ -1,11 +1,11 @@
-//! Requests as no HTTP client would make them.
+//! Incomplete and invalid requests, which an HTTP client does not send.
 
 use std::io::Write;
 use std::net::{Shutdown, TcpStream};
 
 use tokio::io::AsyncReadExt;
 
-/// Sends the head of a request over a connection of its own.
+/// Sends the head of a request over a new connection.
 pub(crate) fn begin(url: &str, head: &str) -> TcpStream {
     let address = url.strip_prefix("http://").unwrap();
     let mut caller = TcpStream::connect(address).unwrap();
@@ -13,18 +13,18 @@ pub(crate) fn begin(url: &str, head: &str) -> TcpStream {
     caller
 }
 
-/// All that is answered until the connection is closed.
-pub(crate) async fn answer(caller: TcpStream) -> String {
+/// Reads everything until the connection is closed.
+pub(crate) async fn response(caller: TcpStream) -> String {
     caller.set_nonblocking(true).unwrap();
     let mut caller = tokio::net::TcpStream::from_std(caller).unwrap();
-    let mut answer = String::new();
-    caller.read_to_string(&mut answer).await.unwrap();
-    answer
+    let mut response = String::new();
+    caller.read_to_string(&mut response).await.unwrap();
+    response
 }
 
-/// All that is answered to a caller who sends the head alone.
-pub(crate) async fn answer_to_head(url: &str, head: &str) -> String {
+/// Sends only the head of a request; returns everything received until the connection is closed.
+pub(crate) async fn response_to_head(url: &str, head: &str) -> String {
     let caller = begin(url, head);
     caller.shutdown(Shutdown::Write).unwrap();
-    answer(caller).await
+    response(caller).await
 }

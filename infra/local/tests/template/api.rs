@@ -1,4 +1,4 @@
-//! The gateway: whom it asks, and what it answers by itself.
+//! Check of the gateway: authorizer, gateway responses, CORS and throttling.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use tollgate_local::template::{GatewayResponse, Template};
 use tollgate_local_aws::template::Stack;
 use tollgate_runtime::{Env, config};
 
-/// The largest value that API Gateway takes, and more than a Lambda function answers.
+/// API Gateway's largest value, which exceeds the size of any Lambda function's response.
 const NEVER_COMPRESSED: u64 = 10 * 1024 * 1024;
 
 pub(crate) fn defects(stack: &Stack) -> Vec<String> {
@@ -33,17 +33,19 @@ pub(crate) fn defects(stack: &Stack) -> Vec<String> {
         .as_u64()
     {
         Some(NEVER_COMPRESSED) => {}
-        Some(bytes) => defects.push(format!("answers of {bytes} bytes and more are compressed")),
-        None => defects.push("bodies that come compressed may not be inflated".to_owned()),
+        Some(bytes) => defects.push(format!(
+            "responses of {bytes} bytes and more are compressed"
+        )),
+        None => defects.push("compressed request bodies may not be inflated".to_owned()),
     }
     defects.extend(other_denials(stack));
     defects.extend(cors(stack));
-    match Template::of(stack) {
+    match Template::from_stack(stack) {
         Ok(template) => {
             defects.extend(throttles(stack, &template));
             defects.extend(denied(&template.responses["ACCESS_DENIED"]));
             for (name, response) in &template.responses {
-                defects.extend(own(name, response));
+                defects.extend(gateway_response(name, response));
             }
         }
         Err(error) => defects.push(error.to_string()),
@@ -51,7 +53,7 @@ pub(crate) fn defects(stack: &Stack) -> Vec<String> {
     defects
 }
 
-/// The authorizer's denial is a 429 with everything that the context tells.
+/// Checks that the authorizer's denial is a 429 with all values of the context.
 fn denied(response: &GatewayResponse) -> Vec<String> {
     let mut defects = Vec::new();
     if response.status != Some(DENIED) {
@@ -71,7 +73,7 @@ fn denied(response: &GatewayResponse) -> Vec<String> {
             defects.push(format!("ACCESS_DENIED lacks the header field {name}"));
         }
     }
-    // What the authorizer wrote, and what is there where it wrote nothing.
+    // The body with the authorizer's problem, and the body without one.
     let body = |problem: &str| {
         let variable = format!("$context.authorizer.{}", name::PROBLEM);
         let body = response.body.replace(&variable, problem);
@@ -89,7 +91,7 @@ fn denied(response: &GatewayResponse) -> Vec<String> {
     defects
 }
 
-/// All denials have the status of a limit, so that none is to come from anything but the authorizer.
+/// Checks that only the authorizer denies calls, because all denials have the status 429.
 fn other_denials(stack: &Stack) -> Vec<String> {
     let mut defects = Vec::new();
     let api = stack.resources().at("Api.Properties");
@@ -108,17 +110,17 @@ fn other_denials(stack: &Stack) -> Vec<String> {
     defects
 }
 
-/// What customers reach whatever their limits say has a throttle of its own.
+/// Checks that each uncounted route of customers has its own throttle: quotas do not limit it.
 fn throttles(stack: &Stack, template: &Template) -> Vec<String> {
     let variables = stack.variables("AuthorizerFunction").unwrap_or_default();
-    let uncounted = config::uncounted_routes(&Env::of(variables)).unwrap_or_default();
+    let uncounted = config::uncounted_routes(&Env::from_vars(variables)).unwrap_or_default();
     let is_customers = |path: &str| {
         !path.starts_with("/admin/") && uncounted.iter().any(|prefix| path.starts_with(prefix))
     };
     let settings = stack.resources().at("Api.Properties.MethodSettings");
     let routes = template.routes.iter();
     let throttled = |method: &str, path: &str| {
-        // As CloudFormation has it: with ~1 for each slash but the first.
+        // CloudFormation's form: `~1` in place of each slash but the first.
         let path = format!("/{}", path.replace('/', "~1"));
         settings.elements().any(|setting| {
             let is = |property, value: &str| setting.get(property).0.as_str() == Some(value);
@@ -131,12 +133,12 @@ fn throttles(stack: &Stack, template: &Template) -> Vec<String> {
     };
     routes
         .filter(|route| is_customers(&route.path) && !throttled(&route.method, &route.path))
-        .map(|route| format!("{} {} has no throttle of its own", route.method, route.path))
+        .map(|route| format!("{} {} has no throttle", route.method, route.path))
         .collect()
 }
 
-/// A body of the gateway's own is a problem, whichever the reason, and is kept by nobody.
-fn own(name: &str, response: &GatewayResponse) -> Vec<String> {
+/// Checks that the body of a gateway response is a problem and may not be cached.
+fn gateway_response(name: &str, response: &GatewayResponse) -> Vec<String> {
     let mut defects = Vec::new();
     let header = |name: &str| response.headers.get(name).map(String::as_str);
     if header("Content-Type") != Some("'application/problem+json'") {
@@ -151,24 +153,23 @@ fn own(name: &str, response: &GatewayResponse) -> Vec<String> {
     let body = body(response);
     let members = ["type", "title", "detail", "request_id"];
     if !members.iter().all(|member| body[member].is_string()) {
-        defects.push(format!("{name} has a body that is no problem"));
+        defects.push(format!("{name} has a body that is not a problem"));
         return defects;
     }
     let status = response.status.map_or(Value::Null, Value::from);
     if body["status"] != status {
-        defects.push(format!("{name} has another status than its body says"));
+        defects.push(format!("{name} has another status than its body states"));
     }
     defects
 }
 
-/// Pages of the origin that the parameter names may read the gateway's answers, and no others, and
-/// never with credentials.
+/// Checks that only pages of the configured origin may read gateway responses, and not with credentials.
 fn cors(stack: &Stack) -> Vec<String> {
     const ALLOW: &str = "access-control-allow-origin";
     let mut defects = Vec::new();
     for origin in ["", "*", "https://app.example"] {
         let stack = stack.clone().with_parameter("CorsOrigins", origin);
-        let template = match Template::of(&stack) {
+        let template = match Template::from_stack(&stack) {
             Ok(template) => template,
             Err(error) => return vec![error.to_string()],
         };
@@ -192,7 +193,9 @@ fn cors(stack: &Stack) -> Vec<String> {
         }
         let preflight = template.preflight.unwrap_or_default();
         if preflight.get(ALLOW) != expected.get(ALLOW) {
-            defects.push(format!("a preflight has another answer for {origin:?}"));
+            defects.push(format!(
+                "a preflight response has another origin for {origin:?}"
+            ));
         }
     }
     let cors = stack.resources().at("Api.Properties.Cors");
@@ -206,7 +209,7 @@ fn cors(stack: &Stack) -> Vec<String> {
     defects
 }
 
-/// The body with 0 in place of each variable.
+/// Parses the body with 0 in place of each variable.
 fn body(response: &GatewayResponse) -> Value {
     let mut parts = response.body.split("$context.");
     let mut body = parts.next().unwrap_or_default().to_owned();

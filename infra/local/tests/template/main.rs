@@ -1,12 +1,9 @@
-//! Holds the template against the code that it deploys.
+//! Checks that template.yaml matches the code that it deploys.
 //!
-//! Each check returns what is wrong in sentences, so that it can be run on a template with a
-//! mistake in it as well: a check that cannot fail guards nothing.
+//! Each check returns the defects as sentences, so that it can be run on mutated templates too: this shows
+//! that the check can fail.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test that cannot begin, or cannot look, has failed"
-)]
+#![allow(clippy::unwrap_used, reason = "a failed step of a test fails the test")]
 
 mod api;
 mod metrics;
@@ -20,9 +17,9 @@ mod variables;
 use tollgate_local::template::Template;
 use tollgate_local_aws::template::{Stack, TEMPLATE};
 
-/// What is wrong with the template, as far as reading it shows.
+/// Returns the defects of a template that reading it shows.
 fn defects(template: &str) -> Vec<String> {
-    let stack = Stack::of(template, "test").unwrap();
+    let stack = Stack::parse(template, "test").unwrap();
     let mut defects = Vec::new();
     defects.extend(api::defects(&stack));
     defects.extend(routes::defects(&stack));
@@ -35,23 +32,23 @@ fn defects(template: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_template_is_what_the_code_needs() {
+fn the_template_matches_the_code() {
     assert_eq!(defects(TEMPLATE), [""; 0]);
 }
 
-/// A role with less would make a function fail, and one with more is not its least.
+/// A missing permission would make a function fail; an unused one violates least privilege.
 #[tokio::test]
-async fn each_function_may_do_what_it_does_and_nothing_else() {
+async fn each_role_has_exactly_the_permissions_that_its_function_uses() {
     assert_eq!(permissions::defects(TEMPLATE).await, [""; 0]);
 }
 
-/// The template with a mistake in it.
+/// Returns the template with a mutation.
 fn mutated(from: &str, to: &str) -> String {
     assert!(TEMPLATE.contains(from), "the template has no {from}");
     TEMPLATE.replacen(from, to, 1)
 }
 
-/// The mistake is found, in these words.
+/// Checks that a mutation leads to a defect with this text.
 fn check(from: &str, to: &str, expected: &str) {
     let found = defects(&mutated(from, to));
     let named = found.iter().any(|defect| defect.contains(expected));
@@ -60,7 +57,7 @@ fn check(from: &str, to: &str, expected: &str) {
 
 #[test]
 fn mistakes_in_the_template_are_found() {
-    // Decisions that are cached let calls through uncounted.
+    // With cached decisions, calls are allowed without being counted.
     check(
         "ReauthorizeEvery: 0",
         "ReauthorizeEvery: 300",
@@ -74,7 +71,7 @@ fn mistakes_in_the_template_are_found() {
     check(
         "MinimumCompressionSize: 10485760",
         "MinimumCompressionSize: 1024",
-        "answers of 1024 bytes and more are compressed",
+        "responses of 1024 bytes and more are compressed",
     );
     check(
         "MinimumCompressionSize: 10485760",
@@ -115,7 +112,7 @@ fn mistakes_in_the_template_are_found() {
     check(
         "ResourcePath: /~1api~1usage~1current",
         "ResourcePath: /api/usage/current",
-        "GET /api/usage/current has no throttle of its own",
+        "GET /api/usage/current has no throttle",
     );
     check(
         "Access-Control-Allow-Origin: !If [Cors, !Sub \"'${CorsOrigins}'\", !Ref AWS::NoValue]",
@@ -130,7 +127,7 @@ fn mistakes_in_the_template_are_found() {
     check(
         "AllowOrigin: !If [Cors, !Sub \"'${CorsOrigins}'\", !Ref AWS::NoValue]",
         "AllowOrigin: \"'*'\"",
-        "a preflight has another answer for \"\"",
+        "a preflight response has another origin for \"\"",
     );
     check(
         "AddDefaultAuthorizerToCorsPreflight: false",
@@ -152,7 +149,7 @@ fn mistakes_in_the_template_are_found() {
     check(
         "maxReceiveCount: 5",
         "maxReceiveCount: 1",
-        "dies after 1 deliveries",
+        "a dead letter after 1 deliveries",
     );
     check(
         "detail-type: [{ prefix: tollgate. }]",
@@ -201,10 +198,10 @@ fn mistakes_in_the_template_are_found() {
     );
     check(
         "MetricName: BillingRuns",
-        "MetricName: NightRuns",
-        "NightRuns",
+        "MetricName: RunsOfBilling",
+        "RunsOfBilling",
     );
-    check("\"CentsCharged\"", "\"Cents\"", "no function writes Cents");
+    check("\"ChargedCents\"", "\"Cents\"", "no function writes Cents");
     check(
         "Name: Reason, Value: no_plan",
         "Name: Reason, Value: no_such_plan",
@@ -214,7 +211,7 @@ fn mistakes_in_the_template_are_found() {
 
 #[test]
 fn roles_that_allow_too_much_are_found() {
-    // The admin API could make admin keys, and no function may.
+    // The admin API could create admin keys, which no function may.
     check(
         "[CUSTOMER#*, IDEMPOTENCY#create-customer#*]",
         "[ADMIN#*, CUSTOMER#*, IDEMPOTENCY#create-customer#*]",
@@ -225,7 +222,7 @@ fn roles_that_allow_too_much_are_found() {
         "\"*KEY*\"",
         "keys-create may write admin keys",
     );
-    // Whoever changes keys could change a customer's plan.
+    // keys-update could change a customer's plan.
     check(
         "dynamodb:LeadingKeys: KEY#*\n                  ForAllValues:StringEquals:",
         "dynamodb:LeadingKeys: \"*\"\n                  ForAllValues:StringEquals:",
@@ -237,7 +234,7 @@ fn roles_that_allow_too_much_are_found() {
     check(
         "dynamodb:LeadingKeys: RECONCILIATION#*",
         "dynamodb:LeadingKeys: \"*\"",
-        "reconciliation may write tallies and adjustments",
+        "reconciliation may write aggregates and adjustments",
     );
 }
 
@@ -256,12 +253,12 @@ fn roles_that_allow_other_events_than_their_own_usage_are_found() {
     check(
         source,
         "                    events:source: !Sub \"tollgate:${AWS::StackName}-analyze\"\n",
-        "ping may not report its own usage",
+        "ping may not send its own usage",
     );
     check(
         "FunctionName: !Sub \"${AWS::StackName}-ping\"",
         "MemorySize: 128",
-        "ping may not report its own usage",
+        "ping may not send its own usage",
     );
     check(
         "events:source: !Sub \"tollgate:${AWS::StackName}-analyze\"",
@@ -271,7 +268,7 @@ fn roles_that_allow_other_events_than_their_own_usage_are_found() {
 }
 
 #[tokio::test]
-async fn a_role_that_lacks_an_action_is_found() {
+async fn a_missing_action_is_found() {
     let template = mutated(
         "[dynamodb:BatchGetItem, dynamodb:UpdateItem]",
         "dynamodb:UpdateItem",
@@ -281,22 +278,22 @@ async fn a_role_that_lacks_an_action_is_found() {
 }
 
 #[tokio::test]
-async fn a_role_that_has_an_action_too_many_is_found() {
+async fn an_unused_action_is_found() {
     let template = mutated(
         "[dynamodb:BatchGetItem, dynamodb:UpdateItem]",
         "[dynamodb:BatchGetItem, dynamodb:DeleteItem, dynamodb:UpdateItem]",
     );
-    let expected = "AuthorizerFunction never needs dynamodb:DeleteItem on table/local-counters";
+    let expected = "AuthorizerFunction never uses dynamodb:DeleteItem on table/local-counters";
     assert_eq!(permissions::defects(&template).await, [expected]);
 }
 
 #[tokio::test]
-async fn a_role_that_lacks_a_kind_of_item_is_found() {
-    let (of_create, fewer) = (
+async fn a_missing_kind_of_item_is_found() {
+    let (all, fewer) = (
         "[IDEMPOTENCY#create-key#*, KEY#*, KEYID#*]",
         "[IDEMPOTENCY#create-key#*, KEY#*]",
     );
-    let template = mutated(of_create, fewer);
+    let template = mutated(all, fewer);
     let expected = "KeysCreateFunction may not dynamodb:GetItem on table/local-registry with \
                     dynamodb:LeadingKeys KEYID#*";
     assert_eq!(permissions::defects(&template).await, [expected]);
@@ -314,26 +311,26 @@ async fn a_role_that_lacks_a_kind_of_item_is_found() {
 }
 
 #[tokio::test]
-async fn a_role_that_has_a_kind_of_item_too_many_is_found() {
+async fn an_unused_kind_of_item_is_found() {
     let template = mutated("[KEY#*, KEYID#*]", "[IDEMPOTENCY#*, KEY#*, KEYID#*]");
-    let expected = "UsageApiFunction never needs dynamodb:GetItem on table/local-registry with \
+    let expected = "UsageApiFunction never uses dynamodb:GetItem on table/local-registry with \
                     dynamodb:LeadingKeys IDEMPOTENCY#*";
     assert_eq!(permissions::defects(&template).await, [expected]);
     let template = mutated("[pk, revoked_at]", "[pk, expires_at, revoked_at]");
-    let expected = "KeysRevokeFunction never needs dynamodb:UpdateItem on table/local-registry with \
+    let expected = "KeysRevokeFunction never uses dynamodb:UpdateItem on table/local-registry with \
                     dynamodb:Attributes expires_at";
     assert_eq!(permissions::defects(&template).await, [expected]);
     let template = mutated(
         "dynamodb:LeadingKeys: [customers, keys]",
         "dynamodb:LeadingKeys: [admins, customers, keys]",
     );
-    let expected = "AdminApiFunction never needs dynamodb:Query on table/local-registry/index/listing \
+    let expected = "AdminApiFunction never uses dynamodb:Query on table/local-registry/index/listing \
                     with dynamodb:LeadingKeys admins";
     assert_eq!(permissions::defects(&template).await, [expected]);
 }
 
 #[tokio::test]
-async fn a_role_for_another_resource_is_found() {
+async fn a_permission_for_the_wrong_resource_is_found() {
     let template = mutated(
         "Resource: !Sub \"${RegistryTable.Arn}/index/listing\"",
         "Resource: !GetAtt RegistryTable.Arn",

@@ -1,4 +1,4 @@
-//! The metrics that alarms watch and the dashboard shows are those that the functions write.
+//! Check that the functions write the metrics that alarms watch and dashboards show.
 
 use std::collections::BTreeSet;
 
@@ -6,18 +6,18 @@ use serde_json::Value;
 use tollgate_local_aws::template::{Node, Stack};
 use tollgate_runtime::metrics::{ALL, NAMESPACE, STACK};
 
-/// As many metrics as alarms watch. Ten are without charge, and each further one is $0.10 a month
+/// Maximum number of metrics in alarms. Ten are free, and each further one costs $0.10 a month
 /// (<https://aws.amazon.com/cloudwatch/pricing/>).
-const MOST: usize = 17;
-/// As many metrics as a dashboard shows without charge.
-const MOST_SHOWN: usize = 50;
+const MAX_WATCHED: usize = 17;
+/// Maximum number of metrics on a dashboard that are free.
+const MAX_SHOWN: usize = 50;
 
-/// A metric's name and those of its dimensions.
-type Named = (String, Vec<String>);
+/// Name of a metric, and names of its dimensions.
+type MetricKey = (String, Vec<String>);
 
 pub(crate) fn defects(stack: &Stack) -> Vec<String> {
     let mut defects = Vec::new();
-    let written: BTreeSet<Named> = ALL
+    let written: BTreeSet<MetricKey> = ALL
         .iter()
         .map(|metric| {
             let dimensions = [STACK].iter().chain(metric.dimensions);
@@ -34,7 +34,7 @@ pub(crate) fn defects(stack: &Stack) -> Vec<String> {
         if !written.contains(&(name.clone(), dimensions.clone())) {
             defects.push(format!("no function writes {name} by {dimensions:?}"));
         }
-        // After the stack's.
+        // The first dimension is the stack.
         for value in line[1..].iter().skip(3).step_by(2) {
             let doc = ALL.iter().find(|metric| metric.name == name);
             if doc.is_some_and(|metric| !metric.doc.contains(&format!("`{value}`"))) {
@@ -42,22 +42,22 @@ pub(crate) fn defects(stack: &Stack) -> Vec<String> {
             }
         }
     }
-    if shown.len() > MOST_SHOWN {
+    if shown.len() > MAX_SHOWN {
         let found = shown.len();
         defects.push(format!(
-            "the dashboard shows {found} metrics, and {MOST_SHOWN} are free"
+            "the dashboard shows {found} metrics, of which {MAX_SHOWN} are free"
         ));
     }
     let watched = alarm_metrics(stack).count();
-    if watched > MOST {
+    if watched > MAX_WATCHED {
         defects.push(format!(
-            "alarms watch {watched} metrics, and {MOST} are paid for"
+            "alarms watch {watched} metrics, and at most {MAX_WATCHED} are intended"
         ));
     }
     defects
 }
 
-/// The metrics of all alarms: an alarm has one itself, or several to compute with.
+/// Returns the metrics of all alarms: an alarm has one metric, or several in an expression.
 fn alarm_metrics(stack: &Stack) -> impl Iterator<Item = Node<'_>> {
     let alarms = stack.of_type("AWS::CloudWatch::Alarm");
     let metrics = alarms.flat_map(|(_, alarm)| {
@@ -69,7 +69,8 @@ fn alarm_metrics(stack: &Stack) -> impl Iterator<Item = Node<'_>> {
     metrics.filter(|node| !node.get("MetricName").0.is_null())
 }
 
-/// What the alarms watch of ours: each metric a list of its name, and names and values of dimensions.
+/// Returns Tollgate's metrics that alarms watch, each as a list of its name, and of names and values of its
+/// dimensions.
 fn watched(stack: &Stack) -> BTreeSet<Vec<String>> {
     let metrics = alarm_metrics(stack);
     let ours = metrics.filter(|node| node.get("Namespace").0.as_str() == Some(NAMESPACE));
@@ -85,8 +86,8 @@ fn watched(stack: &Stack) -> BTreeSet<Vec<String>> {
     .collect()
 }
 
-/// What the dashboards show: each metric a list of namespace, name, and names and values of
-/// dimensions, in which `.` repeats what stands above it and `...` the beginning of the line above
+/// Returns the metrics that dashboards show, each as a list of namespace, name, and names and values of
+/// dimensions. In a dashboard, `.` repeats the element above it, and `...` the start of the line above
 /// (<https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/CloudWatch-Dashboard-Body-Structure.html>).
 fn shown(stack: &Stack) -> BTreeSet<Vec<String>> {
     let mut shown = BTreeSet::new();

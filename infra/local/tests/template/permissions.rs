@@ -1,9 +1,10 @@
-//! Every function's role, held against what the function asks for when it does all that it can.
+//! Check of each function's role against the permissions that the function uses when all of its features
+//! are exercised.
 
 use http::Method;
 use serde_json::{Value, json};
 use tollgate_local::client::Client;
-use tollgate_local::product::{self, Options, Running};
+use tollgate_local::local_stack::{self, Options, Running};
 
 const PLANS: &str = include_str!("../../../emulated/plans.json");
 
@@ -13,23 +14,23 @@ pub(crate) async fn defects(template: &str) -> Vec<String> {
         parameters: vec![("Plans", PLANS.to_owned())],
         ..Options::default()
     };
-    let running = product::start(options).await.unwrap();
-    let _ = everything(&running).await;
+    let running = local_stack::start(options).await.unwrap();
+    let _ = exercise_all(&running).await;
     let (mut denied, mut unused) = (Vec::new(), Vec::new());
     for role in &running.roles {
         let function = role.function();
-        let needed = role.denied().into_iter();
-        denied.extend(needed.map(|needed| format!("{function} may not {needed}")));
+        let missing = role.denied().into_iter();
+        denied.extend(missing.map(|missing| format!("{function} may not {missing}")));
         let granted = role.unused().into_iter();
-        unused.extend(granted.map(|granted| format!("{function} never needs {granted}")));
+        unused.extend(granted.map(|granted| format!("{function} never uses {granted}")));
     }
-    // After a denial much goes undone, and says nothing of what is needed.
+    // After a denial, further requests fail, so that unused permissions prove nothing.
     if denied.is_empty() { unused } else { denied }
 }
 
-/// Has each function do all that it can. What a role forbids on the way is found afterwards, so
-/// that answers are looked at only where the rest depends on them.
-async fn everything(running: &Running) -> Option<()> {
+/// Exercises all features of each function. Denials are collected by the roles, so that responses are
+/// checked only where later requests depend on them.
+async fn exercise_all(running: &Running) -> Option<()> {
     let anyone = Client::new(&running.url).unwrap();
     let admin = anyone.with_key(running.admin.expose()?);
     let post = async |path: &str, body: Value| admin.post(path, body).await.unwrap().json();
@@ -41,8 +42,8 @@ async fn everything(running: &Running) -> Option<()> {
         ];
         for _ in 0..2 {
             let body = body.to_string().into();
-            let answer = admin.send(Method::POST, path, &headers, body);
-            answer.await.unwrap();
+            let response = admin.send(Method::POST, path, &headers, body);
+            response.await.unwrap();
         }
     };
     anyone
@@ -93,7 +94,7 @@ async fn everything(running: &Running) -> Option<()> {
     let admins = format!("/admin/api-keys/{}", &running.admin.expose()?[..17]);
     get(&admins).await;
 
-    // An hour that is full is asked about again, and then the month is looked at.
+    // An exhausted hourly counter is read again later, and the monthly counter with it.
     let one_an_hour = json!({ "customer_id": "globex", "overrides": { "requests_per_hour": 1 } });
     let limited = post("/admin/api-keys", one_an_hour).await;
     let limited = anyone.with_key(limited["key"].as_str().unwrap_or_default());
@@ -103,7 +104,7 @@ async fn everything(running: &Running) -> Option<()> {
         anyone.post("/_local/clock", later).await.unwrap();
     }
 
-    // The plan includes three calls; a night and a run by hand each find some to charge.
+    // The plan includes three calls; the nightly run and a manual run each find overage to charge.
     let calls = async || {
         for _ in 0..4 {
             client.get("/api/secure/ping").await.unwrap();
@@ -120,7 +121,7 @@ async fn everything(running: &Running) -> Option<()> {
     get("/admin/billing/unbilled?month=2026-10").await;
     client.get("/api/usage/current").await.unwrap();
 
-    // Set aside: a message that is no entry, and one of two entries that have the same identity.
+    // Quarantined: a message that is not a usage event, and one of two events with the same identity.
     let adjusting = |calls: i64| {
         json!({
             "specversion": "1.0", "id": "a-1", "source": "test", "type": "tollgate.adjustment.v1",
@@ -145,7 +146,7 @@ async fn everything(running: &Running) -> Option<()> {
     put.await.unwrap();
     anyone.post("/_local/drain", json!({})).await.unwrap();
 
-    // Reported by hand: records, adjustments, and another event of the same identity.
+    // Sent to the admin API: records, adjustments, and another event with the same identity.
     let record = json!({
         "time": "2026-11-22T09:00:00Z", "request_id": "r-1", "key_id": key["id"], "plan": "starter",
         "method": "GET", "endpoint": "/", "status": 200, "latency_ms": 1,
@@ -166,17 +167,17 @@ async fn everything(running: &Running) -> Option<()> {
     get("/admin/usage/reconciliation").await;
     get("/admin/customers/acme/adjustments").await;
     client.get("/api/usage/adjustments").await.unwrap();
-    let waiting = get("/admin/usage/quarantine").await;
-    let item = waiting["data"][0]["id"].as_str().unwrap_or_default();
+    let quarantined = get("/admin/usage/quarantine").await;
+    let item = quarantined["data"][0]["id"].as_str().unwrap_or_default();
     let item = format!("/admin/usage/quarantine/{item}");
     get(&item).await;
     post(&format!("{item}/replay"), json!({ "event": reported })).await;
     let nothing = axum::body::Body::empty();
-    let dismissed = admin.send(Method::DELETE, &item, &[], nothing).await;
-    dismissed.unwrap();
+    let discarded = admin.send(Method::DELETE, &item, &[], nothing).await;
+    discarded.unwrap();
 
-    // The second night forgets what the first found, of calls that were let in with a key of the
-    // day before.
+    // The first reconciliation finds discrepancies in calls with a key of the day before; the second one
+    // replaces them.
     for _ in 0..2 {
         let tomorrow = json!({ "now": "2026-11-23T10:00:00Z" });
         anyone.post("/_local/clock", tomorrow).await.unwrap();
@@ -192,7 +193,7 @@ async fn everything(running: &Running) -> Option<()> {
         let erased = admin.send(Method::DELETE, &path, &[], nothing).await;
         erased.unwrap();
     }
-    // The admin's own is the last: nothing is done with it after that.
+    // The admin key is the last to be revoked: no request works after that.
     for key in [&by_id, &path, &admins] {
         let nothing = axum::body::Body::empty();
         let revoked = admin.send(Method::DELETE, key, &[], nothing).await;

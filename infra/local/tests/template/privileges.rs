@@ -1,5 +1,5 @@
-//! What each function's role allows, asked of the role: writing and reading each kind of item, and
-//! putting each kind of event on the bus. ARCHITECTURE.md states the first, and is held against it.
+//! Check of each role's privileges: writing and reading each kind of item, as stated in ARCHITECTURE.md, and
+//! putting each kind of event on the bus.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,20 +9,20 @@ use tollgate_local_aws::template::Stack;
 use tollgate_local_aws::{LocalAws, Role};
 use tollgate_runtime::{Clock, Entropy};
 use tollgate_store::schema::{
-    REGISTRY, BILLABLE, BILLING, COUNTERS, LISTING, LOGGED, QUARANTINE, TABLES, Table, USAGE,
-    USAGE_LOG, WAITING,
+    BILLABLE, BILLING, COUNTERS, LISTING, LOGGED, OPEN_QUARANTINE, QUARANTINE, REGISTRY, TABLES,
+    Table, USAGE, USAGE_LOG,
 };
 
 const ARCHITECTURE: &str = include_str!("../../../../ARCHITECTURE.md");
 
-/// A kind of item, by partition keys of the table and of its index.
+/// A kind of item, with examples of its partition keys in the table and its index.
 struct Kind {
-    /// As ARCHITECTURE.md has it.
+    /// Name in ARCHITECTURE.md.
     name: &'static str,
     table: Table,
     keys: &'static [&'static str],
-    /// Of the table's index, if it has one.
-    listed_under: Option<&'static str>,
+    /// Partition key in the table's index, if items of this kind are in one.
+    index_key: Option<&'static str>,
 }
 
 const KINDS: [Kind; 10] = [
@@ -30,13 +30,13 @@ const KINDS: [Kind; 10] = [
         name: "customers",
         table: REGISTRY,
         keys: &["CUSTOMER#acme"],
-        listed_under: Some("customers"),
+        index_key: Some("customers"),
     },
     Kind {
         name: "keys of customers",
         table: REGISTRY,
         keys: &["KEY#d1", "KEYID#key_1", "PREFIX#tg_live_AbCd1234"],
-        listed_under: Some("keys"),
+        index_key: Some("keys"),
     },
     Kind {
         name: "admin keys",
@@ -46,7 +46,7 @@ const KINDS: [Kind; 10] = [
             "ADMIN#KEYID#key_1",
             "ADMIN#PREFIX#tg_admin_AbCd1234",
         ],
-        listed_under: Some("keys"),
+        index_key: Some("keys"),
     },
     Kind {
         name: "repeatable requests",
@@ -56,62 +56,62 @@ const KINDS: [Kind; 10] = [
             "IDEMPOTENCY#rotate-key#key_1#a",
             "IDEMPOTENCY#create-customer#key_1#a",
         ],
-        listed_under: None,
+        index_key: None,
     },
     Kind {
         name: "counters",
         table: COUNTERS,
         keys: &["HOUR#key_1#2026-11-22T10", "MONTH#acme#2026-11"],
-        listed_under: None,
+        index_key: None,
     },
     Kind {
-        name: "tallies and adjustments",
+        name: "aggregates and adjustments",
         table: USAGE,
         keys: &["acme"],
-        listed_under: Some("2026-11#3"),
+        index_key: Some("2026-11#3"),
     },
     Kind {
         name: "reconciliations",
         table: USAGE,
         keys: &["RECONCILIATION#2026-11-22"],
-        listed_under: None,
+        index_key: None,
     },
     Kind {
-        name: "counted entries",
+        name: "counted usage events",
         table: USAGE_LOG,
         keys: &["tollgate:ping#e-1"],
-        listed_under: Some("acme"),
+        index_key: Some("acme"),
     },
     Kind {
-        name: "what is set aside",
+        name: "quarantined usage",
         table: QUARANTINE,
         keys: &["tollgate:ping#e-1", "#d1"],
-        listed_under: Some("yes"),
+        index_key: Some("yes"),
     },
     Kind {
-        name: "the ledger",
+        name: "period ledgers and charges",
         table: BILLING,
         keys: &["acme#2026-11", "MONTH#2026-11"],
-        listed_under: None,
+        index_key: None,
     },
 ];
 
-/// A stack, whose roles can be asked what they allow.
-struct Asked {
+/// A stack with the means to test its roles' permissions.
+struct Permissions {
     stack: Stack,
     aws: LocalAws,
 }
 
-impl Asked {
-    fn of(template: &str) -> Self {
-        let stack = Stack::of(template, "test").unwrap();
-        let rule = crate::Template::of(&stack).unwrap().rule;
+impl Permissions {
+    fn from_template(template: &str) -> Self {
+        let stack = Stack::parse(template, "test").unwrap();
+        let rule = crate::Template::from_stack(&stack).unwrap().rule;
         let aws = LocalAws::in_memory(rule, Clock::system(), Entropy::seeded(1)).unwrap();
         aws.create_tables("test").unwrap();
         Self { stack, aws }
     }
 
-    /// Logical ids and roles.
+    /// Returns the functions' logical ids and roles.
     fn roles(&self) -> Vec<(String, Role)> {
         let functions = self.stack.of_type("AWS::Serverless::Function");
         functions
@@ -120,8 +120,8 @@ impl Asked {
     }
 
     fn allows(&self, role: &Role, target: &str, body: &Value) -> bool {
-        let (_, answer) = self.aws.in_role(role).answer(target, &body.to_string());
-        !answer.contains("AccessDeniedException")
+        let (_, response) = self.aws.in_role(role).call(target, &body.to_string());
+        !response.contains("AccessDeniedException")
     }
 
     fn is_written(&self, role: &Role, kind: &Kind) -> bool {
@@ -163,7 +163,7 @@ impl Asked {
                 ("Query", query(kind.table.hash, pk)),
             ]);
         }
-        if let Some(value) = kind.listed_under {
+        if let Some(value) = kind.index_key {
             let [index] = kind.table.indexes else {
                 panic!("{} has another number of indexes", kind.table.name);
             };
@@ -184,7 +184,7 @@ fn key_of(table: &Table, pk: &str) -> Value {
     key
 }
 
-/// `AdminApiFunction` as the tree and the documents have it: `admin-api`.
+/// Returns the name of a function in the tree and the documents: `admin-api` for `AdminApiFunction`.
 fn name_of(logical_id: &str) -> String {
     let mut name = String::new();
     for letter in logical_id.trim_end_matches("Function").chars() {
@@ -196,7 +196,7 @@ fn name_of(logical_id: &str) -> String {
     name
 }
 
-/// What ARCHITECTURE.md says: writers and readers of each kind of item.
+/// Reads the writers and readers of each kind of item from ARCHITECTURE.md.
 fn stated() -> BTreeMap<&'static str, [BTreeSet<String>; 2]> {
     let (_, table) = ARCHITECTURE
         .split_once("| kind of item | table | written by | read by |\n")
@@ -216,19 +216,19 @@ fn stated() -> BTreeMap<&'static str, [BTreeSet<String>; 2]> {
     .collect()
 }
 
-/// Where the roles and what ARCHITECTURE.md says of them differ.
+/// Returns the discrepancies between the roles and ARCHITECTURE.md, and wrong permissions for events.
 pub(crate) fn defects(template: &str) -> Vec<String> {
-    let asked = Asked::of(template);
+    let permissions = Permissions::from_template(template);
     let stated = stated();
     let mut defects = Vec::new();
     for kind in &KINDS {
         let stated = stated.get(kind.name).cloned().unwrap_or_default();
         let [writes, reads] = &stated;
-        for (id, role) in asked.roles() {
+        for (id, role) in permissions.roles() {
             let name = name_of(&id);
             for (may, stated, what) in [
-                (asked.is_written(&role, kind), writes, "write"),
-                (asked.is_read(&role, kind), reads, "read"),
+                (permissions.is_written(&role, kind), writes, "write"),
+                (permissions.is_read(&role, kind), reads, "read"),
             ] {
                 match (may, stated.contains(&name)) {
                     (true, false) => defects.push(format!("{name} may {what} {}", kind.name)),
@@ -238,17 +238,17 @@ pub(crate) fn defects(template: &str) -> Vec<String> {
             }
         }
     }
-    defects.extend(events(&asked));
+    defects.extend(events(&permissions));
     defects
 }
 
-/// What may be put on the bus and should not, or the other way round: a metered function reports usage
-/// of its own, and nothing else.
-fn events(asked: &Asked) -> Vec<String> {
-    let roles = asked.roles();
-    let own = |id: &str| format!("tollgate:{}", asked.stack.function_name(id).unwrap());
+/// Returns wrong permissions for events: a metered function may send usage with its own source, and nothing
+/// else.
+fn events(permissions: &Permissions) -> Vec<String> {
+    let roles = permissions.roles();
+    let own = |id: &str| format!("tollgate:{}", permissions.stack.function_name(id).unwrap());
     let is_metered = |id: &str| {
-        let variables = asked.stack.variables(id).unwrap();
+        let variables = permissions.stack.variables(id).unwrap();
         variables.contains_key("TOLLGATE_EVENT_BUS")
     };
     let mut sources: Vec<String> = roles.iter().map(|(id, _)| own(id)).collect();
@@ -268,14 +268,14 @@ fn events(asked: &Asked) -> Vec<String> {
                     "Detail": "{}",
                 });
                 let body = json!({ "Entries": [event] });
-                let may = asked.allows(role, "AWSEvents.PutEvents", &body);
+                let may = permissions.allows(role, "AWSEvents.PutEvents", &body);
                 let should = is_metered(id) && detail_type == EVENT_TYPE && *source == own(id);
                 let name = name_of(id);
                 match (may, should) {
                     (true, false) => {
                         defects.push(format!("{name} may put {detail_type} of {source}"));
                     }
-                    (false, true) => defects.push(format!("{name} may not report its own usage")),
+                    (false, true) => defects.push(format!("{name} may not send its own usage")),
                     _ => {}
                 }
             }
@@ -288,24 +288,24 @@ fn events(asked: &Asked) -> Vec<String> {
 fn every_table_and_index_has_kinds_of_items() {
     for table in TABLES {
         let mut kinds = KINDS.iter().filter(|kind| kind.table.name == table.name);
-        let has_listed = kinds.clone().any(|kind| kind.listed_under.is_some());
+        let has_indexed = kinds.clone().any(|kind| kind.index_key.is_some());
         assert!(kinds.next().is_some(), "{}", table.name);
-        assert_eq!(has_listed, !table.indexes.is_empty(), "{}", table.name);
+        assert_eq!(has_indexed, !table.indexes.is_empty(), "{}", table.name);
     }
-    let indexes = [LISTING, BILLABLE, LOGGED, WAITING].map(|index| index.name);
-    let known = TABLES.iter().flat_map(|table| table.indexes);
-    assert_eq!(known.map(|index| index.name).collect::<Vec<_>>(), indexes);
+    let indexes = [LISTING, BILLABLE, LOGGED, OPEN_QUARANTINE].map(|index| index.name);
+    let all = TABLES.iter().flat_map(|table| table.indexes);
+    assert_eq!(all.map(|index| index.name).collect::<Vec<_>>(), indexes);
     let named: BTreeSet<&str> = KINDS.iter().map(|kind| kind.name).collect();
     assert_eq!(stated().into_keys().collect::<BTreeSet<_>>(), named);
 }
 
-/// A function that may change or revoke keys can neither make one nor change whose it is: an update
-/// makes what is not there.
+/// UpdateItem creates a missing item. The roles that may change or revoke keys therefore must not allow the
+/// attributes that make an item a valid key, or its owner.
 #[test]
-fn an_update_of_a_key_makes_none() {
-    let asked = Asked::of(tollgate_local_aws::template::TEMPLATE);
+fn an_update_cannot_create_a_key() {
+    let permissions = Permissions::from_template(tollgate_local_aws::template::TEMPLATE);
     let may = |function: &str, pk: &str, update: &str| {
-        let role = asked.stack.role(function).unwrap();
+        let role = permissions.stack.role(function).unwrap();
         let body = json!({
             "TableName": "test-registry",
             "Key": { "pk": { "S": pk } },
@@ -313,7 +313,7 @@ fn an_update_of_a_key_makes_none() {
             "ExpressionAttributeNames": { "#id": "id" },
             "ExpressionAttributeValues": { ":a": { "S": "a" } },
         });
-        asked.allows(&role, "DynamoDB_20120810.UpdateItem", &body)
+        permissions.allows(&role, "DynamoDB_20120810.UpdateItem", &body)
     };
     let (customers, admins) = ("KEY#d1", "ADMIN#KEY#d1");
     for pk in [customers, admins] {
@@ -343,19 +343,19 @@ fn an_update_of_a_key_makes_none() {
     }
 }
 
-/// What ARCHITECTURE.md says that IAM cannot tell: who may revoke a key may, by the role, reopen it, of which
-/// only the code keeps them.
+/// IAM cannot distinguish setting `revoked_at` from removing it, as ARCHITECTURE.md states: only the code
+/// keeps a function that may revoke a key from reinstating it.
 #[test]
-fn who_may_revoke_a_key_may_reopen_it_and_nobody_else_may() {
-    let asked = Asked::of(tollgate_local_aws::template::TEMPLATE);
+fn only_roles_that_may_revoke_a_key_may_reinstate_it() {
+    let permissions = Permissions::from_template(tollgate_local_aws::template::TEMPLATE);
     let may = |pk: &str, update: &str| {
         let body = json!({
             "TableName": "test-registry",
             "Key": { "pk": { "S": pk } },
             "UpdateExpression": update,
         });
-        let may = asked.roles().into_iter().filter_map(|(id, role)| {
-            let may = asked.allows(&role, "DynamoDB_20120810.UpdateItem", &body);
+        let may = permissions.roles().into_iter().filter_map(|(id, role)| {
+            let may = permissions.allows(&role, "DynamoDB_20120810.UpdateItem", &body);
             may.then(|| name_of(&id))
         });
         may.collect::<BTreeSet<String>>()
@@ -364,26 +364,26 @@ fn who_may_revoke_a_key_may_reopen_it_and_nobody_else_may() {
     let names = |names: &[&str]| -> BTreeSet<String> {
         names.iter().map(|name| (*name).to_owned()).collect()
     };
-    let reopen = names(&["admin-api", "keys-revoke", "keys-rotate", "keys-update"]);
-    assert_eq!(may(customers, "REMOVE revoked_at"), reopen);
+    let reinstate = names(&["admin-api", "keys-revoke", "keys-rotate", "keys-update"]);
+    assert_eq!(may(customers, "REMOVE revoked_at"), reinstate);
     assert_eq!(may(admins, "REMOVE revoked_at"), names(&["keys-revoke"]));
-    // What a revoked key has besides, and whose it is, is beyond who only changes keys.
-    let make = names(&["keys-rotate"]);
+    // Roles that only change keys do not allow the other attributes, such as the owner.
+    let create = names(&["keys-rotate"]);
     for update in [
         "REMOVE customer",
         "REMOVE prefix",
         "REMOVE revoked_at, customer",
     ] {
-        assert_eq!(may(customers, update), make, "{update}");
+        assert_eq!(may(customers, update), create, "{update}");
         assert_eq!(may(admins, update), BTreeSet::new(), "{update}");
     }
 }
 
-/// One event that a role does not allow has the whole call refused.
+/// A call with one event that the role does not allow is denied as a whole.
 #[test]
-fn an_adjustment_among_usage_is_refused_with_it() {
-    let asked = Asked::of(tollgate_local_aws::template::TEMPLATE);
-    let role = asked.stack.role("PingFunction").unwrap();
+fn a_call_with_usage_and_an_adjustment_is_denied() {
+    let permissions = Permissions::from_template(tollgate_local_aws::template::TEMPLATE);
+    let role = permissions.stack.role("PingFunction").unwrap();
     let put = |detail_types: &[&str]| {
         let events = detail_types.iter().map(|detail_type| {
             json!({
@@ -392,17 +392,17 @@ fn an_adjustment_among_usage_is_refused_with_it() {
             })
         });
         let body = json!({ "Entries": events.collect::<Vec<_>>() });
-        asked.allows(&role, "AWSEvents.PutEvents", &body)
+        permissions.allows(&role, "AWSEvents.PutEvents", &body)
     };
     assert!(put(&[EVENT_TYPE, EVENT_TYPE]));
-    assert_eq!(asked.aws.queue().counts().unwrap().queued, 2);
+    assert_eq!(permissions.aws.queue().counts().unwrap().queued, 2);
     assert!(!put(&[EVENT_TYPE, ADJUSTMENT_TYPE]));
-    assert_eq!(asked.aws.queue().counts().unwrap().queued, 2);
+    assert_eq!(permissions.aws.queue().counts().unwrap().queued, 2);
 }
 
-/// The policy of docs/usage-event.md, as the role of a function.
+/// Checks the policy in docs/usage-event.md.
 #[test]
-fn the_documented_policy_allows_usage_of_its_own_source_alone() {
+fn the_documented_policy_allows_only_usage_of_its_own_source() {
     const PAGE: &str = include_str!("../../../../docs/usage-event.md");
     let (_, policy) = PAGE.split_once("```yaml\n").unwrap();
     let (policy, _) = policy.split_once("```").unwrap();
@@ -418,17 +418,17 @@ fn the_documented_policy_allows_usage_of_its_own_source_alone() {
     let template = template
         .to_string()
         .replace("\"ROLE\"", " !GetAtt Role.Arn");
-    let role = Stack::of(&template, "tollgate")
+    let role = Stack::parse(&template, "tollgate")
         .unwrap()
         .role("Function")
         .unwrap();
-    let asked = Asked::of(tollgate_local_aws::template::TEMPLATE);
+    let permissions = Permissions::from_template(tollgate_local_aws::template::TEMPLATE);
     let may = |detail_type: &str, source: &str| {
         let event = json!({
             "EventBusName": "tollgate-usage", "DetailType": detail_type, "Source": source,
             "Detail": "{}",
         });
-        asked.allows(&role, "AWSEvents.PutEvents", &json!({ "Entries": [event] }))
+        permissions.allows(&role, "AWSEvents.PutEvents", &json!({ "Entries": [event] }))
     };
     assert!(may(EVENT_TYPE, "my-batch-job"));
     assert!(!may(ADJUSTMENT_TYPE, "my-batch-job"));

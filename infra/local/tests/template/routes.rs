@@ -1,4 +1,4 @@
-//! The API's routes are those that the functions serve, each by the function that serves it.
+//! Check that the API's routes are those that the functions' code serves.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use tollgate_local_aws::template::Stack;
 const METHODS: [&str; 5] = ["delete", "get", "patch", "post", "put"];
 
 pub(crate) fn defects(stack: &Stack) -> Vec<String> {
-    let template = Template::of(stack).unwrap();
+    let template = Template::from_stack(stack).unwrap();
     let routed: BTreeSet<(String, String)> = template
         .routes
         .iter()
@@ -40,7 +40,7 @@ pub(crate) fn defects(stack: &Stack) -> Vec<String> {
     defects
 }
 
-/// The functions' folders.
+/// Returns the functions' directories.
 pub(crate) fn function_dirs() -> Vec<PathBuf> {
     let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../functions");
     let entries = std::fs::read_dir(dir).unwrap();
@@ -48,7 +48,7 @@ pub(crate) fn function_dirs() -> Vec<PathBuf> {
     dirs.filter(|path| path.is_dir()).collect()
 }
 
-/// The routes that the sources under a folder name: each method within each `.route("…", …)`.
+/// Returns the routes in the sources under a directory: each method in each `.route("…", …)`.
 fn routes_in(dir: &Path) -> Vec<(String, String)> {
     let mut routes = Vec::new();
     for entry in std::fs::read_dir(dir).unwrap() {
@@ -77,7 +77,7 @@ fn routes_in(dir: &Path) -> Vec<(String, String)> {
     routes
 }
 
-/// Up to the parenthesis that closes the call.
+/// Returns the text up to the parenthesis that closes the call.
 fn within_parentheses(text: &str) -> &str {
     let mut open = 1;
     let end = text.find(|c| {

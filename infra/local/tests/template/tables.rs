@@ -1,5 +1,4 @@
-//! Every table of the schema stands in the template with the same keys, indexes and TTL, and the
-//! template has no other.
+//! Check that the template has exactly the tables of the schema, with the same keys, indexes and TTL.
 
 use tollgate_local_aws::template::{Node, Stack};
 use tollgate_store::schema::{Projection, TABLES, Table};

@@ -1,16 +1,16 @@
-//! From the bus to the writer.
+//! Check of the path of usage from the event bus to the usage-writer.
 
 use serde_json::json;
 use tollgate_local::template::Template;
 use tollgate_local_aws::MAX_RECEIVES;
 use tollgate_local_aws::template::Stack;
 
-/// As the design has it: batches of 100, or what has come in 5 seconds.
+/// Designed batch size and batching window in seconds.
 const BATCH: (usize, u64) = (100, 5);
 
 pub(crate) fn defects(stack: &Stack) -> Vec<String> {
     let mut defects = Vec::new();
-    let template = Template::of(stack).unwrap();
+    let template = Template::from_stack(stack).unwrap();
     if template.batch_size != BATCH.0 {
         defects.push(format!(
             "usage is counted in batches of {}",
@@ -28,7 +28,7 @@ pub(crate) fn defects(stack: &Stack) -> Vec<String> {
         let what = "without ReportBatchItemFailures a failed message is lost as if counted";
         defects.push(what.to_owned());
     }
-    let longest = usage_writer::LONGEST.as_secs();
+    let longest = usage_writer::BATCH_TIMEOUT.as_secs();
     let timeout = resources.at("UsageWriterFunction.Properties.Timeout");
     match timeout.number("the usage-writer's timeout") {
         Ok(timeout) if timeout > longest => {}
@@ -45,7 +45,7 @@ pub(crate) fn defects(stack: &Stack) -> Vec<String> {
         Ok(deliveries) if deliveries == u64::from(MAX_RECEIVES) => {}
         Ok(deliveries) => {
             defects.push(format!(
-                "a message dies after {deliveries} deliveries, here after 5"
+                "a message becomes a dead letter after {deliveries} deliveries, in the local queue after 5"
             ));
         }
         Err(error) => defects.push(error.to_string()),
@@ -53,7 +53,7 @@ pub(crate) fn defects(stack: &Stack) -> Vec<String> {
     let pattern = resources.at("UsageRule.Properties.EventPattern").0;
     let pattern = serde_json::to_value(pattern).unwrap();
     if pattern != json!({ "detail-type": [{ "prefix": "tollgate." }] }) {
-        defects.push("the rule does not pass on what there is to count or set aside".to_owned());
+        defects.push("the rule does not match all events to count or to quarantine".to_owned());
     }
     defects
 }

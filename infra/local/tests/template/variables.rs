@@ -1,6 +1,6 @@
-//! The variables that the functions read. That each function gets those that it reads itself is
-//! tested where its binary is run with what the template sets (`functions/*/tests/process.rs`):
-//! it does not start without one.
+//! Check of the environment variables that the template sets. That each function gets the variables that it
+//! reads is tested by running its binary with the template's variables (`functions/*/tests/process.rs`): it
+//! does not start without one.
 
 use std::collections::BTreeSet;
 
@@ -14,8 +14,8 @@ pub(crate) fn defects(stack: &Stack) -> Vec<String> {
         match stack.variables(function) {
             Ok(variables) => {
                 for name in variables.into_keys() {
-                    let known = env::OF_TEMPLATE.iter().any(|var| var.name == name);
-                    if !known {
+                    let is_read = env::TEMPLATE_VARS.iter().any(|var| var.name == name);
+                    if !is_read {
                         defects.push(format!("{function} is given {name}, which nothing reads"));
                     }
                     set.insert(name);
@@ -24,7 +24,7 @@ pub(crate) fn defects(stack: &Stack) -> Vec<String> {
             Err(error) => defects.push(error.to_string()),
         }
     }
-    for var in env::OF_TEMPLATE {
+    for var in env::TEMPLATE_VARS {
         if !set.contains(var.name) {
             defects.push(format!("{} is set for no function", var.name));
         }

@@ -1,17 +1,13 @@
-//! What trials of the whole product found, each as a case that knows a running program alone: over
-//! HTTP, and by what it prints. So the same cases run against the program of any commit, whatever
-//! it is made of: `infra/local/trials-of COMMIT` does that, and says which of them fail there.
+//! Regression tests for faults that were found in trials of the running program. They use only HTTP and the
+//! program's output, so that they can run against the program of any commit: `infra/local/trials-of COMMIT`
+//! does that, and lists the tests that fail there.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "helpers of tests fail the test they are called from"
-)]
+#![allow(clippy::unwrap_used, reason = "a failed step of a test fails the test")]
 
-mod answers;
 #[path = "../support/calls.rs"]
 mod calls;
-mod leave;
 mod ledger;
+mod lifecycle;
 mod local;
 mod money;
 mod plans;
@@ -19,53 +15,54 @@ mod plans;
 mod program;
 #[path = "../support/raw.rs"]
 mod raw;
+mod responses;
 mod usage;
 
 use axum::body::Body;
 use http::{Method, StatusCode};
 use program::{Dir, Process, program};
 use serde_json::{Value, json};
-use tollgate_local::client::{Answer, Client};
+use tollgate_local::client::{Client, Response};
 
 const NOW: &str = "2026-11-22T10:00:10Z";
 const ADMIN_KEY: &str = "an-admin-key-of-mine";
 const PING: &str = "/api/secure/ping";
 const USAGE: &str = "/api/usage/current";
-/// Longer than the authorizer goes by what it has read of a key.
-const A_WHILE: i64 = 6;
+/// Seconds after which a changed key is in effect: longer than the key cache's TTL.
+const KEY_CACHE_S: i64 = 6;
 
-/// A running product of one case's own.
-struct Product {
+/// A running local stack for one test.
+struct LocalStack {
     process: Process,
-    /// Without a key.
+    /// Client without a key.
     anyone: Client,
-    /// With the admin key.
+    /// Client with the admin key.
     admin: Client,
 }
 
-impl Product {
-    /// Starts a product in memory whose clock stands near `now`.
+impl LocalStack {
+    /// Starts a stack in memory whose clock is set to `now`.
     async fn at(now: &str) -> Self {
         Self::with_plans(None, now).await
     }
 
-    /// The same, with these plans.
+    /// Starts a stack in memory with these plans, or the shipped ones, whose clock is set to `now`.
     async fn with_plans(plans: Option<&Value>, now: &str) -> Self {
         let mut command = program();
         if let Some(plans) = plans {
             command.env("TOLLGATE_PLANS", plans.to_string());
         }
-        let product = Self::of(command.arg("--in-memory"));
-        product.set_clock(now).await;
-        product
+        let stack = Self::start(command.arg("--in-memory"));
+        stack.set_clock(now).await;
+        stack
     }
 
-    /// Starts a product that keeps its state in a directory.
+    /// Starts a stack with its state in a directory.
     fn in_dir(dir: &Dir) -> Self {
-        Self::of(program().arg("--data").arg(&dir.0))
+        Self::start(program().arg("--data").arg(&dir.0))
     }
 
-    fn of(command: &mut std::process::Command) -> Self {
+    fn start(command: &mut std::process::Command) -> Self {
         let process = Process::start(command.args(["--admin-key", ADMIN_KEY]));
         let anyone = process.client();
         Self {
@@ -75,7 +72,7 @@ impl Product {
         }
     }
 
-    /// Stops it cleanly; returns what it has printed.
+    /// Stops the program cleanly; returns its output.
     fn stop(self) -> String {
         let (code, printed) = self.process.terminate();
         assert_eq!(code, Some(0), "{printed}");
@@ -90,7 +87,7 @@ impl Product {
         calls::local(&self.anyone, "clock", json!({ "advance_s": seconds })).await;
     }
 
-    /// Delivers all usage.
+    /// Delivers all queued usage.
     async fn drain(&self) {
         let drained = calls::local(&self.anyone, "drain", json!({})).await;
         assert_eq!(
@@ -99,67 +96,67 @@ impl Product {
         );
     }
 
-    /// Delivers all usage, and runs a night at `now`.
-    async fn night(&self, now: &str) -> Value {
+    /// Delivers all queued usage, sets the clock, and runs billing and reconciliation.
+    async fn nightly(&self, now: &str) -> Value {
         self.drain().await;
         self.set_clock(now).await;
-        calls::local(&self.anyone, "night", json!({})).await
+        calls::local(&self.anyone, "nightly", json!({})).await
     }
 
-    /// Makes a customer and a key, and a client with it.
-    async fn holder(&self, plan: &str, overrides: Value) -> (Client, Value) {
+    /// Creates a customer and a key; returns a client with the key and the response.
+    async fn customer_with_key(&self, plan: &str, overrides: Value) -> (Client, Value) {
         calls::customer(&self.admin, "acme", plan).await;
         let body = json!({ "customer_id": "acme", "overrides": overrides });
         calls::key(&self.admin, body).await
     }
 
-    /// Reports calls of the customer on a plan, from elsewhere.
+    /// Reports calls of the customer on a plan, as a producer outside the stack does.
     async fn report(&self, id: &str, plan: &str, time: &str, calls: usize) {
-        let answer = self.count(&[usage(id, plan, time, calls)]).await;
-        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
-        assert_eq!(answer.json()["data"][0]["outcome"], "counted");
+        let response = self.send_usage(&[usage(id, plan, time, calls)]).await;
+        assert_eq!(response.status, StatusCode::OK, "{}", response.text);
+        assert_eq!(response.json()["data"][0]["outcome"], "counted");
     }
 
     /// Sends usage events to the admin API.
-    async fn count(&self, events: &[Value]) -> Answer {
+    async fn send_usage(&self, events: &[Value]) -> Response {
         let body = json!({ "events": events });
-        let answer = self.admin.post("/admin/usage/events", body).await;
-        answer.unwrap()
+        let response = self.admin.post("/admin/usage/events", body).await;
+        response.unwrap()
     }
 
     /// Runs billing over the admin API.
     async fn bill(&self, dry_run: bool) -> Value {
         let body = json!({ "dry_run": dry_run });
-        let answer = self.admin.post("/admin/billing/run", body).await.unwrap();
-        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
-        answer.json()
+        let response = self.admin.post("/admin/billing/run", body).await.unwrap();
+        assert_eq!(response.status, StatusCode::OK, "{}", response.text);
+        response.json()
     }
 
-    /// The charges of the customer for November.
+    /// Returns the customer's charges for November.
     async fn charges(&self) -> Vec<Value> {
-        let list = found(&self.admin, "/admin/customers/acme/charges?month=2026-11").await;
+        let list = get_json(&self.admin, "/admin/customers/acme/charges?month=2026-11").await;
         list["data"].as_array().unwrap().clone()
     }
 
-    /// Changes something by a merge patch, and lets the authorizer learn of it.
+    /// Applies a merge patch, and waits until the authorizer's key cache has expired.
     async fn patch(&self, path: &str, patch: Value) -> Value {
-        let answer = self.admin.json(Method::PATCH, path, patch).await.unwrap();
-        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
-        self.advance(A_WHILE).await;
-        answer.json()
+        let response = self.admin.json(Method::PATCH, path, patch).await.unwrap();
+        assert_eq!(response.status, StatusCode::OK, "{}", response.text);
+        self.advance(KEY_CACHE_S).await;
+        response.json()
     }
 }
 
-/// An event of the customer's calls on a plan.
+/// Builds a usage event with calls of the customer on a plan.
 fn usage(id: &str, plan: &str, time: &str, calls: usize) -> Value {
-    let mut event = calls::entry(id, "acme", time, calls);
+    let mut event = calls::usage_event(id, "acme", time, calls);
     for record in event["data"]["records"].as_array_mut().unwrap() {
         record["plan"] = plan.into();
     }
     event
 }
 
-/// A correction of the customer's calls on a plan.
+/// Builds an event that adjusts the customer's calls on a plan.
 fn adjustment(id: &str, plan: &str, billable_calls: i64) -> Value {
     let mut event = usage(id, plan, NOW, 0);
     event["type"] = "tollgate.adjustment.v1".into();
@@ -169,7 +166,7 @@ fn adjustment(id: &str, plan: &str, billable_calls: i64) -> Value {
     event
 }
 
-/// A plan that charges a cent for each call beyond these.
+/// Returns a plan that charges one cent for each call beyond the included ones.
 fn cent_a_call(id: &str, included: u64) -> Value {
     json!({
         "id": id, "name": id, "requests_per_hour": 1_000, "fail_mode": "closed",
@@ -180,7 +177,7 @@ fn cent_a_call(id: &str, included: u64) -> Value {
     })
 }
 
-/// Makes calls, all of which are served.
+/// Makes calls, and checks that all are served.
 async fn make_calls(client: &Client, calls: usize) {
     for _ in 0..calls {
         let pong = client.get(PING).await.unwrap();
@@ -188,23 +185,23 @@ async fn make_calls(client: &Client, calls: usize) {
     }
 }
 
-/// Makes a call, and expects a refusal.
-async fn refused(client: &Client, path: &str, status: StatusCode, slug: &str) -> Answer {
-    let answer = client.get(path).await.unwrap();
-    calls::assert_problem(&answer, status, slug);
-    answer
+/// Makes a call, and checks that the response is a problem with this status and type.
+async fn expect_problem(client: &Client, path: &str, status: StatusCode, slug: &str) -> Response {
+    let response = client.get(path).await.unwrap();
+    calls::assert_problem(&response, status, slug);
+    response
 }
 
-/// What is to be had at a path.
-async fn found(client: &Client, path: &str) -> Value {
-    let answer = client.get(path).await.unwrap();
-    assert_eq!(answer.status, StatusCode::OK, "{path}: {}", answer.text);
-    answer.json()
+/// Sends a `GET` request that must succeed; returns the body.
+async fn get_json(client: &Client, path: &str) -> Value {
+    let response = client.get(path).await.unwrap();
+    assert_eq!(response.status, StatusCode::OK, "{path}: {}", response.text);
+    response.json()
 }
 
-/// A creation with header fields of its own.
-async fn create(admin: &Client, path: &str, fields: &[(&str, &str)], body: &Value) -> Answer {
+/// Sends a `POST` request with header fields.
+async fn create(admin: &Client, path: &str, fields: &[(&str, &str)], body: &Value) -> Response {
     let body = Body::from(body.to_string());
-    let answer = admin.send(Method::POST, path, fields, body).await;
-    answer.unwrap()
+    let response = admin.send(Method::POST, path, fields, body).await;
+    response.unwrap()
 }

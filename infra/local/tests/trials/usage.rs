@@ -1,74 +1,77 @@
-//! Usage that is reported: over the bus, and over the admin API.
+//! Tests of usage reported over the event bus and over the admin API.
 
 use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::calls::{self, assert_problem};
-use crate::{NOW, Product, USAGE, adjustment, cent_a_call, found, make_calls, usage};
+use crate::{LocalStack, NOW, USAGE, adjustment, cent_a_call, get_json, make_calls, usage};
 
-/// What waits in the quarantine.
-async fn waiting(product: &Product) -> Vec<Value> {
-    let list = found(&product.admin, "/admin/usage/quarantine").await;
+/// Returns the open items of the quarantine.
+async fn quarantined(stack: &LocalStack) -> Vec<Value> {
+    let list = get_json(&stack.admin, "/admin/usage/quarantine").await;
     list["data"].as_array().unwrap().clone()
 }
 
-async fn put(product: &Product, event: &Value) {
-    let answer = calls::put_event(&product.anyone, event).await;
-    assert_eq!(answer["FailedEntryCount"], 0, "{answer}");
-    product.drain().await;
+async fn put(stack: &LocalStack, entry: &Value) {
+    let response = calls::put_event(&stack.anyone, entry).await;
+    assert_eq!(response["FailedEntryCount"], 0, "{response}");
+    stack.drain().await;
 }
 
-/// Who may put which is decided by the bus, which knows the outside alone.
+/// IAM conditions see only the detail type and source of the entry, not those inside the event.
 #[tokio::test]
-async fn an_event_that_says_another_type_inside_is_set_aside() {
-    let product = Product::at(NOW).await;
-    let (client, _) = product.holder("pro", json!({})).await;
+async fn an_event_with_another_type_than_its_detail_type_is_quarantined() {
+    let stack = LocalStack::at(NOW).await;
+    let (client, _) = stack.customer_with_key("pro", json!({})).await;
     make_calls(&client, 3).await;
     let hidden = adjustment("a", "pro", -3);
-    put(&product, &calls::event("usage", &hidden)).await;
+    put(&stack, &calls::put_events_entry("usage", &hidden)).await;
     let (adjustments, path) = ("/admin/customers/acme/adjustments", "2026-11");
     let adjustments = format!("{adjustments}?month={path}");
-    assert_eq!(found(&product.admin, &adjustments).await["data"], json!([]));
-    let items = waiting(&product).await;
+    assert_eq!(
+        get_json(&stack.admin, &adjustments).await["data"],
+        json!([])
+    );
+    let items = quarantined(&stack).await;
     assert_eq!(items.len(), 1);
     assert_eq!(
         (&items[0]["kind"], &items[0]["status"]),
-        (&json!("message"), &json!("waiting"))
+        (&json!("message"), &json!("open"))
     );
 
-    // Under its own type it counts.
-    let mut event = calls::event("usage", &hidden);
-    event["DetailType"] = hidden["type"].clone();
-    put(&product, &event).await;
-    let data = found(&product.admin, &adjustments).await["data"].take();
+    // With its own type as the detail type, it counts.
+    let mut entry = calls::put_events_entry("usage", &hidden);
+    entry["DetailType"] = hidden["type"].clone();
+    put(&stack, &entry).await;
+    let data = get_json(&stack.admin, &adjustments).await["data"].take();
     assert_eq!(data[0]["billable_calls"], -3, "{data}");
-    assert_eq!(waiting(&product).await.len(), 1);
+    assert_eq!(quarantined(&stack).await.len(), 1);
 }
 
 #[tokio::test]
-async fn an_event_that_says_another_source_inside_is_set_aside() {
-    let product = Product::at(NOW).await;
-    let (client, _) = product.holder("pro", json!({})).await;
+async fn an_event_with_another_source_than_its_entry_is_quarantined() {
+    let stack = LocalStack::at(NOW).await;
+    let (client, _) = stack.customer_with_key("pro", json!({})).await;
     let event = usage("e", "pro", NOW, 2);
-    let mut of_another = calls::event("usage", &event);
+    let mut of_another = calls::put_events_entry("usage", &event);
     of_another["Source"] = "tollgate:ping".into();
-    put(&product, &of_another).await;
-    assert_eq!(found(&client, USAGE).await["metered"]["calls"], 0);
-    assert_eq!(waiting(&product).await.len(), 1);
+    put(&stack, &of_another).await;
+    assert_eq!(get_json(&client, USAGE).await["metered"]["calls"], 0);
+    assert_eq!(quarantined(&stack).await.len(), 1);
 
-    put(&product, &calls::event("usage", &event)).await;
-    assert_eq!(found(&client, USAGE).await["metered"]["calls"], 2);
-    assert_eq!(waiting(&product).await.len(), 1);
+    put(&stack, &calls::put_events_entry("usage", &event)).await;
+    assert_eq!(get_json(&client, USAGE).await["metered"]["calls"], 2);
+    assert_eq!(quarantined(&stack).await.len(), 1);
 }
 
-/// The last of what the plan includes is used up by calls that no limit has counted.
+/// Reported calls, which count towards no limit, use up the plan's included calls.
 #[tokio::test]
-async fn what_is_reported_from_elsewhere_is_in_all_figures_of_an_answer() {
+async fn externally_reported_usage_is_in_all_figures_of_a_response() {
     let plans = json!([cent_a_call("small", 10)]);
-    let product = Product::with_plans(Some(&plans), NOW).await;
-    let (client, _) = product.holder("small", json!({})).await;
-    product.report("e", "small", NOW, 15).await;
-    let shown = found(&client, USAGE).await;
+    let stack = LocalStack::with_plans(Some(&plans), NOW).await;
+    let (client, _) = stack.customer_with_key("small", json!({})).await;
+    stack.report("e", "small", NOW, 15).await;
+    let shown = get_json(&client, USAGE).await;
     let none =
         json!({ "calls": 0, "uncounted": 0, "reserved": 0, "limit": null, "remaining": null });
     assert_eq!(shown["admitted"], none);
@@ -79,22 +82,22 @@ async fn what_is_reported_from_elsewhere_is_in_all_figures_of_an_answer() {
     });
     let overage = json!({ "calls": 5, "cost": cost, "plans": [of_plan] });
     assert_eq!(shown["overage"], overage);
-    assert_eq!(product.bill(true).await["cents"], 5);
+    assert_eq!(stack.bill(true).await["cents"], 5);
 }
 
 #[tokio::test]
-async fn after_an_upgrade_the_figures_are_those_of_the_bill() {
+async fn after_a_change_of_plan_the_figures_equal_the_charges() {
     let plans = json!([cent_a_call("first", 10), cent_a_call("second", 10)]);
-    let product = Product::with_plans(Some(&plans), NOW).await;
-    let (client, _) = product.holder("first", json!({})).await;
+    let stack = LocalStack::with_plans(Some(&plans), NOW).await;
+    let (client, _) = stack.customer_with_key("first", json!({})).await;
     make_calls(&client, 10).await;
     let second = json!({ "plan": "second" });
-    product.patch("/admin/customers/acme", second).await;
+    stack.patch("/admin/customers/acme", second).await;
     make_calls(&client, 8).await;
     let check = async |remaining: u64, cents: u64| {
-        product.drain().await;
-        let usage = found(&client, USAGE).await;
-        // There is no number of calls after which any is refused.
+        stack.drain().await;
+        let usage = get_json(&client, USAGE).await;
+        // No number of calls leads to a denial.
         assert_eq!(usage["admitted"]["remaining"], Value::Null);
         let overage = &usage["overage"];
         let plans = overage["plans"].as_array().unwrap();
@@ -104,58 +107,58 @@ async fn after_an_upgrade_the_figures_are_those_of_the_bill() {
         let expected = [(Some("first"), Some(0)), (Some("second"), Some(remaining))];
         assert_eq!(left.collect::<Vec<_>>(), expected, "{overage}");
         assert_eq!(overage["calls"], cents);
-        assert_eq!(product.bill(true).await["cents"], cents);
+        assert_eq!(stack.bill(true).await["cents"], cents);
     };
     check(2, 0).await;
     make_calls(&client, 3).await;
     check(0, 1).await;
 }
 
-/// What it says to do counts the rest.
+/// Following the problem's advice counts the rest.
 #[tokio::test]
-async fn an_event_of_which_some_was_set_aside_is_corrected_in_the_quarantine() {
-    let product = Product::at(NOW).await;
-    let (client, _) = product.holder("pro", json!({})).await;
+async fn a_partly_quarantined_event_is_corrected_in_the_quarantine() {
+    let stack = LocalStack::at(NOW).await;
+    let (client, _) = stack.customer_with_key("pro", json!({})).await;
     let good = usage("e", "pro", NOW, 2);
     let mut bad = good.clone();
     bad["data"]["records"][1]["status"] = "two hundred".into();
-    put(&product, &calls::event("usage", &bad)).await;
-    let items = waiting(&product).await;
-    let conflict = product.count(&[good]).await;
+    put(&stack, &calls::put_events_entry("usage", &bad)).await;
+    let items = quarantined(&stack).await;
+    let conflict = stack.send_usage(&[good]).await;
     assert_problem(&conflict, StatusCode::CONFLICT, "conflict");
     let problem = conflict.json();
     assert_eq!(problem["conflicts"], json!(["/events/0"]));
-    let waits = json!([{ "pointer": "/events/0", "id": items[0]["id"], "status": "waiting" }]);
-    assert_eq!(problem["quarantined"], waits);
+    let open = json!([{ "pointer": "/events/0", "id": items[0]["id"], "status": "open" }]);
+    assert_eq!(problem["quarantined"], open);
     let detail = problem["detail"].as_str().unwrap();
-    let way = "POST /admin/usage/quarantine/{id}/replay";
-    assert!(detail.contains(way), "{detail}");
+    let advice = "POST /admin/usage/quarantine/{id}/replay";
+    assert!(detail.contains(advice), "{detail}");
 
     let path = format!(
         "/admin/usage/quarantine/{}/replay",
         items[0]["id"].as_str().unwrap()
     );
     let corrected = json!({ "event": usage("e", "pro", NOW, 1) });
-    let replayed = product.admin.post(&path, corrected).await.unwrap();
+    let replayed = stack.admin.post(&path, corrected).await.unwrap();
     assert_eq!(replayed.json()["outcome"], "counted", "{}", replayed.text);
-    assert_eq!(found(&client, USAGE).await["metered"]["calls"], 2);
+    assert_eq!(get_json(&client, USAGE).await["metered"]["calls"], 2);
 }
 
 #[tokio::test]
-async fn attributes_of_cloudevents_are_kept_and_those_of_records_are_refused() {
-    let product = Product::at(NOW).await;
+async fn unknown_attributes_are_kept_in_events_and_rejected_in_records() {
+    let stack = LocalStack::at(NOW).await;
     let mut event = usage("e", "pro", NOW, 1);
     let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     event["traceparent"] = trace.into();
     event["dataschema"] = "https://example.org/usage".into();
-    let counted = product.count(std::slice::from_ref(&event)).await;
+    let counted = stack.send_usage(std::slice::from_ref(&event)).await;
     assert_eq!(counted.status, StatusCode::OK, "{}", counted.text);
-    let log = found(&product.admin, "/admin/usage/events?customer_id=acme").await;
+    let log = get_json(&stack.admin, "/admin/usage/events?customer_id=acme").await;
     assert_eq!(log["data"][0]["event"], event);
 
-    // The same event, however it is traced.
+    // The event is a duplicate whatever its trace context.
     event["traceparent"] = Value::Null;
-    let again = product.count(std::slice::from_ref(&event)).await;
+    let again = stack.send_usage(std::slice::from_ref(&event)).await;
     assert_eq!(
         again.json()["data"][0]["outcome"],
         "duplicate",
@@ -165,10 +168,10 @@ async fn attributes_of_cloudevents_are_kept_and_those_of_records_are_refused() {
 
     let mut misspelt = usage("e-2", "pro", NOW, 1);
     misspelt["data"]["records"][0]["statuss"] = 200.into();
-    let answer = product.count(&[misspelt]).await;
-    assert_problem(&answer, StatusCode::UNPROCESSABLE_ENTITY, "unprocessable");
+    let response = stack.send_usage(&[misspelt]).await;
+    assert_problem(&response, StatusCode::UNPROCESSABLE_ENTITY, "unprocessable");
     assert_eq!(
-        answer.json()["defects"][0]["pointer"],
+        response.json()["defects"][0]["pointer"],
         "/events/0/data/records/0"
     );
 }

@@ -1,4 +1,4 @@
-//! What must hold, whatever happened.
+//! Invariants of the limits, checked against the history of a run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -6,43 +6,43 @@ use std::time::Duration;
 use tollgate_domain::decision::Window;
 use tollgate_domain::plan::Overrides;
 
-use super::Wrong;
+use super::Deviation;
 use super::scenario::Scenario;
-use super::world::{Call, Counter, Outcome, Story};
-use crate::network::{Weather, Write};
+use super::simulation::{Call, Counter, History, Outcome};
+use crate::network::{FaultRates, Write};
 
-/// A share of one unit that was not heard of for so long may have been removed: its unit cannot be released
-/// any more, nor can a reservation be found of which the instance does not know that it took effect. Clocks
-/// differ by up to four seconds.
-const SHARE_KEPT: Duration = Duration::from_secs(55);
+/// Time since an instance's last write after which its share of one unit may have been removed. The unit then
+/// can no longer be released, and a reservation with a lost response can no longer be detected. Clocks differ
+/// by up to four seconds.
+const SHARE_RETENTION: Duration = Duration::from_secs(55);
 
-/// A write without an answer may have taken effect so long ago that nothing tells of it any more.
-const DOUBTED_AFTER: Duration = Duration::from_secs(45);
+/// Time since a write without a response after which the share that shows its effect may have been removed.
+const UNRESOLVED_AFTER: Duration = Duration::from_secs(45);
 
-/// What was not as it must be.
-pub(crate) fn wrong(scenario: &Scenario, story: &Story) -> Wrong {
-    let model = Model { scenario, story };
-    let (mut found, mut ledger) = (Vec::new(), Vec::new());
+/// Checks the history of a run against all invariants.
+pub(crate) fn check(scenario: &Scenario, history: &History) -> Deviation {
+    let model = Model { scenario, history };
+    let (mut violations, mut ledger_mismatches) = (Vec::new(), Vec::new());
     for window in [Window::Hour, Window::Month] {
         for (counter, calls) in model.by_counter(window) {
-            model.check_limit(window, &counter, &calls, &mut found);
-            model.check_counter(&counter, &calls, &mut found);
-            model.check_ledger(&counter, &calls, &mut ledger);
+            model.check_limit(window, &counter, &calls, &mut violations);
+            model.check_counter(&counter, &calls, &mut violations);
+            model.check_ledger(&counter, &calls, &mut ledger_mismatches);
         }
     }
-    model.check_keys(&mut found);
-    if scenario.is_peaceful() && story.asked.throttled == 0 {
-        model.check_peace(&mut found);
+    model.check_keys(&mut violations);
+    if scenario.is_fault_free() && history.consumed.throttled == 0 {
+        model.check_without_faults(&mut violations);
     }
-    Wrong {
-        violations: found,
-        ledger,
+    Deviation {
+        violations,
+        ledger_mismatches,
     }
 }
 
 struct Model<'a> {
     scenario: &'a Scenario,
-    story: &'a Story,
+    history: &'a History,
 }
 
 fn limit_of(limits: &Overrides, window: Window) -> Option<u64> {
@@ -71,24 +71,24 @@ fn count<T>(items: impl Iterator<Item = T>) -> u64 {
 impl Model<'_> {
     fn by_counter(&self, window: Window) -> BTreeMap<String, Vec<&Call>> {
         let mut counters: BTreeMap<String, Vec<&Call>> = BTreeMap::new();
-        for call in &self.story.calls {
+        for call in &self.history.calls {
             let counter = counter_of(call, window).clone();
             counters.entry(counter).or_default().push(call);
         }
         counters
     }
 
-    /// How long after it was read a key may decide.
-    fn known_for(&self) -> Duration {
+    /// Returns the greatest age of a cached key with which a call may be decided.
+    fn max_key_age(&self) -> Duration {
         let Scenario {
             key_cache,
             stale_keys,
             fails_open,
-            weather,
+            faults,
             ..
         } = *self.scenario;
-        // A store that answers leaves nobody to what is known of old.
-        let may_be_stale = fails_open && weather != Weather::CALM;
+        // Expired keys are used only while the store does not respond.
+        let may_be_stale = fails_open && faults != FaultRates::NONE;
         key_cache
             + if may_be_stale {
                 stale_keys
@@ -97,16 +97,16 @@ impl Model<'_> {
             }
     }
 
-    /// The highest limit that the call may have been let in under: one that held while it was
-    /// decided, or as long before as keys are known.
+    /// Returns the highest limit under which the call may have been decided: the limits in force while it
+    /// was decided, and those that a cached key may still have had.
     fn highest_limit(&self, call: &Call, window: Window) -> Option<u64> {
-        let history = &self.story.limits[call.key];
-        let ends = history.iter().skip(1).map(|(from, _)| Some(*from));
-        let in_force = history
+        let limits = &self.history.limits[call.key];
+        let ends = limits.iter().skip(1).map(|(from, _)| Some(*from));
+        let in_force = limits
             .iter()
             .zip(ends.chain([None]))
             .filter(|((from, _), until)| {
-                let is_over = until.is_some_and(|until| until + self.known_for() < call.began);
+                let is_over = until.is_some_and(|until| until + self.max_key_age() < call.began);
                 !is_over && *from <= call.ended
             });
         in_force
@@ -115,246 +115,268 @@ impl Model<'_> {
             .filter(|limit| *limit < u64::MAX)
     }
 
-    /// Of the calls that were let in under this limit or a lower one, there are no more than that.
-    fn check_limit(&self, window: Window, counter: &str, calls: &[&Call], found: &mut Vec<String>) {
-        let admitted = calls
+    /// Checks that no more calls were allowed under a limit than it permits.
+    fn check_limit(
+        &self,
+        window: Window,
+        counter: &str,
+        calls: &[&Call],
+        violations: &mut Vec<String>,
+    ) {
+        let counted = calls
             .iter()
-            .filter(|call| call.outcome == Outcome::Admitted);
-        let limits: Vec<Option<u64>> = admitted
+            .filter(|call| call.outcome == Outcome::AllowedCounted);
+        let limits: Vec<Option<u64>> = counted
             .map(|call| self.highest_limit(call, window))
             .collect();
         for limit in limits.iter().flatten().copied().collect::<BTreeSet<u64>>() {
             let under = |of: &&Option<u64>| of.is_some_and(|of| of <= limit);
-            let admitted = count(limits.iter().filter(under));
-            if admitted > limit {
-                found.push(format!(
-                    "{counter}: {admitted} let in, and the limit is {limit}"
+            let counted = count(limits.iter().filter(under));
+            if counted > limit {
+                violations.push(format!(
+                    "{counter}: {counted} calls allowed under a limit of {limit}"
                 ));
             }
         }
     }
 
-    /// What the counter has in the end.
+    /// Returns the stored totals of a counter at the end of the run.
     fn stored(&self, counter: &str) -> Counter {
-        let counters = &self.story.counters;
+        let counters = &self.history.counters;
         counters.get(counter).copied().unwrap_or_default()
     }
 
-    /// Every call that was let in is counted, and no more is taken than was, but for a block of each
-    /// instance that did not end in peace.
-    fn check_counter(&self, counter: &str, calls: &[&Call], found: &mut Vec<String>) {
+    /// Checks that every counted call has a unit, and that no units stay reserved except a lease of each
+    /// instance that did not shut down cleanly, and those of writes whose effect was never known.
+    fn check_counter(&self, counter: &str, calls: &[&Call], violations: &mut Vec<String>) {
         let stored = self.stored(counter);
-        let admitted = count(
+        let counted = count(
             calls
                 .iter()
-                .filter(|call| call.outcome == Outcome::Admitted),
+                .filter(|call| call.outcome == Outcome::AllowedCounted),
         );
-        if stored.reserved < admitted {
-            found.push(format!("{counter}: {admitted} let in, and {stored:?}"));
+        if stored.reserved < counted {
+            violations.push(format!(
+                "{counter}: {counted} calls allowed, but stored: {stored:?}"
+            ));
         }
         if stored.spent > stored.reserved || stored.reserved > stored.used {
-            found.push(format!(
-                "{counter}: more is spent than is reserved: {stored:?}"
+            violations.push(format!(
+                "{counter}: not spent <= reserved <= used: {stored:?}"
             ));
         }
         let writes = || {
-            self.story
+            self.history
                 .writes
                 .iter()
-                .map(|line| of_counter(line, counter))
+                .map(|writes| of_counter(writes, counter))
         };
         let reservations = writes().flatten().filter_map(|write| write.units);
-        let block = reservations.max().unwrap_or(0);
-        let silences: Vec<Silence> = writes().flat_map(|line| silences(&line)).collect();
-        let unanswered = count(silences.iter().filter(|silence| !silence.after_answer));
-        let single_units = count(silences.iter().filter(|silence| silence.after_answer));
-        let late = writes().map(|line| late_effects(&line)).sum::<u64>();
-        let lost = count(self.story.lost.iter()) + unanswered + late;
-        // With limits that differ, units taken under a higher one can lie unused beside a block.
-        let blocks = if self.limits_differ() { 2 } else { 1 };
-        let bound = lost * block * blocks + single_units;
-        let stranded = stored.reserved.saturating_sub(admitted);
+        let lease = reservations.max().unwrap_or(0);
+        let gaps: Vec<Gap> = writes().flat_map(|writes| gaps(&writes)).collect();
+        let unresolved = count(gaps.iter().filter(|gap| !gap.after_response));
+        let single_units = count(gaps.iter().filter(|gap| gap.after_response));
+        let late = writes().map(|writes| late_effects(&writes)).sum::<u64>();
+        let lost = count(self.history.unclean.iter()) + unresolved + late;
+        // With limits that differ, an instance may have units left that it reserved under a higher limit,
+        // and a lease besides.
+        let leases = if self.limits_differ() { 2 } else { 1 };
+        let bound = lost * lease * leases + single_units;
+        let stranded = stored.reserved.saturating_sub(counted);
         if stranded > bound {
-            found.push(format!(
-                "{counter}: {stranded} stay taken; {lost} times a block of {block} may be lost, and \
-                 {single_units} units"
+            violations.push(format!(
+                "{counter}: {stranded} units stay reserved; at most {lost} leases of {lease} units and \
+                 {single_units} units may be lost"
             ));
         }
     }
 
-    /// What a counter says of the calls that were let in is what was let in, to the call, but for what
-    /// instances had not reported that did not end in peace, and a write that nobody learnt the fate of.
-    fn check_ledger(&self, counter: &str, calls: &[&Call], found: &mut Vec<String>) {
+    /// Checks that the counter's ledger equals the admitted calls, up to calls not reported by instances
+    /// that did not shut down cleanly, and up to writes whose effect was never known.
+    fn check_ledger(&self, counter: &str, calls: &[&Call], mismatches: &mut Vec<String>) {
         let stored = self.stored(counter);
-        let passed =
-            |call: &&&Call| matches!(call.outcome, Outcome::Admitted | Outcome::LetThrough);
+        let is_admitted = |call: &&&Call| call.outcome.is_admitted();
         let (mut least, mut most) = (0_i64, 0);
-        for (line, writes) in self.story.writes.iter().enumerate() {
-            let of_line = calls.iter().filter(|call| call.line == line);
-            let passed = count(of_line.filter(passed));
+        for (connection, writes) in self.history.writes.iter().enumerate() {
+            let of_connection = calls.iter().filter(|call| call.connection == connection);
+            let admitted = count(of_connection.filter(is_admitted));
             let writes = of_counter(writes, counter);
-            let in_doubt = count(silences(&writes).iter().filter(|it| !it.after_answer));
+            let unresolved = count(gaps(&writes).iter().filter(|gap| !gap.after_response));
             let late = late_effects(&writes);
-            let is_lost = self.story.lost.contains(&line);
-            if is_lost || in_doubt > 0 {
-                // One call more was reported for each that was decided as it was cut off.
-                most += passed + u64::try_from(self.scenario.calls_at_once).unwrap_or(0) + late;
-                let let_through = calls.iter().filter(|call| call.line == line);
-                let let_through =
-                    count(let_through.filter(|call| call.outcome == Outcome::LetThrough));
-                let block = writes.iter().filter_map(|write| write.units).max();
-                let block = block.unwrap_or(0);
-                // What a write without an answer reported is reported again.
-                most += (let_through + block) * in_doubt;
-                let unreported = let_through + block * (1 + in_doubt);
-                // A call that was reported in advance, and then refused, is taken back even if it is in
-                // doubt whether the report took effect.
-                let reported = signed(passed).saturating_sub(signed(unreported));
-                least += reported.max(-signed(in_doubt));
+            let is_unclean = self.history.unclean.contains(&connection);
+            if is_unclean || unresolved > 0 {
+                // Each call that was being decided when the instance ended may be reported in addition.
+                most += admitted + u64::try_from(self.scenario.calls_at_once).unwrap_or(0) + late;
+                let uncounted = calls.iter().filter(|call| call.connection == connection);
+                let uncounted =
+                    count(uncounted.filter(|call| call.outcome == Outcome::AllowedUncounted));
+                let lease = writes.iter().filter_map(|write| write.units).max();
+                let lease = lease.unwrap_or(0);
+                // The calls that a write without a response reported are reported again.
+                most += (uncounted + lease) * unresolved;
+                let unreported = uncounted + lease * (1 + unresolved);
+                // A call that was reported in advance and then denied is subtracted, even if the report
+                // may not have taken effect.
+                let reported = signed(admitted).saturating_sub(signed(unreported));
+                least += reported.max(-signed(unresolved));
             } else {
-                least += signed(passed);
-                most += passed + late;
+                least += signed(admitted);
+                most += admitted + late;
             }
         }
         let ledger = stored.spent + stored.uncounted;
         let least = u64::try_from(least).unwrap_or(0);
         if !(least..=most).contains(&ledger) {
-            found.push(format!(
-                "{counter}: the ledger has {ledger}, and from {least} to {most} were let in: {stored:?}"
+            mismatches.push(format!(
+                "{counter}: the ledger has {ledger} admitted calls, expected {least} to {most}: {stored:?}"
             ));
         }
     }
 
     fn limits_differ(&self) -> bool {
-        let mut all = self.story.limits.iter().flatten().map(|(_, limits)| limits);
+        let mut all = self
+            .history
+            .limits
+            .iter()
+            .flatten()
+            .map(|(_, limits)| limits);
         let first = all.next();
         all.any(|other| Some(other) != first)
     }
 
-    /// A revoked key opens nothing once what is remembered of it is over, and calls pass uncounted
-    /// only where the plan says so.
-    fn check_keys(&self, found: &mut Vec<String>) {
-        for call in &self.story.calls {
-            let passed = matches!(call.outcome, Outcome::Admitted | Outcome::LetThrough);
-            let late = self.story.revoked[call.key]
-                .is_some_and(|revoked| call.began >= revoked + self.known_for());
-            if passed && late {
-                found.push(format!("key {} was let in after it was revoked", call.key));
+    /// Checks that no call is allowed with a revoked key once cached copies of it have expired, and that
+    /// calls are allowed uncounted only on a plan that fails open.
+    fn check_keys(&self, violations: &mut Vec<String>) {
+        for call in &self.history.calls {
+            let is_after_revocation = self.history.revoked[call.key]
+                .is_some_and(|revoked| call.began >= revoked + self.max_key_age());
+            if call.outcome.is_admitted() && is_after_revocation {
+                violations.push(format!(
+                    "a call was allowed with key {} after its revocation",
+                    call.key
+                ));
             }
-            if call.outcome == Outcome::LetThrough && !self.scenario.fails_open {
-                found.push("a call passed uncounted on a plan that fails closed".to_owned());
+            if call.outcome == Outcome::AllowedUncounted && !self.scenario.fails_open {
+                violations.push("a call was allowed uncounted on a fail-closed plan".to_owned());
             }
         }
     }
 
-    /// Where nothing fails: every call is decided within limits, the first that is refused finds the
-    /// limit used up but for what other instances hold, and in the end every unit is accounted for.
-    fn check_peace(&self, found: &mut Vec<String>) {
-        let undecided =
-            |call: &&Call| !matches!(call.outcome, Outcome::Admitted | Outcome::Refused(_));
-        for call in self.story.calls.iter().filter(undecided) {
-            found.push(format!("without a fault a call came to {:?}", call.outcome));
+    /// Checks a run without faults: every call is allowed and counted, or denied by a limit; at the first
+    /// denial the limit is used up, except for units leased by other instances; and in the end every
+    /// reserved unit is spent.
+    fn check_without_faults(&self, violations: &mut Vec<String>) {
+        let is_undecided =
+            |call: &&Call| !matches!(call.outcome, Outcome::AllowedCounted | Outcome::Denied(_));
+        for call in self.history.calls.iter().filter(is_undecided) {
+            violations.push(format!(
+                "a call ended with {:?} in a run without faults",
+                call.outcome
+            ));
         }
-        for (counter, stored) in &self.story.counters {
+        for (counter, stored) in &self.history.counters {
             if stored.spent != stored.reserved {
-                found.push(format!("{counter}: {stored:?} after all went well"));
+                violations.push(format!(
+                    "{counter}: units stay reserved after a run without faults: {stored:?}"
+                ));
             }
         }
-        let refused = self
-            .story
+        let denied = self
+            .history
             .calls
             .iter()
             .filter_map(|call| match call.outcome {
-                Outcome::Refused(window) => Some((call, window)),
+                Outcome::Denied(window) => Some((call, window)),
                 _ => None,
             });
-        let Some((first, window)) = refused.min_by_key(|(call, _)| call.ended) else {
+        let Some((first, window)) = denied.min_by_key(|(call, _)| call.ended) else {
             return;
         };
         let counter = counter_of(first, window);
-        let admitted = count(self.story.calls.iter().filter(|call| {
-            call.outcome == Outcome::Admitted
+        let counted = count(self.history.calls.iter().filter(|call| {
+            call.outcome == Outcome::AllowedCounted
                 && counter_of(call, window) == counter
                 && call.began <= first.ended
         }));
         let limit = self.highest_limit(first, window).unwrap_or(0);
-        let writes = self.story.writes.iter();
-        let reservations = writes.flat_map(|line| of_counter(line, counter));
-        let block = reservations
+        let writes = self.history.writes.iter();
+        let reservations = writes.flat_map(|writes| of_counter(writes, counter));
+        let lease = reservations
             .filter_map(|write| write.units)
             .max()
             .unwrap_or(0);
         let instances = u64::try_from(self.scenario.skews_ms.len()).unwrap_or(0);
-        // Keys without a quota take blocks of the month that others have a quota of.
+        // Keys without a quota reserve whole leases in a month that other keys have a quota for.
         let is_strict = self.scenario.max_lease == 1
             && self
                 .scenario
                 .keys
                 .iter()
                 .all(|key| limit_of(key, window).is_some());
-        let held = if is_strict {
-            // A call that the month is about to refuse has its hour already.
-            count(self.story.calls.iter().filter(|call| {
+        let leased = if is_strict {
+            // A call that the month is about to deny has a unit of its hour already.
+            count(self.history.calls.iter().filter(|call| {
                 counter_of(call, window) == counter
-                    && matches!(call.outcome, Outcome::Refused(_))
+                    && matches!(call.outcome, Outcome::Denied(_))
                     && call.began <= first.ended
                     && call.ended > first.ended
             }))
         } else {
-            instances * block
+            instances * lease
         };
-        if admitted + held < limit {
-            found.push(format!(
-                "{counter}: refused after {admitted} of {limit}, with at most {held} held elsewhere"
+        if counted + leased < limit {
+            violations.push(format!(
+                "{counter}: denied after {counted} of {limit} calls, with at most {leased} units leased \
+                 by other instances"
             ));
         }
     }
 }
 
-/// The writes of a counter: of its root, and of branches.
-fn of_counter(line: &[Write], counter: &str) -> Vec<Write> {
-    let is_of_it = |write: &&Write| {
+/// Returns the writes of a counter: of its root, and of its branches.
+fn of_counter(writes: &[Write], counter: &str) -> Vec<Write> {
+    let is_of_counter = |write: &&Write| {
         let rest = write.counter.strip_prefix(counter);
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('#'))
     };
-    line.iter().filter(is_of_it).cloned().collect()
+    writes.iter().filter(is_of_counter).cloned().collect()
 }
 
-/// Reservations that took effect unseen after the instance's last write, so that nothing it did could find
-/// them: it had given up the request, and it arrived all the same.
+/// Counts the writes that took effect after the instance's last write, without a response that reached it:
+/// the request had timed out, but arrived later. The instance could not detect them.
 fn late_effects(writes: &[Write]) -> u64 {
     let last = writes.last().map(|write| write.at);
     let unseen = writes.iter().filter_map(|write| write.unseen_effect);
     count(unseen.filter(|effect| last.is_some_and(|last| *effect >= last)))
 }
 
-/// A time in which an instance's share may have been removed.
-struct Silence {
-    /// Whether the last write before it was answered.
-    after_answer: bool,
+/// A time between two writes that was so long that the instance's share may have been removed.
+struct Gap {
+    /// Whether the last write before the gap had a response.
+    after_response: bool,
 }
 
-fn silences(writes: &[Write]) -> Vec<Silence> {
-    let mut silences = Vec::new();
-    // The first write without an answer since the last that is known to have taken effect.
-    let mut unanswered = None;
+fn gaps(writes: &[Write]) -> Vec<Gap> {
+    let mut gaps = Vec::new();
+    // The first write without a response since the last write that is known to have taken effect.
+    let mut unresolved = None;
     for pair in writes.windows(2) {
         let [before, after] = pair else { continue };
-        if before.is_done {
-            unanswered = None;
-        } else if !before.is_answered {
-            unanswered = unanswered.or(Some(before.at));
+        if before.is_confirmed {
+            unresolved = None;
+        } else if !before.has_response {
+            unresolved = unresolved.or(Some(before.at));
         }
-        let (began, longest) = match unanswered {
-            None => (before.at, SHARE_KEPT),
-            Some(since) => (since, DOUBTED_AFTER),
+        let (began, longest) = match unresolved {
+            None => (before.at, SHARE_RETENTION),
+            Some(since) => (since, UNRESOLVED_AFTER),
         };
         if after.at.duration_since(began) >= longest {
-            silences.push(Silence {
-                after_answer: unanswered.is_none(),
+            gaps.push(Gap {
+                after_response: unresolved.is_none(),
             });
-            unanswered = None;
+            unresolved = None;
         }
     }
-    silences
+    gaps
 }

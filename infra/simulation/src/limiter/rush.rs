@@ -1,4 +1,4 @@
-//! Many instances that start on one key at once.
+//! A rush: many instances that start cold at once, all called with one key.
 
 use std::time::Duration;
 
@@ -6,37 +6,37 @@ use tollgate_domain::plan::Overrides;
 use tollgate_local_aws::LocalAws;
 
 use super::scenario::{Event, Scenario};
-use super::world::{Outcome, World};
-use crate::capacity::Spent;
-use crate::drawn::Step;
-use crate::network::Weather;
-use crate::{Trace, Unable, in_virtual_time};
+use super::simulation::{Outcome, Simulation};
+use crate::capacity::ConsumedCapacity;
+use crate::network::FaultRates;
+use crate::random::Step;
+use crate::{SimulationError, Trace, in_virtual_time};
 
-/// What became of the calls.
+/// Outcomes of the calls of a rush.
 #[derive(Debug, Clone, Copy)]
-pub struct Rushed {
-    /// Calls.
+pub struct RushOutcome {
+    /// All calls.
     pub calls: u64,
-    /// Those of them that were allowed and counted.
+    /// Calls that were allowed and counted.
     pub counted: u64,
-    /// Those that were allowed without.
+    /// Calls that were allowed without being counted.
     pub uncounted: u64,
-    /// Those that were neither allowed nor refused by a limit.
+    /// Calls that were neither allowed nor denied by a limit.
     pub undecided: u64,
-    /// The longest that a call took.
+    /// Time that the slowest call took.
     pub slowest: Duration,
-    /// What was asked of DynamoDB for it.
-    pub asked: Spent,
+    /// DynamoDB requests of all calls.
+    pub consumed: ConsumedCapacity,
 }
 
-/// Instances that know nothing, and decide calls with one key, on a plan that fails open.
+/// Parameters of a rush. The key's plan fails open.
 #[derive(Debug, Clone, Copy)]
 pub struct Rush {
-    /// How many.
+    /// Number of instances, all with empty caches.
     pub instances: usize,
-    /// Calls of each, one in each round.
+    /// Calls of each instance, one in each round.
     pub rounds: usize,
-    /// Within which all instances have begun a round.
+    /// Time within which the calls of one round start.
     pub within: Duration,
     /// The key's hourly limit.
     pub requests_per_hour: Option<u64>,
@@ -44,18 +44,18 @@ pub struct Rush {
     pub monthly_quota: Option<u64>,
 }
 
-/// Has instances begin on one key at once. A request and its answer take 2 to 20 ms.
+/// Simulates a rush. A round trip to DynamoDB takes 2 to 20 ms.
 ///
 /// # Errors
-/// When it cannot be run.
-pub fn rush(of: Rush, aws: &LocalAws) -> Result<Rushed, Unable> {
+/// Fails if the simulation cannot be set up or run.
+pub fn rush(parameters: Rush, aws: &LocalAws) -> Result<RushOutcome, SimulationError> {
     let Rush {
         instances,
         rounds,
         within,
         requests_per_hour,
         monthly_quota,
-    } = of;
+    } = parameters;
     let between = within / u32::try_from(instances).unwrap_or(u32::MAX);
     let steps = (0..instances * rounds).map(|nth| Step {
         after: between,
@@ -66,7 +66,7 @@ pub fn rush(of: Rush, aws: &LocalAws) -> Result<Rushed, Unable> {
     });
     let scenario = Scenario {
         start: "2026-11-22T10:20:00Z",
-        weather: Weather::CALM,
+        faults: FaultRates::NONE,
         has_capacity: true,
         max_lease: 1_000,
         fails_open: true,
@@ -80,23 +80,23 @@ pub fn rush(of: Rush, aws: &LocalAws) -> Result<Rushed, Unable> {
         calls_at_once: 1,
         steps: steps.collect(),
     };
-    // No seed of another run, in tables that runs share.
+    // Differs from the seeds of other runs, which share the tables.
     let seed = u64::try_from(instances).unwrap_or(0) + 1_000_000_000;
     in_virtual_time(seed, async {
-        let world = World::new(seed, &scenario, aws, Trace::new(false)).await?;
-        let story = world.play().await?;
+        let simulation = Simulation::new(seed, &scenario, aws, Trace::new(false)).await?;
+        let history = simulation.run().await?;
         let count = |is: fn(Outcome) -> bool| {
-            let calls = story.calls.iter().filter(|call| is(call.outcome));
+            let calls = history.calls.iter().filter(|call| is(call.outcome));
             u64::try_from(calls.count()).unwrap_or(u64::MAX)
         };
-        let took = story.calls.iter().map(|call| call.ended - call.began);
-        Ok(Rushed {
+        let latencies = history.calls.iter().map(|call| call.ended - call.began);
+        Ok(RushOutcome {
             calls: count(|_| true),
-            counted: count(|outcome| outcome == Outcome::Admitted),
-            uncounted: count(|outcome| outcome == Outcome::LetThrough),
+            counted: count(|outcome| outcome == Outcome::AllowedCounted),
+            uncounted: count(|outcome| outcome == Outcome::AllowedUncounted),
             undecided: count(|outcome| outcome == Outcome::Unavailable),
-            slowest: took.max().unwrap_or_default(),
-            asked: story.asked,
+            slowest: latencies.max().unwrap_or_default(),
+            consumed: history.consumed,
         })
     })
 }

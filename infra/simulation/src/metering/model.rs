@@ -1,31 +1,31 @@
-//! What the tallies must come to: every record that was accepted, once.
+//! Model of the aggregates: every accepted record and adjustment is counted exactly once.
 
 use std::collections::BTreeMap;
 
 use jiff::civil::Date;
 use serde_json::Value;
-use tollgate_domain::usage::{Adjusted, Aggregate};
+use tollgate_domain::usage::{AdjustmentTotals, Aggregate};
 use tollgate_domain::window::{Day, Month};
 use tollgate_store::{Store, StoreError};
 
 use super::Deviation;
 
-/// Tallies by what they are of: `month`, `week`, `day`, `endpoint`, `customer` or `total`.
-type Tallies = BTreeMap<String, Aggregate>;
+/// Aggregates by their names, which begin with `month`, `week`, `day`, `endpoint`, `customer` or `total`.
+type NamedAggregates = BTreeMap<String, Aggregate>;
 
 fn number(value: &Value) -> u64 {
     value.as_u64().unwrap_or(0)
 }
 
-/// What one adjustment comes to.
-fn adjusted(adjustment: &Value) -> Aggregate {
+/// Returns the aggregate of one adjustment.
+fn aggregate_of_adjustment(adjustment: &Value) -> Aggregate {
     let signed = |name: &str| adjustment[name].as_i64().unwrap_or(0);
     let plan = adjustment["plan"]
         .as_str()
         .and_then(|plan| plan.parse().ok());
     let calls = plan.map(|plan| (plan, signed("billable_calls")));
     Aggregate {
-        adjusted: Adjusted {
+        adjusted: AdjustmentTotals {
             count: 1,
             billable: calls.into_iter().filter(|(_, calls)| *calls != 0).collect(),
             micro_usd: signed("micro_usd"),
@@ -34,12 +34,12 @@ fn adjusted(adjustment: &Value) -> Aggregate {
     }
 }
 
-/// What one record comes to, worked out from its JSON alone.
-fn tally(record: &Value) -> Aggregate {
+/// Returns the aggregate of one record, computed from its JSON without the domain types.
+fn aggregate_of_record(record: &Value) -> Aggregate {
     let status = number(&record["status"]);
     let is_billable = record["billable"].as_bool().unwrap_or(status < 500);
     let plan = record["plan"].as_str().and_then(|plan| plan.parse().ok());
-    let mut tally = Aggregate {
+    let mut aggregate = Aggregate {
         calls: 1,
         client_errors: u64::from((400..500).contains(&status)),
         server_errors: u64::from(status >= 500),
@@ -47,23 +47,23 @@ fn tally(record: &Value) -> Aggregate {
         ..Aggregate::default()
     };
     if let Some(plan) = plan.filter(|_| is_billable) {
-        tally.billable.insert(plan, 1);
+        aggregate.billable.insert(plan, 1);
     }
     for cost in record["costs"].as_array().into_iter().flatten() {
         let tokens: u64 = ["tokens", "input_tokens", "output_tokens"]
             .iter()
             .map(|name| number(&cost[*name]))
             .sum();
-        tally.tokens += tokens;
+        aggregate.tokens += tokens;
         if cost["unpriced"] == true {
-            tally.unpriced_tokens += tokens;
+            aggregate.unpriced_tokens += tokens;
         }
-        tally.cost.0 += number(&cost["micro_usd"]);
+        aggregate.cost.0 += number(&cost["micro_usd"]);
     }
-    tally
+    aggregate
 }
 
-/// The Monday that a day's week begins with.
+/// Returns the Monday of a day's week.
 fn week(day: &str) -> String {
     let monday = day.parse::<Date>().ok().map(|date| {
         let since = i64::from(date.weekday().to_monday_zero_offset());
@@ -72,17 +72,19 @@ fn week(day: &str) -> String {
     monday.map(|date| date.to_string()).unwrap_or_default()
 }
 
-/// What the accepted records come to.
-pub(crate) fn expected<'a>(records: impl IntoIterator<Item = &'a (String, Value)>) -> Tallies {
-    let mut tallies = Tallies::new();
-    for (customer, record) in records {
+/// Returns the aggregates that the accepted records and adjustments must have, given with their customers.
+pub(crate) fn expected<'a>(
+    accepted: impl IntoIterator<Item = &'a (String, Value)>,
+) -> NamedAggregates {
+    let mut aggregates = NamedAggregates::new();
+    for (customer, record) in accepted {
         let text = |name: &str| record[name].as_str().unwrap_or_default();
         // Times are in UTC, as the emitter writes them.
         let day = &text("time")[..10];
         let is_adjustment = record["reason"].is_string();
         let one = match is_adjustment {
-            true => adjusted(record),
-            false => tally(record),
+            true => aggregate_of_adjustment(record),
+            false => aggregate_of_record(record),
         };
         let mut all = vec![
             format!("month {customer} {}", &day[..7]),
@@ -95,23 +97,23 @@ pub(crate) fn expected<'a>(records: impl IntoIterator<Item = &'a (String, Value)
             let (method, endpoint) = (text("method"), text("endpoint"));
             all.push(format!("endpoint {customer} {day} {method} {endpoint}"));
         }
-        for of in all {
-            tallies.entry(of).or_default().merge(&one);
+        for name in all {
+            aggregates.entry(name).or_default().merge(&one);
         }
     }
-    tallies
+    aggregates
 }
 
-/// What the store holds of these customers in these months.
+/// Reads the stored aggregates of these customers in these months, and adds them up for each name.
 pub(crate) async fn stored(
     store: &Store,
     customers: &[String],
     months: &[Month],
-) -> Result<Tallies, StoreError> {
-    let mut tallies = Tallies::new();
-    let mut add = |of: String, tally: &Aggregate| {
-        if *tally != Aggregate::default() {
-            tallies.entry(of).or_default().merge(tally);
+) -> Result<NamedAggregates, StoreError> {
+    let mut aggregates = NamedAggregates::new();
+    let mut add = |name: String, aggregate: &Aggregate| {
+        if *aggregate != Aggregate::default() {
+            aggregates.entry(name).or_default().merge(aggregate);
         }
     };
     for name in customers {
@@ -131,19 +133,19 @@ pub(crate) async fn stored(
             }
         }
     }
-    Ok(tallies)
+    Ok(aggregates)
 }
 
-/// What the log has of a customer.
+/// Usage log of one customer.
 #[derive(Debug, Default)]
 pub(crate) struct Log {
-    /// How many records.
+    /// Number of records.
     pub(crate) records: u64,
-    /// The entries, by their ids.
-    pub(crate) entries: BTreeMap<String, Value>,
+    /// Usage events by their ids.
+    pub(crate) events: BTreeMap<String, Value>,
 }
 
-pub(crate) async fn logged(
+pub(crate) async fn read_log(
     store: &Store,
     customer: &str,
     (from, to): (Day, Day),
@@ -155,13 +157,13 @@ pub(crate) async fn logged(
     let mut after = None;
     loop {
         let page = store
-            .logged(&customer, (from, to), after.as_deref())
+            .list_logged(&customer, (from, to), after.as_deref())
             .await?;
-        for logged in page.items {
-            log.records += logged.records;
-            let entry: Value = serde_json::from_slice(&logged.body).unwrap_or_default();
-            let id = entry["id"].as_str().unwrap_or_default().to_owned();
-            log.entries.insert(id, entry);
+        for part in page.items {
+            log.records += part.records;
+            let event: Value = serde_json::from_slice(&part.body).unwrap_or_default();
+            let id = event["id"].as_str().unwrap_or_default().to_owned();
+            log.events.insert(id, event);
         }
         after = page.next;
         if after.is_none() {
@@ -170,25 +172,25 @@ pub(crate) async fn logged(
     }
 }
 
-/// How what is stored differs from what should be.
-pub(crate) fn compare(expected: &Tallies, stored: &Tallies) -> Deviation {
+/// Compares the stored aggregates with the expected ones.
+pub(crate) fn compare(expected: &NamedAggregates, stored: &NamedAggregates) -> Deviation {
     let mut deviation = Deviation::default();
     let none = Aggregate::default();
     let all: std::collections::BTreeSet<&String> = expected.keys().chain(stored.keys()).collect();
-    for of in all {
-        let expected = expected.get(of).unwrap_or(&none);
-        let stored = stored.get(of).unwrap_or(&none);
+    for name in all {
+        let expected = expected.get(name).unwrap_or(&none);
+        let stored = stored.get(name).unwrap_or(&none);
         if expected == stored {
             continue;
         }
-        if of.starts_with("month ") {
+        if name.starts_with("month ") {
             deviation.lost += expected.calls.saturating_sub(stored.calls);
             deviation.doubled += stored.calls.saturating_sub(expected.calls);
         }
-        let (is, should) = (stored.calls, expected.calls);
-        deviation.mismatches.push(match is == should {
-            true => format!("{of}: {stored:?} and not {expected:?}"),
-            false => format!("{of}: {is} calls and not {should}"),
+        let (found, wanted) = (stored.calls, expected.calls);
+        deviation.mismatches.push(match found == wanted {
+            true => format!("{name}: {stored:?}, expected {expected:?}"),
+            false => format!("{name}: {found} calls, expected {wanted}"),
         });
     }
     deviation

@@ -1,5 +1,5 @@
-//! The bus and the queue behind it: they deliver everything that they have accepted, more often than
-//! once, in any order, and now and then days later.
+//! The event bus and the queue behind it: they deliver every accepted event at least once, in any order, and
+//! sometimes again days later.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,12 +10,12 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 use tollgate_runtime::Entropy;
 
-/// How long a message that was taken is out of sight.
-const VISIBILITY: Duration = Duration::from_secs(360);
-/// The latest that a copy comes again: well before its records are too old to count.
-const LATEST_COPY: Duration = Duration::from_secs(20 * 24 * 3_600);
+/// Visibility timeout of a received message.
+const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(360);
+/// Greatest delay of a duplicate: well before its records are too old to be counted.
+const MAX_DUPLICATE_DELAY: Duration = Duration::from_secs(20 * 24 * 3_600);
 
-/// Cheap to clone; all clones are the same queue.
+/// The bus and its queue. Cheap to clone; clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Queue(Arc<Shared>);
 
@@ -30,9 +30,9 @@ struct Shared {
 struct State {
     messages: BTreeMap<u64, Message>,
     last_id: u64,
-    is_calm: bool,
-    /// The records and adjustments that were accepted, with their customers: by request id, or by the
-    /// entry's id and the place in it.
+    is_reliable: bool,
+    /// Accepted records and adjustments with their customers, by request id, or by the event's id and the
+    /// index in the event.
     accepted: BTreeMap<String, (String, Value)>,
 }
 
@@ -55,57 +55,58 @@ impl Queue {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn chance(&self, is_calm: bool, percent: u64) -> bool {
-        self.0.entropy.below(100) < percent && !is_calm
+    fn chance(&self, is_reliable: bool, percent: u64) -> bool {
+        self.0.entropy.below(100) < percent && !is_reliable
     }
 
-    fn within(&self, longest: Duration) -> Duration {
-        let longest = u64::try_from(longest.as_millis()).unwrap_or(u64::MAX);
-        Duration::from_millis(1 + self.0.entropy.below(longest))
+    fn within(&self, max: Duration) -> Duration {
+        let max_ms = u64::try_from(max.as_millis()).unwrap_or(u64::MAX);
+        Duration::from_millis(1 + self.0.entropy.below(max_ms))
     }
 
-    /// From now on nothing goes wrong.
-    pub(crate) fn calm(&self) {
-        self.state().is_calm = true;
+    /// Stops injecting faults.
+    pub(crate) fn stop_faults(&self) {
+        self.state().is_reliable = true;
     }
 
     pub(crate) fn accepted(&self) -> BTreeMap<String, (String, Value)> {
         self.state().accepted.clone()
     }
 
-    /// Puts an entry on the bus for as long as it takes, twice where an answer was lost.
-    pub(crate) fn put(&self, detail: &Value, detail_type: &str) {
+    /// Puts a usage event on the bus and retries until it is accepted; in half of the cases twice, as after a
+    /// lost response.
+    pub(crate) fn put(&self, event: &Value, detail_type: &str) {
         let entry = json!({
-            "Source": detail["source"], "DetailType": detail_type, "Detail": detail.to_string(),
+            "Source": event["source"], "DetailType": detail_type, "Detail": event.to_string(),
         });
         let body = json!({ "Entries": [entry] }).to_string();
-        let mut tries = 1 + self.0.entropy.below(2);
-        while tries > 0 {
-            let (_, answer) = self.put_events(&body);
-            let is_accepted = answer.contains("\"FailedEntryCount\":0");
-            tries -= u64::from(is_accepted);
+        let mut remaining = 1 + self.0.entropy.below(2);
+        while remaining > 0 {
+            let (_, response) = self.put_events(&body);
+            let is_accepted = response.contains("\"FailedEntryCount\":0");
+            remaining -= u64::from(is_accepted);
         }
     }
 
-    /// Puts two entries of one identity on the bus, of which either may be counted, and not both. They
-    /// are not among those that were accepted.
-    pub(crate) fn put_rivals(&self, rivals: &[Value; 2], detail_type: &str) {
+    /// Puts two events with the same source and id but different content on the bus. Either may be counted,
+    /// but not both, so they are left out of [`Queue::accepted`].
+    pub(crate) fn put_conflicting(&self, events: &[Value; 2], detail_type: &str) {
         let accepted = self.accepted();
-        for rival in rivals {
-            self.put(rival, detail_type);
+        for event in events {
+            self.put(event, detail_type);
         }
         self.state().accepted = accepted;
     }
 
-    /// Answers PutEvents: refuses some entries, and takes others twice.
+    /// Handles a PutEvents request: fails some entries, and delivers others twice.
     pub(crate) fn put_events(&self, body: &str) -> (u16, String) {
         let request: Value = serde_json::from_str(body).unwrap_or_default();
         let mut results = Vec::new();
         let mut failed = 0;
         let mut state = self.state();
-        let is_calm = state.is_calm;
+        let is_reliable = state.is_reliable;
         for entry in request["Entries"].as_array().into_iter().flatten() {
-            if self.chance(is_calm, 15) {
+            if self.chance(is_reliable, 15) {
                 failed += 1;
                 results
                     .push(json!({ "ErrorCode": "InternalFailure", "ErrorMessage": "simulated" }));
@@ -116,10 +117,10 @@ impl Queue {
             let customer = detail["subject"].as_str().unwrap_or_default();
             let items = detail["data"].as_object().into_iter().flatten();
             let items = items.filter_map(|(_, items)| items.as_array()).flatten();
-            for (place, item) in items.enumerate() {
+            for (index, item) in items.enumerate() {
                 let id = match item["request_id"].as_str() {
                     Some(id) => id.to_owned(),
-                    None => format!("{}/{place}", detail["id"]),
+                    None => format!("{}/{index}", detail["id"]),
                 };
                 state
                     .accepted
@@ -128,7 +129,7 @@ impl Queue {
             let event = json!({
                 "detail-type": entry["DetailType"], "source": entry["Source"], "detail": detail,
             });
-            let copies = if self.chance(is_calm, 10) { 2 } else { 1 };
+            let copies = if self.chance(is_reliable, 10) { 2 } else { 1 };
             for _ in 0..copies {
                 state.last_id += 1;
                 let message = Message {
@@ -142,64 +143,64 @@ impl Queue {
         }
         drop(state);
         self.0.more.notify_waiters();
-        let answer = json!({ "FailedEntryCount": failed, "Entries": results });
-        (200, answer.to_string())
+        let response = json!({ "FailedEntryCount": failed, "Entries": results });
+        (200, response.to_string())
     }
 
-    /// Waits for messages, and takes some of those that are to be seen, in any order. They stay, and
-    /// are seen again after a while, unless they are deleted.
-    pub(crate) async fn take(&self) -> Vec<(String, String)> {
+    /// Waits for messages, and receives some of the visible ones in random order, with their ids. Unless they
+    /// are deleted, they become visible again after the visibility timeout.
+    pub(crate) async fn receive(&self) -> Vec<(String, String)> {
         loop {
             let more = self.0.more.notified();
             let next = self.state().messages.values().map(|m| m.visible_at).min();
             match next {
                 None => more.await,
                 Some(at) if at > Instant::now() => tokio::select! {
-                    // So that a seed tells the same story each time.
+                    // Polls in a fixed order, so that every run of a seed is the same.
                     biased;
                     () = sleep_until(at) => {}
                     () = more => {}
                 },
-                Some(_) => return self.visible(),
+                Some(_) => return self.receive_visible(),
             }
         }
     }
 
-    fn visible(&self) -> Vec<(String, String)> {
+    fn receive_visible(&self) -> Vec<(String, String)> {
         let now = Instant::now();
         let mut state = self.state();
-        let seen = state.messages.iter().filter(|(_, m)| m.visible_at <= now);
-        let mut ids: Vec<u64> = seen.map(|(id, _)| *id).collect();
-        let index = |below: usize| {
-            let drawn = self.0.entropy.below(u64::try_from(below).unwrap_or(1));
-            usize::try_from(drawn).unwrap_or(0)
+        let visible = state.messages.iter().filter(|(_, m)| m.visible_at <= now);
+        let mut ids: Vec<u64> = visible.map(|(id, _)| *id).collect();
+        let index = |bound: usize| {
+            let random = self.0.entropy.below(u64::try_from(bound).unwrap_or(1));
+            usize::try_from(random).unwrap_or(0)
         };
         for last in (1..ids.len()).rev() {
             ids.swap(last, index(last + 1));
         }
         let count = 1 + index(ids.len().min(100));
-        let taken = ids.into_iter().take(count).filter_map(|id| {
+        let received = ids.into_iter().take(count).filter_map(|id| {
             let message = state.messages.get_mut(&id)?;
-            message.visible_at = now + VISIBILITY;
+            message.visible_at = now + VISIBILITY_TIMEOUT;
             Some((id.to_string(), message.body.clone()))
         });
-        taken.collect()
+        received.collect()
     }
 
-    /// Deletes messages that a writer has not returned. Some deletions are lost, and some messages
-    /// come again long after.
+    /// Deletes messages that a writer has handled. Some deletions are lost, and some messages are delivered
+    /// again much later.
     pub(crate) fn delete(&self, ids: impl IntoIterator<Item = String>) {
         let mut state = self.state();
-        let is_calm = state.is_calm;
+        let is_reliable = state.is_reliable;
         for id in ids {
             let Ok(id) = id.parse::<u64>() else { continue };
-            if self.chance(is_calm, 10) {
+            if self.chance(is_reliable, 10) {
                 continue;
             }
-            let comes_again = self.chance(is_calm, 10);
+            let is_duplicated = self.chance(is_reliable, 10);
             match state.messages.get_mut(&id) {
-                Some(message) if comes_again => {
-                    message.visible_at = Instant::now() + self.within(LATEST_COPY);
+                Some(message) if is_duplicated => {
+                    message.visible_at = Instant::now() + self.within(MAX_DUPLICATE_DELAY);
                 }
                 _ => {
                     state.messages.remove(&id);
@@ -208,7 +209,7 @@ impl Queue {
         }
     }
 
-    /// When the last message has gone.
+    /// Returns whether all messages were deleted.
     pub(crate) fn is_empty(&self) -> bool {
         self.state().messages.is_empty()
     }

@@ -1,30 +1,30 @@
-//! What a seed stands for.
+//! Generates a run's scenario from its seed.
 
 use std::time::Duration;
 
 use tollgate_runtime::Entropy;
 
-use crate::drawn::{Step, index, skew_ms};
-use crate::network::Weather;
+use crate::network::FaultRates;
+use crate::random::{Step, index, skew_ms};
 
-/// What a run is made of. All of it follows from the seed.
+/// A run's parameters and events. All of it follows from the seed.
 #[derive(Debug, Clone)]
 pub(crate) struct Scenario {
-    /// The instant at which it begins.
+    /// UTC time at which the run starts.
     pub(crate) start: &'static str,
-    /// Between the functions and the bus.
-    pub(crate) to_bus: Weather,
-    /// Between the writers and the tables.
-    pub(crate) to_tables: Weather,
+    /// Faults between the metered functions and the bus.
+    pub(crate) bus_faults: FaultRates,
+    /// Faults between the writers and the tables.
+    pub(crate) table_faults: FaultRates,
     pub(crate) customers: usize,
     /// Whether the functions buffer records over several calls.
     pub(crate) is_buffered: bool,
-    /// By how much the clock of each metered function's instance is ahead, in milliseconds.
-    pub(crate) functions_ms: Vec<i64>,
-    /// The same of the writers.
-    pub(crate) writers_ms: Vec<i64>,
-    /// How many of a hundred batches a writer does not live to answer.
-    pub(crate) writer_crashes: u64,
+    /// Clock skew of each metered function's instance in milliseconds, positive if the clock is ahead.
+    pub(crate) function_skews_ms: Vec<i64>,
+    /// Clock skew of each writer in milliseconds, positive if the clock is ahead.
+    pub(crate) writer_skews_ms: Vec<i64>,
+    /// Percentage of batches during which the writer crashes.
+    pub(crate) writer_crash_percent: u64,
     pub(crate) steps: Vec<Step<Event>>,
 }
 
@@ -32,26 +32,26 @@ pub(crate) struct Scenario {
 pub(crate) enum Event {
     /// This many calls, and then a flush.
     Calls { function: usize, count: usize },
-    /// The instance is gone, with all it knew; another takes its place.
+    /// The instance is lost with its state, and replaced.
     Crash { function: usize },
-    /// The instance is told to end, whatever it is at, and another takes its place. What it writes down
-    /// is put on the bus afterwards.
-    End { function: usize },
-    /// Someone corrects what was counted of a customer.
+    /// The instance is shut down during whatever it does, and replaced. Usage that it logs as unsent is put
+    /// on the bus at the end of the run.
+    ShutDown { function: usize },
+    /// Adjustments of a customer's usage are put on the bus.
     Adjust { customer: usize },
-    /// Two entries of one identity and of different content are put on the bus.
-    Rivals { customer: usize },
-    /// The instance's clock is set to be so far ahead.
+    /// Two events with the same source and id but different content are put on the bus.
+    Conflict { customer: usize },
+    /// The instance's clock skew changes.
     SetClock { function: usize, skew_ms: i64 },
-    /// The same of a writer.
+    /// The writer's clock skew changes.
     SetWriterClock { writer: usize, skew_ms: i64 },
-    /// Hardly anything that the writer sends arrives.
-    CutOff { writer: usize },
-    /// It does again, as ever.
+    /// The writer's network to the tables fails.
+    Disconnect { writer: usize },
+    /// The writer's network has the scenario's fault rates again.
     Reconnect { writer: usize },
 }
 
-/// Instants around which hours, days, weeks, months and years end, and one in the middle.
+/// Start times shortly before hours, days, weeks, months and years end, and one in the middle of an hour.
 const STARTS: [&str; 5] = [
     "2026-11-22T10:20:00Z",
     "2026-11-22T23:59:40Z",
@@ -59,15 +59,16 @@ const STARTS: [&str; 5] = [
     "2026-12-31T23:59:30Z",
     "2028-02-28T23:59:00Z",
 ];
-/// Clocks differ by up to this: two of them by less than what is taken for a broken one.
+/// Greatest clock skew, in either direction: two clocks differ by less than the bound beyond which a record's
+/// time is rejected.
 const MAX_SKEW_MS: i64 = 120_000;
 
 impl Scenario {
-    pub(crate) fn drawn(seed: u64) -> Self {
+    pub(crate) fn generate(seed: u64) -> Self {
         let entropy = Entropy::seeded(seed ^ 0x5eed);
         let index = |bound| index(&entropy, bound);
         let skew_ms = || skew_ms(&entropy, MAX_SKEW_MS);
-        let weather = || [Weather::CALM, Weather::LOSSY, Weather::CROWDED][index(3)];
+        let faults = || [FaultRates::NONE, FaultRates::LOSSY, FaultRates::CONTENDED][index(3)];
         let (functions, writers) = (1 + index(3), 1 + index(4));
         let step = |_| {
             let function = index(functions);
@@ -81,7 +82,7 @@ impl Scenario {
                     writer: index(writers),
                     skew_ms: skew_ms(),
                 },
-                3 => Event::CutOff {
+                3 => Event::Disconnect {
                     writer: index(writers),
                 },
                 4 => Event::Reconnect {
@@ -91,29 +92,29 @@ impl Scenario {
                     function,
                     count: 100 + index(60),
                 },
-                6 => Event::End { function },
+                6 => Event::ShutDown { function },
                 7 => Event::Adjust { customer: index(3) },
-                8 => Event::Rivals { customer: index(3) },
+                8 => Event::Conflict { customer: index(3) },
                 _ => Event::Calls {
                     function,
                     count: 1 + index(4),
                 },
             };
-            let longest = if entropy.below(10) == 0 { 20_000 } else { 500 };
+            let max_pause_ms = if entropy.below(10) == 0 { 20_000 } else { 500 };
             Step {
-                after: Duration::from_millis(entropy.below(longest)),
+                after: Duration::from_millis(entropy.below(max_pause_ms)),
                 event,
             }
         };
         Self {
             start: STARTS[index(STARTS.len())],
-            to_bus: weather(),
-            to_tables: weather(),
+            bus_faults: faults(),
+            table_faults: faults(),
             customers: 1 + index(3),
             is_buffered: index(3) == 0,
-            functions_ms: (0..functions).map(|_| skew_ms()).collect(),
-            writers_ms: (0..writers).map(|_| skew_ms()).collect(),
-            writer_crashes: [0, 10, 30][index(3)],
+            function_skews_ms: (0..functions).map(|_| skew_ms()).collect(),
+            writer_skews_ms: (0..writers).map(|_| skew_ms()).collect(),
+            writer_crash_percent: [0, 10, 30][index(3)],
             steps: (0..10 + index(30)).map(step).collect(),
         }
     }

@@ -1,4 +1,4 @@
-//! Extension attributes of CloudEvents, which carriers of an entry may add on its way.
+//! CloudEvents extension attributes, which intermediaries may add to a usage event.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,20 +7,20 @@ use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-/// The [extension attributes](https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md#extension-context-attributes)
-/// of an entry, such as `traceparent`, and its `dataschema`. They are kept in the log with the entry, and
-/// change nothing of what is counted.
+/// [Extension attributes](https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md#extension-context-attributes)
+/// of a usage event, such as `traceparent`, and its `dataschema`. They are logged with the event and have
+/// no effect on what is counted.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[serde(transparent)]
 pub struct Extensions(BTreeMap<String, Value>);
 
 fn is_name(name: &str) -> bool {
-    let is_of_name = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    !name.is_empty() && name.bytes().all(is_of_name)
+    let is_allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    !name.is_empty() && name.bytes().all(is_allowed)
 }
 
-/// Whether it is of one of the types that attributes have, in the JSON format. `null` is an attribute that
-/// is not set.
+/// Whether the value has one of the types of attributes in the CloudEvents JSON format. `null` is an
+/// attribute that is not set.
 fn is_scalar(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(_) => true,

@@ -1,8 +1,8 @@
-//! Metering over a bus of one test's own, and what has come out of the bus.
+//! Metering over a local bus, and the usage events delivered from it.
 
 #![allow(
     clippy::unwrap_used,
-    reason = "a test that cannot begin, or cannot look, has failed"
+    reason = "a test whose setup or inspection fails has failed"
 )]
 #![allow(dead_code, reason = "each test binary uses a part of this")]
 
@@ -10,47 +10,47 @@ use serde_json::Value;
 use tollgate_domain::llm::LlmPrices;
 use tollgate_domain::plan::Catalog;
 use tollgate_domain::usage::{
-    Countable, EVENT_TYPE, UsageData, UsageEvent, UsageRecord, parse_event,
+    CountableItem, EVENT_TYPE, UsageData, UsageEvent, UsageRecord, parse_event,
 };
 use tollgate_local_aws::CloudWatch;
 use tollgate_local_aws::fixture::Fixture;
-use tollgate_metering::{Emitter, Metering, Spill};
+use tollgate_metering::{Emitter, Metering, UnsentLog};
 use tollgate_runtime::Metrics;
 
-/// The instant at which all tests begin.
+/// Initial time of all tests.
 pub(crate) const NOW: &str = "2026-11-22T10:00:00Z";
 
-/// An entry that has arrived, with its records read.
+/// A delivered usage event, with its records parsed.
 #[derive(Debug, Clone)]
-pub(crate) struct Entry {
+pub(crate) struct DeliveredEvent {
     pub(crate) envelope: UsageEvent<UsageData<Value>>,
     pub(crate) records: Vec<UsageRecord>,
 }
 
 pub(crate) fn emitter(at: &Fixture, function: &str) -> Emitter {
-    spilling(at, function, Spill::new(Metrics::none(), |_| {}))
+    emitter_with_log(at, function, UnsentLog::new(Metrics::none(), |_| {}))
 }
 
-pub(crate) fn spilling(at: &Fixture, function: &str, spill: Spill) -> Emitter {
+pub(crate) fn emitter_with_log(at: &Fixture, function: &str, unsent_log: UnsentLog) -> Emitter {
     let (sdk, clock, entropy) = (at.aws.sdk_config(), at.clock(), at.entropy.clone());
-    Emitter::new(&sdk, "usage", function, clock, entropy, spill)
+    Emitter::new(&sdk, "usage", function, clock, entropy, unsent_log)
 }
 
-/// Metering of that function, with the shipped prices.
+/// Creates metering of a function, with the shipped prices.
 pub(crate) fn metering(at: &Fixture, function: &str) -> Metering {
     Metering::new(emitter(at, function), LlmPrices::shipped().unwrap())
 }
 
-/// The same with its metrics, of a stack called `test`.
-pub(crate) fn watched(at: &Fixture, function: &str) -> (Metering, CloudWatch) {
+/// Creates metering of a function in the stack `test`, and the collector of its metrics.
+pub(crate) fn metering_with_metrics(at: &Fixture, function: &str) -> (Metering, CloudWatch) {
     let cloudwatch = CloudWatch::default();
-    let spill = Spill::new(cloudwatch.metrics("test", at.clock()), |_| {});
-    let emitter = spilling(at, function, spill);
+    let unsent_log = UnsentLog::new(cloudwatch.metrics("test", at.clock()), |_| {});
+    let emitter = emitter_with_log(at, function, unsent_log);
     let metering = Metering::new(emitter, LlmPrices::shipped().unwrap());
     (metering, cloudwatch)
 }
 
-/// The EventBridge events that have come to the queue since the last look.
+/// Takes the EventBridge events from the queue.
 pub(crate) fn delivered(at: &Fixture) -> Vec<Value> {
     let messages = at.aws.queue().receive(usize::MAX).unwrap();
     let event = |message: tollgate_local_aws::Message| serde_json::from_str(&message.body);
@@ -60,10 +60,10 @@ pub(crate) fn delivered(at: &Fixture) -> Vec<Value> {
         .collect()
 }
 
-/// The entries in them, each good for the usage writer.
-pub(crate) fn entries(at: &Fixture) -> Vec<Entry> {
+/// Takes the usage events from the queue, and checks that the usage writer would count all their records.
+pub(crate) fn usage_events(at: &Fixture) -> Vec<DeliveredEvent> {
     let plans = Catalog::shipped().unwrap();
-    let entry = |event: Value| {
+    let usage_event = |event: Value| {
         assert_eq!(event["source"], event["detail"]["source"]);
         assert_eq!(event["detail-type"], EVENT_TYPE);
         let detail = event["detail"].to_string();
@@ -72,21 +72,21 @@ pub(crate) fn entries(at: &Fixture) -> Vec<Entry> {
         let received = parse_event(&detail).unwrap();
         let records = received.items.iter();
         let records = records.map(|item| match item.check(&plans, at.clock().now()) {
-            Ok(Countable::Record(record)) => record.clone(),
+            Ok(CountableItem::Record(record)) => record.clone(),
             other => panic!("{other:?}"),
         });
         let records = records.collect();
-        Entry { envelope, records }
+        DeliveredEvent { envelope, records }
     };
-    delivered(at).into_iter().map(entry).collect()
+    delivered(at).into_iter().map(usage_event).collect()
 }
 
-/// The one record in the one entry that has arrived.
+/// Takes the only usage event from the queue, and returns its only record.
 #[track_caller]
 pub(crate) fn the_record(at: &Fixture) -> UsageRecord {
-    let mut entries = entries(at);
-    assert_eq!(entries.len(), 1);
-    let mut records = entries.remove(0).records;
+    let mut events = usage_events(at);
+    assert_eq!(events.len(), 1);
+    let mut records = events.remove(0).records;
     assert_eq!(records.len(), 1);
     records.remove(0)
 }

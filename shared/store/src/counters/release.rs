@@ -1,8 +1,7 @@
-//! Releasing units that were not spent.
+//! Releasing unspent units.
 
-use super::TRIES;
-use super::share::{Calls, Learnt, LeaseShare, Release, Stored, TRACE_KEPT};
-use super::write::{Entering, Write, second};
+use super::share::{AdmittedCalls, LeaseShare, Observed, Release, Stored, TOMBSTONE_KEPT};
+use super::write::{Insertion, TRIES, Write, second};
 use crate::Store;
 use crate::error::StoreError;
 use crate::item::{Item, n};
@@ -10,14 +9,18 @@ use crate::item::{Item, n};
 const RELEASING: &str = "releasing units of a limit";
 
 impl Store {
-    /// Completes the release that has begun, if one has, and reports all calls that the share has
-    /// allowed. A later reservation begins another share. Where the share has been removed for dead
-    /// meanwhile, its units stay reserved.
+    /// Completes a pending release, if there is one, and reports `calls`: all calls allowed under the share
+    /// so far. A later reservation begins a new share. If the share was removed because it had expired, its
+    /// units stay reserved.
     ///
     /// # Errors
-    /// When the store does not answer. The next operation with the share sees to it that its units
-    /// are released, once, if it still stands.
-    pub async fn settle(&self, share: &mut LeaseShare, calls: Calls) -> Result<(), StoreError> {
+    /// When the store fails. The next operation with the share then releases the units, once, unless the
+    /// share has been removed.
+    pub async fn settle(
+        &self,
+        share: &mut LeaseShare,
+        calls: AdmittedCalls,
+    ) -> Result<(), StoreError> {
         self.finish_release(share).await?;
         if share.reported == calls {
             return Ok(());
@@ -25,7 +28,7 @@ impl Store {
         self.report(share, calls).await
     }
 
-    /// Completes a release that has begun.
+    /// Completes a pending release.
     pub(super) async fn finish_release(&self, share: &mut LeaseShare) -> Result<(), StoreError> {
         for _ in 0..TRIES {
             let Some(mut release) = share.releasing else {
@@ -38,41 +41,41 @@ impl Store {
             share.releasing = Some(release);
             let written = match &share.stored {
                 Some(stored) => self.return_units(share, stored, release).await,
-                None if share.is_unanswered => self.bar(share).await,
+                None if share.is_unconfirmed => self.put_tombstone(share).await,
                 None => Ok(Ok(Item::new())),
             };
-            // As with a reservation.
+            // A request that failed without an outage, such as a throttled one, had no effect.
             if written.as_ref().is_err_and(|error| !error.is_outage()) {
                 let since = earlier;
                 share.releasing = Some(Release { since, ..release });
             }
             let written = written?;
-            let learnt = match written {
-                Ok(_) => Learnt::Ended,
-                Err(item) => share.learn(&item, &self.entropy),
+            let observed = match written {
+                Ok(_) => Observed::Ended,
+                Err(item) => share.observe(&item, &self.entropy),
             };
-            match learnt {
-                Learnt::Stands => continue,
-                Learnt::Reserved(units) => {
-                    let left = release.left + units;
-                    share.releasing = Some(Release { left, ..release });
+            match observed {
+                Observed::Unchanged => continue,
+                Observed::Reserved(units) => {
+                    let units = release.units + units;
+                    share.releasing = Some(Release { units, ..release });
                     continue;
                 }
                 // By this try or an earlier one.
-                Learnt::Ended if was_stored => share.reported = release.calls,
-                // By an earlier try, perhaps, so long ago that its trace is gone.
-                Learnt::Gone if was_stored && now.duration_since(since) >= TRACE_KEPT => {
+                Observed::Ended if was_stored => share.reported = release.calls,
+                // Possibly by an earlier try, so long ago that its tombstone is removed.
+                Observed::Missing if was_stored && now.duration_since(since) >= TOMBSTONE_KEPT => {
                     share.reported = release.calls;
                 }
-                // The units stay reserved, and what is not reported yet is by another share.
-                Learnt::Ended | Learnt::Gone => {}
+                // The units stay reserved. Calls that are not reported yet are reported by the next share.
+                Observed::Ended | Observed::Missing => {}
             }
             share.end(&self.entropy);
         }
         Err(StoreError::contended(RELEASING))
     }
 
-    /// Returns units to where they were reserved, and ends the share.
+    /// Returns units to the item in which they were reserved, and ends the share.
     async fn return_units(
         &self,
         share: &LeaseShare,
@@ -80,43 +83,46 @@ impl Store {
         release: Release,
     ) -> Result<Result<Item, Item>, StoreError> {
         let now = self.clock.now();
-        let mut write = Write::holding(share)
+        let mut write = Write::of_share(share)
             .reporting(share, release.calls)
             .set(match share.branch {
-                // There is none if calls were reported and nothing was reserved.
-                None => "used = if_not_exists(used, :zero) - :left",
-                Some(_) => "unreserved = if_not_exists(unreserved, :zero) + :left",
+                // Absent if calls were reported and nothing was reserved.
+                None => "used = if_not_exists(used, :zero) - :units",
+                Some(_) => "unreserved = if_not_exists(unreserved, :zero) + :units",
             })
-            .value(":left", n(release.left));
-        // What reports something leaves a trace, so that it is known whether it has taken effect.
+            .value(":units", n(release.units));
+        // A write that reports calls leaves a tombstone, so that a retry finds out whether it took effect.
         write = if share.is_removable(now) && share.reported == release.calls {
             write
-                .removing(share, stored)
-                .set("swept = :now")
-                .only_if("(attribute_not_exists(swept) OR swept <= :now)")
+                .removing_share(share, stored)
+                .set("shares_removed_at = :now")
+                // The time of the last removal never decreases, whatever this instance's clock says.
+                .only_if("(attribute_not_exists(shares_removed_at) OR shares_removed_at <= :now)")
                 .value(":now", second(now))
         } else {
-            write.moving(share, share.ended(now), &Entering::default())
+            write.replacing_share(share, share.tombstone(now), &Insertion::default())
         };
         write.send(self, RELEASING).await
     }
 
-    /// Takes the place of a share of which no write was answered, so that none takes effect any more.
-    async fn bar(&self, share: &LeaseShare) -> Result<Result<Item, Item>, StoreError> {
-        let ended = share.ended(self.clock.now());
-        let write = Write::holding(share).moving(share, ended, &Entering::DESPITE_CROWD);
+    /// Stores the tombstone of a share none of whose writes is confirmed, so that none takes effect any
+    /// more.
+    async fn put_tombstone(&self, share: &LeaseShare) -> Result<Result<Item, Item>, StoreError> {
+        let tombstone = share.tombstone(self.clock.now());
+        let write = Write::of_share(share);
+        let write = write.replacing_share(share, tombstone, &Insertion::IGNORING_ROOM);
         write.send(self, RELEASING).await
     }
 
-    /// Reports calls without reserving anything: at the root, however many shares it has, unless a share
-    /// stands elsewhere.
-    async fn report(&self, share: &mut LeaseShare, calls: Calls) -> Result<(), StoreError> {
-        let mut entering = Entering::default();
+    /// Reports calls without reserving anything: in the item of the share if it is stored, or else at the
+    /// root, however many shares that has.
+    async fn report(&self, share: &mut LeaseShare, calls: AdmittedCalls) -> Result<(), StoreError> {
+        let mut insertion = Insertion::default();
         for _ in 0..TRIES {
-            let written = self.send_share(share, 0, calls, &entering, Write::holding);
+            let written = self.send_share(share, 0, calls, &insertion, Write::of_share);
             if let Err(item) = written.await? {
-                share.learn(&item, &self.entropy);
-                entering = Entering::crowded(&item, self.clock.now());
+                share.observe(&item, &self.entropy);
+                insertion = Insertion::for_full_item(&item, self.clock.now());
             }
             if share.is_settled(calls) {
                 return Ok(());

@@ -1,8 +1,8 @@
-//! Reserving units, at the root of a counter or at one of its branches.
+//! Reserving units at the root of a counter or at one of its branches.
 
-use super::share::{Calls, Learnt, LeaseShare};
-use super::write::{Entering, Write};
-use super::{BRANCHES, Branch, MAX_SHARES, Root, TRIES, branch_pk};
+use super::item::{BRANCHES, Branch, MAX_SHARES, Root, branch_pk};
+use super::share::{AdmittedCalls, LeaseShare, Observed};
+use super::write::{Insertion, TRIES, Write};
 use crate::Store;
 use crate::error::StoreError;
 use crate::item::{Item, Reader, n, signed};
@@ -10,84 +10,82 @@ use crate::schema::attr;
 
 const RESERVING: &str = "reserving units of a limit";
 
-/// Units that a branch is granted for each that is asked of it, so that the root is written less often
+/// Units that a branch is granted per unit that an instance needs, so that the root is written less often
 /// than the branch.
-const GRANTED_FOR_ONE: u64 = 16;
-/// A grant for more than one reservation is no larger: what is granted counts as used.
-const GRANTED_AHEAD: u64 = 1_000;
-/// Nor is it more than this part of what was left of the limit at the last grant, so that branches come
-/// to its end together.
-const GRANTED_PART: u64 = 32;
+const GRANTED_PER_UNIT: u64 = 16;
+/// Bound on a grant for more than one reservation, because granted units count as used.
+const MAX_GRANT: u64 = 1_000;
+/// Further bound on such a grant: this fraction of the limit's units that were left at the last grant, so
+/// that all branches run out at about the same time.
+const GRANT_FRACTION: u64 = 32;
 
 /// Outcome of reserving units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReserveOutcome {
-    /// So many units are the instance's. They may have been reserved by an earlier try whose answer
-    /// was lost.
+    /// Units are reserved, possibly by an earlier try whose response was lost.
     Reserved {
-        /// How many.
+        /// Number of units.
         units: u64,
-        /// Units that all instances had reserved when these were, these included.
+        /// Units that were reserved by all instances at that time, these included.
         used: u64,
-        /// Whether units may be left though `used` has come up to the limit.
+        /// Whether units may be left in branches even if `used` has reached the limit.
         in_branch: bool,
     },
-    /// Nothing is left of the limit.
+    /// No units are left under the limit.
     Exhausted,
 }
 
-/// What is asked for.
+/// A reservation in progress.
 #[derive(Debug, Clone, Copy)]
-struct Wanted {
+struct Request {
     units: u64,
     limit: Option<u64>,
-    calls: Calls,
-    /// Whether the instance holds units that it reserved where it last had a share.
-    holds: bool,
+    calls: AdmittedCalls,
+    /// Whether the instance has unspent units, which were reserved in the share's item.
+    has_units: bool,
 }
 
-/// A sum of grants that a branch is to follow.
+/// A grant of the root that a branch has to follow.
 #[derive(Debug, Clone, Copy)]
 struct Grant {
-    /// What the branch has followed.
+    /// Sum of the grants that the branch has followed.
     seen: u64,
-    /// All that the root has granted it.
+    /// Sum of all grants to the branch.
     total: u64,
-    /// Units used at the root when that was seen.
+    /// The root's `used` when that sum was read.
     top: u64,
 }
 
-/// Outcome of asking the root for a grant.
+/// Outcome of requesting a grant from the root.
 enum GrantOutcome {
     Granted(Grant),
     Exhausted(Root),
 }
 
-/// Where a reservation stands.
+/// State that one try of a reservation leaves to the next.
 #[derive(Default)]
 struct Progress {
-    entering: Entering,
-    /// What the next write of the branch follows.
+    insertion: Insertion,
+    /// Grant that the next write of the branch follows.
     grant: Option<Grant>,
-    /// The root as it was last seen.
+    /// The root as last seen.
     root: Option<Root>,
 }
 
 impl Store {
-    /// Reserves `wanted` units, or fewer where fewer are left, and reports the calls that the share
-    /// has allowed so far. Nothing is reserved beyond `limit`. `left` units of the share are not spent
-    /// yet: those that were reserved under a higher limit.
+    /// Reserves `wanted` units, or fewer if fewer are left, and reports `calls`: all calls allowed under the
+    /// share so far. Nothing is reserved beyond `limit`. `left` is the number of unspent units, which were
+    /// reserved under a higher limit.
     ///
     /// # Errors
-    /// When the store does not answer, or others come first at every try. What was reserved then is
-    /// found by the next call, if the store's client makes each request once, and leaves it to the caller
-    /// to repeat it.
+    /// When the store fails, or other writers change the counter at every try. The next call then finds out
+    /// whether units were reserved, provided that the store's client does not retry requests by itself.
     pub async fn reserve(
         &self,
         share: &mut LeaseShare,
         wanted: u64,
         limit: Option<u64>,
-        calls: Calls,
+        calls: AdmittedCalls,
         left: u64,
     ) -> Result<ReserveOutcome, StoreError> {
         let units = match limit {
@@ -96,18 +94,18 @@ impl Store {
             _ => wanted,
         };
         self.finish_release(share).await?;
-        let mut wanted = Wanted {
+        let mut request = Request {
             units,
             limit,
             calls,
-            holds: left > 0,
+            has_units: left > 0,
         };
         let mut progress = Progress::default();
         for _ in 0..TRIES {
             let outcome = match share.branch {
-                None => self.try_at_root(share, &mut wanted, &mut progress).await?,
+                None => self.try_at_root(share, &mut request, &mut progress).await?,
                 Some(branch) => {
-                    self.try_at_branch(share, branch, &mut wanted, &mut progress)
+                    self.try_at_branch(share, branch, &mut request, &mut progress)
                         .await?
                 }
             };
@@ -118,28 +116,28 @@ impl Store {
         Err(StoreError::contended(RESERVING))
     }
 
-    /// Finds out whether units are left under `limit`, without reserving any.
+    /// Whether units are left under `limit`. Reserves none.
     ///
     /// # Errors
-    /// When the store does not answer.
+    /// When the store fails.
     pub async fn has_room(&self, share: &LeaseShare, limit: u64) -> Result<bool, StoreError> {
-        let units = self.units(vec![share.counter.clone()]).await?;
-        Ok(units.first().map_or(0, |units| units.reserved) < limit)
+        let totals = self.counter_totals(vec![share.counter.clone()]).await?;
+        Ok(totals.first().map_or(0, |totals| totals.reserved) < limit)
     }
 
-    /// Tries once at the root. Returns nothing if there is reason to try again, or elsewhere.
+    /// Tries once at the root. Returns `None` for another try, at the root or at a branch.
     async fn try_at_root(
         &self,
         share: &mut LeaseShare,
-        wanted: &mut Wanted,
+        request: &mut Request,
         progress: &mut Progress,
     ) -> Result<Option<ReserveOutcome>, StoreError> {
-        let Wanted {
+        let Request {
             units,
             limit,
             calls,
             ..
-        } = *wanted;
+        } = *request;
         let write = |share: &LeaseShare| {
             let write = Write::root_of(share)
                 .set("used = if_not_exists(used, :zero) + :units")
@@ -149,9 +147,9 @@ impl Store {
                 Some(limit) => write.only_within(limit, units),
             }
         };
-        let entering = &progress.entering;
+        let insertion = &progress.insertion;
         let item = match self
-            .send_share(share, units, calls, entering, write)
+            .send_share(share, units, calls, insertion, write)
             .await?
         {
             Ok(updated) => {
@@ -161,57 +159,57 @@ impl Store {
             Err(item) => item,
         };
         let root = Root::read(&item)?;
-        if let Learnt::Reserved(units) = share.learn(&item, &self.entropy) {
+        if let Observed::Reserved(units) = share.observe(&item, &self.entropy) {
             return Ok(Some(reserved(units, root.used, false)));
         }
         let room = root.room(limit);
         if room == 0 {
-            return self.reclaim(share, &root, wanted).await;
+            return self.reclaim(share, &root, request).await;
         }
-        progress.entering = Entering::default();
+        progress.insertion = Insertion::default();
         if share.stored.is_none() && root.shares >= MAX_SHARES {
-            let entering = Entering::crowded(&item, self.clock.now());
-            // Units that are held count where they were reserved, and nowhere else.
-            if entering.despite_crowd && !wanted.holds {
+            let insertion = Insertion::for_full_item(&item, self.clock.now());
+            // Unspent units belong to the item in which they were reserved.
+            if insertion.ignores_room && !request.has_units {
                 let branch = 1 + self.entropy.below(BRANCHES);
                 self.move_to(share, branch).await?;
                 progress.root = Some(root);
             } else {
-                progress.entering = entering;
+                progress.insertion = insertion;
             }
         }
         if room < units {
-            // Others are as close to the limit, so nobody takes more than it needs now.
-            wanted.units = 1;
+            // So close to the limit, each instance takes only the unit that it needs now.
+            request.units = 1;
         }
         Ok(None)
     }
 
-    /// Tries once at a branch. Returns nothing if there is reason to try again, or elsewhere.
+    /// Tries once at a branch. Returns `None` for another try, at a branch or at the root.
     async fn try_at_branch(
         &self,
         share: &mut LeaseShare,
         branch: u64,
-        wanted: &mut Wanted,
+        request: &mut Request,
         progress: &mut Progress,
     ) -> Result<Option<ReserveOutcome>, StoreError> {
-        let Wanted {
+        let Request {
             units,
             limit,
             calls,
             ..
-        } = *wanted;
+        } = *request;
         let grant = progress.grant.take();
         let write = |share: &LeaseShare| {
-            let write = Write::holding(share).returning_all();
+            let write = Write::of_share(share).returning_all();
             match grant {
-                None => reserving_of_branch(write, units, limit),
-                Some(grant) => following(write, units, grant),
+                None => taking_from_branch(write, units, limit),
+                Some(grant) => following_grant(write, units, grant),
             }
         };
-        let entering = &progress.entering;
+        let insertion = &progress.insertion;
         let item = match self
-            .send_share(share, units, calls, entering, write)
+            .send_share(share, units, calls, insertion, write)
             .await?
         {
             Ok(updated) => {
@@ -221,16 +219,16 @@ impl Store {
             Err(item) => item,
         };
         let found = Branch::read(&item)?;
-        if let Learnt::Reserved(units) = share.learn(&item, &self.entropy) {
+        if let Observed::Reserved(units) = share.observe(&item, &self.entropy) {
             return Ok(Some(reserved(units, found.top, true)));
         }
-        progress.entering = Entering::default();
+        progress.insertion = Insertion::default();
         if share.stored.is_none() && found.shares >= MAX_SHARES {
-            // There is nowhere else to go, however many are there.
-            progress.entering = Entering::crowded(&item, self.clock.now());
+            // A branch takes any number of shares, because there are no further items.
+            progress.insertion = Insertion::for_full_item(&item, self.clock.now());
         }
         if found.left > 0 && limit.is_none_or(|limit| found.top <= limit) {
-            wanted.units = units.min(found.left);
+            request.units = units.min(found.left);
             return Ok(None);
         }
         if let Some(root) = progress.root.take() {
@@ -238,65 +236,67 @@ impl Store {
             if total > seen && limit.is_none_or(|limit| root.used <= limit) {
                 let top = root.used;
                 progress.grant = Some(Grant { seen, total, top });
-                wanted.units = units.min(found.unreserved(total));
+                request.units = units.min(found.unreserved(total));
                 return Ok(None);
             }
         }
-        match self.grant(share, branch, &found, wanted).await? {
+        match self.grant(share, branch, &found, request).await? {
             GrantOutcome::Granted(grant) => {
-                wanted.units = units.min(found.unreserved(grant.total)).max(1);
+                request.units = units.min(found.unreserved(grant.total)).max(1);
                 progress.grant = Some(grant);
                 Ok(None)
             }
-            GrantOutcome::Exhausted(root) => self.reclaim(share, &root, wanted).await,
+            GrantOutcome::Exhausted(root) => self.reclaim(share, &root, request).await,
         }
     }
 
-    /// Sends a write that leaves the share with `units` more, and reports `calls` with it.
+    /// Sends a write that adds `units` to the share, and reports `calls` with it.
     pub(super) async fn send_share(
         &self,
         share: &mut LeaseShare,
         units: u64,
-        calls: Calls,
-        entering: &Entering,
+        calls: AdmittedCalls,
+        insertion: &Insertion,
         write: impl FnOnce(&LeaseShare) -> Write,
     ) -> Result<Result<Item, Item>, StoreError> {
         let now = self.clock.now();
-        let was_unanswered = share.sends(now);
-        let after = share.after(units, calls, now);
-        let write = write(share)
-            .reporting(share, calls)
-            .moving(share, after.to_string(), entering);
+        let was_unconfirmed = share.begin_write(now);
+        let after = share.after_reserving(units, calls, now);
+        let write = write(share).reporting(share, calls).replacing_share(
+            share,
+            after.to_string(),
+            insertion,
+        );
         let written = write.send(self, RESERVING).await;
-        // A request that was throttled has done nothing, which is known as long as the client makes each
-        // request once.
+        // A throttled request had no effect. That is certain only because the client does not retry by
+        // itself.
         if !written.as_ref().is_err_and(StoreError::is_outage) {
-            share.is_unanswered = was_unanswered;
+            share.is_unconfirmed = was_unconfirmed;
         }
         let written = written?;
         if written.is_ok() {
-            share.stands_at(after);
+            share.confirm(after);
         }
         Ok(written)
     }
 
-    /// Grants a branch, which was seen as this, more units, unless that has happened meanwhile.
+    /// Grants more units to the branch, which was seen as `found`, unless another writer has done so since.
     async fn grant(
         &self,
         share: &LeaseShare,
         branch: u64,
         found: &Branch,
-        wanted: &Wanted,
+        request: &Request,
     ) -> Result<GrantOutcome, StoreError> {
-        let Wanted { units, limit, .. } = *wanted;
+        let Request { units, limit, .. } = *request;
         let seen = found.granted;
-        // The root may have more left: what was released, or reclaimed.
+        // The root may have more units left than that: released or reclaimed ones.
         let mut room = limit.map(|limit| limit.saturating_sub(found.top).max(1));
         loop {
-            let part = room.map_or(u64::MAX, |room| room / GRANTED_PART);
+            let fraction = room.map_or(u64::MAX, |room| room / GRANT_FRACTION);
             let more = units
-                .saturating_mul(GRANTED_FOR_ONE)
-                .min(part.min(GRANTED_AHEAD).max(units))
+                .saturating_mul(GRANTED_PER_UNIT)
+                .min(fraction.min(MAX_GRANT).max(units))
                 .min(room.unwrap_or(u64::MAX));
             let mut write = Write::root_of(share)
                 .name("#branch", format!("b{branch}"))
@@ -305,8 +305,8 @@ impl Store {
                 .value(":zero", n(0))
                 .value(":more", n(more))
                 .value(":total", n(seen + more))
-                // Nobody else has granted it more meanwhile, nor has a try whose answer was lost.
-                .only_if_still("#branch", ":seen", seen);
+                // Neither another writer nor a try whose response was lost has granted it more meanwhile.
+                .only_if_unchanged("#branch", ":seen", seen);
             if let Some(limit) = limit {
                 write = write.only_within(limit, more);
             }
@@ -332,8 +332,7 @@ impl Store {
         }
     }
 
-    /// Ends the share where it is, if anything of it is there, and begins another at a branch. Nothing
-    /// more is reported by that.
+    /// Ends the share, if it is stored, and begins a new one at a branch. Reports no calls.
     async fn move_to(&self, share: &mut LeaseShare, branch: u64) -> Result<(), StoreError> {
         share.release(0, share.reported);
         self.finish_release(share).await?;
@@ -341,15 +340,15 @@ impl Store {
         Ok(())
     }
 
-    /// Has branches return units that nobody has reserved to the root, which has none left under the
-    /// limit: as many as are needed for one reservation, if there are as many.
+    /// Returns unreserved units of branches to the root, which has none left under the limit: as many as one
+    /// reservation needs. Returns [`ReserveOutcome::Exhausted`] if branches have fewer.
     async fn reclaim(
         &self,
         share: &LeaseShare,
         root: &Root,
-        wanted: &mut Wanted,
+        request: &mut Request,
     ) -> Result<Option<ReserveOutcome>, StoreError> {
-        let limit = wanted.limit.unwrap_or(u64::MAX);
+        let limit = request.limit.unwrap_or(u64::MAX);
         let mut branches = self
             .branches_of(RESERVING, [(&*share.counter, root)])
             .await?;
@@ -364,7 +363,7 @@ impl Store {
         if all < needed {
             return Ok(Some(ReserveOutcome::Exhausted));
         }
-        // Not always the same first, so that instances which do this at once get in each other's way less.
+        // Begins with a random branch, so that concurrent instances conflict less.
         let first = self.entropy.below(u64::try_from(unused.len()).unwrap_or(1));
         unused.rotate_left(usize::try_from(first).unwrap_or(0));
         let mut reclaimed = 0;
@@ -376,13 +375,13 @@ impl Store {
                 break;
             }
         }
-        wanted.units = 1;
+        request.units = 1;
         Ok(None)
     }
 
-    /// Returns what nobody has reserved of a branch to the root, in two writes of which each is a sum
-    /// that only grows: the branch adds the units to `returned`, and the root follows. Whether the branch
-    /// stood as it was seen.
+    /// Returns the unreserved units of a branch to the root, in two writes of a sum that only grows: the
+    /// branch adds the units to `returned`, and the root follows. Returns whether both items were still as
+    /// they were seen.
     async fn return_grant(
         &self,
         share: &LeaseShare,
@@ -401,9 +400,9 @@ impl Store {
                 .value(":zero", n(0))
                 .value(":total", n(total))
                 .value(":returned", n(returned))
-                .only_if_still("unreserved", ":left", branch.left)
-                .only_if_still("granted", ":granted", branch.granted)
-                .only_if_still("returned", ":before", branch.returned);
+                .only_if_unchanged("unreserved", ":left", branch.left)
+                .only_if_unchanged("granted", ":granted", branch.granted)
+                .only_if_unchanged("returned", ":before", branch.returned);
             if write.send(self, RESERVING).await?.is_err() {
                 return Ok(false);
             }
@@ -415,8 +414,8 @@ impl Store {
             .set("#branch = :returned")
             .value(":less", n(returned.saturating_sub(seen)))
             .value(":returned", n(returned))
-            .only_if_still("#branch", ":seen", seen);
-        // If it did not stand there, another instance has followed, or does so next.
+            .only_if_unchanged("#branch", ":seen", seen);
+        // Otherwise another instance has followed already.
         Ok(write.send(self, RESERVING).await?.is_ok())
     }
 }
@@ -429,22 +428,22 @@ fn reserved(units: u64, used: u64, in_branch: bool) -> ReserveOutcome {
     }
 }
 
-/// Takes units of what a branch has left.
-fn reserving_of_branch(write: Write, units: u64, limit: Option<u64>) -> Write {
+/// Takes units from a branch.
+fn taking_from_branch(write: Write, units: u64, limit: Option<u64>) -> Write {
     let write = write
         .set("unreserved = unreserved - :units")
         .value(":units", n(units))
-        // Nobody has reserved them meanwhile.
+        // No other instance has reserved them meanwhile.
         .only_if("unreserved >= :units");
     match limit {
         None => write,
-        // The root had used no more than the limit when the units were granted.
+        // The root's `used` was within the limit when the units were granted.
         Some(limit) => write.only_if("top <= :limit").value(":limit", n(limit)),
     }
 }
 
-/// Follows a grant, and takes units of what the branch has left then.
-fn following(write: Write, units: u64, grant: Grant) -> Write {
+/// Follows a grant, and takes units from the branch.
+fn following_grant(write: Write, units: u64, grant: Grant) -> Write {
     let Grant { seen, total, top } = grant;
     let added = total - seen;
     let net = i128::from(added) - i128::from(units);
@@ -456,12 +455,12 @@ fn following(write: Write, units: u64, grant: Grant) -> Write {
         .value(":total", n(total))
         .value(":net", signed(net))
         .value(":top", n(top))
-        // Nobody else has followed the grant yet, nor has a try whose answer was lost.
-        .only_if_still("granted", ":seen", seen);
+        // Neither another instance nor a try whose response was lost has followed the grant yet.
+        .only_if_unchanged("granted", ":seen", seen);
     if units <= added {
         return write;
     }
-    // The rest is still there.
+    // The branch still has the units that the grant does not cover.
     write
         .only_if("unreserved >= :rest")
         .value(":rest", n(units - added))

@@ -1,4 +1,4 @@
-//! One conditional write of a counter's item.
+//! Conditional writes of a counter's items.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -8,17 +8,19 @@ use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure};
 use jiff::Timestamp;
 
-use super::share::{Calls, LeaseShare, Stored, expired_shares, swept};
-use super::{MAX_SHARES, branch_pk};
+use super::item::{MAX_SHARES, branch_pk};
+use super::share::{AdmittedCalls, LeaseShare, Stored, expired_shares, shares_removed_at};
 use crate::Store;
 use crate::error::StoreError;
 use crate::item::{self, Item, n, s, signed, whole};
 use crate::schema::{COUNTERS, attr};
 
-/// Expired shares that one write removes.
-const MOST_REMOVED: usize = 20;
+/// Tries of one operation, each of which a concurrent writer can make fail.
+pub(super) const TRIES: usize = 32;
+/// Bound on the expired shares that one write removes.
+const MAX_REMOVED: usize = 20;
 
-/// An UpdateItem under construction: clauses, and the names and values that they mention.
+/// Builder of an UpdateItem request: clauses, and the names and values that they use.
 pub(super) struct Write {
     pk: String,
     sets: Vec<&'static str>,
@@ -30,26 +32,26 @@ pub(super) struct Write {
 }
 
 impl Write {
-    /// A write of the root of this share's counter.
+    /// Returns a write of the root of the share's counter.
     pub(super) fn root_of(share: &LeaseShare) -> Self {
-        Self::of(share.counter.clone(), share)
+        Self::new(share.counter.clone(), share)
     }
 
-    /// A write of the item that holds the share.
-    pub(super) fn holding(share: &LeaseShare) -> Self {
+    /// Returns a write of the item in which the share is stored.
+    pub(super) fn of_share(share: &LeaseShare) -> Self {
         let pk = match share.branch {
             None => share.counter.clone(),
             Some(branch) => branch_pk(&share.counter, branch),
         };
-        Self::of(pk, share)
+        Self::new(pk, share)
     }
 
-    /// A write of a branch of this share's counter, whichever item holds the share.
+    /// Returns a write of a branch of the share's counter, whichever item the share is stored in.
     pub(super) fn branch_of(share: &LeaseShare, branch: u64) -> Self {
-        Self::of(branch_pk(&share.counter, branch), share)
+        Self::new(branch_pk(&share.counter, branch), share)
     }
 
-    fn of(pk: String, share: &LeaseShare) -> Self {
+    fn new(pk: String, share: &LeaseShare) -> Self {
         let write = Self {
             pk,
             sets: Vec::with_capacity(8),
@@ -78,18 +80,18 @@ impl Write {
         self
     }
 
-    /// The attribute stands where it was seen. One that is not there is 0.
-    pub(super) fn only_if_still(self, attribute: &str, value: &'static str, seen: u64) -> Self {
-        let stands = format!("{attribute} = {value}");
+    /// Adds the condition that the attribute still has the value `seen`. A missing attribute counts as 0.
+    pub(super) fn only_if_unchanged(self, attribute: &str, value: &'static str, seen: u64) -> Self {
+        let is_equal = format!("{attribute} = {value}");
         let write = self.value(value, n(seen));
         match seen {
-            0 => write.only_if(format!("(attribute_not_exists({attribute}) OR {stands})")),
-            _ => write.only_if(stands),
+            0 => write.only_if(format!("(attribute_not_exists({attribute}) OR {is_equal})")),
+            _ => write.only_if(is_equal),
         }
     }
 
-    /// `units` more of the root stay within the limit at the instant of the write, whoever else
-    /// reserves some. The first write of a window finds no counter.
+    /// Adds the condition that `units` more keep the root's `used` within the limit at the time of the write,
+    /// whatever other instances reserve. The first write of a window finds no counter.
     pub(super) fn only_within(self, limit: u64, units: u64) -> Self {
         self.only_if("(attribute_not_exists(used) OR used <= :limit)")
             .value(":limit", n(limit.saturating_sub(units)))
@@ -105,59 +107,65 @@ impl Write {
         self
     }
 
-    /// Has the whole item returned, and not only what has changed.
+    /// Requests that the whole item be returned, and not only the changed attributes.
     pub(super) fn returning_all(mut self) -> Self {
         self.returns = ReturnValue::AllNew;
         self
     }
 
-    /// Leaves the share at `after`, only if it stands where it was last seen.
-    pub(super) fn moving(mut self, share: &LeaseShare, after: String, entering: &Entering) -> Self {
+    /// Replaces the share by `after`, on the condition that it is as last seen. A share that is not stored
+    /// yet is inserted.
+    pub(super) fn replacing_share(
+        mut self,
+        share: &LeaseShare,
+        after: String,
+        insertion: &Insertion,
+    ) -> Self {
         self = self
             .name("#share", share.attribute())
             .set("#share = :after")
             .value(":after", s(after));
         match &share.stored {
-            Some(stored) => self.only_if_at(stored),
-            None => entering.apply(self, share),
+            Some(stored) => self.only_if_share_is(stored),
+            None => insertion.apply(self, share),
         }
     }
 
-    /// Removes the share, only if it stands where it was last seen.
-    pub(super) fn removing(self, share: &LeaseShare, stored: &Stored) -> Self {
+    /// Removes the share, on the condition that it is as last seen.
+    pub(super) fn removing_share(self, share: &LeaseShare, stored: &Stored) -> Self {
         self.name("#share", share.attribute())
             .remove("#share")
             .set("shares = shares - :one")
             .value(":one", n(1))
-            .only_if_at(stored)
+            .only_if_share_is(stored)
     }
 
-    /// The write has not taken effect yet, nor has an earlier one whose answer was lost, and nobody has
-    /// removed the share for dead.
-    fn only_if_at(self, stored: &Stored) -> Self {
+    /// Adds the condition that the share is as last seen: neither this write nor an earlier one whose
+    /// response was lost has taken effect, and no other instance has removed the share as expired.
+    fn only_if_share_is(self, stored: &Stored) -> Self {
         self.only_if("#share = :before")
             .value(":before", s(stored.to_string()))
     }
 
-    /// Reports what the counter does not know yet of these calls. A call that was reported as spent
-    /// in advance, and then was not allowed, is taken back by less than nothing.
-    pub(super) fn reporting(mut self, share: &LeaseShare, calls: Calls) -> Self {
-        let newly = |now: u64, reported: u64| {
+    /// Reports the calls that have not been reported yet. A call that was reported as spent in advance, and
+    /// then was not allowed, is taken back by a negative number.
+    pub(super) fn reporting(mut self, share: &LeaseShare, calls: AdmittedCalls) -> Self {
+        let change = |now: u64, reported: u64| {
             AttributeValue::N((i128::from(now) - i128::from(reported)).to_string())
         };
-        let known = share.reported;
+        let reported = share.reported;
         self = self
             .set("spent = if_not_exists(spent, :zero) + :spent")
             .value(":zero", n(0))
-            .value(":spent", newly(calls.spent, known.spent));
-        if calls.uncounted == known.uncounted {
+            .value(":spent", change(calls.spent, reported.spent));
+        if calls.uncounted == reported.uncounted {
             return self;
         }
         self.set("uncounted = if_not_exists(uncounted, :zero) + :uncounted")
-            .value(":uncounted", newly(calls.uncounted, known.uncounted))
+            .value(":uncounted", change(calls.uncounted, reported.uncounted))
     }
 
-    /// Sends the write. Returns what it has changed, or the item that refused it.
+    /// Sends the write. Returns the changed attributes, or, if the condition failed, the item as stored.
     pub(super) async fn send(
         self,
         store: &Store,
@@ -181,72 +189,75 @@ impl Write {
             .return_values(self.returns)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .send();
-        // The SDK's futures are large, and whoever reserves units holds several.
+        // Boxed, because the SDK's futures are large, and a reservation contains several.
         match Box::pin(sent).await {
             Ok(updated) => Ok(Ok(updated.attributes.unwrap_or_default())),
-            Err(error) => refusing_item(operation, error).map(Err),
+            Err(error) => failed_item(operation, error).map(Err),
         }
     }
 }
 
-/// How a share that is not there yet comes in.
+/// Insertion of a share that is not stored yet.
 #[derive(Debug, Default)]
-pub(super) struct Entering {
-    /// Shares that have expired, and make room.
-    pub(super) expired: Vec<(String, String)>,
-    /// The second that stands for their removal.
-    swept: i64,
-    /// Whether it comes in however many there are.
-    pub(super) despite_crowd: bool,
+pub(super) struct Insertion {
+    /// Expired shares, which are removed to make room.
+    expired: Vec<(String, String)>,
+    /// Unix second that is recorded as the time of their removal.
+    removed_at: i64,
+    /// Whether the share is inserted however many shares the item has.
+    pub(super) ignores_room: bool,
 }
 
-impl Entering {
-    pub(super) const DESPITE_CROWD: Self = Self {
+impl Insertion {
+    pub(super) const IGNORING_ROOM: Self = Self {
         expired: Vec::new(),
-        swept: 0,
-        despite_crowd: true,
+        removed_at: 0,
+        ignores_room: true,
     };
 
-    /// Comes in to an item that had no room, perhaps.
-    pub(super) fn crowded(item: &Item, now: Timestamp) -> Self {
+    /// Returns an insertion into an item that may have no room: it removes expired shares, and ignores the
+    /// room if those are too few.
+    pub(super) fn for_full_item(item: &Item, now: Timestamp) -> Self {
         let shares: u64 = item.get(attr::SHARES).and_then(whole).unwrap_or(0);
         let mut expired = expired_shares(item, now);
-        // An expression has its bounds, and whoever comes next removes more.
-        expired.truncate(MOST_REMOVED);
+        // DynamoDB bounds the length of an expression. Later insertions remove the others.
+        expired.truncate(MAX_REMOVED);
         let removed = u64::try_from(expired.len()).unwrap_or(0);
         Self {
-            despite_crowd: shares.saturating_sub(removed) >= MAX_SHARES,
+            ignores_room: shares.saturating_sub(removed) >= MAX_SHARES,
             expired,
-            // A clock that is behind does not let in what was kept out.
-            swept: now.as_second().max(swept(item)),
+            // Never decreases, so that a clock that is behind does not accept late writes that were kept
+            // out before.
+            removed_at: now.as_second().max(shares_removed_at(item)),
         }
     }
 
     fn apply(&self, write: Write, share: &LeaseShare) -> Write {
         let removed = u64::try_from(self.expired.len()).unwrap_or(0);
-        let joined = 1 - i64::try_from(removed).unwrap_or(0);
+        let added = 1 - i64::try_from(removed).unwrap_or(0);
         let mut write = write
-            .set("shares = if_not_exists(shares, :zero) + :joined")
+            .set("shares = if_not_exists(shares, :zero) + :added")
             .value(":zero", n(0))
-            .value(":joined", signed(joined))
-            // The id is new. A repetition finds the share there, or what has come after it; or, where
-            // it has been removed since, that it comes too late.
+            .value(":added", signed(added))
+            // Absent: the id is new. A repetition of this write finds the share, or its tombstone.
             .only_if("attribute_not_exists(#share)")
-            .only_if("(attribute_not_exists(swept) OR swept < :fence)")
+            // No removal since the fence: if share and tombstone have been removed, it is what keeps a late
+            // repetition out.
+            .only_if("(attribute_not_exists(shares_removed_at) OR shares_removed_at < :fence)")
             .value(":fence", signed(share.fence()));
-        if !self.despite_crowd {
-            // Other instances may have come in first.
+        if !self.ignores_room {
+            // There is room: other instances may have inserted their shares first.
             write = write
                 .only_if("(attribute_not_exists(shares) OR shares < :room)")
                 .value(":room", n(MAX_SHARES + removed));
         }
         if removed > 0 {
             write = write
-                .set("swept = :swept")
-                .value(":swept", signed(self.swept));
+                .set("shares_removed_at = :removed_at")
+                .value(":removed_at", signed(self.removed_at));
         }
         for (n, (attribute, text)) in self.expired.iter().enumerate() {
-            // Its instance has not come back to it.
+            // Unchanged: its instance has not used it again.
             let (name, seen) = (format!("#expired{n}"), format!(":expired{n}"));
             write = write
                 .name(name.clone(), attribute)
@@ -262,8 +273,8 @@ pub(super) fn second(at: Timestamp) -> AttributeValue {
     signed(at.as_second())
 }
 
-/// The item whose state refused a write, if that is what the error says.
-fn refusing_item<R>(
+/// Returns the item as stored if the error is a failed condition.
+fn failed_item<R>(
     operation: &'static str,
     error: SdkError<UpdateItemError, R>,
 ) -> Result<Item, StoreError>
@@ -271,8 +282,8 @@ where
     R: fmt::Debug + Send + Sync + 'static,
 {
     match error.as_service_error() {
-        Some(UpdateItemError::ConditionalCheckFailedException(refused)) => {
-            Ok(refused.item().cloned().unwrap_or_default())
+        Some(UpdateItemError::ConditionalCheckFailedException(failed)) => {
+            Ok(failed.item().cloned().unwrap_or_default())
         }
         _ => Err(StoreError::service(operation, error)),
     }

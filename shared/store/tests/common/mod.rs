@@ -1,9 +1,6 @@
-//! What the tests of the store begin with, and raw access to what it has stored.
+//! Fixtures of the store's tests, and raw access to stored items.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test that cannot begin, or cannot look, has failed"
-)]
+#![allow(clippy::unwrap_used, reason = "a failed set-up or read fails the test")]
 #![allow(dead_code, reason = "each test binary uses a part of this")]
 
 use std::fmt::Debug;
@@ -12,7 +9,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
-use tollgate_domain::billing::{Billable, Charge, PeriodLedger, ChargedOverage};
+use tollgate_domain::billing::{BillableCalls, Charge, ChargedOverage, PeriodLedger};
 use tollgate_domain::customer::Customer;
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::key::{ApiKey, KeyFormat, KeyRecord, Owner};
@@ -24,19 +21,19 @@ use tollgate_local_aws::fixture::Fixture;
 use tollgate_runtime::Entropy;
 use tollgate_store::schema::{TABLES, Table};
 use tollgate_store::{
-    Calls, Created, CustomerChange, UpdateCustomerOutcome, EventPart, Idempotency, KeyChange, KeyRef,
-    LeaseShare, NewKey, Recorded, RefusedRecord, ReserveOutcome, Rotated, ShardCounts, Store,
-    StoreError, Updated, Written,
+    AdmittedCalls, CreateOutcome, CustomerChange, EventPart, Idempotency, KeyChange, KeyRef,
+    LeaseShare, NewKey, RecordChargeOutcome, RejectedRecord, ReserveOutcome, RotateOutcome,
+    ShardCounts, Store, StoreError, UpdateCustomerOutcome, UpdateOutcome, WriteUsageOutcome,
 };
 
-/// The instant at which all fixtures stand.
+/// Time of all fixtures' clocks.
 pub(crate) const NOW: &str = "2026-11-22T10:00:00Z";
 
 pub(crate) fn fixture() -> Fixture {
     Fixture::at(NOW)
 }
 
-/// Reads an id, an instant, a month: whatever a literal stands for.
+/// Parses a literal: an id, an instant, a month.
 pub(crate) fn p<T: FromStr<Err: Debug>>(text: &str) -> T {
     text.parse().unwrap()
 }
@@ -45,7 +42,7 @@ pub(crate) fn plans() -> Catalog {
     Catalog::shipped().unwrap()
 }
 
-/// A key with what is known of it.
+/// A key with its record.
 pub(crate) struct Key {
     pub(crate) secret: ApiKey,
     pub(crate) record: KeyRecord,
@@ -66,12 +63,12 @@ impl Key {
             suspended_at: None,
             overrides: Overrides::default(),
             rotated_to: None,
-            hour_of: None,
+            hour_counter_id: None,
         };
         Self { secret, record }
     }
 
-    /// A key of the customer `acme`.
+    /// Returns a key of the customer `acme`.
     pub(crate) fn of_acme(seed: u64) -> Self {
         Self::of(Owner::Customer(p("acme")), seed)
     }
@@ -83,9 +80,9 @@ impl Key {
         }
     }
 
-    /// Stores it.
+    /// Stores the key.
     pub(crate) async fn create(&self, at: &Fixture) {
-        assert_eq!(create_key(at, self, None).await, Created::New);
+        assert_eq!(create_key(at, self, None).await, CreateOutcome::New);
     }
 
     pub(crate) fn by_id(&self) -> KeyRef {
@@ -111,31 +108,31 @@ pub(crate) fn customer(id: &str) -> Customer {
 
 pub(crate) async fn create_customer(at: &Fixture, id: &str) {
     let created = at.store.create_customer(&customer(id), None).await.unwrap();
-    assert_eq!(created, Created::New);
+    assert_eq!(created, CreateOutcome::New);
 }
 
 pub(crate) async fn create_key(
     at: &Fixture,
     key: &Key,
     request: Option<&Idempotency>,
-) -> Created<KeyRecord> {
+) -> CreateOutcome<KeyRecord> {
     at.store.create_key(&key.as_new(), request).await.unwrap()
 }
 
-/// Rotates `old`, as it was when it was created, to end a day from now.
+/// Rotates `old`, as it was created, with an expiry a day from now.
 pub(crate) async fn rotate_key(
     at: &Fixture,
     old: &Key,
     successor: &Key,
     request: Option<&Idempotency>,
-) -> Rotated {
+) -> RotateOutcome {
     let (store, ends) = (&at.store, p("2026-11-23T10:00:00Z"));
     let successor = successor.as_new();
     let rotated = store.rotate_key(&old.record, ends, &successor, request);
     rotated.await.unwrap()
 }
 
-pub(crate) async fn update_key(at: &Fixture, key: &Key, change: &KeyChange) -> Updated {
+pub(crate) async fn update_key(at: &Fixture, key: &Key, change: &KeyChange) -> UpdateOutcome {
     let updated = at.store.update_key(&key.by_prefix(), change).await;
     updated.unwrap()
 }
@@ -148,7 +145,7 @@ pub(crate) async fn update_customer(
     at.store.update_customer(&p(id), change).await.unwrap()
 }
 
-/// A share of the hour of `key_0001`, which its counter knows nothing of yet.
+/// Returns a new share of the hour of `key_0001`, of which nothing is stored yet.
 pub(crate) fn hour_share(at: &Fixture) -> LeaseShare {
     at.store.hour_share(&p("key_0001"), hour())
 }
@@ -157,15 +154,15 @@ pub(crate) fn hour() -> Hour {
     Hour::containing(p(NOW))
 }
 
-/// Calls that units were spent on.
-pub(crate) fn spent(spent: u64) -> Calls {
-    Calls {
+/// Returns calls that each spent a unit.
+pub(crate) fn spent(spent: u64) -> AdmittedCalls {
+    AdmittedCalls {
         spent,
         uncounted: 0,
     }
 }
 
-/// Reserves units, and reports so many calls as spent.
+/// Reserves units, and reports `calls` calls as spent.
 pub(crate) async fn reserve(
     at: &Fixture,
     share: &mut LeaseShare,
@@ -177,13 +174,13 @@ pub(crate) async fn reserve(
     reserved.unwrap()
 }
 
-/// Releases so many units, and reports so many calls as spent.
-pub(crate) async fn release(at: &Fixture, share: &mut LeaseShare, left: u64, calls: u64) {
-    share.release(left, spent(calls));
+/// Releases `units` units, and reports `calls` calls as spent.
+pub(crate) async fn release(at: &Fixture, share: &mut LeaseShare, units: u64, calls: u64) {
+    share.release(units, spent(calls));
     at.store.settle(share, spent(calls)).await.unwrap();
 }
 
-/// What is reserved at the root of a counter.
+/// Returns the outcome of a reservation at the root of a counter.
 pub(crate) fn reserved(units: u64, used: u64) -> ReserveOutcome {
     ReserveOutcome::Reserved {
         units,
@@ -192,26 +189,32 @@ pub(crate) fn reserved(units: u64, used: u64) -> ReserveOutcome {
     }
 }
 
-pub(crate) async fn record(at: &Fixture, charge: &Charge, before: PeriodLedger) -> Recorded {
+pub(crate) async fn record(
+    at: &Fixture,
+    charge: &Charge,
+    before: PeriodLedger,
+) -> RecordChargeOutcome {
     at.store.record_charge(charge, &before).await.unwrap()
 }
 
-pub(crate) async fn write_usage(at: &Fixture, entry: &Entry) -> Written {
-    try_to_write(&at.store, &entry.part()).await.unwrap()
+pub(crate) async fn write_usage(at: &Fixture, event: &Event) -> WriteUsageOutcome {
+    try_to_write(&at.store, &event.part()).await.unwrap()
 }
 
-/// The same, where it may fail.
+/// Counts a part. Returns the error if that fails.
 pub(crate) async fn try_to_write(
     store: &Store,
     part: &EventPart<'_>,
-) -> Result<Written, StoreError> {
+) -> Result<WriteUsageOutcome, StoreError> {
     let part = std::slice::from_ref(part);
-    let mut outcomes = store.write_usage(part, &plans(), &ShardCounts::default()).await;
+    let mut outcomes = store
+        .write_usage(part, &plans(), &ShardCounts::default())
+        .await;
     let outcome = outcomes.pop().unwrap();
     outcome.map_err(|error| Arc::into_inner(error).unwrap())
 }
 
-/// A fixture with the customer `acme` and these keys.
+/// Returns a fixture with the customer `acme` and these keys.
 pub(crate) async fn with_keys(keys: &[&Key]) -> Fixture {
     let at = fixture();
     create_customer(&at, "acme").await;
@@ -221,7 +224,7 @@ pub(crate) async fn with_keys(keys: &[&Key]) -> Fixture {
     at
 }
 
-/// The idempotency key `once`, for the request of this digest.
+/// Returns the idempotency key `once`, for the request with this digest.
 pub(crate) fn once(request: &str) -> Idempotency {
     Idempotency {
         scope: "tests".into(),
@@ -230,7 +233,7 @@ pub(crate) fn once(request: &str) -> Idempotency {
     }
 }
 
-/// A call on a plan: GET of an endpoint in 5 ms.
+/// Returns a call on a plan: GET of an endpoint in 5 ms.
 pub(crate) fn call(time: &str, plan: &str, endpoint: &str, status: u16) -> UsageRecord {
     UsageRecord {
         time: p(time),
@@ -249,8 +252,8 @@ pub(crate) fn call(time: &str, plan: &str, endpoint: &str, status: u16) -> Usage
     }
 }
 
-/// Owns what an [`EventPart`] borrows.
-pub(crate) struct Entry {
+/// Owned data of an [`EventPart`].
+pub(crate) struct Event {
     pub(crate) source: String,
     pub(crate) id: String,
     pub(crate) part: usize,
@@ -258,24 +261,24 @@ pub(crate) struct Entry {
     pub(crate) aggregates: Aggregates,
     pub(crate) records: usize,
     pub(crate) adjustments: Vec<(usize, Adjustment)>,
-    pub(crate) refused: Vec<RefusedRecord>,
+    pub(crate) rejected: Vec<RejectedRecord>,
     pub(crate) body: Vec<u8>,
     pub(crate) received_at: Timestamp,
 }
 
-impl Entry {
-    /// The entry `admin` / `id` of these adjustments of one day.
+impl Event {
+    /// Returns the event `admin` / `id` with these adjustments of one day.
     pub(crate) fn of_adjustments(customer: &str, id: &str, adjustments: &[Adjustment]) -> Self {
-        let mut entry = Self::new(customer, id, &[]);
+        let mut event = Self::new(customer, id, &[]);
         for adjustment in adjustments {
-            entry.aggregates.adjust(adjustment);
+            event.aggregates.adjust(adjustment);
         }
-        entry.source = "admin".into();
-        entry.adjustments = adjustments.iter().cloned().enumerate().collect();
-        entry
+        event.source = "admin".into();
+        event.adjustments = adjustments.iter().cloned().enumerate().collect();
+        event
     }
 
-    /// The entry `tollgate:ping` / `id` of these records.
+    /// Returns the event `tollgate:ping` / `id` with these records.
     pub(crate) fn new(customer: &str, id: &str, records: &[UsageRecord]) -> Self {
         Self {
             source: "tollgate:ping".into(),
@@ -285,7 +288,7 @@ impl Entry {
             aggregates: records.iter().collect(),
             records: records.len(),
             adjustments: Vec::new(),
-            refused: Vec::new(),
+            rejected: Vec::new(),
             body: json!({ "id": id, "subject": customer })
                 .to_string()
                 .into_bytes(),
@@ -302,14 +305,14 @@ impl Entry {
             aggregates: &self.aggregates,
             records: self.records,
             adjustments: &self.adjustments,
-            refused: &self.refused,
+            rejected: &self.rejected,
             body: &self.body,
             received_at: self.received_at,
         }
     }
 }
 
-/// An adjustment on the plan `pro` for that many calls.
+/// Returns an adjustment on the plan `pro` of this number of calls.
 pub(crate) fn adjustment(time: &str, billable_calls: i64) -> Adjustment {
     Adjustment {
         time: p(time),
@@ -320,7 +323,7 @@ pub(crate) fn adjustment(time: &str, billable_calls: i64) -> Adjustment {
     }
 }
 
-/// The charge of that number for November, of 23 cents for 230 calls.
+/// Returns the charge of this number for November, of 23 cents for 230 calls.
 pub(crate) fn charge(number: u64) -> Charge {
     Charge {
         id: format!("ci_acme_2026-11_{number:04}"),
@@ -328,8 +331,8 @@ pub(crate) fn charge(number: u64) -> Charge {
         month: p("2026-11"),
         number,
         cents: Cents(23),
-        cumulative: MicroUsd(230_000 * number),
-        covered: charged(number).covered,
+        cumulative_overage: MicroUsd(230_000 * number),
+        overage_by_plan: charged(number).overage_by_plan,
         from_call: 230 * (number - 1) + 1,
         to_call: 230 * number,
         adjusted_calls: 0,
@@ -338,26 +341,29 @@ pub(crate) fn charge(number: u64) -> Charge {
     }
 }
 
-/// What that many charges as [`charge`] makes them come to.
-pub(crate) fn charged(charges: u64) -> PeriodLedger {
+/// Returns the period ledger with this number of charges as [`charge`] returns them.
+pub(crate) fn charged(charge_count: u64) -> PeriodLedger {
     let pro = ChargedOverage {
-        calls: 230 * charges,
-        micro_usd: MicroUsd(230_000 * charges),
+        calls: 230 * charge_count,
+        micro_usd: MicroUsd(230_000 * charge_count),
     };
     PeriodLedger {
-        charges,
-        cents: Cents(23 * charges),
-        over_calls: 230 * charges,
-        covered: (charges > 0).then(|| (p("pro"), pro)).into_iter().collect(),
+        charge_count,
+        cents: Cents(23 * charge_count),
+        overage_calls: 230 * charge_count,
+        overage_by_plan: (charge_count > 0)
+            .then(|| (p("pro"), pro))
+            .into_iter()
+            .collect(),
     }
 }
 
-/// So many billable calls, never adjusted.
-pub(crate) fn billable(calls: u64) -> Billable {
-    Billable { calls, adjusted: 0 }
+/// Returns billable calls without adjustments.
+pub(crate) fn billable(calls: u64) -> BillableCalls {
+    BillableCalls { calls, adjusted: 0 }
 }
 
-/// All pages of a month's billable customers, one after another.
+/// Lists a month's billable customers, over all pages.
 pub(crate) async fn all_billable(store: &Store, month: Month) -> Vec<CustomerId> {
     let mut all = Vec::new();
     let mut after: Option<String> = None;
@@ -372,20 +378,20 @@ pub(crate) async fn all_billable(store: &Store, month: Month) -> Vec<CustomerId>
     }
 }
 
-/// Calls DynamoDB past the store.
+/// Calls DynamoDB directly, without the store.
 pub(crate) fn raw(at: &Fixture, operation: &str, table: Table, mut request: Value) -> Value {
     request["TableName"] = table_name(table).into();
     let target = format!("DynamoDB_20120810.{operation}");
-    let (status, answer) = at.aws.answer(&target, &request.to_string());
-    assert_eq!(status, 200, "{operation}: {answer}");
-    serde_json::from_str(&answer).unwrap()
+    let (status, response) = at.aws.call(&target, &request.to_string());
+    assert_eq!(status, 200, "{operation}: {response}");
+    serde_json::from_str(&response).unwrap()
 }
 
 pub(crate) fn table_name(table: Table) -> String {
     format!("test-{}", table.name)
 }
 
-/// The items of a table as DynamoDB JSON, in the order of their keys.
+/// Returns the items of a table as DynamoDB JSON, in the order of their keys.
 pub(crate) fn items(at: &Fixture, table: Table) -> Vec<Value> {
     let mut items = Vec::new();
     let mut request = json!({});
@@ -402,12 +408,12 @@ pub(crate) fn items(at: &Fixture, table: Table) -> Vec<Value> {
     items
 }
 
-/// A text attribute of an item; empty if it has none of that name.
+/// Returns a text attribute of an item; empty if it has none of that name.
 pub(crate) fn text(item: &Value, attribute: &str) -> String {
     item[attribute]["S"].as_str().unwrap_or_default().to_owned()
 }
 
-/// Everything there is: the items of each table that has any, by its name.
+/// Returns all items of all tables, by table name. Empty tables are left out.
 pub(crate) fn everything(at: &Fixture) -> Value {
     let mut tables = Map::new();
     for table in TABLES {
@@ -419,7 +425,7 @@ pub(crate) fn everything(at: &Fixture) -> Value {
     tables.into()
 }
 
-/// Puts an item as it is.
+/// Puts an item.
 pub(crate) fn put(at: &Fixture, table: Table, item: &Value) {
     raw(at, "PutItem", table, json!({ "Item": item }));
 }
@@ -449,7 +455,7 @@ fn the_one(at: &Fixture, table: Table, pk: &str) -> Value {
     one
 }
 
-/// The root of the one counter there is.
+/// Returns the root of the only counter.
 pub(crate) fn counter(at: &Fixture) -> Value {
     let mut counters = items(at, tollgate_store::schema::COUNTERS);
     counters.retain(|item| text(item, "pk").matches('#').count() == 2);
@@ -457,7 +463,7 @@ pub(crate) fn counter(at: &Fixture) -> Value {
     counters.pop().unwrap_or_default()
 }
 
-/// Units that are reserved at the root of the one counter, and calls that are reported there.
+/// Returns the `used` units of the only counter's root, and the calls reported there as spent.
 pub(crate) fn used_and_spent(at: &Fixture) -> (u64, u64) {
     let counter = counter(at);
     let number = |name: &str| counter[name]["N"].as_str().map_or(0, p);

@@ -1,8 +1,8 @@
-//! Calls that the authorizer itself lets in, so that its ledger is what calls have made of it.
+//! Calls through the real authorizer, so that tests have a real admission ledger.
 
 #![allow(
     clippy::unwrap_used,
-    reason = "a test that cannot ask the authorizer has failed"
+    reason = "a test that cannot call the authorizer has failed"
 )]
 
 use std::time::Duration;
@@ -16,7 +16,7 @@ use tollgate_store::Store;
 
 use crate::stored::plans;
 
-/// A new instance.
+/// Creates an authorizer instance.
 pub(crate) fn authorizer(at: &Fixture) -> App {
     let settings = Settings {
         plans: plans(),
@@ -30,7 +30,7 @@ pub(crate) fn authorizer(at: &Fixture) -> App {
     App::new(store, settings, at.clock(), Metrics::none())
 }
 
-/// Makes so many calls with a key; returns how many the instance lets in.
+/// Makes `calls` calls with a key and returns the number that the instance allows.
 pub(crate) async fn make_calls(instance: &App, key: &ApiKey, calls: u64) -> u64 {
     let event = json!({
         "methodArn": "arn:aws:execute-api:us-east-1:000000000000:api/v1/GET/api/secure/ping",
@@ -39,19 +39,19 @@ pub(crate) async fn make_calls(instance: &App, key: &ApiKey, calls: u64) -> u64 
     });
     let event = event.to_string();
     let request = serde_json::from_str(&event).unwrap();
-    let mut let_in = 0;
+    let mut allowed = 0;
     for _ in 0..calls {
-        let answer = handle(instance, &request).await.unwrap();
-        let answer = serde_json::to_value(answer).unwrap();
-        let effect = &answer["policyDocument"]["Statement"][0]["Effect"];
-        let_in += u64::from(effect == "Allow");
+        let response = handle(instance, &request).await.unwrap();
+        let response = serde_json::to_value(response).unwrap();
+        let effect = &response["policyDocument"]["Statement"][0]["Effect"];
+        allowed += u64::from(effect == "Allow");
     }
-    let_in
+    allowed
 }
 
-/// Has so many calls let in by an instance that ends then.
+/// Makes `calls` calls, all of which must be allowed, with an instance that then shuts down.
 pub(crate) async fn admit(at: &Fixture, key: &ApiKey, calls: u64) {
     let instance = authorizer(at);
     assert_eq!(make_calls(&instance, key, calls).await, calls);
-    instance.end().await;
+    instance.shut_down().await;
 }

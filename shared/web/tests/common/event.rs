@@ -1,4 +1,4 @@
-//! What the gateway calls a function with: an event file, changed where a test needs it.
+//! Events of the gateway: an event file with the changes that a test needs.
 
 #![allow(clippy::unwrap_used, reason = "a test without an event has failed")]
 #![allow(dead_code, reason = "each test binary uses a part of this")]
@@ -9,17 +9,17 @@ use std::path::{Path, PathBuf};
 use lambda_http::Request;
 use serde_json::{Map, Value, json};
 
-/// The workspace. All crates with such tests are two directories below it.
+/// Returns the workspace's directory. All crates with these tests are two directories below it.
 fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// A REST proxy event.
+/// Event of a REST API's proxy integration.
 #[derive(Debug, Clone)]
 pub(crate) struct Event(pub(crate) Value);
 
 impl Event {
-    /// The event of `events/<name>.json`.
+    /// Loads `events/<name>.json`.
     pub(crate) fn load(name: &str) -> Self {
         let path = workspace().join(format!("events/{name}.json"));
         let text = std::fs::read_to_string(&path);
@@ -27,7 +27,7 @@ impl Event {
         Self(serde_json::from_str(&text).unwrap())
     }
 
-    /// The names, without the extension, of the files in `events/<function>`.
+    /// Returns the names, without the extension, of the files in `events/<function>`.
     pub(crate) fn names(function: &str) -> BTreeSet<String> {
         let files = std::fs::read_dir(workspace().join("events").join(function)).unwrap();
         let stem = |file: PathBuf| file.file_stem().unwrap().to_str().unwrap().to_owned();
@@ -38,28 +38,28 @@ impl Event {
         self.text(&body.to_string())
     }
 
-    /// The body, JSON or not.
+    /// Sets the body to any text.
     pub(crate) fn text(mut self, body: &str) -> Self {
         self.0["body"] = body.into();
         self
     }
 
-    /// The body as the gateway hands on what may not be text.
+    /// Sets a base64 body, as the gateway sends binary ones.
     pub(crate) fn base64(mut self, body: &str) -> Self {
         self.0["body"] = body.into();
         self.0["isBase64Encoded"] = true.into();
         self
     }
 
-    /// The body with the member at this dotted path set.
+    /// Sets the member of the JSON body at this dotted path.
     pub(crate) fn member(self, path: &str, value: Value) -> Self {
         let mut body: Value = serde_json::from_str(self.0["body"].as_str().unwrap()).unwrap();
-        let place = body.pointer_mut(&format!("/{}", path.replace('.', "/")));
-        *place.unwrap_or_else(|| panic!("the body has no {path}")) = value;
+        let member = body.pointer_mut(&format!("/{}", path.replace('.', "/")));
+        *member.unwrap_or_else(|| panic!("the body has no {path}")) = value;
         self.body(&body)
     }
 
-    /// A parameter of the path, and the path with it.
+    /// Sets a path parameter, and the path accordingly.
     pub(crate) fn param(mut self, name: &str, value: &str) -> Self {
         self.0["pathParameters"][name] = value.into();
         let resource = self.0["resource"].as_str().unwrap();
@@ -67,7 +67,7 @@ impl Event {
         self.path(&path)
     }
 
-    /// Another path of the same stage.
+    /// Sets the path within the stage.
     pub(crate) fn path(mut self, path: &str) -> Self {
         self.0["path"] = path.into();
         let stage = self.0["requestContext"]["stage"].as_str().unwrap();
@@ -81,7 +81,7 @@ impl Event {
         self
     }
 
-    /// The whole query.
+    /// Sets all query parameters.
     pub(crate) fn query(mut self, query: &[(&str, &str)]) -> Self {
         let (mut single, mut multi) = (Map::new(), Map::new());
         for (name, value) in query {
@@ -107,7 +107,7 @@ impl Event {
         self
     }
 
-    /// A header field that is there once for each value.
+    /// Sets a header field that occurs once for each value.
     pub(crate) fn repeated_header(self, name: &str, values: &[&str]) -> Self {
         let last = values.last().copied().unwrap_or_default();
         let mut event = self.header(name, last);
@@ -115,13 +115,13 @@ impl Event {
         event
     }
 
-    /// What the authorizer said; `null` if it was never asked.
+    /// Sets the authorizer's context; `null` for a route without the authorizer.
     pub(crate) fn authorizer(mut self, context: Value) -> Self {
         self.0["requestContext"]["authorizer"] = context;
         self
     }
 
-    /// The call of a customer.
+    /// Sets the context of a customer.
     pub(crate) fn customer(self, id: &str, plan: &str) -> Self {
         self.authorizer(json!({
             "principalId": "key_c", "role": "customer", "customerId": id, "plan": plan,
@@ -129,7 +129,7 @@ impl Event {
         }))
     }
 
-    /// The call of an admin with this key.
+    /// Sets the context of an admin with this key.
     pub(crate) fn admin(self, key: &str) -> Self {
         self.authorizer(json!({
             "principalId": key, "role": "admin", "keyId": key, "keyPrefix": "tg_admin_AbCd1234",
@@ -144,14 +144,14 @@ impl Event {
         lambda_http::request::from_str(&self.0.to_string()).unwrap()
     }
 
-    /// Method and route template.
+    /// Returns the method and route template.
     pub(crate) fn route(&self) -> (String, String) {
         let text = |name: &str| self.0[name].as_str().unwrap().to_owned();
         (text("httpMethod"), text("resource"))
     }
 }
 
-/// Method and path of every route that the template deploys.
+/// Returns the method and path of every route that the template deploys.
 pub(crate) fn deployed_routes() -> BTreeSet<(String, String)> {
     let template = std::fs::read_to_string(workspace().join("template.yaml")).unwrap();
     let lines: Vec<&str> = template.lines().map(str::trim).collect();
@@ -163,7 +163,7 @@ pub(crate) fn deployed_routes() -> BTreeSet<(String, String)> {
     routes.collect()
 }
 
-/// A text member of JSON.
+/// Returns a text member of JSON.
 #[track_caller]
 pub(crate) fn text<'a>(body: &'a Value, member: &str) -> &'a str {
     let text = body[member].as_str();

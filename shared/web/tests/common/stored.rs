@@ -1,8 +1,8 @@
-//! What a function has stored, and what it finds there.
+//! Reads and writes of the items that a function stores.
 
 #![allow(
     clippy::unwrap_used,
-    reason = "a test that cannot look at what is stored has failed"
+    reason = "a test that cannot read the stored items has failed"
 )]
 #![allow(dead_code, reason = "each test binary uses a part of this")]
 
@@ -13,13 +13,13 @@ use serde_json::{Map, Value, json};
 use tollgate_domain::customer::Customer;
 use tollgate_domain::key::{ApiKey, KeyFormat, KeyRecord, Owner};
 use tollgate_domain::plan::{Catalog, Overrides};
-use tollgate_domain::usage::{Adjustment, Aggregates, Aggregate};
+use tollgate_domain::usage::{Adjustment, Aggregate, Aggregates};
 use tollgate_domain::window::Day;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_store::schema::TABLES;
-use tollgate_store::{Created, EventPart, NewKey, ShardCounts, Written};
+use tollgate_store::{CreateOutcome, EventPart, NewKey, ShardCounts, WriteUsageOutcome};
 
-/// Reads an id, an instant, a month: whatever a literal stands for.
+/// Parses a literal, such as an id, a time or a month.
 pub(crate) fn p<T: FromStr<Err: Debug>>(text: &str) -> T {
     text.parse().unwrap()
 }
@@ -28,16 +28,14 @@ pub(crate) fn plans() -> Catalog {
     Catalog::shipped().unwrap()
 }
 
-/// Everything there is: the items of each table, in the order of their keys.
+/// Returns all stored items: those of each table, in the order of their keys.
 pub(crate) fn stored(at: &Fixture) -> Value {
     let mut tables = Map::new();
     for table in TABLES {
         let mut items = Vec::new();
         let mut request = json!({ "TableName": format!("test-{}", table.name) });
         loop {
-            let scan = at
-                .aws
-                .answer("DynamoDB_20120810.Scan", &request.to_string());
+            let scan = at.aws.call("DynamoDB_20120810.Scan", &request.to_string());
             let mut page: Value = serde_json::from_str(&scan.1).unwrap();
             items.append(page["Items"].as_array_mut().unwrap());
             match page.get("LastEvaluatedKey") {
@@ -61,16 +59,16 @@ pub(crate) async fn add_customer(at: &Fixture, id: &str, plan: &str) {
         suspended_at: None,
         erased_at: None,
     };
-    let created = at.store.create_customer(&customer, None).await.unwrap();
-    assert_eq!(created, Created::New);
+    let outcome = at.store.create_customer(&customer, None).await.unwrap();
+    assert_eq!(outcome, CreateOutcome::New);
 }
 
-/// Makes a key of that id, of a customer there is or of an admin.
+/// Creates a key with that id, for an existing customer or an admin.
 pub(crate) async fn add_key(at: &Fixture, owner: Owner, id: &str) -> ApiKey {
     add_key_with(at, owner, id, |_| ()).await
 }
 
-/// The same, of which something else is known.
+/// Creates a key whose record is changed by `change` before it is stored.
 pub(crate) async fn add_key_with(
     at: &Fixture,
     owner: Owner,
@@ -90,28 +88,28 @@ pub(crate) async fn add_key_with(
         suspended_at: None,
         overrides: Overrides::default(),
         rotated_to: None,
-        hour_of: None,
+        hour_counter_id: None,
     };
     change(&mut record);
     let key = NewKey {
         secret: &secret,
         record: &record,
     };
-    let created = at.store.create_key(&key, None).await.unwrap();
-    assert_eq!(created, Created::New);
+    let outcome = at.store.create_key(&key, None).await.unwrap();
+    assert_eq!(outcome, CreateOutcome::New);
     secret
 }
 
-/// Counts a day's calls of a customer, as the usage writer does.
-pub(crate) async fn add_usage(at: &Fixture, customer: &str, day: &str, tally: Aggregate) {
+/// Counts usage of a customer on a day, as the usage writer does.
+pub(crate) async fn add_usage(at: &Fixture, customer: &str, day: &str, aggregate: Aggregate) {
     let day: Day = p(day);
     let mut aggregates = Aggregates::default();
-    aggregates.months.insert(day.month(), tally.clone());
-    aggregates.days.insert(day, tally);
+    aggregates.months.insert(day.month(), aggregate.clone());
+    aggregates.days.insert(day, aggregate);
     write(at, customer, &aggregates, &[]).await;
 }
 
-/// Counts an adjustment of a customer's usage, likewise.
+/// Counts an adjustment of a customer's usage, as the usage writer does.
 pub(crate) async fn adjust(at: &Fixture, customer: &str, adjustment: Adjustment) {
     let mut aggregates = Aggregates::default();
     aggregates.adjust(&adjustment);
@@ -124,8 +122,8 @@ async fn write(
     aggregates: &Aggregates,
     adjustments: &[(usize, Adjustment)],
 ) {
-    let (customer, id) = (p(customer), format!("entry-{}", at.entropy.below(u64::MAX)));
-    let entry = EventPart {
+    let (customer, id) = (p(customer), format!("event-{}", at.entropy.below(u64::MAX)));
+    let part = EventPart {
         source: "tollgate:tests",
         id: &id,
         part: 0,
@@ -133,16 +131,16 @@ async fn write(
         aggregates,
         records: 1,
         adjustments,
-        refused: &[],
+        rejected: &[],
         body: b"{}",
         received_at: at.clock().now(),
     };
-    let (store, plans, spread) = (&at.store, plans(), ShardCounts::default());
-    let outcomes = store.write_usage(&[entry], &plans, &spread).await;
-    assert_eq!(*outcomes[0].as_ref().unwrap(), Written::Counted);
+    let (store, plans, shard_counts) = (&at.store, plans(), ShardCounts::default());
+    let outcomes = store.write_usage(&[part], &plans, &shard_counts).await;
+    assert_eq!(*outcomes[0].as_ref().unwrap(), WriteUsageOutcome::Counted);
 }
 
-/// So many billable calls on a plan.
+/// Returns an aggregate of billable calls on a plan.
 pub(crate) fn calls(plan: &str, calls: u64) -> Aggregate {
     Aggregate {
         calls,
