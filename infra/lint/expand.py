@@ -5,13 +5,21 @@ import logging
 import sys
 
 import boto3
+from cfnlint.decode import decode
+from cfnlint.template import Template
+from cfnlint.template.transforms._language_extensions import language_extension
 from samtranslator.parser.parser import Parser
 from samtranslator.translator.translator import Translator
-from samtranslator.yaml_helper import yaml_parse
 
 source, target = sys.argv[1:]
-with open(source, encoding="utf-8") as file:
-    template = yaml_parse(file.read())
+template, errors = decode(source)
+if not errors:
+    # Fn::ForEach, with cfn-lint's implementation: that of the SAM CLI also replaces parameters and
+    # conditions by their defaults, so that the rest would not be checked.
+    errors, template = language_extension(Template(source, template, ["us-east-1"]))
+if errors:
+    sys.exit("\n".join(str(error) for error in errors))
+template = json.loads(json.dumps(template))
 for resource in template["Resources"].values():
     if resource["Type"] == "AWS::Serverless::Function":
         # `sam deploy` inserts the uploaded code; the translator does not accept a local path.

@@ -1,7 +1,7 @@
 """Checks the policies of an expanded template beyond Checkov's rules: least_privilege.py OUT.JSON.
 
-Every function must have its own role, no role may have an AWS managed policy, and no policy may allow
-by wildcard.
+Every function must have its own role, every policy must belong to one role, no role may have an AWS managed
+policy, and no policy may allow by wildcard.
 """
 
 import json
@@ -42,6 +42,8 @@ def findings(resources):
             if role in function_of_role:
                 yield f"{name} shares its role with {function_of_role[role]}"
             function_of_role[role] = name
+        if resource["Type"] == "AWS::IAM::Policy" and len(properties.get("Roles", [])) != 1:
+            yield f"{name} is not a policy of one role"
         for policy in texts(properties.get("ManagedPolicyArns", [])):
             if ":aws:policy/" in policy:
                 yield f"{name} has the managed policy {policy}"

@@ -2,125 +2,32 @@
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get};
-use axum::{Json, Router};
-use jiff::Timestamp;
+use axum::Json;
 use lambda_http::http::{StatusCode, header};
-use serde::{Deserialize, Serialize};
+use tollgate_api::problem::{NotFound, Conflict, Unprocessable};
+use tollgate_api::schema;
+use tollgate_api::customers::{
+    self, CreateCustomer, EraseQuery, Erasure, UpdateCustomer,
+};
+use tollgate_api::{List, PageQuery};
 use tollgate_domain::customer::Customer;
 use tollgate_domain::id::{CustomerId, PlanId};
 use tollgate_store::schema::{TABLES, Table};
 use tollgate_store::{CONTENTS, CreateOutcome, CustomerChange, UpdateCustomerOutcome};
 use tollgate_web::{
-    AdminCaller, IdempotencyKey, JsonBody, List, ListRequest, NoQuery, PageParams, PathParam,
-    Problem, QueryParams, check_enabled, nullable,
+    AdminCaller, IdempotencyKey, JsonBody, ListRequest, NoQuery, PathParam, Problem, QueryParams,
+    check_enabled, check_name, page_size,
 };
 
 use crate::App;
 
-/// Maximum length of a name, in characters.
-const MAX_NAME: usize = 100;
 /// Maximum length of an e-mail address (RFC 5321, section 4.5.3.1.3), in characters.
 const MAX_EMAIL: usize = 254;
 
-/// Returns the routes.
-pub(crate) fn routes(app: App) -> Router {
-    Router::new()
-        .route("/admin/customers", get(list).post(create))
-        .route("/admin/customers/{customer}", get(show).patch(update))
-        .route("/admin/customers/{customer}", delete(erase))
-        .with_state(app)
-}
-
-/// A customer in a response.
-#[derive(Debug, Serialize)]
-struct CustomerView {
-    id: CustomerId,
-    name: String,
-    email: Option<String>,
-    plan: PlanId,
-    created_at: Timestamp,
-    /// Whether the customer is not suspended. A `PATCH` changes this member.
-    enabled: bool,
-    suspended_at: Option<Timestamp>,
-    erased_at: Option<Timestamp>,
-}
-
-impl From<Customer> for CustomerView {
-    fn from(customer: Customer) -> Self {
-        Self {
-            id: customer.id,
-            name: customer.name,
-            email: customer.email,
-            plan: customer.plan,
-            created_at: customer.created_at,
-            enabled: customer.suspended_at.is_none(),
-            suspended_at: customer.suspended_at,
-            erased_at: customer.erased_at,
-        }
-    }
-}
-
-/// Request body of a `POST`.
-#[derive(Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-struct NewCustomer {
-    /// Random by default.
-    id: Option<CustomerId>,
-    #[serde(default)]
-    name: String,
-    email: Option<String>,
-    plan: PlanId,
-}
-
-/// Request body of a `PATCH`: a merge patch (RFC 7396).
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct CustomerPatch {
-    #[serde(default, deserialize_with = "nullable")]
-    name: Option<Option<String>>,
-    #[serde(default, deserialize_with = "nullable")]
-    email: Option<Option<String>>,
-    #[serde(default, deserialize_with = "nullable")]
-    plan: Option<Option<PlanId>>,
-    #[serde(default, deserialize_with = "nullable")]
-    enabled: Option<Option<bool>>,
-}
-
-/// Query of a `DELETE`. `dry_run` is required, because an erasure cannot be undone.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ErasureQuery {
-    dry_run: Option<bool>,
-}
-
-/// Effects of an erasure, or in a dry run, the effects that it would have.
-#[derive(Debug, Serialize)]
-struct ErasureView {
-    customer: CustomerView,
-    dry_run: bool,
-    /// Keys that the erasure revokes.
-    keys_revoked: u64,
-    /// Keys of the customer, revoked ones included.
-    keys: u64,
-    /// Attributes that are erased, irrecoverably.
-    erases: Vec<String>,
-    /// Personal attributes that are not erased and expire by themselves.
-    expires: Vec<String>,
-    /// Tables that stay as they are, under the customer's id.
-    keeps: Vec<&'static str>,
-}
+tollgate_web::operations!(pub(crate) (app: App) create, list, show, update, erase);
 
 fn no_such_customer() -> Problem {
     Problem::not_found("There is no customer with this id.")
-}
-
-fn check_name(name: &str) -> Result<(), Problem> {
-    if name.chars().count() <= MAX_NAME && !name.chars().any(char::is_control) {
-        return Ok(());
-    }
-    let detail = "name must have at most 100 characters, and no control characters.";
-    Err(Problem::unprocessable(detail).with("field", "name"))
 }
 
 fn check_id(id: Option<&CustomerId>) -> Result<(), Problem> {
@@ -161,12 +68,27 @@ impl App {
     }
 }
 
+/// Creates a customer.
+#[utoipa::path(
+    post,
+    path = "/admin/customers",
+    operation_id = "createCustomer",
+    tag = "customers",
+    params(("Idempotency-Key" = Option<String>, Header, description = "Key of the request, 1 to 255 visible ASCII characters. A repetition within 24 hours creates nothing.")),
+    request_body = CreateCustomer,
+    responses(
+        (status = 201, description = "The customer was created.", body = customers::Customer, headers(("Location" = String, description = "Path of the resource."))),
+        (status = 200, description = "A repetition of a request with the same `Idempotency-Key`: the customer that it created.", body = customers::Customer, headers(("Location" = String, description = "Path of the resource."))),
+        (status = 409, response = Conflict),
+        (status = 422, response = Unprocessable),
+    ),
+)]
 async fn create(
     State(app): State<App>,
     caller: AdminCaller,
     _: NoQuery,
     idempotency: IdempotencyKey,
-    JsonBody(body): JsonBody<NewCustomer>,
+    JsonBody(body): JsonBody<CreateCustomer>,
 ) -> Result<Response, Problem> {
     check_name(&body.name)?;
     check_email(body.email.as_deref())?;
@@ -208,16 +130,27 @@ async fn create(
 /// Returns the response to a creating request: 201, or 200 if an earlier request created the customer.
 fn created(status: StatusCode, customer: Customer) -> Response {
     let location = format!("/admin/customers/{}", customer.id);
-    let view = CustomerView::from(customer);
+    let view = customers::Customer::from(customer);
     (status, [(header::LOCATION, location)], Json(view)).into_response()
 }
 
+/// Lists customers by id.
+#[utoipa::path(
+    get,
+    path = "/admin/customers",
+    operation_id = "listCustomers",
+    tag = "customers",
+    params(PageQuery),
+    responses(
+        (status = 200, description = "A page of customers.", body = List<customers::Customer>),
+    ),
+)]
 async fn list(
     State(app): State<App>,
     _: AdminCaller,
-    QueryParams(page): QueryParams<PageParams>,
-) -> Result<Json<List<CustomerView>>, Problem> {
-    let limit = PageParams::limit(page.limit)?;
+    QueryParams(page): QueryParams<PageQuery>,
+) -> Result<Json<List<customers::Customer>>, Problem> {
+    let limit = page_size(page.limit)?;
     let list_request = ListRequest::new("customers", page.cursor.as_ref())?;
     let found = app
         .store
@@ -230,23 +163,50 @@ async fn list(
     }))
 }
 
+/// Returns a customer.
+#[utoipa::path(
+    get,
+    path = "/admin/customers/{customer}",
+    operation_id = "getCustomer",
+    tag = "customers",
+    params(("customer" = schema::CustomerId, Path, description = "Id of the customer.")),
+    responses(
+        (status = 200, description = "The customer.", body = customers::Customer),
+        (status = 404, response = NotFound),
+    ),
+)]
 async fn show(
     State(app): State<App>,
     _: AdminCaller,
     _: NoQuery,
     PathParam(id): PathParam<CustomerId>,
-) -> Result<Json<CustomerView>, Problem> {
+) -> Result<Json<customers::Customer>, Problem> {
     let customer = app.store.customer(&id).await?;
     Ok(Json(customer.ok_or_else(no_such_customer)?.into()))
 }
 
+/// Changes the name, e-mail address or plan of a customer, suspends it, or enables it again.
+#[utoipa::path(
+    patch,
+    path = "/admin/customers/{customer}",
+    operation_id = "updateCustomer",
+    tag = "customers",
+    params(("customer" = schema::CustomerId, Path, description = "Id of the customer.")),
+    request_body = UpdateCustomer,
+    responses(
+        (status = 200, description = "The changed customer.", body = customers::Customer),
+        (status = 404, response = NotFound),
+        (status = 409, response = Conflict),
+        (status = 422, response = Unprocessable),
+    ),
+)]
 async fn update(
     State(app): State<App>,
     _: AdminCaller,
     _: NoQuery,
     PathParam(id): PathParam<CustomerId>,
-    JsonBody(patch): JsonBody<CustomerPatch>,
-) -> Result<Json<CustomerView>, Problem> {
+    JsonBody(patch): JsonBody<UpdateCustomer>,
+) -> Result<Json<customers::Customer>, Problem> {
     if patch.plan == Some(None) {
         let detail = "plan cannot be removed: a customer always has a plan.";
         return Err(Problem::unprocessable(detail).with("field", "plan"));
@@ -275,13 +235,27 @@ async fn update(
     }
 }
 
-/// Erases the personal data of a customer, or in a dry run, reports what that would do.
+/// Erases the personal data of a customer, and revokes its keys.
+///
+/// Usage, ledger and log stay, under the customer's id. Repeat it for keys that were created just before.
+#[utoipa::path(
+    delete,
+    path = "/admin/customers/{customer}",
+    operation_id = "eraseCustomer",
+    tag = "customers",
+    params(("customer" = schema::CustomerId, Path, description = "Id of the customer."), EraseQuery),
+    responses(
+        (status = 200, description = "The effects of the erasure.", body = Erasure),
+        (status = 404, response = NotFound),
+        (status = 422, response = Unprocessable),
+    ),
+)]
 async fn erase(
     State(app): State<App>,
     _: AdminCaller,
     PathParam(id): PathParam<CustomerId>,
-    QueryParams(query): QueryParams<ErasureQuery>,
-) -> Result<Json<ErasureView>, Problem> {
+    QueryParams(query): QueryParams<EraseQuery>,
+) -> Result<Json<Erasure>, Problem> {
     let Some(dry_run) = query.dry_run else {
         let detail = "dry_run is required: true reports what would be erased, false erases it.";
         return Err(Problem::unprocessable(detail).with("field", "dry_run"));
@@ -292,7 +266,7 @@ async fn erase(
         app.store.erase_customer(&id, app.clock.now()).await?
     };
     let erasure = erasure.ok_or_else(no_such_customer)?;
-    Ok(Json(ErasureView {
+    Ok(Json(Erasure {
         customer: erasure.customer.into(),
         dry_run,
         keys_revoked: erasure.revoked,

@@ -7,10 +7,13 @@ mod reconciliation;
 mod usage;
 
 use axum::Router;
+use tollgate_billing::Billing;
 use tollgate_domain::plan::Catalog;
-use tollgate_runtime::{Clock, Entropy, Env, Metrics, aws, config, env};
-use tollgate_store::{ShardCounts, Store};
-use usage_writer::Owners;
+use tollgate_ingest::Ingest;
+use tollgate_runtime::config::InvalidConfig;
+use tollgate_runtime::{Clock, Entropy, Init, Metrics};
+use tollgate_store::Store;
+use utoipa::OpenApi;
 
 /// State of an admin-api instance. Cheap to clone; clones share it.
 #[derive(Debug, Clone)]
@@ -23,44 +26,30 @@ pub struct App {
     pub clock: Clock,
     /// Randomness for the ids of customers.
     pub entropy: Entropy,
-    /// Shard counts of hot aggregates, as learnt by this instance.
-    pub shard_counts: ShardCounts,
-    /// Cache of the customers that keys belong to.
-    pub owners: Owners,
+    /// Checks and counts usage events.
+    pub ingest: Ingest,
+    /// Runs billing.
+    pub billing: Billing,
     /// Metrics of charges and usage.
     pub metrics: Metrics,
 }
 
 impl App {
-    /// Builds the state from environment variables.
+    /// Builds the state of a new instance.
     ///
     /// # Errors
-    /// When a variable is missing or invalid.
-    pub fn from_env(env: &Env) -> Result<Self, lambda_http::Error> {
-        let sdk = aws::sdk_config(env, aws::BACKGROUND_TIMEOUT)?;
-        let clock = Clock::system();
-        let entropy = Entropy::system()?;
+    /// When the environment lacks the tables or the plans.
+    pub fn build(init: &Init) -> Result<Self, InvalidConfig> {
+        let ingest = Ingest::build(init)?;
         Ok(Self {
-            store: Store::from_env(env, &sdk, clock.clone(), entropy.clone())?,
-            plans: config::plans(env)?,
-            metrics: Metrics::to_stdout(env.get(env::TABLE_PREFIX)?, clock.clone()),
-            clock,
-            entropy,
-            shard_counts: ShardCounts::default(),
-            owners: Owners::default(),
+            store: ingest.store.clone(),
+            plans: ingest.plans.clone(),
+            clock: init.clock.clone(),
+            entropy: init.entropy.clone(),
+            billing: Billing::build(init)?,
+            metrics: init.metrics.clone(),
+            ingest,
         })
-    }
-
-    /// Returns the state of a usage-writer, to ingest usage events with.
-    fn writer(&self) -> usage_writer::App {
-        usage_writer::App {
-            store: self.store.clone(),
-            shard_counts: self.shard_counts.clone(),
-            owners: self.owners.clone(),
-            plans: self.plans.clone(),
-            clock: self.clock.clone(),
-            metrics: self.metrics.clone(),
-        }
     }
 }
 
@@ -71,4 +60,19 @@ pub fn routes(app: App) -> Router {
         .merge(quarantine::routes(app.clone()))
         .merge(reconciliation::routes(app.clone()))
         .merge(billing::routes(app))
+}
+
+/// Returns the OpenAPI document of the operations.
+#[must_use]
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    let mut document = customers::Operations::openapi();
+    for part in [
+        usage::Operations::openapi(),
+        quarantine::Operations::openapi(),
+        reconciliation::Operations::openapi(),
+        billing::Operations::openapi(),
+    ] {
+        document.merge(part);
+    }
+    document
 }

@@ -1,80 +1,53 @@
 //! `/admin/usage/quarantine`: quarantined usage, which can be corrected and replayed, or discarded.
 
 use axum::extract::State;
-use axum::routing::{get, post};
-use axum::{Json, Router};
-use jiff::Timestamp;
+use axum::Json;
 use lambda_http::http::StatusCode;
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
-use tollgate_domain::id::CustomerId;
+use tollgate_api::problem::{NotFound, Conflict, Unprocessable};
+use tollgate_api::schema;
+use tollgate_api::quarantine::{
+    QuarantineQuery, Quarantined, QuarantinedDetails, QuarantinedKind, QuarantinedStatus, Rejected,
+    Replay, Replayed,
+};
+use tollgate_api::usage::{Defect, IngestedOutcome};
+use tollgate_api::{Cursor, List};
 use tollgate_domain::key::hex;
+use tollgate_ingest::{IncomingEvent, IngestOutcome};
 use tollgate_store::{
     QuarantineId, QuarantineKind, QuarantinedItem, RejectedRecord, Resolution, ResolveOutcome,
     is_same_event,
 };
 use tollgate_web::{
-    AdminCaller, Cursor, JsonBody, List, ListRequest, NoQuery, PathParam, Problem, QueryParams,
+    AdminCaller, JsonBody, ListRequest, NoQuery, PathParam, Problem, QueryParams,
 };
-use usage_writer::{IncomingEvent, IngestOutcome};
 
 use crate::App;
-use crate::usage::{DefectView, not_countable};
+use crate::usage::not_countable;
 
 /// Source of replayed usage events.
 const SOURCE: &str = "tollgate:quarantine";
 /// List name in the cursors that serve as item ids.
 const ITEMS: &str = "quarantined";
 
-/// Returns the routes.
-pub(crate) fn routes(app: App) -> Router {
-    Router::new()
-        .route("/admin/usage/quarantine", get(list))
-        .route("/admin/usage/quarantine/{item}", get(show).delete(discard))
-        .route("/admin/usage/quarantine/{item}/replay", post(replay))
-        .with_state(app)
-}
+tollgate_web::operations!(pub(crate) (app: App) list, show, discard, replay);
 
-/// A quarantined item, without its body.
-#[derive(Debug, Serialize)]
-struct QuarantinedItemView {
-    id: Cursor,
-    kind: &'static str,
-    status: &'static str,
-    customer_id: Option<CustomerId>,
-    rejected: Vec<RejectedView>,
-    received_at: Timestamp,
-}
-
-#[derive(Debug, Serialize)]
-struct RejectedView {
-    /// Index among the records or adjustments of the usage event, from 0.
-    index: usize,
-    reason: String,
-}
-
-impl From<RejectedRecord> for RejectedView {
-    fn from(rejected: RejectedRecord) -> Self {
-        let RejectedRecord { index, reason } = rejected;
-        Self { index, reason }
-    }
-}
-
-impl From<QuarantinedItem> for QuarantinedItemView {
-    fn from(item: QuarantinedItem) -> Self {
-        Self {
-            id: id(&item.id),
-            kind: match item.kind {
-                QuarantineKind::Items => "items",
-                QuarantineKind::Conflict => "conflict",
-                QuarantineKind::Message => "message",
-            },
-            status: status(item.resolution),
-            customer_id: item.customer,
-            rejected: item.rejected.into_iter().map(RejectedView::from).collect(),
-            received_at: item.received_at,
-        }
+fn represent(item: QuarantinedItem) -> Quarantined {
+    let rejected = item.rejected.into_iter();
+    Quarantined {
+        id: id(&item.id),
+        kind: match item.kind {
+            QuarantineKind::Items => QuarantinedKind::Items,
+            QuarantineKind::Conflict => QuarantinedKind::Conflict,
+            QuarantineKind::Message => QuarantinedKind::Message,
+        },
+        status: status(item.resolution),
+        customer_id: item.customer,
+        rejected: rejected
+            .map(|RejectedRecord { index, reason }| Rejected { index, reason })
+            .collect(),
+        received_at: item.received_at,
     }
 }
 
@@ -84,59 +57,77 @@ pub(crate) fn id(id: &QuarantineId) -> Cursor {
 }
 
 /// Returns the status of a quarantined item in responses.
-pub(crate) fn status(resolution: Option<Resolution>) -> &'static str {
+pub(crate) fn status(resolution: Option<Resolution>) -> QuarantinedStatus {
     match resolution {
-        None => "open",
-        Some(Resolution::Replayed) => "replayed",
-        Some(Resolution::Discarded) => "discarded",
+        None => QuarantinedStatus::Open,
+        Some(Resolution::Replayed) => QuarantinedStatus::Replayed,
+        Some(Resolution::Discarded) => QuarantinedStatus::Discarded,
     }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ListQuery {
-    cursor: Option<Cursor>,
-}
-
-/// Lists the open items, oldest first.
+/// Lists the open quarantined items, oldest first.
+#[utoipa::path(
+    get,
+    path = "/admin/usage/quarantine",
+    operation_id = "listQuarantined",
+    tag = "quarantine",
+    params(QuarantineQuery),
+    responses(
+        (status = 200, description = "A page of items.", body = List<Quarantined>),
+    ),
+)]
 async fn list(
     State(app): State<App>,
     _: AdminCaller,
-    QueryParams(query): QueryParams<ListQuery>,
-) -> Result<Json<List<QuarantinedItemView>>, Problem> {
+    QueryParams(query): QueryParams<QuarantineQuery>,
+) -> Result<Json<List<Quarantined>>, Problem> {
     let list_request = ListRequest::new("quarantine", query.cursor.as_ref())?;
     let page = app.store.list_quarantined(list_request.after()).await?;
-    Ok(Json(list_request.page(page)))
+    Ok(Json(list_request.page(page, represent)))
 }
 
-/// A quarantined item with its body.
-#[derive(Debug, Serialize)]
-struct QuarantinedItemWithBody {
-    #[serde(flatten)]
-    item: QuarantinedItemView,
-    /// The usage event or message as it arrived, as text.
-    body: String,
-    /// The usage event that a replay would count, with only the rejected records or adjustments. `null` if
-    /// the body contains no usage event.
-    event: Option<Value>,
-}
-
+/// Returns a quarantined item with its content.
+#[utoipa::path(
+    get,
+    path = "/admin/usage/quarantine/{item}",
+    operation_id = "getQuarantined",
+    tag = "quarantine",
+    params(("item" = schema::Cursor, Path, description = "Id of the quarantined item.")),
+    responses(
+        (status = 200, description = "The item.", body = QuarantinedDetails),
+        (status = 404, response = NotFound),
+    ),
+)]
 async fn show(
     State(app): State<App>,
     _: AdminCaller,
     _: NoQuery,
     PathParam(id): PathParam<Cursor>,
-) -> Result<Json<QuarantinedItemWithBody>, Problem> {
+) -> Result<Json<QuarantinedDetails>, Problem> {
     let (item, body) = app.find(&id).await?;
     let event = replayable_event(&item, &body);
-    Ok(Json(QuarantinedItemWithBody {
+    Ok(Json(QuarantinedDetails {
         event: event.map(Value::Object),
         body: String::from_utf8_lossy(&body).into_owned(),
-        item: item.into(),
+        item: represent(item),
     }))
 }
 
-/// Discards a quarantined item. It can then no longer be replayed.
+/// Discards a quarantined item.
+///
+/// It can then no longer be replayed. To discard it again changes nothing.
+#[utoipa::path(
+    delete,
+    path = "/admin/usage/quarantine/{item}",
+    operation_id = "discardQuarantined",
+    tag = "quarantine",
+    params(("item" = schema::Cursor, Path, description = "Id of the quarantined item.")),
+    responses(
+        (status = 204, description = "The item is discarded."),
+        (status = 404, response = NotFound),
+        (status = 409, response = Conflict),
+    ),
+)]
 async fn discard(
     State(app): State<App>,
     _: AdminCaller,
@@ -158,33 +149,27 @@ async fn discard(
     }
 }
 
-/// Request body of a replay.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ReplayBody {
-    /// Corrected usage event to count; its source and id are ignored. By default, the quarantined usage is
-    /// counted as it is.
-    event: Option<Map<String, Value>>,
-}
-
-#[derive(Debug, Serialize)]
-struct Replayed {
-    /// Source of the counted usage event.
-    source: &'static str,
-    /// Id of the counted usage event.
-    id: String,
-    /// `counted`, or `duplicate` if it was replayed before.
-    outcome: &'static str,
-}
-
-/// Counts the quarantined usage or its correction, once: the source and id of the replayed usage event are
-/// derived from the id of the item.
+/// Counts a quarantined item or its correction, once.
+#[utoipa::path(
+    post,
+    path = "/admin/usage/quarantine/{item}/replay",
+    operation_id = "replayQuarantined",
+    tag = "quarantine",
+    params(("item" = schema::Cursor, Path, description = "Id of the quarantined item.")),
+    request_body = Replay,
+    responses(
+        (status = 200, description = "The outcome.", body = Replayed),
+        (status = 404, response = NotFound),
+        (status = 409, response = Conflict),
+        (status = 422, response = Unprocessable),
+    ),
+)]
 async fn replay(
     State(app): State<App>,
     _: AdminCaller,
     _: NoQuery,
     PathParam(id): PathParam<Cursor>,
-    JsonBody(body): JsonBody<ReplayBody>,
+    JsonBody(body): JsonBody<Replay>,
 ) -> Result<Json<Replayed>, Problem> {
     let (item, original) = app.find(&id).await?;
     if item.resolution == Some(Resolution::Discarded) {
@@ -205,17 +190,16 @@ async fn replay(
     let incoming = IncomingEvent::parse(&event.to_string()).map_err(|defect| {
         let pointer = "/event".to_owned();
         let reason = defect.to_string();
-        not_countable(&[DefectView { pointer, reason }])
+        not_countable(&[Defect { pointer, reason }])
     })?;
-    let writer = app.writer();
     let pointer = incoming.received().pointer();
     let events = [incoming];
-    let rejected = writer.validate(&events).await?;
-    let defects = rejected.into_iter().flatten().map(|rejected| DefectView {
+    let rejected = app.ingest.validate(&events).await?;
+    let defects = rejected.into_iter().flatten().map(|rejected| Defect {
         pointer: format!("/event{pointer}/{}", rejected.index),
         reason: rejected.reason,
     });
-    let defects: Vec<DefectView> = defects.collect();
+    let defects: Vec<Defect> = defects.collect();
     if !defects.is_empty() {
         return Err(not_countable(&defects));
     }
@@ -227,12 +211,12 @@ async fn replay(
         }
         ResolveOutcome::Missing => return Err(no_such_item()),
     }
-    let results = writer.ingest(&events.into()).await;
+    let results = app.ingest.ingest(&events.into()).await;
     app.metrics.write();
-    let mut outcome = "duplicate";
+    let mut outcome = IngestedOutcome::Duplicate;
     for result in results {
         match result? {
-            IngestOutcome::Counted => outcome = "counted",
+            IngestOutcome::Counted => outcome = IngestedOutcome::Counted,
             IngestOutcome::Duplicate => {}
             // An earlier replay counted another event, and failed before it marked the item as replayed.
             IngestOutcome::Conflict => {
@@ -303,7 +287,7 @@ impl App {
             Some(logged) if is_same_event(&logged, event.as_bytes()) => Ok(Json(Replayed {
                 source: SOURCE,
                 id: identity,
-                outcome: "duplicate",
+                outcome: IngestedOutcome::Duplicate,
             })),
             Some(_) => Err(replayed_as_another()),
             // The event is no longer in the log, so it cannot be compared.

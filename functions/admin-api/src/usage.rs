@@ -4,18 +4,24 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::routing::{get, post};
-use axum::{Json, Router};
-use serde::{Deserialize, Serialize};
+use axum::Json;
 use serde_json::json;
 use serde_json::value::RawValue;
+use tollgate_api::problem::{NotFound, Conflict, Unprocessable};
+use tollgate_api::schema;
+use tollgate_analytics::list_adjustments;
+use tollgate_api::List;
+use tollgate_api::quarantine::QuarantinedRef;
+use tollgate_api::usage::{
+    Adjustment, AdjustmentsQuery, Defect, EventsQuery, IngestEvents, IngestedEvent, IngestedEvents,
+    IngestedOutcome, LoggedEvent,
+};
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::window::Day;
+use tollgate_ingest::{IncomingEvent, IngestOutcome};
 use tollgate_web::{
-    AdjustmentView, AdjustmentsQuery, AdminCaller, Cursor, JsonBody, List, ListRequest, NoQuery,
-    PathParam, Problem, QueryParams,
+    AdminCaller, JsonBody, ListRequest, NoQuery, PathParam, Problem, QueryParams,
 };
-use usage_writer::{IncomingEvent, IngestOutcome};
 
 use crate::{App, quarantine};
 
@@ -24,58 +30,38 @@ const MAX_EVENTS: usize = 100;
 /// Most quarantined items that a conflict response lists for one usage event.
 const MAX_QUARANTINED: usize = 10;
 
-/// Returns the routes.
-pub(crate) fn routes(app: App) -> Router {
-    Router::new()
-        .route("/admin/usage/events", post(ingest).get(log))
-        .route("/admin/customers/{customer}/adjustments", get(adjustments))
-        .with_state(app)
-}
-
-/// Request body: usage events, in the form that `docs/usage-event.md` documents.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Batch {
-    events: Vec<Box<RawValue>>,
-}
-
-/// Response body: the outcomes of the usage events, in their order.
-#[derive(Debug, Serialize)]
-struct Ingested {
-    data: Vec<IngestedEvent>,
-}
-
-#[derive(Debug, Serialize)]
-struct IngestedEvent {
-    source: String,
-    id: String,
-    /// `counted` or `duplicate`.
-    outcome: &'static str,
-}
-
-/// A usage event, record or adjustment that cannot be counted.
-#[derive(Debug, Serialize)]
-pub(crate) struct DefectView {
-    /// JSON pointer (RFC 6901) into the request body.
-    pub(crate) pointer: String,
-    pub(crate) reason: String,
-}
+tollgate_web::operations!(pub(crate) (app: App) ingest, log, adjustments);
 
 /// 422: some of the usage cannot be counted.
-pub(crate) fn not_countable(defects: &[DefectView]) -> Problem {
+pub(crate) fn not_countable(defects: &[Defect]) -> Problem {
     let detail = "Nothing was counted, because the request has the defects listed. Correct them, and send \
                   the whole request again.";
     Problem::unprocessable(detail).with("defects", json!(defects))
 }
 
-/// Counts usage events, each at most once ever. If anything in the request is invalid, nothing is counted:
-/// the caller can correct it at once. If only some events conflict, all others are counted.
+/// Counts usage events, each at most once ever.
+///
+/// If anything in the request is invalid, nothing is counted, and the problem lists the `defects`. If
+/// events conflict with earlier ones of the same source and id, all others are counted, and the problem
+/// lists the `conflicts`.
+#[utoipa::path(
+    post,
+    path = "/admin/usage/events",
+    operation_id = "ingestUsageEvents",
+    tag = "usage",
+    request_body = IngestEvents,
+    responses(
+        (status = 200, description = "The outcomes.", body = IngestedEvents),
+        (status = 409, response = Conflict),
+        (status = 422, response = Unprocessable),
+    ),
+)]
 async fn ingest(
     State(app): State<App>,
     _: AdminCaller,
     _: NoQuery,
-    JsonBody(batch): JsonBody<Batch>,
-) -> Result<Json<Ingested>, Problem> {
+    JsonBody(batch): JsonBody<IngestEvents>,
+) -> Result<Json<IngestedEvents>, Problem> {
     if !(1..=MAX_EVENTS).contains(&batch.events.len()) {
         let (found, field) = (batch.events.len(), "events");
         let detail = format!("The request has {found} events; it must have 1 to {MAX_EVENTS}.");
@@ -94,27 +80,26 @@ async fn ingest(
             Err(defect) => {
                 let pointer = format!("/events/{index}");
                 let reason = defect.to_string();
-                defects.push((index, DefectView { pointer, reason }));
+                defects.push((index, Defect { pointer, reason }));
             }
         }
     }
-    let writer = app.writer();
-    let validated = writer.validate(&events).await?;
+    let validated = app.ingest.validate(&events).await?;
     for ((index, event), rejected) in indexes.into_iter().zip(&events).zip(validated) {
         let items = format!("/events/{index}{}", event.received().pointer());
         defects.extend(rejected.into_iter().map(|rejected| {
             let pointer = format!("{items}/{}", rejected.index);
             let reason = rejected.reason;
-            (index, DefectView { pointer, reason })
+            (index, Defect { pointer, reason })
         }));
     }
     defects.sort_by_key(|(index, _)| *index);
-    let defects: Vec<DefectView> = defects.into_iter().map(|(_, defect)| defect).collect();
+    let defects: Vec<Defect> = defects.into_iter().map(|(_, defect)| defect).collect();
     if !defects.is_empty() {
         return Err(not_countable(&defects));
     }
     let events: Arc<[IncomingEvent]> = events.into();
-    let results = writer.ingest(&events).await;
+    let results = app.ingest.ingest(&events).await;
     app.metrics.write();
     let mut data = Vec::with_capacity(results.len());
     let mut conflicts = Vec::new();
@@ -123,8 +108,8 @@ async fn ingest(
         let received = event.received();
         // An event whose write failed may have been counted. Sent again, it is then a duplicate.
         let outcome = match result? {
-            IngestOutcome::Counted => "counted",
-            IngestOutcome::Duplicate => "duplicate",
+            IngestOutcome::Counted => IngestedOutcome::Counted,
+            IngestOutcome::Duplicate => IngestedOutcome::Duplicate,
             IngestOutcome::Conflict => {
                 let pointer = format!("/events/{index}");
                 let (source, id) = (&received.source, &received.id);
@@ -135,14 +120,14 @@ async fn ingest(
                 let (items, has_more) = found;
                 quarantined
                     .items
-                    .extend(items.iter().map(|item| QuarantinedView {
+                    .extend(items.iter().map(|item| QuarantinedRef {
                         pointer: pointer.clone(),
                         id: quarantine::id(&item.id),
                         status: quarantine::status(item.resolution),
                     }));
                 quarantined.more.extend(has_more.then(|| pointer.clone()));
                 conflicts.push(pointer);
-                "conflict"
+                continue;
             }
         };
         data.push(IngestedEvent {
@@ -154,22 +139,13 @@ async fn ingest(
     if !conflicts.is_empty() {
         return Err(conflict(conflicts, &quarantined));
     }
-    Ok(Json(Ingested { data }))
-}
-
-/// A quarantined item of an earlier event with the source and id of the one at `pointer`.
-#[derive(Debug, Serialize)]
-struct QuarantinedView {
-    pointer: String,
-    /// Id of the quarantined item.
-    id: Cursor,
-    status: &'static str,
+    Ok(Json(IngestedEvents { data }))
 }
 
 /// Quarantined items of the events that conflict with those of the request.
 #[derive(Default)]
 struct QuarantinedOfConflicts {
-    items: Vec<QuarantinedView>,
+    items: Vec<QuarantinedRef>,
     /// Pointers to the events for which there are more items than listed.
     more: Vec<String>,
 }
@@ -192,35 +168,22 @@ fn conflict(conflicts: Vec<String>, quarantined: &QuarantinedOfConflicts) -> Pro
         .with("quarantined_more", json!(more))
 }
 
-/// Query of the log.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct LogQuery {
-    customer_id: CustomerId,
-    /// First UTC day; today by default.
-    from: Option<Day>,
-    /// Last UTC day; today by default.
-    to: Option<Day>,
-    cursor: Option<Cursor>,
-}
-
-/// A logged part of a usage event.
-#[derive(Debug, Serialize)]
-struct LoggedView {
-    /// Day of the counted records. A usage event with records of several days is listed once for each.
-    day: Day,
-    /// Number of counted records of that day.
-    records: u64,
-    /// The whole usage event as it arrived.
-    event: Box<RawValue>,
-}
-
-/// Lists the counted usage events of a customer.
+/// Lists the counted usage events of a customer by day.
+#[utoipa::path(
+    get,
+    path = "/admin/usage/events",
+    operation_id = "listUsageEvents",
+    tag = "usage",
+    params(EventsQuery),
+    responses(
+        (status = 200, description = "A page of usage events.", body = List<LoggedEvent>),
+    ),
+)]
 async fn log(
     State(app): State<App>,
     _: AdminCaller,
-    QueryParams(query): QueryParams<LogQuery>,
-) -> Result<Json<List<LoggedView>>, Problem> {
+    QueryParams(query): QueryParams<EventsQuery>,
+) -> Result<Json<List<LoggedEvent>>, Problem> {
     let today = Day::containing(app.clock.now());
     let customer = &query.customer_id;
     let mut list_request = ListRequest::new(format!("log {customer}"), query.cursor.as_ref())?;
@@ -236,7 +199,7 @@ async fn log(
         .await?;
     let data = page.items.into_iter().map(|logged| {
         let text = String::from_utf8(logged.body).map_err(Problem::internal)?;
-        Ok(LoggedView {
+        Ok(LoggedEvent {
             day: logged.day,
             records: logged.records,
             event: RawValue::from_string(text).map_err(Problem::internal)?,
@@ -249,15 +212,23 @@ async fn log(
 }
 
 /// Lists the adjustments of a customer's month.
+#[utoipa::path(
+    get,
+    path = "/admin/customers/{customer}/adjustments",
+    operation_id = "listCustomerAdjustments",
+    tag = "usage",
+    params(("customer" = schema::CustomerId, Path, description = "Id of the customer."), AdjustmentsQuery),
+    responses(
+        (status = 200, description = "A page of adjustments.", body = List<Adjustment>),
+        (status = 404, response = NotFound),
+    ),
+)]
 async fn adjustments(
     State(app): State<App>,
     _: AdminCaller,
     PathParam(customer): PathParam<CustomerId>,
     QueryParams(query): QueryParams<AdjustmentsQuery>,
-) -> Result<Json<List<AdjustmentView>>, Problem> {
-    let (list_request, month) = query.listing(&customer, app.clock.now())?;
-    let page = app
-        .store
-        .adjustments(&customer, month, list_request.after());
-    Ok(Json(list_request.page(page.await?)))
+) -> Result<Json<List<Adjustment>>, Problem> {
+    let now = app.clock.now();
+    Ok(Json(list_adjustments(&app.store, &customer, &query, now).await?))
 }

@@ -2,49 +2,34 @@
 //! models: the analysis is a constant, the number of tokens is computed from the length of the text, and their
 //! cost is reported as that of real calls would be.
 
-use axum::routing::post;
-use axum::{Extension, Json, Router};
-use serde::{Deserialize, Serialize};
+use axum::{Extension, Json};
+use tollgate_api::problem::Unprocessable;
+use tollgate_api::examples::{Analysis, Analyze, ModelUsage};
 use tollgate_domain::money::MicroUsd;
 use tollgate_metering::RequestCost;
-use tollgate_web::{Amount, CustomerCaller, JsonBody, Problem};
+use tollgate_web::{CustomerCaller, JsonBody, Problem};
 
 /// Maximum length of a text, in bytes.
 const MAX_TEXT: usize = 100_000;
 
-/// Returns the route.
-pub fn routes() -> Router {
-    Router::new().route("/api/analyze", post(analyze))
-}
+tollgate_web::operations!(pub () analyze);
 
-/// Request body.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Question {
-    /// Text to analyse, of 1 to 100,000 bytes.
-    text: String,
-}
-
-/// Response body.
-#[derive(Debug, Serialize)]
-struct Analysis {
-    analysis: &'static str,
-    usage: Vec<ModelUsage>,
-    cost: Amount,
-}
-
-/// Tokens and cost of one provider.
-#[derive(Debug, Serialize)]
-struct ModelUsage {
-    provider: &'static str,
-    tokens: u64,
-    cost: Amount,
-}
-
+/// Analyses a text: an example of a metered endpoint that costs money.
+#[utoipa::path(
+    post,
+    path = "/api/analyze",
+    operation_id = "analyze",
+    tag = "examples",
+    request_body = Analyze,
+    responses(
+        (status = 200, description = "The analysis.", body = Analysis),
+        (status = 422, response = Unprocessable),
+    ),
+)]
 async fn analyze(
     _: CustomerCaller,
     cost: Option<Extension<RequestCost>>,
-    JsonBody(question): JsonBody<Question>,
+    JsonBody(question): JsonBody<Analyze>,
 ) -> Result<Json<Analysis>, Problem> {
     if question.text.is_empty() || question.text.len() > MAX_TEXT {
         let detail = "text must have 1 to 100,000 bytes.";

@@ -2,21 +2,13 @@
 
 use serde_json::{Value, json};
 use tollgate_local_aws::fixture::Fixture;
-use tower::Layer;
-
-#[path = "../../../shared/web/tests/common/event.rs"]
-mod event;
-#[path = "../../../shared/metering/tests/common/metered.rs"]
-mod metered;
-#[path = "../../../shared/web/tests/common/response.rs"]
-mod response;
-
-use event::Event;
-use metered::{NOW, delivered, metering, the_record};
-use response::{
+use tollgate_testing::event::Event;
+use tollgate_testing::metered::{NOW, delivered, metering, the_record};
+use tollgate_testing::response::{
     ApiResponse, call, call_service, checks_bodies, has_no_other_routes, ignores_the_stage,
     names_fields, needs_a_customer,
 };
+use tower::Layer;
 
 fn event() -> Event {
     Event::load("analyze/analyze")

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
-use tollgate_domain::caller::{Access, AuthorizerContext};
+use tollgate_api::context::{Access, AuthorizerContext};
 
 use crate::cache::CachedKey;
 

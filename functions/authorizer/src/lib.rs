@@ -21,11 +21,12 @@ use aws_smithy_types::timeout::TimeoutConfig;
 use aws_types::SdkConfig;
 use futures_util::future;
 use tokio::time::{Instant, timeout, timeout_at};
-use tollgate_domain::caller::{Access, Denial};
+use tollgate_api::context::{Access, Denial};
 use tollgate_domain::decision::{Decision, decide};
 use tollgate_domain::key::{ApiKey, KeyDigest, KeyStatus, Owner};
 use tollgate_domain::plan::{Catalog, FailMode};
-use tollgate_runtime::{Chain, Clock, Metrics, metrics};
+use tollgate_runtime::config::{self, InvalidConfig};
+use tollgate_runtime::{Chain, Clock, Env, Init, Metrics, metrics};
 use tollgate_store::Store;
 
 use cache::{CachedKey, ClockReading, KeyCache};
@@ -52,6 +53,22 @@ pub struct Settings {
     pub cors_origin: Option<Arc<str>>,
 }
 
+impl Settings {
+    /// Reads the settings from environment variables.
+    ///
+    /// # Errors
+    /// When a variable is missing or invalid.
+    pub fn from_env(env: &Env) -> Result<Self, InvalidConfig> {
+        Ok(Self {
+            plans: config::plans(env)?,
+            uncounted: config::uncounted_routes(env)?,
+            key_cache: config::key_cache(env)?,
+            stale_keys: config::stale_keys(env)?,
+            cors_origin: config::cors_origin(env)?,
+        })
+    }
+}
+
 /// State of an authorizer instance: key cache, quota leases, circuit breaker. Cheap to clone; clones
 /// share it.
 #[derive(Debug, Clone)]
@@ -65,6 +82,28 @@ pub struct App {
 }
 
 impl App {
+    /// Builds the state of a new instance.
+    ///
+    /// # Errors
+    /// When the environment lacks the tables or a setting, or a setting is invalid.
+    pub fn build(init: &Init) -> Result<Self, InvalidConfig> {
+        let settings = Settings::from_env(&init.env)?;
+        Self::with_settings(init, settings)
+    }
+
+    /// Builds the state of a new instance with these settings in place of those in the environment.
+    ///
+    /// # Errors
+    /// When the environment lacks the tables.
+    pub fn with_settings(init: &Init, settings: Settings) -> Result<Self, InvalidConfig> {
+        let init = Init {
+            sdk: single_requests(init.sdk.clone()),
+            ..init.clone()
+        };
+        let (store, clock, metrics) = (Store::build(&init)?, init.clock, init.metrics);
+        Ok(Self::new(store, settings, clock, metrics))
+    }
+
     /// Creates the state of a new instance. `clock` decides what has expired, and in which window a
     /// call counts; decisions are counted in `metrics`. The clients of `store` must be configured by
     /// [`single_requests`].

@@ -1,12 +1,9 @@
 //! The authorizer function.
 
-use authorizer::{
-    App, AuthorizeError, Extension, Request, Settings, request_sent, single_requests,
-};
+use authorizer::{App, AuthorizeError, Extension, Request, request_sent};
 use lambda_runtime::{Diagnostic, Error, LambdaEvent, service_fn};
 use serde_json::value::RawValue;
-use tollgate_runtime::{Clock, Entropy, Env, MainError, Metrics, aws, config, env, logging};
-use tollgate_store::Store;
+use tollgate_runtime::{Env, Init, MainError, aws, logging};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), MainError> {
@@ -14,7 +11,8 @@ async fn main() -> Result<(), MainError> {
     logging::init(&env)?;
     let building = async {
         request_sent().await;
-        app(&env)
+        let init = Init::from_env(env, aws::INTERACTIVE_TIMEOUT)?;
+        Ok::<_, Error>(App::build(&init)?)
     };
     let (app, extension) = tokio::try_join!(building, Extension::register())?;
     let app = &app;
@@ -32,21 +30,6 @@ async fn main() -> Result<(), MainError> {
         decision.map_err(to_diagnostic)
     });
     Ok(lambda_runtime::run(handler).await?)
-}
-
-fn app(env: &Env) -> Result<App, Error> {
-    let sdk = single_requests(aws::sdk_config(env, aws::INTERACTIVE_TIMEOUT)?);
-    let clock = Clock::system();
-    let metrics = Metrics::to_stdout(env.get(env::TABLE_PREFIX)?, clock.clone());
-    let store = Store::from_env(env, &sdk, clock.clone(), Entropy::system()?)?;
-    let settings = Settings {
-        plans: config::plans(env)?,
-        uncounted: config::uncounted_routes(env)?,
-        key_cache: config::key_cache(env)?,
-        stale_keys: config::stale_keys(env)?,
-        cors_origin: config::cors_origin(env)?,
-    };
-    Ok(App::new(store, settings, clock, metrics))
 }
 
 /// Returns the error of an event that cannot be parsed, without the parser's text, which would quote

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use tollgate_domain::caller::Denial;
+use tollgate_api::context::Denial;
 use tollgate_domain::decision::Window;
 
 /// The reason why there is no policy: the key is not valid, or nothing could be decided.

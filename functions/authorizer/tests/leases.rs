@@ -14,6 +14,7 @@ use jiff::SignedDuration;
 use serde_json::Value;
 use tollgate_domain::plan::{Catalog, Overrides};
 use tollgate_local_aws::{Call, Fault};
+use tollgate_testing::faults::fail_in_turn;
 
 mod common;
 
@@ -53,14 +54,7 @@ fn writes(stack: &Stack) -> Arc<AtomicUsize> {
 
 /// Injects these faults into the next writes, in order, and none into later ones.
 fn write_faults<const N: usize>(stack: &Stack, faults: [Fault; N]) {
-    let mut faults = faults.into_iter();
-    stack
-        .at
-        .aws
-        .inject(move |call: &Call| match call.operation() {
-            "UpdateItem" => faults.next().unwrap_or(Fault::None),
-            _ => Fault::None,
-        });
+    fail_in_turn(&stack.at.aws, "UpdateItem", faults);
 }
 
 fn advance_ms(stack: &Stack, milliseconds: i64) {

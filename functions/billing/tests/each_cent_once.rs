@@ -9,9 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use billing::{ChargeSummary, Mode, RunReport, run};
 use jiff::SignedDuration;
 use tokio::task::JoinSet;
+use tollgate_api::billing::{ChargeSummary, BillingRun};
+use tollgate_billing::{Mode, run};
 use tollgate_local_aws::{Call, Fault};
 use tollgate_runtime::{Clock, Entropy};
 
@@ -27,7 +28,7 @@ const INCLUDED: u64 = 100_000;
 fn ticking() -> Stack {
     let mut stack = Stack::new();
     let (time, ticks) = (stack.at.clock(), AtomicI64::new(0));
-    stack.app.clock = Clock::from_fn(move || {
+    stack.app.billing.clock = Clock::from_fn(move || {
         let tick = ticks.fetch_add(1, Ordering::Relaxed);
         time.now() + SignedDuration::from_millis(tick)
     });
@@ -93,7 +94,7 @@ async fn reports_of_thirty_concurrent_runs_add_up_to_the_ledger() {
             running.spawn(async move { billing::handle(&stack.app).await.unwrap() });
         }
         let reports = running.join_all().await;
-        let sum = |of: fn(&RunReport) -> u64| reports.iter().map(of).sum::<u64>();
+        let sum = |of: fn(&BillingRun) -> u64| reports.iter().map(of).sum::<u64>();
         assert_eq!(sum(|report| report.charge_count), 5, "{lost:?}");
         assert_eq!(sum(|report| report.cents.0), 5 * 110, "{lost:?}");
         let closed = reports.iter().flat_map(|report| &report.closed);
@@ -145,7 +146,7 @@ async fn pass(steps: u64) {
 
 /// Runs billing, and ends the run after `steps` steps as if its instance had ended. Returns the report if the
 /// run finished.
-async fn interruptible_run(stack: Arc<Stack>, steps: Option<u64>) -> Option<RunReport> {
+async fn interruptible_run(stack: Arc<Stack>, steps: Option<u64>) -> Option<BillingRun> {
     let end = async {
         match steps {
             Some(steps) => pass(steps).await,
@@ -154,13 +155,13 @@ async fn interruptible_run(stack: Arc<Stack>, steps: Option<u64>) -> Option<RunR
     };
     tokio::select! {
         biased;
-        outcome = run(&stack.app, Mode::Charge) => outcome.ok(),
+        outcome = run(&stack.app.billing, Mode::Charge) => outcome.ok(),
         () = end => None,
     }
 }
 
-/// Simulates nights at the turn of a month, each with one to five concurrent runs over faults, while usage is
-/// counted, and then a night without faults. Returns how many runs failed or ended early.
+/// Simulates the days around the end of a month, each with one to five concurrent runs over faults, while
+/// usage is counted, and then a day without faults. Returns how many runs failed or ended early.
 async fn season(seed: u64) -> usize {
     let draw = Draw(Entropy::seeded(seed));
     // With a clock that stands still, concurrent runs compute identical charges.

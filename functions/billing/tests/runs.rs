@@ -7,8 +7,10 @@
 
 use std::collections::BTreeMap;
 
-use billing::{BillingRunError, Mode, RunReport, run, unbilled};
+use billing::BillingRunError;
 use serde_json::{Value, json};
+use tollgate_api::billing::{BillingRun};
+use tollgate_billing::{Mode, run, unbilled};
 use tollgate_domain::billing::{Charge, ChargedOverage};
 use tollgate_domain::money::{Cents, MicroUsd};
 use tollgate_domain::plan::{Catalog, Plan};
@@ -16,19 +18,13 @@ use tollgate_domain::window::Month;
 use tollgate_local_aws::Fault;
 use tollgate_runtime::metrics::FAILED_BILLING_PERIODS;
 use tollgate_store::LedgerCharge;
+use tollgate_testing::event_file;
 
 mod common;
 
 use common::{NOW, Short, Stack, p, reported};
 
 const NO_CHARGE: [Short; 0] = [];
-
-/// Loads an event of `events/billing`.
-fn event(case: &str) -> Value {
-    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../events/billing");
-    let text = std::fs::read_to_string(format!("{dir}/{case}.json")).unwrap();
-    serde_json::from_str(&text).unwrap()
-}
 
 fn charged_overage(calls: u64, micro_usd: u64) -> ChargedOverage {
     let micro_usd = MicroUsd(micro_usd);
@@ -42,7 +38,7 @@ fn months(list: &[&str]) -> Vec<Month> {
 #[tokio::test]
 async fn the_nightly_event_charges_overage() {
     // EventBridge Scheduler sends this if a schedule has no input of its own.
-    let event = event("schedule");
+    let event = event_file::load("billing/schedule");
     assert_eq!(event["source"], "aws.scheduler");
     assert_eq!(event["detail"], "{}");
     let stack = Stack::at(event["time"].as_str().unwrap());
@@ -100,11 +96,11 @@ async fn a_second_run_charges_nothing() {
     let before = stack.billing_items();
     for now in [NOW, "2026-11-24T02:00:00Z"] {
         let report = stack.run(now).await;
-        let expected = RunReport {
+        let expected = BillingRun {
             months: months(&["2026-11"]),
             billing_periods: 1,
             destination: "ledger_only",
-            ..RunReport::default()
+            ..BillingRun::default()
         };
         assert_eq!(report, expected, "{now}");
         assert_eq!(stack.billing_items(), before, "{now}");
@@ -118,15 +114,15 @@ async fn a_dry_run_reports_the_charges_and_writes_nothing() {
     let stack = Stack::at(now);
     stack.calls("acme", "2026-11-22", "pro", 100_234).await;
     stack.calls("globex", "2026-12-03", "pro", 100_100).await;
-    let dry = run(&stack.app, Mode::DryRun).await.unwrap();
+    let dry = run(&stack.app.billing, Mode::DryRun).await.unwrap();
     assert_eq!(stack.billing_items(), [Value::Null; 0]);
     assert!(dry.dry_run);
     assert_eq!(dry.closed, []);
     let expected = BTreeMap::from([("acme", (23, 1, 234)), ("globex", (10, 1, 100))]);
     assert_eq!(reported(&dry), expected);
 
-    let charged = run(&stack.app, Mode::Charge).await.unwrap();
-    let as_if_charged = RunReport {
+    let charged = run(&stack.app.billing, Mode::Charge).await.unwrap();
+    let as_if_charged = BillingRun {
         dry_run: false,
         closed: months(&["2026-10", "2026-11"]),
         ..dry
@@ -266,7 +262,7 @@ fn two_plans(pro: u64, team: u64) -> Catalog {
 #[tokio::test]
 async fn a_change_between_two_charging_plans_adds_their_overages() {
     let mut stack = Stack::new();
-    stack.app.plans = two_plans(6_000, 7_000);
+    stack.app.billing.plans = two_plans(6_000, 7_000);
     stack.calls("acme", "2026-11-01", "pro", 11).await;
     stack.calls("acme", "2026-11-02", "team", 6).await;
     stack.run(NOW).await;
@@ -281,10 +277,10 @@ async fn a_change_between_two_charging_plans_adds_their_overages() {
 #[tokio::test]
 async fn a_month_that_became_cheaper_is_not_charged_until_it_costs_more_than_was_charged() {
     let mut stack = Stack::new();
-    stack.app.plans = two_plans(10_000, 10_000);
+    stack.app.billing.plans = two_plans(10_000, 10_000);
     stack.calls("acme", "2026-11-01", "pro", 20).await;
     stack.run(NOW).await;
-    stack.app.plans = two_plans(5_000, 10_000);
+    stack.app.billing.plans = two_plans(5_000, 10_000);
     for _ in 0..2 {
         stack.run(NOW).await;
         assert_eq!(stack.charges("acme", "2026-11").await, [(10, 1, 10)]);
@@ -307,17 +303,17 @@ fn before_and_after_removal() -> [Catalog; 2] {
 async fn usage_on_a_plan_not_in_the_catalogue_cannot_be_billed_and_keeps_the_month_open() {
     let [both, team] = before_and_after_removal();
     let mut stack = Stack::new();
-    stack.app.plans = both.clone();
+    stack.app.billing.plans = both.clone();
     stack.calls("acme", "2026-11-22", "pro", 60).await;
     stack.calls("globex", "2026-11-22", "team", 6).await;
-    stack.app.plans = team;
+    stack.app.billing.plans = team;
     stack.calls("acme", "2026-11-23", "team", 105).await;
     let failure = json!([{
         "customer_id": "acme",
         "month": "2026-11",
         "reason": "plan pro is not in the catalogue",
     }]);
-    let dry = run(&stack.app, Mode::DryRun).await.unwrap();
+    let dry = run(&stack.app.billing, Mode::DryRun).await.unwrap();
     assert_eq!((dry.failed, dry.charge_count, dry.cents), (1, 1, Cents(1)));
     let shown = serde_json::to_value(&dry).unwrap();
     assert_eq!(shown["failures"], failure);
@@ -326,7 +322,7 @@ async fn usage_on_a_plan_not_in_the_catalogue_cannot_be_billed_and_keeps_the_mon
     // Also long after the month could have closed, and when it is no longer one of the two latest months.
     for now in [NOW, "2026-12-04T02:00:00Z", "2027-02-01T02:00:00Z"] {
         stack.at.time.set(p(now));
-        let report = run(&stack.app, Mode::Charge).await.unwrap();
+        let report = run(&stack.app.billing, Mode::Charge).await.unwrap();
         assert_eq!(report.failed, 1, "{now}");
         assert!(report.months.contains(&p("2026-11")), "{now}");
         let shown = serde_json::to_value(&report).unwrap();
@@ -340,7 +336,7 @@ async fn usage_on_a_plan_not_in_the_catalogue_cannot_be_billed_and_keeps_the_mon
     let failed = stack.cloudwatch.sum(FAILED_BILLING_PERIODS, &[]);
     assert_eq!(failed, 6, "the alarm is raised");
 
-    stack.app.plans = both;
+    stack.app.billing.plans = both;
     let report = stack.run("2027-05-01T02:00:00Z").await;
     // 50 overage calls on pro, and 100 on its successor.
     assert_eq!(stack.charges("acme", "2026-11").await, [(150, 1, 150)]);
@@ -353,12 +349,12 @@ async fn usage_on_a_plan_not_in_the_catalogue_cannot_be_billed_and_keeps_the_mon
 async fn charges_for_one_plan_do_not_reduce_those_for_its_successor() {
     let [both, _] = before_and_after_removal();
     let mut stack = Stack::new();
-    stack.app.plans = both;
+    stack.app.billing.plans = both;
     stack.calls("acme", "2026-11-01", "pro", 60).await;
     stack.run(NOW).await;
     assert_eq!(stack.charges("acme", "2026-11").await, [(50, 1, 50)]);
     // The first price of a plan also applies to earlier days, so pro has become nearly free.
-    stack.app.plans = two_plans(1, 10_000);
+    stack.app.billing.plans = two_plans(1, 10_000);
     stack.calls("acme", "2026-11-02", "team", 65).await;
     stack.run(NOW).await;
     let ledger = stack.ledger("acme", "2026-11").await;
@@ -380,7 +376,7 @@ async fn all_unbilled(stack: &Stack) -> Vec<(String, Result<(u64, u64, u64), Str
     let mut all = Vec::new();
     let mut after: Option<String> = None;
     loop {
-        let page = unbilled(&stack.app, p("2026-11"), after.as_deref()).await;
+        let page = unbilled(&stack.app.billing, p("2026-11"), after.as_deref()).await;
         let page = page.unwrap();
         all.extend(page.items.into_iter().map(|item| {
             let usage = item
@@ -430,10 +426,10 @@ async fn usage_counted_before_the_closing_run_is_billed_and_after_it_unbilled() 
 async fn unbilled_usage_on_a_plan_not_in_the_catalogue_is_an_error() {
     let [both, team] = before_and_after_removal();
     let mut stack = Stack::new();
-    stack.app.plans = both;
+    stack.app.billing.plans = both;
     stack.calls("acme", "2026-11-22", "pro", 60).await;
     stack.calls("globex", "2026-11-22", "team", 55).await;
-    stack.app.plans = team;
+    stack.app.billing.plans = team;
     let unknown = Err("plan pro is not in the catalogue".to_owned());
     let expected = [
         ("acme".to_owned(), unknown),
@@ -472,7 +468,7 @@ async fn all_customers_are_charged_and_the_first_hundred_listed() {
 async fn all_failures_are_counted_and_the_first_hundred_listed() {
     let stack = with_120_customers().await;
     stack.fail("\"c-", Fault::RequestLost);
-    let report = run(&stack.app, Mode::Charge).await.unwrap();
+    let report = run(&stack.app.billing, Mode::Charge).await.unwrap();
     assert_eq!(
         (report.billing_periods, report.charge_count, report.failed),
         (120, 0, 120)
@@ -488,7 +484,7 @@ async fn one_customers_failure_is_reported_and_all_others_are_charged() {
         stack.calls(customer, "2026-11-22", "pro", 100_100).await;
     }
     stack.fail("globex", Fault::RequestLost);
-    let report = run(&stack.app, Mode::Charge).await.unwrap();
+    let report = run(&stack.app.billing, Mode::Charge).await.unwrap();
     let found = serde_json::to_value(&report).unwrap();
     let failure = json!({
         "customer_id": "globex",

@@ -2,55 +2,49 @@
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
-use axum::{Json, Router};
+use axum::Json;
 use jiff::Timestamp;
 use lambda_http::http::{StatusCode, header};
-use serde::{Deserialize, Serialize};
-use tollgate_domain::id::{CustomerId, KeyId};
+use tollgate_api::problem::Unprocessable;
+use tollgate_api::keys::{CreateKey, IssuedKey, Key};
+use tollgate_domain::id::KeyId;
 use tollgate_domain::key::{ApiKey, KeyRecord, Owner, Role};
-use tollgate_domain::plan::Overrides;
-use tollgate_domain::time::Rfc3339;
 use tollgate_store::{CreateOutcome, NewKey};
-use tollgate_web::{AdminCaller, IdempotencyKey, JsonBody, NoQuery, Object, Problem};
+use tollgate_web::{AdminCaller, IdempotencyKey, JsonBody, NoQuery, Problem, check_name};
 
-use crate::view::{IssuedKey, KeyView, admin_key_forbidden, check_expiry, check_limit, check_name};
+use crate::checks::{admin_key_forbidden, check_expiry, check_limit};
 use crate::{Issuer, MAX_ATTEMPTS};
 
-/// Returns the route.
-pub fn routes(issuer: Issuer) -> Router {
-    Router::new()
-        .route("/admin/api-keys", post(create))
-        .with_state(issuer)
-}
+tollgate_web::operations!(pub (issuer: Issuer) create);
 
-/// Request body.
-#[derive(Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-struct NewKeyBody {
-    /// `customer`, which is the default. Admin keys cannot be created here.
-    role: Option<Role>,
-    /// Customer that the key belongs to.
-    customer_id: Option<CustomerId>,
-    #[serde(default)]
-    name: String,
-    expires_at: Option<Rfc3339>,
-    #[serde(default)]
-    overrides: Object<Overrides>,
-}
-
+/// Creates a key.
+///
+/// The whole key is in this response only. It is a secret: only its digest is stored.
+#[utoipa::path(
+    post,
+    path = "/admin/api-keys",
+    operation_id = "createKey",
+    tag = "keys",
+    params(("Idempotency-Key" = Option<String>, Header, description = "Key of the request, 1 to 255 visible ASCII characters. A repetition within 24 hours creates nothing.")),
+    request_body = CreateKey,
+    responses(
+        (status = 201, description = "The key was created.", body = IssuedKey, headers(("Location" = String, description = "Path of the resource."))),
+        (status = 200, description = "A repetition of a request with the same `Idempotency-Key`: the key that it created, without the secret.", body = IssuedKey, headers(("Location" = String, description = "Path of the resource."))),
+        (status = 422, response = Unprocessable),
+    ),
+)]
 async fn create(
     State(issuer): State<Issuer>,
     caller: AdminCaller,
     _: NoQuery,
     idempotency: IdempotencyKey,
-    JsonBody(body): JsonBody<NewKeyBody>,
+    JsonBody(body): JsonBody<CreateKey>,
 ) -> Result<Response, Problem> {
     if body.role == Some(Role::Admin) {
         return Err(admin_key_forbidden());
     }
     let now = issuer.app.clock.now();
-    let Object(overrides) = body.overrides;
+    let tollgate_api::json::Object(overrides) = body.overrides;
     check_name(&body.name)?;
     check_limit("overrides.requests_per_hour", overrides.requests_per_hour)?;
     check_limit("overrides.monthly_quota", overrides.monthly_quota)?;
@@ -123,7 +117,7 @@ pub(crate) fn issued(secret: Option<&ApiKey>, record: KeyRecord, now: Timestamp)
     let location = format!("/admin/api-keys/{}", record.id);
     let body = IssuedKey {
         key: secret.map(|secret| secret.expose().to_owned()),
-        view: KeyView::new(record, now),
+        details: Key::new(record, now),
     };
     (status, [(header::LOCATION, location)], Json(body)).into_response()
 }

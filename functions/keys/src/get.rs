@@ -1,27 +1,35 @@
 //! `GET /admin/api-keys/{key}`: returns a key, by prefix or id.
 
 use axum::extract::State;
-use axum::routing::get;
-use axum::{Json, Router};
+use axum::Json;
+use tollgate_api::problem::NotFound;
+use tollgate_api::keys::Key;
 use tollgate_store::KeyRef;
 use tollgate_web::{AdminCaller, NoQuery, PathParam, Problem};
 
 use crate::App;
-use crate::view::{KeyView, no_such_key};
+use crate::checks::no_such_key;
 
-/// Returns the route.
-pub fn routes(app: App) -> Router {
-    Router::new()
-        .route("/admin/api-keys/{key}", get(show))
-        .with_state(app)
-}
+tollgate_web::operations!(pub (app: App) show);
 
+/// Returns a key.
+#[utoipa::path(
+    get,
+    path = "/admin/api-keys/{key}",
+    operation_id = "getKey",
+    tag = "keys",
+    params(("key" = String, Path, description = "Prefix or id of the key.", example = "tg_live_4fJ9aQ2c")),
+    responses(
+        (status = 200, description = "The key.", body = Key),
+        (status = 404, response = NotFound),
+    ),
+)]
 async fn show(
     State(app): State<App>,
     _: AdminCaller,
     _: NoQuery,
     PathParam(key): PathParam<KeyRef>,
-) -> Result<Json<KeyView>, Problem> {
+) -> Result<Json<Key>, Problem> {
     let key = app.store.key(&key).await?.ok_or_else(no_such_key)?;
-    Ok(Json(KeyView::new(key, app.clock.now())))
+    Ok(Json(Key::new(key, app.clock.now())))
 }

@@ -2,6 +2,7 @@
 //!
 //! Each operation is a Lambda function of its own, whose role allows only the table access that it needs.
 
+mod checks;
 pub mod create;
 pub mod get;
 pub mod list;
@@ -10,10 +11,10 @@ pub mod revoke;
 pub mod rotate;
 pub mod stats;
 pub mod update;
-mod view;
 
 use tollgate_domain::key::KeyFormat;
-use tollgate_runtime::{Clock, Entropy, Env, aws, config};
+use tollgate_runtime::config::{self, InvalidConfig};
+use tollgate_runtime::{Clock, Entropy, Init};
 use tollgate_store::Store;
 
 /// State of an instance of any of the functions. Cheap to clone; clones share it.
@@ -37,28 +38,28 @@ pub struct Issuer {
 }
 
 impl App {
-    /// Builds the state from environment variables.
+    /// Builds the state of a new instance.
     ///
     /// # Errors
-    /// When a variable is missing or invalid.
-    pub fn from_env(env: &Env) -> Result<Self, lambda_http::Error> {
-        let sdk = aws::sdk_config(env, aws::BACKGROUND_TIMEOUT)?;
-        let clock = Clock::system();
-        let store = Store::from_env(env, &sdk, clock.clone(), Entropy::system()?)?;
-        Ok(Self { store, clock })
+    /// When the environment lacks the tables.
+    pub fn build(init: &Init) -> Result<Self, InvalidConfig> {
+        Ok(Self {
+            store: Store::build(init)?,
+            clock: init.clock.clone(),
+        })
     }
 }
 
 impl Issuer {
-    /// Builds the state from environment variables.
+    /// Builds the state of a new instance.
     ///
     /// # Errors
-    /// When a variable is missing or invalid, or the operating system provides no randomness.
-    pub fn from_env(env: &Env) -> Result<Self, lambda_http::Error> {
+    /// When the environment lacks the tables or the format of keys.
+    pub fn build(init: &Init) -> Result<Self, InvalidConfig> {
         Ok(Self {
-            app: App::from_env(env)?,
-            entropy: Entropy::system()?,
-            format: config::key_format(env)?,
+            app: App::build(init)?,
+            entropy: init.entropy.clone(),
+            format: config::key_format(&init.env)?,
         })
     }
 }

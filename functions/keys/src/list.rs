@@ -1,16 +1,13 @@
 //! `GET /admin/api-keys`: lists keys by customer and age.
 
 use axum::extract::State;
-use axum::routing::get;
-use axum::{Json, Router};
-use serde::Deserialize;
-use tollgate_domain::id::{CustomerId, PlanId};
-use tollgate_domain::key::KeyStatus;
-use tollgate_web::{AdminCaller, Cursor, List, ListRequest, PageParams, Problem, QueryParams};
+use axum::Json;
+use tollgate_api::List;
+use tollgate_api::keys::{Key, KeysQuery, ListedKey};
+use tollgate_web::{AdminCaller, ListRequest, Problem, QueryParams, page_size};
 
 use crate::App;
 use crate::page::{self, Listed};
-use crate::view::{KeyView, ListedKey};
 
 /// Keys read from the store at a time.
 const BATCH: usize = 100;
@@ -18,33 +15,30 @@ const BATCH: usize = 100;
 /// another.
 const MAX_READ: usize = 1_000;
 
-/// Returns the route.
-pub fn routes(app: App) -> Router {
-    Router::new()
-        .route("/admin/api-keys", get(list))
-        .with_state(app)
-}
+tollgate_web::operations!(pub (app: App) list);
 
-/// Query.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Filter {
-    customer_id: Option<CustomerId>,
-    plan: Option<PlanId>,
-    status: Option<KeyStatus>,
-    limit: Option<usize>,
-    cursor: Option<Cursor>,
-}
-
+/// Lists keys by customer and age.
+///
+/// A page of a filtered list may be short or empty, and still be followed by another.
+#[utoipa::path(
+    get,
+    path = "/admin/api-keys",
+    operation_id = "listKeys",
+    tag = "keys",
+    params(KeysQuery),
+    responses(
+        (status = 200, description = "A page of keys.", body = List<ListedKey>),
+    ),
+)]
 async fn list(
     State(app): State<App>,
     _: AdminCaller,
-    QueryParams(filter): QueryParams<Filter>,
+    QueryParams(filter): QueryParams<KeysQuery>,
 ) -> Result<Json<List<ListedKey>>, Problem> {
-    let limit = PageParams::limit(filter.limit)?;
+    let limit = page_size(filter.limit)?;
     let now = app.clock.now();
     let mut data = Vec::new();
-    let Filter {
+    let KeysQuery {
         customer_id,
         plan,
         status,
@@ -67,7 +61,7 @@ async fn list(
             let matches = filter.status.is_none_or(|status| status == key.status(now))
                 && (filter.plan.is_none() || filter.plan == plan);
             if matches {
-                let key = KeyView::new(key, now);
+                let key = Key::new(key, now);
                 data.push(ListedKey { key, plan });
             }
             if data.len() == limit {

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use tollgate_domain::id::{CustomerId, PlanId};
 use tollgate_domain::key::KeyRecord;
-use tollgate_store::{Page, Store, StoreError};
+use tollgate_domain::page::Page;
+use tollgate_store::{Store, StoreError};
 
 /// A key with its position in the list and the current plan of its customer.
 pub(crate) struct Listed {

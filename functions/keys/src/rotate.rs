@@ -1,55 +1,51 @@
 //! `POST /admin/api-keys/{key}/rotate`: creates a successor of a key, which itself keeps working for a grace
 //! period.
 
-use axum::Router;
 use axum::extract::State;
 use axum::response::Response;
-use axum::routing::post;
 use jiff::SignedDuration;
-use serde::{Deserialize, Serialize};
+use tollgate_api::problem::{NotFound, Conflict, Unprocessable};
+use tollgate_api::keys::{IssuedKey, RotateKey};
 use tollgate_domain::id::KeyId;
 use tollgate_domain::key::{KeyRecord, KeyStatus, Owner};
 use tollgate_store::{KeyRef, NewKey, RotateOutcome};
 use tollgate_web::{AdminCaller, IdempotencyKey, JsonBody, NoQuery, PathParam, Problem};
 
 use crate::create::{TooManyCollisions, issued};
-use crate::view::{admin_key_forbidden, no_such_key};
+use crate::checks::{admin_key_forbidden, no_such_key};
 use crate::{Issuer, MAX_ATTEMPTS};
 
-/// Default grace period: a day.
-const DEFAULT_GRACE_S: u32 = 86_400;
 /// Maximum grace period: 30 days.
 const MAX_GRACE_S: u32 = 30 * 86_400;
 
-/// Returns the route.
-pub fn routes(issuer: Issuer) -> Router {
-    Router::new()
-        .route("/admin/api-keys/{key}/rotate", post(rotate))
-        .with_state(issuer)
-}
+tollgate_web::operations!(pub (issuer: Issuer) rotate);
 
-/// Request body.
-#[derive(Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-struct Rotation {
-    /// Grace period in seconds, after which the old key expires. With 0 it expires at once.
-    #[serde(default = "default_grace_s")]
-    grace_period_s: u32,
-}
-
-fn default_grace_s() -> u32 {
-    DEFAULT_GRACE_S
-}
-
-/// Rotates a key. The successor has the old key's owner, name, limits and expiry, and shares its hourly quota
-/// counter. The old key expires at the end of the grace period, or at its own expiry if that is earlier.
+/// Creates the successor of a key.
+///
+/// The successor has the old key's customer, name, limits and expiry, and shares its hourly counter. The
+/// old key works until the end of the grace period.
+#[utoipa::path(
+    post,
+    path = "/admin/api-keys/{key}/rotate",
+    operation_id = "rotateKey",
+    tag = "keys",
+    params(("key" = String, Path, description = "Prefix or id of the key.", example = "tg_live_4fJ9aQ2c"), ("Idempotency-Key" = Option<String>, Header, description = "Key of the request, 1 to 255 visible ASCII characters. A repetition within 24 hours creates nothing.")),
+    request_body = RotateKey,
+    responses(
+        (status = 201, description = "The successor was created.", body = IssuedKey, headers(("Location" = String, description = "Path of the resource."))),
+        (status = 200, description = "A repetition of a request with the same `Idempotency-Key`: the successor that it created, without the secret.", body = IssuedKey, headers(("Location" = String, description = "Path of the resource."))),
+        (status = 404, response = NotFound),
+        (status = 409, response = Conflict),
+        (status = 422, response = Unprocessable),
+    ),
+)]
 async fn rotate(
     State(issuer): State<Issuer>,
     caller: AdminCaller,
     _: NoQuery,
     PathParam(key): PathParam<KeyRef>,
     idempotency: IdempotencyKey,
-    JsonBody(body): JsonBody<Rotation>,
+    JsonBody(body): JsonBody<RotateKey>,
 ) -> Result<Response, Problem> {
     if body.grace_period_s > MAX_GRACE_S {
         let detail = "grace_period_s must be at most 2,592,000 (30 days).";

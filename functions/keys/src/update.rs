@@ -2,59 +2,44 @@
 //! again.
 
 use axum::extract::State;
-use axum::routing::patch;
-use axum::{Json, Router};
-use serde::Deserialize;
-use tollgate_domain::time::Rfc3339;
+use axum::Json;
+use tollgate_api::problem::{NotFound, Conflict, Unprocessable};
+use tollgate_api::json::Object;
+use tollgate_api::keys::{Key, UpdateKey, UpdateOverrides};
 use tollgate_store::{KeyChange, KeyRef, UpdateOutcome};
 use tollgate_web::{
-    AdminCaller, JsonBody, NoQuery, Object, PathParam, Problem, check_enabled, nullable,
+    AdminCaller, JsonBody, NoQuery, PathParam, Problem, check_enabled, check_name,
 };
 
 use crate::App;
-use crate::view::{
-    KeyView, admin_key_forbidden, check_expiry, check_limit, check_name, no_such_key,
-};
+use crate::checks::{admin_key_forbidden, check_expiry, check_limit, no_such_key};
 
-/// Returns the route.
-pub fn routes(app: App) -> Router {
-    Router::new()
-        .route("/admin/api-keys/{key}", patch(update))
-        .with_state(app)
-}
+tollgate_web::operations!(pub (app: App) update);
 
-/// Request body: a merge patch (RFC 7396). Members that are absent stay, members that are `null` are removed.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct KeyPatch {
-    #[serde(default, deserialize_with = "nullable")]
-    name: Option<Option<String>>,
-    #[serde(default, deserialize_with = "nullable")]
-    expires_at: Option<Option<Rfc3339>>,
-    #[serde(default, deserialize_with = "nullable")]
-    overrides: Option<Option<Object<OverridesPatch>>>,
-    #[serde(default, deserialize_with = "nullable")]
-    enabled: Option<Option<bool>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct OverridesPatch {
-    #[serde(default, deserialize_with = "nullable")]
-    requests_per_hour: Option<Option<u64>>,
-    #[serde(default, deserialize_with = "nullable")]
-    monthly_quota: Option<Option<u64>>,
-}
-
+/// Changes the name, expiry or limits of a key, suspends it, or enables it again.
+#[utoipa::path(
+    patch,
+    path = "/admin/api-keys/{key}",
+    operation_id = "updateKey",
+    tag = "keys",
+    params(("key" = String, Path, description = "Prefix or id of the key.", example = "tg_live_4fJ9aQ2c")),
+    request_body = UpdateKey,
+    responses(
+        (status = 200, description = "The changed key.", body = Key),
+        (status = 404, response = NotFound),
+        (status = 409, response = Conflict),
+        (status = 422, response = Unprocessable),
+    ),
+)]
 async fn update(
     State(app): State<App>,
     _: AdminCaller,
     _: NoQuery,
     PathParam(key): PathParam<KeyRef>,
-    JsonBody(patch): JsonBody<KeyPatch>,
-) -> Result<Json<KeyView>, Problem> {
+    JsonBody(patch): JsonBody<UpdateKey>,
+) -> Result<Json<Key>, Problem> {
     let now = app.clock.now();
-    let no_overrides = || OverridesPatch {
+    let no_overrides = || UpdateOverrides {
         requests_per_hour: Some(None),
         monthly_quota: Some(None),
     };
@@ -83,7 +68,7 @@ async fn update(
     )?;
     check_limit("overrides.monthly_quota", change.monthly_quota.flatten())?;
     match app.store.update_key(&key, &change).await? {
-        UpdateOutcome::Done(key) => Ok(Json(KeyView::new(key, now))),
+        UpdateOutcome::Done(key) => Ok(Json(Key::new(key, now))),
         UpdateOutcome::Unknown => Err(no_such_key()),
         UpdateOutcome::Admins => Err(admin_key_forbidden()),
         UpdateOutcome::Revoked => Err(Problem::conflict(

@@ -1,23 +1,21 @@
 //! `GET /api/secure/ping`: the smallest metered endpoint. It returns the caller's customer and plan.
 
-use axum::routing::get;
-use axum::{Json, Router};
-use serde::Serialize;
+use axum::Json;
+use tollgate_api::examples::Pong;
 use tollgate_web::{CustomerCaller, Problem};
 
-/// Response body.
-#[derive(Debug, Serialize)]
-struct Pong {
-    message: &'static str,
-    customer_id: String,
-    plan: String,
-}
+tollgate_web::operations!(pub () ping);
 
-/// Returns the route.
-pub fn routes() -> Router {
-    Router::new().route("/api/secure/ping", get(ping))
-}
-
+/// Returns the caller's customer and plan: the smallest metered endpoint.
+#[utoipa::path(
+    get,
+    path = "/api/secure/ping",
+    operation_id = "ping",
+    tag = "examples",
+    responses(
+        (status = 200, description = "The caller.", body = Pong),
+    ),
+)]
 async fn ping(caller: CustomerCaller) -> Result<Json<Pong>, Problem> {
     Ok(Json(Pong {
         message: "pong",

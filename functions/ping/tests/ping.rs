@@ -6,20 +6,12 @@ use axum::extract::Request;
 use axum::middleware::{self, Next};
 use serde_json::{Value, json};
 use tollgate_local_aws::fixture::Fixture;
-use tower::Layer;
-
-#[path = "../../../shared/web/tests/common/event.rs"]
-mod event;
-#[path = "../../../shared/metering/tests/common/metered.rs"]
-mod metered;
-#[path = "../../../shared/web/tests/common/response.rs"]
-mod response;
-
-use event::Event;
-use metered::{NOW, delivered, metering};
-use response::{
+use tollgate_testing::event::Event;
+use tollgate_testing::metered::{NOW, delivered, metering};
+use tollgate_testing::response::{
     ApiResponse, call_service, has_no_other_routes, ignores_the_stage, needs_a_customer,
 };
+use tower::Layer;
 
 fn event() -> Event {
     Event::load("ping/ping")

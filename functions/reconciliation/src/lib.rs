@@ -12,7 +12,8 @@ use tollgate_domain::id::{CustomerId, KeyId};
 use tollgate_domain::key::{KeyRecord, Owner};
 use tollgate_domain::reconciliation::LedgerComparison;
 use tollgate_domain::window::Day;
-use tollgate_runtime::{Clock, Metrics, metrics};
+use tollgate_runtime::config::InvalidConfig;
+use tollgate_runtime::{Clock, Init, Metrics, metrics};
 use tollgate_store::{ReconciliationSummary, Store, StoreError};
 
 /// State of a reconciliation instance. Cheap to clone; clones share it.
@@ -24,6 +25,20 @@ pub struct App {
     pub clock: Clock,
     /// Metrics of discrepancies.
     pub metrics: Metrics,
+}
+
+impl App {
+    /// Builds the state of a new instance.
+    ///
+    /// # Errors
+    /// When the environment lacks the tables.
+    pub fn build(init: &Init) -> Result<Self, InvalidConfig> {
+        Ok(Self {
+            store: Store::build(init)?,
+            clock: init.clock.clone(),
+            metrics: init.metrics.clone(),
+        })
+    }
 }
 
 /// Customers compared at a time.

@@ -3,26 +3,14 @@
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use reconciliation::App;
 use serde_json::Value;
-use tollgate_runtime::{Clock, Entropy, Env, MainError, Metrics, aws, env, logging};
-use tollgate_store::Store;
+use tollgate_runtime::{Init, MainError, aws};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), MainError> {
-    let env = Env::from_process();
-    logging::init(&env)?;
-    let app = &app(&env)?;
+    let init = Init::from_process(aws::BACKGROUND_TIMEOUT)?;
+    let app = &App::build(&init)?;
     let handler = service_fn(async move |_: LambdaEvent<Value>| {
         Ok::<_, Error>(reconciliation::handle(app).await?)
     });
     Ok(lambda_runtime::run(handler).await?)
-}
-
-fn app(env: &Env) -> Result<App, Error> {
-    let sdk = aws::sdk_config(env, aws::BACKGROUND_TIMEOUT)?;
-    let clock = Clock::system();
-    Ok(App {
-        store: Store::from_env(env, &sdk, clock.clone(), Entropy::system()?)?,
-        metrics: Metrics::to_stdout(env.get(env::TABLE_PREFIX)?, clock.clone()),
-        clock,
-    })
 }

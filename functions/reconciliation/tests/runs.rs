@@ -5,30 +5,25 @@
     reason = "a test that cannot begin, or cannot look, has failed"
 )]
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
-
-use jiff::ToSpan;
 use reconciliation::{App, ReconciliationReport, handle, run};
 use tollgate_domain::id::CustomerId;
-use tollgate_domain::key::{ApiKey, KeyRecord, Owner};
+use tollgate_domain::key::{KeyRecord, Owner};
 use tollgate_domain::reconciliation::LedgerComparison;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_local_aws::{CloudWatch, Fault};
+use tollgate_runtime::Init;
 use tollgate_runtime::metrics::{
     RECONCILIATION_RUNS, SILENT_CUSTOMERS, UNADMITTED_CALLS, UNMETERED_CALLS,
 };
 use tollgate_store::{KeyChange, KeyRef, ReconciliationSummary};
+use tollgate_testing::admitted::admit;
+use tollgate_testing::customers::{add_customer, add_key, add_key_with};
+use tollgate_testing::faults::fail_operation;
+use tollgate_testing::init::init;
+use tollgate_testing::p;
+use tollgate_testing::usage::{add_usage, calls};
 
-#[path = "../../../shared/web/tests/common/admitted.rs"]
-mod admitted;
-#[path = "../../../shared/web/tests/common/stored.rs"]
-mod stored;
-
-use admitted::{admit, authorizer, make_calls};
-use stored::{add_customer, add_key, add_usage, calls, p};
-
-/// Time of the runs: half past three in the night after [`DAY`].
+/// Time of the runs: 03:30 on the day after [`DAY`].
 const NOW: &str = "2026-11-22T03:30:00Z";
 const DAY: &str = "2026-11-21";
 
@@ -36,24 +31,21 @@ struct Stack {
     at: Fixture,
     app: App,
     cloudwatch: CloudWatch,
-    /// By id.
-    keys: Mutex<HashMap<String, Arc<ApiKey>>>,
 }
 
 impl Stack {
     fn new() -> Self {
         let at = Fixture::at(NOW);
         let cloudwatch = CloudWatch::default();
-        let app = App {
-            store: at.store.clone(),
-            clock: at.clock(),
+        let init = Init {
             metrics: cloudwatch.metrics("test", at.clock()),
+            ..init(&at, "ReconciliationFunction")
         };
+        let app = App::build(&init).unwrap();
         Self {
             at,
             app,
             cloudwatch,
-            keys: Mutex::default(),
         }
     }
 
@@ -64,31 +56,14 @@ impl Stack {
     }
 
     async fn key(&self, customer: &str, id: &str) {
-        let key = add_key(&self.at, Owner::Customer(p(customer)), id).await;
-        self.keys
-            .lock()
-            .unwrap()
-            .insert(id.to_owned(), Arc::new(key));
+        add_key(&self.at, Owner::Customer(p(customer)), id).await;
     }
 
-    /// Makes calls through an instance at `time`. Returns how many were allowed.
-    async fn call(&self, instance: &authorizer::App, key: &str, time: &str, calls: u64) -> u64 {
-        self.at.time.set(p(time));
-        let key = self.secret(key);
-        let allowed = make_calls(instance, &key, calls).await;
-        self.at.time.set(p(NOW));
-        allowed
-    }
-
-    /// Makes calls at `time` through a new instance, which allows all of them and is then shut down.
+    /// Makes admitted calls at `time` on a new instance, which is then shut down.
     async fn admit(&self, key: &str, time: &str, calls: u64) {
         self.at.time.set(p(time));
-        admit(&self.at, &self.secret(key), calls).await;
+        admit(&self.at, key, calls).await;
         self.at.time.set(p(NOW));
-    }
-
-    fn secret(&self, key: &str) -> Arc<ApiKey> {
-        Arc::clone(&self.keys.lock().unwrap()[key])
     }
 
     async fn meter(&self, customer: &str, day: &str, number: u64) {
@@ -176,47 +151,6 @@ async fn the_ledgers_of_yesterday_are_compared_customer_by_customer() {
     assert_eq!((found, at), (reconciled, p(NOW)));
 }
 
-/// An instance that was shut down has reported its allowed calls exactly: those of earlier hours, too, and no
-/// denied calls.
-#[tokio::test]
-async fn bursts_in_many_hours_are_no_discrepancy() {
-    let stack = Stack::new();
-    for customer in ["bursts", "mixed"] {
-        stack.customer(customer).await;
-    }
-    add_customer(&stack.at, "limited", "free").await;
-    stack.key("limited", "key_limited").await;
-    let instance = authorizer(&stack.at);
-    let mut begins: jiff::Timestamp = p("2026-11-21T00:00:10Z");
-    for hour in 0..24 {
-        let time = begins.to_string();
-        let allowed = stack.call(&instance, "key_bursts", &time, 100).await;
-        assert_eq!(allowed, 100);
-        let allowed = stack
-            .call(&instance, "key_mixed", &time, 1 + hour % 3)
-            .await;
-        assert_eq!(allowed, 1 + hour % 3);
-        // The plan free allows 100 calls an hour and 1,000 a month.
-        let allowed = stack.call(&instance, "key_limited", &time, 105).await;
-        assert_eq!(allowed, if hour < 10 { 100 } else { 0 });
-        begins += 1.hour();
-    }
-    instance.shut_down().await;
-    stack.meter("bursts", DAY, 2_400).await;
-    stack.meter("mixed", DAY, 48).await;
-    stack.meter("limited", DAY, 1_000).await;
-    let report = handle(&stack.app).await.unwrap();
-    assert_eq!(stack.listed(DAY).await, []);
-    let expected = ReconciliationReport {
-        day: p(DAY),
-        customers: 3,
-        admitted: 3_448,
-        metered: 3_448,
-        discrepancies: 0,
-    };
-    assert_eq!(report, expected);
-}
-
 #[tokio::test]
 async fn a_repeated_run_replaces_the_result_of_the_first() {
     let stack = Stack::new();
@@ -245,10 +179,7 @@ async fn a_finished_nightly_run_is_counted_in_a_metric() {
     stack.admit("key_acme", "2026-11-21T10:00:00Z", 100).await;
     let finished = || stack.cloudwatch.values(RECONCILIATION_RUNS, &[]);
     run(&stack.app, p(DAY)).await.unwrap();
-    stack.at.aws.inject(|call| match call.operation() {
-        "BatchGetItem" => Fault::RequestLost,
-        _ => Fault::None,
-    });
+    fail_operation(&stack.at.aws, "BatchGetItem", Fault::RequestLost);
     handle(&stack.app).await.unwrap_err();
     assert_eq!(finished(), [0; 0]);
     stack.at.aws.heal();
@@ -293,10 +224,7 @@ async fn a_failed_run_has_no_summary_and_no_metrics() {
     let stack = Stack::new();
     stack.customer("acme").await;
     stack.admit("key_acme", "2026-11-21T10:00:00Z", 100).await;
-    stack.at.aws.inject(|call| match call.operation() {
-        "BatchGetItem" => Fault::RequestLost,
-        _ => Fault::None,
-    });
+    fail_operation(&stack.at.aws, "BatchGetItem", Fault::RequestLost);
     handle(&stack.app).await.unwrap_err();
     assert_eq!(stack.at.store.reconciled(p(DAY)).await.unwrap(), None);
     assert_eq!(stack.metric_sums(), [0; 3]);
@@ -310,7 +238,7 @@ async fn hourly_counters_that_a_key_shares_with_its_successors_count_once() {
     stack.customer("acme").await;
     for id in ["key_acme_2", "key_acme_3"] {
         let change = |key: &mut KeyRecord| key.hour_counter_id = Some(p("key_acme"));
-        stored::add_key_with(&stack.at, Owner::Customer(p("acme")), id, change).await;
+        add_key_with(&stack.at, Owner::Customer(p("acme")), id, change).await;
     }
     stack.key("acme", "key_other").await;
     stack.admit("key_acme", "2026-11-21T10:00:00Z", 100).await;

@@ -3,37 +3,28 @@
 use axum::Router;
 use serde_json::{Value, json};
 use tollgate_domain::billing::{PeriodLedger, charge_due};
-use tollgate_domain::key::{ApiKey, Owner};
+use tollgate_domain::key::Owner;
 use tollgate_domain::money::MicroUsd;
-use tollgate_domain::plan::Catalog;
 use tollgate_domain::usage::{Adjustment, Aggregate};
 use tollgate_local_aws::Fault;
 use tollgate_local_aws::fixture::Fixture;
+use tollgate_runtime::env;
 use tollgate_store::{AdmittedCalls, KeyChange, KeyRef, UpdateOutcome};
+use tollgate_testing::admitted::{Instance, admit};
+use tollgate_testing::customers::{add_customer, add_key};
+use tollgate_testing::event::Event;
+use tollgate_testing::init::{init, init_with};
+use tollgate_testing::response::{call, has_no_other_routes, ignores_the_stage, needs_a_customer};
+use tollgate_testing::stored::stored;
+use tollgate_testing::usage::{add_usage, adjust, calls};
+use tollgate_testing::{p, plans};
 use usage_api::App;
-
-#[path = "../../../shared/web/tests/common/admitted.rs"]
-mod admitted;
-#[path = "../../../shared/web/tests/common/event.rs"]
-mod event;
-#[path = "../../../shared/web/tests/common/response.rs"]
-mod response;
-#[path = "../../../shared/web/tests/common/stored.rs"]
-mod stored;
-
-use admitted::{admit, authorizer, make_calls};
-use event::Event;
-use response::{call, has_no_other_routes, ignores_the_stage, needs_a_customer};
-use stored::{add_customer, add_key, add_usage, adjust, calls, p, plans, stored};
 
 const NOW: &str = "2026-11-22T10:00:00Z";
 
 fn function(at: &Fixture) -> Router {
-    usage_api::routes(App {
-        store: at.store.clone(),
-        plans: plans(),
-        clock: at.clock(),
-    })
+    let init = init(at, "UsageApiFunction");
+    usage_api::routes(App::build(&init).unwrap())
 }
 
 fn event() -> Event {
@@ -42,9 +33,8 @@ fn event() -> Event {
 
 /// Returns a request for each operation.
 fn events() -> Vec<Event> {
-    let names = Event::names("usage-api").into_iter();
-    let load = |name: String| Event::load(&format!("usage-api/{name}"));
-    names.map(load).collect()
+    let all = Event::all("usage-api").into_iter();
+    all.map(|(_, event)| event).collect()
 }
 
 async fn current(at: &Fixture, customer: &str, plan: &str) -> Value {
@@ -52,10 +42,12 @@ async fn current(at: &Fixture, customer: &str, plan: &str) -> Value {
     call(&function(at), &event).await.json(200)
 }
 
-/// Adds a customer, on a plan without a monthly quota, and returns a key of it.
-async fn key(at: &Fixture, customer: &str) -> ApiKey {
+/// Adds a customer, on a plan without a monthly quota, with a key. Returns the id of the key.
+async fn key(at: &Fixture, customer: &str) -> String {
     add_customer(at, customer, "pro").await;
-    add_key(at, Owner::Customer(p(customer)), &format!("key_{customer}")).await
+    let id = format!("key_{customer}");
+    add_key(at, Owner::Customer(p(customer)), &id).await;
+    id
 }
 
 #[tokio::test]
@@ -165,7 +157,6 @@ async fn calls_metered_by_other_apis_use_up_the_included_calls() {
 
 /// Only calls on a plan use up the calls that this plan includes.
 #[tokio::test]
-#[allow(clippy::unwrap_used, reason = "a test that cannot look has failed")]
 async fn after_an_upgrade_all_included_calls_of_the_new_plan_are_left() {
     let at = Fixture::at(NOW);
     admit(&at, &key(&at, "acme").await, 90).await;
@@ -225,8 +216,11 @@ async fn calls_admitted_while_the_store_was_down_are_shown_as_uncounted() {
 #[tokio::test]
 async fn units_reserved_by_an_instance_are_shown_apart_from_admitted_calls() {
     let at = Fixture::at(NOW);
-    let (acme, instance) = (key(&at, "acme").await, authorizer(&at));
-    assert_eq!(make_calls(&instance, &acme, 50).await, 50);
+    let mut instance = Instance::new(&at, &key(&at, "acme").await).await;
+    instance.reserve(30).await;
+    instance.spend(30);
+    instance.reserve(30).await;
+    instance.spend(20);
     let shown = async || {
         let admitted = current(&at, "acme", "pro").await["admitted"].take();
         ["calls", "reserved"].map(|member| admitted[member].as_u64())
@@ -242,19 +236,18 @@ async fn units_reserved_by_an_instance_are_shown_apart_from_admitted_calls() {
 
 /// The authorizer enforces a key's own quota instead of the plan's.
 #[tokio::test]
-#[allow(clippy::unwrap_used, reason = "a test that cannot begin has failed")]
 async fn a_keys_own_quota_is_shown() {
     let check = async |plan: &str, quota: u64| {
         let at = Fixture::at(NOW);
         add_customer(&at, "acme", plan).await;
-        let key = add_key(&at, Owner::Customer(p("acme")), "key_c").await;
+        add_key(&at, Owner::Customer(p("acme")), "key_c").await;
         let change = KeyChange {
             monthly_quota: Some(Some(quota)),
             ..KeyChange::default()
         };
         let changed = at.store.update_key(&KeyRef::Id(p("key_c")), &change).await;
         assert!(matches!(changed.unwrap(), UpdateOutcome::Done(_)));
-        admit(&at, &key, 2).await;
+        admit(&at, "key_c", 2).await;
         let expected = json!({
             "calls": 2, "uncounted": 0, "reserved": 0, "limit": quota, "remaining": quota - 2,
         });
@@ -356,16 +349,13 @@ async fn while_the_store_is_down_every_operation_returns_503_with_retry_after() 
 /// The customer was moved to another plan, and the earlier plan was removed from the catalogue. The cost of
 /// its calls is then unknown, and is not shown as zero.
 #[tokio::test]
-#[allow(clippy::unwrap_used, reason = "a test that cannot begin has failed")]
 async fn overage_on_a_plan_not_in_the_catalogue_is_null() {
     let at = Fixture::at(NOW);
     add_usage(&at, "acme", "2026-11-20", calls("pro", 100_010)).await;
     let free = plans().get(&p("free")).cloned().unwrap();
-    let function = usage_api::routes(App {
-        store: at.store.clone(),
-        plans: Catalog::from_json(&json!([free]).to_string()).unwrap(),
-        clock: at.clock(),
-    });
+    let offered = json!([free]).to_string();
+    let init = init_with(&at, "UsageApiFunction", [(env::PLANS, &offered)]);
+    let function = usage_api::routes(App::build(&init).unwrap());
     let shown = call(&function, &event().customer("acme", "free")).await;
     let shown = shown.json(200);
     assert_eq!(shown["overage"], Value::Null);
@@ -373,7 +363,6 @@ async fn overage_on_a_plan_not_in_the_catalogue_is_null() {
 }
 
 #[tokio::test]
-#[allow(clippy::unwrap_used, reason = "a test that cannot begin has failed")]
 async fn adjustments_are_apart_from_metered_calls_and_part_of_the_overage() {
     let at = Fixture::at(NOW);
     add_usage(&at, "acme", "2026-11-20", calls("pro", 100_010)).await;

@@ -16,18 +16,16 @@ use tollgate_domain::money::MicroUsd;
 use tollgate_domain::usage::{AdjustmentTotals, Aggregate};
 use tollgate_local_aws::{Call, Fault};
 use tollgate_runtime::aws;
+use tollgate_store::schema::{QUARANTINE, USAGE, USAGE_LOG};
 use tollgate_store::{QuarantinedContent, RejectedRecord, Store};
+use tollgate_testing::customers::{add_customer, add_key};
 
 mod common;
-#[path = "../../../shared/web/tests/common/stored.rs"]
-mod stored;
 
 use common::{
     NOW, SOURCE, Stack, adjusting, adjustment, aggregate, around, batch, body, deliver, enveloped,
     event, p, record, reordered, usage_event, with,
 };
-
-use stored::{add_customer, add_key};
 
 const NONE: [&str; 0] = [];
 
@@ -102,7 +100,7 @@ async fn check_one_event(case: &str) {
     let expected = expected.map(|(key, aggregate)| (key.to_owned(), aggregate));
     let aggregates = stack.aggregates(&["acme"], &["2026-11"]).await;
     assert_eq!(aggregates, BTreeMap::from(expected));
-    assert!(stack.items("quarantine").is_empty());
+    assert!(stack.items(QUARANTINE).is_empty());
 }
 
 #[tokio::test]
@@ -143,7 +141,7 @@ async fn invalid_records_are_quarantined_and_the_valid_ones_of_the_same_event_co
     };
     let found = stack.quarantined("d3FgH5jK7lZ9xC1vB2nM4qWe").await;
     assert_eq!(found, [quarantined]);
-    assert_eq!(stack.items("quarantine").len(), 1);
+    assert_eq!(stack.items(QUARANTINE).len(), 1);
 }
 
 #[tokio::test]
@@ -161,7 +159,7 @@ async fn a_message_without_a_usage_event_is_quarantined_whole_and_succeeds() {
         received_at: p(NOW),
     };
     assert_eq!(found, [quarantined]);
-    assert!(stack.items("usage").is_empty());
+    assert!(stack.items(USAGE).is_empty());
 }
 
 /// Checks that a message is quarantined for this reason, once however often it is delivered, and that
@@ -180,8 +178,8 @@ async fn check_quarantined(message: &str, reason: &str) {
     };
     assert_eq!(only.index, 0, "{message}");
     assert!(only.reason.contains(reason), "{message}: {}", only.reason);
-    assert_eq!(stack.items("quarantine").len(), 1, "{message}");
-    for table in ["usage", "usage-log"] {
+    assert_eq!(stack.items(QUARANTINE).len(), 1, "{message}");
+    for table in [USAGE, USAGE_LOG] {
         assert!(stack.items(table).is_empty(), "{message}");
     }
 }
@@ -364,7 +362,7 @@ async fn a_usage_event_without_a_valid_record_counts_nothing() {
     stack
         .count(&body(&usage_event("e-1", "acme", [json!(1), bad])))
         .await;
-    assert!(stack.items("usage").is_empty());
+    assert!(stack.items(USAGE).is_empty());
     let found = stack.quarantined("e-1").await;
     let indexes: Vec<usize> = found[0].rejected.iter().map(|r| r.index).collect();
     assert_eq!((found.len(), indexes), (1, vec![0, 1]));
@@ -466,12 +464,12 @@ async fn while_the_store_is_down_every_message_fails() {
         assert_eq!(deliver(&stack.app, batch(&sent)).await, ids, "{fault:?}");
     }
     stack.at.aws.heal();
-    for table in ["usage", "usage-log", "quarantine"] {
-        assert!(stack.items(table).is_empty(), "{table}");
+    for table in [USAGE, USAGE_LOG, QUARANTINE] {
+        assert!(stack.items(table).is_empty(), "{}", table.name);
     }
     assert_eq!(deliver(&stack.app, batch(&sent)).await, NONE);
-    assert_eq!(stack.items("usage-log").len(), 20);
-    assert_eq!(stack.items("quarantine").len(), 1);
+    assert_eq!(stack.items(USAGE_LOG).len(), 20);
+    assert_eq!(stack.items(QUARANTINE).len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -490,9 +488,9 @@ async fn only_the_message_that_could_not_be_counted_fails() {
         let month = stack.at.store.month_usage(&p(customer), p("2026-11")).await;
         assert_eq!(month.unwrap(), aggregate(1), "{customer}");
     }
-    assert_eq!(stack.items("usage-log").len(), 19);
+    assert_eq!(stack.items(USAGE_LOG).len(), 19);
     assert_eq!(deliver(&stack.app, batch(&sent[7..8])).await, NONE);
-    assert_eq!(stack.items("usage-log").len(), 20);
+    assert_eq!(stack.items(USAGE_LOG).len(), 20);
 }
 
 #[tokio::test(start_paused = true)]
@@ -525,7 +523,7 @@ async fn another_event_of_the_same_source_and_id_is_quarantined_and_the_first_st
     let stack = Stack::new();
     let first = usage_event("e-1", "acme", [record(NOW, "/a")]);
     stack.count(&body(&first)).await;
-    let counted = stack.items("usage");
+    let counted = stack.items(USAGE);
     assert_eq!(counted.len(), 3);
     let rivals = [
         usage_event("e-1", "acme", [record(NOW, "/b")]),
@@ -536,7 +534,7 @@ async fn another_event_of_the_same_source_and_id_is_quarantined_and_the_first_st
             stack.count(&body(rival)).await;
         }
     }
-    assert_eq!(stack.items("usage"), counted);
+    assert_eq!(stack.items(USAGE), counted);
     let found = stack.quarantined("e-1").await;
     assert_eq!(found.len(), rivals.len());
     for rival in &rivals {
@@ -587,8 +585,8 @@ async fn a_usage_event_is_a_duplicate_in_another_envelope_and_member_order() {
     ];
     let usage_event = usage_event("e-1", "acme", records);
     stack.count(&body(&usage_event)).await;
-    let usage = stack.items("usage");
-    let quarantine = stack.items("quarantine");
+    let usage = stack.items(USAGE);
+    let quarantine = stack.items(QUARANTINE);
     assert_eq!((usage.len(), quarantine.len()), (3, 1));
     assert!(reordered(&usage_event).starts_with("{ \"type\""));
     stack.count(&around("e-2", &reordered(&usage_event))).await;
@@ -603,9 +601,9 @@ async fn a_usage_event_is_a_duplicate_in_another_envelope_and_member_order() {
     }
     stack.at.time.set(p("2027-11-22T10:00:00Z"));
     stack.count(&body(&usage_event)).await;
-    assert_eq!(stack.items("usage"), usage);
-    assert_eq!(stack.items("quarantine"), quarantine);
-    assert_eq!(stack.items("usage-log").len(), 1);
+    assert_eq!(stack.items(USAGE), usage);
+    assert_eq!(stack.items(QUARANTINE), quarantine);
+    assert_eq!(stack.items(USAGE_LOG).len(), 1);
 }
 
 #[tokio::test]
@@ -671,10 +669,10 @@ async fn nothing_is_counted_before_the_owners_of_its_keys_are_read() {
         ("m-2", body(&usage_event("e-2", "globex", [good]))),
     ];
     assert_eq!(deliver(&stack.app, batch(&messages)).await, ["m-1"]);
-    assert_eq!(stack.items("usage-log").len(), 1);
+    assert_eq!(stack.items(USAGE_LOG).len(), 1);
     stack.at.aws.heal();
     assert_eq!(deliver(&stack.app, batch(&messages[..1])).await, NONE);
-    assert_eq!(stack.items("usage-log").len(), 2);
+    assert_eq!(stack.items(USAGE_LOG).len(), 2);
 }
 
 #[tokio::test]
@@ -762,7 +760,7 @@ async fn a_customer_whose_write_hangs_does_not_delay_the_others() {
         .timeout_config(aws::timeouts(aws::BACKGROUND_TIMEOUT))
         .build();
     let entropy = stack.at.entropy.clone();
-    stack.app.store = Store::new(&sdk, "test", stack.at.clock(), entropy);
+    stack.app.ingest.store = Store::new(&sdk, "test", stack.at.clock(), entropy);
     let hangs =
         |call: &Call| call.operation() == "TransactWriteItems" && call.body.contains("acme");
     stack.at.aws.inject(move |call| match hangs(call) {

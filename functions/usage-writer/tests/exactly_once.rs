@@ -17,6 +17,7 @@ use tollgate_domain::money::MicroUsd;
 use tollgate_domain::usage::Aggregate;
 use tollgate_local_aws::{Call, Fault};
 use tollgate_runtime::Entropy;
+use tollgate_store::schema::{QUARANTINE, USAGE, USAGE_LOG};
 
 mod common;
 
@@ -37,12 +38,12 @@ async fn a_duplicate_event_changes_nothing() {
     ];
     let body = body(&usage_event("e-1", "acme", records));
     stack.count(&body).await;
-    let before = ["usage", "usage-log", "quarantine"].map(|table| stack.items(table));
+    let before = [USAGE, USAGE_LOG, QUARANTINE].map(|table| stack.items(table));
     assert_eq!(before.each_ref().map(Vec::len), [4, 1, 1]);
     let copies: Vec<(String, &str)> = (0..20).map(|n| (n.to_string(), body.as_str())).collect();
     stack.at.time.set(p("2026-11-29T10:00:00Z"));
     assert_eq!(deliver(&stack.app, batch(&copies)).await, NONE);
-    let after = ["usage", "usage-log", "quarantine"].map(|table| stack.items(table));
+    let after = [USAGE, USAGE_LOG, QUARANTINE].map(|table| stack.items(table));
     assert_eq!(after, before);
 }
 
@@ -103,7 +104,7 @@ async fn an_event_of_two_parts_is_counted_once_however_often_it_is_delivered() {
         stack.count(&body(&wide("e-1"))).await;
         assert_counted_once(&stack, "at each delivery").await;
     }
-    assert_eq!(stack.items("usage-log").len(), 2);
+    assert_eq!(stack.items(USAGE_LOG).len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -123,7 +124,7 @@ async fn an_event_whose_second_part_fails_is_completed_when_it_is_delivered_agai
         let body = body(&wide("e-1"));
         let failed = deliver(&stack.app, batch(&[("m-1", &body)])).await;
         assert_eq!(failed, ["m-1"], "{fault:?}");
-        let counted = stack.items("usage-log").len();
+        let counted = stack.items(USAGE_LOG).len();
         let expected = if fault == Fault::ResponseLost { 2 } else { 1 };
         assert_eq!(counted, expected, "{fault:?}");
         assert!(*seen.lock().unwrap() > 1, "the part is retried");
@@ -156,7 +157,7 @@ async fn an_event_is_split_the_same_after_some_of_its_records_have_become_too_ol
     let aggregates = stack.aggregates(&["acme"], &["2026-10", "2026-11"]).await;
     assert_eq!(aggregates["acme 2026-10"], aggregate(60));
     assert_eq!(aggregates["acme 2026-11"], aggregate(40));
-    assert!(stack.items("quarantine").is_empty());
+    assert!(stack.items(QUARANTINE).is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -214,7 +215,7 @@ async fn writer_ends_in_call(number: usize, takes_effect: bool) {
     // Lets the aborted tasks end before the network is restored.
     tokio::task::yield_now().await;
     stack.at.aws.heal();
-    let counted = stack.items("usage-log").len();
+    let counted = stack.items(USAGE_LOG).len();
     assert_eq!(counted, number - 1 + usize::from(takes_effect));
     stack.count(&body).await;
     assert_counted_once(&stack, &format!("call {number}, {takes_effect}")).await;
@@ -498,11 +499,11 @@ async fn run(seed: u64) -> RunStats {
         }
     }
     stack.at.aws.heal();
-    stats.parts = stack.items("usage-log").len() - ids.len();
+    stats.parts = stack.items(USAGE_LOG).len() - ids.len();
     assert_as_modelled(&stack, &model, seed).await;
-    let usage = stack.items("usage");
+    let usage = stack.items(USAGE);
     assert_eq!(deliver(&stack.app, batch(&all)).await, NONE, "seed {seed}");
-    assert_eq!(stack.items("usage"), usage, "seed {seed}: delivered again");
+    assert_eq!(stack.items(USAGE), usage, "seed {seed}: delivered again");
     stats
 }
 
@@ -521,7 +522,7 @@ fn aggregate_key(item: &Value) -> (String, String) {
 async fn assert_as_modelled(stack: &Stack, model: &Model, seed: u64) {
     let aggregates = stack.aggregates(&CUSTOMERS, &MONTHS).await;
     assert_eq!(aggregates, model.aggregates, "seed {seed}");
-    let items = stack.items("usage");
+    let items = stack.items(USAGE);
     let stored: BTreeSet<_> = items.iter().map(aggregate_key).collect();
     assert_eq!(
         stored.len(),

@@ -79,7 +79,7 @@ The peers:
 Calls of a shape are sequential, at a steady rate. *hot* is one key on one instance, for {hot_s} s.
 *zipf* distributes calls over the keys by Zipf's law, for {zipf_s} s: the n-th key gets one n-th of the
 first key's calls. Each call goes to a random instance, which is close to the worst case for key caches
-and quota leases. Requests during the instances' starts are included. When an instance shuts down it
+and quota leases. Requests during cold starts are included. When an instance shuts down it
 releases its leases; this took another {hot_shutdown} and {zipf_shutdown} requests, which the table does
 not include. Units are DynamoDB capacity units, as reported by the engine.
 

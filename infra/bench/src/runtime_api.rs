@@ -174,7 +174,7 @@ impl RuntimeApi {
         }
     }
 
-    /// Waits until Lambda could send the next event, or freeze the process.
+    /// Waits until Lambda could send the next event, or freeze the instance.
     pub(crate) async fn wait_until_idle(&mut self) {
         let is_idle = |idle: &Idle| idle.runtime && idle.is_extension_done();
         // Cannot fail: the server holds the sender, and is aborted only when this is dropped.

@@ -11,10 +11,11 @@ use serde_json::{Map, Value, json};
 use tokio::task::JoinSet;
 use tollgate_domain::plan::Catalog;
 use tollgate_domain::usage::EVENT_TYPE;
+use tollgate_ingest::Ingest;
 use tollgate_local_aws::{Call, LocalAws, wire};
 use tollgate_runtime::{Clock, Entropy, Metrics};
-use tollgate_store::{ShardCounts, Store};
-use usage_writer::{App, Owners};
+use tollgate_store::Store;
+use usage_writer::App;
 
 use crate::figures::HEADER;
 use crate::report::table;
@@ -206,14 +207,9 @@ fn writer(
     });
     let sdk = aws.sdk_config().into_builder().http_client(client).build();
     let clock = Clock::system();
-    Ok(App {
-        store: Store::new(&sdk, STACK, clock.clone(), Entropy::seeded(number)),
-        shard_counts: ShardCounts::default(),
-        owners: Owners::default(),
-        plans: Catalog::shipped()?,
-        metrics: Metrics::none(),
-        clock,
-    })
+    let store = Store::new(&sdk, STACK, clock.clone(), Entropy::seeded(number));
+    let ingest = Ingest::new(store, Catalog::shipped()?, clock, Metrics::none());
+    Ok(App { ingest })
 }
 
 async fn ingest(app: &App, batch: SqsEvent) -> Result<(), WriterError> {

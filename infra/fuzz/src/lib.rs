@@ -14,11 +14,11 @@ use tollgate_domain::plan::Catalog;
 use tollgate_domain::usage::{
     ADJUSTMENT_TYPE, Aggregates, CountableItem, EVENT_TYPE, EventItem, EventType, parse_event,
 };
+use tollgate_ingest::IncomingEvent;
 use tollgate_local_aws::{LocalAws, Rule};
 use tollgate_runtime::{Clock, Entropy, Metrics};
 use tollgate_store::{QuarantineId, Store};
-use tollgate_web::Cursor;
-use usage_writer::IncomingEvent;
+use tollgate_api::Cursor;
 
 /// Checks that a usage event is either parsed or rejected with a short reason, that its aggregates add up, and
 /// that it is the same after a round trip through JSON.

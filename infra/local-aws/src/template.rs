@@ -1,5 +1,7 @@
 //! Reader of the parts of template.yaml that the local services follow.
 
+mod for_each;
+
 use std::collections::BTreeMap;
 
 use yaml_serde::Value;
@@ -19,6 +21,9 @@ pub enum InvalidTemplate {
     /// A part, given by its description, is missing or has an unsupported form.
     #[error("template.yaml lacks {0}, or has it in an unsupported form")]
     Missing(String),
+    /// A loop has an unsupported form, given by its description.
+    #[error("template.yaml has a loop that is not supported: {0}")]
+    Loop(String),
     /// The rule's pattern uses operators that the local bus does not support.
     #[error("template.yaml has an event pattern that the local bus does not support")]
     Pattern(#[from] crate::InvalidPattern),
@@ -85,18 +90,18 @@ impl Stack {
     /// Parses the template that this program was built with, as the stack `name`.
     ///
     /// # Errors
-    /// When it is not YAML, which a test rules out.
+    /// When it is not YAML or has an unsupported loop, which a test rules out.
     pub fn built_in(name: &str) -> Result<Self, InvalidTemplate> {
         Self::parse(TEMPLATE, name)
     }
 
-    /// Parses a template, as the stack `name`.
+    /// Parses a template and expands its loops, as the stack `name`.
     ///
     /// # Errors
-    /// When it is not YAML.
+    /// When it is not YAML, or a loop is not supported.
     pub fn parse(template: &str, name: &str) -> Result<Self, InvalidTemplate> {
         Ok(Self {
-            root: yaml_serde::from_str(template)?,
+            root: for_each::expand(yaml_serde::from_str(template)?)?,
             name: name.to_owned(),
             parameters: BTreeMap::new(),
         })
@@ -127,10 +132,19 @@ impl Stack {
         self.root().get("Resources")
     }
 
-    /// Returns the resources of a type with their logical ids.
+    /// Returns the resources of a type with their logical ids, except those whose condition does not hold.
     pub fn of_type(&self, kind: &str) -> impl Iterator<Item = (&str, Node<'_>)> {
         let resources = self.resources().members();
-        resources.filter(move |(_, node)| node.get("Type").0.as_str() == Some(kind))
+        resources.filter(move |(_, node)| {
+            node.get("Type").0.as_str() == Some(kind) && self.is_created(*node)
+        })
+    }
+
+    /// Returns whether a resource has no condition, or one that holds.
+    #[must_use]
+    pub fn is_created(&self, resource: Node<'_>) -> bool {
+        let condition = resource.get("Condition").0.as_str();
+        condition.is_none_or(|name| self.condition(name) == Some(true))
     }
 
     /// Returns the environment variables that the template sets for the function with that logical id.
@@ -150,17 +164,38 @@ impl Stack {
         Ok(variables)
     }
 
-    /// Returns the IAM role of the function with that logical id.
+    /// Returns the policies that are resources of their own and are attached to the role of the function with
+    /// that logical id, with their logical ids.
+    ///
+    /// # Errors
+    /// When the function has no role.
+    pub fn policies(&self, function: &str) -> Result<Vec<(&str, Node<'_>)>, InvalidTemplate> {
+        let role = self.role_id(function)?;
+        let is_attached = |policy: Node<'_>| {
+            let roles = policy.at("Properties.Roles");
+            roles
+                .elements()
+                .filter_map(tagged)
+                .any(|(tag, id)| *tag == "Ref" && id == role)
+        };
+        let policies = self.of_type("AWS::IAM::Policy");
+        Ok(policies
+            .filter(|(_, policy)| is_attached(*policy))
+            .collect())
+    }
+
+    /// Returns the IAM role of the function with that logical id, with the policies attached to it.
     ///
     /// # Errors
     /// When it has none, or its policies are not supported.
     pub fn role(&self, function: &str) -> Result<Role, InvalidTemplate> {
         let missing = || InvalidTemplate::Missing(format!("the role of {function}"));
-        let (tag, role) = tagged(self.function(function)?.get("Role")).ok_or_else(missing)?;
-        let id = role.strip_suffix(".Arn").filter(|_| *tag == "GetAtt");
-        let role = self.resources().get(id.ok_or_else(missing)?);
+        let role = self.resources().get(self.role_id(function)?);
+        let own = role.at("Properties.Policies").elements();
+        let attached = self.policies(function)?.into_iter();
+        let attached = attached.map(|(_, policy)| policy.get("Properties"));
         let mut granted = Vec::new();
-        for policy in role.at("Properties.Policies").elements() {
+        for policy in own.chain(attached) {
             for statement in policy.at("PolicyDocument.Statement").elements() {
                 if statement.get("Effect").0.as_str() != Some("Allow") {
                     return Err(missing());
@@ -178,6 +213,14 @@ impl Stack {
             }
         }
         Ok(Role::new(function, granted))
+    }
+
+    /// Returns the logical id of the role of the function with that logical id.
+    fn role_id(&self, function: &str) -> Result<&str, InvalidTemplate> {
+        let missing = || InvalidTemplate::Missing(format!("the role of {function}"));
+        let (tag, role) = tagged(self.function(function)?.get("Role")).ok_or_else(missing)?;
+        let id = role.strip_suffix(".Arn").filter(|_| *tag == "GetAtt");
+        id.ok_or_else(missing)
     }
 
     /// Returns a policy statement's conditions for an action.
@@ -252,21 +295,32 @@ impl Stack {
     /// # Errors
     /// When it cannot be resolved; `what` describes it in the error.
     pub fn optional(&self, node: Node<'_>, what: &str) -> Result<Option<String>, InvalidTemplate> {
+        let chosen = self.chosen(node, what)?;
+        chosen.map(|node| self.value(node, what)).transpose()
+    }
+
+    /// Returns the branch that an `!If` selects, or the node itself if it is none. `None` for `AWS::NoValue`.
+    ///
+    /// # Errors
+    /// When the condition cannot be evaluated; `what` describes the node in the error.
+    pub fn chosen<'a>(
+        &self,
+        node: Node<'a>,
+        what: &str,
+    ) -> Result<Option<Node<'a>>, InvalidTemplate> {
         let Some(("!If", [condition, then, or])) = tagged_list(node) else {
-            return match tagged(node) {
-                Some((_, "AWS::NoValue")) => Ok(None),
-                _ => self.value(node, what).map(Some),
-            };
+            let is_omitted = tagged(node).is_some_and(|(_, text)| text == "AWS::NoValue");
+            return Ok((!is_omitted).then_some(node));
         };
+        let holds = condition.as_str().and_then(|name| self.condition(name));
         let missing = || InvalidTemplate::Missing(format!("a condition for {what}"));
-        let name = condition.as_str().ok_or_else(missing)?;
-        let condition = self.root().get("Conditions").get(name);
-        let chosen = if self.holds(condition).ok_or_else(missing)? {
-            then
-        } else {
-            or
-        };
-        self.optional(Node(chosen), what)
+        let chosen = if holds.ok_or_else(missing)? { then } else { or };
+        self.chosen(Node(chosen), what)
+    }
+
+    /// Evaluates the condition with that name. `None` if there is none, or it cannot be resolved.
+    fn condition(&self, name: &str) -> Option<bool> {
+        self.holds(self.root().get("Conditions").get(name))
     }
 
     /// Evaluates a condition: a `!Not` or an `!Equals`. `None` if it cannot be resolved.

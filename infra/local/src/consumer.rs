@@ -180,10 +180,10 @@ mod tests {
     use std::sync::Arc;
 
     use tollgate_domain::plan::Catalog;
+    use tollgate_ingest::Ingest;
     use tollgate_local_aws::fixture::Fixture;
     use tollgate_local_aws::{Counts, Fault, MAX_RECEIVES};
     use tollgate_runtime::Metrics;
-    use tollgate_store::ShardCounts;
 
     use super::*;
 
@@ -191,14 +191,9 @@ mod tests {
     const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(180);
 
     fn consumer(at: &Fixture) -> Arc<Consumer> {
-        let writer = usage_writer::App {
-            store: at.store.clone(),
-            shard_counts: ShardCounts::default(),
-            owners: usage_writer::Owners::default(),
-            plans: Catalog::shipped().unwrap(),
-            clock: at.clock(),
-            metrics: Metrics::none(),
-        };
+        let (store, plans) = (at.store.clone(), Catalog::shipped().unwrap());
+        let ingest = Ingest::new(store, plans, at.clock(), Metrics::none());
+        let writer = usage_writer::App { ingest };
         let (aws, timeout) = (at.aws.clone(), VISIBILITY_TIMEOUT);
         Arc::new(Consumer::new(aws, writer, 100, WINDOW, timeout))
     }

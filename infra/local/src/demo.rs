@@ -421,7 +421,7 @@ impl Demo {
             expect(&response, StatusCode::OK)?;
             let failed = &response.json()["FailedEntryCount"];
             check(*failed == 0, || {
-                format!("the event bus rejected {failed} entries")
+                format!("the event bus rejected {failed} usage events")
             })?;
             progress.inc(1_000);
         }

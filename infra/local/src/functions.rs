@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::convert::Infallible;
 
-use aws_types::SdkConfig;
 use axum::body::Body;
 use axum::response::Response;
 use lambda_http::Request;
@@ -14,8 +13,8 @@ use tollgate_local_aws::template::{InvalidTemplate, Stack};
 use tollgate_local_aws::{LocalAws, Role};
 use tollgate_metering::{Emitter, MeteredBody, Metering, UnsentLog};
 use tollgate_runtime::config::InvalidConfig;
-use tollgate_runtime::{Clock, Entropy, Env, Metrics, config, env};
-use tollgate_store::{ShardCounts, Store};
+use tollgate_runtime::{Clock, Entropy, Env, Init, Metrics, config, env};
+use tollgate_store::Store;
 use tollgate_web::serve;
 use tower::util::{BoxCloneSyncService, MapResponse};
 use tower::{Layer, Service};
@@ -48,16 +47,10 @@ pub(crate) struct FunctionFactory {
     pub(crate) roles: RefCell<Vec<Role>>,
 }
 
-/// Environment of one function: the variables that the template sets, and AWS clients that are limited
-/// to the permissions of the function's role.
-struct FunctionEnv<'a> {
-    factory: &'a FunctionFactory,
-    env: Env,
-    sdk: SdkConfig,
-}
-
 impl FunctionFactory {
-    fn function_env(&self, function: &str) -> Result<FunctionEnv<'_>, StartError> {
+    /// Returns the inputs of one function: the variables that the template sets, and AWS clients that are
+    /// limited to the permissions of the function's role.
+    fn init(&self, function: &str) -> Result<Init, StartError> {
         let role = self.stack.role(function)?;
         let aws = self.aws.in_role(&role);
         self.roles.borrow_mut().push(role);
@@ -65,10 +58,12 @@ impl FunctionFactory {
         let name = self.stack.function_name(function)?;
         let name = (env::FUNCTION_NAME.name.to_owned(), name);
         let variables = self.stack.variables(function)?;
-        Ok(FunctionEnv {
-            factory: self,
+        Ok(Init {
             env: Env::from_vars(variables.into_iter().chain([name])),
             sdk: aws.sdk_config(),
+            clock: self.clock.clone(),
+            entropy: self.entropy.clone(),
+            metrics: Metrics::none(),
         })
     }
 
@@ -91,94 +86,51 @@ impl FunctionFactory {
     }
 
     pub(crate) fn authorizers(&self) -> Result<Authorizers, StartError> {
-        let mut function = self.function_env("AuthorizerFunction")?;
-        function.sdk = authorizer::single_requests(function.sdk);
-        let calls = authorizer::Settings {
-            plans: config::plans(&function.env)?,
-            uncounted: config::uncounted_routes(&function.env)?,
-            key_cache: config::key_cache(&function.env)?,
-            stale_keys: config::stale_keys(&function.env)?,
-            cors_origin: config::cors_origin(&function.env)?,
-        };
-        let keys = authorizer::Settings {
+        let init = self.init("AuthorizerFunction")?;
+        let settings = authorizer::Settings {
             // The empty prefix matches all routes.
             uncounted: vec![String::new()],
-            ..calls.clone()
-        };
-        let app = |settings| {
-            let clock = self.clock.clone();
-            let store = function.store()?;
-            Ok::<_, StartError>(authorizer::App::new(
-                store,
-                settings,
-                clock,
-                Metrics::none(),
-            ))
+            ..authorizer::Settings::from_env(&init.env)?
         };
         Ok(Authorizers {
-            calls: app(calls)?,
-            keys: app(keys)?,
+            calls: authorizer::App::build(&init)?,
+            keys: authorizer::App::with_settings(&init, settings)?,
         })
     }
 
     pub(crate) fn usage_writer(&self) -> Result<usage_writer::App, StartError> {
-        let function = self.function_env("UsageWriterFunction")?;
-        Ok(usage_writer::App {
-            store: function.store()?,
-            shard_counts: ShardCounts::default(),
-            owners: usage_writer::Owners::default(),
-            plans: config::plans(&function.env)?,
-            clock: self.clock.clone(),
-            metrics: Metrics::none(),
-        })
+        Ok(usage_writer::App::build(
+            &self.init("UsageWriterFunction")?,
+        )?)
     }
 
     pub(crate) fn billing(&self) -> Result<billing::App, StartError> {
-        let function = self.function_env("BillingFunction")?;
-        Ok(billing::App {
-            store: function.store()?,
-            plans: config::plans(&function.env)?,
-            clock: self.clock.clone(),
-            metrics: Metrics::none(),
-        })
+        Ok(billing::App::build(&self.init("BillingFunction")?)?)
     }
 
     pub(crate) fn reconciliation(&self) -> Result<reconciliation::App, StartError> {
-        let function = self.function_env("ReconciliationFunction")?;
-        Ok(reconciliation::App {
-            store: function.store()?,
-            clock: self.clock.clone(),
-            metrics: Metrics::none(),
-        })
+        Ok(reconciliation::App::build(
+            &self.init("ReconciliationFunction")?,
+        )?)
     }
 
     /// Creates the HTTP function with that logical id.
     pub(crate) fn http_function(&self, logical_id: &str) -> Result<Function, StartError> {
-        let function = self.function_env(logical_id)?;
+        let init = self.init(logical_id)?;
+        let keys = || keys::App::build(&init);
+        let issuer = || keys::Issuer::build(&init);
         let created = match logical_id {
-            "KeysCreateFunction" => plain(serve(keys::create::routes(function.issuer()?))),
-            "KeysListFunction" => plain(serve(keys::list::routes(function.keys()?))),
-            "KeysGetFunction" => plain(serve(keys::get::routes(function.keys()?))),
-            "KeysUpdateFunction" => plain(serve(keys::update::routes(function.keys()?))),
-            "KeysRotateFunction" => plain(serve(keys::rotate::routes(function.issuer()?))),
-            "KeysRevokeFunction" => plain(serve(keys::revoke::routes(function.keys()?))),
-            "KeysStatsFunction" => plain(serve(keys::stats::routes(function.keys()?))),
-            "AdminApiFunction" => plain(serve(admin_api::routes(admin_api::App {
-                store: function.store()?,
-                plans: config::plans(&function.env)?,
-                clock: self.clock.clone(),
-                entropy: self.entropy.clone(),
-                shard_counts: ShardCounts::default(),
-                owners: usage_writer::Owners::default(),
-                metrics: Metrics::none(),
-            }))),
-            "UsageApiFunction" => plain(serve(usage_api::routes(usage_api::App {
-                store: function.store()?,
-                plans: config::plans(&function.env)?,
-                clock: self.clock.clone(),
-            }))),
-            "PingFunction" => metered(&function.metering()?, serve(ping::routes())),
-            "AnalyzeFunction" => metered(&function.metering()?, serve(analyze::routes())),
+            "KeysCreateFunction" => plain(serve(keys::create::routes(issuer()?))),
+            "KeysListFunction" => plain(serve(keys::list::routes(keys()?))),
+            "KeysGetFunction" => plain(serve(keys::get::routes(keys()?))),
+            "KeysUpdateFunction" => plain(serve(keys::update::routes(keys()?))),
+            "KeysRotateFunction" => plain(serve(keys::rotate::routes(issuer()?))),
+            "KeysRevokeFunction" => plain(serve(keys::revoke::routes(keys()?))),
+            "KeysStatsFunction" => plain(serve(keys::stats::routes(keys()?))),
+            "AdminApiFunction" => plain(serve(admin_api::routes(admin_api::App::build(&init)?))),
+            "UsageApiFunction" => plain(serve(usage_api::routes(usage_api::App::build(&init)?))),
+            "PingFunction" => metered(&metering(&init)?, serve(ping::routes())),
+            "AnalyzeFunction" => metered(&metering(&init)?, serve(analyze::routes())),
             other => {
                 let missing = format!("a supported function in place of {other}");
                 return Err(InvalidTemplate::Missing(missing).into());
@@ -188,36 +140,13 @@ impl FunctionFactory {
     }
 }
 
-impl FunctionEnv<'_> {
-    fn store(&self) -> Result<Store, StartError> {
-        let (clock, entropy) = (self.factory.clock.clone(), self.factory.entropy.clone());
-        let store = Store::from_env(&self.env, &self.sdk, clock, entropy);
-        Ok(store.map_err(InvalidConfig::from)?)
-    }
-
-    fn keys(&self) -> Result<keys::App, StartError> {
-        Ok(keys::App {
-            store: self.store()?,
-            clock: self.factory.clock.clone(),
-        })
-    }
-
-    fn issuer(&self) -> Result<keys::Issuer, StartError> {
-        Ok(keys::Issuer {
-            app: self.keys()?,
-            entropy: self.factory.entropy.clone(),
-            format: config::key_format(&self.env)?,
-        })
-    }
-
-    fn metering(&self) -> Result<Metering, StartError> {
-        let (clock, entropy) = (self.factory.clock.clone(), self.factory.entropy.clone());
-        let var = |var| self.env.get(var).map_err(InvalidConfig::from);
-        let (bus, name) = (var(env::EVENT_BUS)?, var(env::FUNCTION_NAME)?);
-        let unsent = UnsentLog::to_stderr(Metrics::none());
-        let emitter = Emitter::new(&self.sdk, bus, name, clock, entropy, unsent);
-        Ok(Metering::new(emitter, LlmPrices::shipped()?))
-    }
+fn metering(init: &Init) -> Result<Metering, StartError> {
+    let var = |var| init.env.get(var).map_err(InvalidConfig::from);
+    let (bus, name) = (var(env::EVENT_BUS)?, var(env::FUNCTION_NAME)?);
+    let unsent = UnsentLog::to_stderr(init.metrics.clone());
+    let (clock, entropy) = (init.clock.clone(), init.entropy.clone());
+    let emitter = Emitter::new(&init.sdk, bus, name, clock, entropy, unsent);
+    Ok(Metering::new(emitter, LlmPrices::shipped()?))
 }
 
 pub(crate) fn plain<S>(service: S) -> Function

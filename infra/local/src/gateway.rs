@@ -20,7 +20,7 @@ use jiff::Timestamp;
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
 use tokio_util::task::TaskTracker;
-use tollgate_domain::caller::name;
+use tollgate_api::context::name;
 use tollgate_runtime::{Clock, Entropy};
 use tollgate_web::{Problem, is_gzip};
 use tower::ServiceExt;

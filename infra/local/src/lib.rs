@@ -15,6 +15,7 @@ mod gateway;
 mod local_api;
 mod local_clock;
 pub mod local_stack;
+pub mod openapi;
 mod same_origin;
 pub mod soak;
 mod start_error;

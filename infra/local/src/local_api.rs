@@ -5,11 +5,12 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use billing::{Mode, RunReport};
 use jiff::{SignedDuration, Timestamp};
 use reconciliation::ReconciliationReport;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tollgate_api::billing::BillingRun;
+use tollgate_billing::Mode;
 use tollgate_domain::time::Rfc3339;
 use tollgate_local_aws::LocalAws;
 use tollgate_runtime::Clock;
@@ -98,7 +99,7 @@ async fn drain(State(app): State<App>) -> Result<Json<DrainReport>, Problem> {
 #[derive(Debug, Serialize)]
 struct NightlyReport {
     #[serde(flatten)]
-    billing: RunReport,
+    billing: BillingRun,
     /// Report on the day before.
     reconciliation: ReconciliationReport,
 }
@@ -108,7 +109,7 @@ async fn nightly(State(app): State<App>) -> Result<Json<NightlyReport>, Problem>
     // On AWS, the queue has been drained for hours when the nightly schedule fires.
     app.consumer.drain().await.map_err(Problem::internal)?;
     Ok(Json(NightlyReport {
-        billing: billing::run(&app.billing, Mode::Charge).await?,
+        billing: tollgate_billing::run(&app.billing.billing, Mode::Charge).await?,
         reconciliation: reconciliation::handle(&app.reconciliation).await?,
     }))
 }

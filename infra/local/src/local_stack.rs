@@ -22,11 +22,12 @@ use tokio::task::JoinHandle;
 use tollgate_domain::customer::Customer;
 use tollgate_domain::id::KeyId;
 use tollgate_domain::key::{self, ApiKey, KeyPrefix, KeyRecord, KeyStatus, Owner};
+use tollgate_domain::page::Page;
 use tollgate_domain::plan::{Catalog, Overrides};
 use tollgate_local_aws::template::{Stack, TEMPLATE};
 use tollgate_local_aws::{LocalAws, Role};
 use tollgate_runtime::{Chain, Entropy};
-use tollgate_store::{CreateOutcome, KeyRef, NewKey, Page, Store, StoreError};
+use tollgate_store::{CreateOutcome, KeyRef, NewKey, Store, StoreError};
 
 use crate::bodies::{BodyError, Sender};
 use crate::connections;

@@ -58,7 +58,7 @@ impl Template {
     pub fn from_stack(stack: &Stack) -> Result<Self, InvalidTemplate> {
         let resources = stack.resources();
         let mut routes = Vec::new();
-        for (function, resource) in resources.members() {
+        for (function, resource) in stack.of_type("AWS::Serverless::Function") {
             for (event, node) in resource.at("Properties.Events").members() {
                 if node.get("Type").0.as_str() == Some("Api") {
                     let what = |part: &str| format!("{part} of {function}'s event {event}");

@@ -14,12 +14,15 @@ use flate2::Compression;
 use flate2::read::GzEncoder;
 use http::{Method, StatusCode};
 use serde_json::json;
-use support::calls::{self, usage_event};
-use support::{Target, assert_problem, raw, send};
+use support::calls::{self, send, usage_event};
+use support::raw;
+use support::target::{Target, assert_problem};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tollgate_local::client::{Client, Response};
 use tollgate_local::local_stack::Options;
+use tollgate_testing::faults::fail_operation;
+use tollgate_testing::{p, plans, usage};
 
 const NOW: &str = "2026-11-22T10:00:00Z";
 
@@ -224,10 +227,7 @@ async fn while_the_store_is_down_the_free_plan_fails_closed_and_the_pro_plan_ope
         let pong = client.get("/api/secure/ping").await.unwrap();
         assert_eq!(pong.status, StatusCode::OK);
     }
-    target.running.aws.inject(|call| match call.operation() {
-        "UpdateItem" => Fault::RequestLost,
-        _ => Fault::None,
-    });
+    fail_operation(&target.running.aws, "UpdateItem", Fault::RequestLost);
     let rejected = free.get("/api/secure/ping").await.unwrap();
     let status = StatusCode::SERVICE_UNAVAILABLE;
     assert_problem(&rejected, status, "temporarily-unavailable");
@@ -447,10 +447,7 @@ async fn buffered_usage_is_sent_to_the_bus_when_the_stack_stops() {
     target.customer("acme", "pro").await;
     let (client, _) = target.key(json!({ "customer_id": "acme" })).await;
     let aws = target.running.aws.clone();
-    aws.inject(|call| match call.operation() {
-        "PutEvents" => Fault::RequestLost,
-        _ => Fault::None,
-    });
+    fail_operation(&aws, "PutEvents", Fault::RequestLost);
     let pong = client.get("/api/secure/ping").await.unwrap();
     assert_eq!(pong.status, StatusCode::OK);
     aws.heal();
@@ -472,36 +469,14 @@ async fn report(target: &Target, id: &str, time: &str, records: usize) {
 
 /// Writes the 100,000 included calls of the pro plan as one usage event with given aggregates.
 async fn seed_included(target: &Target, customer: &str) {
-    use tollgate_domain::plan::Catalog;
-    use tollgate_domain::usage::{Aggregate, Aggregates};
-    use tollgate_store::{EventPart, ShardCounts, WriteUsageOutcome};
+    use tollgate_store::{ShardCounts, WriteUsageOutcome};
 
-    let aggregate = Aggregate {
-        calls: 100_000,
-        billable: [("pro".parse().unwrap(), 100_000)].into(),
-        ..Aggregate::default()
-    };
-    let aggregates = Aggregates {
-        days: [("2026-11-01".parse().unwrap(), aggregate.clone())].into(),
-        months: [("2026-11".parse().unwrap(), aggregate)].into(),
-        ..Aggregates::default()
-    };
-    let part = EventPart {
-        source: "seed",
-        id: "included",
-        part: 0,
-        customer: &customer.parse().unwrap(),
-        aggregates: &aggregates,
-        records: 0,
-        adjustments: &[],
-        rejected: &[],
-        body: b"{}",
-        received_at: NOW.parse().unwrap(),
-    };
-    let plans = Catalog::shipped().unwrap();
+    let (customer, received_at) = (p(customer), p(NOW));
+    let aggregates = usage::on_day("2026-11-01", usage::calls("pro", 100_000));
+    let part = usage::event_part("included", &customer, &aggregates, received_at);
     let store = &target.running.store;
     let outcomes = store
-        .write_usage(&[part], &plans, &ShardCounts::default())
+        .write_usage(&[part], &plans(), &ShardCounts::default())
         .await;
     assert_eq!(*outcomes[0].as_ref().unwrap(), WriteUsageOutcome::Counted);
 }

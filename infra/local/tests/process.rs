@@ -2,15 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step of a test fails the test")]
 
-#[path = "support/program.rs"]
-mod program;
+mod support;
 
 use std::path::Path;
 use std::process::{Command, Output};
 
 use http::StatusCode;
-use program::{Dir, Process, program, start_error};
 use serde_json::{Value, json};
+use support::program::{Dir, Process, program, start_error};
 use tollgate_domain::key::ApiKey;
 use tollgate_local::client::Client;
 use tollgate_local_aws::{LocalAws, Rule};

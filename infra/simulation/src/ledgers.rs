@@ -66,7 +66,7 @@ struct Simulation {
     calls: u64,
 }
 
-/// Simulates days from 1 November 2026 on, and reconciles each in the following night. A day has about a
+/// Simulates days from 1 November 2026 on, and reconciles each on the next day. A day has about a
 /// hundred calls of one customer and a thousand of another, in bursts at random times.
 ///
 /// # Errors

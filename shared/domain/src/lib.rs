@@ -5,14 +5,17 @@
 //! micro-US-dollars, and time is UTC.
 
 pub mod billing;
-pub mod caller;
 pub mod customer;
 pub mod decision;
+pub mod failure;
 pub mod id;
+pub mod idempotency;
 pub mod key;
 pub mod lease;
 pub mod llm;
 pub mod money;
+pub mod name;
+pub mod page;
 pub mod plan;
 pub mod reconciliation;
 pub mod time;

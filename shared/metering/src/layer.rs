@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue, Request, Response};
 use http_body::Body;
 use lambda_http::request::RequestContext;
 use serde_json::Value;
-use tollgate_domain::caller::{Caller, Identity, LIMIT_HEADERS, cors_headers, name};
+use tollgate_api::context::{Caller, Identity, LIMIT_HEADERS, cors_headers, name};
 use tollgate_domain::llm::LlmPrices;
 use tollgate_domain::usage::{MAX_ENDPOINT, UsageRecord};
 use tower::{Layer, Service};

@@ -19,11 +19,9 @@ use tollgate_local_aws::{CloudWatch, Fault, LocalAws, wire};
 use tollgate_metering::{Emitter, UnsentLog};
 use tollgate_runtime::Metrics;
 use tollgate_runtime::metrics::RECORDS_UNSENT;
-
-#[path = "common/metered.rs"]
-mod metered;
-
-use metered::{DeliveredEvent, NOW, delivered, emitter, emitter_with_log, usage_events};
+use tollgate_testing::metered::{
+    DeliveredEvent, NOW, delivered, emitter, emitter_with_log, usage_events,
+};
 
 /// Bytes of detail in one request at most.
 const MAX_REQUEST_BYTES: usize = 200_000;
@@ -189,7 +187,7 @@ async fn large_records_are_split_into_events_and_requests_of_bounded_size() {
 }
 
 #[tokio::test]
-async fn a_request_has_ten_entries_at_most() {
+async fn a_request_has_ten_events_at_most() {
     let at = Fixture::at(NOW);
     let emitter = emitter(&at, "ping");
     let calls = watch(&at, |_| Fault::None);
@@ -284,7 +282,7 @@ async fn records_made_during_a_flush_are_sent_by_the_next() {
     assert_eq!(numbers(&second[0]), ["r-00002"]);
 }
 
-/// A bus that rejects the entries of one customer, and accepts the others in the same request.
+/// A bus that rejects the usage events of one customer, and accepts the others in the same request.
 #[derive(Debug, Clone)]
 struct RejectingBus {
     aws: LocalAws,
@@ -319,7 +317,7 @@ impl RejectingBus {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_a_rejected_entry_of_several_is_sent_again() {
+async fn only_a_rejected_event_of_several_is_sent_again() {
     let at = Fixture::at(NOW);
     let bus = RejectingBus {
         aws: at.aws.clone(),

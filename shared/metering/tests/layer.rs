@@ -17,15 +17,9 @@ use tollgate_local_aws::Fault;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_metering::{Metering, RequestCost};
 use tollgate_runtime::metrics::UNATTRIBUTED_CALLS;
+use tollgate_testing::event::Event;
+use tollgate_testing::metered::{self, NOW, delivered, the_record, usage_events};
 use tower::{Layer, ServiceExt};
-
-#[path = "../../web/tests/common/event.rs"]
-mod event;
-#[path = "common/metered.rs"]
-mod metered;
-
-use event::Event;
-use metered::{NOW, delivered, the_record, usage_events};
 
 fn event() -> Event {
     Event::load("ping/ping")

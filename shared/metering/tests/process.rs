@@ -17,15 +17,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_local_aws::{FunctionProcess, LambdaHost, StreamedResponse};
 use tollgate_metering::{Metering, RequestCost};
+use tollgate_testing::event::Event;
+use tollgate_testing::metered::{NOW, delivered};
 use tower::Layer;
-
-#[path = "../../web/tests/common/event.rs"]
-mod event;
-#[path = "common/metered.rs"]
-mod metered;
-
-use event::Event;
-use metered::{NOW, delivered};
 
 const CHUNK: &str = "chunk";
 /// Tokens that are reported before the first chunk; each chunk is one more.

@@ -23,15 +23,9 @@ use tollgate_local_aws::CloudWatch;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_metering::{LateCost, MeteredBody, Metering, RequestCost};
 use tollgate_runtime::metrics::LATE_COSTS;
+use tollgate_testing::event::Event;
+use tollgate_testing::metered::{NOW, delivered, metering_with_metrics, the_record};
 use tower::{Layer, ServiceExt};
-
-#[path = "../../web/tests/common/event.rs"]
-mod event;
-#[path = "common/metered.rs"]
-mod metered;
-
-use event::Event;
-use metered::{NOW, delivered, metering_with_metrics, the_record};
 
 const CHUNK: &str = "chunk";
 /// Tokens that are added before the first chunk, with each chunk, and while the body is dropped.

@@ -7,6 +7,7 @@ pub mod config;
 pub mod entropy;
 pub mod env;
 mod error;
+mod init;
 pub mod logging;
 pub mod metrics;
 mod roots;
@@ -15,6 +16,7 @@ pub use clock::Clock;
 pub use entropy::Entropy;
 pub use env::Env;
 pub use error::{Chain, MainError};
+pub use init::Init;
 pub use metrics::Metrics;
 pub use roots::InvalidBundle;
 

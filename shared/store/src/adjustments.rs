@@ -3,6 +3,7 @@
 
 use jiff::Timestamp;
 use tollgate_domain::id::CustomerId;
+use tollgate_domain::page::Page;
 use tollgate_domain::usage::Adjustment;
 use tollgate_domain::window::{Day, Month};
 
@@ -10,7 +11,6 @@ use crate::Store;
 use crate::error::StoreError;
 use crate::event_part::EventPart;
 use crate::item::{Item, MAX_SK, Reader, keys, s, signed, t};
-use crate::page::Page;
 use crate::schema::{USAGE, attr};
 
 /// Adjustments per page.

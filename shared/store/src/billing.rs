@@ -9,12 +9,12 @@ use jiff::Timestamp;
 use tollgate_domain::billing::{Charge, ChargedOverage, PeriodLedger};
 use tollgate_domain::id::{CustomerId, PlanId};
 use tollgate_domain::money::{Cents, MicroUsd};
+use tollgate_domain::page::Page;
 use tollgate_domain::window::Month;
 
 use crate::Store;
 use crate::error::StoreError;
 use crate::item::{Item, MAX_SK, Reader, keys, n, s, signed, t};
-use crate::page::Page;
 use crate::schema::{BILLABLE, BILLABLE_SHARDS, BILLING, USAGE, attr};
 use crate::transaction::{Action, Transacted};
 

@@ -5,12 +5,13 @@ use std::collections::{BTreeSet, HashMap};
 use jiff::Timestamp;
 use tollgate_domain::customer::Customer;
 use tollgate_domain::id::{CustomerId, PlanId};
+use tollgate_domain::idempotency::Idempotency;
+use tollgate_domain::page::Page;
 
 use crate::error::StoreError;
-use crate::idempotency::{self, CreateOutcome, EarlierUse, Idempotency, earlier_use};
+use crate::idempotency::{self, CreateOutcome, EarlierUse, earlier_use};
 use crate::item::{Item, Reader, s, t};
 use crate::listing::CUSTOMERS;
-use crate::page::Page;
 use crate::registry::{Changes, put_if_absent};
 use crate::schema::{REGISTRY, attr};
 use crate::transaction::{Action, Transacted};
@@ -121,7 +122,8 @@ impl Store {
         let mut item = customer_item(customer);
         item.insert(attr::WRITTEN_BY.into(), s(&write_id));
         let mut actions = vec![put_if_absent(item)];
-        actions.extend(idempotency.map(|request| request.put(made, self.clock.now())));
+        actions
+            .extend(idempotency.map(|request| idempotency::put(request, made, self.clock.now())));
         let results = match self.transact("creating a customer", actions).await? {
             Transacted::Committed => return Ok(CreateOutcome::New),
             Transacted::Cancelled(results) => results,

@@ -1,6 +1,7 @@
 //! Errors of store operations. A failed condition is not one: each operation returns it as a value.
 
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use tollgate_domain::failure::{Failure, FailureKind};
 
 /// A failed store operation.
 #[derive(Debug, thiserror::Error)]
@@ -172,6 +173,18 @@ impl StoreError {
             Cause::Corrupt { .. } | Cause::InvalidCursor | Cause::Contended | Cause::Request(_) => {
                 false
             }
+        }
+    }
+}
+
+impl Failure for StoreError {
+    fn kind(&self) -> FailureKind {
+        if self.is_invalid_cursor() {
+            FailureKind::InvalidCursor
+        } else if self.is_transient() {
+            FailureKind::Transient
+        } else {
+            FailureKind::Permanent
         }
     }
 }

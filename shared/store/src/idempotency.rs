@@ -1,6 +1,7 @@
 //! Idempotency keys of creating requests.
 
 use jiff::{SignedDuration, Timestamp};
+use tollgate_domain::idempotency::Idempotency;
 
 use crate::error::StoreError;
 use crate::item::{Item, Reader, s, ttl};
@@ -10,17 +11,6 @@ use crate::{Store, item};
 
 /// Time for which a creating request can be repeated under its idempotency key.
 const IDEMPOTENCY_KEPT: SignedDuration = SignedDuration::from_hours(24);
-
-/// Idempotency key of a creating request, so that its repetition creates nothing.
-#[derive(Debug, Clone)]
-pub struct Idempotency {
-    /// Operation and caller: equal keys in different scopes are independent.
-    pub scope: String,
-    /// Value of the `Idempotency-Key` header.
-    pub key: String,
-    /// Digest of the request. Another request under the same key is a conflict.
-    pub request: String,
-}
 
 /// Outcome of a creating request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,24 +27,22 @@ pub enum CreateOutcome<T> {
     Taken,
 }
 
-impl Idempotency {
-    fn pk(&self) -> String {
-        format!("IDEMPOTENCY#{}#{}", self.scope, self.key)
-    }
+fn pk(request: &Idempotency) -> String {
+    format!("IDEMPOTENCY#{}#{}", request.scope, request.key)
+}
 
-    /// Returns the put of the idempotency item, which refers to the created item's id `made`.
-    pub(crate) fn put(&self, made: &str, now: Timestamp) -> Action {
-        let expires = now.saturating_add(IDEMPOTENCY_KEPT).unwrap_or(now);
-        let mut item = item::key(self.pk());
-        item.insert("request".into(), s(&self.request));
-        item.insert("made".into(), s(made));
-        item.insert(attr::EXPIRES.into(), ttl(expires));
-        Action::put(REGISTRY, item)
-            // Absent: the first request under this key. Or expired, which counts as absent: TTL
-            // deletes days late.
-            .when("attribute_not_exists(pk) OR expires <= :now")
-            .value(":now", ttl(now))
-    }
+/// Returns the put of the idempotency item, which refers to the created item's id `made`.
+pub(crate) fn put(request: &Idempotency, made: &str, now: Timestamp) -> Action {
+    let expires = now.saturating_add(IDEMPOTENCY_KEPT).unwrap_or(now);
+    let mut item = item::key(pk(request));
+    item.insert("request".into(), s(&request.request));
+    item.insert("made".into(), s(made));
+    item.insert(attr::EXPIRES.into(), ttl(expires));
+    Action::put(REGISTRY, item)
+        // Absent: the first request under this key. Or expired, which counts as absent: TTL
+        // deletes days late.
+        .when("attribute_not_exists(pk) OR expires <= :now")
+        .value(":now", ttl(now))
 }
 
 /// Earlier use of an idempotency key.
@@ -94,7 +82,7 @@ impl Store {
         &self,
         request: &Idempotency,
     ) -> Result<Option<EarlierUse>, StoreError> {
-        let item = self.registry_item(request.pk(), "finding an earlier request");
+        let item = self.registry_item(pk(request), "finding an earlier request");
         let Some(item) = item.await? else {
             return Ok(None);
         };

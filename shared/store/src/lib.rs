@@ -18,7 +18,6 @@ mod item;
 mod keys;
 mod listing;
 mod log;
-mod page;
 mod quarantine;
 mod query;
 mod reconciliation;
@@ -37,10 +36,9 @@ pub use customers::{CustomerChange, UpdateCustomerOutcome};
 pub use erasure::{CONTENTS, Contents, Erasure, Personal};
 pub use error::StoreError;
 pub use event_part::{EventPart, RejectedRecord};
-pub use idempotency::{CreateOutcome, Idempotency};
+pub use idempotency::CreateOutcome;
 pub use keys::{KeyChange, KeyRef, NewKey, RotateOutcome, UpdateOutcome};
 pub use log::LoggedPart;
-pub use page::Page;
 pub use quarantine::{
     InvalidQuarantineId, QuarantineId, QuarantineKind, QuarantinedContent, QuarantinedItem,
     QuarantinedItemRef, Resolution, ResolveOutcome,
@@ -52,7 +50,7 @@ pub use usage::{WriteUsageOutcome, WriteUsageResult};
 use aws_sdk_dynamodb::Client;
 use aws_types::SdkConfig;
 use tollgate_runtime::env::MissingVar;
-use tollgate_runtime::{Clock, Entropy, Env, env};
+use tollgate_runtime::{Clock, Entropy, Init, env};
 
 /// The tables of one stack.
 #[derive(Debug, Clone)]
@@ -83,13 +81,10 @@ impl Store {
     ///
     /// # Errors
     /// When the variable is not set.
-    pub fn from_env(
-        env: &Env,
-        sdk: &SdkConfig,
-        clock: Clock,
-        entropy: Entropy,
-    ) -> Result<Self, MissingVar> {
-        Ok(Self::new(sdk, env.get(env::TABLE_PREFIX)?, clock, entropy))
+    pub fn build(init: &Init) -> Result<Self, MissingVar> {
+        let prefix = init.env.get(env::TABLE_PREFIX)?;
+        let (clock, entropy) = (init.clock.clone(), init.entropy.clone());
+        Ok(Self::new(&init.sdk, prefix, clock, entropy))
     }
 
     /// Returns the source of randomness, which also gives retries their jitter.

@@ -1,9 +1,9 @@
 //! Lists of the registry: keys and customers.
+use tollgate_domain::page::Page;
 
 use crate::Store;
 use crate::error::StoreError;
 use crate::item::{Item, Reader, s};
-use crate::page::Page;
 use crate::schema::{LISTING, REGISTRY, attr};
 
 /// Partition of keys in [`LISTING`].

@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 
 use tollgate_domain::id::CustomerId;
+use tollgate_domain::page::Page;
 use tollgate_domain::window::Day;
 
 use crate::Store;
@@ -10,7 +11,6 @@ use crate::body::{is_piece, read_body};
 use crate::error::StoreError;
 use crate::event_part::{event_pk, part_sk};
 use crate::item::{Item, MAX_PK, MAX_SK, Reader, keys, s};
-use crate::page::Page;
 use crate::schema::{LOGGED, USAGE_LOG, attr};
 
 /// Parts per page.

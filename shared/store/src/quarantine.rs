@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tollgate_domain::id::CustomerId;
+use tollgate_domain::page::Page;
 
 use crate::Store;
 use crate::body::{Compressor, is_piece, read_body};
@@ -17,7 +18,6 @@ use crate::canonical::{digest, digest_of_event};
 use crate::error::StoreError;
 use crate::event_part::{EventPart, RejectedRecord, event_pk, part_sk};
 use crate::item::{Item, MAX_PK, MAX_SK, Reader, keys, n, s, t};
-use crate::page::Page;
 use crate::schema::{OPEN_QUARANTINE, QUARANTINE, attr};
 
 /// Quarantined items per page.

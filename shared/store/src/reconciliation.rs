@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 use tollgate_domain::id::{CustomerId, KeyId};
+use tollgate_domain::page::Page;
 use tollgate_domain::reconciliation::LedgerComparison;
 use tollgate_domain::window::{Day, Hour};
 
@@ -11,7 +12,6 @@ use crate::Store;
 use crate::counters::CounterTotals;
 use crate::error::StoreError;
 use crate::item::{Item, MAX_SK, Reader, keys, n, s, t};
-use crate::page::Page;
 use crate::schema::{USAGE, attr};
 
 /// Discrepancies per page.

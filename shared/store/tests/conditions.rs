@@ -16,13 +16,14 @@ use tollgate_store::{
     CreateOutcome, CustomerChange, KeyChange, KeyRef, RecordChargeOutcome, RejectedRecord,
     RotateOutcome, UpdateCustomerOutcome, UpdateOutcome, WriteUsageOutcome,
 };
+use tollgate_testing::p;
+use tollgate_testing::stored::{raw, stored};
 
 mod common;
 
 use common::{
     Event, Key, NOW, call, charge, charged, create_customer, create_key, customer, delete, edit,
-    everything, fixture, once, p, put, record, rotate_key, update_customer, update_key, with_keys,
-    write_usage,
+    fixture, once, put, record, rotate_key, update_customer, update_key, with_keys, write_usage,
 };
 
 /// Checks that the operation has this outcome, and does not change the tables.
@@ -31,9 +32,9 @@ async fn unchanged<T: Debug + PartialEq>(
     operation: impl Future<Output = T>,
     expected: T,
 ) {
-    let before = everything(at);
+    let before = stored(at);
     assert_eq!(operation.await, expected);
-    let after = everything(at);
+    let after = stored(at);
     assert!(
         after == before,
         "{expected:?}, but the tables changed from {before:#} to {after:#}"
@@ -558,7 +559,7 @@ async fn a_deleted_key_is_not_erased() {
     let erased = at.store.erase_customer(&p("acme"), p(NOW)).await;
     assert_eq!(erased.unwrap().unwrap().keys, 1);
     at.aws.heal();
-    assert!(!everything(&at).to_string().contains(&pk_of(&key)));
+    assert!(!stored(&at).to_string().contains(&pk_of(&key)));
 }
 
 /// The customer is erased between the read of the key and its rotation, before the key is revoked.
@@ -870,7 +871,7 @@ async fn a_recorded_charge_is_not_overwritten() {
 
 fn delete_ledger(at: &Fixture) {
     let key = json!({ "pk": { "S": "acme#2026-11" }, "sk": { "S": "PERIOD" } });
-    common::raw(at, "DeleteItem", BILLING, json!({ "Key": key }));
+    raw(at, "DeleteItem", BILLING, json!({ "Key": key }));
 }
 
 fn put_ledger(at: &Fixture, ledger: PeriodLedger) {

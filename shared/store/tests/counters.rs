@@ -20,12 +20,15 @@ use tollgate_local_aws::{Call, Fault};
 use tollgate_runtime::Entropy;
 use tollgate_store::schema::COUNTERS;
 use tollgate_store::{AdmittedCalls, CounterTotals, LeaseShare, ReserveOutcome, Store};
+use tollgate_testing::faults::fail_in_turn;
+use tollgate_testing::p;
+use tollgate_testing::stored::{items, stored};
 
 mod common;
 
 use common::{
-    counter, delete, edit, everything, fixture, hour_share, items, p, put, release, reserve,
-    reserved, spent, used_and_spent,
+    counter, delete, edit, fixture, hour_share, put, release, reserve, reserved, spent,
+    used_and_spent,
 };
 
 use ReserveOutcome::Exhausted;
@@ -35,9 +38,9 @@ const ROOM: usize = 20;
 
 /// Checks that nothing can be reserved, and that the try changes nothing.
 async fn is_exhausted(at: &Fixture, share: &mut LeaseShare, limit: u64) {
-    let before = everything(at);
+    let before = stored(at);
     assert_eq!(reserve(at, share, 1, Some(limit), 0).await, Exhausted);
-    assert!(everything(at) == before, "something was written");
+    assert!(stored(at) == before, "something was written");
 }
 
 /// Returns the totals of all counters.
@@ -82,11 +85,7 @@ fn new_shares(at: &Fixture, instances: usize) -> Vec<LeaseShare> {
 
 /// Injects these faults into the next writes, one after another, and none into later ones.
 fn write_faults<const N: usize>(at: &Fixture, faults: [Fault; N]) {
-    let mut faults = faults.into_iter();
-    at.aws.inject(move |call| match call.operation() {
-        "UpdateItem" => faults.next().unwrap_or(Fault::None),
-        _ => Fault::None,
-    });
+    fail_in_turn(&at.aws, "UpdateItem", faults);
 }
 
 /// Returns the fixture with a store in another region, for tests that use up much of the SDK's retry quota,
@@ -138,10 +137,10 @@ async fn a_small_limit_is_reserved_one_by_one() {
 async fn has_room_writes_nothing() {
     let at = fixture();
     let mut share = hour_share(&at);
-    let before = everything(&at);
+    let before = stored(&at);
     assert!(at.store.has_room(&share, 1).await.unwrap());
     assert!(!at.store.has_room(&share, 0).await.unwrap());
-    assert!(everything(&at) == before);
+    assert!(stored(&at) == before);
     reserve(&at, &mut share, 2, Some(2), 0).await;
     assert!(!at.store.has_room(&hour_share(&at), 2).await.unwrap());
     assert!(at.store.has_room(&hour_share(&at), 3).await.unwrap());
@@ -155,9 +154,9 @@ async fn a_release_takes_effect_once() {
     release(&at, &mut share, 7, 3).await;
     assert_eq!(used_and_spent(&at), (3, 3));
     assert!(share.is_settled(spent(3)));
-    let before = everything(&at);
+    let before = stored(&at);
     at.store.settle(&mut share, spent(3)).await.unwrap();
-    assert!(everything(&at) == before);
+    assert!(stored(&at) == before);
     // The next share continues the count of calls.
     assert_eq!(
         reserve(&at, &mut share, 2, Some(50), 5).await,
@@ -196,9 +195,9 @@ async fn calls_without_a_unit_are_reported_and_count_towards_no_limit() {
     };
     assert_eq!(totals(&at).await, expected);
     assert_eq!(expected.admitted(), 64);
-    let again = everything(&at);
+    let again = stored(&at);
     at.store.settle(&mut share, calls(4, 30)).await.unwrap();
-    assert!(everything(&at) == again);
+    assert!(stored(&at) == again);
 }
 
 /// The totals include those of branches.
@@ -379,10 +378,10 @@ async fn a_release_whose_tombstone_is_removed_reports_nothing_twice() {
     at.store.settle(&mut share, spent(3)).await.unwrap_err();
     at.aws.heal();
     expire_shares(&at, 100).await;
-    let before = everything(&at);
+    let before = stored(&at);
     at.store.settle(&mut share, spent(3)).await.unwrap();
     assert!(share.is_settled(spent(3)));
-    assert!(everything(&at) == before);
+    assert!(stored(&at) == before);
 }
 
 /// The share expired before the release, of which no try has taken effect.
@@ -413,12 +412,12 @@ fn record(at: &Fixture, fault: Fault) -> Arc<Mutex<Vec<Call>>> {
 
 /// Delivers the calls again, and checks that none has an effect.
 fn redeliver(at: &Fixture, sent: &Mutex<Vec<Call>>) {
-    let before = everything(at);
+    let before = stored(at);
     for call in sent.lock().unwrap().iter() {
         let (status, response) = at.aws.call(&call.target, &call.body);
         let is_read = call.operation() == "BatchGetItem";
         assert!(is_read || status == 400, "{} {response}", call.body);
-        assert!(everything(at) == before, "{}", call.body);
+        assert!(stored(at) == before, "{}", call.body);
     }
 }
 
@@ -537,9 +536,9 @@ async fn a_deleted_counter_is_created_again() {
     let mut share = hour_share(&at);
     reserve(&at, &mut share, 10, Some(50), 1).await;
     delete(&at, COUNTERS, "HOUR#");
-    let before = everything(&at);
+    let before = stored(&at);
     release(&at, &mut share, 9, 1).await;
-    assert!(everything(&at) == before);
+    assert!(stored(&at) == before);
     reserve(&at, &mut share, 10, Some(50), 1).await;
     delete(&at, COUNTERS, "HOUR#");
     let outcome = reserve(&at, &mut share, 10, Some(50), 11).await;
@@ -604,9 +603,9 @@ async fn an_instance_whose_share_was_removed_continues_and_releases_nothing() {
         reserved(1, 1)
     );
     expire_shares(&at, 61).await;
-    let before = everything(&at);
+    let before = stored(&at);
     release(&at, &mut slow, 1, 0).await;
-    assert!(everything(&at) == before);
+    assert!(stored(&at) == before);
 
     let mut slow = hour_share(&at);
     at.time.advance(SignedDuration::from_secs(61));

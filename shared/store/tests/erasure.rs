@@ -10,10 +10,12 @@ use tollgate_domain::key::KeyRecord;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_store::schema::{REGISTRY, TABLES, Table};
 use tollgate_store::{CONTENTS, Contents, CreateOutcome};
+use tollgate_testing::p;
+use tollgate_testing::stored::{items, stored};
 
 mod common;
 
-use common::{Key, NOW, create_customer, create_key, everything, fixture, items, p, put};
+use common::{Key, NOW, create_customer, create_key, fixture, put};
 
 /// Personal data of a test.
 const PERSONAL: &str = "Ada Lovelace";
@@ -137,17 +139,21 @@ async fn an_erasure_reaches_everything_on_the_list() {
     let at = fixture();
     create_customer(&at, "bolt").await;
     let bolt = at.store.customer(&p("bolt")).await.unwrap();
-    let stored = store_personal_data(&at);
+    let written = store_personal_data(&at);
     let listed = CONTENTS.iter().flat_map(|contents| {
         let personal = contents.personal.iter().filter(|it| it.is_erased());
         personal.map(|personal| (contents.name, personal.attribute()))
     });
-    assert_eq!(stored, listed.collect(), "every listed attribute is stored");
-    assert!(everything(&at).to_string().contains(PERSONAL));
+    assert_eq!(
+        written,
+        listed.collect(),
+        "every listed attribute is stored"
+    );
+    assert!(stored(&at).to_string().contains(PERSONAL));
 
     let erasure = at.store.erase_customer(&p("acme"), p(NOW)).await.unwrap();
     assert!(erasure.unwrap().keys > 1);
-    let left = everything(&at).to_string();
+    let left = stored(&at).to_string();
     assert!(!left.contains(PERSONAL), "{left}");
     assert!(left.contains("CUSTOMER#acme"), "the id stays");
     assert_eq!(at.store.customer(&p("bolt")).await.unwrap(), bolt);

@@ -27,13 +27,15 @@ use tollgate_store::{
     LoggedAdjustment, QuarantinedContent, ReconciliationSummary, RecordChargeOutcome,
     RejectedRecord, ReserveOutcome, RotateOutcome, UpdateCustomerOutcome, WriteUsageOutcome,
 };
+use tollgate_testing::p;
+use tollgate_testing::stored::stored;
 
 mod common;
 
 use common::{
     Event, Key, NOW, adjustment, all_billable, billable, call, charge, charged, create_customer,
-    create_key, customer, everything, fixture, hour_share, once, p, put, release, reserve,
-    reserved, rotate_key, write_usage,
+    create_key, customer, fixture, hour_share, once, put, release, reserve, reserved, rotate_key,
+    write_usage,
 };
 
 /// Checks that `write` stores the items of the golden file into an empty stack, and that `read` succeeds
@@ -45,7 +47,7 @@ use common::{
 async fn check(name: &str, write: impl AsyncFn(&Fixture), read: impl AsyncFn(&Fixture)) {
     let new = fixture();
     write(&new).await;
-    let stored = everything(&new);
+    let stored = stored(&new);
     if env::var_os("UPDATE_GOLDEN").is_some() {
         fs::write(path_of(name), format!("{stored:#}\n")).unwrap();
     }

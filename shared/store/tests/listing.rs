@@ -9,13 +9,16 @@ use tollgate_domain::key::{KeyRecord, Owner};
 use tollgate_domain::usage::{Aggregate, Endpoint};
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_store::schema::{BILLABLE_SHARDS, REGISTRY, USAGE};
-use tollgate_store::{LedgerCharge, Page};
+use tollgate_domain::page::Page;
+use tollgate_store::{LedgerCharge};
+use tollgate_testing::p;
+use tollgate_testing::stored::{items, table_name, text};
 
 mod common;
 
 use common::{
-    Event, Key, NOW, all_billable, call, charge, create_customer, customer, fixture, items, p, put,
-    record, table_name, text, write_usage,
+    Event, Key, NOW, all_billable, call, charge, create_customer, customer, fixture, put, record,
+    write_usage,
 };
 
 /// Reads all pages after a cursor, none of which may be longer than `limit`. Returns their items, with

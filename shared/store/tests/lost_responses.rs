@@ -15,17 +15,17 @@ use tollgate_local_aws::Fault;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_runtime::Chain;
 use tollgate_store::schema::REGISTRY;
-use tollgate_store::{
-    CreateOutcome, CustomerChange, Idempotency, KeyChange, RecordChargeOutcome, RejectedRecord,
-    RotateOutcome, Store, StoreError, WriteUsageOutcome,
-};
+use tollgate_domain::idempotency::Idempotency;
+use tollgate_store::{CreateOutcome, CustomerChange, KeyChange, RecordChargeOutcome, RejectedRecord, RotateOutcome, Store, StoreError, WriteUsageOutcome};
+use tollgate_testing::p;
+use tollgate_testing::stored::stored;
 
 mod common;
 
 use common::{
-    Event, Key, NOW, call, charge, charged, create_customer, create_key, customer, edit,
-    everything, fixture, hour, once, p, record, rotate_key, spent, try_to_write, update_customer,
-    update_key, with_keys, write_usage,
+    Event, Key, NOW, call, charge, charged, create_customer, create_key, customer, edit, fixture,
+    hour, once, record, rotate_key, spent, try_to_write, update_customer, update_key, with_keys,
+    write_usage,
 };
 
 const TRANSACTION: &str = "TransactWriteItems";
@@ -154,7 +154,7 @@ async fn run<T>(
     at.aws.heal();
     Run {
         outcome,
-        stored: without_shards(everything(&at)),
+        stored: without_shards(stored(&at)),
         calls: calls.load(Ordering::Relaxed),
     }
 }
@@ -442,7 +442,7 @@ async fn a_write_that_never_succeeds_changes_nothing_and_may_be_repeated() {
     for fault in [Fault::Throttled, Fault::Conflict, Fault::RequestLost] {
         let at = with_keys(&[&Key::of_acme(1)]).await;
         let at = with_own_retry_quota(at, "never-succeeds");
-        let before = everything(&at);
+        let before = stored(&at);
         at.aws.inject(move |call| {
             if WRITES.contains(&call.operation()) {
                 fault
@@ -455,14 +455,14 @@ async fn a_write_that_never_succeeds_changes_nothing_and_may_be_repeated() {
             Err(error) => assert!(error.is_transient(), "{name} {fault:?}: {error:?}"),
         })
         .await;
-        assert_eq!(everything(&at), before, "{fault:?}");
+        assert_eq!(stored(&at), before, "{fault:?}");
 
         at.aws.heal();
         each_write(&at, |name, outcome| {
             assert!(outcome.is_ok(), "{name} after {fault:?}: {outcome:?}");
         })
         .await;
-        assert_ne!(everything(&at), before);
+        assert_ne!(stored(&at), before);
     }
 }
 
@@ -487,7 +487,7 @@ async fn repeating_a_write_that_took_effect_despite_an_error_changes_nothing() {
     assert_eq!(aggregate.calls, 1);
 
     let without_counters = || {
-        let mut stored = everything(&at);
+        let mut stored = stored(&at);
         // Each reservation reserves a unit of its own.
         stored["counters"] = Value::Null;
         stored

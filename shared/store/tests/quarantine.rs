@@ -12,8 +12,9 @@ use tollgate_store::{
     QuarantineId, QuarantineKind, QuarantinedItem, RejectedRecord, Resolution, ResolveOutcome,
     StoreError,
 };
+use tollgate_testing::p;
 
-use common::{Event, NOW, call, fixture, p, write_usage};
+use common::{Event, NOW, call, fixture, write_usage};
 
 fn rejected(index: usize, reason: &str) -> RejectedRecord {
     RejectedRecord {

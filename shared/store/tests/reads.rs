@@ -7,10 +7,11 @@ use serde_json::{Value, json};
 use tollgate_domain::usage::Aggregate;
 use tollgate_local_aws::{Fault, wire};
 use tollgate_store::Store;
+use tollgate_testing::p;
 
 mod common;
 
-use common::{Event, Key, billable, call, fixture, p, with_keys, write_usage};
+use common::{Event, Key, billable, call, fixture, with_keys, write_usage};
 
 /// The embedded engine makes every read consistent, so the test inspects the requests.
 #[tokio::test]

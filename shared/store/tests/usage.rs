@@ -6,7 +6,7 @@ mod common;
 
 use std::sync::{Arc, Mutex};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use tollgate_domain::key::hex;
 use tollgate_domain::usage::UsageRecord;
 use tollgate_domain::window::Day;
@@ -16,8 +16,10 @@ use tollgate_store::schema::{USAGE, USAGE_LOG};
 use tollgate_store::{
     EventPart, LoggedPart, RejectedRecord, ShardCounts, WriteUsageOutcome, WriteUsageResult,
 };
+use tollgate_testing::stored::items;
+use tollgate_testing::{p, plans};
 
-use common::{Event, NOW, adjustment, call, fixture, p, plans, raw, write_usage};
+use common::{Event, NOW, adjustment, call, fixture, write_usage};
 
 const TRANSACTION: &str = "TransactWriteItems";
 
@@ -69,11 +71,6 @@ fn transactions(
         fault(call)
     });
     sizes
-}
-
-fn items(at: &Fixture, table: tollgate_store::schema::Table) -> Vec<Value> {
-    let found = raw(at, "Scan", table, json!({}));
-    found["Items"].as_array().unwrap().clone()
 }
 
 #[tokio::test]

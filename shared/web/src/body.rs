@@ -1,8 +1,6 @@
 //! Extractors of bodies and parameters of requests, with a problem for invalid ones.
 
 use std::error::Error;
-use std::fmt;
-use std::marker::PhantomData;
 
 use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
@@ -10,9 +8,10 @@ use http::HeaderMap;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::request::Parts;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{DeserializeOwned, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tollgate_api::json::Object;
+use tollgate_domain::name::is_name;
 
 use crate::Problem;
 
@@ -235,42 +234,16 @@ impl<S: Send + Sync, T: std::str::FromStr + Send> FromRequestParts<S> for PathPa
     }
 }
 
-/// JSON object. Without this wrapper, serde would also accept a list of a struct's fields in their order.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-#[serde(transparent)]
-pub struct Object<T>(pub T);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members<T>(PhantomData<T>);
-
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
-            type Value = Object<T>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<Object<T>, A::Error> {
-                T::deserialize(MapAccessDeserializer::new(members)).map(Object)
-            }
-        }
-
-        deserializer.deserialize_map(Members(PhantomData))
-    }
-}
-
-/// Deserialises a field of a merge patch (RFC 7396): absent (`None`, by `serde(default)`) leaves the
-/// value, `null` (`Some(None)`) removes it, and any other sets it.
+/// Checks the `name` of a customer or key.
 ///
 /// # Errors
-/// When the value is not a valid `T`.
-pub fn nullable<'de, D, T>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Deserialize<'de>,
-{
-    Option::deserialize(deserializer).map(Some)
+/// When it is too long, or has control characters.
+pub fn check_name(name: &str) -> Result<(), Problem> {
+    if is_name(name) {
+        return Ok(());
+    }
+    let detail = "name must have at most 100 characters, and no control characters.";
+    Err(Problem::unprocessable(detail).with("field", "name"))
 }
 
 /// Checks the `enabled` field of a merge patch, which cannot be removed with `null`.

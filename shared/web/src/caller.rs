@@ -4,7 +4,7 @@ use axum::extract::FromRequestParts;
 use http::request::Parts;
 use lambda_http::request::RequestContext;
 use serde_json::Value;
-use tollgate_domain::caller::{Caller, Identity};
+use tollgate_api::context::{Caller, Identity};
 use tollgate_domain::id::{CustomerId, KeyId, PlanId};
 
 use crate::Problem;

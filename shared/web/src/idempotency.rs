@@ -5,8 +5,8 @@ use http::header::HeaderName;
 use http::request::Parts;
 use sha2::{Digest, Sha256};
 use tollgate_domain::id::KeyId;
+use tollgate_domain::idempotency::Idempotency;
 use tollgate_domain::key::hex;
-use tollgate_store::Idempotency;
 
 use crate::Problem;
 use crate::body::single;

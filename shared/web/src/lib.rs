@@ -1,22 +1,28 @@
 //! HTTP layer of the functions behind the gateway: extractors, problems, pagination and the Lambda
 //! adapter.
 
-mod adjustments;
 mod body;
 mod caller;
-mod cursor;
 mod idempotency;
-mod money;
+mod list;
+mod operations;
 mod problem;
 mod serve;
 
-pub use adjustments::{AdjustmentView, AdjustmentsQuery};
 pub use body::{
-    JsonBody, MAX_BODY, NoQuery, Object, PathParam, QueryParams, check_enabled, is_gzip, nullable,
+    JsonBody, MAX_BODY, NoQuery, PathParam, QueryParams, check_enabled, check_name, is_gzip,
 };
 pub use caller::{AdminCaller, CustomerCaller};
-pub use cursor::{Cursor, InvalidCursor, List, ListRequest, PageParams};
+pub use list::{ListRequest, page_size};
 pub use idempotency::IdempotencyKey;
-pub use money::{Amount, SignedAmount};
 pub use problem::Problem;
 pub use serve::{Service, request_of, run, serve};
+
+#[doc(hidden)]
+pub mod private {
+    pub use axum;
+    pub use pastey::paste;
+    pub use utoipa;
+
+    pub use crate::operations::method;
+}

@@ -9,18 +9,15 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 use serde_json::{Map, Value};
-use tollgate_domain::caller::problem_type;
+use tollgate_api::InvalidCursor;
+use tollgate_api::problem::ProblemType;
+use tollgate_domain::failure::{Failure, FailureKind};
 use tollgate_runtime::Chain;
-use tollgate_store::StoreError;
-
-use crate::InvalidCursor;
 
 /// Problem response, with a detail for the caller and a cause for the log.
 #[derive(Debug, Clone)]
 pub struct Problem {
-    status: StatusCode,
-    slug: &'static str,
-    title: &'static str,
+    problem_type: ProblemType,
     detail: String,
     members: Map<String, Value>,
     /// Header fields, boxed because a `Problem` adds to the size of every handler's result.
@@ -41,12 +38,10 @@ struct Members<'a> {
 }
 
 impl Problem {
-    fn new(status: StatusCode, slug: &'static str, title: &'static str, detail: String) -> Self {
+    fn new(problem_type: ProblemType, detail: impl Into<String>) -> Self {
         Self {
-            status,
-            slug,
-            title,
-            detail,
+            problem_type,
+            detail: detail.into(),
             members: Map::new(),
             headers: Box::default(),
             cause: None,
@@ -55,69 +50,52 @@ impl Problem {
 
     /// Creates a 400 for an invalid request. `detail` names the invalid part.
     pub fn bad_request(detail: impl Into<String>) -> Self {
-        let title = "Invalid request";
-        Self::new(StatusCode::BAD_REQUEST, "bad-request", title, detail.into())
+        Self::new(ProblemType::BadRequest, detail)
     }
 
     /// Creates a 403 for a caller without permission.
     pub fn forbidden(detail: impl Into<String>) -> Self {
-        let title = "Forbidden";
-        Self::new(StatusCode::FORBIDDEN, "forbidden", title, detail.into())
+        Self::new(ProblemType::Forbidden, detail)
     }
 
     /// Creates a 404 for a resource that does not exist.
     pub fn not_found(detail: impl Into<String>) -> Self {
-        let title = "Not found";
-        Self::new(StatusCode::NOT_FOUND, "not-found", title, detail.into())
+        Self::new(ProblemType::NotFound, detail)
     }
 
     /// Creates a 405 for a route that has other methods.
     #[must_use]
     pub fn method_not_allowed() -> Self {
-        let title = "Method not allowed";
-        let detail = "This route does not support that method.".to_owned();
-        let status = StatusCode::METHOD_NOT_ALLOWED;
-        Self::new(status, "method-not-allowed", title, detail)
+        let detail = "This route does not support that method.";
+        Self::new(ProblemType::MethodNotAllowed, detail)
     }
 
     /// Creates a 409 for a resource whose state does not allow the request.
     pub fn conflict(detail: impl Into<String>) -> Self {
-        let title = "Conflict";
-        Self::new(StatusCode::CONFLICT, "conflict", title, detail.into())
+        Self::new(ProblemType::Conflict, detail)
     }
 
     /// Creates a 413 for a body that is too large.
     #[must_use]
     pub fn body_too_large() -> Self {
-        let title = "Request body too large";
-        let detail = "A body may have at most 1 MB (1,048,576 bytes).".to_owned();
-        Self::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "body-too-large",
-            title,
-            detail,
-        )
+        let detail = "A body may have at most 1 MB (1,048,576 bytes).";
+        Self::new(ProblemType::BodyTooLarge, detail)
     }
 
     /// Creates a 415 for a body in an unsupported content coding or charset.
     pub fn unsupported_media_type(detail: impl Into<String>) -> Self {
-        let title = "Unsupported media type";
-        let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-        Self::new(status, "unsupported-media-type", title, detail.into())
+        Self::new(ProblemType::UnsupportedMediaType, detail)
     }
 
     /// Creates a 422 for a valid request that cannot be processed.
     pub fn unprocessable(detail: impl Into<String>) -> Self {
-        let title = "Unprocessable request";
-        let status = StatusCode::UNPROCESSABLE_ENTITY;
-        Self::new(status, "unprocessable", title, detail.into())
+        Self::new(ProblemType::Unprocessable, detail)
     }
 
     /// Creates a 500 for an internal error. Only the log shows the cause.
     pub fn internal(cause: impl Error + Send + Sync + 'static) -> Self {
-        let title = "Internal server error";
-        let detail = "The request failed. The error has been logged.".to_owned();
-        let mut problem = Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", title, detail);
+        let detail = "The request failed. The error has been logged.";
+        let mut problem = Self::new(ProblemType::Internal, detail);
         problem.cause = Some(Arc::new(cause));
         problem
     }
@@ -125,12 +103,14 @@ impl Problem {
     /// Creates a 503 for a temporary error, after which a retry may succeed. Only the log shows the
     /// cause.
     pub fn unavailable(cause: impl Error + Send + Sync + 'static) -> Self {
-        let title = "Service temporarily unavailable";
-        let detail = "Try again in a moment.".to_owned();
-        let status = StatusCode::SERVICE_UNAVAILABLE;
-        let mut problem = Self::new(status, "temporarily-unavailable", title, detail);
+        let mut problem = Self::new(ProblemType::Unavailable, "Try again in a moment.");
         problem.cause = Some(Arc::new(cause));
         problem.with_header(http::header::RETRY_AFTER, HeaderValue::from_static("1"))
+    }
+
+    fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.problem_type.status())
+            .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
     /// Adds an extension member.
@@ -154,16 +134,16 @@ impl Problem {
             tracing::error!(request_id, error = %Chain(cause.as_ref()), "request failed");
         }
         let body = Members {
-            r#type: problem_type(self.slug),
-            title: self.title,
-            status: self.status.as_u16(),
+            r#type: self.problem_type.urn(),
+            title: self.problem_type.title(),
+            status: self.problem_type.status(),
             detail: &self.detail,
             members: &self.members,
             request_id,
         };
         let body = serde_json::to_string(&body).unwrap_or_default();
         let mut response = Response::new(Body::from(body));
-        *response.status_mut() = self.status;
+        *response.status_mut() = self.status();
         *response.headers_mut() = HeaderMap::clone(&self.headers);
         let problem_json = HeaderValue::from_static("application/problem+json");
         response.headers_mut().insert(CONTENT_TYPE, problem_json);
@@ -177,26 +157,21 @@ impl IntoResponse for Problem {
     /// Attaches the problem to the response for [`serve`](crate::serve), which renders it with the
     /// request id.
     fn into_response(self) -> Response {
-        let mut response = self.status.into_response();
+        let mut response = self.status().into_response();
         response.extensions_mut().insert(self);
         response
     }
 }
 
-impl From<StoreError> for Problem {
-    fn from(error: StoreError) -> Self {
-        Arc::new(error).into()
-    }
-}
-
-impl From<Arc<StoreError>> for Problem {
-    fn from(error: Arc<StoreError>) -> Self {
-        if error.is_invalid_cursor() {
-            InvalidCursor.into()
-        } else if error.is_transient() {
-            Self::unavailable(error)
-        } else {
-            Self::internal(error)
+impl<E: Failure> From<E> for Problem {
+    fn from(error: E) -> Self {
+        match error.kind() {
+            FailureKind::InvalidCursor => {
+                let detail = format!("In the query: {InvalidCursor}.");
+                Self::bad_request(detail).with("field", "cursor")
+            }
+            FailureKind::Transient => Self::unavailable(error),
+            FailureKind::Permanent => Self::internal(error),
         }
     }
 }

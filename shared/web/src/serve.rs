@@ -9,7 +9,7 @@ use http::uri::{PathAndQuery, Uri};
 use lambda_http::request::{LambdaRequest, RequestContext};
 use lambda_http::{Adapter, LambdaEvent, RequestExt, lambda_runtime};
 use serde_json::Value;
-use tollgate_domain::caller::{cors_headers, name};
+use tollgate_api::context::{cors_headers, name};
 use tower::ServiceBuilder;
 
 use crate::Problem;

@@ -1,23 +1,17 @@
 //! Consistency of the event files, which contain some values twice, as the gateway's events do.
 
 use serde_json::Value;
-use tollgate_domain::caller::{Caller, Identity};
+use tollgate_api::context::{Caller, Identity};
 use tollgate_domain::key::ApiKey;
-
-#[path = "common/event.rs"]
-mod event;
-
-use event::{Event, deployed_routes, text};
+use tollgate_testing::event::{Event, deployed_routes, text};
 
 fn all() -> Vec<(String, Event)> {
     let functions = ["keys", "admin-api", "usage-api", "ping", "analyze"];
-    let names = functions.into_iter().flat_map(|function| {
-        let names = Event::names(function).into_iter();
-        names.map(move |name| format!("{function}/{name}"))
+    let all = functions.into_iter().flat_map(|function| {
+        let named = Event::all(function).into_iter();
+        named.map(move |(name, event)| (format!("{function}/{name}"), event))
     });
-    names
-        .map(|name| (name.clone(), Event::load(&name)))
-        .collect()
+    all.collect()
 }
 
 #[test]

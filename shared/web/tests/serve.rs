@@ -6,18 +6,13 @@ use http::header::{HeaderValue, LINK};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tollgate_domain::id::PlanId;
+use tollgate_testing::event::Event;
+use tollgate_testing::response::call;
+use tollgate_api::json::nullable;
 use tollgate_web::{
-    AdminCaller, CustomerCaller, JsonBody, PathParam, Problem, QueryParams, nullable,
+    AdminCaller, CustomerCaller, JsonBody, PathParam, Problem, QueryParams,
 };
 use tower::ServiceExt;
-
-#[path = "common/event.rs"]
-mod event;
-#[path = "common/response.rs"]
-mod response;
-
-use event::Event;
-use response::call;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -4,18 +4,19 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 use tollgate_local_aws::Fault;
+use tollgate_testing::customers::add_customer;
+use tollgate_testing::event::{Event, deployed_routes, text};
+use tollgate_testing::response::{call, has_no_other_routes, ignores_the_stage, needs_an_admin};
+use tollgate_testing::stored::stored;
+use tollgate_testing::usage::{add_usage, calls};
 
-use crate::event::{Event, deployed_routes, text};
 use crate::quarantine::{message, quarantine_one};
-use crate::response::{call, has_no_other_routes, ignores_the_stage, needs_an_admin};
 use crate::stack::Stack;
-use crate::stored::{add_customer, add_usage, calls, stored};
 use crate::usage::{record, usage_event};
 
 fn events() -> Vec<Event> {
-    let names = Event::names("admin-api").into_iter();
-    let load = |name: String| Event::load(&format!("admin-api/{name}"));
-    names.map(load).collect()
+    let all = Event::all("admin-api").into_iter();
+    all.map(|(_, event)| event).collect()
 }
 
 #[tokio::test]
@@ -42,7 +43,7 @@ async fn a_forbidden_request_changes_nothing() {
         "run-billing",
         "update-customer",
     ];
-    for name in Event::names("admin-api") {
+    for (name, mut event) in Event::all("admin-api") {
         let stack = Stack::new();
         add_usage(&stack.at, "acme", "2026-11-20", calls("pro", 100_234)).await;
         if name != "create-customer" {
@@ -51,7 +52,6 @@ async fn a_forbidden_request_changes_nothing() {
         let mut bad = record();
         bad["plan"] = "platinum".into();
         let item = quarantine_one(&stack, message(&usage_event("e-1", &[bad]))).await;
-        let mut event = Event::load(&format!("admin-api/{name}"));
         for (parameter, value) in [("customer", "acme"), ("item", text(&item, "id"))] {
             if event.0["pathParameters"][parameter].is_string() {
                 event = event.param(parameter, value);

@@ -3,12 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot look has failed")]
 
 use serde_json::{Value, json};
-use tollgate_web::Cursor;
+use tollgate_testing::event::Event;
+use tollgate_testing::p;
+use tollgate_testing::response::{call, data};
+use tollgate_testing::stored::stored;
+use tollgate_testing::usage::{add_usage, calls};
+use tollgate_api::Cursor;
 
-use crate::event::Event;
-use crate::response::{call, data};
 use crate::stack::{NOW, Stack};
-use crate::stored::{add_usage, calls, p, stored};
 use crate::usage::usage_event;
 
 /// Returns a stack with usage: `acme` has 234 overage calls on pro, `bolt` is on free, and `crow` has used

@@ -1,11 +1,11 @@
 //! Invalid request bodies.
 
 use serde_json::json;
+use tollgate_testing::customers::add_customer;
+use tollgate_testing::event::Event;
+use tollgate_testing::response::{checks_bodies, names_fields};
 
-use crate::event::Event;
-use crate::response::{checks_bodies, names_fields};
 use crate::stack::Stack;
-use crate::stored::add_customer;
 
 #[tokio::test]
 async fn create_rejects_an_invalid_body() {

@@ -4,12 +4,13 @@ use serde_json::{Value, json};
 use tollgate_domain::billing::{Charge, ChargedOverage, PeriodLedger};
 use tollgate_domain::money::{Cents, MicroUsd};
 use tollgate_store::RecordChargeOutcome;
-use tollgate_web::Cursor;
+use tollgate_testing::event::text;
+use tollgate_testing::p;
+use tollgate_testing::response::data;
+use tollgate_testing::usage::{add_usage, calls};
+use tollgate_api::Cursor;
 
-use crate::event::text;
-use crate::response::data;
 use crate::stack::Stack;
-use crate::stored::{add_usage, calls, p};
 
 #[tokio::test]
 async fn the_charges_are_listed_with_their_amounts() {

@@ -3,11 +3,13 @@
 use serde_json::{Value, json};
 use tollgate_domain::key::Owner;
 use tollgate_store::KeyRef;
+use tollgate_testing::customers::{add_customer, add_key};
+use tollgate_testing::event::{Event, text};
+use tollgate_testing::p;
+use tollgate_testing::response::{ApiResponse, data};
+use tollgate_testing::stored::stored;
 
-use crate::event::{Event, text};
-use crate::response::{ApiResponse, data};
 use crate::stack::{NOW, Stack};
-use crate::stored::{add_customer, add_key, p, stored};
 
 fn acme() -> Value {
     json!({ "id": "acme", "name": "Acme Ltd", "email": "bills@acme.example", "plan": "pro" })

@@ -8,14 +8,14 @@
 use aws_lambda_events::sqs::SqsEvent;
 use serde_json::{Value, json};
 use tollgate_local_aws::Fault;
-use tollgate_runtime::Metrics;
-use tollgate_store::ShardCounts;
-use usage_writer::Owners;
+use tollgate_store::schema::USAGE_LOG;
+use tollgate_testing::event::{Event, text};
+use tollgate_testing::init::init;
+use tollgate_testing::p;
+use tollgate_testing::response::{ApiResponse, checks_bodies, data};
+use tollgate_testing::stored::{raw, stored};
 
-use crate::event::{Event, text};
-use crate::response::{ApiResponse, checks_bodies, data};
 use crate::stack::Stack;
-use crate::stored::{p, plans, stored};
 use crate::usage::{calls, record, usage_event};
 
 /// Delivers these messages to the usage-writer.
@@ -25,14 +25,8 @@ async fn deliver(stack: &Stack, bodies: &[String]) {
         .map(|(id, body)| json!({ "messageId": id.to_string(), "body": body }))
         .collect();
     let batch: SqsEvent = serde_json::from_value(json!({ "Records": messages })).unwrap();
-    let writer = usage_writer::App {
-        store: stack.at.store.clone(),
-        shard_counts: ShardCounts::default(),
-        owners: Owners::default(),
-        plans: plans(),
-        clock: stack.at.clock(),
-        metrics: Metrics::none(),
-    };
+    let init = init(&stack.at, "UsageWriterFunction");
+    let writer = usage_writer::App::build(&init).unwrap();
     let response = usage_writer::handle(&writer, batch).await;
     assert!(response.batch_item_failures.is_empty());
 }
@@ -337,12 +331,10 @@ async fn a_replayed_item_is_never_counted_again() {
     stack.at.time.set("2027-12-31T10:00:00Z".parse().unwrap());
     let pk = format!("{}#{}", text(&first, "source"), text(&first, "id"));
     let expired = json!({
-        "TableName": "test-usage-log", "ReturnValues": "ALL_OLD",
-        "Key": { "pk": { "S": pk }, "sk": { "S": "00" } },
+        "ReturnValues": "ALL_OLD", "Key": { "pk": { "S": pk }, "sk": { "S": "00" } },
     });
-    let delete = "DynamoDB_20120810.DeleteItem";
-    let (status, old) = stack.at.aws.call(delete, &expired.to_string());
-    assert!(status == 200 && old.contains(&pk), "{old}");
+    let old = raw(&stack.at, "DeleteItem", USAGE_LOG, expired).to_string();
+    assert!(old.contains(&pk), "{old}");
     let mut later = body.clone();
     later["event"]["data"]["records"][0]["time"] = json!("2027-12-31T09:59:00Z");
     for body in [body, later] {
@@ -393,7 +385,7 @@ async fn an_unknown_item_is_not_found() {
             .not_found();
         replay(&stack, &item, json!({})).await.not_found();
     }
-    let cursor = |list: &str| String::from(tollgate_web::Cursor::new(list, "nowhere".into()));
+    let cursor = |list: &str| String::from(tollgate_api::Cursor::new(list, "nowhere".into()));
     for cursor in [cursor("quarantine"), cursor("customers")] {
         let query = [("cursor", cursor.as_str())];
         let list = stack

@@ -5,10 +5,11 @@
 use serde_json::{Value, json};
 use tollgate_domain::reconciliation::LedgerComparison;
 use tollgate_store::ReconciliationSummary;
+use tollgate_testing::p;
+use tollgate_testing::response::data;
+use tollgate_testing::usage::{add_usage, calls};
 
-use crate::response::data;
 use crate::stack::Stack;
-use crate::stored::{add_usage, calls, p};
 
 const DAY: &str = "2026-11-21";
 

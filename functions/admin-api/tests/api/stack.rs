@@ -5,15 +5,13 @@
 use admin_api::App;
 use axum::Router;
 use serde_json::{Value, json};
-use tollgate_domain::plan::{Catalog, Plan};
+use tollgate_domain::plan::Plan;
 use tollgate_local_aws::fixture::Fixture;
-use tollgate_runtime::Metrics;
-use tollgate_store::ShardCounts;
-use usage_writer::Owners;
-
-use crate::event::Event;
-use crate::response::{ApiResponse, call};
-use crate::stored::plans;
+use tollgate_runtime::env;
+use tollgate_testing::event::Event;
+use tollgate_testing::init::init_with;
+use tollgate_testing::plans;
+use tollgate_testing::response::{ApiResponse, call};
 
 /// Time at which all tests begin.
 pub(crate) const NOW: &str = "2026-11-22T10:00:00Z";
@@ -25,7 +23,7 @@ pub(crate) struct Stack {
 
 impl Stack {
     pub(crate) fn new() -> Self {
-        Self::over(Fixture::at(NOW), plans())
+        Self::over(Fixture::at(NOW), "shipped")
     }
 
     /// Returns the function with the same tables, and a catalogue of only these of the shipped plans.
@@ -35,26 +33,17 @@ impl Stack {
             .iter()
             .filter(|plan| ids.contains(&plan.id.as_str()))
             .collect();
-        let offered = Catalog::from_json(&json!(offered).to_string());
-        Self::over(self.at.clone(), offered.unwrap())
+        Self::over(self.at.clone(), &json!(offered).to_string())
     }
 
     /// Replaces the catalogue of plans.
     pub(crate) fn offer(&mut self, plans: &str) {
-        let plans = Catalog::from_json(plans).unwrap();
         *self = Self::over(self.at.clone(), plans);
     }
 
-    fn over(at: Fixture, plans: Catalog) -> Self {
-        let function = admin_api::routes(App {
-            store: at.store.clone(),
-            plans,
-            clock: at.clock(),
-            entropy: at.entropy.clone(),
-            shard_counts: ShardCounts::default(),
-            owners: Owners::default(),
-            metrics: Metrics::none(),
-        });
+    fn over(at: Fixture, plans: &str) -> Self {
+        let init = init_with(&at, "AdminApiFunction", [(env::PLANS, plans)]);
+        let function = admin_api::routes(App::build(&init).unwrap());
         Self { at, function }
     }
 

@@ -7,12 +7,13 @@
 
 use serde_json::{Value, json};
 use tollgate_local_aws::Fault;
-use tollgate_web::Cursor;
+use tollgate_testing::event::{Event, text};
+use tollgate_testing::p;
+use tollgate_testing::response::{checks_bodies, data};
+use tollgate_testing::stored::stored;
+use tollgate_api::Cursor;
 
-use crate::event::{Event, text};
-use crate::response::{checks_bodies, data};
 use crate::stack::Stack;
-use crate::stored::{p, stored};
 
 /// Returns a valid record.
 pub(crate) fn record() -> Value {

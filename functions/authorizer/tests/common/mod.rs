@@ -2,39 +2,29 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of this")]
 
-use std::fmt::Debug;
-use std::str::FromStr;
 use std::time::Duration;
 
-use authorizer::{App, Request, Settings, handle, single_requests};
+use authorizer::{App, Request, Settings, handle};
 use serde_json::{Value, json};
-use tollgate_domain::customer::Customer;
 use tollgate_domain::key::{ApiKey, KeyRecord, Owner};
 use tollgate_domain::plan::{Catalog, Overrides};
 use tollgate_local_aws::fixture::Fixture;
-use tollgate_local_aws::{Call, CloudWatch, Fault, template};
-use tollgate_runtime::{Env, Metrics, config};
-use tollgate_store::{CreateOutcome, NewKey, Store};
+use tollgate_local_aws::{CloudWatch, Fault};
+use tollgate_runtime::{Init, Metrics};
+use tollgate_store::schema::{COUNTERS, REGISTRY};
+use tollgate_testing::customers::{self, key_record, store_key};
+use tollgate_testing::event_file;
+use tollgate_testing::faults::fail_operation;
+use tollgate_testing::init::init;
+pub(crate) use tollgate_testing::p;
+use tollgate_testing::stored::{items, raw, text};
 
 /// Initial time of all stacks, and time of the events.
 pub(crate) const NOW: &str = "2026-11-22T10:40:00Z";
 
-/// Parses a literal of any type, such as an id, an instant or a month.
-pub(crate) fn p<T: FromStr<Err: Debug>>(text: &str) -> T {
-    text.parse().unwrap()
-}
-
 /// Loads an event of `events/authorizer`.
 pub(crate) fn event(case: &str) -> Value {
-    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../events/authorizer");
-    let text = std::fs::read_to_string(format!("{dir}/{case}.json")).unwrap();
-    serde_json::from_str(&text).unwrap()
-}
-
-/// Returns the environment variables that the template sets.
-fn variables() -> Env {
-    let stack = template::Stack::built_in("test").unwrap();
-    Env::from_vars(stack.variables("AuthorizerFunction").unwrap())
+    event_file::load(&format!("authorizer/{case}"))
 }
 
 /// Returns the key in an event.
@@ -52,15 +42,10 @@ pub(crate) fn with_headers(mut event: Value, headers: &[(&str, &str)]) -> Value 
     event
 }
 
-/// Returns a store with the authorizer's client configuration.
-fn store(at: &Fixture) -> Store {
-    let sdk = single_requests(at.aws.sdk_config());
-    Store::new(&sdk, "test", at.clock(), at.entropy.clone())
-}
-
 pub(crate) struct Stack {
     pub(crate) at: Fixture,
     pub(crate) app: App,
+    init: Init,
     settings: Settings,
     /// Metrics of the app.
     pub(crate) metrics: Metrics,
@@ -78,19 +63,21 @@ impl Stack {
     pub(crate) fn with(key_cache: Duration, plans: Catalog) -> Self {
         let at = Fixture::at(NOW);
         let cloudwatch = CloudWatch::default();
+        let metrics = cloudwatch.metrics("test", at.clock());
+        let init = Init {
+            metrics: metrics.clone(),
+            ..init(&at, "AuthorizerFunction")
+        };
         let settings = Settings {
             plans,
-            uncounted: config::uncounted_routes(&variables()).unwrap(),
             key_cache,
-            stale_keys: config::stale_keys(&variables()).unwrap(),
-            cors_origin: None,
+            ..Settings::from_env(&init.env).unwrap()
         };
-        let metrics = cloudwatch.metrics("test", at.clock());
-        let store = store(&at);
-        let app = App::new(store, settings.clone(), at.clock(), metrics.clone());
+        let app = App::with_settings(&init, settings.clone()).unwrap();
         Self {
             at,
             app,
+            init,
             settings,
             metrics,
             cloudwatch,
@@ -106,8 +93,7 @@ impl Stack {
 
     /// Creates another instance of the authorizer.
     pub(crate) fn instance(&self) -> App {
-        let (clock, metrics) = (self.at.clock(), self.metrics.clone());
-        App::new(store(&self.at), self.settings.clone(), clock, metrics)
+        App::with_settings(&self.init, self.settings.clone()).unwrap()
     }
 
     /// Creates a stack with the customer `acme` on `plan`, whose key `key_1` is the one in the event
@@ -128,17 +114,7 @@ impl Stack {
     }
 
     pub(crate) async fn add_customer(&self, id: &str, plan: &str) {
-        let customer = Customer {
-            id: p(id),
-            name: id.into(),
-            email: None,
-            plan: p(plan),
-            created_at: p("2026-11-01T08:30:00Z"),
-            suspended_at: None,
-            erased_at: None,
-        };
-        let created = self.at.store.create_customer(&customer, None).await;
-        assert_eq!(created.unwrap(), CreateOutcome::New);
+        customers::add_customer(&self.at, id, plan).await;
     }
 
     pub(crate) async fn add_key(
@@ -148,33 +124,15 @@ impl Stack {
         owner: Owner,
         change: impl FnOnce(&mut KeyRecord),
     ) {
-        let mut record = KeyRecord {
-            id: p(id),
-            prefix: secret.prefix(),
-            name: "test".into(),
-            owner,
-            created_at: p("2026-11-20T09:00:00Z"),
-            expires_at: None,
-            revoked_at: None,
-            suspended_at: None,
-            overrides: Overrides::default(),
-            rotated_to: None,
-            hour_counter_id: None,
-        };
+        let mut record = key_record(secret, p(id), owner);
         change(&mut record);
-        let new = NewKey {
-            secret,
-            record: &record,
-        };
-        let created = self.at.store.create_key(&new, None).await;
-        assert_eq!(created.unwrap(), CreateOutcome::New);
+        store_key(&self.at, secret, &record).await;
     }
 
     /// Deletes an item from the registry table.
     pub(crate) fn delete_registry_item(&self, pk: &str) {
         let key = json!({ "pk": { "S": pk } });
-        let request = json!({ "TableName": "test-registry", "Key": key });
-        self.raw("DeleteItem", &request);
+        raw(&self.at, "DeleteItem", REGISTRY, json!({ "Key": key }));
     }
 
     /// Adds a key of `acme`, even if that customer does not exist.
@@ -182,13 +140,10 @@ impl Stack {
         let other = Stack::empty();
         other.add_customer("acme", "pro").await;
         other.add_key(secret, id, acme(), |_| ()).await;
-        let found = other.raw("Scan", &json!({ "TableName": "test-registry" }));
-        let items = found["Items"].as_array().unwrap().iter();
-        for item in items.filter(|item| item["pk"]["S"] != "CUSTOMER#acme") {
-            self.raw(
-                "PutItem",
-                &json!({ "TableName": "test-registry", "Item": item }),
-            );
+        let mut items = items(&other.at, REGISTRY);
+        items.retain(|item| item["pk"]["S"] != "CUSTOMER#acme");
+        for item in items {
+            raw(&self.at, "PutItem", REGISTRY, json!({ "Item": item }));
         }
     }
 
@@ -221,35 +176,16 @@ impl Stack {
 
     /// Injects a fault into every call of an operation from now on.
     pub(crate) fn fail(&self, operation: &'static str, fault: Fault) {
-        let hit = move |call: &Call| call.operation() == operation;
-        self.at
-            .aws
-            .inject(move |call| if hit(call) { fault } else { Fault::None });
-    }
-
-    /// Calls DynamoDB directly.
-    fn raw(&self, operation: &str, request: &Value) -> Value {
-        let target = format!("DynamoDB_20120810.{operation}");
-        let (status, response) = self.at.aws.call(&target, &request.to_string());
-        assert_eq!(status, 200, "{operation}: {response}");
-        serde_json::from_str(&response).unwrap()
+        fail_operation(&self.at.aws, operation, fault);
     }
 
     /// Returns all counters, as `(key, used)` in the order of their keys.
     pub(crate) fn counters(&self) -> Vec<(String, u64)> {
-        let found = self.raw("Scan", &json!({ "TableName": "test-counters" }));
-        assert!(found.get("LastEvaluatedKey").is_none(), "one page is read");
-        let mut counters: Vec<(String, u64)> = found["Items"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|item| {
-                let used = item["used"]["N"].as_str().unwrap();
-                (item["pk"]["S"].as_str().unwrap().to_owned(), p(used))
-            })
-            .collect();
-        counters.sort();
+        let counters = items(&self.at, COUNTERS).into_iter();
+        let used = |item: &Value| p(item["used"]["N"].as_str().unwrap());
         counters
+            .map(|item| (text(&item, "pk"), used(&item)))
+            .collect()
     }
 
     /// Returns the reserved units of a key in an hour such as `2026-11-22T10`.
@@ -265,10 +201,8 @@ impl Stack {
     /// Returns the reserved units of a counter, and checks that no more are reported as spent.
     fn reserved(&self, pk: &str) -> u64 {
         let key = json!({ "pk": { "S": pk } });
-        let found = self.raw(
-            "GetItem",
-            &json!({ "TableName": "test-counters", "Key": key, "ConsistentRead": true }),
-        );
+        let request = json!({ "Key": key, "ConsistentRead": true });
+        let found = raw(&self.at, "GetItem", COUNTERS, request);
         let number = |name: &str| found["Item"][name]["N"].as_str().map_or(0, p);
         let (used, spent): (u64, u64) = (number("used"), number("spent"));
         assert!(spent <= used, "{found}");

@@ -3,27 +3,26 @@
 #![allow(dead_code, reason = "each test binary uses a part of this")]
 
 use std::collections::BTreeMap;
-use std::fmt::Debug;
-use std::str::FromStr;
 use std::sync::Arc;
 
-use billing::{App, BillingRunError, ChargeSummary, RunReport, handle};
-use serde_json::{Value, json};
+use billing::{App, BillingRunError, handle};
+use serde_json::Value;
+use tollgate_api::billing::{ChargeSummary, BillingRun};
+
 use tollgate_domain::id::random_base62;
-use tollgate_domain::plan::Catalog;
-use tollgate_domain::usage::{Aggregate, Aggregates};
-use tollgate_domain::window::Day;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_local_aws::{CloudWatch, Fault};
-use tollgate_store::{EventPart, LedgerCharge, ShardCounts, StoreError};
+use tollgate_runtime::Init;
+use tollgate_store::schema::BILLING;
+use tollgate_store::{LedgerCharge, ShardCounts, StoreError};
+use tollgate_testing::faults::fail_containing;
+use tollgate_testing::init::init;
+pub(crate) use tollgate_testing::p;
+use tollgate_testing::stored::items;
+use tollgate_testing::usage::{self, event_part};
 
 /// Time of most stacks: that of a nightly billing run.
 pub(crate) const NOW: &str = "2026-11-23T02:00:00Z";
-
-/// Parses an id, a timestamp, a month or any other type that a literal is of.
-pub(crate) fn p<T: FromStr<Err: Debug>>(text: &str) -> T {
-    text.parse().unwrap()
-}
 
 pub(crate) struct Stack {
     pub(crate) at: Fixture,
@@ -39,12 +38,11 @@ impl Stack {
     pub(crate) fn at(now: &str) -> Self {
         let at = Fixture::at(now);
         let cloudwatch = CloudWatch::default();
-        let app = App {
-            store: at.store.clone(),
-            plans: Catalog::shipped().unwrap(),
-            clock: at.clock(),
+        let init = Init {
             metrics: cloudwatch.metrics("test", at.clock()),
+            ..init(&at, "BillingFunction")
         };
+        let app = App::build(&init).unwrap();
         Self {
             at,
             app,
@@ -66,32 +64,12 @@ impl Stack {
         customer: &str,
         (day, plan, calls): (&str, &str, u64),
     ) -> Result<(), Arc<StoreError>> {
-        let day: Day = p(day);
-        let aggregate = Aggregate {
-            calls,
-            billable: BTreeMap::from([(p(plan), calls)]),
-            ..Aggregate::default()
-        };
-        let aggregates = Aggregates {
-            days: BTreeMap::from([(day, aggregate.clone())]),
-            endpoints: BTreeMap::new(),
-            months: BTreeMap::from([(day.month(), aggregate)]),
-        };
-        let event = EventPart {
-            source: "tests",
-            id,
-            part: 0,
-            customer: &p(customer),
-            aggregates: &aggregates,
-            records: 1,
-            adjustments: &[],
-            rejected: &[],
-            body: id.as_bytes(),
-            received_at: self.app.clock.now(),
-        };
+        let aggregates = usage::on_day(day, usage::calls(plan, calls));
+        let customer = p(customer);
+        let event = event_part(id, &customer, &aggregates, self.app.billing.clock.now());
         let (store, shard_counts) = (&self.at.store, ShardCounts::default());
         let mut outcomes = store
-            .write_usage(&[event], &self.app.plans, &shard_counts)
+            .write_usage(&[event], &self.app.billing.plans, &shard_counts)
             .await;
         outcomes.pop().unwrap().map(drop)
     }
@@ -104,13 +82,13 @@ impl Stack {
     }
 
     /// Handles the nightly schedule at `now`.
-    pub(crate) async fn try_run(&self, now: &str) -> Result<RunReport, BillingRunError> {
+    pub(crate) async fn try_run(&self, now: &str) -> Result<BillingRun, BillingRunError> {
         self.at.time.set(p(now));
         handle(&self.app).await
     }
 
     /// Handles the nightly schedule at `now`, which must succeed.
-    pub(crate) async fn run(&self, now: &str) -> RunReport {
+    pub(crate) async fn run(&self, now: &str) -> BillingRun {
         self.try_run(now).await.unwrap()
     }
 
@@ -143,32 +121,12 @@ impl Stack {
 
     /// Injects a fault into all calls whose body contains this text, from now on.
     pub(crate) fn fail(&self, containing: &'static str, fault: Fault) {
-        self.at.aws.inject(move |call| {
-            if call.body.contains(containing) {
-                fault
-            } else {
-                Fault::None
-            }
-        });
+        fail_containing(&self.at.aws, containing, fault);
     }
 
     /// Reads all items of the billing table, as DynamoDB JSON.
     pub(crate) fn billing_items(&self) -> Vec<Value> {
-        let mut items = Vec::new();
-        let mut request = json!({ "TableName": "test-billing" });
-        loop {
-            let response = self
-                .at
-                .aws
-                .call("DynamoDB_20120810.Scan", &request.to_string());
-            assert_eq!(response.0, 200, "{}", response.1);
-            let mut page: Value = serde_json::from_str(&response.1).unwrap();
-            items.append(page["Items"].as_array_mut().unwrap());
-            match page.get("LastEvaluatedKey") {
-                Some(last) => request["ExclusiveStartKey"] = last.clone(),
-                None => return items,
-            }
-        }
+        items(&self.at, BILLING)
     }
 
     /// Asserts that the ledger has each cent of this overage once: the sum of the charges is the overage
@@ -221,7 +179,7 @@ pub(crate) fn cents_of(overage_calls: u64) -> u64 {
 }
 
 /// Returns the charges of a report, by customer.
-pub(crate) fn reported(report: &RunReport) -> BTreeMap<&str, Short> {
+pub(crate) fn reported(report: &BillingRun) -> BTreeMap<&str, Short> {
     let short = |charge: &ChargeSummary| (charge.cents.0, charge.from_call, charge.to_call);
     let mut reported = BTreeMap::new();
     for charge in &report.charges {

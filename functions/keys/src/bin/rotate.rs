@@ -1,11 +1,10 @@
 //! The keys-rotate function, behind API Gateway.
 
-use tollgate_runtime::{Env, MainError, logging};
+use tollgate_runtime::{Init, MainError, aws};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), MainError> {
-    let env = Env::from_process();
-    logging::init(&env)?;
-    let issuer = keys::Issuer::from_env(&env)?;
+    let init = Init::from_process(aws::BACKGROUND_TIMEOUT)?;
+    let issuer = keys::Issuer::build(&init)?;
     Ok(tollgate_web::run(keys::rotate::routes(issuer)).await?)
 }

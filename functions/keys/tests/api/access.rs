@@ -2,27 +2,22 @@
 
 use std::collections::BTreeSet;
 
-use crate::event::{Event, deployed_routes};
-use crate::response::{has_no_other_routes, ignores_the_stage, needs_an_admin};
-use crate::stack::Stack;
-use crate::stored::stored;
+use tollgate_testing::event::{Event, deployed_routes};
+use tollgate_testing::response::{has_no_other_routes, ignores_the_stage, needs_an_admin};
+use tollgate_testing::stored::stored;
 
-fn operations() -> Vec<(String, Event)> {
-    let names = Event::names("keys").into_iter();
-    let load = |name: String| (name.clone(), Event::load(&format!("keys/{name}")));
-    names.map(load).collect()
-}
+use crate::stack::Stack;
 
 #[tokio::test]
 async fn every_operation_is_for_admins_only() {
-    let walked: BTreeSet<_> = operations()
+    let walked: BTreeSet<_> = Event::all("keys")
         .iter()
         .map(|(_, event)| event.route())
         .collect();
     let mut deployed = deployed_routes();
     deployed.retain(|(_, path)| path.starts_with("/admin/api-keys"));
     assert_eq!(walked, deployed);
-    for (operation, event) in operations() {
+    for (operation, event) in Event::all("keys") {
         let stack = Stack::new().await;
         needs_an_admin(&stack.function(&operation), &event).await;
     }
@@ -34,7 +29,7 @@ async fn a_forbidden_request_changes_nothing() {
     let key = stack.key("acme", "Production").await;
     let id = key["id"].as_str().unwrap();
     let before = stored(&stack.at);
-    for (operation, mut event) in operations() {
+    for (operation, mut event) in Event::all("keys") {
         if !event.0["pathParameters"].is_null() {
             event = event.param("key", id);
         }
@@ -47,7 +42,7 @@ async fn a_forbidden_request_changes_nothing() {
 #[tokio::test]
 async fn a_function_has_only_its_route_in_any_stage() {
     let stack = Stack::new().await;
-    for (operation, event) in operations() {
+    for (operation, event) in Event::all("keys") {
         let function = stack.function(&operation);
         has_no_other_routes(&function, &event).await;
         ignores_the_stage(&function, &event).await;

@@ -1,9 +1,9 @@
 //! Invalid request bodies.
 
 use serde_json::json;
+use tollgate_testing::event::{Event, text};
+use tollgate_testing::response::{checks_bodies, names_fields};
 
-use crate::event::{Event, text};
-use crate::response::{checks_bodies, names_fields};
 use crate::stack::Stack;
 
 #[tokio::test]

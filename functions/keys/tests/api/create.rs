@@ -2,11 +2,12 @@
 
 use serde_json::{Value, json};
 use tollgate_domain::key::ApiKey;
+use tollgate_testing::customers::add_customer;
+use tollgate_testing::event::{Event, text};
+use tollgate_testing::response::ApiResponse;
+use tollgate_testing::stored::stored;
 
-use crate::event::{Event, text};
-use crate::response::ApiResponse;
 use crate::stack::{Stack, view};
-use crate::stored::{add_customer, stored};
 
 fn with_everything() -> Value {
     json!({

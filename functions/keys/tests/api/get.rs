@@ -1,8 +1,8 @@
 //! `GET /admin/api-keys/{key}`.
 
 use serde_json::json;
+use tollgate_testing::event::text;
 
-use crate::event::text;
 use crate::stack::{Stack, view};
 
 #[tokio::test]

@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 use tollgate_domain::key::ApiKey;
 use tollgate_store::CustomerChange;
+use tollgate_testing::event::text;
+use tollgate_testing::p;
+use tollgate_testing::response::data;
 
-use crate::event::text;
-use crate::response::data;
 use crate::stack::{Stack, view};
-use crate::stored::p;
 
 /// Creates keys of both customers and of an admin, in several states, each a minute after the one before. They
 /// are named by their order in the list: by customer, admins first, then by age.

@@ -2,19 +2,21 @@
 
 use serde_json::{Value, json};
 use tollgate_local_aws::Fault;
+use tollgate_store::schema::REGISTRY;
+use tollgate_testing::event::{Event, text};
+use tollgate_testing::faults::fail_operation;
+use tollgate_testing::response::call;
+use tollgate_testing::stored::{items, raw, stored};
 
-use crate::event::{Event, text};
-use crate::response::call;
 use crate::stack::Stack;
-use crate::stored::stored;
 
 #[tokio::test(start_paused = true)]
 async fn while_the_store_is_down_every_operation_returns_503_with_retry_after() {
     let stack = Stack::new().await;
     for fault in [Fault::Throttled, Fault::RequestLost] {
         stack.at.aws.inject(move |_| fault);
-        for operation in Event::names("keys") {
-            let response = stack.call(&operation, |event| event).await;
+        for (operation, event) in Event::all("keys") {
+            let response = call(&stack.function(&operation), &event).await;
             response.problem(503, "temporarily-unavailable", None);
             assert_eq!(response.header("retry-after"), Some("1"));
         }
@@ -25,10 +27,7 @@ async fn while_the_store_is_down_every_operation_returns_503_with_retry_after() 
 async fn a_request_repeated_after_an_outage_creates_no_second_key() {
     let stack = Stack::new().await;
     let event = Event::load("keys/create").header("Idempotency-Key", "once");
-    stack.at.aws.inject(|call| match call.operation() {
-        "TransactWriteItems" => Fault::ResponseLost,
-        _ => Fault::None,
-    });
+    fail_operation(&stack.at.aws, "TransactWriteItems", Fault::ResponseLost);
     let lost = call(&stack.function("create"), &event).await;
     lost.problem(503, "temporarily-unavailable", None);
     stack.at.aws.heal();
@@ -44,17 +43,12 @@ async fn a_request_repeated_after_an_outage_creates_no_second_key() {
 async fn a_corrupt_item_is_a_500_without_its_content() {
     let stack = Stack::new().await;
     let key = stack.key("acme", "Production").await;
-    let mut items = stored(&stack.at)["registry"].take();
-    let items = items.as_array_mut().unwrap().iter_mut();
-    let mut found = items.filter(|item| item["name"]["S"] == "Production");
-    let item = found.next().unwrap();
+    let mut items = items(&stack.at, REGISTRY).into_iter();
+    let mut item = items
+        .find(|item| item["name"]["S"] == "Production")
+        .unwrap();
     item["created_at"]["S"] = "long ago".into();
-    let put = json!({ "TableName": "test-registry", "Item": item });
-    let put = stack
-        .at
-        .aws
-        .call("DynamoDB_20120810.PutItem", &put.to_string());
-    assert_eq!(put.0, 200, "{}", put.1);
+    raw(&stack.at, "PutItem", REGISTRY, json!({ "Item": item }));
 
     let response = stack.call("get", |event| event.param("key", text(&key, "id")));
     let response = response.await;

@@ -1,11 +1,11 @@
 //! `DELETE /admin/api-keys/{key}`.
 
 use serde_json::Value;
+use tollgate_testing::event::text;
+use tollgate_testing::response::ApiResponse;
+use tollgate_testing::stored::stored;
 
-use crate::event::text;
-use crate::response::ApiResponse;
 use crate::stack::{Stack, view};
-use crate::stored::stored;
 
 fn no_content(response: &ApiResponse) {
     assert_eq!((response.status, response.text.as_str()), (204, ""));

@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 use tollgate_domain::key::ApiKey;
 use tollgate_store::KeyRef;
+use tollgate_testing::event::{Event, text};
+use tollgate_testing::response::ApiResponse;
+use tollgate_testing::stored::stored;
 
-use crate::event::{Event, text};
-use crate::response::ApiResponse;
 use crate::stack::{Stack, view};
-use crate::stored::stored;
 
 async fn with_key(expires_at: Option<&str>) -> (Stack, Value) {
     let stack = Stack::new().await;

@@ -4,17 +4,15 @@
 
 use axum::Router;
 use jiff::SignedDuration;
-use keys::{App, Issuer};
+use keys::Issuer;
 use serde_json::{Value, json};
 use tollgate_domain::id::KeyId;
-use tollgate_domain::key::{KeyFormat, KeyRecord, Owner, Role};
-use tollgate_domain::plan::Overrides;
+use tollgate_domain::key::{KeyRecord, Owner, Role};
 use tollgate_local_aws::fixture::Fixture;
-use tollgate_store::{CreateOutcome, NewKey};
-
-use crate::event::Event;
-use crate::response::{ApiResponse, call};
-use crate::stored::add_customer;
+use tollgate_testing::customers::{add_customer, key_record, store_key};
+use tollgate_testing::event::Event;
+use tollgate_testing::init::init;
+use tollgate_testing::response::{ApiResponse, call};
 
 /// Time at which all tests begin.
 pub(crate) const NOW: &str = "2026-11-22T10:00:00Z";
@@ -28,14 +26,7 @@ impl Stack {
     /// Creates a stack with the customers `acme`, on pro, and `bolt`, on free.
     pub(crate) async fn new() -> Self {
         let at = Fixture::at(NOW);
-        let issuer = Issuer {
-            app: App {
-                store: at.store.clone(),
-                clock: at.clock(),
-            },
-            entropy: at.entropy.clone(),
-            format: KeyFormat::new("tg", "live").unwrap(),
-        };
+        let issuer = Issuer::build(&init(&at, "KeysCreateFunction")).unwrap();
         add_customer(&at, "acme", "pro").await;
         add_customer(&at, "bolt", "free").await;
         Self { at, issuer }
@@ -83,24 +74,11 @@ impl Stack {
         } = &self.issuer;
         let secret = entropy.with(|rng| format.generate(Role::Admin, rng));
         let record = KeyRecord {
-            id: entropy.with(KeyId::random),
-            prefix: secret.prefix(),
             name: name.to_owned(),
-            owner: Owner::Admin,
             created_at: self.at.clock().now(),
-            expires_at: None,
-            revoked_at: None,
-            suspended_at: None,
-            overrides: Overrides::default(),
-            rotated_to: None,
-            hour_counter_id: None,
+            ..key_record(&secret, entropy.with(KeyId::random), Owner::Admin)
         };
-        let key = NewKey {
-            secret: &secret,
-            record: &record,
-        };
-        let created = self.at.store.create_key(&key, None).await;
-        assert_eq!(created.unwrap(), CreateOutcome::New);
+        store_key(&self.at, &secret, &record).await;
         let KeyRecord { id, prefix, .. } = &record;
         json!({ "key": secret.expose(), "id": id, "prefix": prefix, "name": name })
     }

@@ -1,8 +1,8 @@
 //! `GET /admin/api-keys/stats`.
 
 use serde_json::{Value, json};
+use tollgate_testing::event::text;
 
-use crate::event::text;
 use crate::stack::Stack;
 
 async fn stats(stack: &Stack) -> Value {

@@ -1,10 +1,10 @@
 //! `PATCH /admin/api-keys/{key}`.
 
 use serde_json::{Value, json};
+use tollgate_testing::event::text;
+use tollgate_testing::stored::stored;
 
-use crate::event::text;
 use crate::stack::{Stack, view};
-use crate::stored::stored;
 
 async fn with_key() -> (Stack, Value) {
     let stack = Stack::new().await;

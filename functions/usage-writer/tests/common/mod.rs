@@ -3,31 +3,28 @@
 #![allow(dead_code, reason = "each test binary uses a part of this")]
 
 use std::collections::BTreeMap;
-use std::fmt::Debug;
-use std::str::FromStr;
 
 use aws_lambda_events::sqs::SqsEvent;
 use serde_json::{Value, json};
-use tollgate_domain::plan::Catalog;
 use tollgate_domain::usage::Aggregate;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_local_aws::{CloudWatch, Fault};
-use tollgate_store::{QuarantinedContent, ShardCounts};
-use usage_writer::{App, Owners, handle};
+use tollgate_runtime::Init;
+use tollgate_store::QuarantinedContent;
+use tollgate_store::schema::Table;
+use tollgate_testing::faults::fail_containing;
+use tollgate_testing::init::init;
+pub(crate) use tollgate_testing::p;
+use tollgate_testing::stored::items;
+use tollgate_testing::{event_file, usage};
+use usage_writer::{App, handle};
 
 /// Time of most stacks, just after the records of the event files were made.
 pub(crate) const NOW: &str = "2026-11-22T10:00:00Z";
 
-/// Parses an id, a timestamp, a month or any other type that a literal is of.
-pub(crate) fn p<T: FromStr<Err: Debug>>(text: &str) -> T {
-    text.parse().unwrap()
-}
-
 /// Loads a batch of `events/usage-writer`.
 pub(crate) fn event(case: &str) -> Value {
-    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../events/usage-writer");
-    let text = std::fs::read_to_string(format!("{dir}/{case}.json")).unwrap();
-    serde_json::from_str(&text).unwrap()
+    event_file::load(&format!("usage-writer/{case}"))
 }
 
 /// Returns a valid record of a call on the plan `pro`.
@@ -53,10 +50,8 @@ pub(crate) fn with(mut record: Value, field: &str, value: impl Into<Value>) -> V
 /// Returns the aggregate of that many records as [`record`] makes them.
 pub(crate) fn aggregate(calls: u64) -> Aggregate {
     Aggregate {
-        calls,
-        billable: BTreeMap::from([(p("pro"), calls)]),
         latency_ms: 5 * calls,
-        ..Aggregate::default()
+        ..usage::calls("pro", calls)
     }
 }
 
@@ -163,14 +158,11 @@ impl Stack {
     pub(crate) fn at(now: &str) -> Self {
         let at = Fixture::at(now);
         let cloudwatch = CloudWatch::default();
-        let app = App {
-            store: at.store.clone(),
-            shard_counts: ShardCounts::default(),
-            owners: Owners::default(),
-            plans: Catalog::shipped().unwrap(),
-            clock: at.clock(),
+        let init = Init {
             metrics: cloudwatch.metrics("test", at.clock()),
+            ..init(&at, "UsageWriterFunction")
         };
+        let app = App::build(&init).unwrap();
         Self {
             at,
             app,
@@ -216,22 +208,8 @@ impl Stack {
     }
 
     /// Reads all items of a table, as DynamoDB JSON.
-    pub(crate) fn items(&self, table: &str) -> Vec<Value> {
-        let mut items = Vec::new();
-        let mut request = json!({ "TableName": format!("test-{table}") });
-        loop {
-            let response = self
-                .at
-                .aws
-                .call("DynamoDB_20120810.Scan", &request.to_string());
-            assert_eq!(response.0, 200, "{}", response.1);
-            let mut page: Value = serde_json::from_str(&response.1).unwrap();
-            items.append(page["Items"].as_array_mut().unwrap());
-            match page.get("LastEvaluatedKey") {
-                Some(last) => request["ExclusiveStartKey"] = last.clone(),
-                None => return items,
-            }
-        }
+    pub(crate) fn items(&self, table: Table) -> Vec<Value> {
+        items(&self.at, table)
     }
 
     /// Reads the quarantined content of the usage event of that id.
@@ -242,12 +220,6 @@ impl Stack {
 
     /// Injects a fault into all calls whose body contains this text, from now on.
     pub(crate) fn fail(&self, containing: &'static str, fault: Fault) {
-        self.at.aws.inject(move |call| {
-            if call.body.contains(containing) {
-                fault
-            } else {
-                Fault::None
-            }
-        });
+        fail_containing(&self.at.aws, containing, fault);
     }
 }

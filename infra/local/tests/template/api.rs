@@ -1,9 +1,9 @@
-//! Check of the gateway: authorizer, gateway responses, CORS and throttling.
+//! Check of the gateway: authorizer, gateway responses, CORS, throttling and access log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
-use tollgate_domain::caller::{DENIED, LIMIT_HEADERS, cors_headers, name};
+use tollgate_api::context::{DENIED, LIMIT_HEADERS, cors_headers, name};
 use tollgate_local::template::{GatewayResponse, Template};
 use tollgate_local_aws::template::Stack;
 use tollgate_runtime::{Env, config};
@@ -40,6 +40,7 @@ pub(crate) fn defects(stack: &Stack) -> Vec<String> {
     }
     defects.extend(other_denials(stack));
     defects.extend(cors(stack));
+    defects.extend(access_log(stack));
     match Template::from_stack(stack) {
         Ok(template) => {
             defects.extend(throttles(stack, &template));
@@ -110,13 +111,12 @@ fn other_denials(stack: &Stack) -> Vec<String> {
     defects
 }
 
-/// Checks that each uncounted route of customers has its own throttle: quotas do not limit it.
+/// Checks that each uncounted route has its own throttle: quotas do not limit it, and a flood of calls to it
+/// must not use up the rate of the routes that customers pay for.
 fn throttles(stack: &Stack, template: &Template) -> Vec<String> {
     let variables = stack.variables("AuthorizerFunction").unwrap_or_default();
     let uncounted = config::uncounted_routes(&Env::from_vars(variables)).unwrap_or_default();
-    let is_customers = |path: &str| {
-        !path.starts_with("/admin/") && uncounted.iter().any(|prefix| path.starts_with(prefix))
-    };
+    let is_uncounted = |path: &str| uncounted.iter().any(|prefix| path.starts_with(prefix));
     let settings = stack.resources().at("Api.Properties.MethodSettings");
     let routes = template.routes.iter();
     let throttled = |method: &str, path: &str| {
@@ -132,7 +132,7 @@ fn throttles(stack: &Stack, template: &Template) -> Vec<String> {
         })
     };
     routes
-        .filter(|route| is_customers(&route.path) && !throttled(&route.method, &route.path))
+        .filter(|route| is_uncounted(&route.path) && !throttled(&route.method, &route.path))
         .map(|route| format!("{} {} has no throttle", route.method, route.path))
         .collect()
 }
@@ -219,4 +219,54 @@ fn body(response: &GatewayResponse) -> Value {
         body.push_str(part.trim_start_matches(is_name));
     }
     serde_json::from_str(&body).unwrap_or_default()
+}
+
+/// Checks that only a parameter turns on the access log, and that it identifies the caller without
+/// anything that may contain a key, such as the path, or API Gateway's message for a malformed header.
+fn access_log(stack: &Stack) -> Vec<String> {
+    const HARMLESS: [&str; 11] = [
+        "authorizer.customerId",
+        "authorizer.keyId",
+        "error.responseType",
+        "httpMethod",
+        "identity.sourceIp",
+        "requestId",
+        "requestTime",
+        "resourcePath",
+        "responseLatency",
+        "responseLength",
+        "status",
+    ];
+    let mut defects = Vec::new();
+    let setting = stack.resources().at("Api.Properties.AccessLogSetting");
+    let what = "the access log";
+    match stack.chosen(setting, what) {
+        Ok(None) => {}
+        Ok(Some(_)) => defects.push("calls are logged by default".to_owned()),
+        Err(error) => defects.push(error.to_string()),
+    }
+    let logged = stack.clone().with_parameter("AccessLog", "true");
+    let setting = logged.chosen(setting, what).ok().flatten();
+    let format = setting
+        .and_then(|setting| setting.get("Format").0.as_str())
+        .unwrap_or_default();
+    let variables = format.split("$context.").skip(1).map(|rest| {
+        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '.';
+        &rest[..rest.find(|c| !is_name(c)).unwrap_or(rest.len())]
+    });
+    let variables: BTreeSet<&str> = variables.collect();
+    for variable in &variables {
+        if !HARMLESS.contains(variable) {
+            defects.push(format!("the access log may contain a key: {variable}"));
+        }
+    }
+    for member in [name::CUSTOMER_ID, name::KEY_ID] {
+        if !variables.contains(format!("authorizer.{member}").as_str()) {
+            defects.push(format!("the access log lacks {member}"));
+        }
+    }
+    if !serde_json::from_str::<Value>(format).is_ok_and(|line| line.is_object()) {
+        defects.push("a line of the access log is not JSON".to_owned());
+    }
+    defects
 }

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed step of a test fails the test")]
 
 mod api;
+mod deployment;
 mod metrics;
 mod permissions;
 mod privileges;
@@ -27,6 +28,7 @@ fn defects(template: &str) -> Vec<String> {
     defects.extend(tables::defects(&stack));
     defects.extend(variables::defects(&stack));
     defects.extend(metrics::defects(&stack));
+    defects.extend(deployment::defects(&stack));
     defects.extend(privileges::defects(template));
     defects
 }
@@ -115,6 +117,16 @@ fn mistakes_in_the_template_are_found() {
         "GET /api/usage/current has no throttle",
     );
     check(
+        "HttpMethod: POST, ResourcePath: /~1admin~1customers,",
+        "HttpMethod: PUT, ResourcePath: /~1admin~1customers,",
+        "POST /admin/customers has no throttle",
+    );
+    check(
+        "\"/~1admin~1customers~1{customer}\", ThrottlingRateLimit: !Ref AdminRateLimit,",
+        "\"/~1admin~1customers~1{customer}\",",
+        "GET /admin/customers/{customer} has no throttle",
+    );
+    check(
         "Access-Control-Allow-Origin: !If [Cors, !Sub \"'${CorsOrigins}'\", !Ref AWS::NoValue]",
         "Access-Control-Allow-Origin: \"'*'\"",
         "UNAUTHORIZED has other CORS fields for \"\"",
@@ -136,8 +148,8 @@ fn mistakes_in_the_template_are_found() {
     );
     check("BatchSize: 100", "BatchSize: 10", "batches of 10");
     check(
-        "Role: !GetAtt UsageWriterRole.Arn\n      Timeout: 30",
-        "Role: !GetAtt UsageWriterRole.Arn\n      Timeout: 20",
+        "Role: !GetAtt UsageWriterFunctionRole.Arn\n      Timeout: 30",
+        "Role: !GetAtt UsageWriterFunctionRole.Arn\n      Timeout: 20",
         "a batch may take 23 s, and the usage-writer has 20",
     );
     check(
@@ -197,8 +209,8 @@ fn mistakes_in_the_template_are_found() {
         "TOLLGATE_UNCOUNTED_ROUTES is set",
     );
     check(
-        "MetricName: BillingRuns",
-        "MetricName: RunsOfBilling",
+        "Metric: BillingRuns",
+        "Metric: RunsOfBilling",
         "RunsOfBilling",
     );
     check("\"ChargedCents\"", "\"Cents\"", "no function writes Cents");
@@ -206,6 +218,111 @@ fn mistakes_in_the_template_are_found() {
         "Name: Reason, Value: no_plan",
         "Name: Reason, Value: no_such_plan",
         "no Decisions has the value no_such_plan",
+    );
+}
+
+#[test]
+fn an_access_log_that_may_contain_keys_is_found() {
+    for variable in [
+        "identity.apiKey",
+        "path",
+        "error.message",
+        "authorizer.principalId",
+    ] {
+        check(
+            "$context.resourcePath",
+            &format!("$context.{variable}"),
+            &format!("the access log may contain a key: {variable}"),
+        );
+    }
+    check(
+        "$context.authorizer.keyId",
+        "-",
+        "the access log lacks keyId",
+    );
+    check(
+        "$context.authorizer.customerId",
+        "-",
+        "the access log lacks customerId",
+    );
+    check(
+        "\"key_id\":",
+        "\"key_id\"",
+        "a line of the access log is not JSON",
+    );
+    check(
+        "Equals [!Ref AccessLog, \"true\"]",
+        "Equals [!Ref AccessLog, \"false\"]",
+        "calls are logged by default",
+    );
+}
+
+#[test]
+fn deployments_that_do_not_protect_callers_are_found() {
+    check(
+        "      AutoPublishAlias: live\n",
+        "",
+        "the authorizer has no versions",
+    );
+    check(
+        "      AutoPublishAliasAllProperties: true\n",
+        "",
+        "a changed configuration of the authorizer publishes no version",
+    );
+    check(
+        "[AWS::LanguageExtensions, AWS::Serverless-2016-10-31]",
+        "[AWS::Serverless-2016-10-31, AWS::LanguageExtensions]",
+        "a changed parameter publishes no version",
+    );
+    check(
+        "FunctionArn: !Ref AuthorizerFunction.Alias",
+        "FunctionArn: !GetAtt AuthorizerFunction.Arn",
+        "the gateway does not call the authorizer through its alias",
+    );
+    check(
+        "Type: !If [Canary, Canary10Percent10Minutes, AllAtOnce]",
+        "Type: AllAtOnce",
+        "a new authorizer is deployed by \"AllAtOnce\", and not as a canary",
+    );
+    check(
+        "Canary10Percent10Minutes",
+        "Canary10Percent5Minutes",
+        "the canary may end before Api5xxAlarm rings",
+    );
+    check(
+        "[!Ref Api5xxAlarm, !Ref StoreDownAlarm], []",
+        "[], [!Ref StoreDownAlarm]",
+        "no alarm rolls a new authorizer back",
+    );
+    // A new function whose permissions may come later than its first call.
+    check(
+        "    DependsOn: KeysListPolicy\n",
+        "",
+        "KeysListFunction may precede KeysListPolicy",
+    );
+    check(
+        "  PingFunction:\n    Type: AWS::Serverless::Function\n    Condition: WithExamples\n",
+        "  PingFunction:\n    Type: AWS::Serverless::Function\n",
+        "the parameter Examples has the wrong effect on PingFunction",
+    );
+    check(
+        "  UsageApiFunction:\n    Type: AWS::Serverless::Function\n",
+        "  UsageApiFunction:\n    Type: AWS::Serverless::Function\n    Condition: WithExamples\n",
+        "the parameter Examples has the wrong effect on UsageApiFunction",
+    );
+}
+
+#[test]
+fn mistakes_in_loops_are_found() {
+    check(
+        "[QuarantineAlarm, LateUsageAlarm, ReconciliationAlarm,",
+        "[QuarantineAlarm, LateUsageAlarm, ReconciledAlarm,",
+        "the alarm ReconciledAlarm",
+    );
+    let found = Stack::parse(&mutated("- ${Alarm}:", "- Alarm:"), "test").unwrap_err();
+    assert!(
+        found.to_string().contains("Fn::ForEach::CountAlarm"),
+        "{found}"
     );
 }
 
@@ -224,13 +341,12 @@ fn roles_that_allow_too_much_are_found() {
     );
     // keys-update could change a customer's plan.
     check(
-        "dynamodb:LeadingKeys: KEY#*\n                  ForAllValues:StringEquals:",
-        "dynamodb:LeadingKeys: \"*\"\n                  ForAllValues:StringEquals:",
+        "dynamodb:LeadingKeys: KEY#*\n              ForAllValues:StringEquals:",
+        "dynamodb:LeadingKeys: \"*\"\n              ForAllValues:StringEquals:",
         "keys-update may write customers",
     );
-    let no_sharp = "                Condition:\n                  ForAllValues:StringNotLike:\n\
-                    \x20                   dynamodb:LeadingKeys: \"*#*\"\n";
-    check(no_sharp, "", "admin-api may write reconciliations");
+    let no_sharp = "Condition: { ForAllValues:StringNotLike: { dynamodb:LeadingKeys: \"*#*\" } }\n";
+    check(no_sharp, "\n", "admin-api may write reconciliations");
     check(
         "dynamodb:LeadingKeys: RECONCILIATION#*",
         "dynamodb:LeadingKeys: \"*\"",
@@ -240,19 +356,19 @@ fn roles_that_allow_too_much_are_found() {
 
 #[test]
 fn roles_that_allow_other_events_than_their_own_usage_are_found() {
-    let detail_type = "                    events:detail-type: tollgate.usage.v1\n";
-    let source = "                    events:source: !Sub \"tollgate:${AWS::StackName}-ping\"\n";
+    let detail_type = "                events:detail-type: tollgate.usage.v1\n";
+    let source = "                events:source: !Sub \"tollgate:${AWS::StackName}-ping\"\n";
     let may_adjust = "ping may put tollgate.adjustment.v1 of tollgate:test-ping";
     check(detail_type, "", may_adjust);
     check(
         detail_type,
-        "                    events:detail-type: [tollgate.usage.v1, tollgate.adjustment.v1]\n",
+        "                events:detail-type: [tollgate.usage.v1, tollgate.adjustment.v1]\n",
         may_adjust,
     );
     check(source, "", "ping may put tollgate.usage.v1 of support");
     check(
         source,
-        "                    events:source: !Sub \"tollgate:${AWS::StackName}-analyze\"\n",
+        "                events:source: !Sub \"tollgate:${AWS::StackName}-analyze\"\n",
         "ping may not send its own usage",
     );
     check(
@@ -297,7 +413,7 @@ async fn a_missing_kind_of_item_is_found() {
     let expected = "KeysCreateFunction may not dynamodb:GetItem on table/local-registry with \
                     dynamodb:LeadingKeys KEYID#*";
     assert_eq!(permissions::defects(&template).await, [expected]);
-    let template = mutated("                      - requests_per_hour\n", "");
+    let template = mutated("                  - requests_per_hour\n", "");
     let expected = "KeysUpdateFunction may not dynamodb:UpdateItem on table/local-registry with \
                     dynamodb:Attributes requests_per_hour";
     assert_eq!(permissions::defects(&template).await, [expected]);

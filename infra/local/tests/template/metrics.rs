@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::Value;
-use tollgate_local_aws::template::{Node, Stack};
+use tollgate_local_aws::template::{InvalidTemplate, Node, Stack};
 use tollgate_runtime::metrics::{ALL, NAMESPACE, STACK};
 
 /// Maximum number of metrics in alarms. Ten are free, and each further one costs $0.10 a month
@@ -28,7 +28,11 @@ pub(crate) fn defects(stack: &Stack) -> Vec<String> {
     let shown = shown(stack);
     let ours = shown.iter().filter(|line| line[0] == NAMESPACE);
     let ours: BTreeSet<Vec<String>> = ours.map(|line| line[1..].to_vec()).collect();
-    for line in watched(stack).union(&ours) {
+    let watched = match watched(stack) {
+        Ok(watched) => watched,
+        Err(error) => return vec![error.to_string()],
+    };
+    for line in watched.union(&ours) {
         let name = &line[0];
         let dimensions: Vec<String> = line[1..].iter().step_by(2).cloned().collect();
         if !written.contains(&(name.clone(), dimensions.clone())) {
@@ -48,40 +52,39 @@ pub(crate) fn defects(stack: &Stack) -> Vec<String> {
             "the dashboard shows {found} metrics, of which {MAX_SHOWN} are free"
         ));
     }
-    let watched = alarm_metrics(stack).count();
-    if watched > MAX_WATCHED {
+    let count = alarm_metrics(stack).count();
+    if count > MAX_WATCHED {
         defects.push(format!(
-            "alarms watch {watched} metrics, and at most {MAX_WATCHED} are intended"
+            "alarms watch {count} metrics, and at most {MAX_WATCHED} are intended"
         ));
     }
     defects
 }
 
-/// Returns the metrics of all alarms: an alarm has one metric, or several in an expression.
-fn alarm_metrics(stack: &Stack) -> impl Iterator<Item = Node<'_>> {
+/// Returns the metrics of all alarms with the alarms' logical ids: an alarm has one metric, or several in an
+/// expression.
+fn alarm_metrics(stack: &Stack) -> impl Iterator<Item = (&str, Node<'_>)> {
     let alarms = stack.of_type("AWS::CloudWatch::Alarm");
-    let metrics = alarms.flat_map(|(_, alarm)| {
+    let metrics = alarms.flat_map(|(id, alarm)| {
         let alarm = alarm.get("Properties");
         let within = alarm.get("Metrics").elements();
         let within = within.map(|node| node.at("MetricStat.Metric"));
-        within.chain([alarm])
+        within.chain([alarm]).map(move |metric| (id, metric))
     });
-    metrics.filter(|node| !node.get("MetricName").0.is_null())
+    metrics.filter(|(_, node)| !node.get("MetricName").0.is_null())
 }
 
 /// Returns Tollgate's metrics that alarms watch, each as a list of its name, and of names and values of its
 /// dimensions.
-fn watched(stack: &Stack) -> BTreeSet<Vec<String>> {
+fn watched(stack: &Stack) -> Result<BTreeSet<Vec<String>>, InvalidTemplate> {
     let metrics = alarm_metrics(stack);
-    let ours = metrics.filter(|node| node.get("Namespace").0.as_str() == Some(NAMESPACE));
+    let ours = metrics.filter(|(_, node)| node.get("Namespace").0.as_str() == Some(NAMESPACE));
     let text = |node: Node<'_>, name| node.get(name).0.as_str().unwrap_or_default().to_owned();
-    ours.map(|node| {
+    ours.map(|(alarm, node)| {
+        let metric = stack.value(node.get("MetricName"), &format!("the alarm {alarm}"))?;
         let dimensions = node.get("Dimensions").elements();
         let dimensions = dimensions.flat_map(|of| [text(of, "Name"), text(of, "Value")]);
-        [text(node, "MetricName")]
-            .into_iter()
-            .chain(dimensions)
-            .collect()
+        Ok([metric].into_iter().chain(dimensions).collect())
     })
     .collect()
 }

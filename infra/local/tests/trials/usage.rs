@@ -18,7 +18,7 @@ async fn put(stack: &LocalStack, entry: &Value) {
     stack.drain().await;
 }
 
-/// IAM conditions see only the detail type and source of the entry, not those inside the event.
+/// IAM conditions see only the detail type and source of the PutEvents entry, not those inside the event.
 #[tokio::test]
 async fn an_event_with_another_type_than_its_detail_type_is_quarantined() {
     let stack = LocalStack::at(NOW).await;
@@ -49,7 +49,7 @@ async fn an_event_with_another_type_than_its_detail_type_is_quarantined() {
 }
 
 #[tokio::test]
-async fn an_event_with_another_source_than_its_entry_is_quarantined() {
+async fn an_event_with_another_source_than_its_eventbridge_event_is_quarantined() {
     let stack = LocalStack::at(NOW).await;
     let (client, _) = stack.customer_with_key("pro", json!({})).await;
     let event = usage("e", "pro", NOW, 2);

@@ -16,11 +16,12 @@ use tollgate_domain::money::MicroUsd;
 use tollgate_domain::plan::Catalog;
 use tollgate_domain::usage::{ADJUSTMENT_TYPE, Cost, EVENT_TYPE, UsageRecord};
 use tollgate_domain::window::{Day, Month};
+use tollgate_ingest::Ingest;
 use tollgate_local_aws::LocalAws;
 use tollgate_metering::{Emitter, UnsentLog};
 use tollgate_runtime::{Clock, Entropy, Metrics, aws};
-use tollgate_store::{ShardCounts, Store};
-use usage_writer::{App, Owners};
+use tollgate_store::Store;
+use usage_writer::App;
 
 use super::queue::Queue;
 use super::scenario::{Event, Scenario};
@@ -186,14 +187,9 @@ impl<'a> Simulation<'a> {
         let skew_ms = Arc::new(AtomicI64::new(skew_ms));
         let clock = self.time.clock(Arc::clone(&skew_ms));
         let entropy = Entropy::seeded(seed);
-        let app = App {
-            store: Store::new(&sdk, PREFIX, clock.clone(), entropy.clone()),
-            shard_counts: ShardCounts::default(),
-            owners: Owners::default(),
-            plans: self.plans.clone(),
-            clock,
-            metrics: Metrics::none(),
-        };
+        let store = Store::new(&sdk, PREFIX, clock.clone(), entropy.clone());
+        let ingest = Ingest::new(store, self.plans.clone(), clock, Metrics::none());
+        let app = App { ingest };
         let crash_percent = Arc::new(AtomicU64::new(self.scenario.writer_crash_percent));
         let (queue, crashes, trace) = (
             self.queue.clone(),

@@ -1,12 +1,13 @@
 //! Creating keys.
 
+use tollgate_domain::idempotency::Idempotency;
 use tollgate_domain::key::KeyRecord;
 
 use super::item::{NewKey, key_items, read_key};
 use crate::Store;
 use crate::customers::check_active;
 use crate::error::StoreError;
-use crate::idempotency::{self, CreateOutcome, EarlierUse, Idempotency, earlier_use};
+use crate::idempotency::{self, CreateOutcome, EarlierUse, earlier_use};
 use crate::registry::put_if_absent;
 use crate::transaction::{Action, Transacted};
 
@@ -43,7 +44,8 @@ impl Store {
         let made = key.record.id.as_str();
         let mut actions: Vec<Action> = key_items(key).into_iter().map(put_if_absent).collect();
         actions.extend(key.record.owner.customer().map(check_active));
-        actions.extend(idempotency.map(|request| request.put(made, self.clock.now())));
+        actions
+            .extend(idempotency.map(|request| idempotency::put(request, made, self.clock.now())));
         let results = match self.transact("creating a key", actions).await? {
             Transacted::Committed => return Ok(CreateOutcome::New),
             Transacted::Cancelled(results) => results,

@@ -2,12 +2,12 @@
 
 use tollgate_domain::id::{CustomerId, KeyId};
 use tollgate_domain::key::{KeyDigest, KeyRecord, Role};
+use tollgate_domain::page::Page;
 
 use super::item::{KeyRef, alias_pk, aliased, key_pk, read_key};
 use crate::Store;
 use crate::error::StoreError;
 use crate::listing::KEYS;
-use crate::page::Page;
 
 impl Store {
     /// Reads a key that does not exist, so that the connection is open and the credentials are loaded

@@ -1,12 +1,13 @@
 //! Rotating keys.
 
 use jiff::Timestamp;
+use tollgate_domain::idempotency::Idempotency;
 use tollgate_domain::key::KeyRecord;
 
 use super::item::{KeyRef, NewKey, key_items, read_key};
 use crate::customers::check_active;
 use crate::error::StoreError;
-use crate::idempotency::{EarlierUse, Idempotency, earlier_use};
+use crate::idempotency::{self, EarlierUse, earlier_use};
 use crate::item::{s, t};
 use crate::registry::put_if_absent;
 use crate::schema::REGISTRY;
@@ -73,7 +74,8 @@ impl Store {
         let mut actions = vec![update];
         actions.extend(key_items(successor).into_iter().map(put_if_absent));
         actions.extend(old.owner.customer().map(check_active));
-        actions.extend(idempotency.map(|request| request.put(made, self.clock.now())));
+        actions
+            .extend(idempotency.map(|request| idempotency::put(request, made, self.clock.now())));
         let results = match self.transact("rotating a key", actions).await? {
             Transacted::Committed => return Ok(RotateOutcome::New),
             Transacted::Cancelled(results) => results,

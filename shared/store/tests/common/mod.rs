@@ -1,10 +1,8 @@
-//! Fixtures of the store's tests, and raw access to stored items.
+//! Fixtures of the store's tests.
 
 #![allow(clippy::unwrap_used, reason = "a failed set-up or read fails the test")]
 #![allow(dead_code, reason = "each test binary uses a part of this")]
 
-use std::fmt::Debug;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -14,32 +12,22 @@ use tollgate_domain::customer::Customer;
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::key::{ApiKey, KeyFormat, KeyRecord, Owner};
 use tollgate_domain::money::{Cents, MicroUsd};
-use tollgate_domain::plan::{Catalog, Overrides};
 use tollgate_domain::usage::{Adjustment, Aggregates, UsageRecord};
 use tollgate_domain::window::{Hour, Month};
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_runtime::Entropy;
-use tollgate_store::schema::{TABLES, Table};
-use tollgate_store::{
-    AdmittedCalls, CreateOutcome, CustomerChange, EventPart, Idempotency, KeyChange, KeyRef,
-    LeaseShare, NewKey, RecordChargeOutcome, RejectedRecord, ReserveOutcome, RotateOutcome,
-    ShardCounts, Store, StoreError, UpdateCustomerOutcome, UpdateOutcome, WriteUsageOutcome,
-};
+use tollgate_store::schema::Table;
+use tollgate_domain::idempotency::Idempotency;
+use tollgate_store::{AdmittedCalls, CreateOutcome, CustomerChange, EventPart, KeyChange, KeyRef, LeaseShare, NewKey, RecordChargeOutcome, RejectedRecord, ReserveOutcome, RotateOutcome, ShardCounts, Store, StoreError, UpdateCustomerOutcome, UpdateOutcome, WriteUsageOutcome};
+use tollgate_testing::customers::key_record;
+use tollgate_testing::stored::{items, raw, text};
+use tollgate_testing::{p, plans};
 
 /// Time of all fixtures' clocks.
 pub(crate) const NOW: &str = "2026-11-22T10:00:00Z";
 
 pub(crate) fn fixture() -> Fixture {
     Fixture::at(NOW)
-}
-
-/// Parses a literal: an id, an instant, a month.
-pub(crate) fn p<T: FromStr<Err: Debug>>(text: &str) -> T {
-    text.parse().unwrap()
-}
-
-pub(crate) fn plans() -> Catalog {
-    Catalog::shipped().unwrap()
 }
 
 /// A key with its record.
@@ -53,17 +41,9 @@ impl Key {
         let format = KeyFormat::new("tg", "live").unwrap();
         let secret = Entropy::seeded(seed).with(|rng| format.generate(owner.role(), rng));
         let record = KeyRecord {
-            id: p(&format!("key_{seed:04}")),
-            prefix: secret.prefix(),
             name: format!("Key {seed}"),
-            owner,
             created_at: p("2026-11-20T09:00:00.25Z"),
-            expires_at: None,
-            revoked_at: None,
-            suspended_at: None,
-            overrides: Overrides::default(),
-            rotated_to: None,
-            hour_counter_id: None,
+            ..key_record(&secret, p(&format!("key_{seed:04}")), owner)
         };
         Self { secret, record }
     }
@@ -376,53 +356,6 @@ pub(crate) async fn all_billable(store: &Store, month: Month) -> Vec<CustomerId>
             return all;
         }
     }
-}
-
-/// Calls DynamoDB directly, without the store.
-pub(crate) fn raw(at: &Fixture, operation: &str, table: Table, mut request: Value) -> Value {
-    request["TableName"] = table_name(table).into();
-    let target = format!("DynamoDB_20120810.{operation}");
-    let (status, response) = at.aws.call(&target, &request.to_string());
-    assert_eq!(status, 200, "{operation}: {response}");
-    serde_json::from_str(&response).unwrap()
-}
-
-pub(crate) fn table_name(table: Table) -> String {
-    format!("test-{}", table.name)
-}
-
-/// Returns the items of a table as DynamoDB JSON, in the order of their keys.
-pub(crate) fn items(at: &Fixture, table: Table) -> Vec<Value> {
-    let mut items = Vec::new();
-    let mut request = json!({});
-    loop {
-        let mut page = raw(at, "Scan", table, request);
-        items.append(page["Items"].as_array_mut().unwrap());
-        match page.get("LastEvaluatedKey") {
-            Some(last) => request = json!({ "ExclusiveStartKey": last }),
-            None => break,
-        }
-    }
-    let key = |item: &Value| [table.hash, table.range.unwrap_or("")].map(|k| text(item, k));
-    items.sort_by_key(key);
-    items
-}
-
-/// Returns a text attribute of an item; empty if it has none of that name.
-pub(crate) fn text(item: &Value, attribute: &str) -> String {
-    item[attribute]["S"].as_str().unwrap_or_default().to_owned()
-}
-
-/// Returns all items of all tables, by table name. Empty tables are left out.
-pub(crate) fn everything(at: &Fixture) -> Value {
-    let mut tables = Map::new();
-    for table in TABLES {
-        let items = items(at, *table);
-        if !items.is_empty() {
-            tables.insert(table.name.to_owned(), items.into());
-        }
-    }
-    tables.into()
 }
 
 /// Puts an item.

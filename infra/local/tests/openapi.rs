@@ -1,0 +1,249 @@
+//! The OpenAPI document: up to date, complete, and in agreement with the template and the README.
+
+use std::collections::BTreeSet;
+
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+use tollgate_local::client::Client;
+use tollgate_local::local_stack::{Options, start};
+use tollgate_local::openapi::document;
+use tollgate_local::template::Template;
+use tollgate_local_aws::template::Stack;
+
+const COMMITTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../openapi.json");
+const TEMPLATE: &str = include_str!("../../../template.yaml");
+const README: &str = include_str!("../../../README.md");
+
+/// Operations that need no key. Each has a test of what it rejects, and a throttle of its own in the template.
+const OPEN: [&str; 0] = [];
+
+struct Operation {
+    method: String,
+    path: String,
+    value: Value,
+}
+
+impl Operation {
+    fn id(&self) -> &str {
+        self.value["operationId"].as_str().unwrap_or_default()
+    }
+
+    fn is_open(&self) -> bool {
+        self.value["security"] == json!([])
+    }
+}
+
+fn operations(document: &Value) -> Vec<Operation> {
+    let paths = document["paths"].as_object().unwrap();
+    let of_path = paths.iter().flat_map(|(path, item)| {
+        let methods = item.as_object().unwrap().iter();
+        methods.map(|(method, value)| Operation {
+            method: method.to_uppercase(),
+            path: path.clone(),
+            value: value.clone(),
+        })
+    });
+    of_path.collect()
+}
+
+#[test]
+fn the_committed_document_is_up_to_date() {
+    let page = serde_json::to_string_pretty(&document().unwrap()).unwrap() + "\n";
+    if std::env::var_os("UPDATE_OPENAPI").is_some() {
+        std::fs::write(COMMITTED, &page).unwrap();
+    }
+    let committed = std::fs::read_to_string(COMMITTED).unwrap_or_default();
+    assert!(
+        committed == page,
+        "infra/openapi.json is stale; to update it: UPDATE_OPENAPI=1 cargo test --workspace --test openapi"
+    );
+}
+
+/// Returns what an operation lacks, each with what to do.
+fn defects(operations: &[Operation]) -> Vec<String> {
+    let mut defects = Vec::new();
+    let mut ids = BTreeSet::new();
+    for operation in operations {
+        let Operation { method, path, value } = operation;
+        let mut defect = |what: &str| defects.push(format!("{method} {path} {what}"));
+        if !ids.insert(operation.id()) {
+            defect("has the operation id of another; give it one of its own in #[utoipa::path]");
+        }
+        if value["summary"].as_str().is_none_or(str::is_empty) {
+            defect("has no summary; give its handler a doc comment");
+        }
+        let content = |body: &Value| body["content"]["application/json"].clone();
+        let request = content(&value["requestBody"]);
+        if request.is_object() && request.get("example").is_none() {
+            defect("has no example of its request; add one to shared/api/src/examples.json");
+        }
+        for (status, response) in value["responses"].as_object().unwrap() {
+            if response["description"].as_str().is_none_or(str::is_empty)
+                && response.get("$ref").is_none()
+            {
+                defect(&format!("has no description of its {status}"));
+            }
+            let success = content(response);
+            if success.is_object() && success.get("example").is_none() {
+                defect(&format!(
+                    "has no example of its {status}; add one to shared/api/src/examples.json"
+                ));
+            }
+        }
+        if operation.is_open() && !OPEN.contains(&operation.id()) {
+            defect("needs no key; add it to OPEN in this test, with a test of what it rejects");
+        }
+    }
+    defects
+}
+
+#[test]
+fn every_operation_is_complete() {
+    let found = defects(&operations(&document().unwrap()));
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn an_incomplete_operation_is_found() {
+    let check = |break_it: fn(&mut Value), expected: &str| {
+        let mut document = document().unwrap();
+        break_it(&mut document["paths"]["/admin/customers"]["post"]);
+        let found = defects(&operations(&document));
+        assert!(found.iter().any(|defect| defect.contains(expected)), "{found:#?}");
+    };
+    check(|post| post["summary"] = json!(""), "has no summary");
+    check(|post| post["security"] = json!([]), "needs no key");
+    check(|post| post["operationId"] = json!("listCustomers"), "operation id of another");
+    check(
+        |post| drop(post["requestBody"]["content"]["application/json"].as_object_mut().unwrap().remove("example")),
+        "has no example of its request",
+    );
+    check(
+        |post| drop(post["responses"]["201"]["content"]["application/json"].as_object_mut().unwrap().remove("example")),
+        "has no example of its 201",
+    );
+}
+
+/// Returns the schema of a body, with the components that it refers to.
+fn schema(document: &Value, body: &Value) -> Value {
+    let mut schema = body["content"]["application/json"]["schema"].clone();
+    schema["components"] = document["components"].clone();
+    schema
+}
+
+#[test]
+fn every_example_is_valid() {
+    let document = document().unwrap();
+    let check = |what: &str, body: &Value| {
+        let Some(example) = body["content"]["application/json"].get("example") else {
+            return;
+        };
+        let schema = schema(&document, body);
+        let validator = jsonschema::validator_for(&schema).unwrap();
+        let errors: Vec<String> = validator
+            .iter_errors(example)
+            .map(|error| format!("{}: {error}", error.instance_path()))
+            .collect();
+        assert!(errors.is_empty(), "{what}: {errors:#?}");
+    };
+    for operation in operations(&document) {
+        check(operation.id(), &operation.value["requestBody"]);
+        for (status, response) in operation.value["responses"].as_object().unwrap() {
+            check(&format!("{} {status}", operation.id()), response);
+        }
+    }
+}
+
+fn declared(operations: &[Operation]) -> BTreeSet<(String, String)> {
+    let routes = operations.iter();
+    routes
+        .map(|operation| (operation.method.clone(), operation.path.clone()))
+        .collect()
+}
+
+#[test]
+fn the_template_has_the_routes_of_the_document() {
+    let template = Template::from_stack(&Stack::parse(TEMPLATE, "test").unwrap()).unwrap();
+    let routed: BTreeSet<(String, String)> = template
+        .routes
+        .iter()
+        .map(|route| (route.method.clone(), route.path.clone()))
+        .collect();
+    let declared = declared(&operations(&document().unwrap()));
+    let only_code: Vec<_> = declared.difference(&routed).collect();
+    let only_template: Vec<_> = routed.difference(&declared).collect();
+    assert!(
+        only_code.is_empty(),
+        "add these routes to the events of their function in template.yaml: {only_code:?}"
+    );
+    assert!(
+        only_template.is_empty(),
+        "no handler declares these routes of template.yaml with #[utoipa::path]: {only_template:?}"
+    );
+}
+
+#[test]
+fn the_readme_lists_every_operation() {
+    for operation in operations(&document().unwrap()) {
+        let Operation { method, path, .. } = &operation;
+        let row = format!("| `{method} {path}` |");
+        assert!(
+            README.contains(&row),
+            "the API table in README.md lacks a row that begins with {row}"
+        );
+    }
+}
+
+/// Returns a path of the operation with the examples of its parameters.
+fn example_path(document: &Value, operation: &Operation) -> String {
+    let mut path = operation.path.clone();
+    for parameter in operation.value["parameters"].as_array().into_iter().flatten() {
+        if parameter["in"] != "path" {
+            continue;
+        }
+        let name = parameter["name"].as_str().unwrap();
+        let schema = match parameter["schema"]["$ref"].as_str() {
+            Some(reference) => document.pointer(&reference[1..]).unwrap().clone(),
+            None => parameter["schema"].clone(),
+        };
+        let example = parameter.get("example").or_else(|| schema["examples"].get(0));
+        let example = example.and_then(Value::as_str).unwrap_or_else(|| {
+            panic!("{}: the path parameter {name} has no example", operation.id())
+        });
+        path = path.replace(&format!("{{{name}}}"), example);
+    }
+    path
+}
+
+/// Without a key every operation is a 401, and with a key of the wrong role a 403.
+#[tokio::test]
+async fn no_operation_can_be_called_without_the_right_key() {
+    let running = start(Options::default()).await.unwrap();
+    let anyone = Client::new(&running.url).unwrap();
+    let admin = anyone.with_key(running.admin.expose().unwrap());
+    admin.post("/admin/customers", json!({ "id": "acme", "plan": "pro" })).await.unwrap();
+    let key = admin.post("/admin/api-keys", json!({ "customer_id": "acme" })).await.unwrap().json();
+    let customer = anyone.with_key(key["key"].as_str().unwrap());
+    let document = document().unwrap();
+    for operation in operations(&document) {
+        if operation.is_open() {
+            continue;
+        }
+        let path = example_path(&document, &operation);
+        let method: Method = operation.method.parse().unwrap();
+        let unauthorized = anyone.json(method.clone(), &path, json!({})).await.unwrap();
+        let expected = (StatusCode::UNAUTHORIZED, "urn:tollgate:problem:unauthorized");
+        let problem = unauthorized.json();
+        let found = (unauthorized.status, problem["type"].as_str().unwrap_or_default());
+        assert_eq!(found, expected, "{} without a key", operation.id());
+        let other = match operation.path.starts_with("/admin/") {
+            true => &customer,
+            false => &admin,
+        };
+        let forbidden = other.json(method, &path, json!({})).await.unwrap();
+        let problem = forbidden.json();
+        let found = (forbidden.status, problem["type"].as_str().unwrap_or_default());
+        let expected = (StatusCode::FORBIDDEN, "urn:tollgate:problem:forbidden");
+        assert_eq!(found, expected, "{} with a key of the other role", operation.id());
+    }
+}

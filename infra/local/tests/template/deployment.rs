@@ -1,0 +1,131 @@
+//! Check of what a deployment replaces and in which order: the authorizer's canary, policies before their
+//! functions, and the examples, which are optional.
+
+use tollgate_local_aws::template::{Node, Stack};
+use yaml_serde::Value;
+
+const FUNCTION: &str = "AWS::Serverless::Function";
+/// Functions that the parameter `Examples` omits.
+const EXAMPLES: [&str; 2] = ["Ping", "Analyze"];
+
+pub(crate) fn defects(stack: &Stack) -> Vec<String> {
+    let mut defects = canary(stack);
+    defects.extend(policies_first(stack));
+    defects.extend(examples(stack));
+    defects
+}
+
+/// Checks that a new version of the authorizer decides few calls at first, and that an alarm ends that.
+fn canary(stack: &Stack) -> Vec<String> {
+    let mut defects = Vec::new();
+    let mut report = |found: bool, defect: &str| {
+        if !found {
+            defects.push(defect.to_owned());
+        }
+    };
+    let transforms = stack.root().get("Transform").elements();
+    let transforms: Vec<_> = transforms.filter_map(|name| name.0.as_str()).collect();
+    report(
+        transforms == ["AWS::LanguageExtensions", "AWS::Serverless-2016-10-31"],
+        "a changed parameter publishes no version: the values are not inserted before SAM compares",
+    );
+    let function = stack.resources().at("AuthorizerFunction.Properties");
+    report(
+        function.get("AutoPublishAlias").0.as_str() == Some("live"),
+        "the authorizer has no versions, and a new one decides all calls at once",
+    );
+    report(
+        function.get("AutoPublishAliasAllProperties").0.as_bool() == Some(true),
+        "a changed configuration of the authorizer publishes no version",
+    );
+    let called = stack
+        .resources()
+        .at("Api.Properties.Auth.Authorizers.KeyAuthorizer.FunctionArn");
+    report(
+        reference(called) == Some("AuthorizerFunction.Alias"),
+        "the gateway does not call the authorizer through its alias",
+    );
+    let preference = function.get("DeploymentPreference");
+    let chosen = |name| stack.chosen(preference.get(name), name).ok().flatten();
+    let kind = chosen("Type")
+        .and_then(|kind| kind.0.as_str())
+        .unwrap_or_default();
+    let minutes = kind
+        .strip_prefix("Canary10Percent")
+        .and_then(|rest| rest.strip_suffix("Minutes"));
+    let Some(seconds) = minutes.and_then(|minutes| Some(minutes.parse::<u64>().ok()? * 60)) else {
+        defects.push(format!(
+            "a new authorizer is deployed by {kind:?}, and not as a canary"
+        ));
+        return defects;
+    };
+    let alarms: Vec<&str> = chosen("Alarms")
+        .into_iter()
+        .flat_map(Node::elements)
+        .filter_map(reference)
+        .collect();
+    if alarms.is_empty() {
+        defects.push("no alarm rolls a new authorizer back".to_owned());
+    }
+    for alarm in alarms {
+        let properties = stack.resources().get(alarm).get("Properties");
+        let number = |name| {
+            let text = stack.value(properties.get(name), name);
+            text.ok()
+                .and_then(|text| text.parse::<u64>().ok())
+                .or(properties.get(name).0.as_u64())
+        };
+        let points = number("DatapointsToAlarm").or_else(|| number("EvaluationPeriods"));
+        // The periods of an alarm do not begin with the canary, so that one more may pass.
+        let latest = points
+            .zip(number("Period"))
+            .map(|(points, period)| (points + 1) * period);
+        if latest.is_none_or(|latest| latest > seconds) {
+            defects.push(format!("the canary may end before {alarm} rings"));
+        }
+    }
+    defects
+}
+
+/// Checks that no function exists before the policies of its role: it would lack permissions for a moment.
+fn policies_first(stack: &Stack) -> Vec<String> {
+    let mut defects = Vec::new();
+    for (function, resource) in stack.of_type(FUNCTION) {
+        let awaited: Vec<&str> = resource
+            .get("DependsOn")
+            .elements()
+            .filter_map(|name| name.0.as_str())
+            .collect();
+        match stack.policies(function) {
+            Ok(policies) => {
+                let early = policies
+                    .iter()
+                    .filter(|(policy, _)| !awaited.contains(policy));
+                defects.extend(early.map(|(policy, _)| format!("{function} may precede {policy}")));
+            }
+            Err(error) => defects.push(error.to_string()),
+        }
+    }
+    defects
+}
+
+/// Checks that the parameter `Examples` omits all resources of the examples, and nothing else.
+fn examples(stack: &Stack) -> Vec<String> {
+    let without = stack.clone().with_parameter("Examples", "false");
+    let resources = without.resources().members();
+    let wrong = resources.filter(|(id, resource)| {
+        let is_example = EXAMPLES.iter().any(|example| id.starts_with(example));
+        stack.is_created(*resource) && without.is_created(*resource) == is_example
+    });
+    wrong
+        .map(|(id, _)| format!("the parameter Examples has the wrong effect on {id}"))
+        .collect()
+}
+
+/// Returns what a `!Ref` refers to.
+fn reference(node: Node<'_>) -> Option<&str> {
+    match node.0 {
+        Value::Tagged(tagged) if tagged.tag == "!Ref" => tagged.value.as_str(),
+        _ => None,
+    }
+}

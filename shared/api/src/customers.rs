@@ -1,0 +1,122 @@
+//! Customers.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tollgate_domain::id::{CustomerId, PlanId};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::json::nullable;
+use crate::schema;
+
+/// A customer.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Customer {
+    /// Id.
+    #[schema(value_type = schema::CustomerId)]
+    pub id: CustomerId,
+    /// Name; empty if the customer is erased.
+    pub name: String,
+    /// E-mail address.
+    #[schema(required)]
+    pub email: Option<String>,
+    /// Current plan.
+    #[schema(value_type = schema::PlanId)]
+    pub plan: PlanId,
+    /// Time of creation.
+    #[schema(value_type = schema::Timestamp)]
+    pub created_at: Timestamp,
+    /// Whether the customer is not suspended. A `PATCH` changes this member.
+    pub enabled: bool,
+    /// Time of suspension.
+    #[schema(value_type = Option<schema::Timestamp>, required)]
+    pub suspended_at: Option<Timestamp>,
+    /// Time of erasure.
+    #[schema(value_type = Option<schema::Timestamp>, required)]
+    pub erased_at: Option<Timestamp>,
+}
+
+impl From<tollgate_domain::customer::Customer> for Customer {
+    fn from(customer: tollgate_domain::customer::Customer) -> Self {
+        Self {
+            id: customer.id,
+            name: customer.name,
+            email: customer.email,
+            plan: customer.plan,
+            created_at: customer.created_at,
+            enabled: customer.suspended_at.is_none(),
+            suspended_at: customer.suspended_at,
+            erased_at: customer.erased_at,
+        }
+    }
+}
+
+/// Request to create a customer.
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateCustomer {
+    /// Id; drawn if absent.
+    #[schema(value_type = Option<schema::CustomerId>)]
+    pub id: Option<CustomerId>,
+    /// Name.
+    #[serde(default)]
+    #[schema(max_length = 100)]
+    pub name: String,
+    /// E-mail address.
+    #[schema(max_length = 254, examples("billing@acme.example"))]
+    pub email: Option<String>,
+    /// Plan.
+    #[schema(value_type = schema::PlanId)]
+    pub plan: PlanId,
+}
+
+/// Changes of a customer: a merge patch (RFC 7396). An absent member stays, `null` removes one.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UpdateCustomer {
+    /// Name.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<String>, max_length = 100)]
+    pub name: Option<Option<String>>,
+    /// E-mail address.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<String>, max_length = 254)]
+    pub email: Option<Option<String>>,
+    /// Plan, which cannot be removed.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = schema::PlanId)]
+    pub plan: Option<Option<PlanId>>,
+    /// `false` suspends the customer, `true` enables it again.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = bool)]
+    pub enabled: Option<Option<bool>>,
+}
+
+/// Query of an erasure.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct EraseQuery {
+    /// Whether to erase nothing and only report the effects. Required, because an erasure cannot be undone.
+    #[param(required, value_type = bool)]
+    pub dry_run: Option<bool>,
+}
+
+/// Effects of an erasure, or in a dry run, the effects that it would have.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Erasure {
+    /// The customer.
+    pub customer: Customer,
+    /// Whether nothing was erased.
+    pub dry_run: bool,
+    /// Keys that the erasure revokes.
+    pub keys_revoked: u64,
+    /// Keys of the customer, revoked ones included.
+    pub keys: u64,
+    /// Attributes that are erased, irrecoverably.
+    pub erases: Vec<String>,
+    /// Personal attributes that are not erased and expire by themselves.
+    pub expires: Vec<String>,
+    /// Tables that stay as they are, under the customer's id.
+    #[schema(value_type = Vec<String>)]
+    pub keeps: Vec<&'static str>,
+}

@@ -1,0 +1,190 @@
+//! Problem types (RFC 9457). `docs/problems.md` lists them with their causes.
+
+use serde::Serialize;
+use utoipa::{ToResponse, ToSchema};
+
+use crate::schema;
+
+/// Type of a problem: what went wrong, with its status and title.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProblemType {
+    /// The request cannot be parsed.
+    BadRequest,
+    /// The API key is missing or not valid.
+    Unauthorized,
+    /// The caller may not do this.
+    Forbidden,
+    /// A web ACL blocked the request.
+    Blocked,
+    /// The resource does not exist.
+    NotFound,
+    /// The route does not support the method.
+    MethodNotAllowed,
+    /// The state of the resource does not allow this.
+    Conflict,
+    /// The request body is too large.
+    BodyTooLarge,
+    /// The coding or charset of the request body is not supported.
+    UnsupportedMediaType,
+    /// The request can be parsed and cannot be fulfilled.
+    Unprocessable,
+    /// The key's hourly rate limit is exceeded.
+    RateLimited,
+    /// The customer's monthly quota is exceeded.
+    QuotaExceeded,
+    /// The customer is suspended.
+    CustomerSuspended,
+    /// The plan of the customer does not exist.
+    NoPlan,
+    /// All callers together exceed the gateway's rate.
+    Throttled,
+    /// Internal error.
+    Internal,
+    /// A function returned no usable response.
+    BadGateway,
+    /// The store is not available, and the plan fails closed.
+    Unavailable,
+    /// A function did not respond in time.
+    Timeout,
+}
+
+impl ProblemType {
+    /// All types, in the order of their status.
+    pub const ALL: [Self; 19] = [
+        Self::BadRequest,
+        Self::Unauthorized,
+        Self::Forbidden,
+        Self::Blocked,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::Conflict,
+        Self::BodyTooLarge,
+        Self::UnsupportedMediaType,
+        Self::Unprocessable,
+        Self::RateLimited,
+        Self::QuotaExceeded,
+        Self::CustomerSuspended,
+        Self::NoPlan,
+        Self::Throttled,
+        Self::Internal,
+        Self::BadGateway,
+        Self::Unavailable,
+        Self::Timeout,
+    ];
+
+    /// Returns the last part of the type's URN.
+    #[must_use]
+    pub fn slug(self) -> &'static str {
+        self.parts().1
+    }
+
+    /// Returns the value of the problem's `type` member.
+    #[must_use]
+    pub fn urn(self) -> String {
+        format!("urn:tollgate:problem:{}", self.slug())
+    }
+
+    /// Returns the problem's title.
+    #[must_use]
+    pub fn title(self) -> &'static str {
+        self.parts().2
+    }
+
+    /// Returns the HTTP status.
+    #[must_use]
+    pub fn status(self) -> u16 {
+        self.parts().0
+    }
+
+    fn parts(self) -> (u16, &'static str, &'static str) {
+        match self {
+            Self::BadRequest => (400, "bad-request", "Invalid request"),
+            Self::Unauthorized => (401, "unauthorized", "Unauthorized"),
+            Self::Forbidden => (403, "forbidden", "Forbidden"),
+            Self::Blocked => (403, "blocked", "Request blocked"),
+            Self::NotFound => (404, "not-found", "Not found"),
+            Self::MethodNotAllowed => (405, "method-not-allowed", "Method not allowed"),
+            Self::Conflict => (409, "conflict", "Conflict"),
+            Self::BodyTooLarge => (413, "body-too-large", "Request body too large"),
+            Self::UnsupportedMediaType => {
+                (415, "unsupported-media-type", "Unsupported media type")
+            }
+            Self::Unprocessable => (422, "unprocessable", "Unprocessable request"),
+            Self::RateLimited => (429, "rate-limited", "Hourly rate limit exceeded"),
+            Self::QuotaExceeded => (429, "quota-exceeded", "Monthly quota exceeded"),
+            Self::CustomerSuspended => (429, "customer-suspended", "Customer suspended"),
+            Self::NoPlan => (429, "no-plan", "Plan not available"),
+            Self::Throttled => (429, "throttled", "Too many requests"),
+            Self::Internal => (500, "internal", "Internal server error"),
+            Self::BadGateway => (502, "bad-gateway", "Bad gateway"),
+            Self::Unavailable => (
+                503,
+                "temporarily-unavailable",
+                "Service temporarily unavailable",
+            ),
+            Self::Timeout => (504, "timeout", "Gateway timeout"),
+        }
+    }
+}
+
+/// A problem (RFC 9457).
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub struct ProblemDetails {
+    /// `urn:tollgate:problem:` and the problem type.
+    #[schema(examples("urn:tollgate:problem:unprocessable"))]
+    pub r#type: String,
+    /// Title of the problem type.
+    #[schema(examples("Unprocessable request"))]
+    pub title: String,
+    /// HTTP status. Absent in some responses of the gateway itself.
+    pub status: Option<u16>,
+    /// Explanation of this occurrence.
+    pub detail: String,
+    /// Id of the request, under which the log has more.
+    pub request_id: String,
+    /// Member of the body or query parameter at fault, if one is.
+    pub field: Option<String>,
+}
+
+/// A problem of a limit: its numbers are in header fields as well.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = LimitProblem)]
+pub struct LimitProblemDetails {
+    /// The members of every problem.
+    #[serde(flatten)]
+    pub problem: ProblemDetails,
+    /// Window of the limit: `hour` or `month`.
+    pub window: Option<String>,
+    /// Calls allowed in the window.
+    pub limit: Option<u64>,
+    /// Calls left in the window.
+    pub remaining: Option<u64>,
+    /// End of the window.
+    #[schema(value_type = Option<schema::Timestamp>)]
+    pub resets_at: Option<String>,
+    /// Seconds until a retry can succeed.
+    pub retry_after_s: Option<u64>,
+}
+
+macro_rules! response {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, ToResponse)]
+        #[response(content_type = "application/problem+json")]
+        pub struct $name(pub ProblemDetails);
+    };
+}
+
+response! {
+    /// The resource does not exist.
+    NotFound
+}
+response! {
+    /// The state of the resource does not allow the request.
+    Conflict
+}
+response! {
+    /// The request can be parsed and cannot be fulfilled.
+    Unprocessable
+}

@@ -1,0 +1,47 @@
+//! OpenAPI schemas of text values whose types are in `tollgate_domain`.
+
+use utoipa::ToSchema;
+
+/// Declares the schema of a text.
+macro_rules! text {
+    ($(#[$doc:meta])* $name:ident { $($schema:tt)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, ToSchema)]
+        #[schema($($schema)*)]
+        pub struct $name(pub String);
+    };
+}
+
+text! {
+    /// Id of a customer: chosen at creation, or drawn as `cus_` and 20 letters and digits. It must not
+    /// identify a person: it stays in usage and ledger when the customer is erased.
+    CustomerId { pattern = "^[A-Za-z0-9_.-]{1,64}$", examples("acme") }
+}
+text! {
+    /// Id of a key: `key_` and 20 letters and digits.
+    KeyId { pattern = "^[A-Za-z0-9_-]{1,64}$", examples("key_8Zc2mQx04LwTnE7sVb1K") }
+}
+text! {
+    /// Visible prefix of a key, which identifies it and is safe to show.
+    KeyPrefix { pattern = "^[a-z0-9]{1,12}_[a-z0-9]{1,12}_[0-9A-Za-z]{8}$", examples("tg_live_4fJ9aQ2c") }
+}
+text! {
+    /// Id of a plan.
+    PlanId { pattern = "^[a-z0-9-]{1,32}$", examples("pro") }
+}
+text! {
+    /// Instant in UTC (RFC 3339).
+    Timestamp { format = DateTime, examples("2026-11-22T10:00:00Z") }
+}
+text! {
+    /// UTC day.
+    Day { pattern = "^[0-9]{4}-[0-9]{2}-[0-9]{2}$", examples("2026-11-22") }
+}
+text! {
+    /// UTC month.
+    Month { pattern = "^[0-9]{4}-[0-9]{2}$", examples("2026-11") }
+}
+text! {
+    /// Opaque position in one list. It is valid for that list only.
+    Cursor { pattern = "^[A-Za-z0-9_-]+$", examples("pZ0qEGFjbWU") }
+}

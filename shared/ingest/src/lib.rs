@@ -1,0 +1,288 @@
+//! Checking and counting of usage events: used by the usage-writer and by `POST /admin/usage/events`.
+//!
+//! The usage events of a customer are written together, but each succeeds or fails on its own. Usage that
+//! can never be counted is quarantined. A usage event that could not be counted now may be ingested again:
+//! its deduplication claim counts it once.
+
+mod event;
+mod owners;
+mod part;
+mod quarantine;
+mod split;
+mod tasks;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tollgate_domain::billing::may_close;
+use tollgate_domain::id::{CustomerId, KeyId, PlanId};
+use tollgate_domain::plan::{Catalog, Plan};
+use tollgate_domain::usage::{Aggregates, CountableItem, Defect, EventItem, ReceivedEvent};
+use tollgate_runtime::config::{self, InvalidConfig};
+use tollgate_runtime::{Clock, Init, Metrics, metrics};
+use tollgate_store::{
+    EventPart, RejectedRecord, ShardCounts, Store, StoreError, WriteUsageOutcome,
+};
+
+pub use event::IncomingEvent;
+pub use owners::Owners;
+use part::Part;
+pub use quarantine::QuarantineInput;
+
+/// State of ingestion in one instance. Cheap to clone; clones share it.
+#[derive(Debug, Clone)]
+pub struct Ingest {
+    /// The tables.
+    pub store: Store,
+    /// Shard counts of hot aggregates, as learnt by this instance.
+    pub shard_counts: ShardCounts,
+    /// Cache of the customers that keys belong to.
+    pub owners: Owners,
+    /// The plans, some of which charge overage.
+    pub plans: Catalog,
+    /// Clock against which records are found to be in the future or too old.
+    pub clock: Clock,
+    /// Metrics of counted, duplicate and quarantined usage events.
+    pub metrics: Metrics,
+}
+
+/// Time limit for counting a batch. When the writes of one customer hang, the usage events of all others
+/// still succeed.
+const COUNTING_TIMEOUT: Duration = Duration::from_secs(15);
+/// Most time that ingesting a batch takes, and quarantining its conflicts after that.
+pub const BATCH_TIMEOUT: Duration = COUNTING_TIMEOUT.saturating_add(quarantine::TIMEOUT);
+
+/// Outcome of ingesting one usage event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum IngestOutcome {
+    /// The whole event was counted before.
+    Duplicate,
+    /// The event, or a part of it, was counted by this call.
+    Counted,
+    /// Not counted: another usage event of the same source and id was counted before.
+    Conflict,
+}
+
+/// The [`IngestOutcome`], or the error that leaves the outcome unknown.
+pub type IngestResult = Result<IngestOutcome, Arc<StoreError>>;
+
+impl Ingest {
+    /// Builds ingestion for a new instance.
+    ///
+    /// # Errors
+    /// When the environment lacks the tables or the plans.
+    pub fn build(init: &Init) -> Result<Self, InvalidConfig> {
+        let (store, plans) = (Store::build(init)?, config::plans(&init.env)?);
+        let (clock, metrics) = (init.clock.clone(), init.metrics.clone());
+        Ok(Self::new(store, plans, clock, metrics))
+    }
+
+    /// Creates ingestion for a new instance, whose caches are empty.
+    #[must_use]
+    pub fn new(store: Store, plans: Catalog, clock: Clock, metrics: Metrics) -> Self {
+        Self {
+            store,
+            shard_counts: ShardCounts::default(),
+            owners: Owners::default(),
+            plans,
+            clock,
+            metrics,
+        }
+    }
+
+    /// Counts usage events, each at most once ever, and those of a customer together. Returns a result
+    /// for each, in their order.
+    pub async fn ingest(&self, events: &Arc<[IncomingEvent]>) -> Vec<IngestResult> {
+        let mut by_customer: BTreeMap<&CustomerId, Vec<usize>> = BTreeMap::new();
+        for (index, event) in events.iter().enumerate() {
+            let indexes = by_customer.entry(&event.received.customer).or_default();
+            indexes.push(index);
+        }
+        let tasks = by_customer.into_values().map(|indexes| {
+            let (ingest, events) = (self.clone(), Arc::clone(events));
+            async move {
+                let of_customer: Vec<&IncomingEvent> =
+                    indexes.iter().map(|index| &events[*index]).collect();
+                let results = ingest.ingest_of_customer(&of_customer).await;
+                indexes.into_iter().zip(results).collect::<Vec<_>>()
+            }
+        });
+        let mut results: Vec<Option<IngestResult>> = vec![None; events.len()];
+        for (index, result) in tasks::run(tasks, COUNTING_TIMEOUT)
+            .await
+            .into_iter()
+            .flatten()
+        {
+            results[index] = Some(result);
+        }
+        let timed_out = || Err(Arc::new(StoreError::timed_out("counting usage")));
+        let results = results.into_iter();
+        results
+            .map(|result| result.unwrap_or_else(timed_out))
+            .collect()
+    }
+
+    /// Validates usage events as of now. Returns, for each, the records and adjustments that cannot be
+    /// counted.
+    ///
+    /// # Errors
+    /// When the owners of keys cannot be read.
+    pub async fn validate(
+        &self,
+        events: &[IncomingEvent],
+    ) -> Result<Vec<Vec<RejectedRecord>>, StoreError> {
+        let now = self.clock.now();
+        let mut rejected = Vec::with_capacity(events.len());
+        for event in events {
+            let ReceivedEvent {
+                customer, items, ..
+            } = &event.received;
+            let received = [&event.received];
+            let foreign = self.owners.foreign(&self.store, customer, received).await?;
+            let defects = items.iter().enumerate().filter_map(|(index, item)| {
+                let reason = self.check_item(item, &foreign, now).err()?.to_string();
+                Some(RejectedRecord { index, reason })
+            });
+            rejected.push(defects.collect());
+        }
+        Ok(rejected)
+    }
+
+    /// Counts usage events of one customer.
+    async fn ingest_of_customer(&self, events: &[&IncomingEvent]) -> Vec<IngestResult> {
+        let received_at = self.clock.now();
+        let Some(first) = events.first() else {
+            return Vec::new();
+        };
+        let received = events.iter().map(|event| &event.received);
+        let customer = &first.received.customer;
+        let foreign = match self.owners.foreign(&self.store, customer, received).await {
+            Ok(foreign) => foreign,
+            Err(error) => {
+                let error = Arc::new(error);
+                return events.iter().map(|_| Err(Arc::clone(&error))).collect();
+            }
+        };
+        let mut parts = Vec::new();
+        let mut event_indexes = Vec::new();
+        for (event_index, &event) in events.iter().enumerate() {
+            let items = &event.received.items;
+            for (number, indexes) in split::split(items).into_iter().enumerate() {
+                let mut part = Part {
+                    event,
+                    number,
+                    aggregates: Aggregates::default(),
+                    records: 0,
+                    adjustments: Vec::new(),
+                    rejected: Vec::new(),
+                    earliest: received_at,
+                };
+                for index in indexes {
+                    part.add(index, self.check_item(&items[index], &foreign, received_at));
+                }
+                parts.push(part);
+                event_indexes.push(event_index);
+            }
+        }
+        let stored = parts.iter().map(|part| part.as_stored(received_at));
+        let stored: Vec<EventPart> = stored.collect();
+        let written = self
+            .store
+            .write_usage(&stored, &self.plans, &self.shard_counts);
+        let written = written.await;
+        let mut results: Vec<IngestResult> = vec![Ok(IngestOutcome::Duplicate); events.len()];
+        for ((part, index), written) in parts.iter().zip(event_indexes).zip(written) {
+            let of_part = written.map(|written| {
+                self.record_written(part, written, received_at);
+                match written {
+                    WriteUsageOutcome::Counted => IngestOutcome::Counted,
+                    WriteUsageOutcome::Duplicate => IngestOutcome::Duplicate,
+                    WriteUsageOutcome::Conflict => IngestOutcome::Conflict,
+                }
+            });
+            // An event's outcome is the greatest of its parts' outcomes, and an error if any part failed.
+            results[index] = match (&results[index], of_part) {
+                (Ok(so_far), Ok(of_part)) => Ok(of_part.max(*so_far)),
+                (Ok(_), Err(error)) => Err(error),
+                (Err(error), _) => Err(Arc::clone(error)),
+            };
+        }
+        results
+    }
+
+    /// Checks one record or adjustment. `foreign` are the event's keys that belong to other customers.
+    fn check_item<'a>(
+        &self,
+        item: &'a EventItem,
+        foreign: &BTreeSet<KeyId>,
+        now: Timestamp,
+    ) -> Result<CountableItem<'a>, Defect> {
+        let countable = item.check(&self.plans, now)?;
+        match countable {
+            CountableItem::Record(record) if foreign.contains(&record.key_id) => {
+                Err(Defect::Key(record.key_id.clone()))
+            }
+            _ => Ok(countable),
+        }
+    }
+
+    /// Records the outcome of writing a part, in the log and in metrics.
+    fn record_written(&self, part: &Part<'_>, written: WriteUsageOutcome, received_at: Timestamp) {
+        let is_first = usize::from(part.number == 0);
+        match written {
+            WriteUsageOutcome::Counted => {
+                let rejected = part.rejected.len();
+                if rejected > 0 {
+                    let ReceivedEvent { source, id, .. } = &part.event.received;
+                    tracing::warn!(source, id, rejected, "records were quarantined");
+                }
+                self.record(metrics::COUNTED_EVENTS, is_first);
+                self.record(metrics::QUARANTINED_EVENTS, usize::from(rejected > 0));
+                self.record(metrics::METERED_CALLS, part.records);
+                self.record_late_calls(part);
+                self.record(metrics::QUARANTINED_RECORDS, rejected);
+                let days = part.aggregates.days.values();
+                let unpriced = days.map(|day| day.unpriced_tokens).sum();
+                self.metrics.record(metrics::UNPRICED_TOKENS, &[], unpriced);
+                let lag = received_at.duration_since(part.earliest).as_millis();
+                let lag = u64::try_from(lag).unwrap_or_default();
+                self.metrics.record(metrics::METERING_LAG, &[], lag);
+            }
+            WriteUsageOutcome::Duplicate => self.record(metrics::DUPLICATE_EVENTS, is_first),
+            WriteUsageOutcome::Conflict => {}
+        }
+    }
+
+    /// Records calls that may never be billed, because a billing run may have closed their month before
+    /// they were counted. Uses the time after the write: a billing run that began before the three days
+    /// after the month's end were over does not close it.
+    fn record_late_calls(&self, part: &Part<'_>) {
+        let now = self.clock.now();
+        let charges = |plan: &PlanId| self.plans.get(plan).is_some_and(Plan::charges_overage);
+        for (month, aggregate) in &part.aggregates.months {
+            if !may_close(*month, now) {
+                continue;
+            }
+            let recorded = aggregate
+                .billable
+                .iter()
+                .map(|(plan, calls)| (plan, *calls));
+            let adjusted = aggregate.adjusted.billable.iter();
+            let adjusted = adjusted.map(|(plan, calls)| (plan, calls.unsigned_abs()));
+            let calls = recorded.chain(adjusted).filter(|(plan, _)| charges(plan));
+            let calls = calls.fold(0_u64, |sum, (_, calls)| sum.saturating_add(calls));
+            if calls > 0 {
+                let customer = &part.event.received.customer;
+                tracing::warn!(%customer, %month, calls, "usage came too late to be billed");
+                self.metrics.record(metrics::LATE_CALLS, &[], calls);
+            }
+        }
+    }
+
+    fn record(&self, metric: metrics::Metric, n: usize) {
+        self.metrics
+            .record(metric, &[], u64::try_from(n).unwrap_or(u64::MAX));
+    }
+}
