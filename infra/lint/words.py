@@ -161,8 +161,10 @@ def main(paths):
             continue
         findings += lint.uses(path, text)
     if not paths:
-        list_path = LIST.relative_to(ROOT)
-        findings += [f"{list_path}: {text!r} allows nothing; remove it" for text in lint.unneeded()]
+        lines = LIST.read_text(encoding="utf-8").splitlines()
+        for text in lint.unneeded():
+            line = next(number for number, line in enumerate(lines, 1) if text in line)
+            findings.append(f"{LIST.relative_to(ROOT)}:{line}: {text!r} allows nothing; remove it")
     for finding in findings:
         print(finding)
     if findings:

@@ -1,21 +1,19 @@
 //! `/admin/billing`: billing runs and unbilled usage; and the charges of a customer.
 
-use axum::extract::State;
 use axum::Json;
-use tollgate_api::problem::{NotFound, Unprocessable};
-use tollgate_api::schema;
+use axum::extract::State;
 use tollgate_api::billing::{
     BillingRun, Charge, ChargesQuery, RunBilling, Unbilled, UnbilledCustomer, UnbilledQuery,
 };
+use tollgate_api::problem::{NotFound, Unprocessable};
+use tollgate_api::schema;
 use tollgate_api::{InvalidCursor, List};
 use tollgate_billing::{Mode, run as run_billing, unbilled as list_unbilled};
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::page::Page;
 use tollgate_domain::window::Month;
 use tollgate_store::LedgerCharge;
-use tollgate_web::{
-    AdminCaller, JsonBody, ListRequest, NoQuery, PathParam, Problem, QueryParams,
-};
+use tollgate_web::{AdminCaller, JsonBody, ListRequest, NoQuery, PathParam, Problem, QueryParams};
 
 use crate::App;
 

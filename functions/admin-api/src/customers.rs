@@ -1,14 +1,12 @@
 //! `/admin/customers`: customers and their plans.
 
+use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::Json;
 use lambda_http::http::{StatusCode, header};
-use tollgate_api::problem::{NotFound, Conflict, Unprocessable};
+use tollgate_api::customers::{self, CreateCustomer, EraseQuery, Erasure, UpdateCustomer};
+use tollgate_api::problem::{Conflict, NotFound, Unprocessable};
 use tollgate_api::schema;
-use tollgate_api::customers::{
-    self, CreateCustomer, EraseQuery, Erasure, UpdateCustomer,
-};
 use tollgate_api::{List, PageQuery};
 use tollgate_domain::customer::Customer;
 use tollgate_domain::id::{CustomerId, PlanId};
@@ -74,7 +72,7 @@ impl App {
     path = "/admin/customers",
     operation_id = "createCustomer",
     tag = "customers",
-    params(("Idempotency-Key" = Option<String>, Header, description = "Key of the request, 1 to 255 visible ASCII characters. A repetition within 24 hours creates nothing.")),
+    params(("Idempotency-Key" = Option<String>, Header, description = "Key of the request: a repetition within 24 hours creates nothing.", pattern = "^[!-~]{1,255}$")),
     request_body = CreateCustomer,
     responses(
         (status = 201, description = "The customer was created.", body = customers::Customer, headers(("Location" = String, description = "Path of the resource."))),

@@ -1,16 +1,16 @@
 //! `/admin/usage/quarantine`: quarantined usage, which can be corrected and replayed, or discarded.
 
-use axum::extract::State;
 use axum::Json;
+use axum::extract::State;
 use lambda_http::http::StatusCode;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
-use tollgate_api::problem::{NotFound, Conflict, Unprocessable};
-use tollgate_api::schema;
+use tollgate_api::problem::{Conflict, NotFound, Unprocessable};
 use tollgate_api::quarantine::{
     QuarantineQuery, Quarantined, QuarantinedDetails, QuarantinedKind, QuarantinedStatus, Rejected,
     Replay, Replayed,
 };
+use tollgate_api::schema;
 use tollgate_api::usage::{Defect, IngestedOutcome};
 use tollgate_api::{Cursor, List};
 use tollgate_domain::key::hex;
@@ -19,9 +19,7 @@ use tollgate_store::{
     QuarantineId, QuarantineKind, QuarantinedItem, RejectedRecord, Resolution, ResolveOutcome,
     is_same_event,
 };
-use tollgate_web::{
-    AdminCaller, JsonBody, ListRequest, NoQuery, PathParam, Problem, QueryParams,
-};
+use tollgate_web::{AdminCaller, JsonBody, ListRequest, NoQuery, PathParam, Problem, QueryParams};
 
 use crate::App;
 use crate::usage::not_countable;

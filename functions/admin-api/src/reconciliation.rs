@@ -1,7 +1,7 @@
 //! `/admin/usage/reconciliation`: customers whose admitted and metered calls differ.
 
-use axum::extract::State;
 use axum::Json;
+use axum::extract::State;
 use tollgate_api::reconciliation::{
     Discrepancy, Reconciliation, ReconciliationQuery, ReconciliationSummary,
 };

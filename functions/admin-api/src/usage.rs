@@ -3,15 +3,15 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
 use axum::Json;
+use axum::extract::State;
 use serde_json::json;
 use serde_json::value::RawValue;
-use tollgate_api::problem::{NotFound, Conflict, Unprocessable};
-use tollgate_api::schema;
 use tollgate_analytics::list_adjustments;
 use tollgate_api::List;
+use tollgate_api::problem::{Conflict, NotFound, Unprocessable};
 use tollgate_api::quarantine::QuarantinedRef;
+use tollgate_api::schema;
 use tollgate_api::usage::{
     Adjustment, AdjustmentsQuery, Defect, EventsQuery, IngestEvents, IngestedEvent, IngestedEvents,
     IngestedOutcome, LoggedEvent,
@@ -19,9 +19,7 @@ use tollgate_api::usage::{
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::window::Day;
 use tollgate_ingest::{IncomingEvent, IngestOutcome};
-use tollgate_web::{
-    AdminCaller, JsonBody, ListRequest, NoQuery, PathParam, Problem, QueryParams,
-};
+use tollgate_web::{AdminCaller, JsonBody, ListRequest, NoQuery, PathParam, Problem, QueryParams};
 
 use crate::{App, quarantine};
 
@@ -230,5 +228,7 @@ async fn adjustments(
     QueryParams(query): QueryParams<AdjustmentsQuery>,
 ) -> Result<Json<List<Adjustment>>, Problem> {
     let now = app.clock.now();
-    Ok(Json(list_adjustments(&app.store, &customer, &query, now).await?))
+    Ok(Json(
+        list_adjustments(&app.store, &customer, &query, now).await?,
+    ))
 }

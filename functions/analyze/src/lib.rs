@@ -3,8 +3,8 @@
 //! cost is reported as that of real calls would be.
 
 use axum::{Extension, Json};
-use tollgate_api::problem::Unprocessable;
 use tollgate_api::examples::{Analysis, Analyze, ModelUsage};
+use tollgate_api::problem::Unprocessable;
 use tollgate_domain::money::MicroUsd;
 use tollgate_metering::RequestCost;
 use tollgate_web::{CustomerCaller, JsonBody, Problem};

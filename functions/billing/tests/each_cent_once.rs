@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use jiff::SignedDuration;
 use tokio::task::JoinSet;
-use tollgate_api::billing::{ChargeSummary, BillingRun};
+use tollgate_api::billing::{BillingRun, ChargeSummary};
 use tollgate_billing::{Mode, run};
 use tollgate_local_aws::{Call, Fault};
 use tollgate_runtime::{Clock, Entropy};

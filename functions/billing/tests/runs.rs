@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use billing::BillingRunError;
 use serde_json::{Value, json};
-use tollgate_api::billing::{BillingRun};
+use tollgate_api::billing::BillingRun;
 use tollgate_billing::{Mode, run, unbilled};
 use tollgate_domain::billing::{Charge, ChargedOverage};
 use tollgate_domain::money::{Cents, MicroUsd};

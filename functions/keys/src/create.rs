@@ -1,14 +1,15 @@
 //! `POST /admin/api-keys`: creates a key, and returns it once.
 
+use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::Json;
 use jiff::Timestamp;
 use lambda_http::http::{StatusCode, header};
-use tollgate_api::problem::Unprocessable;
 use tollgate_api::keys::{CreateKey, IssuedKey, Key};
+use tollgate_api::problem::Unprocessable;
 use tollgate_domain::id::KeyId;
 use tollgate_domain::key::{ApiKey, KeyRecord, Owner, Role};
+use tollgate_domain::plan::Overrides;
 use tollgate_store::{CreateOutcome, NewKey};
 use tollgate_web::{AdminCaller, IdempotencyKey, JsonBody, NoQuery, Problem, check_name};
 
@@ -25,7 +26,7 @@ tollgate_web::operations!(pub (issuer: Issuer) create);
     path = "/admin/api-keys",
     operation_id = "createKey",
     tag = "keys",
-    params(("Idempotency-Key" = Option<String>, Header, description = "Key of the request, 1 to 255 visible ASCII characters. A repetition within 24 hours creates nothing.")),
+    params(("Idempotency-Key" = Option<String>, Header, description = "Key of the request: a repetition within 24 hours creates nothing.", pattern = "^[!-~]{1,255}$")),
     request_body = CreateKey,
     responses(
         (status = 201, description = "The key was created.", body = IssuedKey, headers(("Location" = String, description = "Path of the resource."))),
@@ -44,7 +45,7 @@ async fn create(
         return Err(admin_key_forbidden());
     }
     let now = issuer.app.clock.now();
-    let tollgate_api::json::Object(overrides) = body.overrides;
+    let overrides = Overrides::from(body.overrides.0);
     check_name(&body.name)?;
     check_limit("overrides.requests_per_hour", overrides.requests_per_hour)?;
     check_limit("overrides.monthly_quota", overrides.monthly_quota)?;

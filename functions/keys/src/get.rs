@@ -1,9 +1,9 @@
 //! `GET /admin/api-keys/{key}`: returns a key, by prefix or id.
 
-use axum::extract::State;
 use axum::Json;
-use tollgate_api::problem::NotFound;
+use axum::extract::State;
 use tollgate_api::keys::Key;
+use tollgate_api::problem::NotFound;
 use tollgate_store::KeyRef;
 use tollgate_web::{AdminCaller, NoQuery, PathParam, Problem};
 

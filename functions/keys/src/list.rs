@@ -1,7 +1,7 @@
 //! `GET /admin/api-keys`: lists keys by customer and age.
 
-use axum::extract::State;
 use axum::Json;
+use axum::extract::State;
 use tollgate_api::List;
 use tollgate_api::keys::{Key, KeysQuery, ListedKey};
 use tollgate_web::{AdminCaller, ListRequest, Problem, QueryParams, page_size};

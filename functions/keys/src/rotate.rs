@@ -4,19 +4,20 @@
 use axum::extract::State;
 use axum::response::Response;
 use jiff::SignedDuration;
-use tollgate_api::problem::{NotFound, Conflict, Unprocessable};
+use tollgate_api::json::Whole;
 use tollgate_api::keys::{IssuedKey, RotateKey};
+use tollgate_api::problem::{Conflict, NotFound, Unprocessable};
 use tollgate_domain::id::KeyId;
 use tollgate_domain::key::{KeyRecord, KeyStatus, Owner};
 use tollgate_store::{KeyRef, NewKey, RotateOutcome};
 use tollgate_web::{AdminCaller, IdempotencyKey, JsonBody, NoQuery, PathParam, Problem};
 
-use crate::create::{TooManyCollisions, issued};
 use crate::checks::{admin_key_forbidden, no_such_key};
+use crate::create::{TooManyCollisions, issued};
 use crate::{Issuer, MAX_ATTEMPTS};
 
 /// Maximum grace period: 30 days.
-const MAX_GRACE_S: u32 = 30 * 86_400;
+const MAX_GRACE_S: i64 = 30 * 86_400;
 
 tollgate_web::operations!(pub (issuer: Issuer) rotate);
 
@@ -29,7 +30,7 @@ tollgate_web::operations!(pub (issuer: Issuer) rotate);
     path = "/admin/api-keys/{key}/rotate",
     operation_id = "rotateKey",
     tag = "keys",
-    params(("key" = String, Path, description = "Prefix or id of the key.", example = "tg_live_4fJ9aQ2c"), ("Idempotency-Key" = Option<String>, Header, description = "Key of the request, 1 to 255 visible ASCII characters. A repetition within 24 hours creates nothing.")),
+    params(("key" = String, Path, description = "Prefix or id of the key.", example = "tg_live_4fJ9aQ2c"), ("Idempotency-Key" = Option<String>, Header, description = "Key of the request: a repetition within 24 hours creates nothing.", pattern = "^[!-~]{1,255}$")),
     request_body = RotateKey,
     responses(
         (status = 201, description = "The successor was created.", body = IssuedKey, headers(("Location" = String, description = "Path of the resource."))),
@@ -47,10 +48,14 @@ async fn rotate(
     idempotency: IdempotencyKey,
     JsonBody(body): JsonBody<RotateKey>,
 ) -> Result<Response, Problem> {
-    if body.grace_period_s > MAX_GRACE_S {
+    let Whole(grace_period_s) = body.grace_period_s;
+    let Some(grace_s) = i64::try_from(grace_period_s)
+        .ok()
+        .filter(|grace_s| *grace_s <= MAX_GRACE_S)
+    else {
         let detail = "grace_period_s must be at most 2,592,000 (30 days).";
         return Err(Problem::unprocessable(detail).with("field", "grace_period_s"));
-    }
+    };
     let now = issuer.app.clock.now();
     let store = &issuer.app.store;
     for _ in 0..MAX_ATTEMPTS {
@@ -58,7 +63,7 @@ async fn rotate(
         if old.owner == Owner::Admin {
             return Err(admin_key_forbidden());
         }
-        let request = format!("{} {}", old.id, body.grace_period_s);
+        let request = format!("{} {}", old.id, grace_period_s);
         let mark = idempotency.mark("rotate-key", &caller.key_id, &request);
         // A repeated request finds the key already rotated by the first request. Only the store can
         // distinguish it from a second rotation.
@@ -66,7 +71,7 @@ async fn rotate(
             check_rotatable(&old, old.status(now))?;
         }
         let grace_ends = now
-            .saturating_add(SignedDuration::from_secs(body.grace_period_s.into()))
+            .saturating_add(SignedDuration::from_secs(grace_s))
             .unwrap_or(now);
         let old_ends_at = old.expires_at.map_or(grace_ends, |at| at.min(grace_ends));
         let secret = issuer.generate();

@@ -1,7 +1,7 @@
 //! `GET /admin/api-keys/stats`: counts keys by status and plan.
 
-use axum::extract::State;
 use axum::Json;
+use axum::extract::State;
 use tollgate_api::keys::KeyStats;
 use tollgate_domain::key::Owner;
 use tollgate_web::{AdminCaller, NoQuery, Problem};
@@ -23,7 +23,11 @@ tollgate_web::operations!(pub (app: App) stats);
         (status = 200, description = "The counts.", body = KeyStats),
     ),
 )]
-async fn stats(State(app): State<App>, _: AdminCaller, _: NoQuery) -> Result<Json<KeyStats>, Problem> {
+async fn stats(
+    State(app): State<App>,
+    _: AdminCaller,
+    _: NoQuery,
+) -> Result<Json<KeyStats>, Problem> {
     let now = app.clock.now();
     let mut stats = KeyStats::default();
     let mut after = None;

@@ -1,15 +1,13 @@
 //! `PATCH /admin/api-keys/{key}`: changes the name, expiry or limits of a key, suspends it, or enables it
 //! again.
 
-use axum::extract::State;
 use axum::Json;
-use tollgate_api::problem::{NotFound, Conflict, Unprocessable};
-use tollgate_api::json::Object;
+use axum::extract::State;
+use tollgate_api::json::{Object, Whole};
 use tollgate_api::keys::{Key, UpdateKey, UpdateOverrides};
+use tollgate_api::problem::{Conflict, NotFound, Unprocessable};
 use tollgate_store::{KeyChange, KeyRef, UpdateOutcome};
-use tollgate_web::{
-    AdminCaller, JsonBody, NoQuery, PathParam, Problem, check_enabled, check_name,
-};
+use tollgate_web::{AdminCaller, JsonBody, NoQuery, PathParam, Problem, check_enabled, check_name};
 
 use crate::App;
 use crate::checks::{admin_key_forbidden, check_expiry, check_limit, no_such_key};
@@ -47,13 +45,14 @@ async fn update(
         .overrides
         .map(|overrides| overrides.map_or_else(no_overrides, |Object(overrides)| overrides))
         .unwrap_or_default();
+    let limit = |limit: Option<Whole>| limit.map(|Whole(limit)| limit);
     let expires_at = patch.expires_at.map(|at| check_expiry(at, now));
     let enabled = patch.enabled.map(check_enabled).transpose()?;
     let change = KeyChange {
         name: patch.name.map(Option::unwrap_or_default),
         expires_at: expires_at.transpose()?,
-        requests_per_hour: overrides.requests_per_hour,
-        monthly_quota: overrides.monthly_quota,
+        requests_per_hour: overrides.requests_per_hour.map(limit),
+        monthly_quota: overrides.monthly_quota.map(limit),
         suspended_at: enabled.map(|enabled| (!enabled).then_some(now)),
     };
     if change == KeyChange::default() {

@@ -1,7 +1,7 @@
 //! The usage API: usage and adjustments of the calling customer.
 
-use axum::extract::State;
 use axum::Json;
+use axum::extract::State;
 use tollgate_analytics::{current_usage, list_adjustments};
 use tollgate_api::List;
 use tollgate_api::usage::{Adjustment, AdjustmentsQuery, CurrentUsage};
@@ -76,5 +76,7 @@ async fn adjustments(
     QueryParams(query): QueryParams<AdjustmentsQuery>,
 ) -> Result<Json<List<Adjustment>>, Problem> {
     let now = app.clock.now();
-    Ok(Json(list_adjustments(&app.store, &caller.id, &query, now).await?))
+    Ok(Json(
+        list_adjustments(&app.store, &caller.id, &query, now).await?,
+    ))
 }

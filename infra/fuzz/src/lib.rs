@@ -9,6 +9,7 @@ use authorizer::{AuthorizeError, Request, Settings};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
+use tollgate_api::Cursor;
 use tollgate_domain::key::ApiKey;
 use tollgate_domain::plan::Catalog;
 use tollgate_domain::usage::{
@@ -18,7 +19,6 @@ use tollgate_ingest::IncomingEvent;
 use tollgate_local_aws::{LocalAws, Rule};
 use tollgate_runtime::{Clock, Entropy, Metrics};
 use tollgate_store::{QuarantineId, Store};
-use tollgate_api::Cursor;
 
 /// Checks that a usage event is either parsed or rejected with a short reason, that its aggregates add up, and
 /// that it is the same after a round trip through JSON.

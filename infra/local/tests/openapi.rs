@@ -64,7 +64,11 @@ fn defects(operations: &[Operation]) -> Vec<String> {
     let mut defects = Vec::new();
     let mut ids = BTreeSet::new();
     for operation in operations {
-        let Operation { method, path, value } = operation;
+        let Operation {
+            method,
+            path,
+            value,
+        } = operation;
         let mut defect = |what: &str| defects.push(format!("{method} {path} {what}"));
         if !ids.insert(operation.id()) {
             defect("has the operation id of another; give it one of its own in #[utoipa::path]");
@@ -109,17 +113,37 @@ fn an_incomplete_operation_is_found() {
         let mut document = document().unwrap();
         break_it(&mut document["paths"]["/admin/customers"]["post"]);
         let found = defects(&operations(&document));
-        assert!(found.iter().any(|defect| defect.contains(expected)), "{found:#?}");
+        assert!(
+            found.iter().any(|defect| defect.contains(expected)),
+            "{found:#?}"
+        );
     };
     check(|post| post["summary"] = json!(""), "has no summary");
     check(|post| post["security"] = json!([]), "needs no key");
-    check(|post| post["operationId"] = json!("listCustomers"), "operation id of another");
     check(
-        |post| drop(post["requestBody"]["content"]["application/json"].as_object_mut().unwrap().remove("example")),
+        |post| post["operationId"] = json!("listCustomers"),
+        "operation id of another",
+    );
+    check(
+        |post| {
+            drop(
+                post["requestBody"]["content"]["application/json"]
+                    .as_object_mut()
+                    .unwrap()
+                    .remove("example"),
+            )
+        },
         "has no example of its request",
     );
     check(
-        |post| drop(post["responses"]["201"]["content"]["application/json"].as_object_mut().unwrap().remove("example")),
+        |post| {
+            drop(
+                post["responses"]["201"]["content"]["application/json"]
+                    .as_object_mut()
+                    .unwrap()
+                    .remove("example"),
+            )
+        },
         "has no example of its 201",
     );
 }
@@ -197,7 +221,11 @@ fn the_readme_lists_every_operation() {
 /// Returns a path of the operation with the examples of its parameters.
 fn example_path(document: &Value, operation: &Operation) -> String {
     let mut path = operation.path.clone();
-    for parameter in operation.value["parameters"].as_array().into_iter().flatten() {
+    for parameter in operation.value["parameters"]
+        .as_array()
+        .into_iter()
+        .flatten()
+    {
         if parameter["in"] != "path" {
             continue;
         }
@@ -206,9 +234,14 @@ fn example_path(document: &Value, operation: &Operation) -> String {
             Some(reference) => document.pointer(&reference[1..]).unwrap().clone(),
             None => parameter["schema"].clone(),
         };
-        let example = parameter.get("example").or_else(|| schema["examples"].get(0));
+        let example = parameter
+            .get("example")
+            .or_else(|| schema["examples"].get(0));
         let example = example.and_then(Value::as_str).unwrap_or_else(|| {
-            panic!("{}: the path parameter {name} has no example", operation.id())
+            panic!(
+                "{}: the path parameter {name} has no example",
+                operation.id()
+            )
         });
         path = path.replace(&format!("{{{name}}}"), example);
     }
@@ -221,8 +254,15 @@ async fn no_operation_can_be_called_without_the_right_key() {
     let running = start(Options::default()).await.unwrap();
     let anyone = Client::new(&running.url).unwrap();
     let admin = anyone.with_key(running.admin.expose().unwrap());
-    admin.post("/admin/customers", json!({ "id": "acme", "plan": "pro" })).await.unwrap();
-    let key = admin.post("/admin/api-keys", json!({ "customer_id": "acme" })).await.unwrap().json();
+    admin
+        .post("/admin/customers", json!({ "id": "acme", "plan": "pro" }))
+        .await
+        .unwrap();
+    let key = admin
+        .post("/admin/api-keys", json!({ "customer_id": "acme" }))
+        .await
+        .unwrap()
+        .json();
     let customer = anyone.with_key(key["key"].as_str().unwrap());
     let document = document().unwrap();
     for operation in operations(&document) {
@@ -232,9 +272,15 @@ async fn no_operation_can_be_called_without_the_right_key() {
         let path = example_path(&document, &operation);
         let method: Method = operation.method.parse().unwrap();
         let unauthorized = anyone.json(method.clone(), &path, json!({})).await.unwrap();
-        let expected = (StatusCode::UNAUTHORIZED, "urn:tollgate:problem:unauthorized");
+        let expected = (
+            StatusCode::UNAUTHORIZED,
+            "urn:tollgate:problem:unauthorized",
+        );
         let problem = unauthorized.json();
-        let found = (unauthorized.status, problem["type"].as_str().unwrap_or_default());
+        let found = (
+            unauthorized.status,
+            problem["type"].as_str().unwrap_or_default(),
+        );
         assert_eq!(found, expected, "{} without a key", operation.id());
         let other = match operation.path.starts_with("/admin/") {
             true => &customer,
@@ -242,8 +288,16 @@ async fn no_operation_can_be_called_without_the_right_key() {
         };
         let forbidden = other.json(method, &path, json!({})).await.unwrap();
         let problem = forbidden.json();
-        let found = (forbidden.status, problem["type"].as_str().unwrap_or_default());
+        let found = (
+            forbidden.status,
+            problem["type"].as_str().unwrap_or_default(),
+        );
         let expected = (StatusCode::FORBIDDEN, "urn:tollgate:problem:forbidden");
-        assert_eq!(found, expected, "{} with a key of the other role", operation.id());
+        assert_eq!(
+            found,
+            expected,
+            "{} with a key of the other role",
+            operation.id()
+        );
     }
 }

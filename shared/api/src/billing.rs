@@ -118,7 +118,7 @@ pub struct Charge {
     pub amount: Amount,
     /// Overage that the month's charges cover, this one included, not rounded.
     pub cumulative_overage: Amount,
-    /// The same by plan. Empty for charges of releases that did not store it.
+    /// Cumulative overage by plan. Empty for charges of releases that did not store it.
     #[schema(value_type = BTreeMap<String, CoveredOverage>)]
     pub overage_by_plan: BTreeMap<PlanId, CoveredOverage>,
     /// Number of the first overage call that the charge covers, from 1.

@@ -59,10 +59,10 @@ pub struct CreateCustomer {
     pub id: Option<CustomerId>,
     /// Name.
     #[serde(default)]
-    #[schema(max_length = 100)]
+    #[schema(value_type = schema::Name)]
     pub name: String,
     /// E-mail address.
-    #[schema(max_length = 254, examples("billing@acme.example"))]
+    #[schema(value_type = Option<schema::Email>)]
     pub email: Option<String>,
     /// Plan.
     #[schema(value_type = schema::PlanId)]
@@ -75,11 +75,11 @@ pub struct CreateCustomer {
 pub struct UpdateCustomer {
     /// Name.
     #[serde(default, deserialize_with = "nullable")]
-    #[schema(value_type = Option<String>, max_length = 100)]
+    #[schema(value_type = Option<schema::Name>)]
     pub name: Option<Option<String>>,
     /// E-mail address.
     #[serde(default, deserialize_with = "nullable")]
-    #[schema(value_type = Option<String>, max_length = 254)]
+    #[schema(value_type = Option<schema::Email>)]
     pub email: Option<Option<String>>,
     /// Plan, which cannot be removed.
     #[serde(default, deserialize_with = "nullable")]

@@ -224,9 +224,7 @@ impl CommonProblem {
 fn schema_of_problem() -> Value {
     let types: Vec<String> = ProblemType::ALL.into_iter().map(ProblemType::urn).collect();
     let text = |description: &str| json!({ "type": "string", "description": description });
-    let pointers = |description: &str| {
-        json!({ "type": "array", "items": { "type": "string" }, "description": description })
-    };
+    let pointers = |description: &str| json!({ "type": "array", "items": { "type": "string" }, "description": description });
     json!({
         "type": "object",
         "description": "A problem (RFC 9457).",
@@ -268,9 +266,15 @@ fn header(name: &str) -> Value {
     let (kind, description) = match name {
         "Cache-Control" => ("string", "`no-store`."),
         "WWW-Authenticate" => ("string", "`Bearer realm=\"tollgate\"`."),
-        "Accept-Encoding" => ("string", "`gzip`, if the coding of the body is not supported."),
+        "Accept-Encoding" => (
+            "string",
+            "`gzip`, if the coding of the body is not supported.",
+        ),
         "Retry-After" => ("integer", "Seconds until a retry can succeed."),
-        "X-RateLimit-Limit" => ("integer", "Calls allowed in the window closest to its limit."),
+        "X-RateLimit-Limit" => (
+            "integer",
+            "Calls allowed in the window closest to its limit.",
+        ),
         "X-RateLimit-Remaining" => ("integer", "Calls left in that window."),
         "X-RateLimit-Reset" => ("integer", "Unix second at which that window ends."),
         "RateLimit" => (
@@ -299,7 +303,10 @@ fn complete(
     if !is_open {
         operation["security"] = json!([{ "apiKey": [] }, { "bearer": [] }]);
     }
-    let id = operation["operationId"].as_str().unwrap_or_default().to_owned();
+    let id = operation["operationId"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
     let mut example = examples.remove(&id).unwrap_or_default();
     if let Some(request) = example.as_object_mut().and_then(|it| it.remove("request")) {
         operation["requestBody"]["content"]["application/json"]["example"] = request;
@@ -311,7 +318,11 @@ fn complete(
         }
         response["headers"]["Cache-Control"] = header("Cache-Control");
         if is_metered {
-            for name in PROBLEMS[8].headers.iter().filter(|name| **name != "Retry-After") {
+            for name in PROBLEMS[8]
+                .headers
+                .iter()
+                .filter(|name| **name != "Retry-After")
+            {
                 response["headers"][*name] = header(name);
             }
         }
@@ -324,8 +335,16 @@ fn complete(
         let what = format!("{id} {unused} ({method} {path})");
         return Err(DocumentError::UnusedExample(what));
     }
-    let mut common = vec![("400", "BadRequest"), ("500", "ServerError"), ("502", "ServerError")];
-    common.extend([("429", "TooManyRequests"), ("503", "Unavailable"), ("504", "Timeout")]);
+    let mut common = vec![
+        ("400", "BadRequest"),
+        ("500", "ServerError"),
+        ("502", "ServerError"),
+    ];
+    common.extend([
+        ("429", "TooManyRequests"),
+        ("503", "Unavailable"),
+        ("504", "Timeout"),
+    ]);
     if !is_open {
         common.extend([("401", "Unauthorized"), ("403", "Forbidden")]);
     }

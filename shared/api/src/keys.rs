@@ -6,11 +6,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tollgate_domain::id::{CustomerId, KeyId, PlanId};
 use tollgate_domain::key::{KeyPrefix, KeyRecord, KeyStatus, Role};
-use tollgate_domain::plan::Overrides;
+use tollgate_domain::plan;
 use tollgate_domain::time::Rfc3339;
 use utoipa::{IntoParams, ToSchema};
 
-use crate::json::{Object, nullable};
+use crate::json::{Object, Whole, nullable};
 use crate::{Cursor, schema};
 
 /// Role of a key, which decides the routes it may call.
@@ -38,16 +38,35 @@ pub enum KeyStatusSchema {
 }
 
 /// Limits of one key that replace its plan's.
-#[derive(Debug, ToSchema)]
-#[schema(as = Overrides)]
-#[allow(dead_code)]
-pub struct OverridesSchema {
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Overrides {
     /// Calls with the key in a UTC hour.
-    #[schema(maximum = 1_000_000_000_000_u64)]
-    requests_per_hour: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>, maximum = 1_000_000_000_000_u64)]
+    pub requests_per_hour: Option<Whole>,
     /// Number of the customer's calls in a UTC month from which calls with this key are denied.
-    #[schema(maximum = 1_000_000_000_000_u64)]
-    monthly_quota: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>, maximum = 1_000_000_000_000_u64)]
+    pub monthly_quota: Option<Whole>,
+}
+
+impl From<plan::Overrides> for Overrides {
+    fn from(overrides: plan::Overrides) -> Self {
+        Self {
+            requests_per_hour: overrides.requests_per_hour.map(Whole),
+            monthly_quota: overrides.monthly_quota.map(Whole),
+        }
+    }
+}
+
+impl From<Overrides> for plan::Overrides {
+    fn from(overrides: Overrides) -> Self {
+        Self {
+            requests_per_hour: overrides.requests_per_hour.map(|Whole(limit)| limit),
+            monthly_quota: overrides.monthly_quota.map(|Whole(limit)| limit),
+        }
+    }
 }
 
 /// A key, without its secret.
@@ -85,7 +104,6 @@ pub struct Key {
     #[schema(value_type = Option<schema::Timestamp>, required)]
     pub suspended_at: Option<Timestamp>,
     /// The key's own limits.
-    #[schema(value_type = OverridesSchema)]
     pub overrides: Overrides,
     /// Id of the successor that a rotation made.
     #[schema(value_type = Option<schema::KeyId>, required)]
@@ -108,7 +126,7 @@ impl Key {
             revoked_at: key.revoked_at,
             enabled: key.suspended_at.is_none(),
             suspended_at: key.suspended_at,
-            overrides: key.overrides,
+            overrides: key.overrides.into(),
             rotated_to: key.rotated_to,
         }
     }
@@ -149,14 +167,14 @@ pub struct CreateKey {
     pub customer_id: Option<CustomerId>,
     /// Name, for people.
     #[serde(default)]
-    #[schema(max_length = 100)]
+    #[schema(value_type = schema::Name)]
     pub name: String,
     /// Time of expiry, in the future. By default the key does not expire.
     #[schema(value_type = Option<schema::Timestamp>)]
     pub expires_at: Option<Rfc3339>,
     /// The key's own limits.
     #[serde(default)]
-    #[schema(value_type = OverridesSchema)]
+    #[schema(value_type = Overrides)]
     pub overrides: Object<Overrides>,
 }
 
@@ -166,7 +184,7 @@ pub struct CreateKey {
 pub struct UpdateKey {
     /// Name, for people.
     #[serde(default, deserialize_with = "nullable")]
-    #[schema(value_type = Option<String>, max_length = 100)]
+    #[schema(value_type = Option<schema::Name>)]
     pub name: Option<Option<String>>,
     /// Time of expiry, in the future.
     #[serde(default, deserialize_with = "nullable")]
@@ -189,15 +207,15 @@ pub struct UpdateOverrides {
     /// Calls with the key in a UTC hour.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<u64>, maximum = 1_000_000_000_000_u64)]
-    pub requests_per_hour: Option<Option<u64>>,
+    pub requests_per_hour: Option<Option<Whole>>,
     /// Number of the customer's calls in a UTC month from which calls with this key are denied.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<u64>, maximum = 1_000_000_000_000_u64)]
-    pub monthly_quota: Option<Option<u64>>,
+    pub monthly_quota: Option<Option<Whole>>,
 }
 
 /// Default grace period of a rotation: a day.
-const DEFAULT_GRACE_S: u32 = 86_400;
+const DEFAULT_GRACE_S: Whole = Whole(86_400);
 
 /// Request to rotate a key.
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
@@ -205,11 +223,11 @@ const DEFAULT_GRACE_S: u32 = 86_400;
 pub struct RotateKey {
     /// Grace period in seconds, at the end of which the old key expires. With 0 it expires at once.
     #[serde(default = "default_grace_s")]
-    #[schema(maximum = 2_592_000)]
-    pub grace_period_s: u32,
+    #[schema(value_type = u64, maximum = 2_592_000)]
+    pub grace_period_s: Whole,
 }
 
-fn default_grace_s() -> u32 {
+fn default_grace_s() -> Whole {
     DEFAULT_GRACE_S
 }
 

@@ -106,9 +106,7 @@ impl ProblemType {
             Self::MethodNotAllowed => (405, "method-not-allowed", "Method not allowed"),
             Self::Conflict => (409, "conflict", "Conflict"),
             Self::BodyTooLarge => (413, "body-too-large", "Request body too large"),
-            Self::UnsupportedMediaType => {
-                (415, "unsupported-media-type", "Unsupported media type")
-            }
+            Self::UnsupportedMediaType => (415, "unsupported-media-type", "Unsupported media type"),
             Self::Unprocessable => (422, "unprocessable", "Unprocessable request"),
             Self::RateLimited => (429, "rate-limited", "Hourly rate limit exceeded"),
             Self::QuotaExceeded => (429, "quota-exceeded", "Monthly quota exceeded"),

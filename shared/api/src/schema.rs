@@ -15,7 +15,7 @@ macro_rules! text {
 text! {
     /// Id of a customer: chosen at creation, or drawn as `cus_` and 20 letters and digits. It must not
     /// identify a person: it stays in usage and ledger when the customer is erased.
-    CustomerId { pattern = "^[A-Za-z0-9_.-]{1,64}$", examples("acme") }
+    CustomerId { pattern = "^(?!\\.{1,2}$)[A-Za-z0-9_.-]{1,64}$", examples("acme") }
 }
 text! {
     /// Id of a key: `key_` and 20 letters and digits.
@@ -35,13 +35,25 @@ text! {
 }
 text! {
     /// UTC day.
-    Day { pattern = "^[0-9]{4}-[0-9]{2}-[0-9]{2}$", examples("2026-11-22") }
+    Day { format = Date, examples("2026-11-22") }
 }
 text! {
     /// UTC month.
-    Month { pattern = "^[0-9]{4}-[0-9]{2}$", examples("2026-11") }
+    Month { pattern = "^[0-9]{4}-(0[1-9]|1[0-2])$", examples("2026-11") }
 }
 text! {
     /// Opaque position in one list. It is valid for that list only.
     Cursor { pattern = "^[A-Za-z0-9_-]+$", examples("pZ0qEGFjbWU") }
+}
+text! {
+    /// Name, for people: without control characters.
+    Name { max_length = 100, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$", examples("Acme") }
+}
+text! {
+    /// E-mail address. Only its form is checked.
+    Email {
+        max_length = 254,
+        pattern = "^[^\\s\\x00-\\x1f\\x7f-\\x9f]+@[^@\\s\\x00-\\x1f\\x7f-\\x9f]+$",
+        examples("billing@acme.example"),
+    }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 pub enum FailureKind {
     /// The cursor of the list is invalid: the caller's fault.
     InvalidCursor,
-    /// The same operation may succeed a moment later.
+    /// A retry may succeed.
     Transient,
     /// A retry does not help.
     Permanent,

@@ -6,11 +6,11 @@ use serde_json::json;
 use tollgate_domain::customer::Customer;
 use tollgate_domain::id::{CustomerId, PlanId};
 use tollgate_domain::key::{KeyRecord, Owner};
+use tollgate_domain::page::Page;
 use tollgate_domain::usage::{Aggregate, Endpoint};
 use tollgate_local_aws::fixture::Fixture;
+use tollgate_store::LedgerCharge;
 use tollgate_store::schema::{BILLABLE_SHARDS, REGISTRY, USAGE};
-use tollgate_domain::page::Page;
-use tollgate_store::{LedgerCharge};
 use tollgate_testing::p;
 use tollgate_testing::stored::{items, table_name, text};
 

@@ -10,13 +10,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use aws_types::region::Region;
 use serde_json::{Value, json};
 use tollgate_domain::id::CustomerId;
+use tollgate_domain::idempotency::Idempotency;
 use tollgate_domain::window::Month;
 use tollgate_local_aws::Fault;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_runtime::Chain;
 use tollgate_store::schema::REGISTRY;
-use tollgate_domain::idempotency::Idempotency;
-use tollgate_store::{CreateOutcome, CustomerChange, KeyChange, RecordChargeOutcome, RejectedRecord, RotateOutcome, Store, StoreError, WriteUsageOutcome};
+use tollgate_store::{
+    CreateOutcome, CustomerChange, KeyChange, RecordChargeOutcome, RejectedRecord, RotateOutcome,
+    Store, StoreError, WriteUsageOutcome,
+};
 use tollgate_testing::p;
 use tollgate_testing::stored::stored;
 

@@ -148,14 +148,15 @@ impl Event {
     }
 }
 
-/// Returns the method and path of every route that the template deploys.
+/// Returns the method and path of every operation of the API, as `infra/openapi.json` declares them.
 pub fn deployed_routes() -> BTreeSet<(String, String)> {
-    let template = std::fs::read_to_string(event_file::workspace().join("template.yaml")).unwrap();
-    let lines: Vec<&str> = template.lines().map(str::trim).collect();
-    let routes = lines.windows(2).filter_map(|pair| {
-        let path = pair[0].strip_prefix("Path: ")?;
-        let method = pair[1].strip_prefix("Method: ")?;
-        Some((method.to_uppercase(), path.to_owned()))
+    let path = event_file::workspace().join("infra/openapi.json");
+    let document = std::fs::read_to_string(path).unwrap();
+    let document: Value = serde_json::from_str(&document).unwrap();
+    let paths = document["paths"].as_object().unwrap().iter();
+    let routes = paths.flat_map(|(path, item)| {
+        let methods = item.as_object().unwrap().keys();
+        methods.map(move |method| (method.to_uppercase(), path.clone()))
     });
     routes.collect()
 }

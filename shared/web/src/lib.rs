@@ -13,8 +13,8 @@ pub use body::{
     JsonBody, MAX_BODY, NoQuery, PathParam, QueryParams, check_enabled, check_name, is_gzip,
 };
 pub use caller::{AdminCaller, CustomerCaller};
-pub use list::{ListRequest, page_size};
 pub use idempotency::IdempotencyKey;
+pub use list::{ListRequest, page_size};
 pub use problem::Problem;
 pub use serve::{Service, request_of, run, serve};
 

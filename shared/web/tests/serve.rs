@@ -5,13 +5,11 @@ use axum::{Json, Router};
 use http::header::{HeaderValue, LINK};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tollgate_api::json::nullable;
 use tollgate_domain::id::PlanId;
 use tollgate_testing::event::Event;
 use tollgate_testing::response::call;
-use tollgate_api::json::nullable;
-use tollgate_web::{
-    AdminCaller, CustomerCaller, JsonBody, PathParam, Problem, QueryParams,
-};
+use tollgate_web::{AdminCaller, CustomerCaller, JsonBody, PathParam, Problem, QueryParams};
 use tower::ServiceExt;
 
 #[derive(Deserialize)]

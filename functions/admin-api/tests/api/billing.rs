@@ -3,12 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot look has failed")]
 
 use serde_json::{Value, json};
+use tollgate_api::Cursor;
 use tollgate_testing::event::Event;
 use tollgate_testing::p;
 use tollgate_testing::response::{call, data};
 use tollgate_testing::stored::stored;
 use tollgate_testing::usage::{add_usage, calls};
-use tollgate_api::Cursor;
 
 use crate::stack::{NOW, Stack};
 use crate::usage::usage_event;

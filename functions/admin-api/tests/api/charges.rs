@@ -1,6 +1,7 @@
 //! `GET /admin/customers/{customer}/charges`.
 
 use serde_json::{Value, json};
+use tollgate_api::Cursor;
 use tollgate_domain::billing::{Charge, ChargedOverage, PeriodLedger};
 use tollgate_domain::money::{Cents, MicroUsd};
 use tollgate_store::RecordChargeOutcome;
@@ -8,7 +9,6 @@ use tollgate_testing::event::text;
 use tollgate_testing::p;
 use tollgate_testing::response::data;
 use tollgate_testing::usage::{add_usage, calls};
-use tollgate_api::Cursor;
 
 use crate::stack::Stack;
 

@@ -6,12 +6,12 @@
 )]
 
 use serde_json::{Value, json};
+use tollgate_api::Cursor;
 use tollgate_local_aws::Fault;
 use tollgate_testing::event::{Event, text};
 use tollgate_testing::p;
 use tollgate_testing::response::{checks_bodies, data};
 use tollgate_testing::stored::stored;
-use tollgate_api::Cursor;
 
 use crate::stack::Stack;
 

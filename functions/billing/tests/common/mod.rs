@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use billing::{App, BillingRunError, handle};
 use serde_json::Value;
-use tollgate_api::billing::{ChargeSummary, BillingRun};
+use tollgate_api::billing::{BillingRun, ChargeSummary};
 
 use tollgate_domain::id::random_base62;
 use tollgate_local_aws::fixture::Fixture;

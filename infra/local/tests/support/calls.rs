@@ -78,7 +78,7 @@ pub(crate) fn put_events_entry(bus: &str, detail: &Value) -> Value {
     })
 }
 
-/// Sends an entry to the local stack's event bus, over the AWS protocol.
+/// Sends a PutEvents entry to the local stack's event bus, over the AWS protocol.
 pub(crate) async fn put_event(anyone: &Client, entry: &Value) -> Value {
     let body = json!({ "Entries": [entry] }).to_string();
     let headers = [("x-amz-target", "AWSEvents.PutEvents")];

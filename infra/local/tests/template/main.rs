@@ -186,12 +186,12 @@ fn mistakes_in_the_template_are_found() {
     check(
         "Path: /api/analyze",
         "Path: /api/analyse",
-        "POST /api/analyse of AnalyzeFunction",
+        "AnalyzeFunction does not declare POST /api/analyse",
     );
     check(
         "Path: /api/analyze",
         "Path: /api/analyse",
-        "POST /api/analyze in functions/analyze",
+        "AnalyzeFunction has no event for its operation POST /api/analyze",
     );
     check(
         "Method: delete",

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use tollgate_domain::billing::{BillableCalls, Charge, ChargedOverage, PeriodLedger};
 use tollgate_domain::customer::Customer;
 use tollgate_domain::id::CustomerId;
+use tollgate_domain::idempotency::Idempotency;
 use tollgate_domain::key::{ApiKey, KeyFormat, KeyRecord, Owner};
 use tollgate_domain::money::{Cents, MicroUsd};
 use tollgate_domain::usage::{Adjustment, Aggregates, UsageRecord};
@@ -17,8 +18,11 @@ use tollgate_domain::window::{Hour, Month};
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_runtime::Entropy;
 use tollgate_store::schema::Table;
-use tollgate_domain::idempotency::Idempotency;
-use tollgate_store::{AdmittedCalls, CreateOutcome, CustomerChange, EventPart, KeyChange, KeyRef, LeaseShare, NewKey, RecordChargeOutcome, RejectedRecord, ReserveOutcome, RotateOutcome, ShardCounts, Store, StoreError, UpdateCustomerOutcome, UpdateOutcome, WriteUsageOutcome};
+use tollgate_store::{
+    AdmittedCalls, CreateOutcome, CustomerChange, EventPart, KeyChange, KeyRef, LeaseShare, NewKey,
+    RecordChargeOutcome, RejectedRecord, ReserveOutcome, RotateOutcome, ShardCounts, Store,
+    StoreError, UpdateCustomerOutcome, UpdateOutcome, WriteUsageOutcome,
+};
 use tollgate_testing::customers::key_record;
 use tollgate_testing::stored::{items, raw, text};
 use tollgate_testing::{p, plans};
