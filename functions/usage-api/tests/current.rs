@@ -1,5 +1,7 @@
 //! `GET /api/usage/current` and `…/adjustments`, called as API Gateway calls them.
 
+#![allow(clippy::unwrap_used, reason = "a failed step of a test fails the test")]
+
 use axum::Router;
 use serde_json::{Value, json};
 use tollgate_domain::billing::{PeriodLedger, charge_due};
