@@ -403,3 +403,79 @@ fn tagged(node: Node<'_>) -> Option<(&Tag, &str)> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STACK: &str = "
+Parameters: { Switch: { Default: closed } }
+Conditions: { Open: !Equals [!Ref Switch, open] }
+Resources:
+  Function: { Type: AWS::Serverless::Function, Properties: { Role: !GetAtt Role.Arn } }
+  Role:
+    Type: AWS::IAM::Role
+    Properties:
+      Policies:
+        - PolicyDocument: { Statement: { Effect: Allow, Action: dynamodb:GetItem, Resource: t } }
+  Attached:
+    Type: AWS::IAM::Policy
+    Properties:
+      Roles: [!Ref Role]
+      PolicyDocument: { Statement: { Effect: Allow, Action: dynamodb:PutItem, Resource: t } }
+  AttachedIfOpen:
+    Type: AWS::IAM::Policy
+    Condition: Open
+    Properties:
+      Roles: [!Ref Role]
+      PolicyDocument: { Statement: { Effect: Allow, Action: dynamodb:Query, Resource: t } }
+  OfAnother:
+    Type: AWS::IAM::Policy
+    Properties:
+      Roles: [!Ref OtherRole]
+      PolicyDocument: { Statement: { Effect: Allow, Action: dynamodb:DeleteItem, Resource: t } }
+";
+
+    #[test]
+    fn a_role_has_its_own_policies_and_those_attached_to_it() {
+        let stack = Stack::parse(STACK, "test").unwrap();
+        let check = |stack: &Stack, expected: &[&str]| {
+            let granted = stack.role("Function").unwrap().unused();
+            let granted: Vec<_> = granted.iter().map(|one| one.action.as_str()).collect();
+            assert_eq!(granted, expected);
+        };
+        check(&stack, &["dynamodb:GetItem", "dynamodb:PutItem"]);
+        let open = stack.with_parameter("Switch", "open");
+        check(
+            &open,
+            &["dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Query"],
+        );
+    }
+
+    #[test]
+    fn a_statement_that_does_not_allow_is_rejected() {
+        let denies = STACK.replace(
+            "Allow, Action: dynamodb:PutItem",
+            "Deny, Action: dynamodb:PutItem",
+        );
+        let stack = Stack::parse(&denies, "test").unwrap();
+        assert!(stack.role("Function").is_err());
+    }
+
+    #[test]
+    fn an_if_selects_a_branch_or_omits_the_property() {
+        let stack = Stack::parse(STACK, "test").unwrap();
+        let open = stack.clone().with_parameter("Switch", "open");
+        let value = |yaml: &str| yaml_serde::from_str::<Value>(yaml).unwrap();
+        let either = value("!If [Open, a, !Ref AWS::NoValue]");
+        let chosen = |stack: &Stack| stack.optional(Node(&either), "a property").unwrap();
+        assert_eq!(chosen(&stack), None);
+        assert_eq!(chosen(&open).as_deref(), Some("a"));
+        let unknown = value("!If [Unknown, a, b]");
+        let error = stack.optional(Node(&unknown), "a property").unwrap_err();
+        assert!(
+            error.to_string().contains("a condition for a property"),
+            "{error}"
+        );
+    }
+}

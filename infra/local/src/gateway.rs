@@ -315,10 +315,10 @@ impl Gateway {
                 allowed.push(route.method.as_str());
                 continue;
             }
-            // As in API Gateway, a literal segment takes precedence over a parameter.
+            let rank = precedence(&route.path);
             let better = best
                 .as_ref()
-                .is_none_or(|best| parameters.len() < best.parameters.len());
+                .is_none_or(|best| rank < precedence(&best.route.path));
             if better {
                 best = Some(RouteMatch {
                     route,
@@ -598,25 +598,65 @@ fn unreadable_body() -> Problem {
     Problem::bad_request("The request body is incomplete or malformed.")
 }
 
-/// Returns the decoded parameters of `path` if it matches the route `template`.
-fn parameters_of(template: &str, path: &str) -> Option<BTreeMap<String, String>> {
-    let mut parameters = BTreeMap::new();
-    let mut segments = path.split('/');
-    for expected in template.split('/') {
-        let segment = segments.next()?;
-        match expected
+/// Kind of a segment of a route, in the order of precedence in API Gateway.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Segment<'a> {
+    Literal(&'a str),
+    Parameter(&'a str),
+    /// `{proxy+}`: the rest of the path, at least one segment.
+    Greedy(&'a str),
+}
+
+impl<'a> Segment<'a> {
+    fn parse(text: &'a str) -> Self {
+        match text
             .strip_prefix('{')
             .and_then(|name| name.strip_suffix('}'))
         {
-            Some(name) if !segment.is_empty() => {
-                parameters.insert(name.to_owned(), decode(segment));
-            }
-            Some(_) => return None,
-            None if expected == segment => {}
-            None => return None,
+            None => Segment::Literal(text),
+            Some(name) => match name.strip_suffix('+') {
+                None => Segment::Parameter(name),
+                Some(name) => Segment::Greedy(name),
+            },
         }
     }
-    segments.next().is_none().then_some(parameters)
+}
+
+/// Returns the rank of a route among those that match a path; the lowest takes precedence.
+fn precedence(template: &str) -> Vec<u8> {
+    let segments = template.split('/').map(Segment::parse);
+    let rank = |segment| match segment {
+        Segment::Literal(_) => 0,
+        Segment::Parameter(_) => 1,
+        Segment::Greedy(_) => 2,
+    };
+    segments.map(rank).collect()
+}
+
+/// Returns the decoded parameters of `path` if it matches the route `template`.
+fn parameters_of(template: &str, path: &str) -> Option<BTreeMap<String, String>> {
+    let mut parameters = BTreeMap::new();
+    let mut rest = Some(path);
+    for expected in template.split('/').map(Segment::parse) {
+        let remaining = rest?;
+        let (segment, after) = match remaining.split_once('/') {
+            Some((segment, after)) => (segment, Some(after)),
+            None => (remaining, None),
+        };
+        rest = after;
+        match expected {
+            Segment::Literal(literal) if literal == segment => {}
+            Segment::Parameter(name) if !segment.is_empty() => {
+                parameters.insert(name.to_owned(), decode(segment));
+            }
+            Segment::Greedy(name) if !remaining.is_empty() => {
+                parameters.insert(name.to_owned(), decode(remaining));
+                rest = None;
+            }
+            Segment::Literal(_) | Segment::Parameter(_) | Segment::Greedy(_) => return None,
+        }
+    }
+    rest.is_none().then_some(parameters)
 }
 
 fn decode(text: &str) -> String {
@@ -771,6 +811,20 @@ mod tests {
         check("/a/{key}/c", "/a/b/c", Some("b"));
         check("/a", "/a", Some(""));
         check("/a", "/a/", None);
+        check("/a/{key+}", "/a/b", Some("b"));
+        check("/a/{key+}", "/a/b/c%20d/", Some("b/c d/"));
+        check("/a/{key+}", "/a/", None);
+        check("/a/{key+}", "/a", None);
+    }
+
+    #[test]
+    fn the_most_specific_route_takes_precedence() {
+        let mut routes = ["/{proxy+}", "/a/{proxy+}", "/a/{id}", "/{id}/b", "/a/b"];
+        routes.sort_by_key(|route| precedence(route));
+        assert_eq!(
+            routes,
+            ["/a/b", "/a/{id}", "/a/{proxy+}", "/{id}/b", "/{proxy+}"]
+        );
     }
 
     fn gzip(text: &[u8]) -> Bytes {

@@ -80,7 +80,7 @@ impl<'de> Deserialize<'de> for Whole {
                     return Err(E::invalid_value(Unexpected::Float(number), &self));
                 }
                 // Without a point: `{}` prints a whole double as digits alone.
-                let digits = format!("{number}");
+                let digits = format!("{}", number.abs());
                 digits.parse().map(Whole).map_err(E::custom)
             }
         }

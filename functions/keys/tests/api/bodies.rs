@@ -71,7 +71,7 @@ async fn rotate_rejects_an_invalid_body() {
         ("grace_period_s", json!(0.5)),
         ("grace_period_s", json!("3600")),
         ("grace_period_s", json!(null)),
-        ("grace_period_s", json!(4_294_967_296_u64)),
+        ("grace_period_s", json!(1.0e300)),
     ];
     names_fields(&stack.function("rotate"), &event, &wrong).await;
 }
