@@ -13,7 +13,6 @@ use tollgate_api::quarantine::{
 use tollgate_api::schema;
 use tollgate_api::usage::{Defect, IngestedOutcome};
 use tollgate_api::{Cursor, List};
-use tollgate_domain::key::hex;
 use tollgate_ingest::{IncomingEvent, IngestOutcome};
 use tollgate_store::{
     QuarantineId, QuarantineKind, QuarantinedItem, RejectedRecord, Resolution, ResolveOutcome,
@@ -178,7 +177,7 @@ async fn replay(
         let detail = "The item contains no usage event. Send a corrected one as event.";
         return Err(Problem::unprocessable(detail).with("field", "event"));
     };
-    let identity = hex(&Sha256::digest(item.id.to_string()));
+    let identity = hex::encode(&Sha256::digest(item.id.to_string()));
     event.insert("source".to_owned(), SOURCE.into());
     event.insert("id".to_owned(), identity.clone().into());
     let event = Value::Object(event);

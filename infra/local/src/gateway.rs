@@ -414,7 +414,7 @@ impl Gateway {
             .with(|rng| rand::Rng::fill_bytes(rng, &mut bytes));
         bytes[6] = bytes[6] & 0x0f | 0x40;
         bytes[8] = bytes[8] & 0x3f | 0x80;
-        let hex = tollgate_domain::key::hex(&bytes);
+        let hex = hex::encode(bytes);
         let (a, b, c) = (&hex[..8], &hex[8..12], &hex[12..16]);
         format!("{a}-{b}-{c}-{}-{}", &hex[16..20], &hex[20..])
     }

@@ -12,7 +12,6 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::id::{CustomerId, PlanId};
-use crate::key::hex;
 use crate::money::{Cents, MicroUsd};
 use crate::plan::{Catalog, MonthPolicy, OveragePrice};
 use crate::usage::Aggregate;
@@ -285,7 +284,7 @@ pub fn usage_digest(days: &BillableDays) -> String {
             }
         }
     }
-    hex(&hash.finalize())
+    hex::encode(&hash.finalize())
 }
 
 /// Returns the months that a billing run at `now` covers, oldest first: the current one and the two

@@ -195,7 +195,7 @@ impl KeyDigest {
     /// Returns the digest in lower-case hexadecimal, for the store only.
     #[must_use]
     pub fn expose_hex(&self) -> String {
-        hex(&self.sha256)
+        hex::encode(&self.sha256)
     }
 }
 
@@ -203,17 +203,6 @@ impl fmt::Debug for KeyDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("KeyDigest(…)")
     }
-}
-
-/// Encodes bytes in lower-case hexadecimal.
-#[must_use]
-pub fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    bytes
-        .iter()
-        .flat_map(|byte| [byte >> 4, byte & 15])
-        .map(|nibble| char::from(DIGITS[usize::from(nibble)]))
-        .collect()
 }
 
 /// Visible prefix of a key, such as `tg_live_4fJ9aQ2c`: unique, and safe to show.

@@ -100,8 +100,7 @@ fn are_certificates(pem: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use sha2::{Digest, Sha256};
-    use tollgate_domain::key::hex;
-
+    
     use super::*;
 
     /// The fingerprints are from Amazon Trust Services and Mozilla's list of roots.
@@ -110,7 +109,7 @@ mod tests {
         let check = |at: usize, subject: &str, fingerprint: &str| {
             assert!(are_certificates(PINNED[at]), "{subject}");
             let certificate = CertificateDer::from_pem_slice(PINNED[at]).unwrap();
-            assert_eq!(hex(&Sha256::digest(&certificate)), fingerprint, "{subject}");
+            assert_eq!(hex::encode(&Sha256::digest(&certificate)), fingerprint, "{subject}");
             let mut roots = RootCertStore::empty();
             roots.add(certificate).unwrap();
             let found = String::from_utf8_lossy(&roots.roots[0].subject);
@@ -172,7 +171,7 @@ mod tests {
 
     /// Chooses the roots for an environment that names a file with this text.
     fn roots_of_bundle(text: &[u8]) -> Result<Roots, InvalidBundle> {
-        let name = format!("tollgate-bundle-{}.pem", hex(&Sha256::digest(text)));
+        let name = format!("tollgate-bundle-{}.pem", hex::encode(&Sha256::digest(text)));
         let path = std::env::temp_dir().join(name);
         std::fs::write(&path, text).unwrap();
         let roots = roots_of_file(path.to_str().unwrap());

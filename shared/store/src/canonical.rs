@@ -6,7 +6,6 @@ use std::fmt;
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use sha2::{Digest, Sha256};
-use tollgate_domain::key::hex;
 use tollgate_domain::usage::ATTRIBUTES;
 
 /// A JSON text without spaces, its members sorted. A duplicate member is kept: parsers differ in which
@@ -32,7 +31,7 @@ pub(crate) fn digest(text: &[u8]) -> String {
 }
 
 fn digest_of(canonical: Option<Canonical>, text: &[u8]) -> String {
-    hex(&match canonical {
+    hex::encode(&match canonical {
         Some(Canonical(canonical)) => Sha256::digest(canonical),
         None => Sha256::digest(text),
     })

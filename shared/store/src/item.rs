@@ -1,4 +1,7 @@
 //! DynamoDB items, read and written by attribute.
+//!
+//! Items are not mapped by serde: an item has attributes whose names are data (`billable#<plan>`, a lease
+//! share's id), numbers whose sum may exceed their type, and an error must name the item and the attribute.
 
 use std::collections::HashMap;
 use std::str::FromStr;

@@ -151,7 +151,8 @@ impl Action {
     }
 }
 
-/// Number of tries of a request, and the waits between them.
+/// Number of tries of a request, and the waits between them. Not a library's: the waits are drawn from the
+/// store's `Entropy`, so that a simulation can repeat them.
 pub(crate) struct Backoff {
     tries: u32,
     max_wait: Duration,

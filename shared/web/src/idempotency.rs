@@ -6,7 +6,6 @@ use http::request::Parts;
 use sha2::{Digest, Sha256};
 use tollgate_domain::id::KeyId;
 use tollgate_domain::idempotency::Idempotency;
-use tollgate_domain::key::hex;
 
 use crate::Problem;
 use crate::body::single;
@@ -50,7 +49,7 @@ impl IdempotencyKey {
         self.0.as_ref().map(|key| Idempotency {
             scope: format!("{operation}#{caller}"),
             key: key.clone(),
-            request: hex(&Sha256::digest(request)),
+            request: hex::encode(&Sha256::digest(request)),
         })
     }
 }

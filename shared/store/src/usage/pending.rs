@@ -2,7 +2,6 @@
 
 use jiff::SignedDuration;
 use sha2::{Digest, Sha256};
-use tollgate_domain::key::hex;
 
 use crate::adjustments::adjustment_item;
 use crate::body::{Body, Compressor};
@@ -42,7 +41,7 @@ impl<'a> PendingPart<'a> {
             index,
             part,
             pk: part.pk(),
-            digest: hex(&Sha256::digest(part.body)),
+            digest: hex::encode(&Sha256::digest(part.body)),
             body,
         })
     }
