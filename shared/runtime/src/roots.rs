@@ -100,7 +100,7 @@ fn are_certificates(pem: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use sha2::{Digest, Sha256};
-    
+
     use super::*;
 
     /// The fingerprints are from Amazon Trust Services and Mozilla's list of roots.
@@ -109,7 +109,11 @@ mod tests {
         let check = |at: usize, subject: &str, fingerprint: &str| {
             assert!(are_certificates(PINNED[at]), "{subject}");
             let certificate = CertificateDer::from_pem_slice(PINNED[at]).unwrap();
-            assert_eq!(hex::encode(&Sha256::digest(&certificate)), fingerprint, "{subject}");
+            assert_eq!(
+                hex::encode(&Sha256::digest(&certificate)),
+                fingerprint,
+                "{subject}"
+            );
             let mut roots = RootCertStore::empty();
             roots.add(certificate).unwrap();
             let found = String::from_utf8_lossy(&roots.roots[0].subject);

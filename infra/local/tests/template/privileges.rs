@@ -196,6 +196,47 @@ fn name_of(logical_id: &str) -> String {
     name
 }
 
+const HEADER: &str = "| kind of item | table | written by | read by |\n|---|---|---|---|\n";
+
+/// Generates the rows of the table in ARCHITECTURE.md from the roles of the template.
+fn rows(template: &str) -> String {
+    let permissions = Permissions::from_template(template);
+    let roles = permissions.roles();
+    let functions = |may: &dyn Fn(&Role) -> bool| {
+        let allowed = roles.iter().filter(|(_, role)| may(role));
+        let names: Vec<String> = allowed.map(|(id, _)| name_of(id)).collect();
+        match names.is_empty() {
+            true => "–".to_owned(),
+            false => names.join(", "),
+        }
+    };
+    let rows = KINDS.iter().map(|kind| {
+        let writers = functions(&|role| permissions.is_written(role, kind));
+        let readers = functions(&|role| permissions.is_read(role, kind));
+        let (name, table) = (kind.name, kind.table.name);
+        format!("| {name} | {table} | {writers} | {readers} |\n")
+    });
+    rows.collect()
+}
+
+#[test]
+fn the_table_in_the_architecture_is_up_to_date() {
+    let (before, rest) = ARCHITECTURE.split_once(HEADER).unwrap();
+    let end = rest.find("\n\n").unwrap() + 1;
+    let rows = rows(include_str!("../../../../template.yaml"));
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        let page = format!("{before}{HEADER}{rows}{}", &rest[end..]);
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../ARCHITECTURE.md");
+        std::fs::write(path, page).unwrap();
+        return;
+    }
+    assert!(
+        rest[..end] == rows,
+        "the table of writers in ARCHITECTURE.md is stale; to update it: UPDATE_DOCS=1 cargo test \
+         --workspace --test template"
+    );
+}
+
 /// Reads the writers and readers of each kind of item from ARCHITECTURE.md.
 fn stated() -> BTreeMap<&'static str, [BTreeSet<String>; 2]> {
     let (_, table) = ARCHITECTURE
