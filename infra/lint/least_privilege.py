@@ -1,7 +1,7 @@
 """Checks the policies of an expanded template beyond Checkov's rules: least_privilege.py OUT.JSON.
 
-Every function must have its own role, every policy must belong to one role, no role may have an AWS managed
-policy, and no policy may allow by wildcard.
+Every function must have its own role, every policy but the one for traces must belong to one role, no role may
+have an AWS managed policy, and no policy may allow by wildcard.
 """
 
 import json

@@ -156,7 +156,10 @@ def template_for(architecture):
     )
     if replaced != 1:
         sys.exit("infra/release/package.py does not find the parameter Architecture in template.yaml")
-    return CODE.sub(r"\1functions/\2.zip", text)
+    text = CODE.sub(r"\1functions/\2.zip", text)
+    if "target/lambda" in text:
+        sys.exit("infra/release/package.py does not understand a CodeUri in template.yaml")
+    return text
 
 
 def licences(version, contents, graph, parts):
@@ -192,7 +195,11 @@ def licences(version, contents, graph, parts):
         lines.append(f"| {crate[0]} | {crate[1]} | {expression(package)} | {numbered(terms(package))} |")
 
     def listed(crates):
-        return [f"- {n} {v} ({expression(graph.packages[n, v])})" for n, v in sorted(crates) if graph.checksums[n, v]]
+        return [
+            f"- {n} {v} ({expression(graph.packages[n, v])})"
+            for n, v in sorted(crates)
+            if graph.checksums[n, v]
+        ]
 
     lines += ["", "## In all binaries", "", *listed(everywhere)]
     for path, crates in contents.items():

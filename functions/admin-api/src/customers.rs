@@ -40,7 +40,7 @@ fn check_id(id: Option<&CustomerId>) -> Result<(), Problem> {
 /// that it exists.
 fn check_email(email: Option<&str>) -> Result<(), Problem> {
     let plausible = |email: &str| {
-        email.len() <= MAX_EMAIL
+        email.chars().count() <= MAX_EMAIL
             && !email.chars().any(|c| c.is_whitespace() || c.is_control())
             && email
                 .rsplit_once('@')

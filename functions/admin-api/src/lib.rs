@@ -10,7 +10,7 @@ use axum::Router;
 use tollgate_billing::Billing;
 use tollgate_domain::plan::Catalog;
 use tollgate_ingest::Ingest;
-use tollgate_runtime::config::InvalidConfig;
+use tollgate_runtime::config::{self, InvalidConfig};
 use tollgate_runtime::{Clock, Entropy, Init, Metrics};
 use tollgate_store::Store;
 use utoipa::OpenApi;
@@ -40,15 +40,24 @@ impl App {
     /// # Errors
     /// When the environment lacks the tables or the plans.
     pub fn build(init: &Init) -> Result<Self, InvalidConfig> {
-        let ingest = Ingest::build(init)?;
+        let (store, plans) = (Store::build(init)?, config::plans(&init.env)?);
+        let (clock, metrics) = (init.clock.clone(), init.metrics.clone());
+        let ingest = Ingest::new(store, plans, clock, metrics);
+        let Ingest {
+            store,
+            plans,
+            clock,
+            metrics,
+            ..
+        } = ingest.clone();
         Ok(Self {
-            store: ingest.store.clone(),
-            plans: ingest.plans.clone(),
-            clock: init.clock.clone(),
-            entropy: init.entropy.clone(),
-            billing: Billing::build(init)?,
-            metrics: init.metrics.clone(),
+            billing: Billing::new(store.clone(), plans.clone(), clock.clone(), metrics.clone()),
             ingest,
+            entropy: init.entropy.clone(),
+            store,
+            plans,
+            clock,
+            metrics,
         })
     }
 }

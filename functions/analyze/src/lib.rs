@@ -9,7 +9,7 @@ use tollgate_domain::money::MicroUsd;
 use tollgate_metering::RequestCost;
 use tollgate_web::{CustomerCaller, JsonBody, Problem};
 
-/// Maximum length of a text, in bytes.
+/// Maximum length of a text, in characters.
 const MAX_TEXT: usize = 100_000;
 
 tollgate_web::operations!(pub () analyze);
@@ -31,8 +31,8 @@ async fn analyze(
     cost: Option<Extension<RequestCost>>,
     JsonBody(question): JsonBody<Analyze>,
 ) -> Result<Json<Analysis>, Problem> {
-    if question.text.is_empty() || question.text.len() > MAX_TEXT {
-        let detail = "text must have 1 to 100,000 bytes.";
+    if !(1..=MAX_TEXT).contains(&question.text.chars().count()) {
+        let detail = "text must have 1 to 100,000 characters.";
         return Err(Problem::unprocessable(detail).with("field", "text"));
     }
     // The first model would read the text and write a draft, the second would read both. A token is about

@@ -281,7 +281,7 @@ impl Leases {
                     in_branch,
                 } => {
                     lease.reserved(units, used, in_branch, now);
-                    self.0.metrics.record(metrics::LEASES_RESERVED, &[], 1);
+                    self.0.metrics.record(metrics::RESERVED_LEASES, &[], 1);
                 }
                 ReserveOutcome::Exhausted => {
                     lease.exhausted(limit.unwrap_or(u64::MAX), now);

@@ -70,7 +70,7 @@ pub(crate) fn dimensions(
         Ok(DecisionReason::LimitReached(Window::Hour)) => &["denied", "rate_limited"],
         Ok(DecisionReason::LimitReached(Window::Month)) => &["denied", "quota_exceeded"],
         Ok(DecisionReason::Denied(Denial::CustomerSuspended)) => &["denied", "customer_suspended"],
-        Ok(DecisionReason::Denied(Denial::NoPlan)) => &["unavailable", "no_plan"],
+        Ok(DecisionReason::Denied(Denial::NoPlan)) => &["denied", "no_plan"],
         Err(Unauthorized(UnauthorizedReason::Missing)) => &["unauthorized", "missing_key"],
         Err(Unauthorized(UnauthorizedReason::Malformed)) => &["unauthorized", "malformed_key"],
         Err(Unauthorized(UnauthorizedReason::Unknown)) => &["unauthorized", "unknown_key"],

@@ -10,7 +10,7 @@ use tollgate_domain::key::KeyRecord;
 use tollgate_domain::plan::{Catalog, Overrides};
 use tollgate_local_aws::Fault;
 use tollgate_runtime::metrics::{
-    ADMITTED_CALLS, DECISION_LATENCY, DECISIONS, DECISIONS_WITHOUT_STORE, LEASES_RESERVED,
+    ADMITTED_CALLS, DECISION_LATENCY, DECISIONS, DECISIONS_WITHOUT_STORE, RESERVED_LEASES,
 };
 use tollgate_store::{CustomerChange, KeyChange, KeyRef};
 
@@ -59,9 +59,9 @@ async fn each_decision_is_counted_by_its_outcome_and_reason() {
     };
     let stack = Stack::with_acme("free", overrides(Some(1), None)).await;
     check(&stack, &call, "allowed", "within_limits").await;
-    assert_eq!(stack.cloudwatch.sum(LEASES_RESERVED, &[]), 2);
+    assert_eq!(stack.cloudwatch.sum(RESERVED_LEASES, &[]), 2);
     check(&stack, &call, "denied", "rate_limited").await;
-    assert_eq!(stack.cloudwatch.sum(LEASES_RESERVED, &[]), 2);
+    assert_eq!(stack.cloudwatch.sum(RESERVED_LEASES, &[]), 2);
     let usage = with_resource("/api/usage/current");
     check(&stack, &usage, "allowed", "uncounted").await;
     check(&stack, &event("no-key"), "unauthorized", "missing_key").await;
@@ -82,7 +82,7 @@ async fn each_decision_is_counted_by_its_outcome_and_reason() {
 
     let stack = Stack::with_acme("pro", overrides(None, Some(0))).await;
     check(&stack, &call, "denied", "quota_exceeded").await;
-    assert_eq!(stack.cloudwatch.sum(LEASES_RESERVED, &[]), 0);
+    assert_eq!(stack.cloudwatch.sum(RESERVED_LEASES, &[]), 0);
     let stack = Stack::with_acme("pro", Overrides::default()).await;
     stack.fail("UpdateItem", Fault::RequestLost);
     check(&stack, &call, "allowed", "store_unavailable").await;
@@ -91,7 +91,7 @@ async fn each_decision_is_counted_by_its_outcome_and_reason() {
         "fail_mode":"open","month":{"kind":"unlimited"}}]"#;
     let others = Catalog::from_json(others).unwrap();
     let stack = stack.with_settings(|settings| settings.plans = others);
-    check(&stack, &call, "unavailable", "no_plan").await;
+    check(&stack, &call, "denied", "no_plan").await;
 
     let stack = Stack::empty();
     stack.add_customer("acme", "free").await;

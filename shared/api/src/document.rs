@@ -98,6 +98,15 @@ struct CommonProblem {
     headers: &'static [&'static str],
 }
 
+/// Header fields with the status of the limits, on responses of metered functions and on denials.
+const LIMIT_HEADERS: [&str; 5] = [
+    "X-RateLimit-Limit",
+    "X-RateLimit-Remaining",
+    "X-RateLimit-Reset",
+    "RateLimit",
+    "RateLimit-Policy",
+];
+
 const PROBLEMS: [CommonProblem; 12] = [
     CommonProblem {
         name: "BadRequest",
@@ -113,7 +122,8 @@ const PROBLEMS: [CommonProblem; 12] = [
     },
     CommonProblem {
         name: "Forbidden",
-        description: "The key has the wrong role, or the request is blocked by a web ACL.",
+        description: "The key has the wrong role, the request would create or change an admin key, or a \
+                      web ACL blocks it.",
         types: &[ProblemType::Forbidden, ProblemType::Blocked],
         headers: &[],
     },
@@ -160,11 +170,11 @@ const PROBLEMS: [CommonProblem; 12] = [
         ],
         headers: &[
             "Retry-After",
-            "X-RateLimit-Limit",
-            "X-RateLimit-Remaining",
-            "X-RateLimit-Reset",
-            "RateLimit",
-            "RateLimit-Policy",
+            LIMIT_HEADERS[0],
+            LIMIT_HEADERS[1],
+            LIMIT_HEADERS[2],
+            LIMIT_HEADERS[3],
+            LIMIT_HEADERS[4],
         ],
     },
     CommonProblem {
@@ -318,12 +328,8 @@ fn complete(
         }
         response["headers"]["Cache-Control"] = header("Cache-Control");
         if is_metered {
-            for name in PROBLEMS[8]
-                .headers
-                .iter()
-                .filter(|name| **name != "Retry-After")
-            {
-                response["headers"][*name] = header(name);
+            for name in LIMIT_HEADERS {
+                response["headers"][name] = header(name);
             }
         }
         let of_status = example.as_object_mut().and_then(|it| it.remove(status));

@@ -23,7 +23,7 @@ pub struct Pong {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Analyze {
-    /// Text to analyse: 1 to 100,000 bytes.
+    /// Text to analyse.
     #[schema(min_length = 1, max_length = 100_000)]
     pub text: String,
 }

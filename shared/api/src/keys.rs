@@ -1,6 +1,7 @@
 //! API keys.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -143,8 +144,8 @@ pub struct ListedKey {
     pub plan: Option<PlanId>,
 }
 
-/// A new key, in the response to the request that created it.
-#[derive(Debug, Serialize, ToSchema)]
+/// A new key, in the response to the request that created it. Its `Debug` does not show the secret.
+#[derive(Serialize, ToSchema)]
 pub struct IssuedKey {
     /// The whole key, a secret that is returned only once; `null` in the response to a repeated request.
     #[schema(required, examples("tg_live_4fJ9aQ2cR8sXk1VbN7mTy3ZpWd5LgHq06EuC2oAf"))]
@@ -152,6 +153,14 @@ pub struct IssuedKey {
     /// The key without its secret.
     #[serde(flatten)]
     pub details: Key,
+}
+
+impl fmt::Debug for IssuedKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IssuedKey")
+            .field("details", &self.details)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Request to create a key.
@@ -221,9 +230,10 @@ const DEFAULT_GRACE_S: Whole = Whole(86_400);
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RotateKey {
-    /// Grace period in seconds, at the end of which the old key expires. With 0 it expires at once.
+    /// Grace period in seconds, at the end of which the old key expires; a day if absent. With 0 it expires at
+    /// once.
     #[serde(default = "default_grace_s")]
-    #[schema(value_type = u64, maximum = 2_592_000)]
+    #[schema(value_type = u64, default = 86_400, maximum = 2_592_000)]
     pub grace_period_s: Whole,
 }
 

@@ -3,8 +3,6 @@
 use serde::Serialize;
 use utoipa::{ToResponse, ToSchema};
 
-use crate::schema;
-
 /// Type of a problem: what went wrong, with its status and title.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProblemType {
@@ -143,26 +141,6 @@ pub struct ProblemDetails {
     pub request_id: String,
     /// Member of the body or query parameter at fault, if one is.
     pub field: Option<String>,
-}
-
-/// A problem of a limit: its numbers are in header fields as well.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = LimitProblem)]
-pub struct LimitProblemDetails {
-    /// The members of every problem.
-    #[serde(flatten)]
-    pub problem: ProblemDetails,
-    /// Window of the limit: `hour` or `month`.
-    pub window: Option<String>,
-    /// Calls allowed in the window.
-    pub limit: Option<u64>,
-    /// Calls left in the window.
-    pub remaining: Option<u64>,
-    /// End of the window.
-    #[schema(value_type = Option<schema::Timestamp>)]
-    pub resets_at: Option<String>,
-    /// Seconds until a retry can succeed.
-    pub retry_after_s: Option<u64>,
 }
 
 macro_rules! response {

@@ -40,12 +40,20 @@ impl Billing {
     /// # Errors
     /// When the environment lacks the tables or the plans.
     pub fn build(init: &Init) -> Result<Self, InvalidConfig> {
-        Ok(Self {
-            store: Store::build(init)?,
-            plans: config::plans(&init.env)?,
-            clock: init.clock.clone(),
-            metrics: init.metrics.clone(),
-        })
+        let (store, plans) = (Store::build(init)?, config::plans(&init.env)?);
+        let (clock, metrics) = (init.clock.clone(), init.metrics.clone());
+        Ok(Self::new(store, plans, clock, metrics))
+    }
+
+    /// Creates billing for a new instance.
+    #[must_use]
+    pub fn new(store: Store, plans: Catalog, clock: Clock, metrics: Metrics) -> Self {
+        Self {
+            store,
+            plans,
+            clock,
+            metrics,
+        }
     }
 }
 

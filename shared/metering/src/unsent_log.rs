@@ -10,7 +10,7 @@ use tollgate_runtime::{Metrics, metrics};
 
 /// Log of whole usage events, from which they can be put on the bus again: each a line
 /// `{"level":"ERROR","message":"unsent_usage","event":{…}}`. An event that is on the bus as well counts
-/// once. Their records are counted in the metric `RecordsUnsent`.
+/// once. Their records are counted in the metric `UnsentRecords`.
 #[derive(Clone)]
 pub struct UnsentLog {
     write: Arc<dyn Fn(&str) + Send + Sync>,
@@ -68,7 +68,7 @@ impl UnsentLog {
         }
         if unsent_records > 0 {
             self.metrics
-                .record(metrics::RECORDS_UNSENT, &[], unsent_records);
+                .record(metrics::UNSENT_RECORDS, &[], unsent_records);
             self.metrics.write();
         }
     }

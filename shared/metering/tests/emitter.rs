@@ -18,7 +18,7 @@ use tollgate_local_aws::fixture::Fixture;
 use tollgate_local_aws::{CloudWatch, Fault, LocalAws, wire};
 use tollgate_metering::{Emitter, UnsentLog};
 use tollgate_runtime::Metrics;
-use tollgate_runtime::metrics::RECORDS_UNSENT;
+use tollgate_runtime::metrics::UNSENT_RECORDS;
 use tollgate_testing::metered::{
     DeliveredEvent, NOW, delivered, emitter, emitter_with_log, usage_events,
 };
@@ -398,7 +398,7 @@ async fn events_that_exceed_the_buffer_are_logged_whole_oldest_first() {
     assert_eq!(sent.len(), 1_000);
     assert_eq!(customers(&sent)[0], "c-0002");
     assert_eq!(log.events().len(), 2);
-    assert_eq!(cloudwatch.sum(RECORDS_UNSENT, &[]), 2);
+    assert_eq!(cloudwatch.sum(UNSENT_RECORDS, &[]), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -411,7 +411,7 @@ async fn events_that_the_last_flush_cannot_send_are_logged_whole() {
     record(&emitter, "bolt", [call(2)]);
     emitter.close().await;
     assert_eq!(log.events(), calls.lock().unwrap()[0]);
-    assert_eq!(cloudwatch.sum(RECORDS_UNSENT, &[]), 2);
+    assert_eq!(cloudwatch.sum(UNSENT_RECORDS, &[]), 2);
 
     at.aws.heal();
     emitter.flush().await;
@@ -460,7 +460,7 @@ async fn the_buffer_is_bounded_without_a_flush() {
     let logged = log.events();
     assert_eq!(logged.len(), 9_000);
     assert_eq!(logged[8_999]["subject"], "c-08999");
-    assert_eq!(cloudwatch.sum(RECORDS_UNSENT, &[]), 9_000);
+    assert_eq!(cloudwatch.sum(UNSENT_RECORDS, &[]), 9_000);
     emitter.flush().await;
     assert_eq!(delivered(&at).len(), 1_000);
 }

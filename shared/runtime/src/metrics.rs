@@ -81,9 +81,9 @@ pub const DECISIONS: Metric = Metric {
     ..count(
         "Decisions",
         "Calls decided by the authorizer. `allowed`: `within_limits`, `uncounted`, \
-         `store_unavailable`; `denied`: `rate_limited`, `quota_exceeded`, `customer_suspended`; \
+         `store_unavailable`; `denied`: `rate_limited`, `quota_exceeded`, `customer_suspended`, `no_plan`; \
          `unauthorized`: `missing_key`, `malformed_key`, `unknown_key`, `expired_key`, \
-         `revoked_key`, `suspended_key`; `unavailable`: `store_unavailable`, `no_plan`.",
+         `revoked_key`, `suspended_key`; `unavailable`: `store_unavailable`.",
     )
 };
 /// Calls in the admission ledger.
@@ -110,8 +110,8 @@ pub const DECISION_LATENCY: Metric = time(
     "Time in the authorizer for a decision, without the overhead of API Gateway and Lambda.",
 );
 /// Reservations of quota units.
-pub const LEASES_RESERVED: Metric = count(
-    "LeasesReserved",
+pub const RESERVED_LEASES: Metric = count(
+    "ReservedLeases",
     "Reservations of quota units by authorizer instances, one write each.",
 );
 /// Usage events that were counted.
@@ -150,8 +150,8 @@ pub const UNPRICED_TOKENS: Metric = count(
     "Language-model tokens counted at no cost, because the price list has no price for them.",
 );
 /// Usage records that could not be sent to the event bus.
-pub const RECORDS_UNSENT: Metric = count(
-    "RecordsUnsent",
+pub const UNSENT_RECORDS: Metric = count(
+    "UnsentRecords",
     "Usage records that could not be sent to the event bus, and are in the function's log as \
      `unsent_usage`.",
 );
@@ -216,7 +216,7 @@ pub const ALL: &[Metric] = &[
     DECISIONS_WITHOUT_STORE,
     DECISIONS_BY_STALE_KEY,
     DECISION_LATENCY,
-    LEASES_RESERVED,
+    RESERVED_LEASES,
     COUNTED_EVENTS,
     DUPLICATE_EVENTS,
     QUARANTINED_EVENTS,
@@ -225,7 +225,7 @@ pub const ALL: &[Metric] = &[
     LATE_CALLS,
     QUARANTINED_RECORDS,
     UNPRICED_TOKENS,
-    RECORDS_UNSENT,
+    UNSENT_RECORDS,
     UNATTRIBUTED_CALLS,
     LATE_COSTS,
     METERING_LAG,
@@ -476,7 +476,7 @@ mod tests {
     #[test]
     fn metrics_of_the_same_dimensions_share_a_line() {
         let (metrics, _, lines) = metrics();
-        metrics.record(LEASES_RESERVED, &[], 2);
+        metrics.record(RESERVED_LEASES, &[], 2);
         metrics.record(DECISION_LATENCY, &[], 70);
         metrics.record(DECISION_LATENCY, &[], 90);
         metrics.record(DECISIONS, &["denied", "rate_limited"], 1);
@@ -484,7 +484,7 @@ mod tests {
         metrics.write();
         let lines = lines.lock().unwrap();
         assert_eq!(lines.len(), 3);
-        assert_eq!(lines[0]["LeasesReserved"], 2);
+        assert_eq!(lines[0]["ReservedLeases"], 2);
         assert_eq!(lines[0]["DecisionLatency"], json!([70, 90]));
         assert_eq!(lines[1]["Reason"], "quota_exceeded");
         assert_eq!(lines[2]["Reason"], "rate_limited");
@@ -495,7 +495,7 @@ mod tests {
         let (metrics, time, lines) = metrics();
         let written_after = |step: i64| {
             time.advance(SignedDuration::from_secs(step));
-            metrics.record_and_write_due([(LEASES_RESERVED, &[] as Values, 1)]);
+            metrics.record_and_write_due([(RESERVED_LEASES, &[] as Values, 1)]);
             lines.lock().unwrap().len()
         };
         assert_eq!(written_after(0), 1);
@@ -505,7 +505,7 @@ mod tests {
         metrics.write();
         metrics.write();
         let lines = lines.lock().unwrap();
-        let sums: Vec<_> = lines.iter().map(|line| &line["LeasesReserved"]).collect();
+        let sums: Vec<_> = lines.iter().map(|line| &line["ReservedLeases"]).collect();
         assert_eq!(sums, [1, 2, 1]);
     }
 

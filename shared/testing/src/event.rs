@@ -149,7 +149,7 @@ impl Event {
 }
 
 /// Returns the method and path of every operation of the API, as `infra/openapi.json` declares them.
-pub fn deployed_routes() -> BTreeSet<(String, String)> {
+pub fn declared_routes() -> BTreeSet<(String, String)> {
     let path = event_file::workspace().join("infra/openapi.json");
     let document = std::fs::read_to_string(path).unwrap();
     let document: Value = serde_json::from_str(&document).unwrap();

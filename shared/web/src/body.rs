@@ -68,7 +68,7 @@ fn invalid_field(location: &str, path: &str, reason: &str) -> Problem {
 
 /// Replaces the Rust terms in messages of serde and the standard library.
 fn reword_for_callers(reason: &str) -> String {
-    const WORDS: [(&str, &str); 8] = [
+    const WORDS: [(&str, &str); 6] = [
         ("invalid digit found in string", "it is not a whole number"),
         (
             "cannot parse integer from empty string",
@@ -82,8 +82,6 @@ fn reword_for_callers(reason: &str) -> String {
             "provided string was not `true` or `false`",
             "it is neither true nor false",
         ),
-        ("expected a nonzero u64", "expected a whole number above 0"),
-        ("expected u64", "expected a whole number of at least 0"),
         ("expected i64", "expected a whole number"),
         ("expected a boolean", "expected true or false"),
     ];

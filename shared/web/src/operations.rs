@@ -13,7 +13,6 @@ macro_rules! operations {
     ($vis:vis ($($state:ident: $type:ty)?) $($handler:ident),+ $(,)?) => {
         /// Returns the routes of the operations.
         $vis fn routes($($state: $type)?) -> $crate::private::axum::Router {
-            #[allow(unused_imports)]
             use $crate::private::utoipa::Path;
             $crate::private::paste! {
                 $crate::private::axum::Router::new()

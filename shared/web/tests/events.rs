@@ -3,7 +3,7 @@
 use serde_json::Value;
 use tollgate_api::context::{Caller, Identity};
 use tollgate_domain::key::ApiKey;
-use tollgate_testing::event::{Event, deployed_routes, text};
+use tollgate_testing::event::{Event, declared_routes, text};
 
 fn all() -> Vec<(String, Event)> {
     let functions = ["keys", "admin-api", "usage-api", "ping", "analyze"];
@@ -15,10 +15,10 @@ fn all() -> Vec<(String, Event)> {
 }
 
 #[test]
-fn every_event_has_a_deployed_route() {
-    let deployed = deployed_routes();
+fn every_event_has_a_declared_route() {
+    let declared = declared_routes();
     for (name, event) in all() {
-        assert!(deployed.contains(&event.route()), "{name}");
+        assert!(declared.contains(&event.route()), "{name}");
     }
 }
 

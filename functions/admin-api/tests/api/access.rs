@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::json;
 use tollgate_local_aws::Fault;
 use tollgate_testing::customers::add_customer;
-use tollgate_testing::event::{Event, deployed_routes, text};
+use tollgate_testing::event::{Event, declared_routes, text};
 use tollgate_testing::response::{call, has_no_other_routes, ignores_the_stage, needs_an_admin};
 use tollgate_testing::stored::stored;
 use tollgate_testing::usage::{add_usage, calls};
@@ -22,7 +22,7 @@ fn events() -> Vec<Event> {
 #[tokio::test]
 async fn every_operation_is_for_admins_only() {
     let walked: BTreeSet<_> = events().iter().map(Event::route).collect();
-    let mut deployed = deployed_routes();
+    let mut deployed = declared_routes();
     deployed
         .retain(|(_, path)| path.starts_with("/admin/") && !path.starts_with("/admin/api-keys"));
     assert_eq!(walked, deployed);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use tollgate_testing::event::{Event, deployed_routes};
+use tollgate_testing::event::{Event, declared_routes};
 use tollgate_testing::response::{has_no_other_routes, ignores_the_stage, needs_an_admin};
 use tollgate_testing::stored::stored;
 
@@ -14,7 +14,7 @@ async fn every_operation_is_for_admins_only() {
         .iter()
         .map(|(_, event)| event.route())
         .collect();
-    let mut deployed = deployed_routes();
+    let mut deployed = declared_routes();
     deployed.retain(|(_, path)| path.starts_with("/admin/api-keys"));
     assert_eq!(walked, deployed);
     for (operation, event) in Event::all("keys") {

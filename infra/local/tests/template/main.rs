@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed step of a test fails the test")]
 
 mod api;
+mod attach;
 mod deployment;
 mod metrics;
 mod permissions;
