@@ -177,7 +177,7 @@ async fn replay(
         let detail = "The item contains no usage event. Send a corrected one as event.";
         return Err(Problem::unprocessable(detail).with("field", "event"));
     };
-    let identity = hex::encode(&Sha256::digest(item.id.to_string()));
+    let identity = hex::encode(Sha256::digest(item.id.to_string()));
     event.insert("source".to_owned(), SOURCE.into());
     event.insert("id".to_owned(), identity.clone().into());
     let event = Value::Object(event);

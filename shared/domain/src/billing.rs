@@ -284,7 +284,7 @@ pub fn usage_digest(days: &BillableDays) -> String {
             }
         }
     }
-    hex::encode(&hash.finalize())
+    hex::encode(hash.finalize())
 }
 
 /// Returns the months that a billing run at `now` covers, oldest first: the current one and the two

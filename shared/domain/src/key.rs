@@ -195,7 +195,7 @@ impl KeyDigest {
     /// Returns the digest in lower-case hexadecimal, for the store only.
     #[must_use]
     pub fn expose_hex(&self) -> String {
-        hex::encode(&self.sha256)
+        hex::encode(self.sha256)
     }
 }
 

@@ -110,7 +110,7 @@ mod tests {
             assert!(are_certificates(PINNED[at]), "{subject}");
             let certificate = CertificateDer::from_pem_slice(PINNED[at]).unwrap();
             assert_eq!(
-                hex::encode(&Sha256::digest(&certificate)),
+                hex::encode(Sha256::digest(&certificate)),
                 fingerprint,
                 "{subject}"
             );
@@ -175,7 +175,7 @@ mod tests {
 
     /// Chooses the roots for an environment that names a file with this text.
     fn roots_of_bundle(text: &[u8]) -> Result<Roots, InvalidBundle> {
-        let name = format!("tollgate-bundle-{}.pem", hex::encode(&Sha256::digest(text)));
+        let name = format!("tollgate-bundle-{}.pem", hex::encode(Sha256::digest(text)));
         let path = std::env::temp_dir().join(name);
         std::fs::write(&path, text).unwrap();
         let roots = roots_of_file(path.to_str().unwrap());

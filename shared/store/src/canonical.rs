@@ -31,7 +31,7 @@ pub(crate) fn digest(text: &[u8]) -> String {
 }
 
 fn digest_of(canonical: Option<Canonical>, text: &[u8]) -> String {
-    hex::encode(&match canonical {
+    hex::encode(match canonical {
         Some(Canonical(canonical)) => Sha256::digest(canonical),
         None => Sha256::digest(text),
     })

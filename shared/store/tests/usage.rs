@@ -327,7 +327,7 @@ async fn the_same_event_in_another_text_is_a_duplicate() {
         event.body = body.to_vec();
         event
     };
-    let big = "0".repeat(500_000) + &hex::encode(&noise(300_000));
+    let big = "0".repeat(500_000) + &hex::encode(noise(300_000));
     let written = format!(r#"{{"data": [1, {{"b": "{big}"}}]}}"#);
     let forwarded = format!(r#"{{ "x":1, "data":[1,{{"b":"{big}"}}] }}"#);
     let other = format!(r#"{{"data":[2,{{"b":"{big}"}}]}}"#);

@@ -49,7 +49,7 @@ impl IdempotencyKey {
         self.0.as_ref().map(|key| Idempotency {
             scope: format!("{operation}#{caller}"),
             key: key.clone(),
-            request: hex::encode(&Sha256::digest(request)),
+            request: hex::encode(Sha256::digest(request)),
         })
     }
 }

@@ -41,7 +41,7 @@ impl<'a> PendingPart<'a> {
             index,
             part,
             pk: part.pk(),
-            digest: hex::encode(&Sha256::digest(part.body)),
+            digest: hex::encode(Sha256::digest(part.body)),
             body,
         })
     }
