@@ -2,6 +2,7 @@
 
 mod billing;
 mod customers;
+mod defects;
 mod quarantine;
 mod reconciliation;
 mod usage;

@@ -21,7 +21,7 @@ use tollgate_store::{
 use tollgate_web::{AdminCaller, JsonBody, ListRequest, NoQuery, PathParam, Problem, QueryParams};
 
 use crate::App;
-use crate::usage::not_countable;
+use crate::defects::not_countable;
 
 /// Source of replayed usage events.
 const SOURCE: &str = "tollgate:quarantine";

@@ -21,6 +21,7 @@ use tollgate_domain::window::Day;
 use tollgate_ingest::{IncomingEvent, IngestOutcome};
 use tollgate_web::{AdminCaller, JsonBody, ListRequest, NoQuery, PathParam, Problem, QueryParams};
 
+use crate::defects::not_countable;
 use crate::{App, quarantine};
 
 /// Most usage events in one request.
@@ -29,13 +30,6 @@ const MAX_EVENTS: usize = 100;
 const MAX_QUARANTINED: usize = 10;
 
 tollgate_web::operations!(pub(crate) (app: App) ingest, log, adjustments);
-
-/// 422: some of the usage cannot be counted.
-pub(crate) fn not_countable(defects: &[Defect]) -> Problem {
-    let detail = "Nothing was counted, because the request has the defects listed. Correct them, and send \
-                  the whole request again.";
-    Problem::unprocessable(detail).with("defects", json!(defects))
-}
 
 /// Counts usage events, each at most once ever.
 ///
@@ -148,7 +142,7 @@ struct QuarantinedOfConflicts {
     more: Vec<String>,
 }
 
-/// 409: other events have the same source and id.
+/// Creates the 409 for events whose source and id other events have.
 fn conflict(conflicts: Vec<String>, quarantined: &QuarantinedOfConflicts) -> Problem {
     let QuarantinedOfConflicts { items, more } = quarantined;
     let detail = "The events listed in conflicts were not counted, because other events with the same \
