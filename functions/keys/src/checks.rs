@@ -32,7 +32,7 @@ pub(crate) fn check_expiry(
     }
 }
 
-/// 403: only the operator creates and changes admin keys. The functions' roles do not allow it.
+/// Creates the 403 for admin keys, which only the operator creates and changes: the functions' roles do not allow it.
 pub(crate) fn admin_key_forbidden() -> Problem {
     Problem::forbidden(
         "Admin keys are created with AWS credentials, by \"tollgate admin-key create\". The API can only \
