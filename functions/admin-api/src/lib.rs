@@ -11,7 +11,7 @@ use axum::Router;
 use tollgate_billing::Billing;
 use tollgate_domain::plan::Catalog;
 use tollgate_ingest::Ingest;
-use tollgate_runtime::config::{self, InvalidConfig};
+use tollgate_runtime::config::InvalidConfig;
 use tollgate_runtime::{Clock, Entropy, Init, Metrics};
 use tollgate_store::Store;
 use utoipa::OpenApi;
@@ -41,9 +41,7 @@ impl App {
     /// # Errors
     /// When the environment lacks the tables or the plans.
     pub fn build(init: &Init) -> Result<Self, InvalidConfig> {
-        let (store, plans) = (Store::build(init)?, config::plans(&init.env)?);
-        let (clock, metrics) = (init.clock.clone(), init.metrics.clone());
-        let ingest = Ingest::new(store, plans, clock, metrics);
+        let ingest = Ingest::build(init)?;
         let Ingest {
             store,
             plans,

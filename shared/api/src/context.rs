@@ -50,9 +50,6 @@ pub mod name {
     pub const PROBLEM: &str = "problem";
 }
 
-/// HTTP status of a denial. API Gateway has a single status for all denials.
-pub const DENIED: u16 = 429;
-
 /// Header fields with the status of the limits, each with the name of the context member that holds
 /// its value. `X-RateLimit-*` describes the window closest to its limit, with the reset as a Unix
 /// second; the other two follow draft-ietf-httpapi-ratelimit-headers.

@@ -366,3 +366,15 @@ fn complete(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::LIMIT_HEADERS;
+    use crate::context;
+
+    #[test]
+    fn the_documented_limit_headers_are_those_of_the_context() {
+        let sent = context::LIMIT_HEADERS.map(|(name, _)| name);
+        assert_eq!(LIMIT_HEADERS.map(str::to_ascii_lowercase), sent);
+    }
+}

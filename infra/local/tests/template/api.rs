@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
-use tollgate_api::context::{DENIED, LIMIT_HEADERS, cors_headers, name};
+use tollgate_api::context::{LIMIT_HEADERS, cors_headers, name};
+use tollgate_api::problem::ProblemType;
 use tollgate_local::template::{GatewayResponse, Template};
 use tollgate_local_aws::template::Stack;
 use tollgate_runtime::{Env, config};
@@ -57,7 +58,17 @@ pub(crate) fn defects(stack: &Stack) -> Vec<String> {
 /// Checks that the authorizer's denial is a 429 with all values of the context.
 fn denied(response: &GatewayResponse) -> Vec<String> {
     let mut defects = Vec::new();
-    if response.status != Some(DENIED) {
+    // The gateway has one status for all denials, so it must be that of each.
+    let denials = [
+        ProblemType::RateLimited,
+        ProblemType::QuotaExceeded,
+        ProblemType::CustomerSuspended,
+        ProblemType::NoPlan,
+    ];
+    if denials
+        .iter()
+        .any(|denial| response.status != Some(denial.status()))
+    {
         let status = response.status.unwrap_or(403);
         defects.push(format!("ACCESS_DENIED has status {status}, and not 429"));
     }
