@@ -136,6 +136,15 @@ def toolchain_parts(compiler):
     return parts
 
 
+def vendored(path):
+    """Returns what else than crates a binary contains, in the form of toolchain_parts."""
+    if binary_of(path) != "api-docs":
+        return []
+    text = (ROOT / "functions/api-docs/assets/redoc.LICENSE.txt").read_text().strip()
+    version = re.search(r'Version: "([^"]+)"', text)[1]
+    return [("redoc", version, "MIT", {"LICENSE": text})]
+
+
 def pack(binary, path, level):
     """Writes a zip with one file, `bootstrap`. Its bytes depend on the binary alone."""
     member = zipfile.ZipInfo("bootstrap", date_time=(1980, 1, 1, 0, 0, 0))
@@ -180,7 +189,8 @@ def licences(version, contents, graph, parts):
         f"# Licences of what Tollgate {version} contains",
         "",
         "Tollgate itself: MIT OR Apache-2.0. Each zip contains one file, the function's binary. Linked into",
-        "it are the crates that its section lists, with those in all binaries, and parts of the compilers.",
+        "it are the crates that its section lists, with those in all binaries, and parts of the compilers;",
+        "a section also names what comes from another registry than crates.io.",
         "For a crate that comes without a text, the text of its licence is that of Tollgate's own copy.",
         "",
         "## Licences and their texts",
@@ -188,7 +198,8 @@ def licences(version, contents, graph, parts):
         "| crate or part | version | licence | texts |",
         "|---|---|---|---|",
     ]
-    for name, of, licence, named in parts:
+    from_elsewhere = {part[0]: part for path in contents for part in vendored(path)}
+    for name, of, licence, named in [*parts, *from_elsewhere.values()]:
         lines.append(f"| {name} | {of} | {licence} | {numbered(named)} |")
     for crate in third_party:
         package = graph.packages[crate]
@@ -203,7 +214,9 @@ def licences(version, contents, graph, parts):
 
     lines += ["", "## In all binaries", "", *listed(everywhere)]
     for path, crates in contents.items():
-        lines += ["", f"## In {path}", "", *(listed(crates - everywhere) or ["Nothing else."])]
+        found = [f"- {name} {of} ({licence}), of npm" for name, of, licence, _ in vendored(path)]
+        found += listed(crates - everywhere)
+        lines += ["", f"## In {path}", "", *(found or ["Nothing else."])]
     for number, text in texts.items():
         # A fence that is longer than any in the text.
         lines += ["", f"## Text {number}", "", "``````text", text, "``````"]
@@ -254,11 +267,19 @@ def bill_of_materials(version, contents, edges, graph, parts, hashes, time):
         for name, of, licence, _ in parts
     ]
     components += map(component, crates)
+    purls = {}
+    for path in contents:
+        for name, of, licence, _ in vendored(path):
+            purls.setdefault(path, []).append(f"pkg:npm/{name}@{of}")
+            found = {"type": "library", "bom-ref": purls[path][-1], "name": name, "version": of}
+            found |= {"licenses": [{"expression": licence}], "purl": purls[path][-1]}
+            if found not in components:
+                components.append(found)
     toolchain = [f"toolchain:{part[0]}" for part in parts]
     dependencies = [{"ref": f"tollgate@{version}", "dependsOn": list(contents)}]
     for path in contents:
         binary = reference(graph.package_of[binary_of(path)])
-        dependencies.append({"ref": path, "dependsOn": [binary, *toolchain]})
+        dependencies.append({"ref": path, "dependsOn": [binary, *toolchain, *purls.get(path, [])]})
     dependencies += [
         {"ref": reference(crate), "dependsOn": sorted(map(reference, edges[crate]))} for crate in crates
     ]

@@ -36,7 +36,9 @@ pub(crate) enum Sender {
     Customer(String),
     /// All admins together.
     Admin,
-    /// Programs on this machine, on routes without a key.
+    /// All callers of open routes together.
+    Stranger,
+    /// Programs on this machine, on the `/_local` routes.
     Machine,
 }
 

@@ -194,23 +194,27 @@ impl Gateway {
             Err(_) => return Err(GatewayError::MissingAuthenticationToken),
         };
         let event = self.event(parts, &matched, request_id, now);
-        // Large bodies are read, and bodies inflated, only for callers with a valid key.
+        // Large bodies are read, and bodies inflated, only for callers with a valid key, if the route needs one.
+        let is_open = matched.route.is_open;
         let is_coded = parts.headers.contains_key(CONTENT_ENCODING);
         let read = if is_coded || !bodies::is_small(&body) {
-            let sender = match authorize(&self.authorizers.keys, &event).await {
-                Ok(Decision::Allow(context)) => sender(&context),
-                Ok(Decision::Deny(context)) => {
-                    bodies::discard(body).await;
-                    return Ok(self.gateway_response(
-                        GatewayError::AccessDenied,
-                        request_id,
-                        &context,
-                    ));
-                }
-                Err(error) => {
-                    bodies::discard(body).await;
-                    return Err(error);
-                }
+            let sender = match is_open {
+                true => Sender::Stranger,
+                false => match authorize(&self.authorizers.keys, &event).await {
+                    Ok(Decision::Allow(context)) => sender(&context),
+                    Ok(Decision::Deny(context)) => {
+                        bodies::discard(body).await;
+                        return Ok(self.gateway_response(
+                            GatewayError::AccessDenied,
+                            request_id,
+                            &context,
+                        ));
+                    }
+                    Err(error) => {
+                        bodies::discard(body).await;
+                        return Err(error);
+                    }
+                },
             };
             let is_inflated = is_inflated(&parts.headers);
             self.bodies.read(body, is_inflated, &sender).await
@@ -226,9 +230,13 @@ impl Gateway {
         // The call is counted and metered from here on, even if the caller disconnects.
         let (this, function) = (Arc::clone(self), matched.function.clone());
         let request_id = request_id.to_owned();
-        let call = self
-            .calls
-            .spawn(async move { this.process(&function, event, body, &request_id).await });
+        let call = self.calls.spawn(async move {
+            if is_open {
+                let event = event.into_proxy(Map::new(), &body.bytes);
+                return invoke(&this.calls, &function, &event).await;
+            }
+            this.process(&function, event, body, &request_id).await
+        });
         call.await.map_err(|_| GatewayError::IntegrationFailure)?
     }
 

@@ -37,6 +37,8 @@ pub struct Route {
     pub path: String,
     /// Logical id of the function behind it.
     pub function: String,
+    /// Whether it can be called without a key.
+    pub is_open: bool,
 }
 
 /// A gateway response.
@@ -63,10 +65,12 @@ impl Template {
                 if node.get("Type").0.as_str() == Some("Api") {
                     let what = |part: &str| format!("{part} of {function}'s event {event}");
                     let method = node.at("Properties.Method").text(&what("the method"))?;
+                    let authorizer = node.at("Properties.Auth.Authorizer");
                     routes.push(Route {
                         method: method.to_ascii_uppercase(),
                         path: node.at("Properties.Path").text(&what("the path"))?,
                         function: function.to_owned(),
+                        is_open: authorizer.0.as_str() == Some("NONE"),
                     });
                 }
             }

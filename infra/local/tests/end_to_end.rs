@@ -82,6 +82,7 @@ const CASES: &[Case] = &[
     case!(input::a_billing_run_requires_the_member_dry_run),
     case!(input::invalid_queries_are_rejected),
     case!(input::missing_resources_are_not_found),
+    case!(input::the_api_reference_needs_no_key),
 ];
 
 fn main() -> ExitCode {

@@ -15,7 +15,7 @@ const COMMITTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../openapi.json");
 const README: &str = include_str!("../../../README.md");
 
 /// Operations that need no key. Each has a test of what it rejects, and a throttle of its own in the template.
-const OPEN: [&str; 0] = [];
+const OPEN: [&str; 3] = ["getDocs", "getDocsScript", "getOpenApi"];
 
 struct Operation {
     method: String,
@@ -223,6 +223,90 @@ fn example_path(document: &Value, operation: &Operation) -> String {
         path = path.replace(&format!("{{{name}}}"), example);
     }
     path
+}
+
+/// Anyone may read the reference, with whatever key; nothing but what is documented is accepted.
+#[tokio::test]
+async fn open_operations_reject_what_they_do_not_declare() {
+    let running = start(Options::default()).await.unwrap();
+    let anyone = Client::new(&running.url).unwrap();
+    let stranger = anyone.with_key("tg_live_0000000000000000000000000000000000000000000");
+    let document = document().unwrap();
+    let mut tried = BTreeSet::new();
+    for operation in operations(&document) {
+        if !operation.is_open() {
+            continue;
+        }
+        tried.insert(operation.id().to_owned());
+        let path = &operation.path;
+        for client in [&anyone, &stranger] {
+            let response = client.get(path).await.unwrap();
+            assert_eq!(response.status, StatusCode::OK, "{}", operation.id());
+            let content = operation.value["responses"]["200"]["content"].as_object();
+            let (content_type, _) = response
+                .header("content-type")
+                .split_once(';')
+                .unwrap_or((response.header("content-type"), ""));
+            assert!(
+                content.unwrap().contains_key(content_type),
+                "{content_type}"
+            );
+        }
+        let rejected = [
+            (
+                Method::GET,
+                format!("{path}?month=2026-11"),
+                400,
+                "bad-request",
+            ),
+            (Method::GET, format!("{path}/other"), 404, "not-found"),
+            (Method::POST, path.clone(), 405, "method-not-allowed"),
+        ];
+        for (method, path, status, slug) in rejected {
+            let response = anyone.json(method, &path, json!({})).await.unwrap();
+            let problem = response.json();
+            let found = (response.status.as_u16(), &problem["type"]);
+            let expected = format!("urn:tollgate:problem:{slug}");
+            assert_eq!(found, (status, &expected.into()), "{path}");
+        }
+    }
+    assert_eq!(tried, OPEN.map(str::to_owned).into());
+}
+
+/// The page runs and loads nothing of another origin, and the document it shows is the committed one.
+#[tokio::test]
+async fn the_reference_is_served_with_its_viewer() {
+    let running = start(Options::default()).await.unwrap();
+    let anyone = Client::new(&running.url).unwrap();
+    let page = anyone.get("/docs").await.unwrap();
+    assert_eq!(page.header("content-type"), "text/html; charset=utf-8");
+    assert_eq!(page.header("cache-control"), "no-store");
+    let policy = page.header("content-security-policy");
+    for directive in [
+        "default-src 'none'",
+        "script-src 'self'",
+        "frame-ancestors 'none'",
+    ] {
+        assert!(
+            policy.split("; ").any(|found| found == directive),
+            "{policy}"
+        );
+    }
+    assert!(!policy.contains("http"), "{policy}");
+    let mut loaded = page.text.split("src=\"").skip(1);
+    let script = loaded.next().unwrap().split('"').next().unwrap();
+    assert_eq!(loaded.next(), None, "{}", page.text);
+    let script = anyone.get(&format!("/{script}")).await.unwrap();
+    assert_eq!(
+        script.header("content-type"),
+        "text/javascript; charset=utf-8"
+    );
+    assert_eq!(script.header("x-content-type-options"), "nosniff");
+    let shown = page.text.split("spec-url=\"").nth(1).unwrap();
+    let shown = shown.split('"').next().unwrap();
+    let shown = anyone.get(&format!("/{shown}")).await.unwrap();
+    assert_eq!(shown.header("cache-control"), "public, max-age=3600");
+    assert!(shown.text == include_str!("../../openapi.json"));
 }
 
 /// Without a key every operation is a 401, and with a key of the wrong role a 403.

@@ -47,6 +47,9 @@ pub fn assemble(parts: impl IntoIterator<Item = OpenApi>) -> Result<Value, Docum
         "license": { "name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0" },
         "version": env!("CARGO_PKG_VERSION"),
     });
+    // Relative to where the document is served, which is below the stage: `/docs/openapi.json`.
+    document["servers"] =
+        json!([{ "url": "..", "description": "The API that serves this document." }]);
     document["tags"] = tags();
     document["components"]["securitySchemes"] = json!({
         "apiKey": {
@@ -86,6 +89,7 @@ fn tags() -> Value {
         { "name": "quarantine", "description": "Usage that failed validation." },
         { "name": "billing", "description": "Billing runs, charges and unbilled usage." },
         { "name": "customer", "description": "A customer's own usage." },
+        { "name": "documentation", "description": "This document." },
         { "name": "examples", "description": "Examples of metered endpoints." },
     ])
 }
@@ -326,7 +330,9 @@ fn complete(
         if !status.starts_with('2') {
             continue;
         }
-        response["headers"]["Cache-Control"] = header("Cache-Control");
+        if response["headers"].get("Cache-Control").is_none() {
+            response["headers"]["Cache-Control"] = header("Cache-Control");
+        }
         if is_metered {
             for name in LIMIT_HEADERS {
                 response["headers"][name] = header(name);

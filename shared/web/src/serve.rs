@@ -110,9 +110,12 @@ async fn finish(request: Request, next: Next) -> Response {
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         response = problem.render(&request_id);
     }
-    // A response is for one caller at one time, and some contain a secret.
+    // Unless its handler says otherwise, a response is for one caller at one time; some contain a secret.
     let no_store = HeaderValue::from_static("no-store");
-    response.headers_mut().insert(CACHE_CONTROL, no_store);
+    response
+        .headers_mut()
+        .entry(CACHE_CONTROL)
+        .or_insert(no_store);
     for (name, value) in cors_origin.iter().flat_map(|origin| cors_headers(origin)) {
         if let Ok(value) = HeaderValue::from_str(value) {
             let name = HeaderName::from_static(name);

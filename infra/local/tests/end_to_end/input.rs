@@ -107,3 +107,15 @@ pub(crate) async fn missing_resources_are_not_found(site: Site) {
         .unwrap();
     site.assert_problem(&response, StatusCode::NOT_FOUND, "not-found");
 }
+
+pub(crate) async fn the_api_reference_needs_no_key(site: Site) {
+    let page = send(&site.anyone, Method::GET, "/docs").await;
+    assert_eq!(page.status, StatusCode::OK, "{}", page.text);
+    assert_eq!(page.header("content-type"), "text/html; charset=utf-8");
+    let document = send(&site.anyone, Method::GET, "/docs/openapi.json").await;
+    assert_eq!(document.status, StatusCode::OK);
+    let operation = &document.json()["paths"]["/docs/openapi.json"]["get"];
+    assert_eq!(operation["security"], json!([]), "{operation}");
+    let rejected = send(&site.anyone, Method::GET, "/docs?page=2").await;
+    site.assert_problem(&rejected, StatusCode::BAD_REQUEST, "bad-request");
+}

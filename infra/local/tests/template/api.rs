@@ -112,7 +112,10 @@ fn other_denials(stack: &Stack) -> Vec<String> {
     }
     for (function, resource) in stack.of_type("AWS::Serverless::Function") {
         for (event, node) in resource.at("Properties.Events").members() {
-            if !node.at("Properties.Auth").0.is_null() {
+            let auth = node.at("Properties.Auth");
+            let members: Vec<_> = auth.members().map(|(name, _)| name).collect();
+            let is_open = members == ["Authorizer"] && auth.get("Authorizer").0 == "NONE";
+            if !auth.0.is_null() && !is_open {
                 defects.push(format!(
                     "{event} of {function} is authorized in another way"
                 ));
@@ -122,8 +125,8 @@ fn other_denials(stack: &Stack) -> Vec<String> {
     defects
 }
 
-/// Checks that each uncounted route has its own throttle: quotas do not limit it, and a flood of calls to it
-/// must not use up the rate of the routes that customers pay for.
+/// Checks that each uncounted or open route has its own throttle: quotas do not limit it, and a flood of calls
+/// to it must not use up the rate of the routes that customers pay for.
 fn throttles(stack: &Stack, template: &Template) -> Vec<String> {
     let variables = stack.variables("AuthorizerFunction").unwrap_or_default();
     let uncounted = config::uncounted_routes(&Env::from_vars(variables)).unwrap_or_default();
@@ -143,7 +146,8 @@ fn throttles(stack: &Stack, template: &Template) -> Vec<String> {
         })
     };
     routes
-        .filter(|route| is_uncounted(&route.path) && !throttled(&route.method, &route.path))
+        .filter(|route| route.is_open || is_uncounted(&route.path))
+        .filter(|route| !throttled(&route.method, &route.path))
         .map(|route| format!("{} {} has no throttle", route.method, route.path))
         .collect()
 }

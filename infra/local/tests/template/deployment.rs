@@ -1,17 +1,20 @@
 //! Check of what a deployment replaces and in which order: the authorizer's canary, policies before their
-//! functions, and the examples, which are optional.
+//! functions, and the functions that are optional.
 
 use tollgate_local_aws::template::{Node, Stack};
 use yaml_serde::Value;
 
 const FUNCTION: &str = "AWS::Serverless::Function";
-/// Functions that the parameter `Examples` omits.
-const EXAMPLES: [&str; 2] = ["Ping", "Analyze"];
+/// Optional functions, by the parameter that omits them.
+const OPTIONAL: [(&str, &[&str]); 2] = [
+    ("ApiDocs", &["ApiDocs"]),
+    ("Examples", &["Ping", "Analyze"]),
+];
 
 pub(crate) fn defects(stack: &Stack) -> Vec<String> {
     let mut defects = canary(stack);
     defects.extend(policies_first(stack));
-    defects.extend(examples(stack));
+    defects.extend(optional(stack));
     defects
 }
 
@@ -109,17 +112,21 @@ fn policies_first(stack: &Stack) -> Vec<String> {
     defects
 }
 
-/// Checks that the parameter `Examples` omits all resources of the examples, and nothing else.
-fn examples(stack: &Stack) -> Vec<String> {
-    let without = stack.clone().with_parameter("Examples", "false");
-    let resources = without.resources().members();
-    let wrong = resources.filter(|(id, resource)| {
-        let is_example = EXAMPLES.iter().any(|example| id.starts_with(example));
-        stack.is_created(*resource) && without.is_created(*resource) == is_example
-    });
-    wrong
-        .map(|(id, _)| format!("the parameter Examples has the wrong effect on {id}"))
-        .collect()
+/// Checks that a parameter omits all resources of its functions, and nothing else.
+fn optional(stack: &Stack) -> Vec<String> {
+    let mut defects = Vec::new();
+    for (parameter, functions) in OPTIONAL {
+        let without = stack.clone().with_parameter(parameter, "false");
+        let resources = without.resources().members();
+        let wrong = resources.filter(|(id, resource)| {
+            let is_omitted = functions.iter().any(|function| id.starts_with(function));
+            stack.is_created(*resource) && without.is_created(*resource) == is_omitted
+        });
+        let wrong =
+            wrong.map(|(id, _)| format!("the parameter {parameter} has the wrong effect on {id}"));
+        defects.extend(wrong);
+    }
+    defects
 }
 
 /// Returns what a `!Ref` refers to.

@@ -118,6 +118,26 @@ fn mistakes_in_the_template_are_found() {
         "GET /api/usage/current has no throttle",
     );
     check(
+        "ResourcePath: /~1docs, ThrottlingRateLimit: 10",
+        "ResourcePath: /~1docs, DataTraceEnabled: false",
+        "GET /docs has no throttle",
+    );
+    check(
+        "Path: /docs, Method: get, Auth: { Authorizer: NONE }",
+        "Path: /docs, Method: get",
+        "GET /docs needs a key",
+    );
+    check(
+        "Path: /api/usage/current, Method: get",
+        "Path: /api/usage/current, Method: get, Auth: { Authorizer: NONE }",
+        "GET /api/usage/current needs no key",
+    );
+    check(
+        "Path: /api/usage/current, Method: get",
+        "Path: /api/usage/current, Method: get, Auth: { Authorizer: AWS_IAM }",
+        "Current of UsageApiFunction is authorized in another way",
+    );
+    check(
         "HttpMethod: POST, ResourcePath: /~1admin~1customers,",
         "HttpMethod: PUT, ResourcePath: /~1admin~1customers,",
         "POST /admin/customers has no throttle",
@@ -310,6 +330,11 @@ fn deployments_that_do_not_protect_callers_are_found() {
         "  UsageApiFunction:\n    Type: AWS::Serverless::Function\n",
         "  UsageApiFunction:\n    Type: AWS::Serverless::Function\n    Condition: WithExamples\n",
         "the parameter Examples has the wrong effect on UsageApiFunction",
+    );
+    check(
+        "  ApiDocsLogGroup:\n    Type: AWS::Logs::LogGroup\n    Condition: WithApiDocs\n",
+        "  ApiDocsLogGroup:\n    Type: AWS::Logs::LogGroup\n",
+        "the parameter ApiDocs has the wrong effect on ApiDocsLogGroup",
     );
 }
 
