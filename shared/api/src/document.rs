@@ -62,6 +62,13 @@ pub fn assemble(parts: impl IntoIterator<Item = OpenApi>) -> Result<Value, Docum
         },
     });
     document["components"]["schemas"]["Problem"] = schema_of_problem();
+    for (name, schema) in members(&mut document["components"]["schemas"]) {
+        // utoipa copies the schema of a type parameter.
+        if let Some(item) = name.strip_prefix("List_") {
+            schema["properties"]["data"]["items"] =
+                json!({ "$ref": format!("#/components/schemas/{item}") });
+        }
+    }
     for problem in PROBLEMS {
         document["components"]["responses"][problem.name] = problem.response();
     }

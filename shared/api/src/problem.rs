@@ -1,7 +1,7 @@
 //! Problem types (RFC 9457). `docs/problems.md` lists them with their causes.
 
-use serde::Serialize;
-use utoipa::{ToResponse, ToSchema};
+use utoipa::ToResponse;
+use utoipa::openapi::{RefOr, Response};
 
 /// Type of a problem: what went wrong, with its status and title.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,44 +123,31 @@ impl ProblemType {
     }
 }
 
-/// A problem (RFC 9457).
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Problem)]
-pub struct ProblemDetails {
-    /// `urn:tollgate:problem:` and the problem type.
-    #[schema(examples("urn:tollgate:problem:unprocessable"))]
-    pub r#type: String,
-    /// Title of the problem type.
-    #[schema(examples("Unprocessable request"))]
-    pub title: String,
-    /// HTTP status. Absent in some responses of the gateway itself.
-    pub status: Option<u16>,
-    /// Explanation of this occurrence.
-    pub detail: String,
-    /// Id of the request, under which the log has more.
-    pub request_id: String,
-    /// Member of the body or query parameter at fault, if one is.
-    pub field: Option<String>,
-}
-
-macro_rules! response {
+/// Declares a response of an operation that is one of the common problem responses of the document.
+macro_rules! common {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Debug, ToResponse)]
-        #[response(content_type = "application/problem+json")]
-        pub struct $name(pub ProblemDetails);
+        #[derive(Debug)]
+        pub struct $name;
+
+        impl ToResponse<'_> for $name {
+            /// Returns the name alone: `document::assemble` fills the response in.
+            fn response() -> (&'static str, RefOr<Response>) {
+                (stringify!($name), Response::default().into())
+            }
+        }
     };
 }
 
-response! {
+common! {
     /// The resource does not exist.
     NotFound
 }
-response! {
+common! {
     /// The state of the resource does not allow the request.
     Conflict
 }
-response! {
+common! {
     /// The request can be parsed and cannot be fulfilled.
     Unprocessable
 }
