@@ -53,13 +53,15 @@ mod call;
 mod cost;
 mod emitter;
 mod layer;
+mod request_cost;
 mod run;
 mod unsent_log;
 
 pub use body::MeteredBody;
-pub use cost::{LateCost, RequestCost};
+pub use cost::LateCost;
 pub use emitter::Emitter;
 pub use layer::{MeteringLayer, MeteringService};
+pub use request_cost::RequestCost;
 pub use run::{Flush, Metering};
 pub use unsent_log::UnsentLog;
 
