@@ -31,7 +31,7 @@ const PLANS: &str = r#"[
     "month": { "kind": "unlimited" } }
 ]"#;
 
-/// Requests of an admin whose answers are kept beside the directory.
+/// Requests of an admin whose responses are kept beside the directory.
 const SHOWN: [&str; 8] = [
     "/admin/customers",
     "/admin/api-keys",
@@ -69,7 +69,7 @@ async fn post(target: &Target, path: &str, body: Value) -> Value {
     response.json()
 }
 
-/// Returns the answers to the requests in [`SHOWN`] and to those of the customers.
+/// Returns the responses to the requests in [`SHOWN`] and to those of the customers.
 async fn shown(target: &Target, keys: &Value) -> Value {
     let mut shown = serde_json::Map::new();
     for path in SHOWN {
@@ -156,14 +156,13 @@ async fn write(name: &str) {
         "time": "2026-11-04T09:30:00Z", "plan": "pro", "billable_calls": -1, "reason": "a failed import",
     }] });
     post(&target, "/admin/usage/events", json!({ "events": [event] })).await;
-    let mut unbelievable = usage_event("quarantined", "acme", "2026-11-04T09:00:00Z", 1);
-    unbelievable["source"] = "of-another".into();
-    let entry = put_events_entry("usage", &unbelievable);
-    let entries = json!({ "Entries": [entry] }).to_string();
+    let mut of_another = usage_event("quarantined", "acme", "2026-11-04T09:00:00Z", 1);
+    of_another["source"] = "of-another".into();
+    let events = json!({ "Entries": [put_events_entry("usage", &of_another)] }).to_string();
     let headers = [("x-amz-target", "AWSEvents.PutEvents")];
     let put = target
         .anyone
-        .send(http::Method::POST, "/", &headers, entries.into());
+        .send(http::Method::POST, "/", &headers, events.into());
     let put = put.await.unwrap();
     assert_eq!(put.status, StatusCode::OK, "{}", put.text);
     target.drain().await;
@@ -177,9 +176,9 @@ async fn write(name: &str) {
 }
 
 fn copy(from: &Path, to: &Path) {
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    for file in std::fs::read_dir(from).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
     }
 }
 
@@ -228,8 +227,8 @@ async fn kept_directories_open_and_count_on() {
         write(name.to_str().unwrap()).await;
     }
     let mut found = 0;
-    for entry in std::fs::read_dir(kept()).unwrap() {
-        let name = entry.unwrap().file_name().into_string().unwrap();
+    for file in std::fs::read_dir(kept()).unwrap() {
+        let name = file.unwrap().file_name().into_string().unwrap();
         check(&name).await;
         found += 1;
     }
