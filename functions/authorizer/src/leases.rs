@@ -170,16 +170,16 @@ impl Leases {
         }
         // Reservations run one after the other in three cases. On a strict plan, so that no instance
         // has a unit of the month for a call that the hour denies while another instance finds the
-        // month exhausted. After a window was exhausted, so that nothing is written for a call that it
-        // denies again. With an open circuit breaker, so that a single request probes the store.
+        // month exhausted. If a window is likely to be exhausted, so that nothing is written to the other
+        // one for a call that it denies. With an open circuit breaker, so that a single request probes the store.
         let is_strict = max_lease == 1 && limits.per_month.is_some();
         let in_turn = is_strict || self.0.breaker.is_open();
-        let (hour_unit, month_unit) = if in_month.was_exhausted() {
+        let (hour_unit, month_unit) = if in_month.may_be_exhausted() {
             let (month, hour) = self
                 .ensure_units_in_turn(&mut in_month, &mut in_hour)
                 .await?;
             (hour, Ok(month))
-        } else if in_turn || in_hour.was_exhausted() {
+        } else if in_turn || in_hour.may_be_exhausted() {
             let (hour, month) = self
                 .ensure_units_in_turn(&mut in_hour, &mut in_month)
                 .await?;
@@ -275,12 +275,8 @@ impl Leases {
                 continue;
             };
             match outcome {
-                ReserveOutcome::Reserved {
-                    units,
-                    used,
-                    in_branch,
-                } => {
-                    lease.reserved(units, used, in_branch, now);
+                ReserveOutcome::Reserved { units, used } => {
+                    lease.reserved(units, used, now);
                     self.0.metrics.record(metrics::RESERVED_LEASES, &[], 1);
                 }
                 ReserveOutcome::Exhausted => {
@@ -416,8 +412,8 @@ impl LockedCounter<'_> {
         self.state.lease.is_exhausted(self.limit, now)
     }
 
-    fn was_exhausted(&self) -> bool {
-        self.state.lease.was_exhausted(self.limit)
+    fn may_be_exhausted(&self) -> bool {
+        self.state.lease.may_be_exhausted(self.limit)
     }
 }
 

@@ -12,9 +12,12 @@ use std::time::Duration;
 use authorizer::{App, Request, handle};
 use jiff::SignedDuration;
 use serde_json::Value;
+use tollgate_domain::key::KeyRecord;
 use tollgate_domain::plan::{Catalog, Overrides};
 use tollgate_local_aws::{Call, Fault};
+use tollgate_store::schema::COUNTERS;
 use tollgate_testing::faults::fail_in_turn;
+use tollgate_testing::stored::items;
 
 mod common;
 
@@ -33,7 +36,12 @@ async fn strict(overrides: Overrides) -> Stack {
 
 /// Makes a call of `acme` to this instance.
 async fn call_on(app: &App) -> Outcome {
-    let event = event("api-key-header").to_string();
+    call_with(app, "api-key-header").await
+}
+
+/// Makes the call of this case to this instance.
+async fn call_with(app: &App, case: &str) -> Outcome {
+    let event = event(case).to_string();
     let request = Request::from_json(&event).unwrap();
     let response = handle(app, &request).await;
     let response = response.map(|response| serde_json::to_value(response).unwrap());
@@ -242,7 +250,7 @@ async fn the_units_of_an_hour_are_not_spent_in_the_next() {
 async fn units_reserved_under_a_higher_limit_are_not_spent_under_a_lower_one() {
     let stack = Stack::with_acme("pro", Overrides::default()).await;
     let second = key_in(&event("bearer"));
-    let capped = |quota| move |key: &mut tollgate_domain::key::KeyRecord| key.overrides = quota;
+    let capped = |quota| move |key: &mut KeyRecord| key.overrides = quota;
     stack
         .add_key(&second, "key_2", acme(), capped(limits(None, Some(40))))
         .await;
@@ -261,15 +269,42 @@ async fn an_exhausted_window_costs_one_request_a_second() {
     let stack = Stack::with_acme("free", limits(Some(1), None)).await;
     assert_eq!(stack.call().await, Allowed);
     let writes = writes(&stack);
-    for _ in 0..100 {
-        assert_eq!(stack.call().await, denied_by("hour"));
+    for seconds in 1..=3 {
+        for _ in 0..100 {
+            assert_eq!(stack.call().await, denied_by("hour"));
+        }
+        assert_eq!(writes.load(Ordering::Relaxed), seconds);
+        advance_ms(&stack, 1_000);
     }
-    assert_eq!(writes.load(Ordering::Relaxed), 0);
-    advance_ms(&stack, 1_000);
-    for _ in 0..100 {
-        assert_eq!(stack.call().await, denied_by("hour"));
+}
+
+/// An instance reserves the last unit of a counter's root. It is denied only after no branch has units left.
+#[tokio::test]
+async fn units_of_branches_are_used_before_the_first_denial() {
+    let plans = r#"[{"id":"strict","name":"","requests_per_hour":10000,"max_lease":1,
+        "month":{"kind":"blocked","included":10000},"fail_mode":"closed"}]"#;
+    let stack = Stack::with(Duration::ZERO, Catalog::from_json(plans).unwrap());
+    let stack = stack.and_acme("strict", Overrides::default()).await;
+    let at_root = stack.instance();
+    let mut admitted = 1;
+    assert_eq!(call_on(&at_root).await, Allowed);
+    for _ in 0..24 {
+        assert_eq!(call_on(&stack.instance()).await, Allowed);
+        admitted += 1;
     }
-    assert!(writes.load(Ordering::Relaxed) <= 2);
+    let mut counters = items(&stack.at, COUNTERS).into_iter();
+    let root = counters.find(|item| item["pk"]["S"] == "MONTH#acme#2026-11");
+    let used: u64 = p(root.unwrap()["used"]["N"].as_str().unwrap());
+    assert!(used > admitted, "the branches have no units");
+    // A key whose quota has room for one unit at the root.
+    let limit = used + 1;
+    let capped = |key: &mut KeyRecord| key.overrides = limits(None, Some(limit));
+    let second = key_in(&event("bearer"));
+    stack.add_key(&second, "key_2", acme(), capped).await;
+    while call_with(&at_root, "bearer").await == Allowed {
+        admitted += 1;
+    }
+    assert_eq!(admitted, limit);
 }
 
 #[tokio::test]

@@ -31,11 +31,18 @@ pub struct Lease {
     /// Units that all instances had reserved at the last reservation, or at least the limit if that
     /// failed because the counter was exhausted.
     total_reserved: u64,
-    /// Whether other branches of the counter may have units left although `total_reserved` has reached
-    /// the limit.
-    in_branch: bool,
-    checked_at: Option<Timestamp>,
+    exhausted: Option<Exhausted>,
     last: Option<Reservation>,
+}
+
+/// Limit under which a request found no unit left, and its time.
+///
+/// A reservation of the last unit is no such finding: units that count as reserved may be unused in a
+/// branch of the counter, from where a request for one more gets them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Exhausted {
+    limit: u64,
+    at: Timestamp,
 }
 
 /// Units of one reservation, and its time.
@@ -68,11 +75,13 @@ impl Lease {
     /// Whether no unit is left in the lease, and less than a second ago none was left in the counter.
     #[must_use]
     pub fn is_exhausted(&self, limit: Option<u64>, now: Timestamp) -> bool {
-        let ago = self
-            .checked_at
-            .map(|checked_at| now.duration_since(checked_at));
-        let is_fresh = ago.is_some_and(|ago| !ago.is_negative() && ago < EXHAUSTED_FOR);
-        is_fresh && self.was_exhausted(limit)
+        let is_recent = self.exhausted.is_some_and(|found| {
+            let ago = now.duration_since(found.at);
+            limit.is_some_and(|limit| limit <= found.limit)
+                && !ago.is_negative()
+                && ago < EXHAUSTED_FOR
+        });
+        is_recent && !self.covers(limit)
     }
 
     /// Computes the number of units to reserve next: those of one second (ten without a limit) at the
@@ -87,21 +96,19 @@ impl Lease {
         by_rate.min(by_rest).min(max).max(1)
     }
 
-    /// Adds `units` that were reserved at `now`, after which the counter's total was `total`. With
-    /// `in_branch`, the counter has branches, which may have units left even if `total` is the limit.
-    pub fn reserved(&mut self, units: u64, total: u64, in_branch: bool, now: Timestamp) {
+    /// Adds `units` that were reserved at `now`, after which the counter's total was `total`.
+    pub fn reserved(&mut self, units: u64, total: u64, now: Timestamp) {
         self.left += units;
         self.total_reserved = total;
-        self.in_branch = in_branch;
-        self.checked_at = Some(now);
+        // Units were left under a limit of at least `total`, and none may be left under a lower one.
+        self.exhausted = self.exhausted.filter(|found| found.limit < total);
         self.last = Some(Reservation { units, at: now });
     }
 
     /// Records that at `now` no unit of `limit` was left in the counter.
     pub fn exhausted(&mut self, limit: u64, now: Timestamp) {
         self.total_reserved = self.total_reserved.max(limit);
-        self.in_branch = false;
-        self.checked_at = Some(now);
+        self.exhausted = Some(Exhausted { limit, at: now });
     }
 
     /// Removes the unspent units from the lease and returns their number. The next reservation starts
@@ -111,11 +118,12 @@ impl Lease {
         std::mem::take(&mut self.left)
     }
 
-    /// Whether no unit of `limit` was left at the last request to the counter, however long ago.
+    /// Whether the counter's total had reached `limit` at the last request, however long ago, so that the
+    /// next one is likely to find no unit left.
     #[must_use]
-    pub fn was_exhausted(&self, limit: Option<u64>) -> bool {
+    pub fn may_be_exhausted(&self, limit: Option<u64>) -> bool {
         let is_reached = limit.is_some_and(|limit| limit <= self.total_reserved);
-        is_reached && !self.in_branch && !self.covers(limit)
+        is_reached && !self.covers(limit)
     }
 
     /// Returns the number of unspent units.
@@ -170,7 +178,7 @@ mod tests {
 
     fn after_reservation(units: u64, total: u64) -> Lease {
         let mut lease = Lease::default();
-        lease.reserved(units, total, false, at(0));
+        lease.reserved(units, total, at(0));
         lease
     }
 
@@ -258,18 +266,20 @@ mod tests {
         check(&lease, None, 0, false);
         check(&lease, Some(5), 1_000, false);
         check(&lease, Some(5), -1, false);
-        // The last unit of the limit.
-        lease.reserved(1, 5, false, at(10));
+        // Another instance had released a unit.
+        lease.reserved(1, 5, at(10));
         check(&lease, Some(5), 10, false);
+        // It was the last one, but a branch of the counter may have more.
         lease.spend();
-        check(&lease, Some(5), 10, true);
-        check(&lease, Some(6), 10, false);
-        // Other branches may have units left.
-        lease.reserved(1, 5, true, at(20));
-        lease.spend();
-        check(&lease, Some(5), 20, false);
-        lease.exhausted(5, at(30));
+        check(&lease, Some(5), 10, false);
+        lease.exhausted(5, at(20));
+        check(&lease, Some(5), 20, true);
+        check(&lease, Some(6), 20, false);
+        // Units under a higher limit say nothing about this one.
+        lease.reserved(2, 8, at(30));
         check(&lease, Some(5), 30, true);
+        check(&lease, Some(8), 30, false);
+        check(&lease, Some(5), 1_020, false);
     }
 
     #[test]

@@ -26,10 +26,9 @@ pub enum ReserveOutcome {
     Reserved {
         /// Number of units.
         units: u64,
-        /// Units that were reserved by all instances at that time, these included.
+        /// Units that were reserved by all instances at that time, these included, and those that
+        /// branches of the counter have ready.
         used: u64,
-        /// Whether units may be left in branches even if `used` has reached the limit.
-        in_branch: bool,
     },
     /// No units are left under the limit.
     Exhausted,
@@ -154,13 +153,13 @@ impl Store {
         {
             Ok(updated) => {
                 let used = Reader::new("counter", &updated).number(attr::USED)?;
-                return Ok(Some(reserved(units, used, false)));
+                return Ok(Some(reserved(units, used)));
             }
             Err(item) => item,
         };
         let root = Root::read(&item)?;
         if let Observed::Reserved(units) = share.observe(&item, &self.entropy) {
-            return Ok(Some(reserved(units, root.used, false)));
+            return Ok(Some(reserved(units, root.used)));
         }
         let room = root.room(limit);
         if room == 0 {
@@ -214,13 +213,13 @@ impl Store {
         {
             Ok(updated) => {
                 let branch = Branch::read(&updated)?;
-                return Ok(Some(reserved(units, branch.top, true)));
+                return Ok(Some(reserved(units, branch.top)));
             }
             Err(item) => item,
         };
         let found = Branch::read(&item)?;
         if let Observed::Reserved(units) = share.observe(&item, &self.entropy) {
-            return Ok(Some(reserved(units, found.top, true)));
+            return Ok(Some(reserved(units, found.top)));
         }
         progress.insertion = Insertion::default();
         if share.stored.is_none() && found.shares >= MAX_SHARES {
@@ -420,12 +419,8 @@ impl Store {
     }
 }
 
-fn reserved(units: u64, used: u64, in_branch: bool) -> ReserveOutcome {
-    ReserveOutcome::Reserved {
-        units,
-        used,
-        in_branch,
-    }
+fn reserved(units: u64, used: u64) -> ReserveOutcome {
+    ReserveOutcome::Reserved { units, used }
 }
 
 /// Takes units from a branch.

@@ -166,11 +166,7 @@ pub(crate) async fn release(at: &Fixture, share: &mut LeaseShare, units: u64, ca
 
 /// Returns the outcome of a reservation at the root of a counter.
 pub(crate) fn reserved(units: u64, used: u64) -> ReserveOutcome {
-    ReserveOutcome::Reserved {
-        units,
-        used,
-        in_branch: false,
-    }
+    ReserveOutcome::Reserved { units, used }
 }
 
 pub(crate) async fn record(
