@@ -103,6 +103,14 @@ enum UnitStatus {
     Exhausted,
 }
 
+/// Order of the reservations for one call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    HourFirst,
+    MonthFirst,
+    Together,
+}
+
 impl Leases {
     pub(crate) fn new(
         store: Store,
@@ -168,28 +176,33 @@ impl Leases {
         if let Some(full) = CountOutcome::full(hour_exhausted, month_exhausted) {
             return Ok(full);
         }
-        // Reservations run one after the other in three cases. On a strict plan, so that no instance
-        // has a unit of the month for a call that the hour denies while another instance finds the
-        // month exhausted. If a window is likely to be exhausted, so that nothing is written to the other
-        // one for a call that it denies. With an open circuit breaker, so that a single request probes the store.
         let is_strict = max_lease == 1 && limits.per_month.is_some();
-        let in_turn = is_strict || self.0.breaker.is_open();
-        let (hour_unit, month_unit) = if in_month.may_be_exhausted() {
-            let (month, hour) = self
-                .ensure_units_in_turn(&mut in_month, &mut in_hour)
-                .await?;
-            (hour, Ok(month))
-        } else if in_turn || in_hour.may_be_exhausted() {
-            let (hour, month) = self
-                .ensure_units_in_turn(&mut in_hour, &mut in_month)
-                .await?;
-            (Ok(hour), month)
-        } else {
-            future::join(
-                self.ensure_unit(&mut in_hour),
-                self.ensure_unit(&mut in_month),
+        let month_is_exhausted = is_strict
+            && in_month.may_be_exhausted()
+            && self.look_up_room(&mut in_month).await? == UnitStatus::Exhausted;
+        let order = self.order(is_strict, &in_hour, &in_month);
+        let (hour_unit, month_unit) = if month_is_exhausted {
+            (
+                self.look_up_room(&mut in_hour).await,
+                Ok(UnitStatus::Exhausted),
             )
-            .await
+        } else {
+            match order {
+                Order::HourFirst => {
+                    let units = self.ensure_units_in_turn(&mut in_hour, &mut in_month);
+                    let (hour, month) = units.await?;
+                    (Ok(hour), month)
+                }
+                Order::MonthFirst => {
+                    let units = self.ensure_units_in_turn(&mut in_month, &mut in_hour);
+                    let (month, hour) = units.await?;
+                    (hour, Ok(month))
+                }
+                Order::Together => {
+                    let in_hour = self.ensure_unit(&mut in_hour);
+                    future::join(in_hour, self.ensure_unit(&mut in_month)).await
+                }
+            }
         };
         let is_exhausted =
             |unit: &Result<UnitStatus, StoreUnavailable>| matches!(unit, Ok(UnitStatus::Exhausted));
@@ -220,6 +233,40 @@ impl Leases {
         let (hour, month) = self.counters(call);
         for counter in [hour, month] {
             counter.uncounted.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns the order of the reservations for a call: one after the other so that nothing is written to one
+    /// window for a call that the other one denies, or at the same time.
+    ///
+    /// On a strict plan, no unit of a month is reserved for a call that the hour denies: another instance would
+    /// find the month exhausted meanwhile, and deny early. With an open circuit breaker, a single request probes
+    /// the store.
+    fn order(
+        &self,
+        is_strict: bool,
+        in_hour: &LockedCounter<'_>,
+        in_month: &LockedCounter<'_>,
+    ) -> Order {
+        if is_strict {
+            return Order::HourFirst;
+        }
+        // What was found exhausted goes first, and then what may be.
+        let is_likely = [
+            LockedCounter::was_exhausted,
+            LockedCounter::may_be_exhausted,
+        ];
+        for is_exhausted in is_likely {
+            if is_exhausted(in_month) {
+                return Order::MonthFirst;
+            }
+            if is_exhausted(in_hour) {
+                return Order::HourFirst;
+            }
+        }
+        match self.0.breaker.is_open() {
+            true => Order::HourFirst,
+            false => Order::Together,
         }
     }
 
@@ -410,6 +457,10 @@ impl LockedCounter<'_> {
     /// Returns whether a call is denied without a request to the store.
     fn is_exhausted(&self, now: Timestamp) -> bool {
         self.state.lease.is_exhausted(self.limit, now)
+    }
+
+    fn was_exhausted(&self) -> bool {
+        self.state.lease.was_exhausted(self.limit)
     }
 
     fn may_be_exhausted(&self) -> bool {

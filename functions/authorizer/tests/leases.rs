@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use authorizer::{App, Request, handle};
 use jiff::SignedDuration;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tollgate_domain::key::KeyRecord;
 use tollgate_domain::plan::{Catalog, Overrides};
 use tollgate_local_aws::{Call, Fault};
 use tollgate_store::schema::COUNTERS;
 use tollgate_testing::faults::fail_in_turn;
-use tollgate_testing::stored::items;
+use tollgate_testing::stored::{items, raw};
 
 mod common;
 
@@ -208,6 +208,43 @@ async fn a_strict_plan_allows_exactly_its_limit_before_the_first_denial() {
             u64::try_from(allowed.min(12)).unwrap()
         );
     }
+}
+
+/// Another instance would find the month exhausted meanwhile.
+#[tokio::test]
+async fn a_strict_plan_reserves_no_unit_of_the_month_for_a_call_that_the_hour_denies() {
+    let stack = strict(limits(Some(2), None)).await;
+    let second = key_in(&event("bearer"));
+    stack.add_key(&second, "key_2", acme(), |_| ()).await;
+    for (case, calls) in [("api-key-header", 2), ("bearer", 10)] {
+        for _ in 0..calls {
+            assert_eq!(call_with(&stack.app, case).await, Allowed);
+        }
+    }
+    assert_eq!(
+        call_with(&stack.app, "bearer").await,
+        denied_by("month"),
+        "the month is exhausted"
+    );
+    // An instance that has ended has released a unit of the month.
+    let month = json!({
+        "Key": { "pk": { "S": "MONTH#acme#2026-11" } },
+        "UpdateExpression": "SET used = used - :one",
+        "ExpressionAttributeValues": { ":one": { "N": "1" } },
+    });
+    raw(&stack.at, "UpdateItem", COUNTERS, month);
+    advance_ms(&stack, 1_000);
+    let writes = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&writes);
+    stack.at.aws.inject(move |call: &Call| {
+        let is_of_month = call.body.contains("MONTH#");
+        let is_write = call.operation() == "UpdateItem" && is_of_month;
+        counted.fetch_add(usize::from(is_write), Ordering::Relaxed);
+        Fault::None
+    });
+    assert_eq!(stack.call().await, denied_by("hour"));
+    assert_eq!(writes.load(Ordering::Relaxed), 0);
+    assert_eq!(call_with(&stack.instance(), "bearer").await, Allowed);
 }
 
 #[tokio::test]

@@ -75,13 +75,9 @@ impl Lease {
     /// Whether no unit is left in the lease, and less than a second ago none was left in the counter.
     #[must_use]
     pub fn is_exhausted(&self, limit: Option<u64>, now: Timestamp) -> bool {
-        let is_recent = self.exhausted.is_some_and(|found| {
-            let ago = now.duration_since(found.at);
-            limit.is_some_and(|limit| limit <= found.limit)
-                && !ago.is_negative()
-                && ago < EXHAUSTED_FOR
-        });
-        is_recent && !self.covers(limit)
+        let ago = self.exhausted.map(|found| now.duration_since(found.at));
+        let is_recent = ago.is_some_and(|ago| !ago.is_negative() && ago < EXHAUSTED_FOR);
+        is_recent && self.was_exhausted(limit)
     }
 
     /// Computes the number of units to reserve next: those of one second (ten without a limit) at the
@@ -116,6 +112,14 @@ impl Lease {
     pub fn release(&mut self) -> u64 {
         self.last = None;
         std::mem::take(&mut self.left)
+    }
+
+    /// Whether no unit of `limit` was left in the counter, and none has been reserved since, however long ago.
+    #[must_use]
+    pub fn was_exhausted(&self, limit: Option<u64>) -> bool {
+        let found = self.exhausted.map(|found| found.limit);
+        let is_reached = limit.zip(found).is_some_and(|(limit, found)| limit <= found);
+        is_reached && !self.covers(limit)
     }
 
     /// Whether the counter's total had reached `limit` at the last request, however long ago, so that the

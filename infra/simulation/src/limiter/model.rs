@@ -314,10 +314,12 @@ impl Model<'_> {
                 .iter()
                 .all(|key| limit_of(key, window).is_some());
         let leased = if is_strict {
-            // A call that the month is about to deny has a unit of its hour already.
+            // A call that the month is about to deny has a unit of its hour already. None has a unit of the
+            // month that the hour is about to deny.
             count(self.history.calls.iter().filter(|call| {
                 counter_of(call, window) == counter
-                    && matches!(call.outcome, Outcome::Denied(_))
+                    && call.outcome == Outcome::Denied(Window::Month)
+                    && window == Window::Hour
                     && call.began <= first.ended
                     && call.ended > first.ended
             }))

@@ -26,8 +26,8 @@ pub enum ReserveOutcome {
     Reserved {
         /// Number of units.
         units: u64,
-        /// Units that were reserved by all instances at that time, these included, and those that
-        /// branches of the counter have ready.
+        /// Units that were reserved by all instances, these included, and those that branches of the
+        /// counter have ready: as of now, or if these are of a branch, as of its last grant.
         used: u64,
     },
     /// No units are left under the limit.
