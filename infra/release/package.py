@@ -142,7 +142,12 @@ def vendored(path):
         return []
     text = (ROOT / "functions/api-docs/assets/redoc.LICENSE.txt").read_text().strip()
     version = re.search(r'Version: "([^"]+)"', text)[1]
-    return [("redoc", version, "MIT", {"LICENSE": text})]
+    # In the same file, and the part of it that advisories are about.
+    sanitizer = re.search(r"DOMPurify ([0-9.]+)", text)[1]
+    return [
+        ("redoc", version, "MIT AND (Apache-2.0 OR MPL-2.0)", {"LICENSE": text}),
+        ("dompurify", sanitizer, "Apache-2.0 OR MPL-2.0", {"LICENSE": text}),
+    ]
 
 
 def pack(binary, path, level):

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use flate2::read::MultiGzDecoder;
-use http::header::{ALLOW, CONTENT_ENCODING, HeaderName, HeaderValue};
+use http::header::{ALLOW, CONTENT_ENCODING, HOST, HeaderName, HeaderValue};
 use http::request::Parts as RequestParts;
 use http::{HeaderMap, Method, StatusCode, Uri};
 use http_body_util::BodyExt;
@@ -369,11 +369,12 @@ impl Gateway {
             "requestContext": {
                 "accountId": "000000000000",
                 "apiId": "local",
-                "domainName": "127.0.0.1",
+                "domainName": host_name(&parts.headers),
                 "extendedRequestId": request_id,
                 "httpMethod": method,
                 "identity": { "sourceIp": "127.0.0.1", "userAgent": headers.get("user-agent") },
-                "path": format!("/{}{path}", self.stage),
+                // As on a custom domain, whose URLs have no stage.
+                "path": path,
                 "protocol": "HTTP/1.1",
                 "requestId": request_id,
                 "requestTimeEpoch": now.as_millisecond(),
@@ -507,6 +508,14 @@ fn sender(context: &Map<String, Value>) -> Sender {
         Some(customer) => Sender::Customer(customer.to_owned()),
         None => Sender::Admin,
     }
+}
+
+/// Returns the name in the `Host` field: that of the API's domain, because a request to another one would have
+/// another receiver.
+fn host_name(headers: &HeaderMap) -> &str {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let host = host.unwrap_or("127.0.0.1");
+    host.rsplit_once(':').map_or(host, |(name, _)| name)
 }
 
 /// Returns whether [`inflated`] inflates the body.

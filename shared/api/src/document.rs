@@ -47,9 +47,6 @@ pub fn assemble(parts: impl IntoIterator<Item = OpenApi>) -> Result<Value, Docum
         "license": { "name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0" },
         "version": env!("CARGO_PKG_VERSION"),
     });
-    // Relative to where the document is served, which is below the stage: `/docs/openapi.json`.
-    document["servers"] =
-        json!([{ "url": "..", "description": "The API that serves this document." }]);
     document["tags"] = tags();
     document["components"]["securitySchemes"] = json!({
         "apiKey": {

@@ -118,7 +118,9 @@ impl Lease {
     #[must_use]
     pub fn was_exhausted(&self, limit: Option<u64>) -> bool {
         let found = self.exhausted.map(|found| found.limit);
-        let is_reached = limit.zip(found).is_some_and(|(limit, found)| limit <= found);
+        let is_reached = limit
+            .zip(found)
+            .is_some_and(|(limit, found)| limit <= found);
         is_reached && !self.covers(limit)
     }
 

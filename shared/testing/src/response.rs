@@ -31,7 +31,7 @@ pub async fn call(routes: &Router, event: &Event) -> ApiResponse {
     call_service(tollgate_web::serve(routes.clone()), event).await
 }
 
-/// Sends an event to a function, and checks what applies to all responses of all functions.
+/// Sends an event to a function, and checks what applies to all responses of functions that need a key.
 pub async fn call_service<S, B>(service: S, event: &Event) -> ApiResponse
 where
     S: Service<Request, Response = Response<B>, Error: Debug>,

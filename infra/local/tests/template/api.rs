@@ -136,7 +136,8 @@ fn throttles(stack: &Stack, template: &Template) -> Vec<String> {
     let throttled = |method: &str, path: &str| {
         // CloudFormation's form: `~1` in place of each slash but the first.
         let path = format!("/{}", path.replace('/', "~1"));
-        settings.elements().any(|setting| {
+        let chosen = |setting| stack.chosen(setting, "MethodSettings").ok().flatten();
+        settings.elements().filter_map(chosen).any(|setting| {
             let is = |property, value: &str| setting.get(property).0.as_str() == Some(value);
             let has = |property| !setting.get(property).0.is_null();
             is("HttpMethod", method)

@@ -118,7 +118,7 @@ fn mistakes_in_the_template_are_found() {
         "GET /api/usage/current has no throttle",
     );
     check(
-        "ResourcePath: /~1docs, ThrottlingRateLimit: 10",
+        "ResourcePath: /~1docs, ThrottlingRateLimit: 2",
         "ResourcePath: /~1docs, DataTraceEnabled: false",
         "GET /docs has no throttle",
     );
