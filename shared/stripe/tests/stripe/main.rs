@@ -1,4 +1,15 @@
-//! Tests of signatures.
-#![allow(clippy::unwrap_used, reason = "a failed step of a test fails the test")]
+//! Tests of the client on a scripted network and a held clock.
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "a failed step of a test fails the test"
+)]
 
+mod calls;
+mod decoding;
+mod exhaustive;
+mod key;
+mod pages;
+mod retries;
+mod script;
 mod signatures;
