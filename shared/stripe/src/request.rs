@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::form::{self, Form};
 
 /// Key by which Stripe recognises a repeated request and replays its response. For what bills a charge it
-/// is the charge's id. Stripe may forget it after 24 hours.
+/// is the charge's id. Stripe may forget it after 24 hours, and rejects it for another path or other
+/// parameters: two calls for one charge need two keys.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct IdempotencyKey(String);
