@@ -18,6 +18,7 @@ mod decode;
 mod error;
 mod events;
 mod form;
+mod https;
 mod id;
 mod invoice_items;
 mod invoices;
@@ -44,6 +45,7 @@ pub use error::{
     Rejection, RequestId, StripeError, Unavailable, UnavailableCause, UnknownCause, UnknownOutcome,
 };
 pub use events::{Event, EventFilter, InvalidEvent};
+pub use https::{CONNECT_TIMEOUT, HttpsTransport, Roots};
 pub use id::{
     CheckoutSessionId, CustomerId, EventId, InvalidStripeId, InvoiceId, InvoiceItemId,
     PortalSessionId, PriceId, ProductId, SubscriptionId, SubscriptionItemId,

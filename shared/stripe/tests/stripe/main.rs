@@ -8,8 +8,10 @@
 mod calls;
 mod decoding;
 mod exhaustive;
+mod https;
 mod key;
 mod pages;
+mod redaction;
 mod retries;
 mod script;
 mod signatures;
