@@ -58,6 +58,13 @@ async fn a_key_is_read_again_once_after_a_401() {
         2,
     )
     .await;
+    // Even if it is rejected again much later in the same call.
+    let advised = unauthorized()
+        .with("stripe-should-retry", "true")
+        .with("retry-after", "15");
+    let later = [unauthorized(), advised, unauthorized()];
+    let keys = [old, new, "sk_test_third"];
+    check(&later, &keys, "rejected: 401", &[old, new, new], 2).await;
     // What is read is not a key: the rejection is what the caller learns.
     check(
         &[unauthorized()],

@@ -360,3 +360,20 @@ async fn a_rejection_states_what_stripe_states() {
         "No such customer: 'cus_1'; a similar object is of …"
     );
 }
+
+/// A customer's deletion is concluded from it.
+#[tokio::test]
+async fn only_stripe_says_that_an_object_is_missing() {
+    let check = async |reply: Reply, expected: bool| {
+        let error = Bench::new(&[reply]).charge().await.unwrap_err();
+        assert_eq!(
+            error.rejection().unwrap().is_missing(),
+            expected,
+            "{error:?}"
+        );
+    };
+    check(error(404, "resource_missing"), true).await;
+    check(error(400, "resource_missing"), true).await;
+    check(error(404, "other"), false).await;
+    check(respond(404, "<html>Not Found</html>"), false).await;
+}
