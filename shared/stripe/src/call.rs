@@ -35,8 +35,7 @@ impl StripeClient {
         request: &ApiRequest,
     ) -> Result<T, StripeError> {
         let mut progress = Progress::default();
-        let key = self.0.key.get().await.map_err(UnavailableCause::Secret);
-        let key = key.and_then(|key| self.usable(key));
+        let key = self.key().await;
         let mut key = key.map_err(|cause| progress.unavailable(cause, None))?;
         let started = self.0.timing.elapsed();
         loop {
@@ -68,6 +67,16 @@ impl StripeClient {
     fn left(&self, started: Duration) -> Duration {
         let spent = self.0.timing.elapsed().saturating_sub(started);
         self.0.config.timeouts.total.saturating_sub(spent)
+    }
+
+    /// Returns the key to send. One that may not be sent is read again, because it is no more than a mistake
+    /// of configuration, which may be mended by now.
+    async fn key(&self) -> Result<SecretKey, UnavailableCause> {
+        let key = self.0.key.get().await.map_err(UnavailableCause::Secret)?;
+        match self.usable(key.clone()) {
+            Err(cause) => self.other_key(&key).await.ok_or(cause),
+            usable => usable,
+        }
     }
 
     /// Returns the key if it may be sent.
@@ -109,7 +118,7 @@ impl StripeClient {
         response::read(&response)
     }
 
-    /// Returns another key than the one that Stripe did not accept, if there is one.
+    /// Returns another key than the one that is not accepted, if there is one.
     async fn other_key(&self, rejected: &SecretKey) -> Option<SecretKey> {
         let key = self.0.key.replace(rejected, self.0.timing.elapsed()).await;
         let key = key.map_err(UnavailableCause::Secret);

@@ -25,7 +25,9 @@ impl fmt::Display for RequestId {
     }
 }
 
-/// Error: a call did not return a value. The variant states whether the request took effect.
+/// Error: a call did not return a value. The variant states whether the requests of this call took effect. It
+/// says nothing of an earlier call with the same idempotency key: if the outcome of that one is unknown, it
+/// remains so until its effect has been looked for.
 #[derive(Debug, thiserror::Error)]
 pub enum StripeError {
     /// Stripe rejected the request, and nothing was changed. A repetition is rejected too, unless

@@ -112,8 +112,8 @@ impl SecretUnavailable {
 
 /// Place that the secret key is read from.
 pub trait Secrets: Send + Sync + 'static {
-    /// Reads the key. The client reads it before the first call, and again when Stripe no longer accepts
-    /// it.
+    /// Reads the key. The client reads it before the first call, and again when it is not accepted, at most
+    /// every ten seconds.
     ///
     /// # Errors
     /// When it cannot be read, or is not a key.
@@ -130,7 +130,7 @@ impl Secrets for FixedSecret {
     }
 }
 
-/// Minimum time between two reads of a key that Stripe does not accept, so that a revoked key does not
+/// Minimum time between two reads of a key that is not accepted, so that a revoked key does not
 /// become as many reads as there are calls.
 const REREAD_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -163,7 +163,7 @@ impl CurrentKey {
         Ok(key)
     }
 
-    /// Returns another key than `rejected`, which Stripe did not accept, or `None` if there is none. `now`
+    /// Returns another key than `rejected`, which is not accepted, or `None` if there is none. `now`
     /// is the time by the client's [`Timing`](crate::Timing).
     pub(crate) async fn replace(
         &self,

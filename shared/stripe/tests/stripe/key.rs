@@ -162,3 +162,22 @@ async fn a_new_key_of_another_mode_is_not_sent() {
     assert_eq!(short(&bench.charge().await), "rejected: 401");
     assert_eq!(bench.sent().len(), 1);
 }
+
+#[tokio::test]
+async fn a_key_of_another_mode_is_read_again() {
+    let config = Config {
+        mode: Some(Mode::Test),
+        ..Config::default()
+    };
+    let keys = ["sk_live_1", "sk_live_2", "sk_test_3"];
+    let bench = Bench::with(&[created()], &keys, config);
+    let wrong = "unavailable: the secret key has another mode than configured";
+    let check = async |after_s: u64, expected: &str, reads: u32| {
+        bench.timing.advance(Duration::from_secs(after_s));
+        assert_eq!(short(&bench.charge().await), expected, "{after_s}");
+        assert_eq!(bench.key_reads(), reads, "{after_s}");
+    };
+    check(0, wrong, 2).await;
+    check(9, wrong, 2).await;
+    check(1, "done", 3).await;
+}
