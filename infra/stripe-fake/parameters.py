@@ -34,6 +34,7 @@ OPERATIONS = {
     "GET /v1/customers/{customer}": ("Customers", "CustomerRetrieveParams"),
     "POST /v1/customers/{customer}": ("Customers", "CustomerUpdateParams"),
     "DELETE /v1/customers/{customer}": ("Customers", "CustomerDeleteParams"),
+    "POST /v1/payment_methods/{payment_method}/attach": ("PaymentMethods", "PaymentMethodAttachParams"),
     "POST /v1/products": ("Products", "ProductCreateParams"),
     "GET /v1/products": ("Products", "ProductListParams"),
     "GET /v1/products/{id}": ("Products", "ProductRetrieveParams"),

@@ -180,6 +180,16 @@ macro_rules! operations {
     };
 }
 
+const CUSTOMER_UPDATE: &[&str] = &[
+    "email",
+    "name",
+    "description",
+    "phone",
+    "address",
+    "balance",
+    "metadata",
+    "invoice_settings.default_payment_method",
+];
 const CUSTOMER: &[&str] = &[
     "email",
     "name",
@@ -210,8 +220,9 @@ operations! {
     "POST" "/v1/customers" => customer::create CUSTOMER;
     "GET" "/v1/customers" => customer::list &[PAGE[0], PAGE[1], PAGE[2], "created", "email"];
     "GET" "/v1/customers/{customer}" => customer::get &[];
-    "POST" "/v1/customers/{customer}" => customer::update CUSTOMER;
+    "POST" "/v1/customers/{customer}" => customer::update CUSTOMER_UPDATE;
     "DELETE" "/v1/customers/{customer}" => customer::delete &[];
+    "POST" "/v1/payment_methods/{payment_method}/attach" => customer::attach &["customer"];
     "POST" "/v1/products" => price::create_product
         &["id", "name", "description", "active", "metadata", "unit_label", "statement_descriptor", "url"];
     "GET" "/v1/products" => price::list_products &[PAGE[0], PAGE[1], PAGE[2], "created", "active", "ids"];

@@ -286,6 +286,31 @@ pub(crate) fn delete(call: &mut Call<'_>) -> Result<Value, ApiError> {
     state.rendered_customer(&call.id)
 }
 
+/// Adds one of Stripe's test methods to a customer.
+pub(crate) fn attach(call: &mut Call<'_>) -> Result<Value, ApiError> {
+    let state = &mut *call.state;
+    let customer = call.params.non_empty("customer");
+    let customer = customer.ok_or_else(|| ApiError::parameter_missing("customer"))?;
+    state.customers.find(customer, "customer")?;
+    let id = state.payment_method(customer, &call.id, "id")?;
+    let card = json!({
+        "brand": "visa", "country": "US", "exp_month": 12, "exp_year": 2034, "funding": "credit", "last4": "4242",
+    });
+    Ok(json!({
+        "id": id,
+        "object": "payment_method",
+        "allow_redisplay": "unspecified",
+        "billing_details": { "address": null, "email": null, "name": null, "phone": null, "tax_id": null },
+        "card": card,
+        "created": state.now,
+        "customer": customer,
+        "customer_account": null,
+        "livemode": state.is_live,
+        "metadata": {},
+        "type": "card",
+    }))
+}
+
 pub(crate) fn list(call: &mut Call<'_>) -> Result<Value, ApiError> {
     let (state, params) = (&*call.state, call.params);
     state.customers.list(
