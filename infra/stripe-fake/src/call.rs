@@ -287,7 +287,7 @@ operations! {
         &["auto_advance", "description", "footer", "metadata", "days_until_due", "due_date"];
     "POST" "/v1/invoices/{invoice}/finalize" => invoice::finalize &["auto_advance"];
     "POST" "/v1/invoices/{invoice}/pay" => invoice::pay
-        &["paid_out_of_band", "payment_method", "off_session", "forgive"];
+        &["paid_out_of_band", "payment_method", "off_session"];
     "POST" "/v1/invoices/{invoice}/void" => invoice::void &[];
     "GET" "/v1/invoices/{invoice}/lines" => invoice::list_lines &PAGE;
     "GET" "/v1/events" => event::list &[PAGE[0], PAGE[1], PAGE[2], "created", "type", "types"];

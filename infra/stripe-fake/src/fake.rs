@@ -187,8 +187,10 @@ impl StripeFake {
     /// Queues a delivery that has failed again, until three days have passed.
     pub(crate) fn retry(&self, delivery: Delivery) {
         let mut inner = self.lock();
-        let now = inner.test.now;
-        inner.test.deliveries.extend(delivery.again(now));
+        let Inner { test, live, .. } = &mut *inner;
+        let is_live = live.endpoints.get(delivery.endpoint()).is_some();
+        let state = if is_live { live } else { test };
+        state.deliveries.extend(delivery.again(state.now));
     }
 
     /// Queues an event of test mode for delivery again. Returns `false` if there is no such event.

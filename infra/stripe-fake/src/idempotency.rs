@@ -97,9 +97,12 @@ impl Keys {
         self.requests.insert(key.to_owned(), stored);
     }
 
-    /// Stores the response, which is replayed from `busy_until` on.
+    /// Stores the response, which is replayed from `busy_until` on. Conflicts, limits and what the stand-in
+    /// does not implement are not stored, so that the request can be repeated.
     pub(crate) fn finish(&mut self, key: &str, reply: Reply, busy_until: i64) {
-        if let Some(stored) = self.requests.get_mut(key) {
+        if matches!(reply.status, 409 | 429 | 501) {
+            self.requests.remove(key);
+        } else if let Some(stored) = self.requests.get_mut(key) {
             stored.reply = Some(reply);
             stored.busy_until = busy_until;
         }

@@ -55,6 +55,17 @@ impl InvoiceItem {
     }
 }
 
+/// Pending items that an invoice draws.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Drawn<'a> {
+    /// Items of a subscription, and items of none.
+    ByRenewal(&'a str),
+    /// Items of a subscription.
+    OfSubscription(&'a str),
+    /// All items of the customer.
+    All,
+}
+
 /// Part of a subscription's price for a change within a period.
 pub(crate) struct Proration {
     pub(crate) subscription: String,
@@ -94,20 +105,20 @@ impl State {
         }
     }
 
-    /// Returns the pending items of a customer that an invoice draws, from the oldest: those of the
-    /// subscription, and with `and_others` those without one.
+    /// Returns the pending items of a customer that an invoice draws, from the oldest.
     pub(crate) fn pending_items(
         &self,
         customer: &str,
-        subscription: Option<&str>,
-        and_others: bool,
+        drawn: Drawn<'_>,
         currency: &str,
     ) -> Vec<String> {
         let items = self.invoice_items.of_customer(customer);
         let drawn = items.filter(|item| {
-            let is_drawn = match &item.subscription {
-                Some(of) => Some(of.as_str()) == subscription,
-                None => and_others,
+            let of = item.subscription.as_deref();
+            let is_drawn = match drawn {
+                Drawn::ByRenewal(subscription) => of.is_none_or(|of| of == subscription),
+                Drawn::OfSubscription(subscription) => of == Some(subscription),
+                Drawn::All => true,
             };
             item.is_pending() && is_drawn && item.currency == currency
         });

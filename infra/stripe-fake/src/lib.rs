@@ -7,6 +7,23 @@
 //!
 //! Parameters that Stripe does not have are rejected as Stripe does. Those that Stripe has and the stand-in does
 //! not implement get status 501, so that nothing is silently ignored.
+//!
+//! # Differences from Stripe
+//!
+//! - There is one clock, in place of a test clock for each customer.
+//! - All prices of a subscription have one interval. There are no trials, discounts, taxes, schedules, tiers or
+//!   metered prices, and billing is in flexible mode.
+//! - A payment succeeds or is declined at once, except on the page of a checkout session. The ids of payments are
+//!   not those of objects, and of payment methods there is only Stripe's test cards.
+//! - An item that has only an amount has no `price_details`.
+//! - An automatic invoice is finalized after an hour, even if webhooks fail. Stripe waits up to 72 hours
+//!   for a success response to `invoice.created`.
+//! - Events are listed without end; Stripe lists those of 30 days.
+//!
+//! Stripe does not document these, so they are assumptions: an error of the execution, such as a missing object, is
+//! stored under the idempotency key, and 409 and 429 are not; lists with a deleted customer are allowed; pending
+//! items of a deleted customer stay pending; an invoice with a `subscription` and nothing pending is an error; the
+//! texts of some errors.
 
 // Objects such as invoices have more members than the default allows in one `json!`.
 #![recursion_limit = "256"]

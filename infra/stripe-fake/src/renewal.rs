@@ -4,7 +4,7 @@ use crate::calendar::{Interval, day};
 use crate::invoice::{
     Collection, Line, LineSource, MAX_LINES, NewInvoice, Status as InvoiceStatus,
 };
-use crate::invoice_item::Proration;
+use crate::invoice_item::{Drawn, Proration};
 use crate::money::share;
 use crate::state::{Metadata, State, Task};
 use crate::subscription::{Status, Subscription, SubscriptionItem};
@@ -206,7 +206,7 @@ impl State {
         }
         let (customer, currency) = (&subscription.customer, &subscription.currency);
         let has_items = !self
-            .pending_items(customer, Some(id), true, currency)
+            .pending_items(customer, Drawn::ByRenewal(id), currency)
             .is_empty();
         let before = self.subscription_json(subscription);
         let next = subscription
@@ -265,8 +265,7 @@ impl State {
         }
         let mut pending = self.pending_items(
             &subscription.customer,
-            Some(id),
-            true,
+            Drawn::ByRenewal(id),
             &subscription.currency,
         );
         let lines = self
@@ -402,6 +401,14 @@ impl State {
     /// no longer collected automatically.
     pub(crate) fn end_subscription(&mut self, id: &str, invoice: Option<&'static str>) {
         let now = self.now;
+        let Some(subscription) = self.subscriptions.get(id) else {
+            return;
+        };
+        let (customer, currency) = (&subscription.customer, &subscription.currency);
+        let has_items = !self
+            .pending_items(customer, Drawn::ByRenewal(id), currency)
+            .is_empty();
+        let invoice = invoice.filter(|_| has_items);
         if let Some(reason) = invoice {
             let invoice = self.subscription_invoice(id, reason, None, None);
             self.schedule(now + DRAFT, Task::Finalize(invoice));

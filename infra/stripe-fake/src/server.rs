@@ -66,10 +66,15 @@ fn lost() -> Response {
 }
 
 /// Serves the stand-in, and delivers events to the registered endpoints, whose URLs are `http`. Does not
-/// return.
+/// return; both end when the future is dropped.
 pub async fn serve(listener: TcpListener, fake: StripeFake) -> Infallible {
-    let router = fake.router();
-    tokio::spawn(deliver(fake));
+    tokio::select! {
+        never = accept(listener, fake.router()) => never,
+        never = deliver(fake) => never,
+    }
+}
+
+async fn accept(listener: TcpListener, router: Router) -> Infallible {
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             // No file descriptors, for example.
@@ -97,7 +102,7 @@ pub async fn serve(listener: TcpListener, fake: StripeFake) -> Infallible {
     }
 }
 
-async fn deliver(fake: StripeFake) {
+async fn deliver(fake: StripeFake) -> Infallible {
     let client = Client::builder(TokioExecutor::new()).build_http();
     loop {
         for (delivery, webhook) in fake.take_deliveries() {

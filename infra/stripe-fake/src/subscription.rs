@@ -270,6 +270,14 @@ pub(crate) fn check_price(
     Ok((interval, price.currency.clone()))
 }
 
+/// Checks that the billing mode is the one that the stand-in has, which is Stripe's default.
+pub(crate) fn check_billing_mode(params: &Params, path: &str) -> Result<(), ApiError> {
+    match params.text(path) {
+        None | Some("flexible") => Ok(()),
+        Some(_) => Err(ApiError::unsupported(path)),
+    }
+}
+
 pub(crate) fn pending_interval(params: &Params, path: &str) -> Option<Interval> {
     let unit = Unit::parse(params.text(&format!("{path}.interval"))?)?;
     let count = params

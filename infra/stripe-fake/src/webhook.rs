@@ -117,6 +117,10 @@ impl Delivery {
         }
     }
 
+    pub(crate) fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
     /// Returns the next attempt after a failed one, or `None` after three days.
     pub(crate) fn again(mut self, now: i64) -> Option<Self> {
         // 1, 5 and 30 minutes, then every few hours, about as Stripe does it in test mode.

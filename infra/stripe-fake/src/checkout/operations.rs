@@ -8,7 +8,7 @@ use crate::call::Call;
 use crate::error::ApiError;
 use crate::form::Params;
 use crate::state::{Metadata, State, Task, update_metadata};
-use crate::subscription::{check_anchor, check_price, pending_interval};
+use crate::subscription::{check_anchor, check_billing_mode, check_price, pending_interval};
 use crate::table::{in_range, limit};
 
 /// Seconds in which a session can be completed.
@@ -28,6 +28,7 @@ pub(crate) fn create(call: &mut Call<'_>) -> Result<Value, ApiError> {
     {
         return Err(ApiError::unsupported("ui_mode"));
     }
+    check_billing_mode(params, "subscription_data.billing_mode.type")?;
     let metadata = update_metadata(&Metadata::new(), params, "metadata")?;
     let customer = params.non_empty("customer");
     let email = params.non_empty("customer_email");

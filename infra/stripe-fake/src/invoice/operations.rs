@@ -6,6 +6,7 @@ use super::{Collection, MAX_LINES, NewInvoice, Status};
 use crate::call::Call;
 use crate::error::ApiError;
 use crate::form::Params;
+use crate::invoice_item::Drawn;
 use crate::renewal::DRAFT;
 use crate::state::{Metadata, State, Task, optional_text, update_metadata};
 use crate::table::{in_range, limit};
@@ -76,14 +77,12 @@ pub(crate) fn create(call: &mut Call<'_>) -> Result<Value, ApiError> {
     let method = method.map(str::to_owned);
     let customer_id = customer_id.to_owned();
     let subscription = subscription.map(|subscription| subscription.id.clone());
+    let drawn = match &subscription {
+        Some(subscription) => Drawn::OfSubscription(subscription),
+        None => Drawn::All,
+    };
     let mut items = match params.text("pending_invoice_items_behavior") {
-        // With a subscription, only what is pending for it.
-        Some("include") => state.pending_items(
-            &customer_id,
-            subscription.as_deref(),
-            subscription.is_none(),
-            &currency,
-        ),
+        Some("include") => state.pending_items(&customer_id, drawn, &currency),
         _ => Vec::new(),
     };
     items.truncate(MAX_LINES);

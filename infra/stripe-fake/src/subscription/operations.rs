@@ -2,7 +2,10 @@
 
 use serde_json::Value;
 
-use super::{Status, Subscription, SubscriptionItem, check_anchor, check_price, pending_interval};
+use super::{
+    Status, Subscription, SubscriptionItem, check_anchor, check_billing_mode, check_price,
+    pending_interval,
+};
 use crate::calendar::{Interval, next_day_of_month};
 use crate::call::Call;
 use crate::error::ApiError;
@@ -39,6 +42,13 @@ pub(crate) fn create(call: &mut Call<'_>) -> Result<Value, ApiError> {
         return Err(ApiError::parameter_missing("items"));
     };
     state.check_currency(customer, &currency)?;
+    if let Some(wanted) = params.text("currency")
+        && wanted.to_lowercase() != currency
+    {
+        let message = format!("The price specified does not have the currency {wanted}.");
+        return Err(ApiError::invalid(message).with_param("currency"));
+    }
+    check_billing_mode(params, "billing_mode.type")?;
     let anchor = anchor(params, state.now, interval)?;
     let is_sent = params.text("collection_method") == Some("send_invoice");
     let days_until_due = params.integer("days_until_due");

@@ -547,6 +547,9 @@ async fn deleting_a_customer_cancels_the_subscriptions() {
     let subscription = id(&api.subscribe(&customer, &api.price(4_900).await, "").await);
     api.item(&customer, 100, &format!("&subscription={subscription}"))
         .await;
+    let invoice = id(&api
+        .post("/v1/invoices", &format!("customer={customer}"))
+        .await);
     api.delete(&format!("/v1/customers/{customer}")).await;
     assert_eq!(
         api.get(&format!("/v1/subscriptions/{subscription}"), "")
@@ -556,6 +559,11 @@ async fn deleting_a_customer_cancels_the_subscriptions() {
     let form = format!("subscription={subscription}&pending_invoice_items_behavior=include");
     let reply = api.call("POST", "/v1/invoices", &form).await;
     api.check_error(&reply, 400, "resource_missing", "customer");
+    for operation in ["finalize", "pay"] {
+        let path = format!("/v1/invoices/{invoice}/{operation}");
+        let reply = api.call("POST", &path, "").await;
+        api.check_error(&reply, 400, "resource_missing", "customer");
+    }
     let types = api.event_types().await;
     assert_eq!(
         types[types.len() - 2..],
