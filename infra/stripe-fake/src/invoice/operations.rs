@@ -232,14 +232,19 @@ pub(crate) fn pay(call: &mut Call<'_>) -> Result<Value, ApiError> {
     if invoice.status == Status::Draft {
         state.finalize_invoice(&call.id);
     }
-    if let Some(method) = method {
-        state.invoices.find_mut(&call.id, "id")?.method = Some(method.to_owned());
-    }
     let is_open = state.invoices.find(&call.id, "id")?.status == Status::Open;
     if is_open && is_out_of_band {
         state.mark_paid(&call.id);
-    } else if is_open && !state.collect(&call.id) {
-        return Err(ApiError::declined());
+    } else if is_open {
+        // The given method is for this attempt only.
+        let invoice = state.invoices.find_mut(&call.id, "id")?;
+        let before = invoice.method.clone();
+        invoice.method = method.map(str::to_owned).or(invoice.method.take());
+        let is_paid = state.collect(&call.id);
+        state.invoices.find_mut(&call.id, "id")?.method = before;
+        if !is_paid {
+            return Err(ApiError::declined());
+        }
     }
     state.rendered_invoice(&call.id)
 }
