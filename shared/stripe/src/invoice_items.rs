@@ -11,6 +11,7 @@ use crate::decode::{id, optional_id, or_default};
 use crate::error::StripeError;
 use crate::id::{CustomerId, InvoiceId, InvoiceItemId, SubscriptionId};
 use crate::pages::{Listed, Pages};
+use crate::parent::Parent;
 use crate::request::{ApiRequest, IdempotencyKey};
 
 /// Name in the metadata of an invoice item under which it has the id of the charge that it bills.
@@ -50,18 +51,6 @@ pub struct InvoiceItem {
     pub metadata: BTreeMap<String, String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-struct Parent {
-    #[serde(default)]
-    subscription_details: Option<SubscriptionDetails>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-struct SubscriptionDetails {
-    #[serde(deserialize_with = "id")]
-    subscription: SubscriptionId,
-}
-
 impl InvoiceItem {
     /// Returns the id of the charge that the item bills, if it was made for one.
     #[must_use]
@@ -72,8 +61,7 @@ impl InvoiceItem {
     /// Returns the subscription whose invoice the item joins; without one, it joins any.
     #[must_use]
     pub fn subscription(&self) -> Option<&SubscriptionId> {
-        let details = self.parent.as_ref()?.subscription_details.as_ref()?;
-        Some(&details.subscription)
+        self.parent.as_ref()?.subscription()
     }
 }
 

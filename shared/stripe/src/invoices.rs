@@ -7,10 +7,11 @@ use jiff::fmt::serde::timestamp::second;
 use serde::Deserialize;
 
 use crate::client::StripeClient;
-use crate::decode::{id, open_enum, optional_id, or_default};
+use crate::decode::{open_enum, optional_id, or_default};
 use crate::error::StripeError;
 use crate::id::{CustomerId, InvoiceId, SubscriptionId};
 use crate::pages::{Listed, Pages};
+use crate::parent::Parent;
 use crate::request::{ApiRequest, IdempotencyKey};
 
 open_enum! {
@@ -95,25 +96,11 @@ struct StatusTransitions {
     paid_at: Option<Timestamp>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-struct Parent {
-    #[serde(default)]
-    subscription_details: Option<SubscriptionDetails>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-struct SubscriptionDetails {
-    #[serde(deserialize_with = "id")]
-    subscription: SubscriptionId,
-}
-
 impl Invoice {
-    /// Returns the subscription that it is for. Since version 2025-03-31 of the API, it is the invoice's
-    /// parent.
+    /// Returns the subscription that it is for.
     #[must_use]
     pub fn subscription(&self) -> Option<&SubscriptionId> {
-        let details = self.parent.as_ref()?.subscription_details.as_ref()?;
-        Some(&details.subscription)
+        self.parent.as_ref()?.subscription()
     }
 
     /// Returns the time from which it was final.

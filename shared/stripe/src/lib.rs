@@ -24,6 +24,7 @@ mod invoice_items;
 mod invoices;
 pub mod outbound;
 mod pages;
+mod parent;
 mod portal;
 mod prices;
 mod request;
