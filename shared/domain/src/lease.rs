@@ -289,9 +289,26 @@ mod tests {
     }
 
     #[test]
+    fn a_counter_may_be_exhausted_when_its_total_has_reached_the_limit() {
+        let check = |lease: &Lease, limit, expected| {
+            assert_eq!(lease.may_be_exhausted(limit), expected, "{limit:?}");
+        };
+        check(&Lease::default(), Some(1), false);
+        let mut lease = after_reservation(1, 5);
+        // The unspent unit is under this limit, and not under the lower one.
+        check(&lease, Some(5), false);
+        check(&lease, Some(4), true);
+        lease.spend();
+        check(&lease, Some(5), true);
+        check(&lease, Some(6), false);
+        check(&lease, None, false);
+    }
+
+    #[test]
     fn released_units_are_not_spent() {
         let mut lease = after_reservation(3, 3);
         lease.spend();
+        assert_eq!(lease.left(), 2);
         assert_eq!(lease.release(), 2);
         assert!(!lease.covers(None));
         assert_eq!((lease.left(), lease.spent()), (0, 1));
