@@ -5,13 +5,15 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use lambda_http::http::{StatusCode, header};
 use tollgate_api::customers::{self, CreateCustomer, EraseQuery, Erasure, UpdateCustomer};
+use tollgate_api::json::{Object, Whole};
 use tollgate_api::problem::{Conflict, NotFound, Unprocessable};
 use tollgate_api::schema;
 use tollgate_api::{List, PageQuery};
 use tollgate_domain::customer::Customer;
 use tollgate_domain::id::{CustomerId, PlanId};
+use tollgate_domain::plan_book::{Pin, PinTooEarly, Pins, PlanBook};
 use tollgate_store::schema::{TABLES, Table};
-use tollgate_store::{CONTENTS, CreateOutcome, CustomerChange, UpdateCustomerOutcome};
+use tollgate_store::{CONTENTS, CreateOutcome, CustomerChange, PinChange, UpdateCustomerOutcome};
 use tollgate_web::{
     AdminCaller, IdempotencyKey, JsonBody, ListRequest, NoQuery, PathParam, Problem, QueryParams,
     check_enabled, check_name, page_size,
@@ -53,16 +55,58 @@ fn check_email(email: Option<&str>) -> Result<(), Problem> {
     Err(Problem::unprocessable(detail).with("field", "email"))
 }
 
+/// Checks that the plan takes new customers.
+fn check_plan(plans: &PlanBook, plan: &PlanId) -> Result<(), Problem> {
+    let detail = match plans.get(plan) {
+        Some(found) if found.retired_at.is_none() => return Ok(()),
+        Some(_) => format!("The plan {plan} is retired, and takes no new customers."),
+        None => format!("There is no plan {plan}."),
+    };
+    let offered = plans.iter().filter(|plan| plan.retired_at.is_none());
+    let offered: Vec<&str> = offered.map(|plan| plan.id().as_str()).collect();
+    Err(Problem::unprocessable(detail)
+        .with("field", "plan")
+        .with("plans", offered))
+}
+
+/// Checks the `pin` field of a merge patch, which cannot be removed with `null`.
+fn check_pin(pin: Option<Object<customers::Pin>>) -> Result<Pin, Problem> {
+    let Some(Object(customers::Pin {
+        plan,
+        version,
+        from,
+    })) = pin
+    else {
+        let detail = "pin cannot be removed: a pin to the version null ends it.";
+        return Err(Problem::unprocessable(detail).with("field", "pin"));
+    };
+    let version = version.map(|Whole(version)| version);
+    Ok(Pin {
+        plan,
+        version,
+        from,
+    })
+}
+
 impl App {
-    fn check_plan(&self, plan: &PlanId) -> Result<(), Problem> {
-        if self.plans.get(plan).is_some() {
-            return Ok(());
+    /// Returns the pins with another one added.
+    fn pinned(&self, plans: &PlanBook, mut pins: Pins, pin: Pin) -> Result<Pins, Problem> {
+        let Some(plan) = plans.get(&pin.plan) else {
+            let detail = format!("There is no plan {}.", pin.plan);
+            return Err(Problem::unprocessable(detail).with("field", "pin.plan"));
+        };
+        let exists = |number: u64| plan.iter().any(|version| version.number == number);
+        if let Some(version) = pin.version.filter(|version| !exists(*version)) {
+            let detail = format!("The plan {} has no version {version}.", pin.plan);
+            return Err(Problem::unprocessable(detail).with("field", "pin.version"));
         }
-        let plans: Vec<&str> = self.plans.iter().map(|plan| plan.id.as_str()).collect();
-        let detail = format!("There is no plan {plan}.");
-        Err(Problem::unprocessable(detail)
-            .with("field", "plan")
-            .with("plans", plans))
+        let too_early = |error: PinTooEarly| {
+            Problem::unprocessable(format!("{error}."))
+                .with("field", "pin.from")
+                .with("earliest", error.0.to_string())
+        };
+        pins.set(pin, self.clock.now()).map_err(too_early)?;
+        Ok(pins)
     }
 }
 
@@ -102,7 +146,7 @@ async fn create(
         }
     }
     check_id(body.id.as_ref())?;
-    app.check_plan(&body.plan)?;
+    check_plan(&app.store.plans().await?, &body.plan)?;
     let customer = Customer {
         id: body
             .id
@@ -110,6 +154,7 @@ async fn create(
         name: body.name,
         email: body.email,
         plan: body.plan,
+        pins: Pins::default(),
         created_at: app.clock.now(),
         suspended_at: None,
         erased_at: None,
@@ -183,7 +228,8 @@ async fn show(
     Ok(Json(customer.ok_or_else(no_such_customer)?.into()))
 }
 
-/// Changes the name, e-mail address or plan of a customer, suspends it, or enables it again.
+/// Changes the name, e-mail address or plan of a customer, pins it to a version of a plan, suspends it, or
+/// enables it again.
 #[utoipa::path(
     patch,
     path = "/admin/customers/{customer}",
@@ -210,26 +256,43 @@ async fn update(
         return Err(Problem::unprocessable(detail).with("field", "plan"));
     }
     let enabled = patch.enabled.map(check_enabled).transpose()?;
-    let change = CustomerChange {
+    let mut change = CustomerChange {
         name: patch.name.map(Option::unwrap_or_default),
         email: patch.email,
         plan: patch.plan.flatten(),
+        pins: None,
         suspended_at: enabled.map(|enabled| (!enabled).then(|| app.clock.now())),
     };
-    if change == CustomerChange::default() {
+    let pin = patch.pin.map(check_pin).transpose()?;
+    if pin.is_none() && change == CustomerChange::default() {
         return Err(Problem::unprocessable("The patch changes nothing."));
     }
     if let Some(name) = &change.name {
         check_name(name)?;
     }
     check_email(change.email.as_ref().and_then(Option::as_deref))?;
-    if let Some(plan) = &change.plan {
-        app.check_plan(plan)?;
+    if pin.is_some() || change.plan.is_some() {
+        let before = app.store.customer(&id).await?;
+        let before = before.ok_or_else(no_such_customer)?;
+        let plans = app.store.plans().await?;
+        // A customer on a retired plan stays on it.
+        if let Some(plan) = change.plan.as_ref().filter(|plan| **plan != before.plan) {
+            check_plan(&plans, plan)?;
+        }
+        if let Some(pin) = pin {
+            let after = app.pinned(&plans, before.pins.clone(), pin)?;
+            let before = before.pins;
+            change.pins = Some(PinChange { before, after });
+        }
     }
     match app.store.update_customer(&id, &change).await? {
         UpdateCustomerOutcome::Done(customer) => Ok(Json(customer.into())),
         UpdateCustomerOutcome::Unknown => Err(no_such_customer()),
         UpdateCustomerOutcome::Erased => Err(Problem::conflict("The customer was erased.")),
+        UpdateCustomerOutcome::Changed => {
+            let detail = "Another request changed the customer's pins at the same time. Try again.";
+            Err(Problem::conflict(detail))
+        }
     }
 }
 

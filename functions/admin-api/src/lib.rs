@@ -3,13 +3,13 @@
 mod billing;
 mod customers;
 mod defects;
+mod plans;
 mod quarantine;
 mod reconciliation;
 mod usage;
 
 use axum::Router;
 use tollgate_billing::Billing;
-use tollgate_domain::plan::Catalog;
 use tollgate_ingest::Ingest;
 use tollgate_runtime::config::InvalidConfig;
 use tollgate_runtime::{Clock, Entropy, Init, Metrics};
@@ -21,8 +21,6 @@ use utoipa::OpenApi;
 pub struct App {
     /// The tables.
     pub store: Store,
-    /// The plans that customers can have.
-    pub plans: Catalog,
     /// Clock for timestamps, and for the current day and month.
     pub clock: Clock,
     /// Randomness for the ids of customers.
@@ -39,22 +37,20 @@ impl App {
     /// Builds the state of a new instance.
     ///
     /// # Errors
-    /// When the environment lacks the tables or the plans.
+    /// When the environment lacks the tables.
     pub fn build(init: &Init) -> Result<Self, InvalidConfig> {
         let ingest = Ingest::build(init)?;
         let Ingest {
             store,
-            plans,
             clock,
             metrics,
             ..
         } = ingest.clone();
         Ok(Self {
-            billing: Billing::new(store.clone(), plans.clone(), clock.clone(), metrics.clone()),
+            billing: Billing::new(store.clone(), clock.clone(), metrics.clone()),
             ingest,
             entropy: init.entropy.clone(),
             store,
-            plans,
             clock,
             metrics,
         })
@@ -64,6 +60,7 @@ impl App {
 /// Returns the routes.
 pub fn routes(app: App) -> Router {
     customers::routes(app.clone())
+        .merge(plans::routes(app.clone()))
         .merge(usage::routes(app.clone()))
         .merge(quarantine::routes(app.clone()))
         .merge(reconciliation::routes(app.clone()))
@@ -75,6 +72,7 @@ pub fn routes(app: App) -> Router {
 pub fn openapi() -> utoipa::openapi::OpenApi {
     let mut document = customers::Operations::openapi();
     for part in [
+        plans::Operations::openapi(),
         usage::Operations::openapi(),
         quarantine::Operations::openapi(),
         reconciliation::Operations::openapi(),

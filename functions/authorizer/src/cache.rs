@@ -31,6 +31,8 @@ const READ_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct CachedKey {
     pub(crate) record: KeyRecord,
+    /// Time before the read.
+    pub(crate) read_at: Timestamp,
     /// The customer; `None` for an admin's key, and for a key whose customer does not exist.
     pub(crate) customer: Option<Customer>,
 }
@@ -154,7 +156,7 @@ impl KeyCache {
             Some(entry) if self.is_fresh(&entry, now) => self.refreshed_if_due(entry, digest, now),
             entry => CacheEntry {
                 started: now,
-                read: self.start_read(digest),
+                read: self.start_read(digest, now),
                 refresh: None,
                 last_found: entry.and_then(|entry| entry.last_found),
             },
@@ -186,19 +188,19 @@ impl KeyCache {
         let is_recent =
             |(started, _): &(ClockReading, SharedRead)| now.is_within(*started, READ_TIMEOUT);
         if is_due && !entry.refresh.as_ref().is_some_and(is_recent) {
-            let refresh = self.start_read(digest);
+            let refresh = self.start_read(digest, now);
             tokio::spawn(refresh.clone());
             entry.refresh = Some((now, refresh));
         }
         entry
     }
 
-    fn start_read(&self, digest: KeyDigest) -> SharedRead {
+    fn start_read(&self, digest: KeyDigest, started: ClockReading) -> SharedRead {
         let (store, breaker) = (self.0.store.clone(), self.0.breaker.clone());
         let reading = async move {
             let mut operation = breaker.operation();
             loop {
-                let attempt = operation.attempt(read(&store, digest));
+                let attempt = operation.attempt(read(&store, digest, started.wall));
                 if let Some(found) = attempt.await.map_err(Arc::new)? {
                     return Ok(found);
                 }
@@ -215,7 +217,7 @@ impl KeyCache {
     }
 }
 
-async fn read(store: &Store, digest: KeyDigest) -> Result<Lookup, StoreError> {
+async fn read(store: &Store, digest: KeyDigest, read_at: Timestamp) -> Result<Lookup, StoreError> {
     let Some(record) = store.key_by_digest(digest).await? else {
         return Ok(None);
     };
@@ -223,7 +225,11 @@ async fn read(store: &Store, digest: KeyDigest) -> Result<Lookup, StoreError> {
         Owner::Admin => None,
         Owner::Customer(id) => store.customer(id).await?,
     };
-    Ok(Some(Arc::new(CachedKey { record, customer })))
+    Ok(Some(Arc::new(CachedKey {
+        record,
+        read_at,
+        customer,
+    })))
 }
 
 impl CacheEntry {

@@ -231,7 +231,9 @@ impl Serialize for AuthorizerResponse {
             resource: &'a str,
         }
 
-        let CachedKey { record, customer } = &*self.key;
+        let CachedKey {
+            record, customer, ..
+        } = &*self.key;
         let statement = Statement {
             action: "execute-api:Invoke",
             effect: if self.access.is_allowed() {

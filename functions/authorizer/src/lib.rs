@@ -12,6 +12,7 @@ mod event;
 mod extension;
 mod leases;
 mod outcome;
+mod plans;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +25,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tollgate_api::context::{Access, Denial};
 use tollgate_domain::decision::{Decision, decide};
 use tollgate_domain::key::{ApiKey, KeyDigest, KeyStatus, Owner};
-use tollgate_domain::plan::{Catalog, FailMode};
+use tollgate_domain::plan::FailMode;
+use tollgate_domain::window::Month;
 use tollgate_runtime::config::{self, InvalidConfig};
 use tollgate_runtime::{Chain, Clock, Env, Init, Metrics, metrics};
 use tollgate_store::Store;
@@ -36,12 +38,11 @@ pub use extension::{Extension, NotRegistered, request_sent};
 use leases::{CountedCall, Leases};
 pub use outcome::{AuthorizeError, UnauthorizedReason};
 use outcome::{DecisionReason, dimensions};
+use plans::Plans;
 
 /// Configuration by the operator of a stack.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The limits of each plan.
-    pub plans: Catalog,
     /// Prefixes of route templates that need a valid key, and count towards no limit.
     pub uncounted: Vec<String>,
     /// TTL of the key cache; with zero, each call reads its key.
@@ -60,7 +61,6 @@ impl Settings {
     /// When a variable is missing or invalid.
     pub fn from_env(env: &Env) -> Result<Self, InvalidConfig> {
         Ok(Self {
-            plans: config::plans(env)?,
             uncounted: config::uncounted_routes(env)?,
             key_cache: config::key_cache(env)?,
             stale_keys: config::stale_keys(env)?,
@@ -69,12 +69,12 @@ impl Settings {
     }
 }
 
-/// State of an authorizer instance: key cache, quota leases, circuit breaker. Cheap to clone; clones
-/// share it.
+/// State of an authorizer instance: key cache, plans, quota leases, circuit breaker. Cheap to clone;
+/// clones share it.
 #[derive(Debug, Clone)]
 pub struct App {
-    store: Store,
     keys: KeyCache,
+    plans: Plans,
     leases: Leases,
     settings: Arc<Settings>,
     clock: Clock,
@@ -113,24 +113,20 @@ impl App {
         let (ttl, stale_for) = (settings.key_cache, settings.stale_keys);
         Self {
             keys: KeyCache::new(store.clone(), breaker.clone(), ttl, stale_for),
-            leases: Leases::new(store.clone(), breaker, clock.clone(), metrics.clone()),
-            store,
+            plans: Plans::new(store.clone(), breaker.clone()),
+            leases: Leases::new(store, breaker, clock.clone(), metrics.clone()),
             settings: Arc::new(settings),
             clock,
             metrics,
         }
     }
 
-    /// Opens the connection to the store, so that no call waits for it: for the initialisation of the
-    /// instance. Takes no longer than a decision, even if the store does not respond.
+    /// Reads the plans, and so opens the connection to the store, so that no call waits for it: for the
+    /// initialisation of the instance. Takes no longer than a decision, even if the store does not respond.
     pub async fn warm_up(&self) {
-        let connected = timeout(DECISION_TIMEOUT, self.store.warm_up()).await;
-        match connected {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                tracing::warn!(error = %Chain(&error), "the connection to the store was not opened");
-            }
-            Err(_) => tracing::warn!("the connection to the store was not opened: timeout"),
+        let deadline = Instant::now() + DECISION_TIMEOUT;
+        if let Err(error) = before(deadline, self.plans.current()).await {
+            tracing::warn!(error = %Chain(&error), "the plans were not read at the start");
         }
     }
 
@@ -223,7 +219,7 @@ async fn decide_call(
     let deadline = at.monotonic + DECISION_TIMEOUT;
     let unavailable = |error: &dyn std::error::Error| {
         let request_id = &*request.request_id();
-        tracing::error!(request_id, error = %Chain(error), "the key could not be read");
+        tracing::error!(request_id, error = %Chain(error), "key or plans could not be read");
         AuthorizeError::Unavailable
     };
     let unauthorized = |reason: UnauthorizedReason, prefix: Option<&str>| {
@@ -239,7 +235,10 @@ async fn decide_call(
         ApiKey::parse(&text).map_err(|_| unauthorized(UnauthorizedReason::Malformed, None))?;
     let digest = key.digest();
     let invalid_key = |reason| unauthorized(reason, Some(key.prefix().as_str()));
-    let (cached, by_stale_key) = match before(deadline, app.keys.find(digest, at)).await {
+    // The plans are nearly always cached; if not, they are read while the key is.
+    let reading = future::join(app.keys.find(digest, at), app.plans.refresh());
+    let found = before(deadline, async { reading.await.0 }).await;
+    let (cached, by_stale_key) = match found {
         Ok(Some(cached)) => (cached, false),
         Ok(None) => return Err(invalid_key(UnauthorizedReason::Unknown)),
         Err(error) => match app.find_stale(digest, at) {
@@ -290,9 +289,12 @@ async fn decide_call(
     if customer.suspended_at.is_some() {
         return denied(Denial::CustomerSuspended);
     }
-    let Some(plan) = app.settings.plans.get(&customer.plan) else {
+    let plans = before(deadline, app.plans.with(&customer.plan, cached.read_at)).await;
+    let plans = plans.map_err(|error| unavailable(&error))?;
+    let month = Month::containing(now);
+    let Some(plan) = plans.plan(&customer.plan, month, &customer.pins) else {
         let (customer, plan) = (&customer.id, &customer.plan);
-        tracing::error!(%customer, %plan, "the customer's plan is not in the catalogue");
+        tracing::error!(%customer, %plan, "the customer's plan does not exist");
         return denied(Denial::NoPlan);
     };
 
@@ -352,7 +354,10 @@ impl App {
     /// Returns a stale key, if the store is unavailable and the customer's plan fails open.
     fn find_stale(&self, digest: KeyDigest, at: ClockReading) -> Option<Arc<CachedKey>> {
         let cached = self.keys.find_stale(digest, at)?;
-        let plan = self.settings.plans.get(&cached.customer.as_ref()?.plan)?;
+        let customer = cached.customer.as_ref()?;
+        let plans = self.plans.last_read()?;
+        let month = Month::containing(at.wall);
+        let plan = plans.plan(&customer.plan, month, &customer.pins)?;
         (plan.fail_mode == FailMode::Open).then_some(cached)
     }
 

@@ -118,6 +118,7 @@ async fn a_revoked_key_works_until_the_end_of_the_ttl() {
 #[tokio::test]
 async fn the_ttl_counts_from_before_the_read() {
     let (stack, _) = stack().await;
+    stack.app.warm_up().await;
     let time = stack.at.time.clone();
     stack.at.aws.inject(move |_| {
         time.advance(SignedDuration::from_secs(1));

@@ -7,7 +7,7 @@
 
 use serde_json::Value;
 use tollgate_domain::key::KeyRecord;
-use tollgate_domain::plan::{Catalog, Overrides};
+use tollgate_domain::plan::Overrides;
 use tollgate_local_aws::Fault;
 use tollgate_runtime::metrics::{
     ADMITTED_CALLS, DECISION_LATENCY, DECISIONS, DECISIONS_WITHOUT_STORE, RESERVED_LEASES,
@@ -87,10 +87,7 @@ async fn each_decision_is_counted_by_its_outcome_and_reason() {
     stack.fail("UpdateItem", Fault::RequestLost);
     check(&stack, &call, "allowed", "store_unavailable").await;
     stack.at.aws.heal();
-    let others = r#"[{"id":"other","name":"","requests_per_hour":1,
-        "fail_mode":"open","month":{"kind":"unlimited"}}]"#;
-    let others = Catalog::from_json(others).unwrap();
-    let stack = stack.with_settings(|settings| settings.plans = others);
+    let stack = Stack::with_acme("gone", Overrides::default()).await;
     check(&stack, &call, "denied", "no_plan").await;
 
     let stack = Stack::empty();

@@ -93,7 +93,7 @@ async fn run_with(
 
 #[tokio::test]
 async fn a_missing_variable_fails_the_cold_start_and_is_named() {
-    for name in ["RUST_LOG", "TOLLGATE_TABLE_PREFIX", "TOLLGATE_PLANS"] {
+    for name in ["RUST_LOG", "TOLLGATE_TABLE_PREFIX", "TOLLGATE_KEY_CACHE_S"] {
         let (_, process) =
             run_with(|variables| variables.retain(|(variable, _)| variable != name)).await;
         let errors = process.wait_for_failure().unwrap();
@@ -123,10 +123,10 @@ async fn an_unreadable_ca_bundle_fails_the_cold_start_with_the_reason() {
 }
 
 #[tokio::test]
-async fn the_connection_is_opened_before_the_first_invocation() {
+async fn the_plans_are_read_before_the_first_invocation() {
     let (host, process) = run_with(|_| ()).await;
     host.idle().await;
-    let read = Step::Called("DynamoDB_20120810.GetItem".to_owned());
+    let read = Step::Called("DynamoDB_20120810.Query".to_owned());
     assert_eq!(host.steps(), [read]);
     let log = process.shut_down().unwrap();
     assert!(!log.contains(r#""level":"WARN""#), "{log}");
@@ -149,8 +149,7 @@ async fn a_store_that_does_not_respond_does_not_prevent_a_cold_start() {
     assert_eq!(error["errorMessage"], "Unauthorized");
     let log = process.shut_down().unwrap();
     assert!(
-        log.contains(r#""level":"WARN""#)
-            && log.contains("the connection to the store was not opened"),
+        log.contains(r#""level":"WARN""#) && log.contains("the plans were not read at the start"),
         "{log}"
     );
 }

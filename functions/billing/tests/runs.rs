@@ -13,12 +13,17 @@ use tollgate_api::billing::BillingRun;
 use tollgate_billing::{Mode, run, unbilled};
 use tollgate_domain::billing::{Charge, ChargedOverage};
 use tollgate_domain::money::{Cents, MicroUsd};
-use tollgate_domain::plan::{Catalog, Plan};
+use tollgate_domain::plan::Catalog;
+use tollgate_domain::plan_book::{Pin, Pins, PlanVersion, PlanVersions};
+use tollgate_domain::usage::Adjustment;
 use tollgate_domain::window::Month;
 use tollgate_local_aws::Fault;
 use tollgate_runtime::metrics::FAILED_BILLING_PERIODS;
-use tollgate_store::LedgerCharge;
+use tollgate_store::{CustomerChange, LedgerCharge, PinChange, PlanOutcome, UpdateCustomerOutcome};
+use tollgate_testing::customers::add_customer;
 use tollgate_testing::event_file;
+use tollgate_testing::seed::remove_plan;
+use tollgate_testing::usage::adjust;
 
 mod common;
 
@@ -261,8 +266,7 @@ fn two_plans(pro: u64, team: u64) -> Catalog {
 
 #[tokio::test]
 async fn a_change_between_two_charging_plans_adds_their_overages() {
-    let mut stack = Stack::new();
-    stack.app.billing.plans = two_plans(6_000, 7_000);
+    let stack = Stack::with_plans(NOW, &two_plans(6_000, 7_000));
     stack.calls("acme", "2026-11-01", "pro", 11).await;
     stack.calls("acme", "2026-11-02", "team", 6).await;
     stack.run(NOW).await;
@@ -274,50 +278,84 @@ async fn a_change_between_two_charging_plans_adds_their_overages() {
     assert_eq!(stack.charges("acme", "2026-11").await, charges);
 }
 
-#[tokio::test]
-async fn a_month_that_became_cheaper_is_not_charged_until_it_costs_more_than_was_charged() {
-    let mut stack = Stack::new();
-    stack.app.billing.plans = two_plans(10_000, 10_000);
-    stack.calls("acme", "2026-11-01", "pro", 20).await;
-    stack.run(NOW).await;
-    stack.app.billing.plans = two_plans(5_000, 10_000);
-    for _ in 0..2 {
-        stack.run(NOW).await;
-        assert_eq!(stack.charges("acme", "2026-11").await, [(10, 1, 10)]);
+/// Returns version `number` of `pro`, with this price, from `month` on.
+fn version(number: u64, month: &str, price: u64) -> PlanVersion {
+    PlanVersion {
+        number,
+        takes_effect: p(month),
+        created_at: p(NOW),
+        plan: two_plans(price, 1).iter().next().unwrap().clone(),
     }
-    stack.calls("acme", "2026-11-02", "pro", 12).await;
-    stack.run(NOW).await;
-    let charges = [(10, 1, 10), (1, 11, 22)];
-    assert_eq!(stack.charges("acme", "2026-11").await, charges);
-}
-
-/// Returns a catalogue of `pro` and its successor `team`, and one of `team` only.
-fn before_and_after_removal() -> [Catalog; 2] {
-    let both = two_plans(10_000, 10_000);
-    let team: Vec<&Plan> = both.iter().filter(|plan| plan.id == p("team")).collect();
-    let team = Catalog::from_json(&json!(team).to_string()).unwrap();
-    [both, team]
 }
 
 #[tokio::test]
-async fn usage_on_a_plan_not_in_the_catalogue_cannot_be_billed_and_keeps_the_month_open() {
-    let [both, team] = before_and_after_removal();
-    let mut stack = Stack::new();
-    stack.app.billing.plans = both.clone();
+async fn a_version_applies_to_the_months_from_which_it_takes_effect_and_a_pin_keeps_the_one_before()
+{
+    let stack = Stack::with_plans(NOW, &two_plans(10_000, 10_000));
+    add_customer(&stack.at, "acme", "pro").await;
+    add_customer(&stack.at, "bolt", "pro").await;
+    let store = &stack.at.store;
+    let added = store.add_plan_version(&version(2, "2026-12", 20_000)).await;
+    assert_eq!(added.unwrap(), PlanOutcome::Written);
+    let mut pins = Pins::default();
+    let pin = |version, from: &str| Pin {
+        plan: p("pro"),
+        version,
+        from: p(from),
+    };
+    pins.set(pin(Some(1), "2026-12"), p(NOW)).unwrap();
+    pins.set(pin(None, "2027-01"), p(NOW)).unwrap();
+    let change = CustomerChange {
+        pins: Some(PinChange {
+            before: Pins::default(),
+            after: pins,
+        }),
+        ..CustomerChange::default()
+    };
+    let changed = store.update_customer(&p("bolt"), &change).await.unwrap();
+    assert!(matches!(changed, UpdateCustomerOutcome::Done(_)));
+
+    for (month, acme, bolt) in [
+        ("2026-11", 10, 10),
+        ("2026-12", 20, 10),
+        ("2027-01", 20, 20),
+    ] {
+        for customer in ["acme", "bolt"] {
+            stack
+                .calls(customer, &format!("{month}-15"), "pro", 20)
+                .await;
+        }
+        stack.run(&format!("{month}-16T02:00:00Z")).await;
+        assert_eq!(
+            stack.charges("acme", month).await,
+            [(acme, 1, 10)],
+            "{month}"
+        );
+        assert_eq!(
+            stack.charges("bolt", month).await,
+            [(bolt, 1, 10)],
+            "{month}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn usage_on_a_plan_that_does_not_exist_cannot_be_billed_and_keeps_the_month_open() {
+    let stack = Stack::with_plans(NOW, &two_plans(10_000, 10_000));
     stack.calls("acme", "2026-11-22", "pro", 60).await;
     stack.calls("globex", "2026-11-22", "team", 6).await;
-    stack.app.billing.plans = team;
+    remove_plan(&stack.at, "pro");
     stack.calls("acme", "2026-11-23", "team", 105).await;
     let failure = json!([{
         "customer_id": "acme",
         "month": "2026-11",
-        "reason": "plan pro is not in the catalogue",
+        "reason": "plan pro does not exist",
     }]);
     let dry = run(&stack.app.billing, Mode::DryRun).await.unwrap();
     assert_eq!((dry.failed, dry.charge_count, dry.cents), (1, 1, Cents(1)));
     let shown = serde_json::to_value(&dry).unwrap();
     assert_eq!(shown["failures"], failure);
-    assert_eq!(stack.billing_items(), [Value::Null; 0]);
+    assert_eq!(stack.charges("globex", "2026-11").await, NO_CHARGE);
 
     // Also long after the month could have closed, and when it is no longer one of the two latest months.
     for now in [NOW, "2026-12-04T02:00:00Z", "2027-02-01T02:00:00Z"] {
@@ -336,7 +374,12 @@ async fn usage_on_a_plan_not_in_the_catalogue_cannot_be_billed_and_keeps_the_mon
     let failed = stack.cloudwatch.sum(FAILED_BILLING_PERIODS, &[]);
     assert_eq!(failed, 6, "the alarm is raised");
 
-    stack.app.billing.plans = both;
+    let pro = PlanVersions::new(
+        version(1, "2026-11", 10_000).plan,
+        p("2027-05-01T00:00:00Z"),
+    );
+    let created = stack.at.store.create_plan(&pro).await;
+    assert_eq!(created.unwrap(), PlanOutcome::Written);
     let report = stack.run("2027-05-01T02:00:00Z").await;
     // 50 overage calls on pro, and 100 on its successor.
     assert_eq!(stack.charges("acme", "2026-11").await, [(150, 1, 150)]);
@@ -347,14 +390,18 @@ async fn usage_on_a_plan_not_in_the_catalogue_cannot_be_billed_and_keeps_the_mon
 
 #[tokio::test]
 async fn charges_for_one_plan_do_not_reduce_those_for_its_successor() {
-    let [both, _] = before_and_after_removal();
-    let mut stack = Stack::new();
-    stack.app.billing.plans = both;
+    let stack = Stack::with_plans(NOW, &two_plans(10_000, 10_000));
     stack.calls("acme", "2026-11-01", "pro", 60).await;
     stack.run(NOW).await;
     assert_eq!(stack.charges("acme", "2026-11").await, [(50, 1, 50)]);
-    // The first price of a plan also applies to earlier days, so pro has become nearly free.
-    stack.app.billing.plans = two_plans(1, 10_000);
+    let correction = Adjustment {
+        time: p("2026-11-01T12:00:00Z"),
+        plan: p("pro"),
+        billable_calls: -45,
+        micro_usd: 0,
+        reason: "counted in error".into(),
+    };
+    adjust(&stack.at, "acme", correction).await;
     stack.calls("acme", "2026-11-02", "team", 65).await;
     stack.run(NOW).await;
     let ledger = stack.ledger("acme", "2026-11").await;
@@ -423,14 +470,12 @@ async fn usage_counted_before_the_closing_run_is_billed_and_after_it_unbilled() 
 }
 
 #[tokio::test]
-async fn unbilled_usage_on_a_plan_not_in_the_catalogue_is_an_error() {
-    let [both, team] = before_and_after_removal();
-    let mut stack = Stack::new();
-    stack.app.billing.plans = both;
+async fn unbilled_usage_on_a_plan_that_does_not_exist_is_an_error() {
+    let stack = Stack::with_plans(NOW, &two_plans(10_000, 10_000));
     stack.calls("acme", "2026-11-22", "pro", 60).await;
     stack.calls("globex", "2026-11-22", "team", 55).await;
-    stack.app.billing.plans = team;
-    let unknown = Err("plan pro is not in the catalogue".to_owned());
+    remove_plan(&stack.at, "pro");
+    let unknown = Err("plan pro does not exist".to_owned());
     let expected = [
         ("acme".to_owned(), unknown),
         ("globex".to_owned(), Ok((50, 500_000, 50))),

@@ -5,8 +5,7 @@ use axum::extract::State;
 use tollgate_analytics::{current_usage, list_adjustments};
 use tollgate_api::List;
 use tollgate_api::usage::{Adjustment, AdjustmentsQuery, CurrentUsage};
-use tollgate_domain::plan::Catalog;
-use tollgate_runtime::config::{self, InvalidConfig};
+use tollgate_runtime::config::InvalidConfig;
 use tollgate_runtime::{Clock, Init};
 use tollgate_store::Store;
 use tollgate_web::{CustomerCaller, NoQuery, Problem, QueryParams};
@@ -16,8 +15,6 @@ use tollgate_web::{CustomerCaller, NoQuery, Problem, QueryParams};
 pub struct App {
     /// The tables.
     pub store: Store,
-    /// The plans, with the calls that they include.
-    pub plans: Catalog,
     /// Clock that decides which month is the current one.
     pub clock: Clock,
 }
@@ -26,11 +23,10 @@ impl App {
     /// Builds the state of a new instance.
     ///
     /// # Errors
-    /// When the environment lacks the tables or the plans.
+    /// When the environment lacks the tables.
     pub fn build(init: &Init) -> Result<Self, InvalidConfig> {
         Ok(Self {
             store: Store::build(init)?,
-            plans: config::plans(&init.env)?,
             clock: init.clock.clone(),
         })
     }
@@ -55,7 +51,7 @@ async fn current(
 ) -> Result<Json<CurrentUsage>, Problem> {
     let CustomerCaller { id, plan, key_id } = caller;
     let now = app.clock.now();
-    let usage = current_usage(&app.store, &app.plans, &id, &plan, key_id, now);
+    let usage = current_usage(&app.store, &id, &plan, key_id, now);
     Ok(Json(usage.await?))
 }
 

@@ -13,11 +13,13 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use tollgate_domain::key::Owner;
 use tollgate_domain::money::MicroUsd;
+use tollgate_domain::plan::Catalog;
+use tollgate_domain::plan_book::PlanVersions;
 use tollgate_domain::usage::{AdjustmentTotals, Aggregate};
 use tollgate_local_aws::{Call, Fault};
 use tollgate_runtime::aws;
 use tollgate_store::schema::{QUARANTINE, USAGE, USAGE_LOG};
-use tollgate_store::{QuarantinedContent, RejectedRecord, Store};
+use tollgate_store::{PlanOutcome, QuarantinedContent, RejectedRecord, Store};
 use tollgate_testing::customers::{add_customer, add_key};
 
 mod common;
@@ -502,6 +504,8 @@ async fn a_transient_failure_is_retried() {
         Fault::Conflict,
     ] {
         let stack = Stack::new();
+        // Plans that cannot be read leave the message in the queue.
+        stack.app.ingest.plans.current().await.unwrap();
         let mut left = 5;
         stack.at.aws.inject(move |_| {
             if left == 0 {
@@ -516,6 +520,60 @@ async fn a_transient_failure_is_retried() {
         let month = stack.at.store.month_usage(&p("acme"), p("2026-11")).await;
         assert_eq!(month.unwrap(), aggregate(1), "{fault:?}");
     }
+}
+
+/// The plan was created after this instance had read the others.
+#[tokio::test]
+async fn usage_on_a_new_plan_is_counted_and_indexed_for_billing() {
+    let stack = Stack::new();
+    stack
+        .count(&body(&usage_event("e-1", "acme", [record(NOW, "/a")])))
+        .await;
+    let json = r#"[{"id":"team","name":"","requests_per_hour":1,"fail_mode":"open","month":
+        {"kind":"overage","included":0,"prices":[{"from":"2026-01-01","micro_usd_per_call":1}]}}]"#;
+    let team = Catalog::from_json(json).unwrap();
+    let team = PlanVersions::new(team.iter().next().unwrap().clone(), p(NOW));
+    let created = stack.at.store.create_plan(&team).await.unwrap();
+    assert_eq!(created, PlanOutcome::Written);
+    let on_team = with(record(NOW, "/a"), "plan", "team");
+    stack
+        .count(&body(&usage_event("e-2", "bolt", [on_team])))
+        .await;
+    assert_eq!(stack.quarantined("e-2").await, []);
+    let billable = stack.at.store.billable_customers(p("2026-11"), None, None);
+    let mut customers = billable.await.unwrap().items;
+    for shard in 0..tollgate_store::schema::BILLABLE_SHARDS {
+        let from = format!("{shard}");
+        let page = stack
+            .at
+            .store
+            .billable_customers(p("2026-11"), Some(&from), None);
+        customers.extend(page.await.unwrap().items);
+    }
+    assert!(customers.contains(&p("bolt")), "{customers:?}");
+}
+
+/// A batch with plans that do not exist reads the plans once more, and no usage of other plans waits for it.
+#[tokio::test]
+async fn the_plans_are_read_again_only_for_an_unknown_plan() {
+    let stack = Stack::new();
+    let reads = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&reads);
+    stack.at.aws.inject(move |call: &Call| {
+        let is_read = call.operation() == "Query" && call.body.contains("PLANS");
+        counted.fetch_add(usize::from(is_read), Ordering::Relaxed);
+        Fault::None
+    });
+    let count = async |id: &str, plan: &str, expected: usize| {
+        let record = with(record(NOW, "/a"), "plan", plan);
+        stack.count(&body(&usage_event(id, "acme", [record]))).await;
+        assert_eq!(reads.load(Ordering::Relaxed), expected, "{id}");
+    };
+    count("e-1", "pro", 1).await;
+    count("e-2", "free", 1).await;
+    count("e-3", "platinum", 2).await;
+    assert_eq!(stack.quarantined("e-3").await.len(), 1);
+    count("e-4", "pro", 2).await;
 }
 
 #[tokio::test]

@@ -7,10 +7,12 @@
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use tollgate_domain::plan::Catalog;
 use tollgate_domain::window::Month;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_local_aws::{CloudWatch, LambdaHost, Outcome};
 use tollgate_runtime::metrics::{DUPLICATE_EVENTS, METERED_CALLS};
+use tollgate_testing::seed::seed_plans;
 
 #[tokio::test]
 async fn a_batch_is_counted_and_the_failed_messages_are_returned() {
@@ -20,6 +22,7 @@ async fn a_batch_is_counted_and_the_failed_messages_are_returned() {
     let process = host.run(binary, "UsageWriterFunction").unwrap();
     // The binary uses the system clock, so the records have to be of today.
     let now = Timestamp::now();
+    seed_plans(&at, &Catalog::shipped().unwrap());
     let file = include_str!("../../../events/usage-writer/one-event.json");
     let mut event: Value = serde_json::from_str(file).unwrap();
     let body = event["Records"][0]["body"].as_str().unwrap();

@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use authorizer::{App, Request, Settings, handle};
 use hyper::body::Bytes;
-use tollgate_domain::plan::Catalog;
 use tollgate_local_aws::LocalAws;
 use tollgate_runtime::{Clock, Metrics};
 
@@ -19,8 +18,6 @@ const WARM_UP: u32 = 500;
 /// An error that prevents the measurement of the handler.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HandlerError {
-    #[error("the shipped plans are invalid")]
-    Plans(#[from] tollgate_domain::plan::InvalidCatalog),
     #[error("an event or a response is not valid JSON")]
     Json(#[from] serde_json::Error),
     #[error("an event is not valid UTF-8")]
@@ -41,7 +38,6 @@ pub(crate) async fn measure(
 ) -> Result<Samples, HandlerError> {
     let clock = Clock::system();
     let settings = Settings {
-        plans: Catalog::shipped()?,
         uncounted: Vec::new(),
         key_cache: KEY_CACHE,
         stale_keys: Duration::ZERO,

@@ -59,9 +59,7 @@ pub(crate) async fn authorizer(effort: &Effort, profile: &str) -> Result<Results
 
     let as_deployed = Stack::built_in(STACK)?;
     let deployed = binary_in(&dir, "tollgate", &binary, variables(&as_deployed)?);
-    let caching = as_deployed
-        .with_parameter("Plans", &tables::plans()?)
-        .with_parameter("KeyCacheSeconds", KEY_CACHE_S);
+    let caching = as_deployed.with_parameter("KeyCacheSeconds", KEY_CACHE_S);
     let ours = binary_in(&dir, "tollgate", &binary, variables(&caching)?);
     let floor = binary_in(&dir, "floor", &floor_binary, Vec::new());
     progress("installing the peers");

@@ -7,6 +7,7 @@ use tollgate_domain::customer::Customer;
 use tollgate_domain::id::{CustomerId, InvalidId, KeyId, PlanId};
 use tollgate_domain::key::{ApiKey, InvalidKeyFormat, KeyFormat, KeyRecord, Owner, Role};
 use tollgate_domain::plan::{Catalog, InvalidCatalog, Overrides};
+use tollgate_domain::plan_book::Pins;
 use tollgate_local_aws::{InvalidPattern, LocalAws, Rule};
 use tollgate_runtime::{Clock, Entropy};
 use tollgate_store::{CreateOutcome, NewKey, Store, StoreError};
@@ -70,14 +71,21 @@ pub(crate) fn services() -> Result<LocalAws, SeedError> {
     Ok(aws)
 }
 
+/// Starts the embedded services with Tollgate's tables, which contain the plans and nothing else.
+pub(crate) async fn services_with_plans() -> Result<LocalAws, SeedError> {
+    let aws = services()?;
+    store(&aws).seed_plans(&plans()?).await?;
+    Ok(aws)
+}
+
 /// Returns a store on the tables of `aws`.
 pub(crate) fn store(aws: &LocalAws) -> Store {
     let entropy = Entropy::seeded(SEED);
     Store::new(&aws.sdk_config(), STACK, Clock::system(), entropy)
 }
 
-/// Returns the shipped plans and [`STRICT`], as a value of `TOLLGATE_PLANS`.
-pub(crate) fn plans() -> Result<String, SeedError> {
+/// Returns the shipped plans and [`STRICT`].
+fn plans() -> Result<Catalog, SeedError> {
     let strict = json!({
         "id": STRICT,
         "name": "Strict",
@@ -92,10 +100,10 @@ pub(crate) fn plans() -> Result<String, SeedError> {
         .map(serde_json::to_value)
         .collect::<Result<_, _>>()?;
     plans.push(strict);
-    Ok(Value::from(plans).to_string())
+    Ok(Catalog::from_json(&Value::from(plans).to_string())?)
 }
 
-/// Creates all customers and keys.
+/// Creates all plans, customers and keys.
 pub(crate) async fn seed(aws: &LocalAws) -> Result<Events, SeedError> {
     let mut seeding = Seeding {
         aws,
@@ -103,6 +111,7 @@ pub(crate) async fn seed(aws: &LocalAws) -> Result<Events, SeedError> {
         format: KeyFormat::new("tg", "live")?,
         entropy: Entropy::seeded(SEED),
     };
+    seeding.store.seed_plans(&plans()?).await?;
     let mut zipf = Vec::with_capacity(ZIPF_KEYS);
     for rank in 1..=ZIPF_KEYS {
         zipf.push(seeding.customer(&format!("zipf-{rank}"), PLAN).await?);
@@ -135,6 +144,7 @@ impl Seeding<'_> {
             name: id.as_str().to_owned(),
             email: None,
             plan: plan.parse::<PlanId>()?,
+            pins: Pins::default(),
             created_at: now,
             suspended_at: None,
             erased_at: None,

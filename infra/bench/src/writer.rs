@@ -9,7 +9,6 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tokio::task::JoinSet;
-use tollgate_domain::plan::Catalog;
 use tollgate_domain::usage::EVENT_TYPE;
 use tollgate_ingest::Ingest;
 use tollgate_local_aws::{Call, LocalAws, wire};
@@ -19,7 +18,7 @@ use usage_writer::App;
 
 use crate::figures::HEADER;
 use crate::report::table;
-use crate::tables::{STACK, SeedError, services};
+use crate::tables::{STACK, SeedError, services, services_with_plans};
 
 /// Messages in a batch: the template's `BatchSize`.
 const BATCH: usize = 100;
@@ -35,8 +34,6 @@ const ROUNDS: usize = 5;
 pub(crate) enum WriterError {
     #[error(transparent)]
     Seed(#[from] SeedError),
-    #[error("the shipped plans are invalid")]
-    Plans(#[from] tollgate_domain::plan::InvalidCatalog),
     #[error("a batch is not a valid SQS event")]
     Json(#[from] serde_json::Error),
     #[error("the writer returned {0} messages as failed")]
@@ -208,7 +205,7 @@ fn writer(
     let sdk = aws.sdk_config().into_builder().http_client(client).build();
     let clock = Clock::system();
     let store = Store::new(&sdk, STACK, clock.clone(), Entropy::seeded(number));
-    let ingest = Ingest::new(store, Catalog::shipped()?, clock, Metrics::none());
+    let ingest = Ingest::new(store, clock, Metrics::none());
     Ok(App { ingest })
 }
 
@@ -222,7 +219,7 @@ async fn ingest(app: &App, batch: SqsEvent) -> Result<(), WriterError> {
 
 /// Returns the write units per 1,000 records of these batches, as reported by the engine.
 async fn units(batches: &[SqsEvent]) -> Result<f64, WriterError> {
-    let aws = services()?;
+    let aws = services_with_plans().await?;
     let calls = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&calls);
     let app = writer(&aws, 0, move |call| {
@@ -295,7 +292,7 @@ async fn rate(now: Timestamp) -> Result<Rate, WriterError> {
         of_writers.push(batches);
     }
     let records = of_writers.iter().flatten().map(records_of).sum();
-    let aws = services()?;
+    let aws = services_with_plans().await?;
     let mut logs = Vec::new();
     let mut running = JoinSet::new();
     let began = Instant::now();

@@ -12,6 +12,7 @@ use tokio::runtime::Runtime;
 use tollgate_api::Cursor;
 use tollgate_domain::key::ApiKey;
 use tollgate_domain::plan::Catalog;
+use tollgate_domain::plan_book::PlanBook;
 use tollgate_domain::usage::{
     ADJUSTMENT_TYPE, Aggregates, CountableItem, EVENT_TYPE, EventItem, EventType, parse_event,
 };
@@ -23,7 +24,9 @@ use tollgate_store::{QuarantineId, Store};
 /// Checks that a usage event is either parsed or rejected with a short reason, that its aggregates add up, and
 /// that it is the same after a round trip through JSON.
 pub fn usage_event(input: &[u8]) {
-    thread_local!(static PLANS: Catalog = Catalog::shipped().unwrap());
+    thread_local!(static PLANS: PlanBook = {
+        PlanBook::from_catalog(&Catalog::shipped().unwrap(), Timestamp::UNIX_EPOCH)
+    });
     let Ok(text) = std::str::from_utf8(input) else {
         return;
     };
@@ -105,7 +108,6 @@ fn without_keys() -> (Runtime, authorizer::App) {
     aws.create_tables("fuzz").unwrap();
     let store = Store::new(&aws.sdk_config(), "fuzz", clock.clone(), entropy);
     let settings = Settings {
-        plans: Catalog::shipped().unwrap(),
         uncounted: vec!["/admin/".to_owned()],
         key_cache: Duration::from_secs(5),
         stale_keys: Duration::ZERO,

@@ -10,6 +10,7 @@ use serde_json::json;
 use tokio::runtime::Builder;
 use tokio::time::{Instant, timeout};
 use tollgate_domain::customer::Customer;
+use tollgate_domain::plan_book::Pins;
 use tollgate_local_aws::{Fault, LambdaHost, LocalAws, Rule};
 use tollgate_runtime::clock::ManualClock;
 use tollgate_runtime::{Clock, Entropy};
@@ -54,6 +55,7 @@ fn acme() -> Customer {
         name: "Acme Ltd".into(),
         email: None,
         plan: "pro".parse().unwrap(),
+        pins: Pins::default(),
         created_at: clock().now(),
         suspended_at: None,
         erased_at: None,

@@ -179,7 +179,6 @@ impl Consumer {
 mod tests {
     use std::sync::Arc;
 
-    use tollgate_domain::plan::Catalog;
     use tollgate_ingest::Ingest;
     use tollgate_local_aws::fixture::Fixture;
     use tollgate_local_aws::{Counts, Fault, MAX_RECEIVES};
@@ -191,8 +190,7 @@ mod tests {
     const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(180);
 
     fn consumer(at: &Fixture) -> Arc<Consumer> {
-        let (store, plans) = (at.store.clone(), Catalog::shipped().unwrap());
-        let ingest = Ingest::new(store, plans, at.clock(), Metrics::none());
+        let ingest = Ingest::new(at.store.clone(), at.clock(), Metrics::none());
         let writer = usage_writer::App { ingest };
         let (aws, timeout) = (at.aws.clone(), VISIBILITY_TIMEOUT);
         Arc::new(Consumer::new(aws, writer, 100, WINDOW, timeout))

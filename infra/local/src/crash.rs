@@ -166,8 +166,8 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .kill_on_drop(true);
-        for variable in [env::PLANS, env::KEY_BRAND, env::KEY_ENV] {
-            command.env_remove(variable.name);
+        for variable in ["TOLLGATE_PLANS", env::KEY_BRAND.name, env::KEY_ENV.name] {
+            command.env_remove(variable);
         }
         let mut child = command.spawn()?;
         let stdout = child.stdout.take();

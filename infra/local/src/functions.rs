@@ -79,10 +79,11 @@ impl FunctionFactory {
         Ok(config::key_format(&Env::from_vars(variables))?)
     }
 
-    /// Returns the plan catalogue.
+    /// Returns the plans with which an empty store is seeded.
     pub(crate) fn plans(&self) -> Result<Catalog, StartError> {
-        let variables = self.stack.variables("AuthorizerFunction")?;
-        Ok(config::plans(&Env::from_vars(variables))?)
+        let plans = self.stack.resources().at("PlanSeed.Properties.Plans");
+        let plans = self.stack.value(plans, "the plans of the seed")?;
+        Ok(config::parse_plans(&plans)?)
     }
 
     pub(crate) fn authorizers(&self) -> Result<Authorizers, StartError> {

@@ -23,11 +23,11 @@ use tollgate_domain::customer::Customer;
 use tollgate_domain::id::KeyId;
 use tollgate_domain::key::{self, ApiKey, KeyPrefix, KeyRecord, KeyStatus, Owner};
 use tollgate_domain::page::Page;
-use tollgate_domain::plan::{Catalog, Overrides};
+use tollgate_domain::plan::Overrides;
 use tollgate_local_aws::template::{Stack, TEMPLATE};
 use tollgate_local_aws::{LocalAws, Role};
 use tollgate_runtime::{Chain, Entropy};
-use tollgate_store::{CreateOutcome, KeyRef, NewKey, Store, StoreError};
+use tollgate_store::{CreateOutcome, KeyRef, NewKey, SeedOutcome, Store, StoreError};
 
 use crate::bodies::{BodyError, Sender};
 use crate::connections;
@@ -96,8 +96,8 @@ pub struct Running {
     pub aws: LocalAws,
     /// Tables, for the same tests.
     pub store: Store,
-    /// Plan catalogue.
-    pub plans: Catalog,
+    /// Whether the plans of the options were stored, or other ones are stored already.
+    pub seed: SeedOutcome,
     /// IAM roles of the functions, with the permissions that were used.
     pub roles: Vec<Role>,
     stop: oneshot::Sender<()>,
@@ -147,6 +147,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         roles: RefCell::default(),
     };
     let store = factory.store();
+    let seed = store.seed_plans(&factory.plans()?).await?;
     let (admin, alias) = admin_key(&factory, &store, options.admin_key).await?;
 
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, options.port)).await;
@@ -198,7 +199,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         admin,
         aws,
         store,
-        plans: factory.plans()?,
+        seed,
         roles: factory.roles.into_inner(),
         stop,
         server,
@@ -210,8 +211,8 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
 }
 
 impl Running {
-    /// Lists customers after `after` whose plan is not in the catalogue: their calls are denied. A page may
-    /// be empty and still have a next one.
+    /// Lists customers after `after` whose plan does not exist, as an earlier release stored them: their
+    /// calls are denied. A page may be empty and still have a next one.
     ///
     /// # Errors
     /// When the tables cannot be read.
@@ -219,9 +220,10 @@ impl Running {
         &self,
         after: Option<&str>,
     ) -> Result<Page<Customer>, StoreError> {
+        let plans = self.store.plans().await?;
         let page = self.store.list_customers(after, 100).await?;
         let customers = page.items.into_iter().map(|(_, customer)| customer);
-        let items = customers.filter(|customer| self.plans.get(&customer.plan).is_none());
+        let items = customers.filter(|customer| plans.get(&customer.plan).is_none());
         Ok(Page {
             items: items.collect(),
             next: page.next,

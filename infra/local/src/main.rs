@@ -18,7 +18,7 @@ use tollgate_local::local_stack::{self, AdminKey, Options, Running};
 use tollgate_local::soak::{self, outage};
 use tollgate_local::{crash, demo, local_stack::StartError};
 use tollgate_runtime::{Chain, env};
-use tollgate_store::StoreError;
+use tollgate_store::{SeedOutcome, StoreError};
 
 /// Tollgate on one machine: API keys, quotas, metering and billing for an HTTP API, without an AWS
 /// account, container or service.
@@ -95,8 +95,8 @@ struct ServeArgs {
 /// Template parameters that apply to the local stack, named as the functions' environment variables.
 #[derive(Args)]
 struct StackArgs {
-    /// Plan catalogue as a JSON list.
-    #[arg(long, env = env::PLANS.name, value_name = "JSON")]
+    /// Plans as a JSON list, for a state without plans. Later, plans are changed under `/admin/plans`.
+    #[arg(long, env = "TOLLGATE_PLANS", value_name = "JSON")]
     plans: Option<String>,
     /// First segment of new keys.
     #[arg(long, env = env::KEY_BRAND.name, value_name = "BRAND")]
@@ -224,9 +224,7 @@ async fn try_serve(args: ServeArgs) -> Result<(), ServeError> {
     })
     .await?;
     greet(&running, &storage);
-    warn_of_missing_plans(&running)
-        .await
-        .map_err(StartError::from)?;
+    warn_of_plans(&running).await.map_err(StartError::from)?;
     tokio::select! {
         outcome = tokio::signal::ctrl_c() => outcome.map_err(ServeError::Signals)?,
         _ = terminate.recv() => {}
@@ -235,16 +233,22 @@ async fn try_serve(args: ServeArgs) -> Result<(), ServeError> {
     running.stop().await.map_err(ServeError::Server)
 }
 
-/// Prints a warning for each customer whose plan is not in the catalogue, with advice.
-async fn warn_of_missing_plans(running: &Running) -> Result<(), StoreError> {
+/// Prints a warning if the given plans were not stored, and for each customer whose plan does not exist.
+async fn warn_of_plans(running: &Running) -> Result<(), StoreError> {
+    if running.seed == SeedOutcome::Differs {
+        eprintln!(
+            "warning: the state has other plans than the given ones, which change nothing. Plans are \
+             changed by POST /admin/plans and POST /admin/plans/{{plan}}/versions."
+        );
+    }
     let mut after: Option<String> = None;
     loop {
         let page = running.customers_without_plan(after.as_deref()).await?;
         for Customer { id, plan, .. } in page.items {
             eprintln!(
-                "warning: customer {id} is on plan {plan}, which is not in the catalogue: their calls \
-                 are denied, and months with calls on it are not billed. Add the plan again, or move \
-                 the customer to another plan."
+                "warning: customer {id} is on plan {plan}, which does not exist: their calls are denied, \
+                 and months with calls on it are not billed. Create the plan, or move the customer to \
+                 another plan."
             );
         }
         after = page.next;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use tollgate_domain::key::KeyPrefix;
 use tollgate_domain::llm::InvalidPrices;
+use tollgate_domain::plan::InvalidCatalog;
 use tollgate_local_aws::LocalAwsError;
 use tollgate_local_aws::template::InvalidTemplate;
 use tollgate_runtime::config::InvalidConfig;
@@ -27,6 +28,9 @@ pub enum StartError {
     /// The configuration is invalid.
     #[error(transparent)]
     Config(#[from] InvalidConfig),
+    /// The given plans are invalid.
+    #[error("the plans given by TOLLGATE_PLANS or --plans are invalid")]
+    Plans(#[from] InvalidCatalog),
     /// The token prices are invalid.
     #[error(transparent)]
     Prices(#[from] InvalidPrices),

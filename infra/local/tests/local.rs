@@ -867,3 +867,28 @@ async fn without_a_configured_origin_no_page_may_read_responses() {
         assert_eq!(cors_fields(&response), [], "{}", response.text);
     }
 }
+
+/// An earlier release, whose plans could be removed, has left such customers.
+#[tokio::test]
+async fn customers_on_a_plan_that_does_not_exist_are_found_at_the_start() {
+    let target = Target::at("2026-11-22T10:00:00Z").await;
+    for (id, plan) in [("acme", "pro"), ("bolt", "free")] {
+        target.customer(id, plan).await;
+    }
+    let running = &target.running;
+    let found = running.customers_without_plan(None).await.unwrap();
+    assert_eq!(found.items, []);
+    let key = json!({ "pk": { "S": "PLANS" }, "sk": { "S": "pro" } });
+    let delete = json!({ "TableName": "local-billing", "Key": key });
+    let (status, _) = running
+        .aws
+        .call("DynamoDB_20120810.DeleteItem", &delete.to_string());
+    assert_eq!(status, 200);
+    let found = running.customers_without_plan(None).await.unwrap();
+    let found: Vec<_> = found
+        .items
+        .iter()
+        .map(|customer| customer.id.as_str())
+        .collect();
+    assert_eq!(found, ["acme"]);
+}

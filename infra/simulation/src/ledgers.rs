@@ -2,6 +2,7 @@
 //! customers on instances that Lambda replaces.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use authorizer::{App, Request, Settings, handle, single_requests};
@@ -11,6 +12,7 @@ use tollgate_domain::customer::Customer;
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::key::{ApiKey, KeyFormat, KeyRecord, Owner, Role};
 use tollgate_domain::plan::{Catalog, Overrides};
+use tollgate_domain::plan_book::{Pins, PlanBook};
 use tollgate_domain::reconciliation::LedgerComparison;
 use tollgate_domain::usage::{Aggregates, UsageRecord};
 use tollgate_domain::window::Day;
@@ -58,7 +60,7 @@ struct Simulation {
     aws: LocalAws,
     store: Store,
     clock: ManualClock,
-    plans: Catalog,
+    plans: Arc<PlanBook>,
     keys: Vec<Vec<ApiKey>>,
     instances: Vec<(App, Timestamp)>,
     entropy: Entropy,
@@ -101,7 +103,8 @@ impl Simulation {
         let clock = ManualClock::at(start);
         let entropy = Entropy::seeded(seed);
         let store = Store::new(&aws.sdk_config(), PREFIX, clock.clock(), entropy.clone());
-        let plans = setup(Catalog::shipped())?;
+        setup(store.seed_plans(&setup(Catalog::shipped())?).await)?;
+        let plans = Arc::new(setup(store.plans().await)?);
         let mut simulation = Self {
             aws,
             store,
@@ -130,6 +133,7 @@ impl Simulation {
             name: String::new(),
             email: None,
             plan: setup(plan.parse())?,
+            pins: Pins::default(),
             created_at: self.now(),
             suspended_at: None,
             erased_at: None,
@@ -174,7 +178,6 @@ impl Simulation {
         let sdk = single_requests(self.aws.sdk_config());
         let store = Store::new(&sdk, PREFIX, clock.clone(), self.entropy.clone());
         let settings = Settings {
-            plans: self.plans.clone(),
             uncounted: Vec::new(),
             key_cache: Duration::from_secs(5),
             stale_keys: Duration::ZERO,

@@ -8,7 +8,7 @@ use tollgate_api::usage::{
 use tollgate_domain::billing::{OverageLine, billable_days, overage};
 use tollgate_domain::id::{CustomerId, KeyId, PlanId};
 use tollgate_domain::money::MicroUsd;
-use tollgate_domain::plan::{Catalog, Plan};
+use tollgate_domain::plan::Plan;
 use tollgate_domain::usage::Aggregate;
 use tollgate_domain::window::Month;
 use tollgate_store::{Store, StoreError};
@@ -33,13 +33,15 @@ fn unused_plan(plan: &Plan) -> Option<OverageLine> {
 /// When the store fails.
 pub async fn current_usage(
     store: &Store,
-    plans: &Catalog,
     customer: &CustomerId,
     caller_plan: &PlanId,
     key_id: KeyId,
     now: Timestamp,
 ) -> Result<CurrentUsage, StoreError> {
     let month = Month::containing(now);
+    let customer_read = store.customer(customer).await?;
+    let pins = customer_read.map(|read| read.pins).unwrap_or_default();
+    let plans = store.plans().await?.catalog(month, &pins);
     let plan = plans.get(caller_plan);
     let key = store.customer_key(key_id).await?;
     let overrides = key.map(|key| key.overrides).unwrap_or_default();
@@ -49,7 +51,7 @@ pub async fn current_usage(
     let days = store.day_usage(customer, month).await?;
     let mut aggregate = Aggregate::default();
     days.values().for_each(|day| aggregate.merge(day));
-    let overage = overage(plans, &billable_days(&days)).ok();
+    let overage = overage(&plans, &billable_days(&days)).ok();
     let overage = overage.map(|mut lines| {
         if !lines.iter().any(|line| line.plan == *caller_plan) {
             lines.extend(plan.and_then(unused_plan));

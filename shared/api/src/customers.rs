@@ -3,9 +3,11 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tollgate_domain::id::{CustomerId, PlanId};
+use tollgate_domain::plan_book;
+use tollgate_domain::window::Month;
 use utoipa::{IntoParams, ToSchema};
 
-use crate::json::nullable;
+use crate::json::{Object, Whole, nullable};
 use crate::schema;
 
 /// A customer.
@@ -22,6 +24,9 @@ pub struct Customer {
     /// Current plan.
     #[schema(value_type = schema::PlanId)]
     pub plan: PlanId,
+    /// Pins to versions of plans. A pin applies from its month until another of the same plan does; without
+    /// one, the customer follows the plan.
+    pub pins: Vec<Pin>,
     /// Time of creation.
     #[schema(value_type = schema::Timestamp)]
     pub created_at: Timestamp,
@@ -42,10 +47,38 @@ impl From<tollgate_domain::customer::Customer> for Customer {
             name: customer.name,
             email: customer.email,
             plan: customer.plan,
+            pins: customer.pins.iter().map(Pin::from).collect(),
             created_at: customer.created_at,
             enabled: customer.suspended_at.is_none(),
             suspended_at: customer.suspended_at,
             erased_at: customer.erased_at,
+        }
+    }
+}
+
+/// Pin of a customer to a version of a plan.
+#[derive(Debug, Clone, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Pin {
+    /// Plan.
+    #[schema(value_type = schema::PlanId)]
+    pub plan: PlanId,
+    /// Number of the version; `null` ends the pin, so that the customer follows the plan again.
+    // Required: without this attribute, serde would read an absent member as `null`.
+    #[serde(deserialize_with = "Option::deserialize")]
+    #[schema(value_type = Option<u64>, required, minimum = 1)]
+    pub version: Option<Whole>,
+    /// First month of the pin: one that begins more than an hour after the pin is set.
+    #[schema(value_type = schema::Month)]
+    pub from: Month,
+}
+
+impl From<&plan_book::Pin> for Pin {
+    fn from(pin: &plan_book::Pin) -> Self {
+        Self {
+            plan: pin.plan.clone(),
+            version: pin.version.map(Whole),
+            from: pin.from,
         }
     }
 }
@@ -85,6 +118,11 @@ pub struct UpdateCustomer {
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = schema::PlanId)]
     pub plan: Option<Option<PlanId>>,
+    /// Pin, which replaces those of the same plan that would take effect in the same month or later. It cannot
+    /// be removed: a pin to the version `null` ends it.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Pin)]
+    pub pin: Option<Option<Object<Pin>>>,
     /// `false` suspends the customer, `true` enables it again.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = bool)]

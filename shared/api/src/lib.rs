@@ -12,6 +12,7 @@ pub mod examples;
 pub mod json;
 pub mod keys;
 pub mod money;
+pub mod plans;
 pub mod problem;
 pub mod quarantine;
 pub mod reconciliation;

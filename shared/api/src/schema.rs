@@ -30,6 +30,10 @@ text! {
     PlanId { pattern = "^[a-z0-9-]{1,32}$", examples("pro") }
 }
 text! {
+    /// Id of a Stripe price.
+    StripePriceId { pattern = "^price_[A-Za-z0-9_]{1,249}$", examples("price_1QbZk2LkdIwHu7ix") }
+}
+text! {
     /// Instant in UTC (RFC 3339).
     Timestamp { format = DateTime, examples("2026-11-22T10:00:00Z") }
 }

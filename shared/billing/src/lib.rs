@@ -8,14 +8,15 @@
 mod unbilled;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use tokio::task::JoinSet;
 use tollgate_api::billing::{BillingRun, ChargeSummary, FailedPeriod};
 use tollgate_domain::billing::{Charge, UnknownPlan, charge_due, may_close, months_to_bill};
 use tollgate_domain::id::CustomerId;
-use tollgate_domain::plan::Catalog;
+use tollgate_domain::plan_book::{Pins, PlanBook};
 use tollgate_domain::window::Month;
-use tollgate_runtime::config::{self, InvalidConfig};
+use tollgate_runtime::config::InvalidConfig;
 use tollgate_runtime::{Chain, Clock, Init, Metrics, metrics};
 use tollgate_store::{RecordChargeOutcome, Store, StoreError};
 
@@ -26,8 +27,6 @@ pub use unbilled::{UnbilledCustomer, UnbilledUsage, unbilled};
 pub struct Billing {
     /// The tables.
     pub store: Store,
-    /// The plans, with the prices of calls.
-    pub plans: Catalog,
     /// Clock that decides which months are open.
     pub clock: Clock,
     /// Metrics of billing runs and charges.
@@ -38,22 +37,26 @@ impl Billing {
     /// Builds billing for a new instance.
     ///
     /// # Errors
-    /// When the environment lacks the tables or the plans.
+    /// When the environment lacks the tables.
     pub fn build(init: &Init) -> Result<Self, InvalidConfig> {
-        let (store, plans) = (Store::build(init)?, config::plans(&init.env)?);
         let (clock, metrics) = (init.clock.clone(), init.metrics.clone());
-        Ok(Self::new(store, plans, clock, metrics))
+        Ok(Self::new(Store::build(init)?, clock, metrics))
     }
 
     /// Creates billing for a new instance.
     #[must_use]
-    pub fn new(store: Store, plans: Catalog, clock: Clock, metrics: Metrics) -> Self {
+    pub fn new(store: Store, clock: Clock, metrics: Metrics) -> Self {
         Self {
             store,
-            plans,
             clock,
             metrics,
         }
+    }
+
+    /// Reads the customer's pins to versions of plans. Usage may be of a customer that does not exist.
+    async fn pins(&self, customer: &CustomerId) -> Result<Pins, StoreError> {
+        let customer = self.store.customer(customer).await?;
+        Ok(customer.map(|customer| customer.pins).unwrap_or_default())
     }
 }
 
@@ -99,7 +102,7 @@ impl NotBilled {
 /// all others are billed.
 ///
 /// # Errors
-/// When the months or the list of customers cannot be read. Charges that were created before remain.
+/// When the plans, the months or the list of customers cannot be read. Charges that were created before remain.
 pub async fn run(billing: &Billing, mode: Mode) -> Result<BillingRun, StoreError> {
     let mut report = BillingRun {
         dry_run: mode == Mode::DryRun,
@@ -124,6 +127,8 @@ async fn bill_months(
     report: &mut BillingRun,
 ) -> Result<(), StoreError> {
     let now = billing.clock.now();
+    // The versions that apply to months which have begun are fixed.
+    let plans = Arc::new(billing.store.plans().await?);
     let mut months = BTreeSet::from(months_to_bill(now));
     months.extend(billing.store.months_left_open().await?);
     for month in months {
@@ -132,7 +137,7 @@ async fn bill_months(
         }
         report.months.push(month);
         let failed_before = report.failed;
-        bill_month(billing, mode, month, report).await?;
+        bill_month(billing, &plans, mode, month, report).await?;
         let complete = report.failed == failed_before;
         match mode {
             Mode::Charge if may_close(month, now) && complete => {
@@ -150,6 +155,7 @@ async fn bill_months(
 
 async fn bill_month(
     billing: &Billing,
+    plans: &Arc<PlanBook>,
     mode: Mode,
     month: Month,
     report: &mut BillingRun,
@@ -167,9 +173,9 @@ async fn bill_month(
                 let Some(customer) = customers.next() else {
                     break;
                 };
-                let billing = billing.clone();
+                let (billing, plans) = (billing.clone(), Arc::clone(plans));
                 running.spawn(async move {
-                    let outcome = bill(&billing, mode, &customer, month).await;
+                    let outcome = bill(&billing, &plans, mode, &customer, month).await;
                     (customer, outcome)
                 });
             }
@@ -189,15 +195,17 @@ async fn bill_month(
 /// Bills one customer for one month. Returns the charge if one was due.
 async fn bill(
     billing: &Billing,
+    plans: &PlanBook,
     mode: Mode,
     customer: &CustomerId,
     month: Month,
 ) -> Result<Option<Charge>, NotBilled> {
+    let plans = plans.catalog(month, &billing.pins(customer).await?);
     for _ in 0..MAX_ATTEMPTS {
         let ledger = billing.store.period_ledger(customer, month).await?;
         let days = billing.store.billable_days(customer, month).await?;
         let now = billing.clock.now();
-        let due = charge_due(customer, month, &billing.plans, &days, &ledger, now)?;
+        let due = charge_due(customer, month, &plans, &days, &ledger, now)?;
         let Some(charge) = due else {
             return Ok(None);
         };

@@ -4,12 +4,13 @@ use tollgate_domain::billing::{Charge, UnknownPlan, charge_due};
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::money::{Cents, MicroUsd};
 use tollgate_domain::page::Page;
+use tollgate_domain::plan_book::PlanBook;
 use tollgate_domain::window::Month;
 use tollgate_store::StoreError;
 
 use crate::Billing;
 
-/// Customers read for a page. Each takes two reads.
+/// Customers read for a page. Each takes three reads.
 const PAGE: i32 = 25;
 
 /// A customer with unbilled usage in a closed month.
@@ -17,7 +18,7 @@ const PAGE: i32 = 25;
 pub struct UnbilledCustomer {
     /// The customer.
     pub customer_id: CustomerId,
-    /// The unbilled usage. An error while a plan of the month's calls is not in the catalogue.
+    /// The unbilled usage. An error if a plan of the month's calls does not exist.
     pub usage: Result<UnbilledUsage, UnknownPlan>,
 }
 
@@ -42,6 +43,7 @@ pub async fn unbilled(
     month: Month,
     after: Option<&str>,
 ) -> Result<Page<UnbilledCustomer>, StoreError> {
+    let plans = billing.store.plans().await?;
     let mut next = after.map(str::to_owned);
     let mut items = Vec::new();
     let mut left = PAGE;
@@ -53,7 +55,7 @@ pub async fn unbilled(
         next = page.next;
         left -= i32::try_from(page.items.len()).unwrap_or(left);
         for customer_id in page.items {
-            let usage = unbilled_usage(billing, &customer_id, month)
+            let usage = unbilled_usage(billing, &plans, &customer_id, month)
                 .await?
                 .transpose();
             items.extend(usage.map(|usage| UnbilledCustomer { customer_id, usage }));
@@ -67,13 +69,15 @@ pub async fn unbilled(
 /// Computes the unbilled usage of one customer.
 async fn unbilled_usage(
     billing: &Billing,
+    plans: &PlanBook,
     customer: &CustomerId,
     month: Month,
 ) -> Result<Result<Option<UnbilledUsage>, UnknownPlan>, StoreError> {
+    let plans = plans.catalog(month, &billing.pins(customer).await?);
     let ledger = billing.store.period_ledger(customer, month).await?;
     let days = billing.store.billable_days(customer, month).await?;
     let now = billing.clock.now();
-    let due = charge_due(customer, month, &billing.plans, &days, &ledger, now);
+    let due = charge_due(customer, month, &plans, &days, &ledger, now);
     let unbilled = |due: Charge| UnbilledUsage {
         calls: (due.to_call + 1).saturating_sub(due.from_call),
         overage: MicroUsd(

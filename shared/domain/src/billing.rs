@@ -68,9 +68,9 @@ pub struct OverageLine {
     pub micro_usd: MicroUsd,
 }
 
-/// Error: calls were made on a plan that is not in the catalogue, so their price is unknown.
+/// Error: calls were made on a plan that does not exist, so their price is unknown.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("plan {0} is not in the catalogue")]
+#[error("plan {0} does not exist")]
 pub struct UnknownPlan(pub PlanId);
 
 /// Computes the overage of a month: one line for each plan that charges for overage and has calls.
@@ -464,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_on_a_plan_that_is_not_in_the_catalogue_are_not_rated() {
+    fn calls_on_a_plan_that_does_not_exist_are_not_rated() {
         let month = days(&[("2026-11-01", "pro", 5), ("2026-11-02", "pro-2", 6)]);
         let check = |plans: &Catalog, month: &BillableDays, expected: Result<(), &str>| {
             let found = try_due(plans, month, &PeriodLedger::default());
@@ -475,12 +475,12 @@ mod tests {
         let both = charging(&[("pro", 1), ("pro-2", 1)]);
         check(&both, &month, Ok(()));
         let (old, new) = (charging(&[("pro", 1)]), charging(&[("pro-2", 1)]));
-        check(&old, &month, Err("plan pro-2 is not in the catalogue"));
-        check(&new, &month, Err("plan pro is not in the catalogue"));
+        check(&old, &month, Err("plan pro-2 does not exist"));
+        check(&new, &month, Err("plan pro does not exist"));
         let mut corrected = days(&[("2026-11-02", "pro-2", 6)]);
         check(&new, &corrected, Ok(()));
         adjust(&mut corrected, "2026-11-02", "pro", -1);
-        check(&new, &corrected, Err("plan pro is not in the catalogue"));
+        check(&new, &corrected, Err("plan pro does not exist"));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use jiff::Timestamp;
 
 use crate::id::{CustomerId, PlanId};
+use crate::plan_book::Pins;
 
 /// A customer of the API.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub struct Customer {
     pub email: Option<String>,
     /// Plan, which decides limits and prices; a change takes effect from the next call on.
     pub plan: PlanId,
+    /// Pins to versions of plans. Without one, the customer follows its plan.
+    pub pins: Pins,
     /// Time of creation.
     pub created_at: Timestamp,
     /// Time of the suspension, while the customer is suspended.

@@ -17,6 +17,7 @@ pub mod money;
 pub mod name;
 pub mod page;
 pub mod plan;
+pub mod plan_book;
 pub mod reconciliation;
 pub mod time;
 pub mod usage;

@@ -6,16 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::PlanId;
 use crate::lease::MAX_LEASE;
-use crate::money::MicroUsd;
+use crate::money::{Cents, MicroUsd};
 use crate::window::Day;
 
-/// A plan of the catalogue.
+/// Limits and prices of a plan, in one version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
-    /// Id of the plan in records. A later price keeps the id. A change of the included calls, of the
-    /// kind or of the first price needs a new id, because open months are billed by this definition; it
-    /// has to stay in the catalogue until the last month with calls on it has closed.
+    /// Id of the plan in records, which all versions have.
     pub id: PlanId,
     /// Display name.
     pub name: String,
@@ -30,6 +28,15 @@ pub struct Plan {
     /// It does not apply to counters without a limit.
     #[serde(default = "max_lease")]
     pub max_lease: NonZeroU64,
+    /// Monthly fee, in US cents, which the customer's subscription charges. Not part of the ledger.
+    #[serde(default)]
+    pub monthly_fee_cents: Cents,
+    /// Id of the Stripe price that carries the monthly fee. A plan without one cannot be subscribed to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stripe_price: Option<String>,
+    /// Cadence at which charges are submitted to the payment provider.
+    #[serde(default)]
+    pub submission: SubmissionCadence,
 }
 
 fn max_lease() -> NonZeroU64 {
@@ -75,6 +82,19 @@ pub enum FailMode {
     Open,
     /// Fail-closed: calls are denied; the limit is worth more than the traffic.
     Closed,
+}
+
+/// Cadence at which charges are submitted to the payment provider. The ledger has them nightly all the same.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SubmissionCadence {
+    /// Daily, after the nightly billing run.
+    #[default]
+    Nightly,
+    /// On Mondays, and when the month closes.
+    Weekly,
+    /// When the month closes.
+    Monthly,
 }
 
 /// Limits of one key that replace its plan's.
@@ -181,6 +201,11 @@ impl Catalog {
             return Err(InvalidCatalog::Ids);
         }
         Ok(Self(plans))
+    }
+
+    /// Creates a catalogue of these plans, which have different ids.
+    pub(crate) fn of(plans: Vec<Plan>) -> Self {
+        Self(plans)
     }
 
     /// Returns the plan with that id.

@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 
 use crate::id::{CustomerId, KeyId, PlanId};
 use crate::money::MicroUsd;
-use crate::plan::Catalog;
+use crate::plan_book::PlanBook;
 use crate::time::rfc3339;
 
 pub use aggregate::{AdjustmentTotals, Aggregate, Aggregates, Endpoint};
@@ -531,11 +531,21 @@ impl EventItem {
         }
     }
 
+    /// Returns the plan on which the usage was made, if the item is readable.
+    #[must_use]
+    pub fn plan(&self) -> Option<&PlanId> {
+        match self {
+            EventItem::Record(record) => Some(&record.plan),
+            EventItem::Adjustment(adjustment) => Some(&adjustment.plan),
+            EventItem::Unreadable(_) => None,
+        }
+    }
+
     /// Validates the item as of `now`.
     ///
     /// # Errors
     /// When the item cannot be counted. Other items of the event may be countable.
-    pub fn check(&self, plans: &Catalog, now: Timestamp) -> Result<CountableItem<'_>, Defect> {
+    pub fn check(&self, plans: &PlanBook, now: Timestamp) -> Result<CountableItem<'_>, Defect> {
         let (countable, plan, time) = match self {
             EventItem::Record(record) => {
                 record.check()?;
@@ -637,6 +647,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::plan::Catalog;
 
     fn now() -> Timestamp {
         "2026-11-22T10:00:00Z".parse().unwrap()
@@ -659,6 +670,10 @@ mod tests {
         })
     }
 
+    fn plans() -> PlanBook {
+        PlanBook::from_catalog(&Catalog::shipped().unwrap(), now())
+    }
+
     /// Parses an event of this type with `json` as its only item, and returns the item.
     fn read_item(r#type: &str, member: &str, json: &Value) -> Result<EventItem, Defect> {
         let mut event = event();
@@ -666,7 +681,7 @@ mod tests {
         event["data"] = json!({ member: [json] });
         let mut items = parse_event(&event.to_string())?.items;
         let item = items.remove(0);
-        item.check(&Catalog::shipped().unwrap(), now())?;
+        item.check(&plans(), now())?;
         Ok(item)
     }
 
@@ -780,7 +795,7 @@ mod tests {
         let record = record().to_string();
         let as_record = event.replace(&record, &deep);
         let item = &parse_event(&as_record).unwrap().items[0];
-        assert!(item.check(&Catalog::shipped().unwrap(), now()).is_err());
+        assert!(item.check(&plans(), now()).is_err());
         assert!(parse_event(&deep).is_err());
         let data = format!("{{\"records\":[{record}]}}");
         assert!(parse_event(&event.replace(&data, &deep)).is_err());

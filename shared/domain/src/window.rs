@@ -160,6 +160,12 @@ impl Month {
         midnight(self.shift(1.month()))
     }
 
+    /// Returns the next month.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.shift(1.month()))
+    }
+
     /// Returns the previous month.
     #[must_use]
     pub fn previous(self) -> Self {

@@ -10,6 +10,7 @@ use jsonschema::Validator;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tollgate_domain::plan::Catalog;
+use tollgate_domain::plan_book::PlanBook;
 use tollgate_domain::usage::{Defect, parse_event};
 
 const PAGE: &str = include_str!("../../../docs/usage-event.md");
@@ -38,7 +39,7 @@ fn now() -> Timestamp {
 
 /// Returns the first defect of an event, if any.
 fn defect(event: &str) -> Option<Defect> {
-    let plans = Catalog::shipped().unwrap();
+    let plans = PlanBook::from_catalog(&Catalog::shipped().unwrap(), now());
     match parse_event(event) {
         Err(defect) => Some(defect),
         Ok(received) => {

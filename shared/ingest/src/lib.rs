@@ -17,13 +17,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tollgate_domain::billing::may_close;
-use tollgate_domain::id::{CustomerId, KeyId, PlanId};
-use tollgate_domain::plan::{Catalog, Plan};
+use tollgate_domain::id::{CustomerId, KeyId};
+use tollgate_domain::plan_book::PlanBook;
 use tollgate_domain::usage::{Aggregates, CountableItem, Defect, EventItem, ReceivedEvent};
-use tollgate_runtime::config::{self, InvalidConfig};
+use tollgate_runtime::config::InvalidConfig;
 use tollgate_runtime::{Clock, Init, Metrics, metrics};
 use tollgate_store::{
-    EventPart, RejectedRecord, ShardCounts, Store, StoreError, WriteUsageOutcome,
+    EventPart, PlanCache, RejectedRecord, ShardCounts, Store, StoreError, WriteUsageOutcome,
 };
 
 pub use event::IncomingEvent;
@@ -40,8 +40,8 @@ pub struct Ingest {
     pub shard_counts: ShardCounts,
     /// Cache of the customers that keys belong to.
     pub owners: Owners,
-    /// The plans, some of which charge overage.
-    pub plans: Catalog,
+    /// Cache of the plans, some of which charge overage.
+    pub plans: PlanCache,
     /// Clock against which records are found to be in the future or too old.
     pub clock: Clock,
     /// Metrics of counted, duplicate and quarantined usage events.
@@ -72,21 +72,20 @@ impl Ingest {
     /// Builds ingestion for a new instance.
     ///
     /// # Errors
-    /// When the environment lacks the tables or the plans.
+    /// When the environment lacks the tables.
     pub fn build(init: &Init) -> Result<Self, InvalidConfig> {
-        let (store, plans) = (Store::build(init)?, config::plans(&init.env)?);
         let (clock, metrics) = (init.clock.clone(), init.metrics.clone());
-        Ok(Self::new(store, plans, clock, metrics))
+        Ok(Self::new(Store::build(init)?, clock, metrics))
     }
 
     /// Creates ingestion for a new instance, whose caches are empty.
     #[must_use]
-    pub fn new(store: Store, plans: Catalog, clock: Clock, metrics: Metrics) -> Self {
+    pub fn new(store: Store, clock: Clock, metrics: Metrics) -> Self {
         Self {
+            plans: PlanCache::new(store.clone()),
             store,
             shard_counts: ShardCounts::default(),
             owners: Owners::default(),
-            plans,
             clock,
             metrics,
         }
@@ -128,12 +127,13 @@ impl Ingest {
     /// counted.
     ///
     /// # Errors
-    /// When the owners of keys cannot be read.
+    /// When the plans or the owners of keys cannot be read.
     pub async fn validate(
         &self,
         events: &[IncomingEvent],
     ) -> Result<Vec<Vec<RejectedRecord>>, StoreError> {
         let now = self.clock.now();
+        let plans = self.plans_of(events.iter()).await?;
         let mut rejected = Vec::with_capacity(events.len());
         for event in events {
             let ReceivedEvent {
@@ -142,12 +142,30 @@ impl Ingest {
             let received = [&event.received];
             let foreign = self.owners.foreign(&self.store, customer, received).await?;
             let defects = items.iter().enumerate().filter_map(|(index, item)| {
-                let reason = self.check_item(item, &foreign, now).err()?.to_string();
+                let reason = self
+                    .check_item(item, &plans, &foreign, now)
+                    .err()?
+                    .to_string();
                 Some(RejectedRecord { index, reason })
             });
             rejected.push(defects.collect());
         }
         Ok(rejected)
+    }
+
+    /// Returns the plans, among which are those of the events if they exist.
+    async fn plans_of<'a>(
+        &self,
+        events: impl Iterator<Item = &'a IncomingEvent>,
+    ) -> Result<Arc<PlanBook>, StoreError> {
+        let started = self.clock.now();
+        let cached = self.plans.current().await?.plans;
+        let mut items = events.flat_map(|event| &event.received.items);
+        if items.all(|item| item.plan().is_none_or(|plan| cached.get(plan).is_some())) {
+            return Ok(cached);
+        }
+        // The plan may have been created after the others were read.
+        Ok(self.plans.read_after(started).await?.plans)
     }
 
     /// Counts usage events of one customer.
@@ -158,8 +176,13 @@ impl Ingest {
         };
         let received = events.iter().map(|event| &event.received);
         let customer = &first.received.customer;
-        let foreign = match self.owners.foreign(&self.store, customer, received).await {
-            Ok(foreign) => foreign,
+        let read = async {
+            let plans = self.plans_of(events.iter().copied()).await?;
+            let foreign = self.owners.foreign(&self.store, customer, received).await?;
+            Ok::<_, StoreError>((plans, foreign))
+        };
+        let (plans, foreign) = match read.await {
+            Ok(read) => read,
             Err(error) => {
                 let error = Arc::new(error);
                 return events.iter().map(|_| Err(Arc::clone(&error))).collect();
@@ -180,7 +203,8 @@ impl Ingest {
                     earliest: received_at,
                 };
                 for index in indexes {
-                    part.add(index, self.check_item(&items[index], &foreign, received_at));
+                    let checked = self.check_item(&items[index], &plans, &foreign, received_at);
+                    part.add(index, checked);
                 }
                 parts.push(part);
                 event_indexes.push(event_index);
@@ -188,14 +212,12 @@ impl Ingest {
         }
         let stored = parts.iter().map(|part| part.as_stored(received_at));
         let stored: Vec<EventPart> = stored.collect();
-        let written = self
-            .store
-            .write_usage(&stored, &self.plans, &self.shard_counts);
+        let written = self.store.write_usage(&stored, &plans, &self.shard_counts);
         let written = written.await;
         let mut results: Vec<IngestResult> = vec![Ok(IngestOutcome::Duplicate); events.len()];
         for ((part, index), written) in parts.iter().zip(event_indexes).zip(written) {
             let of_part = written.map(|written| {
-                self.record_written(part, written, received_at);
+                self.record_written(part, written, &plans, received_at);
                 match written {
                     WriteUsageOutcome::Counted => IngestOutcome::Counted,
                     WriteUsageOutcome::Duplicate => IngestOutcome::Duplicate,
@@ -216,10 +238,11 @@ impl Ingest {
     fn check_item<'a>(
         &self,
         item: &'a EventItem,
+        plans: &PlanBook,
         foreign: &BTreeSet<KeyId>,
         now: Timestamp,
     ) -> Result<CountableItem<'a>, Defect> {
-        let countable = item.check(&self.plans, now)?;
+        let countable = item.check(plans, now)?;
         match countable {
             CountableItem::Record(record) if foreign.contains(&record.key_id) => {
                 Err(Defect::Key(record.key_id.clone()))
@@ -229,7 +252,13 @@ impl Ingest {
     }
 
     /// Records the outcome of writing a part, in the log and in metrics.
-    fn record_written(&self, part: &Part<'_>, written: WriteUsageOutcome, received_at: Timestamp) {
+    fn record_written(
+        &self,
+        part: &Part<'_>,
+        written: WriteUsageOutcome,
+        plans: &PlanBook,
+        received_at: Timestamp,
+    ) {
         let is_first = usize::from(part.number == 0);
         match written {
             WriteUsageOutcome::Counted => {
@@ -241,7 +270,7 @@ impl Ingest {
                 self.record(metrics::COUNTED_EVENTS, is_first);
                 self.record(metrics::QUARANTINED_EVENTS, usize::from(rejected > 0));
                 self.record(metrics::METERED_CALLS, part.records);
-                self.record_late_calls(part);
+                self.record_late_calls(part, plans);
                 self.record(metrics::QUARANTINED_RECORDS, rejected);
                 let days = part.aggregates.days.values();
                 let unpriced = days.map(|day| day.unpriced_tokens).sum();
@@ -258,9 +287,8 @@ impl Ingest {
     /// Records calls that may never be billed, because a billing run may have closed their month before
     /// they were counted. Uses the time after the write: a billing run that began before the three days
     /// after the month's end were over does not close it.
-    fn record_late_calls(&self, part: &Part<'_>) {
+    fn record_late_calls(&self, part: &Part<'_>, plans: &PlanBook) {
         let now = self.clock.now();
-        let charges = |plan: &PlanId| self.plans.get(plan).is_some_and(Plan::charges_overage);
         for (month, aggregate) in &part.aggregates.months {
             if !may_close(*month, now) {
                 continue;
@@ -271,7 +299,9 @@ impl Ingest {
                 .map(|(plan, calls)| (plan, *calls));
             let adjusted = aggregate.adjusted.billable.iter();
             let adjusted = adjusted.map(|(plan, calls)| (plan, calls.unsigned_abs()));
-            let calls = recorded.chain(adjusted).filter(|(plan, _)| charges(plan));
+            let calls = recorded
+                .chain(adjusted)
+                .filter(|(plan, _)| plans.may_charge_overage(plan));
             let calls = calls.fold(0_u64, |sum, (_, calls)| sum.saturating_add(calls));
             if calls > 0 {
                 let customer = &part.event.received.customer;

@@ -14,9 +14,6 @@ pub enum InvalidConfig {
     /// A required variable is not set.
     #[error(transparent)]
     Missing(#[from] MissingVar),
-    /// The plans are invalid.
-    #[error("{} is invalid", env::PLANS.name)]
-    Plans(#[from] InvalidCatalog),
     /// The TTL of the key cache is not a number of seconds, or too long.
     #[error("{} is not a whole number from 0 to {MAX_KEY_CACHE_S}", env::KEY_CACHE.name)]
     KeyCache,
@@ -64,14 +61,14 @@ fn seconds(env: &Env, var: Var, max: u64) -> Result<Option<Duration>, MissingVar
     Ok(seconds.map(Duration::from_secs))
 }
 
-/// Reads the plan catalogue.
+/// Parses the value of the template parameter `Plans`: the plans with which an empty store is seeded.
 ///
 /// # Errors
-/// When the variable holds anything but a list of plans.
-pub fn plans(env: &Env) -> Result<Catalog, InvalidConfig> {
-    match env.get(env::PLANS)? {
-        "shipped" => Ok(Catalog::shipped()?),
-        json => Ok(Catalog::from_json(json)?),
+/// When it is neither `shipped` nor a list of plans.
+pub fn parse_plans(text: &str) -> Result<Catalog, InvalidCatalog> {
+    match text {
+        "shipped" => Catalog::shipped(),
+        json => Catalog::from_json(json),
     }
 }
 

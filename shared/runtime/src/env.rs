@@ -42,11 +42,6 @@ pub const KEY_ENV: Var = Var {
     name: "TOLLGATE_KEY_ENV",
     doc: "Second segment of new customer keys, such as `live` or `test`.",
 };
-/// Plan catalogue.
-pub const PLANS: Var = Var {
-    name: "TOLLGATE_PLANS",
-    doc: "The plans as a JSON list, or `shipped` for those of shared/domain/src/plans.json.",
-};
 /// TTL of the authorizer's key cache.
 pub const KEY_CACHE: Var = Var {
     name: "TOLLGATE_KEY_CACHE_S",
@@ -130,7 +125,6 @@ pub const TEMPLATE_VARS: &[Var] = &[
     EVENT_BUS,
     KEY_BRAND,
     KEY_ENV,
-    PLANS,
     KEY_CACHE,
     STALE_KEY,
     UNCOUNTED_ROUTES,

@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::Timestamp;
 use tollgate_domain::customer::Customer;
 use tollgate_domain::id::{CustomerId, PlanId};
 use tollgate_domain::idempotency::Idempotency;
 use tollgate_domain::page::Page;
+use tollgate_domain::plan_book::Pins;
 
 use crate::error::StoreError;
 use crate::idempotency::{self, CreateOutcome, EarlierUse, earlier_use};
@@ -26,8 +28,35 @@ pub struct CustomerChange {
     pub email: Option<Option<String>>,
     /// Plan.
     pub plan: Option<PlanId>,
+    /// Pins to versions of plans, and those that they replace. Nothing is changed if the stored ones are
+    /// others.
+    pub pins: Option<PinChange>,
     /// Beginning of the suspension. A customer that is already suspended keeps the first instant.
     pub suspended_at: Option<Option<Timestamp>>,
+}
+
+/// A change of a customer's pins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PinChange {
+    /// Pins from which the change was made.
+    pub before: Pins,
+    /// Pins after the change.
+    pub after: Pins,
+}
+
+impl CustomerChange {
+    /// Whether a customer is as after this change.
+    fn is_in(&self, customer: &Customer) -> bool {
+        fn agrees<T: PartialEq>(change: Option<&T>, stored: &T) -> bool {
+            change.is_none_or(|change| change == stored)
+        }
+        let suspended = self.suspended_at.map(|since| since.is_some());
+        agrees(self.name.as_ref(), &customer.name)
+            && agrees(self.email.as_ref(), &customer.email)
+            && agrees(self.plan.as_ref(), &customer.plan)
+            && agrees(suspended.as_ref(), &customer.suspended_at.is_some())
+            && agrees(self.pins.as_ref().map(|pins| &pins.after), &customer.pins)
+    }
 }
 
 /// Outcome of changing a customer.
@@ -39,7 +68,11 @@ pub enum UpdateCustomerOutcome {
     Unknown,
     /// The customer is erased and cannot be changed.
     Erased,
+    /// The customer's pins are not those from which the change was made.
+    Changed,
 }
+
+const PINS: &str = "pins";
 
 pub(crate) fn customer_pk(id: &CustomerId) -> String {
     format!("CUSTOMER#{id}")
@@ -61,10 +94,25 @@ fn customer_item(customer: &Customer) -> Item {
         item.insert("email".into(), s(email));
     }
     item.insert("plan".into(), s(customer.plan.as_str()));
+    if let Some(pins) = pins_value(&customer.pins) {
+        item.insert(PINS.into(), pins);
+    }
     item.insert("created_at".into(), t(customer.created_at));
     item.insert(attr::LISTING.into(), s(CUSTOMERS));
     item.insert(attr::LISTING_ORDER.into(), s(customer.id.as_str()));
     item
+}
+
+/// Returns the attribute of pins, as JSON; `None` if there are none.
+fn pins_value(pins: &Pins) -> Option<AttributeValue> {
+    let json = (!pins.is_empty()).then(|| serde_json::to_string(pins));
+    json?.ok().map(s)
+}
+
+fn read_pins(json: Option<&str>) -> Result<Pins, StoreError> {
+    let pins = json.map(serde_json::from_str).transpose();
+    let pins = pins.map_err(|_| StoreError::corrupt("customer", PINS))?;
+    Ok(pins.unwrap_or_default())
 }
 
 pub(crate) fn read_customer(item: &Item) -> Result<Customer, StoreError> {
@@ -74,6 +122,7 @@ pub(crate) fn read_customer(item: &Item) -> Result<Customer, StoreError> {
         name: item.text("name")?.to_owned(),
         email: item.opt_text("email")?.map(str::to_owned),
         plan: item.parsed("plan")?,
+        pins: read_pins(item.opt_text(PINS)?)?,
         created_at: item.parsed("created_at")?,
         suspended_at: item.opt_parsed("suspended_at")?,
         erased_at: item.opt_parsed("erased_at")?,
@@ -180,15 +229,33 @@ impl Store {
         }
         // Exists: an update must not create an incomplete customer. Not erased: an erasure is final,
         // and no personal data may be stored after it.
-        let condition = "attribute_exists(pk) AND attribute_not_exists(erased_at)".to_owned();
-        match self
-            .update_registry_item(customer_pk(id), changes, condition)
-            .await?
-        {
-            Ok(item) => Ok(UpdateCustomerOutcome::Done(read_customer(&item)?)),
-            Err(None) => Ok(UpdateCustomerOutcome::Unknown),
-            Err(Some(_)) => Ok(UpdateCustomerOutcome::Erased),
+        let mut condition = "attribute_exists(pk) AND attribute_not_exists(erased_at)".to_owned();
+        if let Some(PinChange { before, after }) = &change.pins {
+            changes.apply(PINS, pins_value(after));
+            // The pins are those from which the change was made: of two concurrent changes, one is
+            // rejected, so that neither is lost.
+            match pins_value(before) {
+                Some(before) => {
+                    condition.push_str(" AND #pins = :pins_before");
+                    changes.value(":pins_before", before);
+                }
+                None => condition.push_str(" AND attribute_not_exists(#pins)"),
+            }
         }
+        let updated = self.update_registry_item(customer_pk(id), changes, condition);
+        let stored = match updated.await? {
+            Ok(item) => return Ok(UpdateCustomerOutcome::Done(read_customer(&item)?)),
+            Err(None) => return Ok(UpdateCustomerOutcome::Unknown),
+            Err(Some(stored)) => read_customer(&stored)?,
+        };
+        Ok(if stored.erased_at.is_some() {
+            UpdateCustomerOutcome::Erased
+        } else if change.is_in(&stored) {
+            // By this very call: its first try took effect, and the response was lost.
+            UpdateCustomerOutcome::Done(stored)
+        } else {
+            UpdateCustomerOutcome::Changed
+        })
     }
 
     /// Lists customers by id, after the cursor `after`, at most `limit` of them. Each is returned with the

@@ -17,6 +17,7 @@ use crate::error::StoreError;
 use crate::item::{self, Item, Reader, s, t};
 use crate::keys::read_key;
 use crate::listing::KEYS;
+use crate::plans::PLANS;
 use crate::schema::{BILLING, COUNTERS, QUARANTINE, REGISTRY, Table, USAGE, USAGE_LOG, attr};
 
 /// Keys per page.
@@ -32,7 +33,7 @@ pub struct Contents {
     pub name: &'static str,
     /// Table of the items.
     pub table: Table,
-    /// Beginning of the items' partition keys.
+    /// Beginning of the items' partition keys. Of two kinds that apply, it is the one with the longer beginning.
     pub pk: &'static str,
     /// Attributes that identify a person.
     pub personal: &'static [Personal],
@@ -83,6 +84,7 @@ pub const CONTENTS: &[Contents] = &[
             "id",
             "listing",
             "listing_order",
+            "pins",
             "plan",
             "suspended_at",
             "written_by",
@@ -245,6 +247,23 @@ pub const CONTENTS: &[Contents] = &[
             "replaying_since",
             "resolution",
             "resolved_at",
+        ],
+    },
+    Contents {
+        name: "plan",
+        table: BILLING,
+        pk: PLANS,
+        personal: &[],
+        others: &[
+            "created_at",
+            "definition",
+            "digest",
+            "latest",
+            "number",
+            "plan",
+            "retired_at",
+            "takes_effect",
+            "written_by",
         ],
     },
     Contents {

@@ -18,6 +18,8 @@ mod item;
 mod keys;
 mod listing;
 mod log;
+mod plan_cache;
+mod plans;
 mod quarantine;
 mod query;
 mod reconciliation;
@@ -32,13 +34,15 @@ pub use adjustments::LoggedAdjustment;
 pub use billing::{LedgerCharge, RecordChargeOutcome};
 pub use canonical::is_same_event;
 pub use counters::{AdmittedCalls, CounterTotals, LeaseShare, ReserveOutcome};
-pub use customers::{CustomerChange, UpdateCustomerOutcome};
+pub use customers::{CustomerChange, PinChange, UpdateCustomerOutcome};
 pub use erasure::{CONTENTS, Contents, Erasure, Personal};
 pub use error::StoreError;
 pub use event_part::{EventPart, RejectedRecord};
 pub use idempotency::CreateOutcome;
 pub use keys::{KeyChange, KeyRef, NewKey, RotateOutcome, UpdateOutcome};
 pub use log::LoggedPart;
+pub use plan_cache::{CachedPlans, PlanCache};
+pub use plans::{PlanOutcome, SeedOutcome};
 pub use quarantine::{
     InvalidQuarantineId, QuarantineId, QuarantineKind, QuarantinedContent, QuarantinedItem,
     QuarantinedItemRef, Resolution, ResolveOutcome,

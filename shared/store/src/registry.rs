@@ -40,6 +40,11 @@ impl Changes {
         self.apply_as(attribute, since.map(t), first);
     }
 
+    /// Adds a value for the condition.
+    pub(crate) fn value(&mut self, placeholder: &str, value: AttributeValue) {
+        self.values.insert(placeholder.to_owned(), value);
+    }
+
     fn apply_as(&mut self, attribute: &str, value: Option<AttributeValue>, set_to: String) {
         self.names
             .insert(format!("#{attribute}"), attribute.to_owned());

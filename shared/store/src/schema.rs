@@ -166,10 +166,13 @@ pub const OPEN_QUARANTINE: Index = Index {
     projection: Projection::KeysOnly,
 };
 
-/// The ledger of charges.
+/// The plans, and the ledger of charges.
 ///
 /// | `pk` | `sk` | item |
 /// |---|---|---|
+/// | `PLANS` | `<plan>` | a plan: the number of its latest version, and its retirement |
+/// | `PLANS` | `<plan>#<version>` | a version of a plan |
+/// | `PLANS` | `#SEED` | digest of the plans with which the store was seeded |
 /// | `<customer>#<month>` | `PERIOD` | period ledger: count and sum of the billing period's charges |
 /// | `<customer>#<month>` | `CHARGE#<number>` | one charge |
 /// | `MONTH#<month>` | `CLOSED` | mark that the month is no longer billed |

@@ -9,12 +9,15 @@ use tollgate_domain::customer::Customer;
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::key::{KeyRecord, Owner};
 use tollgate_domain::money::Cents;
+use tollgate_domain::plan::Catalog;
+use tollgate_domain::plan_book::Pins;
 use tollgate_local_aws::Fault;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_store::schema::{BILLING, QUARANTINE, REGISTRY};
 use tollgate_store::{
-    CreateOutcome, CustomerChange, KeyChange, KeyRef, RecordChargeOutcome, RejectedRecord,
-    RotateOutcome, UpdateCustomerOutcome, UpdateOutcome, WriteUsageOutcome,
+    CreateOutcome, CustomerChange, KeyChange, KeyRef, PinChange, PlanOutcome, RecordChargeOutcome,
+    RejectedRecord, RotateOutcome, SeedOutcome, UpdateCustomerOutcome, UpdateOutcome,
+    WriteUsageOutcome,
 };
 use tollgate_testing::p;
 use tollgate_testing::stored::{raw, stored};
@@ -23,7 +26,8 @@ mod common;
 
 use common::{
     Event, Key, NOW, call, charge, charged, create_customer, create_key, customer, delete, edit,
-    fixture, once, put, record, rotate_key, update_customer, update_key, with_keys, write_usage,
+    fixture, once, pinned, plan, put, record, rotate_key, second_version, update_customer,
+    update_key, with_keys, write_usage,
 };
 
 /// Checks that the operation has this outcome, and does not change the tables.
@@ -902,4 +906,95 @@ async fn an_equal_charge_of_another_write_is_raced() {
         let ledger = at.store.period_ledger(&acme, p("2026-11")).await.unwrap();
         assert_eq!(ledger, charged(number));
     }
+}
+
+#[tokio::test]
+async fn plans_are_seeded_into_an_empty_store_only() {
+    let shipped = Catalog::shipped().unwrap();
+    let other = Catalog::from_json(
+        r#"[{"id":"other","name":"","requests_per_hour":1,"fail_mode":"open","month":{"kind":"unlimited"}}]"#,
+    )
+    .unwrap();
+    let seed = async |at: &Fixture, plans: &Catalog| at.store.seed_plans(plans).await.unwrap();
+    let at = fixture();
+    assert_eq!(seed(&at, &shipped).await, SeedOutcome::Seeded);
+    unchanged(&at, seed(&at, &shipped), SeedOutcome::Unchanged).await;
+    unchanged(&at, seed(&at, &other), SeedOutcome::Differs).await;
+
+    // A plan that was created before the seed is not overwritten, and the others are not added.
+    let at = fixture();
+    let created = at.store.create_plan(&plan("pro")).await.unwrap();
+    assert_eq!(created, PlanOutcome::Written);
+    unchanged(&at, seed(&at, &shipped), SeedOutcome::Differs).await;
+}
+
+#[tokio::test]
+async fn a_plan_that_exists_is_not_created() {
+    let at = fixture();
+    let create = async || at.store.create_plan(&plan("pro")).await.unwrap();
+    assert_eq!(create().await, PlanOutcome::Written);
+    unchanged(&at, create(), PlanOutcome::Changed).await;
+    // A version without its plan, as no release leaves it, is not overwritten either.
+    let key = json!({ "pk": { "S": "PLANS" }, "sk": { "S": "pro" } });
+    raw(&at, "DeleteItem", BILLING, json!({ "Key": key }));
+    unchanged(&at, create(), PlanOutcome::Changed).await;
+}
+
+#[tokio::test]
+async fn a_version_is_not_added_to_a_plan_with_another_latest_version() {
+    let at = fixture();
+    let add = async |name: &str| {
+        let version = second_version("pro", name);
+        at.store.add_plan_version(&version).await.unwrap()
+    };
+    unchanged(&at, add("of no plan"), PlanOutcome::Changed).await;
+    let created = at.store.create_plan(&plan("pro")).await.unwrap();
+    assert_eq!(created, PlanOutcome::Written);
+    assert_eq!(add("first").await, PlanOutcome::Written);
+    unchanged(&at, add("second"), PlanOutcome::Changed).await;
+    // The plan and its versions disagree, as no release leaves them: the version is not overwritten.
+    let plan = json!({ "pk": { "S": "PLANS" }, "sk": { "S": "pro" }, "latest": { "N": "1" } });
+    put(&at, BILLING, &plan);
+    unchanged(&at, add("third"), PlanOutcome::Changed).await;
+}
+
+#[tokio::test]
+async fn a_plan_that_does_not_exist_is_not_retired() {
+    let at = fixture();
+    let retire = async || at.store.retire_plan(&p("pro"), Some(p(NOW))).await.unwrap();
+    unchanged(&at, retire(), false).await;
+}
+
+#[tokio::test]
+async fn pins_are_changed_only_from_the_pins_they_were_made_from() {
+    let at = fixture();
+    create_customer(&at, "acme").await;
+    let pin = async |before: Pins, after: Pins| {
+        let change = CustomerChange {
+            name: Some("Acme Inc".into()),
+            pins: Some(PinChange { before, after }),
+            ..CustomerChange::default()
+        };
+        update_customer(&at, "acme", &change).await
+    };
+    let (december, january) = (pinned(1, "2026-12"), pinned(1, "2027-01"));
+    // The customer has none yet.
+    let rejected = UpdateCustomerOutcome::Changed;
+    unchanged(
+        &at,
+        pin(january.clone(), december.clone()),
+        rejected.clone(),
+    )
+    .await;
+    let pinned = pin(Pins::default(), december.clone()).await;
+    let UpdateCustomerOutcome::Done(customer) = pinned else {
+        panic!("{pinned:?}");
+    };
+    assert_eq!(customer.pins, december);
+    // It has some now, or others.
+    unchanged(&at, pin(Pins::default(), january.clone()), rejected.clone()).await;
+    unchanged(&at, pin(january.clone(), Pins::default()), rejected).await;
+    // A repetition finds its own effect.
+    let repeated = UpdateCustomerOutcome::Done(customer);
+    unchanged(&at, pin(Pins::default(), december.clone()), repeated).await;
 }

@@ -40,10 +40,13 @@ fn contents_of(table: Table, item: &Value) -> &'static Contents {
     let pk = item["pk"]["S"].as_str().unwrap();
     let of =
         |contents: &&Contents| contents.table.name == table.name && pk.starts_with(contents.pk);
-    let mut found = CONTENTS.iter().filter(of);
-    let contents = found.next();
+    let found = CONTENTS.iter().filter(of);
+    let mut found: Vec<&Contents> = found.collect();
+    found.sort_by_key(|contents| contents.pk.len());
+    let contents = found.pop();
     let contents = contents.unwrap_or_else(|| panic!("{} {pk} is not in CONTENTS", table.name));
-    assert!(found.next().is_none(), "{pk} is in CONTENTS twice");
+    let is_ambiguous = found.pop().is_some_and(|other| other.pk == contents.pk);
+    assert!(!is_ambiguous, "{pk} is in CONTENTS twice");
     contents
 }
 

@@ -16,7 +16,8 @@ use tollgate_domain::customer::Customer;
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::key::{KeyRecord, Owner};
 use tollgate_domain::money::MicroUsd;
-use tollgate_domain::plan::Overrides;
+use tollgate_domain::plan::{Catalog, Overrides};
+use tollgate_domain::plan_book::Pins;
 use tollgate_domain::reconciliation::LedgerComparison;
 use tollgate_domain::usage::{AdjustmentTotals, Aggregate, Cost, UsageRecord};
 use tollgate_domain::window::Month;
@@ -24,8 +25,9 @@ use tollgate_local_aws::fixture::Fixture;
 use tollgate_store::schema::TABLES;
 use tollgate_store::{
     AdmittedCalls, CounterTotals, CreateOutcome, CustomerChange, Erasure, KeyChange, LedgerCharge,
-    LoggedAdjustment, QuarantinedContent, ReconciliationSummary, RecordChargeOutcome,
-    RejectedRecord, ReserveOutcome, RotateOutcome, UpdateCustomerOutcome, WriteUsageOutcome,
+    LoggedAdjustment, PinChange, PlanOutcome, QuarantinedContent, ReconciliationSummary,
+    RecordChargeOutcome, RejectedRecord, ReserveOutcome, RotateOutcome, SeedOutcome,
+    UpdateCustomerOutcome, WriteUsageOutcome,
 };
 use tollgate_testing::p;
 use tollgate_testing::stored::stored;
@@ -34,8 +36,8 @@ mod common;
 
 use common::{
     Event, Key, NOW, adjustment, all_billable, billable, call, charge, charged, create_customer,
-    create_key, customer, fixture, hour_share, once, put, release, reserve, reserved, rotate_key,
-    write_usage,
+    create_key, customer, fixture, hour_share, once, pinned, plan, put, release, reserve, reserved,
+    rotate_key, second_version, write_usage,
 };
 
 /// Checks that `write` stores the items of the golden file into an empty stack, and that `read` succeeds
@@ -147,6 +149,62 @@ async fn a_customer() {
 }
 
 #[tokio::test]
+async fn plans() {
+    let pro = plan("pro");
+    let version = second_version("pro", "Pro 2");
+    check(
+        "plans",
+        async |at| {
+            let seeded = at.store.seed_plans(&Catalog::shipped().unwrap()).await;
+            assert_eq!(seeded.unwrap(), SeedOutcome::Seeded);
+            let added = at.store.add_plan_version(&version).await.unwrap();
+            assert_eq!(added, PlanOutcome::Written);
+            assert!(
+                at.store
+                    .retire_plan(&p("free"), Some(p(NOW)))
+                    .await
+                    .unwrap()
+            );
+        },
+        async |at| {
+            let plans = at.store.plans().await.unwrap();
+            let stored = plans.get(&p("pro")).unwrap();
+            let expected = [pro.latest().clone(), version.clone()];
+            assert!(stored.iter().eq(&expected), "{stored:#?}");
+            assert_eq!(stored.retired_at, None);
+            assert_eq!(plans.get(&p("free")).unwrap().retired_at, Some(p(NOW)));
+            assert_eq!(plans.iter().len(), 3);
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_pinned_customer() {
+    let pins = pinned(1, "2026-12");
+    check(
+        "customer_pinned",
+        async |at| {
+            create_customer(at, "acme").await;
+            let change = CustomerChange {
+                pins: Some(PinChange {
+                    before: Pins::default(),
+                    after: pins.clone(),
+                }),
+                ..CustomerChange::default()
+            };
+            let updated = at.store.update_customer(&p("acme"), &change).await;
+            assert!(matches!(updated.unwrap(), UpdateCustomerOutcome::Done(_)));
+        },
+        async |at| {
+            let stored = at.store.customer(&p("acme")).await.unwrap();
+            assert_eq!(stored.unwrap().pins, pins);
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
 async fn a_changed_customer_without_an_address() {
     let changed = Customer {
         name: "Acme Inc".into(),
@@ -162,7 +220,7 @@ async fn a_changed_customer_without_an_address() {
                 name: Some("Acme Inc".into()),
                 email: Some(None),
                 plan: Some(p("enterprise")),
-                suspended_at: None,
+                ..CustomerChange::default()
             };
             let updated = at.store.update_customer(&changed.id, &change).await;
             assert_eq!(

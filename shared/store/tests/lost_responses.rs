@@ -11,14 +11,16 @@ use aws_types::region::Region;
 use serde_json::{Value, json};
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::idempotency::Idempotency;
+use tollgate_domain::plan::Catalog;
+use tollgate_domain::plan_book::Pins;
 use tollgate_domain::window::Month;
 use tollgate_local_aws::Fault;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_runtime::Chain;
 use tollgate_store::schema::REGISTRY;
 use tollgate_store::{
-    CreateOutcome, CustomerChange, KeyChange, RecordChargeOutcome, RejectedRecord, RotateOutcome,
-    Store, StoreError, WriteUsageOutcome,
+    CreateOutcome, CustomerChange, KeyChange, PinChange, RecordChargeOutcome, RejectedRecord,
+    RotateOutcome, Store, StoreError, WriteUsageOutcome,
 };
 use tollgate_testing::p;
 use tollgate_testing::stored::stored;
@@ -27,8 +29,8 @@ mod common;
 
 use common::{
     Event, Key, NOW, call, charge, charged, create_customer, create_key, customer, edit, fixture,
-    hour, once, record, rotate_key, spent, try_to_write, update_customer, update_key, with_keys,
-    write_usage,
+    hour, once, pinned, plan, record, rotate_key, second_version, spent, try_to_write,
+    update_customer, update_key, with_keys, write_usage,
 };
 
 const TRANSACTION: &str = "TransactWriteItems";
@@ -289,6 +291,10 @@ async fn a_change_to_a_customer_is_made_once() {
         name: Some("Acme Inc".into()),
         email: Some(None),
         plan: Some(p("free")),
+        pins: Some(PinChange {
+            before: Pins::default(),
+            after: pinned(1, "2026-12"),
+        }),
         suspended_at: Some(Some(p(NOW))),
     };
     check(
@@ -297,6 +303,35 @@ async fn a_change_to_a_customer_is_made_once() {
         async |at| update_customer(at, "acme", &change).await,
     )
     .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_plans_are_seeded_once() {
+    check(
+        TRANSACTION,
+        async |_| (),
+        async |at| {
+            at.store
+                .seed_plans(&Catalog::shipped().unwrap())
+                .await
+                .unwrap()
+        },
+    )
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plan_its_versions_and_its_retirement_are_each_written_once() {
+    let create = async |at: &Fixture| at.store.create_plan(&plan("pro")).await.unwrap();
+    check(TRANSACTION, async |_| (), create).await;
+    let exists = async |at: &Fixture| {
+        create(at).await;
+    };
+    let version = second_version("pro", "Pro 2");
+    let add = async |at: &Fixture| at.store.add_plan_version(&version).await.unwrap();
+    check(TRANSACTION, exists, add).await;
+    let retire = async |at: &Fixture| at.store.retire_plan(&p("pro"), Some(p(NOW))).await;
+    check(TRANSACTION, exists, async |at| retire(at).await.unwrap()).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,6 +4,7 @@ use tollgate_domain::customer::Customer;
 use tollgate_domain::id::KeyId;
 use tollgate_domain::key::{ApiKey, KeyFormat, KeyRecord, Owner};
 use tollgate_domain::plan::Overrides;
+use tollgate_domain::plan_book::Pins;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_store::{CreateOutcome, NewKey};
 
@@ -16,6 +17,7 @@ pub async fn add_customer(at: &Fixture, id: &str, plan: &str) {
         name: format!("{id} Ltd"),
         email: None,
         plan: p(plan),
+        pins: Pins::default(),
         created_at: p("2026-11-01T08:30:00Z"),
         suspended_at: None,
         erased_at: None,

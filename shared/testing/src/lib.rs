@@ -5,7 +5,7 @@
 //! | | `event_file` |
 //! | `event` | `event` |
 //! | `response` | `response`, and those of `event` |
-//! | `local-aws` | `admitted`, `binary`, `customers`, `faults`, `init`, `stored`, `usage` |
+//! | `local-aws` | `admitted`, `binary`, `customers`, `faults`, `init`, `seed`, `stored`, `usage` |
 //! | `metering` | `metered` |
 //!
 //! A crate's unit tests must not pass the crate's own types to these fixtures: for the compiler, the crate
@@ -37,6 +37,8 @@ pub mod metered;
 #[cfg(feature = "response")]
 pub mod response;
 #[cfg(feature = "local-aws")]
+pub mod seed;
+#[cfg(feature = "local-aws")]
 pub mod stored;
 #[cfg(feature = "local-aws")]
 pub mod usage;
@@ -45,6 +47,7 @@ use std::fmt::Debug;
 use std::str::FromStr;
 
 use tollgate_domain::plan::Catalog;
+use tollgate_domain::plan_book::PlanBook;
 
 /// Parses a literal, such as an id, a timestamp or a month.
 #[track_caller]
@@ -52,7 +55,7 @@ pub fn p<T: FromStr<Err: Debug>>(text: &str) -> T {
     text.parse().unwrap()
 }
 
-/// Returns the shipped plans.
-pub fn plans() -> Catalog {
-    Catalog::shipped().unwrap()
+/// Returns the shipped plans, as a store has that was seeded with them.
+pub fn plans() -> PlanBook {
+    PlanBook::from_catalog(&Catalog::shipped().unwrap(), p("2026-11-01T00:00:00Z"))
 }

@@ -37,11 +37,14 @@ async fn a_forbidden_request_changes_nothing() {
     let changing = [
         "count-usage",
         "create-customer",
+        "create-plan",
+        "create-plan-version",
         "discard-quarantined",
         "erase-customer",
         "replay-quarantined",
         "run-billing",
         "update-customer",
+        "update-plan",
     ];
     for (name, mut event) in Event::all("admin-api") {
         let stack = Stack::new();

@@ -5,6 +5,7 @@ mod billing;
 mod bodies;
 mod charges;
 mod customers;
+mod plans;
 mod quarantine;
 mod reconciliation;
 mod stack;

@@ -5,12 +5,9 @@
 use admin_api::App;
 use axum::Router;
 use serde_json::{Value, json};
-use tollgate_domain::plan::Plan;
 use tollgate_local_aws::fixture::Fixture;
-use tollgate_runtime::env;
 use tollgate_testing::event::Event;
-use tollgate_testing::init::init_with;
-use tollgate_testing::plans;
+use tollgate_testing::init::init;
 use tollgate_testing::response::{ApiResponse, call};
 
 /// Time at which all tests begin.
@@ -23,26 +20,8 @@ pub(crate) struct Stack {
 
 impl Stack {
     pub(crate) fn new() -> Self {
-        Self::over(Fixture::at(NOW), "shipped")
-    }
-
-    /// Returns the function with the same tables, and a catalogue of only these of the shipped plans.
-    pub(crate) fn with_plans(&self, ids: &[&str]) -> Self {
-        let plans = plans();
-        let offered: Vec<&Plan> = plans
-            .iter()
-            .filter(|plan| ids.contains(&plan.id.as_str()))
-            .collect();
-        Self::over(self.at.clone(), &json!(offered).to_string())
-    }
-
-    /// Replaces the catalogue of plans.
-    pub(crate) fn offer(&mut self, plans: &str) {
-        *self = Self::over(self.at.clone(), plans);
-    }
-
-    fn over(at: Fixture, plans: &str) -> Self {
-        let init = init_with(&at, "AdminApiFunction", [(env::PLANS, plans)]);
+        let at = Fixture::at(NOW);
+        let init = init(&at, "AdminApiFunction");
         let function = admin_api::routes(App::build(&init).unwrap());
         Self { at, function }
     }

@@ -17,6 +17,7 @@ use tollgate_testing::event_file;
 use tollgate_testing::faults::fail_operation;
 use tollgate_testing::init::init;
 pub(crate) use tollgate_testing::p;
+use tollgate_testing::seed::seed_plans;
 use tollgate_testing::stored::{items, raw, text};
 
 /// Initial time of all stacks, and time of the events.
@@ -62,6 +63,7 @@ impl Stack {
     /// Creates a stack without customers, with these plans and this TTL of the key cache.
     pub(crate) fn with(key_cache: Duration, plans: Catalog) -> Self {
         let at = Fixture::at(NOW);
+        seed_plans(&at, &plans);
         let cloudwatch = CloudWatch::default();
         let metrics = cloudwatch.metrics("test", at.clock());
         let init = Init {
@@ -69,7 +71,6 @@ impl Stack {
             ..init(&at, "AuthorizerFunction")
         };
         let settings = Settings {
-            plans,
             key_cache,
             ..Settings::from_env(&init.env).unwrap()
         };

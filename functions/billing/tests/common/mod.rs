@@ -10,6 +10,8 @@ use serde_json::Value;
 use tollgate_api::billing::{BillingRun, ChargeSummary};
 
 use tollgate_domain::id::random_base62;
+use tollgate_domain::plan::Catalog;
+use tollgate_domain::plan_book::PlanBook;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_local_aws::{CloudWatch, Fault};
 use tollgate_runtime::Init;
@@ -18,7 +20,8 @@ use tollgate_store::{LedgerCharge, ShardCounts, StoreError};
 use tollgate_testing::faults::fail_containing;
 use tollgate_testing::init::init;
 pub(crate) use tollgate_testing::p;
-use tollgate_testing::stored::items;
+use tollgate_testing::seed::seed_plans;
+use tollgate_testing::stored::{items, text};
 use tollgate_testing::usage::{self, event_part};
 
 /// Time of most stacks: that of a nightly billing run.
@@ -27,6 +30,8 @@ pub(crate) const NOW: &str = "2026-11-23T02:00:00Z";
 pub(crate) struct Stack {
     pub(crate) at: Fixture,
     pub(crate) app: App,
+    /// The plans on which usage is counted. They may be more than those in the store.
+    plans: PlanBook,
     /// Reads the metrics that the app writes.
     pub(crate) cloudwatch: CloudWatch,
 }
@@ -36,7 +41,12 @@ pub(crate) type Short = (u64, u64, u64);
 
 impl Stack {
     pub(crate) fn at(now: &str) -> Self {
+        Self::with_plans(now, &Catalog::shipped().unwrap())
+    }
+
+    pub(crate) fn with_plans(now: &str, plans: &Catalog) -> Self {
         let at = Fixture::at(now);
+        seed_plans(&at, plans);
         let cloudwatch = CloudWatch::default();
         let init = Init {
             metrics: cloudwatch.metrics("test", at.clock()),
@@ -44,6 +54,7 @@ impl Stack {
         };
         let app = App::build(&init).unwrap();
         Self {
+            plans: PlanBook::from_catalog(plans, p(now)),
             at,
             app,
             cloudwatch,
@@ -69,7 +80,7 @@ impl Stack {
         let event = event_part(id, &customer, &aggregates, self.app.billing.clock.now());
         let (store, shard_counts) = (&self.at.store, ShardCounts::default());
         let mut outcomes = store
-            .write_usage(&[event], &self.app.billing.plans, &shard_counts)
+            .write_usage(&[event], &self.plans, &shard_counts)
             .await;
         outcomes.pop().unwrap().map(drop)
     }
@@ -124,9 +135,11 @@ impl Stack {
         fail_containing(&self.at.aws, containing, fault);
     }
 
-    /// Reads all items of the billing table, as DynamoDB JSON.
+    /// Reads all items of the billing table but the plans, as DynamoDB JSON.
     pub(crate) fn billing_items(&self) -> Vec<Value> {
-        items(&self.at, BILLING)
+        let mut items = items(&self.at, BILLING);
+        items.retain(|item| text(item, "pk") != "PLANS");
+        items
     }
 
     /// Asserts that the ledger has each cent of this overage once: the sum of the charges is the overage

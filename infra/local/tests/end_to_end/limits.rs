@@ -73,6 +73,7 @@ pub(crate) async fn every_route_rejects_wrong_callers_and_unknown_parameters(sit
     for route in template.routes {
         let path = route.path.replace("{key}", "tg_live_00000000");
         let path = path.replace("{customer}", &customer).replace("{item}", "x");
+        let path = path.replace("{plan}", "pro");
         let method: Method = route.method.parse().unwrap();
         let response = send(&site.anyone, method.clone(), &path).await;
         let allowed = if route.is_open {

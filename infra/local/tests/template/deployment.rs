@@ -1,5 +1,5 @@
 //! Check of what a deployment replaces and in which order: the authorizer's canary, policies before their
-//! functions, and the functions that are optional.
+//! functions, plans before the functions that read them, and the functions that are optional.
 
 use tollgate_local_aws::template::{Node, Stack};
 use yaml_serde::Value;
@@ -14,6 +14,7 @@ const OPTIONAL: [(&str, &[&str]); 2] = [
 pub(crate) fn defects(stack: &Stack) -> Vec<String> {
     let mut defects = canary(stack);
     defects.extend(policies_first(stack));
+    defects.extend(plans_first(stack));
     defects.extend(optional(stack));
     defects
 }
@@ -90,15 +91,17 @@ fn canary(stack: &Stack) -> Vec<String> {
     defects
 }
 
+/// Returns the logical ids of the resources that exist before a resource.
+fn awaited(resource: Node<'_>) -> Vec<&str> {
+    let awaited = resource.get("DependsOn").elements();
+    awaited.filter_map(|name| name.0.as_str()).collect()
+}
+
 /// Checks that no function exists before the policies of its role: it would lack permissions for a moment.
 fn policies_first(stack: &Stack) -> Vec<String> {
     let mut defects = Vec::new();
     for (function, resource) in stack.of_type(FUNCTION) {
-        let awaited: Vec<&str> = resource
-            .get("DependsOn")
-            .elements()
-            .filter_map(|name| name.0.as_str())
-            .collect();
+        let awaited = awaited(resource);
         match stack.policies(function) {
             Ok(policies) => {
                 let early = policies
@@ -107,6 +110,31 @@ fn policies_first(stack: &Stack) -> Vec<String> {
                 defects.extend(early.map(|(policy, _)| format!("{function} may precede {policy}")));
             }
             Err(error) => defects.push(error.to_string()),
+        }
+    }
+    defects
+}
+
+/// Checks that the plans are seeded before a function that uses their table exists, and before a new version of
+/// it replaces one that did not read plans.
+fn plans_first(stack: &Stack) -> Vec<String> {
+    let table = stack.value(
+        stack.resources().at("BillingTable.Properties.TableName"),
+        "a table",
+    );
+    let table = format!("table/{}", table.unwrap_or_default());
+    let mut defects = Vec::new();
+    for (function, resource) in stack.of_type(FUNCTION) {
+        let policies = stack.policies(function).unwrap_or_default();
+        let uses_plans = policies.iter().any(|(_, policy)| {
+            let statements = policy.at("Properties.PolicyDocument.Statement").elements();
+            let resources = statements.flat_map(|statement| statement.get("Resource").elements());
+            let mut resources = resources.map(|resource| stack.value(resource, "a resource"));
+            resources.any(|resource| resource.is_ok_and(|resource| resource == table))
+        });
+        let is_seed = function == "PlanSeedFunction";
+        if uses_plans && !is_seed && !awaited(resource).contains(&"PlanSeed") {
+            defects.push(format!("{function} may precede the plans"));
         }
     }
     defects

@@ -321,6 +321,12 @@ fn deployments_that_do_not_protect_callers_are_found() {
         "",
         "KeysListFunction may precede KeysListPolicy",
     );
+    // A new authorizer that finds no plans denies every call.
+    check(
+        "DependsOn: [AuthorizerPolicy, PlanSeed]",
+        "DependsOn: [AuthorizerPolicy]",
+        "AuthorizerFunction may precede the plans",
+    );
     check(
         "  PingFunction:\n    Type: AWS::Serverless::Function\n    Condition: WithExamples\n",
         "  PingFunction:\n    Type: AWS::Serverless::Function\n",
@@ -377,6 +383,24 @@ fn roles_that_allow_too_much_are_found() {
         "dynamodb:LeadingKeys: RECONCILIATION#*",
         "dynamodb:LeadingKeys: \"*\"",
         "reconciliation may write aggregates and adjustments",
+    );
+    // The authorizer could read charges, billing change a price, and the seed charge a customer.
+    let of_plans = "ForAllValues:StringLike: { dynamodb:LeadingKeys: PLANS }";
+    check(
+        of_plans,
+        "ForAllValues:StringLike: { dynamodb:LeadingKeys: \"*\" }",
+        "authorizer may read period ledgers and charges",
+    );
+    check(
+        "ForAllValues:StringNotLike: { dynamodb:LeadingKeys: PLANS }",
+        "ForAllValues:StringNotLike: { dynamodb:LeadingKeys: NONE }",
+        "billing may write plans",
+    );
+    let seed = "Action: dynamodb:PutItem\n            Resource: !GetAtt BillingTable.Arn\n            Condition: { ";
+    check(
+        &format!("{seed}{of_plans}"),
+        &format!("{seed}ForAllValues:StringLike: {{ dynamodb:LeadingKeys: \"*\" }}"),
+        "plan-seed may write period ledgers and charges",
     );
 }
 
@@ -454,7 +478,10 @@ async fn a_missing_kind_of_item_is_found() {
 
 #[tokio::test]
 async fn an_unused_kind_of_item_is_found() {
-    let template = mutated("[KEY#*, KEYID#*]", "[IDEMPOTENCY#*, KEY#*, KEYID#*]");
+    let template = mutated(
+        "[CUSTOMER#*, KEY#*, KEYID#*]",
+        "[CUSTOMER#*, IDEMPOTENCY#*, KEY#*, KEYID#*]",
+    );
     let expected = "UsageApiFunction never uses dynamodb:GetItem on table/local-registry with \
                     dynamodb:LeadingKeys IDEMPOTENCY#*";
     assert_eq!(permissions::defects(&template).await, [expected]);

@@ -61,9 +61,29 @@ async fn exercise_all(running: &Running) -> Option<()> {
         json!({ "id": "globex", "plan": "free" }),
     )
     .await;
+    let definition = json!({
+        "name": "", "requests_per_hour": 10, "month": { "kind": "unlimited" }, "fail_mode": "open",
+    });
+    let plan = json!({ "id": "team", "definition": definition });
+    post("/admin/plans", plan).await;
+    for dry_run in [true, false] {
+        let version = json!({
+            "expected_version": 1, "takes_effect": "2027-01", "dry_run": dry_run,
+            "definition": definition,
+        });
+        post("/admin/plans/team/versions", version).await;
+    }
+    for retired in [true, false] {
+        let patch = json!({ "retired": retired });
+        let retired = admin.json(Method::PATCH, "/admin/plans/team", patch);
+        retired.await.unwrap();
+    }
+    get("/admin/plans").await;
+    get("/admin/plans/team").await;
     get("/admin/customers").await;
     get("/admin/customers/acme").await;
-    let patch = json!({ "name": "Acme" });
+    let pin = json!({ "plan": "team", "version": 1, "from": "2027-01" });
+    let patch = json!({ "name": "Acme", "pin": pin });
     let path = "/admin/customers/acme";
     admin.json(Method::PATCH, path, patch).await.unwrap();
 

@@ -25,7 +25,7 @@ struct Kind {
     index_key: Option<&'static str>,
 }
 
-const KINDS: [Kind; 10] = [
+const KINDS: [Kind; 11] = [
     Kind {
         name: "customers",
         table: REGISTRY,
@@ -92,6 +92,12 @@ const KINDS: [Kind; 10] = [
         name: "period ledgers and charges",
         table: BILLING,
         keys: &["acme#2026-11", "MONTH#2026-11"],
+        index_key: None,
+    },
+    Kind {
+        name: "plans",
+        table: BILLING,
+        keys: &["PLANS"],
         index_key: None,
     },
 ];

@@ -1,12 +1,11 @@
-//! Tests of plans that were removed from the catalogue, and of charges on several plans.
+//! Tests of plans that are no longer given or retired, and of charges on several plans.
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use tollgate_local::client::Client;
 
 use crate::{
-    Dir, LocalStack, NOW, PING, USAGE, adjustment, cent_a_call, create, expect_problem, get_json,
-    program,
+    Dir, LocalStack, NOW, PING, USAGE, adjustment, cent_a_call, create, get_json, program,
 };
 
 /// Starts a stack on a directory, with a plan for each of these ids.
@@ -17,9 +16,9 @@ fn start(dir: &Dir, plans: &[&str]) -> LocalStack {
     LocalStack::start(command.arg("--data").arg(&dir.0))
 }
 
-/// Creates a customer on plan `old` with an overage of 50 cents, and restarts the stack without that plan.
-/// Returns the stack and a client with the customer's key.
-async fn start_without_old_plan(dir: &Dir) -> (LocalStack, Client) {
+/// Creates a customer on plan `old` with an overage of 50 cents, and restarts the stack with plans of which
+/// `old` is none. Returns the stack and a client with the customer's key.
+async fn restart_without_old_plan(dir: &Dir) -> (LocalStack, Client) {
     let stack = start(dir, &["old", "new"]);
     stack.set_clock(NOW).await;
     let (_, key) = stack.customer_with_key("old", json!({})).await;
@@ -31,60 +30,29 @@ async fn start_without_old_plan(dir: &Dir) -> (LocalStack, Client) {
 }
 
 #[tokio::test]
-async fn usage_on_a_removed_plan_is_billed_when_the_plan_is_added_again() {
-    let dir = Dir::new("trials-plan-bill");
-    let (stack, _) = start_without_old_plan(&dir).await;
-    let check = |report: &Value| {
-        assert_eq!(
-            (&report["cents"], &report["failed"]),
-            (&json!(0), &json!(1))
-        );
-        let failure = json!({
-            "customer_id": "acme", "month": "2026-11", "reason": "plan old is not in the catalogue",
-        });
-        assert_eq!(report["failures"], json!([failure]));
-    };
-    check(&stack.bill(true).await);
+async fn a_plan_that_is_no_longer_given_at_the_start_still_serves_and_bills_its_customers() {
+    let dir = Dir::new("trials-plan-stays");
+    let (stack, client) = restart_without_old_plan(&dir).await;
+    let called = client.get(PING).await.unwrap();
+    assert_eq!(called.status, StatusCode::OK, "{}", called.text);
+    let usage = get_json(&client, USAGE).await;
+    assert_eq!(usage["overage"]["calls"], 50);
     let report = stack.nightly("2026-12-04T02:00:00Z").await;
-    check(&report);
-    let month = json!("2026-11");
-    let has_closed = |report: &Value| report["closed"].as_array().unwrap().contains(&month);
-    assert!(!has_closed(&report), "{report}");
-    stack.stop();
-
-    let stack = start(&dir, &["old", "new"]);
-    let report = stack.nightly("2026-12-05T02:00:00Z").await;
     assert_eq!(
         (&report["cents"], &report["failed"]),
-        (&json!(50), &json!(0))
+        (&json!(51), &json!(0))
     );
-    assert!(has_closed(&report), "{report}");
-}
-
-#[tokio::test]
-async fn a_start_warns_of_customers_on_a_removed_plan() {
-    let dir = Dir::new("trials-plan-warning");
-    let (stack, _) = start_without_old_plan(&dir).await;
+    assert!(
+        report["closed"]
+            .as_array()
+            .unwrap()
+            .contains(&json!("2026-11"))
+    );
     let printed = stack.stop();
     assert!(
-        printed.contains("warning: customer acme is on plan old"),
+        printed.contains("warning: the state has other plans than the given ones"),
         "{printed}"
     );
-}
-
-#[tokio::test]
-async fn the_denial_for_a_removed_plan_invites_no_retry() {
-    let dir = Dir::new("trials-plan-start_error");
-    let (stack, client) = start_without_old_plan(&dir).await;
-    let status = StatusCode::TOO_MANY_REQUESTS;
-    let response = expect_problem(&client, PING, status, "no-plan").await;
-    assert_eq!(response.header("retry-after"), "");
-    let usage = get_json(&client, USAGE).await;
-    assert_eq!(
-        (&usage["metered"]["calls"], &usage["overage"]),
-        (&json!(60), &Value::Null)
-    );
-    drop(stack);
 }
 
 /// Charged calls on one plan are adjusted away; this does not reduce the charges on another plan.
@@ -110,17 +78,21 @@ async fn charges_are_netted_against_charges_of_the_same_plan() {
     assert_eq!(cents, ["$0.50", "$0.30", "$0.10"]);
 }
 
-/// An idempotent request returns the original response although the plan was removed since.
+/// An idempotent request returns the original response although the plan was retired since.
 #[tokio::test]
-async fn a_creation_is_repeated_although_its_plan_was_removed() {
-    let dir = Dir::new("trials-plan-repeat");
+async fn a_creation_is_repeated_although_its_plan_was_retired() {
+    let plans = json!([cent_a_call("old", 10), cent_a_call("new", 10)]);
+    let stack = LocalStack::with_plans(Some(&plans), NOW).await;
     let (path, once) = ("/admin/customers", [("idempotency-key", "once")]);
     let body = json!({ "id": "bolt", "plan": "old" });
-    let stack = start(&dir, &["old", "new"]);
     let first = create(&stack.admin, path, &once, &body).await;
     assert_eq!(first.status, StatusCode::CREATED, "{}", first.text);
-    stack.stop();
-    let stack = start(&dir, &["new"]);
+    let retired = json!({ "retired": true });
+    let retired = stack
+        .admin
+        .json(Method::PATCH, "/admin/plans/old", retired)
+        .await;
+    assert_eq!(retired.unwrap().status, StatusCode::OK);
     let again = create(&stack.admin, path, &once, &body).await;
     assert_eq!(again.status, StatusCode::OK, "{}", again.text);
     assert_eq!(again.json(), first.json());

@@ -13,8 +13,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tollgate_domain::customer::Customer;
 use tollgate_domain::decision::Window;
+use tollgate_domain::id::PlanId;
 use tollgate_domain::key::{ApiKey, KeyFormat, KeyRecord, Owner, Role};
 use tollgate_domain::plan::{Catalog, Overrides};
+use tollgate_domain::plan_book::{Pins, PlanVersions};
 use tollgate_domain::window::{Hour, Month};
 use tollgate_local_aws::LocalAws;
 use tollgate_runtime::{Entropy, Metrics};
@@ -153,12 +155,18 @@ impl<'a> Simulation<'a> {
         } else {
             "closed"
         };
+        // Other seeds on the same services use the plans of the same ids.
+        let plan: PlanId = setup(format!("{fail_mode}-{}", scenario.max_lease).parse())?;
         let plans = json!([{
-            "id": "plan", "name": "", "requests_per_hour": 0, "month": { "kind": "unlimited" },
+            "id": plan, "name": "", "requests_per_hour": 0, "month": { "kind": "unlimited" },
             "fail_mode": fail_mode, "max_lease": scenario.max_lease,
         }]);
+        let plans = setup(Catalog::from_json(&plans.to_string()))?;
+        for plan in &plans {
+            let plan = PlanVersions::new(plan.clone(), time.start);
+            admin.create_plan(&plan).await?;
+        }
         let settings = Settings {
-            plans: setup(Catalog::from_json(&plans.to_string()))?,
             uncounted: Vec::new(),
             key_cache: scenario.key_cache,
             stale_keys: scenario.stale_keys,
@@ -185,7 +193,7 @@ impl<'a> Simulation<'a> {
             history: Arc::default(),
             shutting_down: JoinSet::new(),
         };
-        simulation.create_keys(&entropy).await?;
+        simulation.create_keys(plan, &entropy).await?;
         for skew_ms in scenario.skews_ms.clone() {
             let instance = simulation.instance(skew_ms);
             simulation.instances.push(instance);
@@ -193,12 +201,17 @@ impl<'a> Simulation<'a> {
         Ok(simulation)
     }
 
-    async fn create_keys(&mut self, entropy: &Entropy) -> Result<(), SimulationError> {
+    async fn create_keys(
+        &mut self,
+        plan: PlanId,
+        entropy: &Entropy,
+    ) -> Result<(), SimulationError> {
         let customer = Customer {
             id: setup(self.names.customer().parse())?,
             name: String::new(),
             email: None,
-            plan: setup("plan".parse())?,
+            plan,
+            pins: Pins::default(),
             created_at: self.time.start,
             suspended_at: None,
             erased_at: None,

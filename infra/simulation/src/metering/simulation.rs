@@ -46,7 +46,6 @@ pub(crate) struct Simulation<'a> {
     trace: Trace,
     entropy: Entropy,
     queue: Queue,
-    plans: Catalog,
     functions: Vec<Function>,
     writers: Vec<Writer>,
     connections: u64,
@@ -95,7 +94,6 @@ impl<'a> Simulation<'a> {
             trace,
             queue: Queue::new(Entropy::seeded(seed ^ 0x0b05)),
             entropy,
-            plans: setup(Catalog::shipped())?,
             functions: Vec::new(),
             writers: Vec::new(),
             connections: 0,
@@ -188,7 +186,7 @@ impl<'a> Simulation<'a> {
         let clock = self.time.clock(Arc::clone(&skew_ms));
         let entropy = Entropy::seeded(seed);
         let store = Store::new(&sdk, PREFIX, clock.clone(), entropy.clone());
-        let ingest = Ingest::new(store, self.plans.clone(), clock, Metrics::none());
+        let ingest = Ingest::new(store, clock, Metrics::none());
         let app = App { ingest };
         let crash_percent = Arc::new(AtomicU64::new(self.scenario.writer_crash_percent));
         let (queue, crashes, trace) = (
@@ -247,6 +245,9 @@ impl<'a> Simulation<'a> {
 
     /// Runs all steps, waits until all usage is written, and compares it with the model.
     pub(crate) async fn run(mut self) -> Result<Deviation, SimulationError> {
+        let (clock, entropy) = (self.time.clock(Arc::default()), Entropy::seeded(self.seed));
+        let store = Store::new(&self.aws.sdk_config(), PREFIX, clock, entropy);
+        store.seed_plans(&setup(Catalog::shipped())?).await?;
         let mut running = JoinSet::new();
         for &skew_ms in &self.scenario.writer_skews_ms {
             let writer = self.writer(skew_ms, &mut running);

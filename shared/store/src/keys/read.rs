@@ -10,18 +10,6 @@ use crate::error::StoreError;
 use crate::listing::KEYS;
 
 impl Store {
-    /// Reads a key that does not exist, so that the connection is open and the credentials are loaded
-    /// before the first request.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub async fn warm_up(&self) -> Result<(), StoreError> {
-        // No digest is empty.
-        self.registry_item(key_pk(Role::Customer, ""), "warming up")
-            .await?;
-        Ok(())
-    }
-
     /// Reads the key with this digest, of the role that its text claims. Consistent: a revocation that
     /// was acknowledged before is seen.
     ///

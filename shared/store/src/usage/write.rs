@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use tollgate_domain::id::{CustomerId, PlanId};
-use tollgate_domain::plan::Catalog;
+use tollgate_domain::id::CustomerId;
+use tollgate_domain::plan_book::PlanBook;
 use tollgate_domain::usage::{Aggregate, Aggregates, Endpoint};
 use tollgate_domain::window::Month;
 
@@ -57,7 +57,7 @@ impl Store {
     pub async fn write_usage(
         &self,
         parts: &[EventPart<'_>],
-        plans: &Catalog,
+        plans: &PlanBook,
         shard_counts: &ShardCounts,
     ) -> Vec<WriteUsageResult> {
         let mut results: Vec<Option<WriteUsageResult>> = vec![None; parts.len()];
@@ -121,7 +121,7 @@ impl Store {
     async fn write_batch(
         &self,
         batch: &[&PendingPart<'_>],
-        plans: &Catalog,
+        plans: &PlanBook,
         shard_counts: &ShardCounts,
     ) -> BatchOutcome {
         const OPERATION: &str = "counting usage";
@@ -203,7 +203,7 @@ impl Store {
         &self,
         batch: &[&PendingPart<'_>],
         write_id: &str,
-        plans: &Catalog,
+        plans: &PlanBook,
         shard_counts: &ShardCounts,
     ) -> Vec<Action> {
         let mut claims = Vec::new();
@@ -244,20 +244,19 @@ impl Store {
 }
 
 /// Adds a month to the index of billable months if any of its calls was made on a plan that charges
-/// overage.
+/// overage in some month.
 fn index_if_billable(
     action: Action,
     customer: &CustomerId,
     month: Month,
     aggregate: &Aggregate,
-    plans: &Catalog,
+    plans: &PlanBook,
 ) -> Action {
-    let charges = |plan: &PlanId| plans.get(plan).is_some_and(|plan| plan.charges_overage());
     let mut used = aggregate
         .billable
         .keys()
         .chain(aggregate.adjusted.billable.keys());
-    if used.any(charges) {
+    if used.any(|plan| plans.may_charge_overage(plan)) {
         let partition = billable_month(month, customer);
         action.also_set(attr::BILLABLE_MONTH, s(partition))
     } else {

@@ -13,6 +13,8 @@ use tollgate_domain::id::CustomerId;
 use tollgate_domain::idempotency::Idempotency;
 use tollgate_domain::key::{ApiKey, KeyFormat, KeyRecord, Owner};
 use tollgate_domain::money::{Cents, MicroUsd};
+use tollgate_domain::plan::Catalog;
+use tollgate_domain::plan_book::{Pin, Pins, PlanVersion, PlanVersions};
 use tollgate_domain::usage::{Adjustment, Aggregates, UsageRecord};
 use tollgate_domain::window::{Hour, Month};
 use tollgate_local_aws::fixture::Fixture;
@@ -84,6 +86,7 @@ pub(crate) fn customer(id: &str) -> Customer {
         name: format!("{id} Ltd"),
         email: Some(format!("bills@{id}.example")),
         plan: p("pro"),
+        pins: Pins::default(),
         created_at: p("2026-11-01T08:30:00.125Z"),
         suspended_at: None,
         erased_at: None,
@@ -401,4 +404,30 @@ pub(crate) fn used_and_spent(at: &Fixture) -> (u64, u64) {
     let counter = counter(at);
     let number = |name: &str| counter[name]["N"].as_str().map_or(0, p);
     (number("used"), number("spent"))
+}
+
+/// Returns the pin of a customer to a version of `pro`, from a month on.
+pub(crate) fn pinned(version: u64, from: &str) -> Pins {
+    let mut pins = Pins::default();
+    let pin = Pin {
+        plan: p("pro"),
+        version: Some(version),
+        from: p(from),
+    };
+    pins.set(pin, p(NOW)).unwrap();
+    pins
+}
+
+/// Returns the shipped plan with that id, created now.
+pub(crate) fn plan(id: &str) -> PlanVersions {
+    let catalog = Catalog::shipped().unwrap();
+    PlanVersions::new(catalog.get(&p(id)).unwrap().clone(), p(NOW))
+}
+
+/// Returns a second version of a plan, with another name, from December on.
+pub(crate) fn second_version(id: &str, name: &str) -> PlanVersion {
+    let plan = plan(id);
+    let mut changed = plan.latest().plan.clone();
+    changed.name = name.to_owned();
+    plan.next(changed, p("2026-12"), 1, p(NOW)).unwrap()
 }

@@ -1,0 +1,34 @@
+//! The seed of the plans.
+
+use std::thread;
+
+use serde_json::json;
+use tollgate_domain::plan::Catalog;
+use tollgate_local_aws::fixture::Fixture;
+use tollgate_store::SeedOutcome;
+use tollgate_store::schema::BILLING;
+
+use crate::stored::raw;
+
+/// Seeds the plans, as a deployment does before the functions run.
+pub fn seed_plans(at: &Fixture, plans: &Catalog) -> SeedOutcome {
+    // On a runtime of its own, so that functions that are not async can set up a stack.
+    thread::scope(|scope| {
+        let seeding = scope.spawn(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(at.store.seed_plans(plans)).unwrap()
+        });
+        seeding.join().unwrap()
+    })
+}
+
+/// Removes a plan, as if the store was seeded without it after usage had been counted on it.
+pub fn remove_plan(at: &Fixture, id: &str) {
+    for sk in [id.to_owned(), format!("{id}#000001")] {
+        let key = json!({ "pk": { "S": "PLANS" }, "sk": { "S": sk } });
+        raw(at, "DeleteItem", BILLING, json!({ "Key": key }));
+    }
+}
