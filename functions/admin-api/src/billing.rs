@@ -12,7 +12,6 @@ use tollgate_billing::{Mode, run as run_billing, unbilled as list_unbilled};
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::page::Page;
 use tollgate_domain::window::Month;
-use tollgate_store::LedgerCharge;
 use tollgate_web::{AdminCaller, JsonBody, ListRequest, NoQuery, PathParam, Problem, QueryParams};
 
 use crate::App;
@@ -74,8 +73,7 @@ async fn charges(
         Some(position) => position.parse().map_err(|_| InvalidCursor)?,
     };
     let page = app.store.charges(&customer, month, from).await?;
-    let represent = |charge: LedgerCharge| Charge::new(charge.charge, charge.status);
-    Ok(Json(list_request.page(page, represent)))
+    Ok(Json(list_request.page(page, Charge::new)))
 }
 
 /// Lists the customers with usage that was counted after its month had closed.

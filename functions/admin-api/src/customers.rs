@@ -155,6 +155,7 @@ async fn create(
         email: body.email,
         plan: body.plan,
         pins: Pins::default(),
+        recipient: None,
         created_at: app.clock.now(),
         suspended_at: None,
         erased_at: None,

@@ -12,14 +12,15 @@ use serde_json::{Value, json};
 use tollgate_api::billing::BillingRun;
 use tollgate_billing::{Mode, run, unbilled};
 use tollgate_domain::billing::{Charge, ChargedOverage};
-use tollgate_domain::money::{Cents, MicroUsd};
+use tollgate_domain::money::{MicroUsd, SignedCents};
 use tollgate_domain::plan::Catalog;
 use tollgate_domain::plan_book::{Pin, Pins, PlanVersion, PlanVersions};
+use tollgate_domain::submission::{Attempts, ChargeState, LedgerCharge};
 use tollgate_domain::usage::Adjustment;
 use tollgate_domain::window::Month;
 use tollgate_local_aws::Fault;
 use tollgate_runtime::metrics::FAILED_BILLING_PERIODS;
-use tollgate_store::{CustomerChange, LedgerCharge, PinChange, PlanOutcome, UpdateCustomerOutcome};
+use tollgate_store::{CustomerChange, PinChange, PlanOutcome, UpdateCustomerOutcome};
 use tollgate_testing::customers::add_customer;
 use tollgate_testing::event_file;
 use tollgate_testing::seed::remove_plan;
@@ -78,17 +79,21 @@ async fn the_nightly_event_charges_overage() {
             customer: p("acme"),
             month: p("2026-11"),
             number: 1,
-            cents: Cents(23),
+            cents: SignedCents(23),
             cumulative_overage: MicroUsd(234_000),
             overage_by_plan: BTreeMap::from([(p("pro"), charged_overage(234, 234_000))]),
+            overage_calls: 234,
             from_call: 1,
             to_call: 234,
             adjusted_calls: 0,
+            description: "234 calls beyond the 100,000 included, 1–23 November 2026".into(),
             // printf '2026-11-22 pro 100234\n' | sha256sum
             usage_digest: "f6a74b54a42c6f4ecba14f99ad05d0958e12d294641887b78a040e1f220dca32".into(),
             created_at: p(NOW),
         },
-        status: "ledger_only".into(),
+        state: ChargeState::Pending,
+        attempts: Attempts::default(),
+        next_try: Some(p(NOW)),
     };
     assert_eq!(stack.ledger("acme", "2026-11").await, [charge]);
 }
@@ -97,7 +102,7 @@ async fn the_nightly_event_charges_overage() {
 async fn a_second_run_charges_nothing() {
     let stack = Stack::new();
     stack.calls("acme", "2026-11-22", "pro", 100_234).await;
-    assert_eq!(stack.run(NOW).await.cents, Cents(23));
+    assert_eq!(stack.run(NOW).await.cents, SignedCents(23));
     let before = stack.billing_items();
     for now in [NOW, "2026-11-24T02:00:00Z"] {
         let report = stack.run(now).await;
@@ -352,7 +357,10 @@ async fn usage_on_a_plan_that_does_not_exist_cannot_be_billed_and_keeps_the_mont
         "reason": "plan pro does not exist",
     }]);
     let dry = run(&stack.app.billing, Mode::DryRun).await.unwrap();
-    assert_eq!((dry.failed, dry.charge_count, dry.cents), (1, 1, Cents(1)));
+    assert_eq!(
+        (dry.failed, dry.charge_count, dry.cents),
+        (1, 1, SignedCents(1))
+    );
     let shown = serde_json::to_value(&dry).unwrap();
     assert_eq!(shown["failures"], failure);
     assert_eq!(stack.charges("globex", "2026-11").await, NO_CHARGE);
@@ -389,7 +397,7 @@ async fn usage_on_a_plan_that_does_not_exist_cannot_be_billed_and_keeps_the_mont
 }
 
 #[tokio::test]
-async fn charges_for_one_plan_do_not_reduce_those_for_its_successor() {
+async fn a_credit_for_one_plan_is_netted_with_the_charge_for_its_successor() {
     let stack = Stack::with_plans(NOW, &two_plans(10_000, 10_000));
     stack.calls("acme", "2026-11-01", "pro", 60).await;
     stack.run(NOW).await;
@@ -408,10 +416,10 @@ async fn charges_for_one_plan_do_not_reduce_those_for_its_successor() {
     let last = &ledger[1].charge;
     assert_eq!(
         (last.cents, last.from_call, last.to_call),
-        (Cents(60), 51, 110)
+        (SignedCents(15), 51, 65)
     );
     let plans = [
-        (p("pro"), charged_overage(50, 500_000)),
+        (p("pro"), charged_overage(5, 50_000)),
         (p("team"), charged_overage(60, 600_000)),
     ];
     assert_eq!(last.overage_by_plan, BTreeMap::from(plans));
@@ -501,7 +509,7 @@ async fn all_customers_are_charged_and_the_first_hundred_listed() {
         (report.billing_periods, report.charge_count, report.failed),
         (120, 120, 0)
     );
-    assert_eq!(report.cents, Cents(120));
+    assert_eq!(report.cents, SignedCents(120));
     assert_eq!(reported(&report).len(), 100);
     for n in 0..120 {
         let charges = stack.charges(&format!("c-{n:03}"), "2026-11").await;

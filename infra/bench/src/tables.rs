@@ -145,6 +145,7 @@ impl Seeding<'_> {
             email: None,
             plan: plan.parse::<PlanId>()?,
             pins: Pins::default(),
+            recipient: None,
             created_at: now,
             suspended_at: None,
             erased_at: None,

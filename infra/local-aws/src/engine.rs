@@ -38,12 +38,44 @@ impl Engine {
 
     pub(crate) fn create_table(&self, prefix: &str, table: &Table) -> Result<(), LocalAwsError> {
         let name = format!("{prefix}-{}", table.name);
-        let created = self.call("CreateTable", &definition(&name, table).to_string());
-        if created.status == 200 || created.body.contains("ResourceInUseException") {
-            Ok(())
-        } else {
-            Err(LocalAwsError::Table(name, created.body))
+        let definition = definition(&name, table);
+        let created = self.call("CreateTable", &definition.to_string());
+        if created.status == 200 {
+            return Ok(());
         }
+        if !created.body.contains("ResourceInUseException") {
+            return Err(LocalAwsError::Table(name, created.body));
+        }
+        self.add_indexes(&name, &definition)
+    }
+
+    /// Adds the indexes that the table of an earlier release lacks, each with an update of its own, as
+    /// DynamoDB requires.
+    fn add_indexes(&self, name: &str, definition: &Value) -> Result<(), LocalAwsError> {
+        let table = json!({ "TableName": name });
+        let described = self.call("DescribeTable", &table.to_string());
+        let described: Value = serde_json::from_str(&described.body).unwrap_or_default();
+        let is_in = |indexes: &Value, index: &Value| {
+            let mut indexes = indexes.as_array().into_iter().flatten();
+            indexes.any(|other| other["IndexName"] == index["IndexName"])
+        };
+        let stored = &described["Table"]["GlobalSecondaryIndexes"];
+        let indexes = definition["GlobalSecondaryIndexes"].as_array();
+        for index in indexes.into_iter().flatten() {
+            if is_in(stored, index) {
+                continue;
+            }
+            let update = json!({
+                "TableName": name,
+                "AttributeDefinitions": definition["AttributeDefinitions"],
+                "GlobalSecondaryIndexUpdates": [{ "Create": index }],
+            });
+            let updated = self.call("UpdateTable", &update.to_string());
+            if updated.status != 200 {
+                return Err(LocalAwsError::Table(name.to_owned(), updated.body));
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn call(&self, operation: &str, body: &str) -> ApiResponse {
@@ -69,6 +101,7 @@ fn call_embedded(db: &Database, operation: &str, body: &str) -> ApiResponse {
         "TransactGetItems" => run(body, |request| db.transact_get_items(request)),
         "TransactWriteItems" => run(body, |request| db.transact_write_items(request)),
         "UpdateItem" => run(body, |request| db.update_item(request)),
+        "UpdateTable" => run(body, |request| db.update_table(request)),
         other => Err(DynoxideError::UnsupportedCapability(other.to_owned())),
     };
     match outcome {

@@ -56,6 +56,7 @@ fn acme() -> Customer {
         email: None,
         plan: "pro".parse().unwrap(),
         pins: Pins::default(),
+        recipient: None,
         created_at: clock().now(),
         suspended_at: None,
         erased_at: None,

@@ -85,6 +85,13 @@ async fn shown(target: &Target, keys: &Value) -> Value {
     Value::Object(shown)
 }
 
+/// Returns what an earlier release has shown, in the terms of this one.
+fn in_todays_terms(shown: &Value) -> Value {
+    // Charges were `ledger_only` before there was a payment provider.
+    let shown = shown.to_string().replace("\"ledger_only\"", "\"pending\"");
+    serde_json::from_str(&shown).unwrap()
+}
+
 /// Asserts that all of `expected` is in `found`; later commits may show more.
 fn assert_contains(found: &Value, expected: &Value, at: &str) {
     match (found, expected) {
@@ -191,7 +198,11 @@ async fn check(name: &str) {
     let kept: Value = serde_json::from_str(&kept).unwrap();
     let keys = &kept["keys"];
     let target = open(&data.0, "2026-11-04T10:30:00Z").await;
-    assert_contains(&shown(&target, keys).await, &kept["shown"], name);
+    assert_contains(
+        &shown(&target, keys).await,
+        &in_todays_terms(&kept["shown"]),
+        name,
+    );
 
     for (_, key) in kept["old_keys"].as_object().unwrap() {
         let old = target.anyone.with_key(key.as_str().unwrap());
@@ -222,7 +233,7 @@ async fn check(name: &str) {
     assert_eq!(charged, [json!(["acme", 50])], "{report}");
     let october = "/admin/customers/acme/charges?month=2026-10";
     let found = target.admin.get(october).await.unwrap().json();
-    assert_contains(&found, &kept["shown"][october], october);
+    assert_contains(&found, &in_todays_terms(&kept["shown"][october]), october);
     target.running.stop().await.unwrap();
 }
 

@@ -132,7 +132,7 @@ async fn billing_charges_once_and_charges_late_usage_after_the_month() {
         (&cents[1]["from_call"], &cents[1]["to_call"]),
         (&json!(11), &json!(30))
     );
-    assert_eq!(cents[1]["status"], "ledger_only");
+    assert_eq!(cents[1]["status"], "pending");
 }
 
 /// No call follows these on that day.

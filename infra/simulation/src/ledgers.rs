@@ -134,6 +134,7 @@ impl Simulation {
             email: None,
             plan: setup(plan.parse())?,
             pins: Pins::default(),
+            recipient: None,
             created_at: self.now(),
             suspended_at: None,
             erased_at: None,

@@ -6,11 +6,12 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tollgate_domain::billing::ChargedOverage;
 use tollgate_domain::id::{CustomerId, PlanId};
-use tollgate_domain::money::Cents;
+use tollgate_domain::money::SignedCents;
+use tollgate_domain::submission::{ChargeState, LedgerCharge};
 use tollgate_domain::window::Month;
 use utoipa::{IntoParams, ToSchema};
 
-use crate::{Amount, Cursor, schema};
+use crate::{Amount, Cursor, SignedAmount, schema};
 
 /// Request to run billing.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -35,11 +36,11 @@ pub struct BillingRun {
     pub closed: Vec<Month>,
     /// Billing periods with billable usage: one for each customer and month.
     pub billing_periods: u64,
-    /// Charges created, or in a dry run, charges that would be.
+    /// Charges and credits created, or in a dry run, those that would be.
     pub charge_count: u64,
-    /// Sum of these charges, in US cents.
-    #[schema(value_type = u64)]
-    pub cents: Cents,
+    /// Sum of these charges and credits, in US cents.
+    #[schema(value_type = i64)]
+    pub cents: SignedCents,
     /// Billing periods that could not be billed. The next run tries them again.
     pub failed: u64,
     /// Destination of the charges: `ledger_only` while no payment provider is configured.
@@ -63,12 +64,12 @@ pub struct ChargeSummary {
     /// Month of the usage.
     #[schema(value_type = schema::Month)]
     pub month: Month,
-    /// Amount, in US cents.
-    #[schema(value_type = u64)]
-    pub cents: Cents,
-    /// Number of the first overage call that the charge covers, from 1.
+    /// Amount, in US cents; negative for a credit.
+    #[schema(value_type = i64)]
+    pub cents: SignedCents,
+    /// Number of the first overage call that the charge covers or the credit takes back, from 1.
     pub from_call: u64,
-    /// Number of the last overage call that the charge covers.
+    /// Number of the last overage call that the charge covers or the credit takes back.
     pub to_call: u64,
     /// Sum of the adjustments of the month's billable calls when the charge was made.
     pub adjusted_calls: i64,
@@ -100,7 +101,21 @@ pub struct ChargesQuery {
     pub cursor: Option<Cursor>,
 }
 
-/// A charge in the ledger.
+/// State of a charge.
+#[derive(Debug, ToSchema)]
+#[schema(as = ChargeStatus, rename_all = "lowercase")]
+pub enum ChargeStatusSchema {
+    /// In the ledger, and not submitted yet. Without a secret key of Stripe, charges stay in this state.
+    Pending,
+    /// Submitted to Stripe; the outcome is unknown, or not recorded yet.
+    Submitted,
+    /// Not at Stripe, for the reason in `failure_reason`. It is submitted again.
+    Failed,
+    /// At Stripe.
+    Settled,
+}
+
+/// A charge in the ledger, or if its amount is negative, a credit.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Charge {
     /// Id.
@@ -111,19 +126,41 @@ pub struct Charge {
     pub month: Month,
     /// Number of the charge within the month, from 1.
     pub number: u64,
-    /// State: `ledger_only` while no payment provider is configured.
-    #[schema(examples("ledger_only"))]
-    pub status: String,
-    /// Amount.
-    pub amount: Amount,
+    /// State. It does not say whether the invoice was paid.
+    #[schema(value_type = ChargeStatusSchema)]
+    pub status: &'static str,
+    /// Amount; negative for a credit.
+    pub amount: SignedAmount,
+    /// Text on the customer's invoice.
+    #[schema(examples("1,234 calls beyond the 100,000 included, 1–15 November 2026"))]
+    pub description: String,
+    /// Attempts to submit the charge to Stripe.
+    pub attempts: u64,
+    /// Time of the last attempt.
+    #[schema(value_type = Option<schema::Timestamp>, required)]
+    pub last_attempt_at: Option<Timestamp>,
+    /// Reason of a failed charge, for the operator.
+    #[schema(required)]
+    pub failure_reason: Option<String>,
+    /// Time from which the charge is submitted, or submitted again; `null` if it is settled.
+    #[schema(value_type = Option<schema::Timestamp>, required)]
+    pub next_try: Option<Timestamp>,
+    /// Id of Stripe's invoice item, once the charge is settled.
+    #[schema(required, examples("ii_1QbZk2LkdIwHu7ix"))]
+    pub invoice_item: Option<String>,
+    /// Time at which the charge was settled.
+    #[schema(value_type = Option<schema::Timestamp>, required)]
+    pub settled_at: Option<Timestamp>,
     /// Overage that the month's charges cover, this one included, not rounded.
     pub cumulative_overage: Amount,
     /// Cumulative overage by plan. Empty for charges of releases that did not store it.
     #[schema(value_type = BTreeMap<String, CoveredOverage>)]
     pub overage_by_plan: BTreeMap<PlanId, CoveredOverage>,
-    /// Number of the first overage call that the charge covers, from 1.
+    /// Overage calls that the month's charges cover, this one included.
+    pub overage_calls: u64,
+    /// Number of the first overage call that the charge covers or the credit takes back, from 1.
     pub from_call: u64,
-    /// Number of the last overage call that the charge covers.
+    /// Number of the last overage call that the charge covers or the credit takes back.
     pub to_call: u64,
     /// Sum of the adjustments of the month's billable calls when the charge was made.
     pub adjusted_calls: i64,
@@ -153,9 +190,22 @@ impl From<ChargedOverage> for CoveredOverage {
 }
 
 impl Charge {
-    /// Creates the representation of a charge in this state.
+    /// Creates the representation of a charge.
     #[must_use]
-    pub fn new(charge: tollgate_domain::billing::Charge, status: String) -> Self {
+    pub fn new(ledger: LedgerCharge) -> Self {
+        let LedgerCharge {
+            charge,
+            state,
+            attempts,
+            next_try,
+        } = ledger;
+        let status = state.status().as_str();
+        let (failure_reason, settled) = match state {
+            ChargeState::Failed { reason } => (Some(reason), None),
+            ChargeState::Settled { item, at } => (None, Some((item, at))),
+            ChargeState::Pending | ChargeState::Submitted => (None, None),
+        };
+        let (invoice_item, settled_at) = settled.unzip();
         let overage_by_plan = charge.overage_by_plan.into_iter();
         Self {
             id: charge.id,
@@ -163,10 +213,18 @@ impl Charge {
             number: charge.number,
             status,
             amount: charge.cents.into(),
+            description: charge.description,
+            attempts: attempts.count,
+            last_attempt_at: attempts.last_at,
+            failure_reason,
+            next_try,
+            invoice_item,
+            settled_at,
             cumulative_overage: charge.cumulative_overage.into(),
             overage_by_plan: overage_by_plan
                 .map(|(plan, overage)| (plan, overage.into()))
                 .collect(),
+            overage_calls: charge.overage_calls,
             from_call: charge.from_call,
             to_call: charge.to_call,
             adjusted_calls: charge.adjusted_calls,

@@ -1,7 +1,7 @@
 //! Amounts of money in responses: an exact integer and a text for display.
 
 use serde::Serialize;
-use tollgate_domain::money::{Cents, MicroUsd};
+use tollgate_domain::money::{Cents, MicroUsd, SignedCents};
 use utoipa::ToSchema;
 
 /// Amount, such as `{"micro_usd": 230000, "display": "$0.23"}`.
@@ -50,6 +50,15 @@ impl SignedAmount {
         Self {
             micro_usd,
             display: format!("{sign}{}", MicroUsd(micro_usd.unsigned_abs())),
+        }
+    }
+}
+
+impl From<SignedCents> for SignedAmount {
+    fn from(amount: SignedCents) -> Self {
+        Self {
+            micro_usd: amount.0.saturating_mul(10_000),
+            display: amount.to_string(),
         }
     }
 }

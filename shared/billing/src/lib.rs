@@ -3,7 +3,7 @@
 //!
 //! A billing run reads the months that are still open, computes for each customer what is due, and
 //! writes a charge into the ledger. No payment provider is configured in this release, so charges stay
-//! in the ledger with the status `ledger_only`.
+//! in the ledger, `pending`.
 
 mod unbilled;
 
@@ -115,7 +115,11 @@ pub async fn run(billing: &Billing, mode: Mode) -> Result<BillingRun, StoreError
         let metrics = &billing.metrics;
         metrics.record(metrics::CREATED_CHARGES, &[], report.charge_count);
         metrics.record(metrics::FAILED_BILLING_PERIODS, &[], report.failed);
-        metrics.record(metrics::CHARGED_CENTS, &[], report.cents.0);
+        metrics.record(
+            metrics::CHARGED_CENTS,
+            &[],
+            report.cents.0.max(0).unsigned_abs(),
+        );
         metrics.write();
     }
     outcome.map(|()| report)
@@ -232,7 +236,7 @@ fn add(
         Ok(None) => {}
         Ok(Some(charge)) => {
             report.charge_count += 1;
-            report.cents.0 += charge.cents.0;
+            report.cents.0 = report.cents.0.saturating_add(charge.cents.0);
             if report.charges.len() < MAX_LISTED {
                 report.charges.push(ChargeSummary {
                     id: charge.id,

@@ -78,6 +78,8 @@ async fn unbilled_usage(
     let days = billing.store.billable_days(customer, month).await?;
     let now = billing.clock.now();
     let due = charge_due(customer, month, &plans, &days, &ledger, now);
+    // A credit is no usage that is to be billed.
+    let due = due.map(|due| due.filter(|due| due.cents.0 > 0));
     let unbilled = |due: Charge| UnbilledUsage {
         calls: (due.to_call + 1).saturating_sub(due.from_call),
         overage: MicroUsd(
@@ -85,7 +87,7 @@ async fn unbilled_usage(
                 .0
                 .saturating_sub(ledger.micro_usd().0),
         ),
-        due: due.cents,
+        due: due.cents.abs(),
     };
     Ok(due.map(|due| due.map(unbilled)))
 }

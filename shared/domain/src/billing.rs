@@ -2,8 +2,8 @@
 //!
 //! The overage of a month is always computed anew from all of its days and rounded once. The amount
 //! due is the overage minus the charges so far, so neither the number of billing runs nor the order
-//! of late usage records changes the month's total. Charges are netted plan by plan: if a plan's
-//! overage falls below the amount already charged for it, the excess reduces no other plan's overage.
+//! of late usage records changes the month's total. If adjustments have reduced the overage below the
+//! charges, the amount is negative: a credit.
 
 use std::collections::BTreeMap;
 
@@ -12,10 +12,11 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::id::{CustomerId, PlanId};
-use crate::money::{Cents, MicroUsd};
+use crate::money::{Cents, MicroUsd, SignedCents};
 use crate::plan::{Catalog, MonthPolicy, OveragePrice};
+use crate::submission::ChargeRef;
 use crate::usage::Aggregate;
-use crate::window::{Day, Month};
+use crate::window::{Day, Month, day_range};
 
 /// Time after its end during which a month stays open for late usage.
 pub const OPEN_AFTER_END: SignedDuration = SignedDuration::from_hours(3 * 24);
@@ -158,8 +159,27 @@ pub struct PeriodLedger {
     /// Overage calls that the charges cover.
     pub overage_calls: u64,
     /// Overage that the charges cover, by plan. Empty if all charges were written by a release that
-    /// did not store it; they are then netted against the overage of all plans together.
+    /// did not store it.
     pub overage_by_plan: BTreeMap<PlanId, ChargedOverage>,
+}
+
+impl Charge {
+    /// Returns the name of the charge.
+    #[must_use]
+    pub fn name(&self) -> ChargeRef {
+        ChargeRef {
+            customer: self.customer.clone(),
+            month: self.month,
+            number: self.number,
+        }
+    }
+
+    /// Returns the time for which the charge is due: from the start of the month to the time at which it was
+    /// computed, or the end of the month.
+    #[must_use]
+    pub fn period(&self) -> [Timestamp; 2] {
+        [self.month.start(), self.created_at.min(self.month.end())]
+    }
 }
 
 impl PeriodLedger {
@@ -177,8 +197,7 @@ impl PeriodLedger {
     }
 }
 
-/// Overage of one plan in one month that charges cover: the maximum at the time of any of the
-/// charges.
+/// Overage of one plan in one month that charges cover.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ChargedOverage {
     /// Overage calls.
@@ -187,8 +206,8 @@ pub struct ChargedOverage {
     pub micro_usd: MicroUsd,
 }
 
-/// A charge: an amount due for a billing period. The amount is frozen when the charge is stored,
-/// before it is submitted to a payment provider.
+/// A charge: an amount due for a billing period, or if it is negative, a credit. The amount is frozen when
+/// the charge is stored, before it is submitted to a payment provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Charge {
     /// Deterministic id: customer, month and number.
@@ -199,30 +218,31 @@ pub struct Charge {
     pub month: Month,
     /// Number of the charge within the month, from 1.
     pub number: u64,
-    /// Amount due.
-    pub cents: Cents,
+    /// Amount due; negative for a credit.
+    pub cents: SignedCents,
     /// Overage that the month's charges cover, this one included, before rounding.
     pub cumulative_overage: MicroUsd,
     /// `cumulative_overage` by plan; empty if the ledger does not store it.
     pub overage_by_plan: BTreeMap<PlanId, ChargedOverage>,
-    /// First overage call that the charge covers, from 1.
+    /// Overage calls that the month's charges cover, this one included.
+    pub overage_calls: u64,
+    /// First overage call that the charge covers or the credit takes back, from 1.
     pub from_call: u64,
-    /// Last overage call that the charge covers. It is less than `from_call` if the overage grew only
-    /// by a higher price: the charge then covers no further call.
+    /// Last overage call that the charge covers or the credit takes back. It is less than `from_call` if the
+    /// number of overage calls is as before, and only their prices are others.
     pub to_call: u64,
     /// Calls added (positive) or removed (negative) by adjustments, on plans that charge for overage.
     pub adjusted_calls: i64,
     /// [`usage_digest`] of the days from which the charge was computed.
     pub usage_digest: String,
+    /// Text for the customer's invoice.
+    pub description: String,
     /// Time at which the charge was computed.
     pub created_at: Timestamp,
 }
 
 /// Computes the charge now due for a month, if any: its overage, rounded once, minus the charges so
-/// far. For a plan whose overage is now less than its charged overage, the charged overage counts, so
-/// that the excess is not netted against other plans.
-///
-/// Nothing is due if late adjustments reduced the month's overage below the charges.
+/// far. It is a credit if adjustments have reduced the overage below the charges.
 ///
 /// # Errors
 /// When a plan of the calls is not in the catalogue, so that the month's overage is unknown.
@@ -235,39 +255,93 @@ pub fn charge_due(
     now: Timestamp,
 ) -> Result<Option<Charge>, UnknownPlan> {
     let lines = overage(plans, days)?;
-    let mut overage_by_plan = charged.overage_by_plan.clone();
-    for line in lines.iter().filter(|line| line.overage_calls > 0) {
-        let plan = overage_by_plan.entry(line.plan.clone()).or_default();
-        plan.calls = plan.calls.max(line.overage_calls);
-        plan.micro_usd = plan.micro_usd.max(line.micro_usd);
-    }
-    let cumulative_overage: MicroUsd = overage_by_plan.values().map(|plan| plan.micro_usd).sum();
-    let due = cumulative_overage
-        .to_cents()
-        .0
-        .saturating_sub(charged.cents.0);
-    if due == 0 {
+    let beyond = lines.iter().filter(|line| line.overage_calls > 0);
+    let cumulative_overage: MicroUsd = beyond.clone().map(|line| line.micro_usd).sum();
+    let cents = cumulative_overage.to_cents().minus(charged.cents);
+    if cents == SignedCents(0) {
         return Ok(None);
     }
     let number = charged.charge_count + 1;
-    let calls = overage_by_plan.values().map(|plan| plan.calls);
-    let to_call = calls.fold(0, u64::saturating_add);
+    let calls = beyond.clone().map(|line| line.overage_calls);
+    let overage_calls = calls.fold(0, u64::saturating_add);
+    let (least, most) = match overage_calls < charged.overage_calls {
+        true => (overage_calls, charged.overage_calls),
+        false => (charged.overage_calls, overage_calls),
+    };
+    let described = beyond.clone().map(|line| (line.calls, line.included));
+    let description = description(
+        cents,
+        most - least,
+        described.collect(),
+        billed_days(month, now),
+    );
+    let covered = beyond.map(|line| {
+        let covered = ChargedOverage {
+            calls: line.overage_calls,
+            micro_usd: line.micro_usd,
+        };
+        (line.plan.clone(), covered)
+    });
     Ok(Some(Charge {
-        id: format!("ci_{customer}_{month}_{number:04}"),
+        id: ChargeRef {
+            customer: customer.clone(),
+            month,
+            number,
+        }
+        .id(),
         customer: customer.clone(),
         month,
         number,
-        cents: Cents(due),
+        cents,
         cumulative_overage,
-        overage_by_plan,
-        from_call: charged.overage_calls.min(to_call) + 1,
-        to_call,
+        overage_by_plan: covered.collect(),
+        overage_calls,
+        from_call: least + 1,
+        to_call: most,
+        description,
         adjusted_calls: lines
             .iter()
             .fold(0, |sum, line| sum.saturating_add(line.adjusted)),
         usage_digest: usage_digest(days),
         created_at: now,
     }))
+}
+
+/// Returns the first and the last day whose calls a charge of `now` covers.
+fn billed_days(month: Month, now: Timestamp) -> [Day; 2] {
+    let last = Day::containing(month.end()).previous();
+    let first = Day::containing(month.start());
+    [first, Day::containing(now).clamp(first, last)]
+}
+
+/// Returns the text of an invoice item for the customer, such as "1,234 calls beyond the 100,000 included,
+/// 1–15 November 2026". `plans` are the calls and the included calls of each plan with overage.
+fn description(cents: SignedCents, calls: u64, plans: Vec<(u64, u64)>, days: [Day; 2]) -> String {
+    let calls = match calls {
+        1 => "1 call".to_owned(),
+        calls => format!("{} calls", grouped(calls)),
+    };
+    let days = day_range(days[0], days[1]);
+    match (cents < SignedCents(0), &plans[..]) {
+        (true, _) => format!("Credit for {calls}, {days}"),
+        (false, [(_, included)]) => {
+            format!("{calls} beyond the {} included, {days}", grouped(*included))
+        }
+        (false, _) => format!("{calls} beyond the included ones, {days}"),
+    }
+}
+
+/// Returns a number with a comma before each three digits.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut grouped = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.char_indices() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
 }
 
 /// Computes the SHA-256, in hexadecimal, of one line `<day> <plan> <calls>` for each day and plan, in
@@ -343,8 +417,8 @@ mod tests {
         fn with(&self, charge: &Charge) -> Self {
             Self {
                 charge_count: charge.number,
-                cents: Cents(self.cents.0 + charge.cents.0),
-                overage_calls: charge.to_call,
+                cents: self.cents.plus(charge.cents),
+                overage_calls: charge.overage_calls,
                 overage_by_plan: charge.overage_by_plan.clone(),
             }
         }
@@ -357,7 +431,7 @@ mod tests {
         assert_eq!(charge.id, "ci_acme_2026-11_0001");
         assert_eq!(
             (charge.cents, charge.cumulative_overage),
-            (Cents(23), MicroUsd(234_000))
+            (SignedCents(23), MicroUsd(234_000))
         );
         assert_eq!((charge.from_call, charge.to_call), (1, 234));
         assert_eq!(due(&month, &PeriodLedger::default().with(&charge)), None);
@@ -371,7 +445,7 @@ mod tests {
             ("2026-11-03", "enterprise", 5_000_000),
         ]);
         let charge = due(&month, &PeriodLedger::default()).unwrap();
-        assert_eq!((charge.cents, charge.to_call), (Cents(1), 10));
+        assert_eq!((charge.cents, charge.to_call), (SignedCents(1), 10));
     }
 
     #[test]
@@ -415,18 +489,27 @@ mod tests {
         assert_eq!((line.calls, line.adjusted), (100_050, -50));
         assert_eq!((line.overage_calls, line.micro_usd), (50, MicroUsd(50_000)));
         let charge = due(&month, &PeriodLedger::default()).unwrap();
-        assert_eq!((charge.cents, charge.adjusted_calls), (Cents(5), -50));
+        assert_eq!((charge.cents, charge.adjusted_calls), (SignedCents(5), -50));
         // Adjustments of a plan that does not charge for overage are not part of a charge.
         adjust(&mut month, "2026-11-11", "free", -7);
         let charge = due(&month, &PeriodLedger::default()).unwrap();
-        assert_eq!((charge.cents, charge.adjusted_calls), (Cents(5), -50));
+        assert_eq!((charge.cents, charge.adjusted_calls), (SignedCents(5), -50));
         let charged = PeriodLedger::default().with(&charge);
-        adjust(&mut month, "2026-11-03", "pro", -40);
         assert_eq!(due(&month, &charged), None, "nothing is charged twice");
+        adjust(&mut month, "2026-11-03", "pro", -40);
+        let credit = due(&month, &charged).unwrap();
+        assert_eq!((credit.from_call, credit.to_call), (11, 50));
+        assert_eq!((credit.cents, credit.overage_calls), (SignedCents(-4), 10));
+        assert_eq!(
+            credit.description,
+            "Credit for 40 calls, 1–23 November 2026"
+        );
+        let charged = charged.with(&credit);
+        assert_eq!(due(&month, &charged), None, "nothing is credited twice");
         adjust(&mut month, "2026-11-04", "pro", 70);
         let charge = due(&month, &charged).unwrap();
-        assert_eq!((charge.from_call, charge.to_call), (51, 80));
-        assert_eq!(charge.cents, Cents(3), "the earlier excess is netted");
+        assert_eq!((charge.from_call, charge.to_call), (11, 80));
+        assert_eq!(charge.cents, SignedCents(7));
     }
 
     #[test]
@@ -484,26 +567,66 @@ mod tests {
     }
 
     #[test]
-    fn charges_of_one_plan_are_not_netted_against_another() {
-        let dear = charging(&[("pro", 10_000), ("pro-2", 10_000)]);
+    fn a_credit_on_one_plan_is_netted_with_a_charge_on_another() {
+        let plans = charging(&[("pro", 10_000), ("pro-2", 10_000)]);
         let mut month = days(&[("2026-11-01", "pro", 50)]);
-        let first = try_due(&dear, &month, &PeriodLedger::default());
+        let first = try_due(&plans, &month, &PeriodLedger::default());
         let first = first.unwrap().unwrap();
-        assert_eq!((first.cents, first.to_call), (Cents(50), 50));
+        assert_eq!((first.cents, first.to_call), (SignedCents(50), 50));
         let charged = PeriodLedger::default().with(&first);
 
-        // The first price of a plan also applies to earlier days, and it is lower here.
-        let cheap = charging(&[("pro", 1_000), ("pro-2", 10_000)]);
-        assert_eq!(try_due(&cheap, &month, &charged), Ok(None));
         adjust(&mut month, "2026-11-02", "pro", -20);
         adjust(&mut month, "2026-11-02", "pro-2", 60);
-        let second = try_due(&cheap, &month, &charged).unwrap().unwrap();
-        assert_eq!(second.cents, Cents(60));
-        assert_eq!((second.from_call, second.to_call), (51, 110));
-        assert_eq!(second.cumulative_overage, MicroUsd(1_100_000));
+        let second = try_due(&plans, &month, &charged).unwrap().unwrap();
+        assert_eq!(second.cents, SignedCents(40));
+        assert_eq!((second.from_call, second.to_call), (51, 90));
+        let by_plan: Vec<_> = second
+            .overage_by_plan
+            .iter()
+            .map(|(plan, covered)| (plan.as_str(), covered.calls))
+            .collect();
+        assert_eq!(by_plan, [("pro", 30), ("pro-2", 60)]);
         let charged = charged.with(&second);
-        assert_eq!(charged.micro_usd(), MicroUsd(1_100_000));
-        assert_eq!(try_due(&cheap, &month, &charged), Ok(None));
+        assert_eq!(charged.micro_usd(), MicroUsd(900_000));
+        assert_eq!(try_due(&plans, &month, &charged), Ok(None));
+    }
+
+    #[test]
+    fn the_description_is_for_people() {
+        let check = |cents, calls, plans: &[(u64, u64)], now: &str, expected: &str| {
+            let days = billed_days("2026-11".parse().unwrap(), now.parse().unwrap());
+            let found = description(SignedCents(cents), calls, plans.to_vec(), days);
+            assert_eq!(found, expected);
+        };
+        let pro = [(1_234_567, 100_000)];
+        check(
+            123,
+            1_234,
+            &pro,
+            "2026-11-15T02:00:00Z",
+            "1,234 calls beyond the 100,000 included, 1–15 November 2026",
+        );
+        check(
+            1,
+            1,
+            &pro,
+            "2026-11-01T00:00:00Z",
+            "1 call beyond the 100,000 included, 1 November 2026",
+        );
+        check(
+            1,
+            999,
+            &[(1, 0), (2, 5)],
+            "2026-12-04T02:00:00Z",
+            "999 calls beyond the included ones, 1–30 November 2026",
+        );
+        check(
+            -1,
+            1_000_000,
+            &pro,
+            "2026-12-04T02:00:00Z",
+            "Credit for 1,000,000 calls, 1–30 November 2026",
+        );
     }
 
     #[test]
@@ -518,7 +641,7 @@ mod tests {
         };
         assert_eq!(charged.micro_usd(), MicroUsd(550_000));
         let charge = try_due(&plans, &month, &charged).unwrap().unwrap();
-        assert_eq!((charge.cents, charge.from_call), (Cents(5), 56));
+        assert_eq!((charge.cents, charge.from_call), (SignedCents(5), 56));
         let charged_plans: Vec<_> = charge.overage_by_plan.keys().map(PlanId::as_str).collect();
         assert_eq!(charged_plans, ["pro", "pro-2"]);
     }
@@ -556,15 +679,14 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the order of usage, adjustments and billing runs, the sum of the charges is the
-        /// maximum that the month's overage, rounded once, has reached.
+        /// Whatever the order of usage, adjustments and billing runs, the sum of the charges is the month's
+        /// overage, rounded once.
         #[test]
         fn the_charges_of_a_month_add_up_to_its_overage(
             nightly in prop::collection::vec((1_u32..=28, 0_u64..40_000, -20_000_i64..20_000), 1..40),
         ) {
             let mut month = BillableDays::new();
             let mut charged = PeriodLedger::default();
-            let mut most = Cents(0);
             let mut total = 0_i64;
             for (day, calls, adjusted) in nightly {
                 let day = format!("2026-11-{day:02}").parse().unwrap();
@@ -575,12 +697,12 @@ mod tests {
                 let expected = u64::try_from(total - 100_000).unwrap_or(0);
                 let lines = overage(&Catalog::shipped().unwrap(), &month).unwrap();
                 prop_assert_eq!(lines[0].overage_calls, expected);
-                most = most.max(MicroUsd(1_000).times(expected).to_cents());
                 if let Some(charge) = due(&month, &charged) {
                     prop_assert!(charge.from_call <= charge.to_call);
                     charged = charged.with(&charge);
                 }
-                prop_assert_eq!(charged.cents, most);
+                prop_assert_eq!(charged.cents, MicroUsd(1_000).times(expected).to_cents());
+                prop_assert_eq!(charged.micro_usd(), MicroUsd(1_000).times(charged.overage_calls));
             }
         }
     }

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use crate::id::{CustomerId, PlanId};
 use crate::plan_book::Pins;
+use crate::submission::Recipient;
 
 /// A customer of the API.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub struct Customer {
     pub plan: PlanId,
     /// Pins to versions of plans. Without one, the customer follows its plan.
     pub pins: Pins,
+    /// Recipient of the customer's charges at the payment provider, if it has an account there.
+    pub recipient: Option<Recipient>,
     /// Time of creation.
     pub created_at: Timestamp,
     /// Time of the suspension, while the customer is suspended.

@@ -24,6 +24,13 @@ pub struct PicoUsd(pub u128);
 #[serde(transparent)]
 pub struct Cents(pub u64);
 
+/// US cents due to the seller, or if negative, to the customer.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct SignedCents(pub i64);
+
 const PICO_USD_PER_MICRO_USD: u128 = 1_000_000;
 /// Micro-dollars in a cent.
 const MICRO_USD_PER_CENT: u64 = 10_000;
@@ -41,6 +48,37 @@ impl MicroUsd {
     #[must_use]
     pub fn times(self, calls: u64) -> Self {
         Self(self.0.saturating_mul(calls))
+    }
+}
+
+impl Cents {
+    /// Returns the difference to `other`. Saturates.
+    #[must_use]
+    pub fn minus(self, other: Self) -> SignedCents {
+        let difference = i128::from(self.0) - i128::from(other.0);
+        let saturated = if difference < 0 { i64::MIN } else { i64::MAX };
+        SignedCents(i64::try_from(difference).unwrap_or(saturated))
+    }
+
+    /// Adds an amount that may be negative. Saturates at 0.
+    #[must_use]
+    pub fn plus(self, amount: SignedCents) -> Self {
+        Self(self.0.saturating_add_signed(amount.0))
+    }
+}
+
+impl SignedCents {
+    /// Returns the amount without its sign.
+    #[must_use]
+    pub fn abs(self) -> Cents {
+        Cents(self.0.unsigned_abs())
+    }
+}
+
+impl fmt::Display for SignedCents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = if self.0 < 0 { "-" } else { "" };
+        write!(f, "{sign}{}", self.abs())
     }
 }
 

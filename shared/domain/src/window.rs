@@ -97,6 +97,16 @@ impl Day {
     }
 }
 
+/// Formats days of one month for people, such as "1–15 November 2026".
+#[must_use]
+pub fn day_range(first: Day, last: Day) -> String {
+    let last_day = last.0.strftime("%-d %B %Y");
+    match first == last {
+        true => last_day.to_string(),
+        false => format!("{}–{last_day}", first.0.strftime("%-d")),
+    }
+}
+
 impl fmt::Display for Day {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

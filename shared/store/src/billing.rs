@@ -10,11 +10,13 @@ use tollgate_domain::billing::{Charge, ChargedOverage, PeriodLedger};
 use tollgate_domain::id::{CustomerId, PlanId};
 use tollgate_domain::money::{Cents, MicroUsd};
 use tollgate_domain::page::Page;
+use tollgate_domain::submission::LedgerCharge;
 use tollgate_domain::window::Month;
 
 use crate::Store;
+use crate::charges::{charge_item, read_charge};
 use crate::error::StoreError;
-use crate::item::{Item, MAX_SK, Reader, keys, n, s, signed, t};
+use crate::item::{Item, MAX_SK, Reader, keys, n, s, t};
 use crate::schema::{BILLABLE, BILLABLE_SHARDS, BILLING, USAGE, attr};
 use crate::transaction::{Action, Transacted};
 
@@ -27,29 +29,18 @@ pub enum RecordChargeOutcome {
     Raced,
 }
 
-/// A charge in the ledger.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LedgerCharge {
-    /// The charge.
-    pub charge: Charge,
-    /// State of the charge: `ledger_only` while no payment provider is configured.
-    pub status: String,
-}
-
-/// Status of a charge that is not submitted, because no payment provider is configured.
-const LEDGER_ONLY: &str = "ledger_only";
 /// Sort key of a billing period's ledger.
 const PERIOD: &str = "PERIOD";
 /// Beginning of the sort keys of charges.
-const CHARGE: &str = "CHARGE#";
+pub(crate) const CHARGE: &str = "CHARGE#";
 const CLOSED: &str = "CLOSED";
 const LEFT_OPEN: &str = "LEFT_OPEN";
-const OVERAGE_BY_PLAN: &str = "overage_by_plan";
+pub(crate) const OVERAGE_BY_PLAN: &str = "overage_by_plan";
 const LISTING: &str = "listing billable customers";
 /// Separator of a cursor's parts, which neither a customer's id nor a month contains.
 const SEPARATOR: char = '\n';
 
-fn period_pk(customer: &CustomerId, month: Month) -> String {
+pub(crate) fn period_pk(customer: &CustomerId, month: Month) -> String {
     format!("{customer}#{month}")
 }
 
@@ -58,7 +49,7 @@ fn closed_key(month: Month) -> Item {
 }
 
 /// Returns the attribute with the charged overage by plan: `{<plan>: {calls, micro_usd}}`.
-fn overage_by_plan(plans: &BTreeMap<PlanId, ChargedOverage>) -> AttributeValue {
+pub(crate) fn overage_by_plan(plans: &BTreeMap<PlanId, ChargedOverage>) -> AttributeValue {
     let plan = |(plan, overage): (&PlanId, &ChargedOverage)| {
         let overage = [
             ("calls".to_owned(), n(overage.calls)),
@@ -70,7 +61,9 @@ fn overage_by_plan(plans: &BTreeMap<PlanId, ChargedOverage>) -> AttributeValue {
 }
 
 /// Reads the charged overage by plan. Empty if an earlier release wrote the item.
-fn read_overage_by_plan(item: &Item) -> Result<BTreeMap<PlanId, ChargedOverage>, StoreError> {
+pub(crate) fn read_overage_by_plan(
+    item: &Item,
+) -> Result<BTreeMap<PlanId, ChargedOverage>, StoreError> {
     let corrupt = || StoreError::corrupt("charge", OVERAGE_BY_PLAN);
     let plans = match item.get(OVERAGE_BY_PLAN) {
         None => return Ok(BTreeMap::new()),
@@ -87,53 +80,6 @@ fn read_overage_by_plan(item: &Item) -> Result<BTreeMap<PlanId, ChargedOverage>,
         Ok((plan.parse().map_err(|_| corrupt())?, overage))
     });
     plans.collect()
-}
-
-fn charge_item(charge: &Charge) -> Item {
-    let mut item = keys(
-        period_pk(&charge.customer, charge.month),
-        format!("{CHARGE}{:06}", charge.number),
-    );
-    item.insert("id".into(), s(&charge.id));
-    item.insert("customer".into(), s(charge.customer.as_str()));
-    item.insert("month".into(), s(charge.month.to_string()));
-    item.insert("number".into(), n(charge.number));
-    item.insert("cents".into(), n(charge.cents.0));
-    let cumulative = n(charge.cumulative_overage.0);
-    item.insert("cumulative_overage_micro_usd".into(), cumulative);
-    let by_plan = overage_by_plan(&charge.overage_by_plan);
-    item.insert(OVERAGE_BY_PLAN.into(), by_plan);
-    item.insert("from_call".into(), n(charge.from_call));
-    item.insert("to_call".into(), n(charge.to_call));
-    if charge.adjusted_calls != 0 {
-        item.insert("adjusted_calls".into(), signed(charge.adjusted_calls));
-    }
-    item.insert("usage_digest".into(), s(&charge.usage_digest));
-    item.insert("created_at".into(), t(charge.created_at));
-    item.insert("status".into(), s(LEDGER_ONLY));
-    item
-}
-
-fn read_charge(item: &Item) -> Result<LedgerCharge, StoreError> {
-    let overage_by_plan = read_overage_by_plan(item)?;
-    let item = Reader::new("charge", item);
-    Ok(LedgerCharge {
-        charge: Charge {
-            id: item.text("id")?.to_owned(),
-            customer: item.parsed("customer")?,
-            month: item.parsed("month")?,
-            number: item.number("number")?,
-            cents: Cents(item.number("cents")?),
-            cumulative_overage: MicroUsd(item.number("cumulative_overage_micro_usd")?),
-            overage_by_plan,
-            from_call: item.number("from_call")?,
-            to_call: item.number("to_call")?,
-            adjusted_calls: item.opt_signed("adjusted_calls")?.unwrap_or(0),
-            usage_digest: item.text("usage_digest")?.to_owned(),
-            created_at: item.parsed("created_at")?,
-        },
-        status: item.text("status")?.to_owned(),
-    })
 }
 
 impl Store {
@@ -217,7 +163,7 @@ impl Store {
         })
     }
 
-    async fn billing_item(&self, key: Item) -> Result<Option<Item>, StoreError> {
+    pub(crate) async fn billing_item(&self, key: Item) -> Result<Option<Item>, StoreError> {
         let found = self
             .client
             .get_item()
@@ -247,8 +193,8 @@ impl Store {
             "SET charges = :number, cents = :cents, overage_calls = :calls, overage_by_plan = :plans",
         )
         .value(":number", n(charge.number))
-        .value(":cents", n(before.cents.0 + charge.cents.0))
-        .value(":calls", n(charge.to_call))
+        .value(":cents", n(before.cents.plus(charge.cents).0))
+        .value(":calls", n(charge.overage_calls))
         .value(":plans", overage_by_plan(&charge.overage_by_plan));
         let ledger = if *before == PeriodLedger::default() {
             // Absent: this is the billing period's first charge, also with concurrent billing runs.

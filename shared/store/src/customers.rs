@@ -10,6 +10,7 @@ use tollgate_domain::idempotency::Idempotency;
 use tollgate_domain::page::Page;
 use tollgate_domain::plan_book::Pins;
 
+use crate::charges::read_recipient;
 use crate::error::StoreError;
 use crate::idempotency::{self, CreateOutcome, EarlierUse, earlier_use};
 use crate::item::{Item, Reader, s, t};
@@ -123,6 +124,7 @@ pub(crate) fn read_customer(item: &Item) -> Result<Customer, StoreError> {
         email: item.opt_text("email")?.map(str::to_owned),
         plan: item.parsed("plan")?,
         pins: read_pins(item.opt_text(PINS)?)?,
+        recipient: read_recipient(&item)?,
         created_at: item.parsed("created_at")?,
         suspended_at: item.opt_parsed("suspended_at")?,
         erased_at: item.opt_parsed("erased_at")?,

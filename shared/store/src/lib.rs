@@ -8,6 +8,7 @@ mod adjustments;
 mod billing;
 mod body;
 mod canonical;
+mod charges;
 mod counters;
 mod customers;
 mod erasure;
@@ -31,8 +32,9 @@ mod transaction;
 mod usage;
 
 pub use adjustments::LoggedAdjustment;
-pub use billing::{LedgerCharge, RecordChargeOutcome};
+pub use billing::RecordChargeOutcome;
 pub use canonical::is_same_event;
+pub use charges::{BeginOutcome, FailOutcome, SettleOutcome};
 pub use counters::{AdmittedCalls, CounterTotals, LeaseShare, ReserveOutcome};
 pub use customers::{CustomerChange, PinChange, UpdateCustomerOutcome};
 pub use erasure::{CONTENTS, Contents, Erasure, Personal};

@@ -182,7 +182,16 @@ pub const BILLING: Table = Table {
     hash: "pk",
     range: Some("sk"),
     ttl: None,
-    indexes: &[],
+    indexes: &[OPEN_CHARGES],
+};
+
+/// Charges that are not settled, by state and by the time at which they are submitted next: the partition is
+/// `<status>#<shard>`.
+pub const OPEN_CHARGES: Index = Index {
+    name: "open-charges",
+    hash: attr::OPEN_CHARGE,
+    range: attr::NEXT_TRY,
+    projection: Projection::KeysOnly,
 };
 
 /// All tables.
@@ -210,6 +219,10 @@ pub mod attr {
     pub const RECEIVED_AT: &str = "received_at";
     /// Partition of [`super::BILLABLE`].
     pub const BILLABLE_MONTH: &str = "billable_month";
+    /// Partition of [`super::OPEN_CHARGES`].
+    pub const OPEN_CHARGE: &str = "open_charge";
+    /// Time at which a charge is submitted next; sort key of [`super::OPEN_CHARGES`].
+    pub const NEXT_TRY: &str = "next_try";
     /// Random id of the write that created an item, by which a writer that lost the response distinguishes
     /// its own item from an equal one of another writer.
     pub const WRITTEN_BY: &str = "written_by";
@@ -225,3 +238,6 @@ pub mod attr {
 
 /// Number of partitions of [`BILLABLE`] per month; the billing planner reads them one after another.
 pub const BILLABLE_SHARDS: u32 = 8;
+
+/// Number of partitions of [`OPEN_CHARGES`] per state, which are read one after another.
+pub const OPEN_CHARGE_SHARDS: u32 = 8;

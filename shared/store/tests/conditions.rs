@@ -8,16 +8,17 @@ use tollgate_domain::billing::{Charge, PeriodLedger};
 use tollgate_domain::customer::Customer;
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::key::{KeyRecord, Owner};
-use tollgate_domain::money::Cents;
+use tollgate_domain::money::{Cents, SignedCents};
 use tollgate_domain::plan::Catalog;
 use tollgate_domain::plan_book::Pins;
+use tollgate_domain::submission::{ChargeState, LedgerCharge};
 use tollgate_local_aws::Fault;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_store::schema::{BILLING, QUARANTINE, REGISTRY};
 use tollgate_store::{
-    CreateOutcome, CustomerChange, KeyChange, KeyRef, PinChange, PlanOutcome, RecordChargeOutcome,
-    RejectedRecord, RotateOutcome, SeedOutcome, UpdateCustomerOutcome, UpdateOutcome,
-    WriteUsageOutcome,
+    BeginOutcome, CreateOutcome, CustomerChange, FailOutcome, KeyChange, KeyRef, PinChange,
+    PlanOutcome, RecordChargeOutcome, RejectedRecord, RotateOutcome, SeedOutcome, SettleOutcome,
+    UpdateCustomerOutcome, UpdateOutcome, WriteUsageOutcome,
 };
 use tollgate_testing::p;
 use tollgate_testing::stored::{raw, stored};
@@ -26,8 +27,8 @@ mod common;
 
 use common::{
     Event, Key, NOW, call, charge, charged, create_customer, create_key, customer, delete, edit,
-    fixture, once, pinned, plan, put, record, rotate_key, second_version, update_customer,
-    update_key, with_keys, write_usage,
+    fixture, once, pinned, plan, put, recipient, record, rotate_key, second_version,
+    update_customer, update_key, with_keys, write_usage,
 };
 
 /// Checks that the operation has this outcome, and does not change the tables.
@@ -789,7 +790,7 @@ async fn with_charges(n: u64) -> Fixture {
 async fn the_first_charge_of_a_month_needs_an_empty_ledger() {
     let at = with_charges(1).await;
     let rival = Charge {
-        cents: Cents(24),
+        cents: SignedCents(24),
         ..charge(1)
     };
     unchanged(
@@ -849,7 +850,7 @@ async fn a_recorded_charge_is_not_overwritten() {
     let at = with_charges(1).await;
     delete_ledger(&at);
     let rival = Charge {
-        cents: Cents(1),
+        cents: SignedCents(1),
         ..charge(1)
     };
     unchanged(
@@ -862,7 +863,7 @@ async fn a_recorded_charge_is_not_overwritten() {
     let at = with_charges(2).await;
     put_ledger(&at, charged(1));
     let rival = Charge {
-        cents: Cents(1),
+        cents: SignedCents(1),
         ..charge(2)
     };
     unchanged(
@@ -997,4 +998,96 @@ async fn pins_are_changed_only_from_the_pins_they_were_made_from() {
     // A repetition finds its own effect.
     let repeated = UpdateCustomerOutcome::Done(customer);
     unchanged(&at, pin(Pins::default(), december.clone()), repeated).await;
+}
+
+/// Returns a stack with one charge, and the charge as it is in the ledger.
+async fn with_pending_charge() -> (Fixture, LedgerCharge) {
+    let at = with_charges(1).await;
+    let stored = at.store.charge(&charge(1).name()).await.unwrap().unwrap();
+    (at, stored)
+}
+
+#[tokio::test]
+async fn of_two_attempts_to_submit_a_charge_one_begins() {
+    let (at, pending) = with_pending_charge().await;
+    let begin = async |charge: &LedgerCharge| {
+        let begun = at.store.begin_submission(charge, &recipient()).await;
+        begun.unwrap()
+    };
+    let BeginOutcome::Begun(first) = begin(&pending).await else {
+        panic!("the first attempt did not begin");
+    };
+    unchanged(&at, begin(&pending), BeginOutcome::Raced).await;
+    let BeginOutcome::Begun(second) = begin(&first).await else {
+        panic!("the second attempt did not begin");
+    };
+    assert_eq!(second.attempts.count, 2);
+    unchanged(&at, begin(&first), BeginOutcome::Raced).await;
+    let settled = at.store.settle_charge(&charge(1).name(), "ii_1").await;
+    assert_eq!(settled.unwrap(), SettleOutcome::Settled);
+    for read in [&pending, &first, &second] {
+        unchanged(&at, begin(read), BeginOutcome::Raced).await;
+    }
+    // A charge that does not exist is not created.
+    let mut other = pending;
+    other.charge.number = 2;
+    unchanged(&at, begin(&other), BeginOutcome::Raced).await;
+}
+
+#[tokio::test]
+async fn a_settled_charge_keeps_its_first_item() {
+    let (at, _) = with_pending_charge().await;
+    let settle = async |item: &str| {
+        at.store
+            .settle_charge(&charge(1).name(), item)
+            .await
+            .unwrap()
+    };
+    assert_eq!(settle("ii_1").await, SettleOutcome::Settled);
+    unchanged(&at, settle("ii_1"), SettleOutcome::Settled).await;
+    let other = SettleOutcome::OtherItem("ii_1".to_owned());
+    unchanged(&at, settle("ii_2"), other).await;
+}
+
+#[tokio::test]
+async fn a_charge_that_does_not_exist_is_not_settled() {
+    let at = fixture();
+    let before = stored(&at);
+    let settled = at.store.settle_charge(&charge(1).name(), "ii_1").await;
+    assert!(settled.is_err());
+    assert_eq!(stored(&at), before);
+}
+
+#[tokio::test]
+async fn an_attempt_that_was_superseded_does_not_fail_the_charge() {
+    let (at, pending) = with_pending_charge().await;
+    let fail = async |charge: &LedgerCharge| {
+        let failed = at.store.fail_charge(charge, true, "no", p(NOW));
+        failed.await.unwrap()
+    };
+    let begin = async |charge: &LedgerCharge| match at
+        .store
+        .begin_submission(charge, &recipient())
+        .await
+        .unwrap()
+    {
+        BeginOutcome::Begun(begun) => begun,
+        BeginOutcome::Raced => panic!("the attempt did not begin"),
+    };
+    let first = begin(&pending).await;
+    unchanged(&at, fail(&pending), FailOutcome::Superseded).await;
+    let second = begin(&first).await;
+    unchanged(&at, fail(&first), FailOutcome::Superseded).await;
+    assert_eq!(fail(&second).await, FailOutcome::Failed);
+    let failed = at.store.charge(&charge(1).name()).await.unwrap().unwrap();
+    let reason = "no".to_owned();
+    assert_eq!(failed.state, ChargeState::Failed { reason });
+    assert_eq!(failed.attempts.rejected, 1);
+    let third = begin(&failed).await;
+    let settled = at.store.settle_charge(&charge(1).name(), "ii_1").await;
+    assert_eq!(settled.unwrap(), SettleOutcome::Settled);
+    unchanged(&at, fail(&third), FailOutcome::Superseded).await;
+    let mut other = pending;
+    other.charge.number = 2;
+    unchanged(&at, fail(&other), FailOutcome::Superseded).await;
 }

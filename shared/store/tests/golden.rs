@@ -19,15 +19,16 @@ use tollgate_domain::money::MicroUsd;
 use tollgate_domain::plan::{Catalog, Overrides};
 use tollgate_domain::plan_book::Pins;
 use tollgate_domain::reconciliation::LedgerComparison;
+use tollgate_domain::submission::{Attempts, ChargeState, ChargeStatus, LedgerCharge};
 use tollgate_domain::usage::{AdjustmentTotals, Aggregate, Cost, UsageRecord};
 use tollgate_domain::window::Month;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_store::schema::TABLES;
 use tollgate_store::{
-    AdmittedCalls, CounterTotals, CreateOutcome, CustomerChange, Erasure, KeyChange, LedgerCharge,
-    LoggedAdjustment, PinChange, PlanOutcome, QuarantinedContent, ReconciliationSummary,
-    RecordChargeOutcome, RejectedRecord, ReserveOutcome, RotateOutcome, SeedOutcome,
-    UpdateCustomerOutcome, WriteUsageOutcome,
+    AdmittedCalls, BeginOutcome, CounterTotals, CreateOutcome, CustomerChange, Erasure,
+    FailOutcome, KeyChange, LoggedAdjustment, PinChange, PlanOutcome, QuarantinedContent,
+    ReconciliationSummary, RecordChargeOutcome, RejectedRecord, ReserveOutcome, RotateOutcome,
+    SeedOutcome, SettleOutcome, UpdateCustomerOutcome, WriteUsageOutcome,
 };
 use tollgate_testing::p;
 use tollgate_testing::stored::stored;
@@ -36,8 +37,8 @@ mod common;
 
 use common::{
     Event, Key, NOW, adjustment, all_billable, billable, call, charge, charged, create_customer,
-    create_key, customer, fixture, hour_share, once, pinned, plan, put, release, reserve, reserved,
-    rotate_key, second_version, write_usage,
+    create_key, customer, fixture, hour_share, once, pinned, plan, put, recipient, release,
+    reserve, reserved, rotate_key, second_version, write_usage,
 };
 
 /// Checks that `write` stores the items of the golden file into an empty stack, and that `read` succeeds
@@ -760,16 +761,23 @@ async fn a_message_in_quarantine() {
 
 /// Checks that the ledger of `acme` has two charges of November, with these period ledgers after each.
 #[expect(clippy::unwrap_used, reason = "a failed read fails the test")]
-async fn has_two_charges(at: &Fixture, ledger_after: impl Fn(u64) -> PeriodLedger) {
+async fn has_two_charges(
+    at: &Fixture,
+    ledger_after: impl Fn(u64) -> PeriodLedger,
+    description: impl Fn(u64) -> String,
+) {
     let (acme, november) = (p("acme"), p("2026-11"));
     let ledger = at.store.period_ledger(&acme, november).await.unwrap();
     assert_eq!(ledger, ledger_after(2));
     let in_ledger = |number| LedgerCharge {
         charge: Charge {
             overage_by_plan: ledger_after(number).overage_by_plan,
+            description: description(number),
             ..charge(number)
         },
-        status: "ledger_only".into(),
+        state: ChargeState::Pending,
+        attempts: Attempts::default(),
+        next_try: Some(charge(number).created_at),
     };
     let page = at.store.charges(&acme, november, 1).await.unwrap();
     assert_eq!(page.items, [in_ledger(1), in_ledger(2)]);
@@ -788,7 +796,128 @@ async fn the_ledger_and_the_charges_of_a_billing_period() {
                 assert_eq!(recorded.unwrap(), RecordChargeOutcome::Written);
             }
         },
-        async |at| has_two_charges(at, charged).await,
+        async |at| has_two_charges(at, charged, |number| charge(number).description).await,
+    )
+    .await;
+}
+
+/// Returns the description of a charge that an earlier release stored without one.
+fn earlier_description(number: u64) -> String {
+    let (from, to) = (230 * (number - 1) + 1, 230 * number);
+    format!("API calls {from} to {to} beyond the included ones")
+}
+
+/// An earlier release had no payment provider.
+#[tokio::test]
+async fn charges_of_a_release_without_a_payment_provider_are_pending() {
+    let at = fixture();
+    put_golden(&at, "charges_ledger_only");
+    has_two_charges(&at, charged, earlier_description).await;
+    let pending = at.store.charge(&charge(2).name()).await.unwrap().unwrap();
+    let begun = at.store.begin_submission(&pending, &recipient()).await;
+    assert!(matches!(begun.unwrap(), BeginOutcome::Begun(_)));
+}
+
+/// Begins to submit a charge that is in the ledger.
+#[expect(clippy::unwrap_used, reason = "a failed read fails the test")]
+async fn begin(at: &Fixture, number: u64) -> LedgerCharge {
+    let stored = at
+        .store
+        .charge(&charge(number).name())
+        .await
+        .unwrap()
+        .unwrap();
+    match at
+        .store
+        .begin_submission(&stored, &recipient())
+        .await
+        .unwrap()
+    {
+        BeginOutcome::Begun(begun) => begun,
+        BeginOutcome::Raced => panic!("the attempt did not begin"),
+    }
+}
+
+#[tokio::test]
+async fn submitted_failed_and_settled_charges() {
+    let in_ledger = |number, state, attempts, next_try| LedgerCharge {
+        charge: charge(number),
+        state,
+        attempts,
+        next_try,
+    };
+    let attempts = |rejected| Attempts {
+        count: 1,
+        rejected,
+        last_at: Some(p(NOW)),
+        recipient: Some(recipient()),
+    };
+    let reason = "the card has no heart";
+    check(
+        "charges_submitted",
+        async |at| {
+            for number in [1, 2, 3] {
+                let before = charged(number - 1);
+                let recorded = at.store.record_charge(&charge(number), &before).await;
+                assert_eq!(recorded.unwrap(), RecordChargeOutcome::Written);
+                begin(at, number).await;
+            }
+            let failed = at.store.charge(&charge(2).name()).await.unwrap().unwrap();
+            let failed = at
+                .store
+                .fail_charge(&failed, true, reason, p("2026-11-23T06:00:00Z"));
+            assert_eq!(failed.await.unwrap(), FailOutcome::Failed);
+            let settled = at.store.settle_charge(&charge(3).name(), "ii_3").await;
+            assert_eq!(settled.unwrap(), SettleOutcome::Settled);
+        },
+        async |at| {
+            let page = at.store.charges(&p("acme"), p("2026-11"), 1).await.unwrap();
+            let expected = [
+                in_ledger(
+                    1,
+                    ChargeState::Submitted,
+                    attempts(0),
+                    Some(p("2026-11-22T10:05:00Z")),
+                ),
+                in_ledger(
+                    2,
+                    ChargeState::Failed {
+                        reason: reason.to_owned(),
+                    },
+                    attempts(1),
+                    Some(p("2026-11-23T06:00:00Z")),
+                ),
+                in_ledger(
+                    3,
+                    ChargeState::Settled {
+                        item: "ii_3".to_owned(),
+                        at: p(NOW),
+                    },
+                    attempts(0),
+                    None,
+                ),
+            ];
+            assert_eq!(page.items, expected);
+            let open = async |status| {
+                let (mut all, mut after) = (Vec::new(), None::<String>);
+                loop {
+                    let due = p("2027-01-01T00:00:00Z");
+                    let page = at
+                        .store
+                        .open_charges(status, due, after.as_deref(), None)
+                        .await;
+                    let page = page.unwrap();
+                    all.extend(page.items.iter().map(|charge| charge.number));
+                    after = page.next;
+                    if after.is_none() {
+                        return all;
+                    }
+                }
+            };
+            assert_eq!(open(ChargeStatus::Pending).await, [0_u64; 0]);
+            assert_eq!(open(ChargeStatus::Submitted).await, [1]);
+            assert_eq!(open(ChargeStatus::Failed).await, [2]);
+        },
     )
     .await;
 }
@@ -802,7 +931,7 @@ async fn a_ledger_without_plans_can_be_continued() {
         overage_by_plan: [].into(),
         ..charged(number)
     };
-    has_two_charges(&at, without_plans).await;
+    has_two_charges(&at, without_plans, earlier_description).await;
     let again = at.store.record_charge(&charge(2), &without_plans(1)).await;
     assert_eq!(again.unwrap(), RecordChargeOutcome::Raced);
     let next = at.store.record_charge(&charge(3), &without_plans(2)).await;

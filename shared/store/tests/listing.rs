@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
+use tollgate_domain::billing::Charge;
 use tollgate_domain::customer::Customer;
 use tollgate_domain::id::{CustomerId, PlanId};
 use tollgate_domain::key::{KeyRecord, Owner};
 use tollgate_domain::page::Page;
+use tollgate_domain::submission::{ChargeStatus, LedgerCharge};
 use tollgate_domain::usage::{Aggregate, Endpoint};
 use tollgate_local_aws::fixture::Fixture;
-use tollgate_store::LedgerCharge;
 use tollgate_store::schema::{BILLABLE_SHARDS, REGISTRY, USAGE};
 use tollgate_testing::p;
 use tollgate_testing::stored::{items, table_name, text};
@@ -445,7 +446,7 @@ async fn more_charges_than_fit_in_a_response_are_each_listed() {
         charge.usage_digest = "x".repeat(390_000);
         record(&at, &charge, before.clone()).await;
         before.charge_count += 1;
-        before.cents.0 += charge.cents.0;
+        before.cents = before.cents.plus(charge.cents);
         before.overage_calls = charge.to_call;
     }
     let (mut numbers, mut from, mut pages) = (Vec::new(), 1, 0);
@@ -484,4 +485,55 @@ async fn a_cursor_that_no_page_returned_is_valid_for_keys() {
     assert_eq!(list(Some(&acme), "acme#~~").await, 0);
     assert_eq!(list(Some(&acme), "acm").await, 0);
     assert_eq!(list(Some(&acme), "acme#é").await, 0);
+}
+
+#[tokio::test]
+async fn open_charges_are_listed_when_they_are_due_over_all_pages() {
+    let at = fixture();
+    let mut expected = BTreeSet::new();
+    for n in 0..40 {
+        let customer = format!("c-{n:02}");
+        let created_at = if n % 2 == 0 {
+            NOW
+        } else {
+            "2026-11-22T10:00:01Z"
+        };
+        let charge = Charge {
+            customer: p(&customer),
+            id: format!("ci_{customer}_2026-11_0001"),
+            created_at: p(created_at),
+            ..common::charge(1)
+        };
+        record(&at, &charge, common::charged(0)).await;
+        if n % 2 == 0 {
+            expected.insert(customer);
+        }
+    }
+    for limit in [1, 3, 100] {
+        let (mut found, mut after) = (Vec::new(), None::<String>);
+        loop {
+            let status = ChargeStatus::Pending;
+            let page = at
+                .store
+                .open_charges(status, p(NOW), after.as_deref(), Some(limit));
+            let page = page.await.unwrap();
+            found.extend(
+                page.items
+                    .into_iter()
+                    .map(|charge| charge.customer.to_string()),
+            );
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(found.len(), expected.len(), "{limit}");
+        assert_eq!(BTreeSet::from_iter(found), expected, "{limit}");
+    }
+    for invalid in ["", "x", "99", "1\na", "1\na\nb\nc\nd"] {
+        let page = at
+            .store
+            .open_charges(ChargeStatus::Pending, p(NOW), Some(invalid), None);
+        assert!(page.await.unwrap_err().is_invalid_cursor(), "{invalid:?}");
+    }
 }

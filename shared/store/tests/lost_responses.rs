@@ -19,8 +19,8 @@ use tollgate_local_aws::fixture::Fixture;
 use tollgate_runtime::Chain;
 use tollgate_store::schema::REGISTRY;
 use tollgate_store::{
-    CreateOutcome, CustomerChange, KeyChange, PinChange, RecordChargeOutcome, RejectedRecord,
-    RotateOutcome, Store, StoreError, WriteUsageOutcome,
+    CreateOutcome, CustomerChange, FailOutcome, KeyChange, PinChange, RecordChargeOutcome,
+    RejectedRecord, RotateOutcome, SettleOutcome, Store, StoreError, WriteUsageOutcome,
 };
 use tollgate_testing::p;
 use tollgate_testing::stored::stored;
@@ -29,7 +29,7 @@ mod common;
 
 use common::{
     Event, Key, NOW, call, charge, charged, create_customer, create_key, customer, edit, fixture,
-    hour, once, pinned, plan, record, rotate_key, second_version, spent, try_to_write,
+    hour, once, pinned, plan, recipient, record, rotate_key, second_version, spent, try_to_write,
     update_customer, update_key, with_keys, write_usage,
 };
 
@@ -303,6 +303,43 @@ async fn a_change_to_a_customer_is_made_once() {
         async |at| update_customer(at, "acme", &change).await,
     )
     .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_step_of_a_submission_is_recorded_once() {
+    let pending = async |at: &Fixture| {
+        record(at, &charge(1), charged(0)).await;
+    };
+    let with_charge_1 = async || {
+        let at = fixture();
+        pending(&at).await;
+        at
+    };
+    let stored = async |at: &Fixture| at.store.charge(&charge(1).name()).await.unwrap().unwrap();
+    let begin = async |at: &Fixture| {
+        let begun = at
+            .store
+            .begin_submission(&stored(at).await, &recipient())
+            .await;
+        begun.unwrap()
+    };
+    let expected = begin(&with_charge_1().await).await;
+    check_transaction(pending, begin, expected).await;
+    let begun = async |at: &Fixture| {
+        pending(at).await;
+        begin(at).await;
+    };
+    let settle = async |at: &Fixture| {
+        let settled = at.store.settle_charge(&charge(1).name(), "ii_1").await;
+        settled.unwrap()
+    };
+    check_transaction(begun, settle, SettleOutcome::Settled).await;
+    let fail = async |at: &Fixture| {
+        let charge = stored(at).await;
+        let failed = at.store.fail_charge(&charge, true, "no", p(NOW));
+        failed.await.unwrap()
+    };
+    check_transaction(begun, fail, FailOutcome::Failed).await;
 }
 
 #[tokio::test(start_paused = true)]

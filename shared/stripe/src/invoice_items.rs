@@ -85,8 +85,10 @@ pub struct Period {
 /// Parameters of an invoice item that bills a charge.
 #[derive(Debug, Clone, Copy)]
 pub struct NewInvoiceItem<'a> {
-    /// Id of the charge: the idempotency key, and in the metadata.
-    pub charge: &'a IdempotencyKey,
+    /// Id of the charge, in the metadata.
+    pub charge: &'a str,
+    /// Idempotency key of the request.
+    pub key: &'a IdempotencyKey,
     /// Customer who owes the amount.
     pub customer: &'a CustomerId,
     /// Amount in the smallest unit of the currency; negative for a credit.
@@ -123,7 +125,7 @@ impl StripeClient {
         &self,
         item: &NewInvoiceItem<'_>,
     ) -> Result<InvoiceItem, StripeError> {
-        let mut request = ApiRequest::post("/v1/invoiceitems", None, item.charge);
+        let mut request = ApiRequest::post("/v1/invoiceitems", None, item.key);
         let form = &mut request.form;
         form.add("customer", item.customer);
         form.add("amount", item.amount);
@@ -132,7 +134,7 @@ impl StripeClient {
         form.add_some("subscription", item.subscription);
         form.add_time("period[start]", item.period.map(|period| period.start));
         form.add_time("period[end]", item.period.map(|period| period.end));
-        form.add_map("metadata", &[(CHARGE_METADATA, item.charge.as_str())]);
+        form.add_map("metadata", &[(CHARGE_METADATA, item.charge)]);
         form.add_map("metadata", item.metadata);
         self.call(&request).await
     }

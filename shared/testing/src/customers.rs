@@ -18,6 +18,7 @@ pub async fn add_customer(at: &Fixture, id: &str, plan: &str) {
         email: None,
         plan: p(plan),
         pins: Pins::default(),
+        recipient: None,
         created_at: p("2026-11-01T08:30:00Z"),
         suspended_at: None,
         erased_at: None,

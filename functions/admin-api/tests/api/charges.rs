@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tollgate_api::Cursor;
 use tollgate_domain::billing::{Charge, ChargedOverage, PeriodLedger};
-use tollgate_domain::money::{Cents, MicroUsd};
+use tollgate_domain::money::{Cents, MicroUsd, SignedCents};
 use tollgate_store::RecordChargeOutcome;
 use tollgate_testing::event::text;
 use tollgate_testing::p;
@@ -22,7 +22,15 @@ async fn the_charges_are_listed_with_their_amounts() {
             "id": report["charges"][0]["id"],
             "month": "2026-11",
             "number": 1,
-            "status": "ledger_only",
+            "status": "pending",
+            "description": "234 calls beyond the 100,000 included, 1–22 November 2026",
+            "attempts": 0,
+            "last_attempt_at": null,
+            "failure_reason": null,
+            "next_try": "2026-11-22T10:00:00Z",
+            "invoice_item": null,
+            "settled_at": null,
+            "overage_calls": 234,
             "amount": { "micro_usd": 230_000, "display": "$0.23" },
             "cumulative_overage": { "micro_usd": 234_000, "display": "$0.234" },
             "overage_by_plan": { "pro": {
@@ -79,13 +87,15 @@ async fn a_long_list_of_charges_is_paged() {
             customer: p("acme"),
             month: p("2026-11"),
             number,
-            cents: Cents(1),
+            cents: SignedCents(1),
             cumulative_overage: overage.micro_usd,
             overage_by_plan: [(p("pro"), overage)].into(),
+            overage_calls: 10 * number,
             from_call: 10 * number - 9,
             to_call: 10 * number,
             adjusted_calls: 0,
             usage_digest: "x".repeat(300_000),
+            description: String::new(),
             created_at: stack.at.clock().now(),
         };
         let recorded = stack.at.store.record_charge(&charge, &before).await;

@@ -10,13 +10,15 @@ use serde_json::Value;
 use tollgate_api::billing::{BillingRun, ChargeSummary};
 
 use tollgate_domain::id::random_base62;
+use tollgate_domain::money::Cents;
 use tollgate_domain::plan::Catalog;
 use tollgate_domain::plan_book::PlanBook;
+use tollgate_domain::submission::{ChargeState, LedgerCharge};
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_local_aws::{CloudWatch, Fault};
 use tollgate_runtime::Init;
 use tollgate_store::schema::BILLING;
-use tollgate_store::{LedgerCharge, ShardCounts, StoreError};
+use tollgate_store::{ShardCounts, StoreError};
 use tollgate_testing::faults::fail_containing;
 use tollgate_testing::init::init;
 pub(crate) use tollgate_testing::p;
@@ -37,7 +39,7 @@ pub(crate) struct Stack {
 }
 
 /// Short form of a charge: cents, first and last overage call.
-pub(crate) type Short = (u64, u64, u64);
+pub(crate) type Short = (i64, u64, u64);
 
 impl Stack {
     pub(crate) fn at(now: &str) -> Self {
@@ -152,8 +154,8 @@ impl Stack {
         overage_calls: u64,
         when: &str,
     ) {
-        let (mut cents, mut calls, mut number) = (0, 0, 0);
-        for LedgerCharge { charge, status } in self.ledger(customer, month).await {
+        let (mut cents, mut calls, mut number) = (0_i64, 0, 0);
+        for LedgerCharge { charge, state, .. } in self.ledger(customer, month).await {
             let at = format!("{when}: {charge:?}");
             number += 1;
             assert_eq!(charge.number, number, "{at}");
@@ -165,7 +167,7 @@ impl Stack {
             assert_eq!(charge.from_call, calls + 1, "{at}");
             assert!(charge.to_call >= charge.from_call, "{at}");
             assert!(charge.cents.0 > 0, "{at}");
-            assert_eq!(status, "ledger_only", "{at}");
+            assert_eq!(state, ChargeState::Pending, "{at}");
             cents += charge.cents.0;
             calls = charge.to_call;
             assert_eq!(cents, cents_of(calls), "{at}");
@@ -181,14 +183,15 @@ impl Stack {
             .period_ledger(&p(customer), p(month))
             .await
             .unwrap();
-        let ledger = (ledger.charge_count, ledger.cents.0, ledger.overage_calls);
+        let ledger = (ledger.charge_count, ledger.cents, ledger.overage_calls);
+        let cents = Cents(cents.unsigned_abs());
         assert_eq!(ledger, (number, cents, calls), "{when}: {customer} {month}");
     }
 }
 
 /// Returns the cost of overage calls on `pro`: a tenth of a cent each, rounded half up.
-pub(crate) fn cents_of(overage_calls: u64) -> u64 {
-    (overage_calls + 5) / 10
+pub(crate) fn cents_of(overage_calls: u64) -> i64 {
+    i64::try_from((overage_calls + 5) / 10).unwrap()
 }
 
 /// Returns the charges of a report, by customer.

@@ -9,8 +9,8 @@ use tollgate_local_aws::template::Stack;
 use tollgate_local_aws::{LocalAws, Role};
 use tollgate_runtime::{Clock, Entropy};
 use tollgate_store::schema::{
-    BILLABLE, BILLING, COUNTERS, LISTING, LOGGED, OPEN_QUARANTINE, QUARANTINE, REGISTRY, TABLES,
-    Table, USAGE, USAGE_LOG,
+    BILLABLE, BILLING, COUNTERS, LISTING, LOGGED, OPEN_CHARGES, OPEN_QUARANTINE, QUARANTINE,
+    REGISTRY, TABLES, Table, USAGE, USAGE_LOG,
 };
 
 const ARCHITECTURE: &str = include_str!("../../../../ARCHITECTURE.md");
@@ -92,7 +92,7 @@ const KINDS: [Kind; 11] = [
         name: "period ledgers and charges",
         table: BILLING,
         keys: &["acme#2026-11", "MONTH#2026-11"],
-        index_key: None,
+        index_key: Some("failed#3"),
     },
     Kind {
         name: "plans",
@@ -339,7 +339,8 @@ fn every_table_and_index_has_kinds_of_items() {
         assert!(kinds.next().is_some(), "{}", table.name);
         assert_eq!(has_indexed, !table.indexes.is_empty(), "{}", table.name);
     }
-    let indexes = [LISTING, BILLABLE, LOGGED, OPEN_QUARANTINE].map(|index| index.name);
+    let indexes = [LISTING, BILLABLE, LOGGED, OPEN_QUARANTINE, OPEN_CHARGES];
+    let indexes = indexes.map(|index| index.name);
     let all = TABLES.iter().flat_map(|table| table.indexes);
     assert_eq!(all.map(|index| index.name).collect::<Vec<_>>(), indexes);
     let named: BTreeSet<&str> = KINDS.iter().map(|kind| kind.name).collect();

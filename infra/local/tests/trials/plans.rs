@@ -55,9 +55,10 @@ async fn a_plan_that_is_no_longer_given_at_the_start_still_serves_and_bills_its_
     );
 }
 
-/// Charged calls on one plan are adjusted away; this does not reduce the charges on another plan.
+/// Charged calls on one plan are adjusted away, and netted with charges on another plan: together they are the
+/// month's overage.
 #[tokio::test]
-async fn charges_are_netted_against_charges_of_the_same_plan() {
+async fn a_correction_is_netted_with_charges_or_credited() {
     let plans = json!([cent_a_call("first", 10), cent_a_call("second", 10)]);
     let stack = LocalStack::with_plans(Some(&plans), NOW).await;
     stack.customer_with_key("first", json!({})).await;
@@ -66,16 +67,15 @@ async fn charges_are_netted_against_charges_of_the_same_plan() {
     let adjusted = stack.send_usage(&[adjustment("a", "first", -50)]).await;
     assert_eq!(adjusted.status, StatusCode::OK, "{}", adjusted.text);
     stack.report("e-2", "second", NOW, 40).await;
-    assert_eq!(stack.bill(false).await["cents"], 30);
-    // The excess charge is netted against further overage on the same plan.
+    assert_eq!(stack.bill(false).await["cents"], -20);
     stack.report("e-3", "first", NOW, 60).await;
-    assert_eq!(stack.bill(false).await["cents"], 10);
+    assert_eq!(stack.bill(false).await["cents"], 60);
     let cents: Vec<_> = stack.charges().await;
     let cents: Vec<_> = cents
         .iter()
         .map(|charge| &charge["amount"]["display"])
         .collect();
-    assert_eq!(cents, ["$0.50", "$0.30", "$0.10"]);
+    assert_eq!(cents, ["$0.50", "-$0.20", "$0.60"]);
 }
 
 /// An idempotent request returns the original response although the plan was retired since.

@@ -212,6 +212,7 @@ impl<'a> Simulation<'a> {
             email: None,
             plan,
             pins: Pins::default(),
+            recipient: None,
             created_at: self.time.start,
             suspended_at: None,
             erased_at: None,

@@ -12,9 +12,10 @@ use tollgate_domain::customer::Customer;
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::idempotency::Idempotency;
 use tollgate_domain::key::{ApiKey, KeyFormat, KeyRecord, Owner};
-use tollgate_domain::money::{Cents, MicroUsd};
+use tollgate_domain::money::{Cents, MicroUsd, SignedCents};
 use tollgate_domain::plan::Catalog;
 use tollgate_domain::plan_book::{Pin, Pins, PlanVersion, PlanVersions};
+use tollgate_domain::submission::Recipient;
 use tollgate_domain::usage::{Adjustment, Aggregates, UsageRecord};
 use tollgate_domain::window::{Hour, Month};
 use tollgate_local_aws::fixture::Fixture;
@@ -87,6 +88,7 @@ pub(crate) fn customer(id: &str) -> Customer {
         email: Some(format!("bills@{id}.example")),
         plan: p("pro"),
         pins: Pins::default(),
+        recipient: None,
         created_at: p("2026-11-01T08:30:00.125Z"),
         suspended_at: None,
         erased_at: None,
@@ -313,13 +315,15 @@ pub(crate) fn charge(number: u64) -> Charge {
         customer: p("acme"),
         month: p("2026-11"),
         number,
-        cents: Cents(23),
+        cents: SignedCents(23),
         cumulative_overage: MicroUsd(230_000 * number),
         overage_by_plan: charged(number).overage_by_plan,
+        overage_calls: 230 * number,
         from_call: 230 * (number - 1) + 1,
         to_call: 230 * number,
         adjusted_calls: 0,
         usage_digest: format!("digest {number}"),
+        description: format!("description {number}"),
         created_at: p("2026-11-22T02:00:00.5Z"),
     }
 }
@@ -430,4 +434,12 @@ pub(crate) fn second_version(id: &str, name: &str) -> PlanVersion {
     let mut changed = plan.latest().plan.clone();
     changed.name = name.to_owned();
     plan.next(changed, p("2026-12"), 1, p(NOW)).unwrap()
+}
+
+/// Returns the recipient of the charges of `acme`.
+pub(crate) fn recipient() -> Recipient {
+    Recipient {
+        customer: "cus_acme".to_owned(),
+        subscription: Some("sub_acme".to_owned()),
+    }
 }

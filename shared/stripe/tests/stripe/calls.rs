@@ -177,7 +177,8 @@ async fn subscriptions() {
 async fn invoice_items() {
     let customer = "cus_1".parse().unwrap();
     let item = NewInvoiceItem {
-        charge: &key(),
+        charge: "chg_1",
+        key: &key(),
         customer: &customer,
         amount: -123,
         currency: "usd",
@@ -197,7 +198,7 @@ async fn invoice_items() {
         "subscription=sub_1",
         "period[start]=1793491200",
         "period[end]=1794787200",
-        "metadata[tollgate_charge]=once",
+        "metadata[tollgate_charge]=chg_1",
         "metadata[month]=2026-11",
     ];
     let create = async |client: StripeClient| client.create_invoice_item(&item).await;

@@ -245,7 +245,8 @@ pub(crate) async fn create_item(client: &StripeClient) -> Result<InvoiceItem, St
     let charge: IdempotencyKey = "chg_1".parse().unwrap();
     let customer: CustomerId = "cus_1".parse().unwrap();
     let item = NewInvoiceItem {
-        charge: &charge,
+        charge: charge.as_str(),
+        key: &charge,
         customer: &customer,
         amount: 1_234,
         currency: "usd",
