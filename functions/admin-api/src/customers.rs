@@ -262,6 +262,7 @@ async fn update(
         email: patch.email,
         plan: patch.plan.flatten(),
         pins: None,
+        recipient: None,
         suspended_at: enabled.map(|enabled| (!enabled).then(|| app.clock.now())),
     };
     let pin = patch.pin.map(check_pin).transpose()?;

@@ -22,7 +22,7 @@ pub struct Customer {
     pub plan: PlanId,
     /// Pins to versions of plans. Without one, the customer follows its plan.
     pub pins: Pins,
-    /// Recipient of the customer's charges at the payment provider, if it has an account there.
+    /// Recipient of the customer's charges at the payment provider, if it is a customer there too.
     pub recipient: Option<Recipient>,
     /// Time of creation.
     pub created_at: Timestamp,

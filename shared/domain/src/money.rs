@@ -55,9 +55,9 @@ impl Cents {
     /// Returns the difference to `other`. Saturates.
     #[must_use]
     pub fn minus(self, other: Self) -> SignedCents {
-        let difference = i128::from(self.0) - i128::from(other.0);
-        let saturated = if difference < 0 { i64::MIN } else { i64::MAX };
-        SignedCents(i64::try_from(difference).unwrap_or(saturated))
+        let exact = i128::from(self.0) - i128::from(other.0);
+        let saturated = if exact < 0 { i64::MIN } else { i64::MAX };
+        SignedCents(i64::try_from(exact).unwrap_or(saturated))
     }
 
     /// Adds an amount that may be negative. Saturates at 0.

@@ -1,8 +1,8 @@
 //! Submission of charges to the payment provider: the states of a charge, and what an attempt may do.
 //!
 //! An attempt is recorded before its request is sent, so that a charge whose outcome is unknown is known to be
-//! so. A charge that was attempted before is looked for at the provider before it is sent again, whatever became
-//! of the attempt: idempotency keys are forgotten after a day. A rejection is a known outcome, so that the next
+//! so. A charge that was attempted before is looked for at the provider before it is sent again, whatever the
+//! outcome of the attempt: idempotency keys are forgotten after a day. A rejection is a known outcome, so that the next
 //! attempt has a key of its own; the provider would replay the rejection otherwise.
 
 use std::fmt;

@@ -206,6 +206,21 @@ pub const FAILED_BILLING_PERIODS: Metric = count(
     "FailedBillingPeriods",
     "Billing periods that could not be billed; the next billing run tries again.",
 );
+/// Charges that were found to be at Stripe.
+pub const SETTLED_CHARGES: Metric = count(
+    "SettledCharges",
+    "Charges that were submitted to Stripe, or found there.",
+);
+/// Charges that are not at Stripe.
+pub const FAILED_CHARGES: Metric = count(
+    "FailedCharges",
+    "Attempts to submit a charge that Stripe rejected, or that could not be made; later runs try again.",
+);
+/// Charges that are at Stripe more than once.
+pub const DOUBLED_CHARGES: Metric = count(
+    "DoubledCharges",
+    "Charges for which Stripe has two invoice items. Never, unless someone else creates them.",
+);
 /// Sum of the charges.
 pub const CHARGED_CENTS: Metric = count("ChargedCents", "Sum of the created charges in US cents.");
 
@@ -237,6 +252,9 @@ pub const ALL: &[Metric] = &[
     CREATED_CHARGES,
     FAILED_BILLING_PERIODS,
     CHARGED_CENTS,
+    SETTLED_CHARGES,
+    FAILED_CHARGES,
+    DOUBLED_CHARGES,
 ];
 
 /// One value of a metric: the metric, the values of its own dimensions, and a number to add to a count

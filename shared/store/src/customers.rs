@@ -9,6 +9,7 @@ use tollgate_domain::id::{CustomerId, PlanId};
 use tollgate_domain::idempotency::Idempotency;
 use tollgate_domain::page::Page;
 use tollgate_domain::plan_book::Pins;
+use tollgate_domain::submission::Recipient;
 
 use crate::charges::read_recipient;
 use crate::error::StoreError;
@@ -32,6 +33,8 @@ pub struct CustomerChange {
     /// Pins to versions of plans, and those that they replace. Nothing is changed if the stored ones are
     /// others.
     pub pins: Option<PinChange>,
+    /// Recipient of the customer's charges.
+    pub recipient: Option<Option<Recipient>>,
     /// Beginning of the suspension. A customer that is already suspended keeps the first instant.
     pub suspended_at: Option<Option<Timestamp>>,
 }
@@ -55,6 +58,7 @@ impl CustomerChange {
         agrees(self.name.as_ref(), &customer.name)
             && agrees(self.email.as_ref(), &customer.email)
             && agrees(self.plan.as_ref(), &customer.plan)
+            && agrees(self.recipient.as_ref(), &customer.recipient)
             && agrees(suspended.as_ref(), &customer.suspended_at.is_some())
             && agrees(self.pins.as_ref().map(|pins| &pins.after), &customer.pins)
     }
@@ -97,6 +101,11 @@ fn customer_item(customer: &Customer) -> Item {
     item.insert("plan".into(), s(customer.plan.as_str()));
     if let Some(pins) = pins_value(&customer.pins) {
         item.insert(PINS.into(), pins);
+    }
+    if let Some(recipient) = &customer.recipient {
+        item.insert("stripe_customer".into(), s(&recipient.customer));
+        let subscription = recipient.subscription.iter().map(s);
+        item.extend(subscription.map(|id| ("stripe_subscription".to_owned(), id)));
     }
     item.insert("created_at".into(), t(customer.created_at));
     item.insert(attr::LISTING.into(), s(CUSTOMERS));
@@ -225,6 +234,13 @@ impl Store {
         }
         if let Some(plan) = &change.plan {
             changes.apply("plan", Some(s(plan.as_str())));
+        }
+        if let Some(recipient) = &change.recipient {
+            let recipient = recipient.as_ref();
+            let customer = recipient.map(|recipient| s(&recipient.customer));
+            let subscription = recipient.and_then(|recipient| recipient.subscription.as_ref());
+            changes.apply("stripe_customer", customer);
+            changes.apply("stripe_subscription", subscription.map(s));
         }
         if let Some(suspended_at) = change.suspended_at {
             changes.apply_since("suspended_at", suspended_at);

@@ -295,6 +295,7 @@ async fn a_change_to_a_customer_is_made_once() {
             before: Pins::default(),
             after: pinned(1, "2026-12"),
         }),
+        recipient: Some(Some(recipient())),
         suspended_at: Some(Some(p(NOW))),
     };
     check(

@@ -1,0 +1,27 @@
+//! Payments: submission of charges to Stripe. Used by the charge worker.
+
+mod rate;
+mod submit;
+
+use tollgate_runtime::{Clock, Metrics};
+use tollgate_store::Store;
+use tollgate_stripe::StripeClient;
+
+pub use rate::RateLimited;
+pub use submit::{SubmitError, SubmitOutcome};
+
+/// Currency of all charges. The ledger counts in US cents.
+pub const CURRENCY: &str = "usd";
+
+/// State of payments in one instance. Cheap to clone; clones share it.
+#[derive(Debug, Clone)]
+pub struct Payments {
+    /// The tables.
+    pub store: Store,
+    /// Stripe; `None` without a secret key: charges then stay in the ledger.
+    pub stripe: Option<StripeClient>,
+    /// Clock of attempts.
+    pub clock: Clock,
+    /// Metrics of charges.
+    pub metrics: Metrics,
+}

@@ -1,0 +1,240 @@
+//! Submission of one charge.
+
+use jiff::{SignedDuration, Timestamp};
+use tollgate_domain::submission::{
+    ATTEMPT_TIMEOUT, ChargeRef, ChargeState, LedgerCharge, RETRY_REJECTED, Recipient,
+};
+use tollgate_runtime::{Chain, metrics};
+use tollgate_store::{BeginOutcome, FailOutcome, SettleOutcome, StoreError};
+use tollgate_stripe::{
+    CustomerId, IdempotencyKey, InvoiceItem, NewInvoiceItem, Period, StripeClient, StripeError,
+    SubscriptionId,
+};
+
+use crate::{CURRENCY, Payments};
+
+/// Time by which the clocks of Stripe and of this function may differ.
+const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_hours(1);
+/// Reason of a charge whose customer is not known to Stripe.
+const NO_RECIPIENT: &str = "The customer has no Stripe customer.";
+/// Reason of a charge whose stored recipient is not an id of Stripe's.
+const INVALID_RECIPIENT: &str = "The customer's Stripe customer or subscription is not a valid id.";
+
+/// Outcome of submitting a charge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SubmitOutcome {
+    /// The charge is at Stripe, since now or before.
+    Settled,
+    /// The charge is not at Stripe, and the reason is recorded. A later run submits it again.
+    Failed,
+    /// Stripe is unavailable, or the outcome is unknown: the charge is to be submitted again in some minutes.
+    Later,
+    /// Another attempt is under way, or the time of the next one has not come.
+    NotDue,
+    /// No secret key is configured, and the charge stays in the ledger.
+    NotConfigured,
+    /// There is no such charge.
+    NoSuchCharge,
+}
+
+/// Error: the charge was not submitted, or the outcome was not recorded. It may be submitted again.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// The store failed.
+    #[error("the store failed")]
+    Store(#[from] StoreError),
+}
+
+impl Payments {
+    /// Submits a charge, if it is due and not settled. Any number of workers may submit the same charge.
+    ///
+    /// # Errors
+    /// When the store fails. The charge may then be at Stripe, and a repetition finds it there.
+    pub async fn submit(&self, name: &ChargeRef) -> Result<SubmitOutcome, SubmitError> {
+        let Some(stripe) = &self.stripe else {
+            return Ok(SubmitOutcome::NotConfigured);
+        };
+        let Some(charge) = self.store.charge(name).await? else {
+            return Ok(SubmitOutcome::NoSuchCharge);
+        };
+        match charge.next_try {
+            None => return Ok(SubmitOutcome::Settled),
+            Some(next_try) if next_try > self.clock.now() => return Ok(SubmitOutcome::NotDue),
+            Some(_) => {}
+        }
+        let customer = self.store.customer(&name.customer).await?;
+        let current = customer.and_then(|customer| customer.recipient);
+        let Some(recipient) = charge.recipient(current.as_ref()) else {
+            return self
+                .failed(&charge, false, NO_RECIPIENT, RETRY_REJECTED)
+                .await;
+        };
+        let Some(target) = Target::parse(&charge, &recipient) else {
+            return self
+                .failed(&charge, false, INVALID_RECIPIENT, RETRY_REJECTED)
+                .await;
+        };
+        let may_be_at_stripe = charge.may_be_at_provider();
+        let begun = match self.store.begin_submission(&charge, &recipient).await? {
+            BeginOutcome::Begun(begun) => begun,
+            BeginOutcome::Raced => return Ok(SubmitOutcome::NotDue),
+        };
+        if may_be_at_stripe {
+            match find(stripe, &begun, &target).await {
+                Ok(None) => {}
+                Ok(Some(item)) => return self.settled(&begun, &item).await,
+                // The charge may be at Stripe, so that it stays submitted.
+                Err(error) => {
+                    let error = Chain(&error);
+                    tracing::warn!(charge = begun.charge.id, %error, "a charge could not be looked for");
+                    return Ok(SubmitOutcome::Later);
+                }
+            }
+        }
+        match create(stripe, &begun, &target).await {
+            Ok(item) => self.settled(&begun, &item).await,
+            Err(StripeError::Rejected(rejection)) => {
+                let reason = rejection.to_string();
+                self.failed(&begun, true, &reason, RETRY_REJECTED).await
+            }
+            Err(StripeError::Unavailable(unavailable)) => {
+                let wait = unavailable
+                    .retry_after
+                    .and_then(|wait| wait.try_into().ok());
+                let wait = wait.unwrap_or(ATTEMPT_TIMEOUT).max(ATTEMPT_TIMEOUT);
+                let reason = Chain(&unavailable).to_string();
+                self.failed(&begun, false, &reason, wait).await?;
+                Ok(SubmitOutcome::Later)
+            }
+            Err(error @ StripeError::Unknown(_)) => {
+                let error = Chain(&error);
+                tracing::warn!(charge = begun.charge.id, %error, "the outcome of a charge is unknown");
+                Ok(SubmitOutcome::Later)
+            }
+        }
+    }
+
+    /// Records that the charge is at Stripe as this item.
+    async fn settled(
+        &self,
+        charge: &LedgerCharge,
+        item: &InvoiceItem,
+    ) -> Result<SubmitOutcome, SubmitError> {
+        let id = &charge.charge.id;
+        if item.amount != charge.charge.cents.0 || item.currency != CURRENCY {
+            tracing::error!(
+                charge = id, item = %item.id, amount = item.amount, currency = item.currency,
+                "an invoice item has another amount than its charge"
+            );
+        }
+        let name = charge.charge.name();
+        match self.store.settle_charge(&name, item.id.as_str()).await? {
+            SettleOutcome::Settled => self.metrics.record(metrics::SETTLED_CHARGES, &[], 1),
+            SettleOutcome::OtherItem(other) => {
+                tracing::error!(charge = id, item = %item.id, other, "a charge is at Stripe twice");
+                self.metrics.record(metrics::DOUBLED_CHARGES, &[], 1);
+            }
+        }
+        Ok(SubmitOutcome::Settled)
+    }
+
+    /// Records that the charge is not at Stripe.
+    async fn failed(
+        &self,
+        charge: &LedgerCharge,
+        rejected: bool,
+        reason: &str,
+        wait: SignedDuration,
+    ) -> Result<SubmitOutcome, SubmitError> {
+        tracing::warn!(
+            charge = charge.charge.id,
+            reason,
+            "a charge is not at Stripe"
+        );
+        let next_try = self
+            .clock
+            .now()
+            .saturating_add(wait)
+            .unwrap_or(Timestamp::MAX);
+        let failed = self.store.fail_charge(charge, rejected, reason, next_try);
+        Ok(match failed.await? {
+            FailOutcome::Failed => {
+                self.metrics.record(metrics::FAILED_CHARGES, &[], 1);
+                SubmitOutcome::Failed
+            }
+            FailOutcome::Superseded => SubmitOutcome::NotDue,
+        })
+    }
+}
+
+/// Ids and key of an attempt.
+struct Target {
+    key: IdempotencyKey,
+    customer: CustomerId,
+    subscription: Option<SubscriptionId>,
+}
+
+impl Target {
+    fn parse(charge: &LedgerCharge, recipient: &Recipient) -> Option<Self> {
+        let subscription = recipient.subscription.as_ref();
+        Some(Self {
+            key: charge.idempotency_key().parse().ok()?,
+            customer: recipient.customer.parse().ok()?,
+            subscription: subscription.map(|id| id.parse()).transpose().ok()?,
+        })
+    }
+}
+
+/// Looks for the charge among the invoice items of its recipient.
+async fn find(
+    stripe: &StripeClient,
+    charge: &LedgerCharge,
+    target: &Target,
+) -> Result<Option<InvoiceItem>, StripeError> {
+    let since = charge
+        .charge
+        .created_at
+        .saturating_sub(CLOCK_TOLERANCE)
+        .ok();
+    let id = &charge.charge.id;
+    let found = stripe.invoice_items_of_charge(id, &target.customer, since);
+    let mut found = found.await?;
+    // Oldest last. More than one is reported when the second is settled.
+    let first = found.pop();
+    if let Some(other) = found.pop() {
+        tracing::error!(charge = id, item = %other.id, "a charge is at Stripe twice");
+    }
+    Ok(first)
+}
+
+/// Creates the invoice item of the charge.
+async fn create(
+    stripe: &StripeClient,
+    charge: &LedgerCharge,
+    target: &Target,
+) -> Result<InvoiceItem, StripeError> {
+    let LedgerCharge { charge, state, .. } = charge;
+    debug_assert_eq!(
+        *state,
+        ChargeState::Submitted,
+        "an attempt is recorded before its request"
+    );
+    let [start, end] = charge.period();
+    let month = charge.month.to_string();
+    let item = NewInvoiceItem {
+        charge: &charge.id,
+        key: &target.key,
+        customer: &target.customer,
+        amount: charge.cents.0,
+        currency: CURRENCY,
+        description: &charge.description,
+        subscription: target.subscription.as_ref(),
+        period: Some(Period { start, end }),
+        metadata: &[
+            ("tollgate_customer", charge.customer.as_str()),
+            ("tollgate_month", &month),
+            ("tollgate_usage_digest", &charge.usage_digest),
+        ],
+    };
+    stripe.create_invoice_item(&item).await
+}
