@@ -8,7 +8,7 @@ use tollgate_api::billing::{
 use tollgate_api::problem::{NotFound, Unprocessable};
 use tollgate_api::schema;
 use tollgate_api::{InvalidCursor, List};
-use tollgate_billing::{Mode, run as run_billing, unbilled as list_unbilled};
+use tollgate_billing::{Mode, Part, run as run_billing, unbilled as list_unbilled};
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::page::Page;
 use tollgate_domain::window::Month;
@@ -44,7 +44,8 @@ async fn run(
             return Err(Problem::unprocessable(detail).with("field", "dry_run"));
         }
     };
-    Ok(Json(run_billing(&app.billing, mode).await?))
+    let (report, _) = run_billing(&app.billing, mode, Part::default()).await?;
+    Ok(Json(report))
 }
 
 /// Lists the charges of a customer's month, oldest first.

@@ -1,7 +1,7 @@
 //! The nightly billing function.
 
 use tollgate_api::billing::BillingRun;
-use tollgate_billing::{Billing, Mode, run};
+use tollgate_billing::{Billing, Mode, Part, run};
 use tollgate_runtime::config::InvalidConfig;
 use tollgate_runtime::{Init, metrics};
 use tollgate_store::StoreError;
@@ -47,7 +47,7 @@ pub enum BillingRunError {
 /// When the run could not be finished, or some billing periods could not be billed.
 pub async fn handle(app: &App) -> Result<BillingRun, BillingRunError> {
     let App { billing } = app;
-    let report = run(billing, Mode::Charge).await?;
+    let (report, _) = run(billing, Mode::Charge, Part::default()).await?;
     billing.metrics.record(metrics::BILLING_RUNS, &[], 1);
     billing.metrics.write();
     tracing::info!(

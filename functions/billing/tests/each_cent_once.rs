@@ -12,13 +12,13 @@ use std::sync::{Arc, Mutex};
 use jiff::SignedDuration;
 use tokio::task::JoinSet;
 use tollgate_api::billing::{BillingRun, ChargeSummary};
-use tollgate_billing::{Mode, run};
+use tollgate_billing::Mode;
 use tollgate_local_aws::{Call, Fault};
 use tollgate_runtime::{Clock, Entropy};
 
 mod common;
 
-use common::{Stack, cents_of, p};
+use common::{Stack, cents_of, p, run_whole};
 
 const CUSTOMERS: [&str; 5] = ["acme", "globex", "initech", "umbrella", "hooli"];
 /// Calls that `pro` includes.
@@ -156,7 +156,7 @@ async fn interruptible_run(stack: Arc<Stack>, steps: Option<u64>) -> Option<Bill
     };
     tokio::select! {
         biased;
-        outcome = run(&stack.app.billing, Mode::Charge) => outcome.ok(),
+        outcome = run_whole(&stack.app.billing, Mode::Charge) => outcome.ok(),
         () = end => None,
     }
 }

@@ -5,7 +5,7 @@
     reason = "a test that cannot begin, or cannot look, has failed"
 )]
 
-use tollgate_billing::{Mode, run};
+use tollgate_billing::Mode;
 use tollgate_local_aws::Fault;
 use tollgate_runtime::metrics::{
     BILLING_RUNS, CHARGED_CENTS, CREATED_CHARGES, FAILED_BILLING_PERIODS,
@@ -13,7 +13,7 @@ use tollgate_runtime::metrics::{
 
 mod common;
 
-use common::{NOW, Stack};
+use common::{NOW, Stack, run_whole};
 
 /// Returns the sums so far of finished runs, created charges, failed billing periods and charged cents.
 fn counted(stack: &Stack) -> [u64; 4] {
@@ -32,7 +32,7 @@ async fn runs_and_charges_are_counted() {
     for customer in ["acme", "globex"] {
         stack.calls(customer, "2026-11-22", "pro", 100_100).await;
     }
-    run(&stack.app.billing, Mode::DryRun).await.unwrap();
+    run_whole(&stack.app.billing, Mode::DryRun).await.unwrap();
     assert_eq!(counted(&stack), [0, 0, 0, 0]);
     assert!(stack.cloudwatch.values(CREATED_CHARGES, &[]).is_empty());
 
@@ -40,7 +40,7 @@ async fn runs_and_charges_are_counted() {
     stack.try_run(NOW).await.unwrap_err();
     assert_eq!(counted(&stack), [1, 1, 1, 10]);
     stack.at.aws.heal();
-    run(&stack.app.billing, Mode::Charge).await.unwrap();
+    run_whole(&stack.app.billing, Mode::Charge).await.unwrap();
     assert_eq!(counted(&stack), [1, 2, 1, 20]);
     stack.run(NOW).await;
     assert_eq!(counted(&stack), [2, 2, 1, 20]);

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use billing::BillingRunError;
 use serde_json::{Value, json};
 use tollgate_api::billing::BillingRun;
-use tollgate_billing::{Mode, run, unbilled};
+use tollgate_billing::{Mode, Part, run, unbilled};
 use tollgate_domain::billing::{Charge, ChargedOverage};
 use tollgate_domain::money::{MicroUsd, SignedCents};
 use tollgate_domain::plan::Catalog;
@@ -28,7 +28,7 @@ use tollgate_testing::usage::adjust;
 
 mod common;
 
-use common::{NOW, Short, Stack, p, reported};
+use common::{NOW, Short, Stack, p, reported, run_whole};
 
 const NO_CHARGE: [Short; 0] = [];
 
@@ -124,14 +124,14 @@ async fn a_dry_run_reports_the_charges_and_writes_nothing() {
     let stack = Stack::at(now);
     stack.calls("acme", "2026-11-22", "pro", 100_234).await;
     stack.calls("globex", "2026-12-03", "pro", 100_100).await;
-    let dry = run(&stack.app.billing, Mode::DryRun).await.unwrap();
+    let dry = run_whole(&stack.app.billing, Mode::DryRun).await.unwrap();
     assert_eq!(stack.billing_items(), [Value::Null; 0]);
     assert!(dry.dry_run);
     assert_eq!(dry.closed, []);
     let expected = BTreeMap::from([("acme", (23, 1, 234)), ("globex", (10, 1, 100))]);
     assert_eq!(reported(&dry), expected);
 
-    let charged = run(&stack.app.billing, Mode::Charge).await.unwrap();
+    let charged = run_whole(&stack.app.billing, Mode::Charge).await.unwrap();
     let as_if_charged = BillingRun {
         dry_run: false,
         closed: months(&["2026-10", "2026-11"]),
@@ -201,7 +201,7 @@ async fn each_month_has_its_own_included_calls() {
     stack.calls("acme", "2026-12-31", "pro", 99_990).await;
     stack.calls("acme", "2027-01-01", "pro", 100_020).await;
     let report = stack.run("2027-01-01T02:00:00Z").await;
-    assert_eq!(report.billing_periods, 2);
+    assert_eq!(report.billing_periods, 1);
     assert_eq!(stack.charges("acme", "2026-12").await, NO_CHARGE);
     assert_eq!(stack.charges("acme", "2027-01").await, [(2, 1, 20)]);
 }
@@ -226,6 +226,8 @@ async fn plans_without_overage_are_never_charged() {
         .await;
     stack.calls("small", "2026-11-22", "pro", 100_000).await;
     let report = stack.run(NOW).await;
+    assert_eq!((report.billing_periods, report.charge_count), (0, 0));
+    let report = stack.run("2026-12-04T02:00:00Z").await;
     assert_eq!((report.billing_periods, report.charge_count), (1, 0));
     for customer in ["free", "large", "small"] {
         assert_eq!(stack.charges(customer, "2026-11").await, NO_CHARGE);
@@ -356,7 +358,7 @@ async fn usage_on_a_plan_that_does_not_exist_cannot_be_billed_and_keeps_the_mont
         "month": "2026-11",
         "reason": "plan pro does not exist",
     }]);
-    let dry = run(&stack.app.billing, Mode::DryRun).await.unwrap();
+    let dry = run_whole(&stack.app.billing, Mode::DryRun).await.unwrap();
     assert_eq!(
         (dry.failed, dry.charge_count, dry.cents),
         (1, 1, SignedCents(1))
@@ -368,7 +370,7 @@ async fn usage_on_a_plan_that_does_not_exist_cannot_be_billed_and_keeps_the_mont
     // Also long after the month could have closed, and when it is no longer one of the two latest months.
     for now in [NOW, "2026-12-04T02:00:00Z", "2027-02-01T02:00:00Z"] {
         stack.at.time.set(p(now));
-        let report = run(&stack.app.billing, Mode::Charge).await.unwrap();
+        let report = run_whole(&stack.app.billing, Mode::Charge).await.unwrap();
         assert_eq!(report.failed, 1, "{now}");
         assert!(report.months.contains(&p("2026-11")), "{now}");
         let shown = serde_json::to_value(&report).unwrap();
@@ -521,7 +523,7 @@ async fn all_customers_are_charged_and_the_first_hundred_listed() {
 async fn all_failures_are_counted_and_the_first_hundred_listed() {
     let stack = with_120_customers().await;
     stack.fail("\"c-", Fault::RequestLost);
-    let report = run(&stack.app.billing, Mode::Charge).await.unwrap();
+    let report = run_whole(&stack.app.billing, Mode::Charge).await.unwrap();
     assert_eq!(
         (report.billing_periods, report.charge_count, report.failed),
         (120, 0, 120)
@@ -537,7 +539,7 @@ async fn one_customers_failure_is_reported_and_all_others_are_charged() {
         stack.calls(customer, "2026-11-22", "pro", 100_100).await;
     }
     stack.fail("globex", Fault::RequestLost);
-    let report = run(&stack.app.billing, Mode::Charge).await.unwrap();
+    let report = run_whole(&stack.app.billing, Mode::Charge).await.unwrap();
     let found = serde_json::to_value(&report).unwrap();
     let failure = json!({
         "customer_id": "globex",
@@ -661,4 +663,154 @@ async fn a_run_that_cannot_read_the_list_of_customers_fails_and_the_next_complet
         let charges = stack.charges(customer, "2026-11").await;
         assert_eq!(charges, [(10, 1, 100)], "{customer}");
     }
+}
+
+/// Returns plans with these cadences, each with ten included calls and a price of a cent.
+fn with_cadences() -> Catalog {
+    let plan = |id: &str, submission: &str| {
+        json!({
+            "id": id, "name": id, "requests_per_hour": 1, "fail_mode": "open", "submission": submission,
+            "month": { "kind": "overage", "included": 10, "prices": [
+                { "from": "2026-01-01", "micro_usd_per_call": 10_000 },
+            ] },
+        })
+    };
+    let plans = ["nightly", "weekly", "monthly"].map(|cadence| plan(cadence, cadence));
+    Catalog::from_json(&json!(plans).to_string()).unwrap()
+}
+
+/// November 2026 begins on a Sunday. Charges add up in between, and the month's close leaves nothing out.
+#[tokio::test]
+async fn charges_are_made_at_the_cadence_of_the_plan() {
+    let stack = Stack::with_plans(NOW, &with_cadences());
+    for plan in ["nightly", "weekly", "monthly"] {
+        add_customer(&stack.at, plan, plan).await;
+        stack.calls(plan, "2026-11-01", plan, 10).await;
+    }
+    let mut dates = Vec::new();
+    for day in 2..=30 {
+        dates.push(format!("2026-11-{day:02}"));
+    }
+    dates.extend((1..=4).map(|day| format!("2026-12-{day:02}")));
+    for date in &dates {
+        for plan in ["nightly", "weekly", "monthly"] {
+            if date.starts_with("2026-11") {
+                stack.calls(plan, date, plan, 1).await;
+            }
+        }
+        stack.run(&format!("{date}T02:00:00Z")).await;
+    }
+    let mut cents = BTreeMap::new();
+    for plan in ["nightly", "weekly", "monthly"] {
+        let charges = stack.charges(plan, "2026-11").await;
+        let of_plan: Vec<i64> = charges.iter().map(|(cents, _, _)| *cents).collect();
+        cents.insert(plan, of_plan);
+    }
+    assert_eq!(cents["nightly"], [1; 29]);
+    // On the 2nd, 9th, 16th, 23rd and 30th, all of them Mondays.
+    assert_eq!(cents["weekly"], [1, 7, 7, 7, 7]);
+    assert_eq!(cents["monthly"], [29]);
+    assert!(stack.is_closed("2026-11").await);
+}
+
+#[tokio::test]
+async fn a_correction_of_a_closed_month_is_credited_and_late_usage_is_not_charged() {
+    let stack = Stack::new();
+    stack.calls("acme", "2026-11-22", "pro", 100_100).await;
+    stack.calls("bolt", "2026-11-22", "pro", 100_100).await;
+    stack.run("2026-12-04T02:00:00Z").await;
+    assert!(stack.is_closed("2026-11").await);
+    let correction = |calls: i64| Adjustment {
+        time: p("2026-11-22T12:00:00Z"),
+        plan: p("pro"),
+        billable_calls: calls,
+        micro_usd: 0,
+        reason: "counted in error".into(),
+    };
+    stack.at.time.set(p("2026-12-05T01:00:00Z"));
+    adjust(&stack.at, "acme", correction(-40)).await;
+    adjust(&stack.at, "bolt", correction(70)).await;
+    for now in ["2026-12-05T02:00:00Z", "2026-12-06T02:00:00Z"] {
+        let report = stack.run(now).await;
+        assert!(!report.months.contains(&p("2026-11")), "{now}");
+        let acme = stack.charges("acme", "2026-11").await;
+        assert_eq!(acme, [(10, 1, 100), (-4, 61, 100)], "{now}");
+        assert_eq!(
+            stack.charges("bolt", "2026-11").await,
+            [(10, 1, 100)],
+            "{now}"
+        );
+    }
+    let late = ("bolt".to_owned(), Ok((70, 70_000, 7)));
+    assert_eq!(all_unbilled(&stack).await, [late]);
+}
+
+/// The parts add up to the run, whatever their number, and the month closes at the end of the last.
+#[tokio::test]
+async fn a_run_whose_time_is_over_is_continued() {
+    let stack = Stack::new();
+    for n in 0..450 {
+        stack
+            .calls(&format!("c-{n:03}"), "2026-11-22", "pro", 100_010)
+            .await;
+    }
+    stack.at.time.set(p("2026-12-04T02:00:00Z"));
+    let (mut from, mut parts, mut charges) = (None, 0, 0);
+    loop {
+        let part = Part {
+            from,
+            until: Some(p("2026-12-04T02:00:00Z")),
+        };
+        let (report, position) = run(&stack.app.billing, Mode::Charge, part).await.unwrap();
+        parts += 1;
+        charges += report.charge_count;
+        let Some(position) = position else {
+            break;
+        };
+        let is_before_the_end = position.month <= p("2026-11");
+        assert_ne!(stack.is_closed("2026-11").await, is_before_the_end);
+        // As it is on its way to the next invocation.
+        let json = serde_json::to_string(&position).unwrap();
+        from = Some(serde_json::from_str(&json).unwrap());
+    }
+    assert!(parts > 1, "{parts}");
+    assert_eq!(charges, 450);
+    assert!(stack.is_closed("2026-11").await);
+}
+
+/// A failure in an earlier part keeps the month open.
+#[tokio::test]
+async fn a_continued_run_does_not_close_a_month_with_failures() {
+    let stack = Stack::new();
+    stack.calls("acme", "2026-11-22", "pro", 100_010).await;
+    stack.at.time.set(p("2026-12-04T02:00:00Z"));
+    let part = Part {
+        from: Some(tollgate_billing::Position {
+            month: p("2026-11"),
+            after: None,
+            has_failed: true,
+        }),
+        until: None,
+    };
+    let (report, position) = run(&stack.app.billing, Mode::Charge, part).await.unwrap();
+    assert_eq!((report.charge_count, position), (1, None));
+    assert!(!stack.is_closed("2026-11").await);
+    let report = stack.run("2026-12-05T02:00:00Z").await;
+    assert!(report.closed.contains(&p("2026-11")));
+}
+
+/// Customers whose calls are all included cost a run nothing, until it closes the month.
+#[tokio::test]
+async fn a_nightly_run_reads_only_customers_with_overage() {
+    let stack = Stack::new();
+    for n in 0..50 {
+        let calls = if n == 7 { 100_010 } else { 100_000 };
+        stack
+            .calls(&format!("c-{n:02}"), "2026-11-22", "pro", calls)
+            .await;
+    }
+    let report = stack.run(NOW).await;
+    assert_eq!((report.billing_periods, report.charge_count), (1, 1));
+    let report = stack.run("2026-12-04T02:00:00Z").await;
+    assert_eq!((report.billing_periods, report.charge_count), (50, 0));
 }

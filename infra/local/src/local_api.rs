@@ -10,7 +10,7 @@ use reconciliation::ReconciliationReport;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tollgate_api::billing::BillingRun;
-use tollgate_billing::Mode;
+use tollgate_billing::{Mode, Part};
 use tollgate_domain::time::Rfc3339;
 use tollgate_local_aws::LocalAws;
 use tollgate_runtime::Clock;
@@ -108,8 +108,10 @@ async fn nightly(State(app): State<App>) -> Result<Json<NightlyReport>, Problem>
     app.gateway.shut_down_authorizer().await;
     // On AWS, the queue has been drained for hours when the nightly schedule fires.
     app.consumer.drain().await.map_err(Problem::internal)?;
+    let (report, _) =
+        tollgate_billing::run(&app.billing.billing, Mode::Charge, Part::default()).await?;
     Ok(Json(NightlyReport {
-        billing: tollgate_billing::run(&app.billing.billing, Mode::Charge).await?,
+        billing: report,
         reconciliation: reconciliation::handle(&app.reconciliation).await?,
     }))
 }

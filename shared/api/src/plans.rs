@@ -100,7 +100,7 @@ pub struct PlanDefinition {
     #[serde(default)]
     #[schema(value_type = Option<schema::StripePriceId>)]
     pub stripe_price: Option<String>,
-    /// Cadence at which charges are submitted to Stripe.
+    /// Cadence at which charges are made and submitted to Stripe.
     #[serde(default)]
     #[schema(value_type = SubmissionCadence, default = "nightly")]
     pub submission: plan::SubmissionCadence,
@@ -124,7 +124,7 @@ pub enum FailMode {
     Closed,
 }
 
-/// Cadence at which charges are submitted to Stripe.
+/// Cadence at which charges are made and submitted to Stripe. In between, the overage adds up.
 #[derive(Debug, ToSchema)]
 #[schema(rename_all = "lowercase")]
 pub enum SubmissionCadence {

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU64;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::id::PlanId;
@@ -34,7 +35,7 @@ pub struct Plan {
     /// Id of the Stripe price that carries the monthly fee. A plan without one cannot be subscribed to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stripe_price: Option<String>,
-    /// Cadence at which charges are submitted to the payment provider.
+    /// Cadence at which charges are made and submitted to the payment provider.
     #[serde(default)]
     pub submission: SubmissionCadence,
 }
@@ -84,7 +85,7 @@ pub enum FailMode {
     Closed,
 }
 
-/// Cadence at which charges are submitted to the payment provider. The ledger has them nightly all the same.
+/// Cadence at which charges are made and submitted to the payment provider. In between, the overage adds up.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SubmissionCadence {
@@ -95,6 +96,19 @@ pub enum SubmissionCadence {
     Weekly,
     /// When the month closes.
     Monthly,
+}
+
+impl SubmissionCadence {
+    /// Whether a billing run at `now` charges for `month`, which the run may close or not.
+    #[must_use]
+    pub fn is_due(self, now: Timestamp, closes: bool) -> bool {
+        closes
+            || match self {
+                SubmissionCadence::Nightly => true,
+                SubmissionCadence::Weekly => Day::containing(now).is_monday(),
+                SubmissionCadence::Monthly => false,
+            }
+    }
 }
 
 /// Limits of one key that replace its plan's.

@@ -230,6 +230,14 @@ impl PlanBook {
         self.get(id).is_some_and(PlanVersions::may_charge_overage)
     }
 
+    /// Returns the least number of included calls of the plan's versions that charge for calls beyond them.
+    #[must_use]
+    pub fn least_charged_from(&self, id: &PlanId) -> Option<u64> {
+        let versions = self.get(id)?.iter();
+        let charging = versions.filter(|version| version.plan.charges_overage());
+        charging.filter_map(|version| version.plan.included()).min()
+    }
+
     /// Returns the versions of all plans that apply to a customer with these pins in `month`.
     #[must_use]
     pub fn catalog(&self, month: Month, pins: &Pins) -> Catalog {

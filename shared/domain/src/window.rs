@@ -5,7 +5,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use jiff::civil::Date;
+use jiff::civil::{Date, Weekday};
 use jiff::tz::Offset;
 use jiff::{SignedDuration, Span, Timestamp, ToSpan};
 use serde::{Deserialize, Serialize};
@@ -82,6 +82,12 @@ impl Day {
     #[must_use]
     pub fn month(self) -> Month {
         Month(self.0.first_of_month())
+    }
+
+    /// Whether the day is a Monday.
+    #[must_use]
+    pub fn is_monday(self) -> bool {
+        self.0.weekday() == Weekday::Monday
     }
 
     /// Returns the previous day.

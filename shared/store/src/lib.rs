@@ -51,12 +51,14 @@ pub use quarantine::{
 };
 pub use reconciliation::ReconciliationSummary;
 pub use shard_counts::ShardCounts;
-pub use usage::{WriteUsageOutcome, WriteUsageResult};
+pub use usage::{OverageMark, WriteUsageOutcome, WriteUsageResult};
 
 use aws_sdk_dynamodb::Client;
 use aws_types::SdkConfig;
 use tollgate_runtime::env::MissingVar;
 use tollgate_runtime::{Clock, Entropy, Init, env};
+
+use usage::WrittenMarks;
 
 /// The tables of one stack.
 #[derive(Debug, Clone)]
@@ -65,6 +67,7 @@ pub struct Store {
     prefix: String,
     clock: Clock,
     entropy: Entropy,
+    written_marks: WrittenMarks,
 }
 
 impl Store {
@@ -80,6 +83,7 @@ impl Store {
             prefix: prefix.to_owned(),
             clock,
             entropy,
+            written_marks: WrittenMarks::default(),
         }
     }
 

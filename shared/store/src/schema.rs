@@ -98,6 +98,8 @@ pub const COUNTERS: Table = Table {
 /// | `<customer>` | `MONTH#<month>` | aggregate of a UTC month |
 /// | `RECONCILIATION#<day>` | `<customer>` | discrepancy between the two ledgers of a customer's day |
 /// | `RECONCILIATION#<day>` | `#` | summary of the day's reconciliation |
+/// | `OVERAGE#<month>#<shard>` | `<customer>` | mark of a customer with calls beyond the included ones |
+/// | `LATE#<month>#<shard>` | `<customer>` | mark of a customer whose calls were adjusted when the month may have been closed |
 /// | `<customer>` | `ADJUSTMENT#<day>#<source>#<id>#<index>` | one adjustment, which the aggregates of its day and month include |
 ///
 /// An aggregate on which writers conflict is sharded: in its further items `/<shard>`, from `/1`, follows

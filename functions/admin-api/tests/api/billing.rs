@@ -38,7 +38,7 @@ async fn a_dry_run_reports_the_charges_and_writes_nothing() {
         "dry_run": true,
         "months": ["2026-09", "2026-10", "2026-11"],
         "closed": [],
-        "billing_periods": 2,
+        "billing_periods": 1,
         "charge_count": 1,
         "cents": 23,
         "failed": 0,
@@ -218,25 +218,14 @@ async fn a_run_reports_the_customer_and_the_plan_that_does_not_exist() {
     let stack = with_usage().await;
     remove_plan(&stack.at, "pro");
     let before = stored(&stack.at);
-    let mut report = stack.run(true).await;
+    let report = stack.run(true).await;
     assert_eq!(stored(&stack.at), before);
-    let failures: Vec<Value> = ["acme", "crow"]
-        .map(|customer| {
-            json!({
-                "customer_id": customer,
-                "month": "2026-11",
-                "reason": "plan pro does not exist",
-            })
-        })
-        .into();
-    let by_customer = |failure: &Value| failure["customer_id"].to_string();
-    report["failures"]
-        .as_array_mut()
-        .unwrap()
-        .sort_by_key(by_customer);
-    assert_eq!(report["failures"], json!(failures));
+    let failure = json!({
+        "customer_id": "acme", "month": "2026-11", "reason": "plan pro does not exist",
+    });
+    assert_eq!(report["failures"], json!([failure]));
     assert_eq!(
         (&report["failed"], &report["cents"]),
-        (&json!(2), &json!(0))
+        (&json!(1), &json!(0))
     );
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use billing::{App, BillingRunError, handle};
 use serde_json::Value;
 use tollgate_api::billing::{BillingRun, ChargeSummary};
+use tollgate_billing::{Billing, Mode, Part, run};
 
 use tollgate_domain::id::random_base62;
 use tollgate_domain::money::Cents;
@@ -203,4 +204,14 @@ pub(crate) fn reported(report: &BillingRun) -> BTreeMap<&str, Short> {
         assert!(before.is_none(), "{} is charged twice", charge.customer_id);
     }
     reported
+}
+
+/// Runs billing in one part.
+///
+/// # Errors
+/// When the run fails.
+pub(crate) async fn run_whole(billing: &Billing, mode: Mode) -> Result<BillingRun, StoreError> {
+    let (report, position) = run(billing, mode, Part::default()).await?;
+    assert_eq!(position, None, "a run without an end is not interrupted");
+    Ok(report)
 }

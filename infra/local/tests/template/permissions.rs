@@ -142,17 +142,21 @@ async fn exercise_all(running: &Running) -> Option<()> {
     client.get("/api/usage/current").await.unwrap();
 
     // Quarantined: a message that is not a usage event, and one of two events with the same identity.
-    let adjusting = |calls: i64| {
+    // The last one corrects a month that may be closed.
+    let adjusting_on = |time: &str, calls: i64| {
         json!({
             "specversion": "1.0", "id": "a-1", "source": "test", "type": "tollgate.adjustment.v1",
             "time": "2026-11-22T10:00:00Z", "subject": "acme",
             "data": { "adjustments": [{
-                "time": "2026-11-22T09:00:00Z", "plan": "starter", "billable_calls": calls,
+                "time": time, "plan": "starter", "billable_calls": calls,
                 "reason": "test",
             }] },
         })
     };
-    let details = [json!({}), adjusting(1), adjusting(2)].map(|detail| {
+    let adjusting = |calls: i64| adjusting_on("2026-11-22T09:00:00Z", calls);
+    let mut late = adjusting_on("2026-10-25T09:00:00Z", 1);
+    late["id"] = "a-2".into();
+    let details = [json!({}), adjusting(1), adjusting(2), late.clone()].map(|detail| {
         json!({
             "EventBusName": "local-usage",
             "Source": "test",
@@ -177,6 +181,7 @@ async fn exercise_all(running: &Running) -> Option<()> {
     for (id, event) in [
         ("r-1", &reported),
         ("r-2", &adjusting(1)),
+        ("r-3", &late),
         ("r-1", &adjusting(1)),
     ] {
         let mut event = event.clone();

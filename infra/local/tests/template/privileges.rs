@@ -25,7 +25,7 @@ struct Kind {
     index_key: Option<&'static str>,
 }
 
-const KINDS: [Kind; 11] = [
+const KINDS: [Kind; 12] = [
     Kind {
         name: "customers",
         table: REGISTRY,
@@ -74,6 +74,12 @@ const KINDS: [Kind; 11] = [
         name: "reconciliations",
         table: USAGE,
         keys: &["RECONCILIATION#2026-11-22"],
+        index_key: None,
+    },
+    Kind {
+        name: "marks of overage",
+        table: USAGE,
+        keys: &["OVERAGE#2026-11#3", "LATE#2026-11#3"],
         index_key: None,
     },
     Kind {

@@ -31,8 +31,12 @@ pub(super) fn in_shard(sk: String, shard: u32) -> String {
     }
 }
 
+/// Returns the customer's shard in lists of customers.
+pub(super) fn shard_of(customer: &CustomerId) -> u32 {
+    crc32fast::hash(customer.as_str().as_bytes()) % BILLABLE_SHARDS
+}
+
 /// Returns the partition of the customer's month in the index of billable months.
 pub(super) fn billable_month(month: Month, customer: &CustomerId) -> String {
-    let shard = crc32fast::hash(customer.as_str().as_bytes()) % BILLABLE_SHARDS;
-    format!("{month}#{shard}")
+    format!("{month}#{}", shard_of(customer))
 }

@@ -113,7 +113,25 @@ impl Store {
         }
         let lost = || Err(Arc::new(StoreError::corrupt("claim", attr::PK)));
         let results = results.into_iter();
-        results.map(|result| result.unwrap_or_else(lost)).collect()
+        let mut results: Vec<_> = results.map(|result| result.unwrap_or_else(lost)).collect();
+        let is_counted = |result: &WriteUsageResult| {
+            let counted = [WriteUsageOutcome::Counted, WriteUsageOutcome::Duplicate];
+            result
+                .as_ref()
+                .is_ok_and(|outcome| counted.contains(outcome))
+        };
+        let counted = parts
+            .iter()
+            .zip(&results)
+            .filter(|(_, result)| is_counted(result));
+        let counted = counted.map(|(part, _)| (part.customer, part.aggregates));
+        if let Err(error) = self.mark_overage(counted, plans).await {
+            let error = Arc::new(error);
+            for result in results.iter_mut().filter(|result| is_counted(result)) {
+                *result = Err(Arc::clone(&error));
+            }
+        }
+        results
     }
 
     /// Counts parts that fit into one transaction, if none of them is in the log yet. Otherwise counts
