@@ -2,6 +2,7 @@
 //! injected between instances and services. Each run is checked against a model that sees every event
 //! exactly once.
 
+pub mod billing;
 mod capacity;
 pub mod ledgers;
 pub mod limiter;

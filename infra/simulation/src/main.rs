@@ -17,7 +17,7 @@ use clap::{Args, Parser, Subcommand};
 use serde_json::{Value, json};
 use simulation::limiter::{Rush, RushOutcome, rush};
 use simulation::seeds::run_all;
-use simulation::{SimulationError, limiter, metering, services};
+use simulation::{SimulationError, billing, limiter, metering, services};
 use tollgate_runtime::Chain;
 
 /// Runs the product's own code with injected faults, and checks it against a model.
@@ -34,6 +34,8 @@ enum Command {
     Limiter(SeedArgs),
     /// Checks that no usage is lost or counted twice between the call and the aggregates.
     Metering(SeedArgs),
+    /// Checks that each cent of overage becomes part of one invoice item.
+    Billing(SeedArgs),
     /// Starts many instances at once on one key. Prints latencies and DynamoDB requests.
     Rush(RushArgs),
 }
@@ -82,6 +84,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Limiter(args) => run_limiter(&args),
         Command::Metering(args) => run_metering(&args),
+        Command::Billing(args) => run_billing(&args),
         Command::Rush(args) => run_rush(&args),
     };
     match result {
@@ -173,6 +176,38 @@ fn run_metering(args: &SeedArgs) -> Result<bool, CliError> {
     let (lost, doubled) = (sum(|d| d.lost), sum(|d| d.doubled));
     let mismatches: usize = deviations.iter().map(|d| d.mismatches.len()).sum();
     println!("{seeds} seeds: {lost} records lost, {doubled} doubled, {mismatches} mismatches");
+    let figures = json!({
+        "seeds": seeds, "lost": lost, "doubled": doubled, "mismatches": mismatches,
+    });
+    write(args.json.as_deref(), &figures)?;
+    Ok(lost == 0 && doubled == 0 && mismatches == 0)
+}
+
+/// Simulates billing. Returns whether each cent was charged exactly once.
+fn run_billing(args: &SeedArgs) -> Result<bool, CliError> {
+    let (seeds, deviations) = match args.seed {
+        Some(seed) => {
+            let replay = billing::replay(seed)?;
+            print_replay(&replay.lines, replay.deviation.mismatches.iter());
+            (1, vec![replay.deviation])
+        }
+        None => {
+            let failed = run_all(args.seeds, |seed, _| billing::run(seed), progress)?;
+            for run in failed.iter().take(MAX_PRINTED) {
+                for message in &run.deviation.mismatches {
+                    println!("seed {}: {message}", run.seed);
+                }
+            }
+            let deviations = failed.into_iter().map(|run| run.deviation);
+            (args.seeds, deviations.collect())
+        }
+    };
+    let sum = |of: fn(&billing::Deviation) -> u64| deviations.iter().map(of).sum::<u64>();
+    let (lost, doubled) = (sum(|d| d.lost), sum(|d| d.doubled));
+    let mismatches: usize = deviations.iter().map(|d| d.mismatches.len()).sum();
+    println!(
+        "{seeds} seeds: {lost} cents lost, {doubled} charges doubled, {mismatches} mismatches"
+    );
     let figures = json!({
         "seeds": seeds, "lost": lost, "doubled": doubled, "mismatches": mismatches,
     });

@@ -5,6 +5,7 @@
 //! writes a charge into the ledger. No payment provider is configured in this release, so charges stay
 //! in the ledger, `pending`.
 
+mod due;
 mod unbilled;
 
 use std::collections::BTreeSet;
@@ -24,6 +25,7 @@ use tollgate_runtime::config::InvalidConfig;
 use tollgate_runtime::{Chain, Clock, Init, Metrics, metrics};
 use tollgate_store::{OverageMark, RecordChargeOutcome, Store, StoreError};
 
+pub use due::{DuePosition, due_charges};
 pub use unbilled::{UnbilledCustomer, UnbilledUsage, unbilled};
 
 /// State of billing in one instance. Cheap to clone; clones share it.

@@ -1,0 +1,175 @@
+//! Scenarios, generated from seeds.
+
+use std::time::Duration;
+
+use tollgate_runtime::Entropy;
+
+use super::stripe::StripeFaults;
+use crate::network::FaultRates;
+use crate::random::{Step, index, skew_ms};
+
+/// Customers of a run.
+pub(crate) const CUSTOMERS: usize = 3;
+/// Plans that the customers move between.
+pub(crate) const PLANS: [&str; 4] = ["free", "pro", "team", "enterprise"];
+/// Time of the start, on the first day of a month.
+pub(crate) const START: &str = "2026-11-01T00:00:00Z";
+/// Days until the run ends, some days after the month has closed.
+const DAYS: u64 = 38;
+/// Days of the month, in which usage is made.
+pub(crate) const MONTH_DAYS: u64 = 30;
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// A run to simulate.
+#[derive(Debug)]
+pub(crate) struct Scenario {
+    /// Cadence of the plan `pro`.
+    pub(crate) cadence: &'static str,
+    /// Faults of the way to the tables.
+    pub(crate) table_faults: FaultRates,
+    /// Faults of the way to Stripe.
+    pub(crate) stripe_faults: StripeFaults,
+    /// Clock skews of processes.
+    pub(crate) skews_ms: Vec<i64>,
+    pub(crate) steps: Vec<Step<Event>>,
+}
+
+/// What happens at a step.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Event {
+    /// A usage event of a customer, with so many calls, made so many hours ago.
+    Usage {
+        customer: usize,
+        calls: u64,
+        hours_ago: u64,
+    },
+    /// Another usage event under the id of the one before.
+    Rival { customer: usize },
+    /// An adjustment of calls of an earlier day.
+    Adjust {
+        customer: usize,
+        calls: i64,
+        days_ago: u64,
+    },
+    /// The customer moves to another plan.
+    ChangePlan { customer: usize, plan: usize },
+    /// The customer becomes one of Stripe's.
+    AddRecipient { customer: usize },
+    /// Billing runs at the same time, each of which crashes after so many milliseconds, or not.
+    Bill { runs: [Option<Crash>; 2] },
+    /// Charge workers at the same time.
+    Submit { workers: [Option<Crash>; 3] },
+}
+
+/// End of a process.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Crash {
+    /// Time after which the process ends, whatever it does; never if `None`.
+    pub(crate) after_ms: Option<u64>,
+}
+
+impl Scenario {
+    pub(crate) fn generate(seed: u64) -> Self {
+        let entropy = Entropy::seeded(seed ^ 0xb111);
+        let pick = |bound: usize| index(&entropy, bound);
+        let percent = |percent: u64| entropy.below(100) < percent;
+        let crash = |likely: u64| Crash {
+            after_ms: percent(likely).then(|| match pick(3) {
+                0 => entropy.below(50),
+                1 => entropy.below(2_000),
+                _ => entropy.below(90_000),
+            }),
+        };
+        let crashes = [0, 30, 60][pick(3)];
+        let mut at: Vec<(Duration, Event)> = Vec::new();
+        let time = |day: u64, second: u64| {
+            DAY * u32::try_from(day).unwrap_or(0) + Duration::from_secs(second)
+        };
+        for day in 0..DAYS {
+            for customer in 0..CUSTOMERS {
+                let second = 10_000 + entropy.below(70_000);
+                if day < MONTH_DAYS && percent(60) {
+                    let usage = Event::Usage {
+                        customer,
+                        calls: 1 + entropy.below(4),
+                        hours_ago: if percent(20) { entropy.below(48) } else { 0 },
+                    };
+                    at.push((time(day, second), usage));
+                    if percent(8) {
+                        at.push((time(day, second + 400), Event::Rival { customer }));
+                    }
+                }
+                if day > 2 && percent(10) {
+                    // After the close of the month, only in the customer's favour: nothing else is charged then.
+                    let calls = 1 + i64::try_from(entropy.below(5)).unwrap_or(0);
+                    let calls = if day >= MONTH_DAYS || percent(70) {
+                        -calls
+                    } else {
+                        calls
+                    };
+                    let adjust = Event::Adjust {
+                        customer,
+                        calls,
+                        days_ago: entropy.below(day.min(12)),
+                    };
+                    at.push((time(day, second + 900), adjust));
+                }
+                if day < MONTH_DAYS && percent(6) {
+                    let plan = pick(PLANS.len());
+                    at.push((
+                        time(day, second + 1_300),
+                        Event::ChangePlan { customer, plan },
+                    ));
+                }
+            }
+            // Some nightly runs are missed, for days on end.
+            let is_missed = percent([5, 60][usize::from(seed % 4 == 0)]);
+            if !is_missed {
+                let second = percent(40).then(|| crash(crashes));
+                let runs = [Some(crash(crashes)), second];
+                at.push((time(day, 7_200), Event::Bill { runs }));
+            }
+            if percent([90, 25][usize::from(seed % 3 == 0)]) {
+                let workers = [
+                    Some(crash(crashes)),
+                    percent(60).then(|| crash(crashes)),
+                    percent(30).then(|| crash(crashes)),
+                ];
+                at.push((
+                    time(day, 7_500 + entropy.below(600)),
+                    Event::Submit { workers },
+                ));
+                if percent(50) {
+                    at.push((
+                        time(day, 9_000 + entropy.below(50_000)),
+                        Event::Submit { workers },
+                    ));
+                }
+            }
+        }
+        for customer in 0..CUSTOMERS {
+            let day = if percent(30) { entropy.below(DAYS) } else { 0 };
+            at.push((time(day, 60), Event::AddRecipient { customer }));
+        }
+        at.sort_by_key(|(time, _)| *time);
+        let mut last = Duration::ZERO;
+        let steps = at.into_iter().map(|(time, event)| {
+            let after = time - last;
+            last = time;
+            Step { after, event }
+        });
+        let rates = [0, 5, 15];
+        Self {
+            cadence: ["nightly", "nightly", "weekly", "monthly"][pick(4)],
+            table_faults: [FaultRates::NONE, FaultRates::LOSSY, FaultRates::CONTENDED][pick(3)],
+            stripe_faults: StripeFaults {
+                request_lost: rates[pick(3)],
+                response_lost: [0, 10, 40][pick(3)],
+                late: rates[pick(3)],
+                own: [0, 10, 30][pick(3)],
+            },
+            skews_ms: (0..4).map(|_| skew_ms(&entropy, 5_000)).collect(),
+            steps: steps.collect(),
+        }
+    }
+}
