@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use jiff::SignedDuration;
+use serde_json::Value;
 use tokio::task::JoinSet;
 use tollgate_api::billing::{BillingRun, ChargeSummary};
 use tollgate_billing::Mode;
@@ -50,7 +51,11 @@ async fn one_to_five_concurrent_runs_charge_as_much_as_one() {
             let mut running = JoinSet::new();
             for _ in 0..runs {
                 let stack = Arc::clone(&stack);
-                running.spawn(async move { billing::handle(&stack.app).await.unwrap() });
+                running.spawn(async move {
+                    billing::handle(&stack.app, &Value::Null, None)
+                        .await
+                        .unwrap()
+                });
             }
             let reports = running.join_all().await;
             for customer in CUSTOMERS {
@@ -91,7 +96,11 @@ async fn reports_of_thirty_concurrent_runs_add_up_to_the_ledger() {
         let mut running = JoinSet::new();
         for _ in 0..30 {
             let stack = Arc::clone(&stack);
-            running.spawn(async move { billing::handle(&stack.app).await.unwrap() });
+            running.spawn(async move {
+                billing::handle(&stack.app, &Value::Null, None)
+                    .await
+                    .unwrap()
+            });
         }
         let reports = running.join_all().await;
         let created: u64 = reports.iter().map(|report| report.charge_count).sum();

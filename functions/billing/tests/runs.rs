@@ -49,7 +49,9 @@ async fn the_nightly_event_charges_overage() {
     assert_eq!(event["detail"], "{}");
     let stack = Stack::at(event["time"].as_str().unwrap());
     stack.calls("acme", "2026-11-22", "pro", 100_234).await;
-    let report = billing::handle(&stack.app).await.unwrap();
+    let report = billing::handle(&stack.app, &Value::Null, None)
+        .await
+        .unwrap();
     assert_eq!(
         serde_json::to_value(&report).unwrap(),
         json!({

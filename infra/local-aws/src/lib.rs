@@ -25,6 +25,7 @@ pub use queue::{Counts, DeadLetter, MAX_RECEIVES, Message, Queue};
 pub use role::{Condition, Grant, Permission, Role};
 pub use rusqlite::Error as QueueError;
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -34,6 +35,7 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_types::SdkConfig;
 use aws_types::region::Region;
+use serde_json::{Value, json};
 use tollgate_runtime::{Clock, Entropy};
 use tollgate_store::schema;
 
@@ -84,6 +86,9 @@ struct Inner {
     engine: engine::Engine,
     bus: bus::Bus,
     queue: Arc<Queue>,
+    /// Queues that functions send to, by name; in files of this directory, if there is one.
+    named_queues: Mutex<HashMap<String, Arc<Queue>>>,
+    dir: Option<PathBuf>,
     faults: Mutex<Option<fault::Injector>>,
 }
 
@@ -94,7 +99,8 @@ impl LocalAws {
     /// When SQLite cannot be used.
     pub fn in_memory(rule: Rule, clock: Clock, entropy: Entropy) -> Result<Self, LocalAwsError> {
         let engine = engine::Engine::in_memory()?;
-        Ok(Self::new(engine, Queue::in_memory()?, rule, clock, entropy))
+        let queue = Queue::in_memory()?;
+        Ok(Self::new(engine, queue, None, rule, clock, entropy))
     }
 
     /// Creates services that keep their state in files under `dir`. Acknowledged writes survive the end
@@ -116,7 +122,8 @@ impl LocalAws {
         check_database(&path)?;
         let queue = Queue::open(&path);
         let queue = queue.map_err(|error| LocalAwsError::File(path, error.into()))?;
-        Ok(Self::new(engine, queue, rule, clock, entropy))
+        let dir = Some(dir.to_owned());
+        Ok(Self::new(engine, queue, dir, rule, clock, entropy))
     }
 
     /// Creates services that send DynamoDB calls to `endpoint` over plain HTTP; the rest is as in
@@ -140,12 +147,14 @@ impl LocalAws {
         let endpoint =
             endpoint::Endpoint::new(url, access_key_id).map_err(LocalAwsError::Client)?;
         let engine = engine::Engine::Endpoint(endpoint);
-        Ok(Self::new(engine, Queue::in_memory()?, rule, clock, entropy))
+        let queue = Queue::in_memory()?;
+        Ok(Self::new(engine, queue, None, rule, clock, entropy))
     }
 
     fn new(
         engine: engine::Engine,
         queue: Queue,
+        dir: Option<PathBuf>,
         rule: Rule,
         clock: Clock,
         entropy: Entropy,
@@ -155,6 +164,8 @@ impl LocalAws {
             engine,
             bus: bus::Bus::new(rule, Arc::clone(&queue), clock, entropy),
             queue,
+            named_queues: Mutex::default(),
+            dir,
             faults: Mutex::new(None),
         });
         Self { inner, role: None }
@@ -195,6 +206,58 @@ impl LocalAws {
         &self.inner.queue
     }
 
+    /// Returns the queue with this name, to which functions send messages. It exists as soon as it is named.
+    ///
+    /// # Errors
+    /// When its database cannot be used.
+    pub fn named_queue(&self, name: &str) -> Result<Arc<Queue>, LocalAwsError> {
+        let queues = &self.inner.named_queues;
+        let mut queues = queues.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(queue) = queues.get(name) {
+            return Ok(Arc::clone(queue));
+        }
+        let queue = match &self.inner.dir {
+            Some(dir) => Queue::open(&dir.join(format!("queue-{name}.sqlite")))?,
+            None => Queue::in_memory()?,
+        };
+        let queue = Arc::new(queue);
+        queues.insert(name.to_owned(), Arc::clone(&queue));
+        Ok(queue)
+    }
+
+    /// Sends the messages of a request of SQS.
+    fn send_messages(&self, body: &str) -> ApiResponse {
+        let request: Value = serde_json::from_str(body).unwrap_or_default();
+        let url = request["QueueUrl"].as_str().unwrap_or_default();
+        let entries = request["Entries"].as_array().map_or(&[][..], Vec::as_slice);
+        let text = |entry: &Value, name: &str| entry[name].as_str().unwrap_or_default().to_owned();
+        let bodies: Vec<String> = entries
+            .iter()
+            .map(|entry| text(entry, "MessageBody"))
+            .collect();
+        let sent = self
+            .named_queue(queue_name(url))
+            .and_then(|queue| Ok(queue.send(&bodies)?));
+        match sent {
+            Ok(()) => {
+                let sent = entries.iter().map(|entry| {
+                    let id = text(entry, "Id");
+                    json!({ "Id": id, "MessageId": id, "MD5OfMessageBody": "" })
+                });
+                let sent: Vec<Value> = sent.collect();
+                ApiResponse {
+                    status: 200,
+                    body: json!({ "Successful": sent, "Failed": [] }).to_string(),
+                }
+            }
+            Err(error) => ApiResponse {
+                status: 500,
+                body: json!({ "__type": "InternalError", "message": error.to_string() })
+                    .to_string(),
+            },
+        }
+    }
+
     /// Injects into every further call the fault that `injector` returns for it.
     pub fn inject(&self, injector: impl FnMut(&Call) -> Fault + Send + 'static) {
         *self.faults() = Some(Box::new(injector));
@@ -224,6 +287,7 @@ impl LocalAws {
         let response = match target.split_once('.') {
             Some(("DynamoDB_20120810", operation)) => self.inner.engine.call(operation, body),
             Some(("AWSEvents", "PutEvents")) => self.inner.bus.put_events(body),
+            Some(("AmazonSQS", "SendMessageBatch")) => self.send_messages(body),
             _ => ApiResponse {
                 status: 400,
                 body: r#"{"__type":"UnknownOperationException"}"#.to_owned(),
@@ -275,6 +339,11 @@ impl LocalAws {
             .http_client(wire::http_client(move |call| this.clone().transmit(call)))
             .build()
     }
+}
+
+/// Returns the name of the queue with this URL, which is the URL's last segment.
+fn queue_name(url: &str) -> &str {
+    url.rsplit('/').next().unwrap_or(url)
 }
 
 /// Rejects a file that is not an SQLite database: the engine's own error for one mentions encryption.

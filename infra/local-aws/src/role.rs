@@ -328,6 +328,14 @@ fn required_permissions(call: &Call) -> Vec<RequiredPermission> {
             });
             required.collect()
         }
+        "SendMessageBatch" => {
+            let url = body["QueueUrl"].as_str().unwrap_or_default();
+            vec![RequiredPermission {
+                action: "sqs:SendMessage".to_owned(),
+                resource: format!("queue/{}", crate::queue_name(url)),
+                context: BTreeMap::new(),
+            }]
+        }
         "BatchGetItem" => {
             let tables = body["RequestItems"].as_object().into_iter().flatten();
             let required = tables.map(|(name, request)| {

@@ -1,5 +1,6 @@
 //! Payments: submission of charges to Stripe. Used by the charge worker.
 
+mod queue;
 mod rate;
 mod submit;
 
@@ -7,6 +8,7 @@ use tollgate_runtime::{Clock, Metrics};
 use tollgate_store::Store;
 use tollgate_stripe::StripeClient;
 
+pub use queue::{ChargeMessage, Queue, QueueError};
 pub use rate::RateLimited;
 pub use submit::{SubmitError, SubmitOutcome};
 

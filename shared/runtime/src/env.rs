@@ -42,6 +42,22 @@ pub const KEY_ENV: Var = Var {
     name: "TOLLGATE_KEY_ENV",
     doc: "Second segment of new customer keys, such as `live` or `test`.",
 };
+/// Name of the secret with Stripe's key.
+pub const STRIPE_SECRET: Var = Var {
+    name: "TOLLGATE_STRIPE_SECRET",
+    doc: "Name of the secret in Secrets Manager whose text is Stripe's secret key; with `ssm:` before it, \
+          the name of a parameter in Parameter Store. If empty, Stripe is not used.",
+};
+/// Queue of the charge worker.
+pub const CHARGE_QUEUE: Var = Var {
+    name: "TOLLGATE_CHARGE_QUEUE",
+    doc: "URL of the queue of charges to submit.",
+};
+/// Queue that continues billing runs.
+pub const BILLING_RUN_QUEUE: Var = Var {
+    name: "TOLLGATE_BILLING_RUN_QUEUE",
+    doc: "URL of the queue that continues billing runs whose time was over.",
+};
 /// TTL of the authorizer's key cache.
 pub const KEY_CACHE: Var = Var {
     name: "TOLLGATE_KEY_CACHE_S",
@@ -125,6 +141,9 @@ pub const TEMPLATE_VARS: &[Var] = &[
     EVENT_BUS,
     KEY_BRAND,
     KEY_ENV,
+    STRIPE_SECRET,
+    CHARGE_QUEUE,
+    BILLING_RUN_QUEUE,
     KEY_CACHE,
     STALE_KEY,
     UNCOUNTED_ROUTES,

@@ -98,7 +98,7 @@ impl Stack {
     /// Handles the nightly schedule at `now`.
     pub(crate) async fn try_run(&self, now: &str) -> Result<BillingRun, BillingRunError> {
         self.at.time.set(p(now));
-        handle(&self.app).await
+        handle(&self.app, &Value::Null, None).await
     }
 
     /// Handles the nightly schedule at `now`, which must succeed.

@@ -1,0 +1,173 @@
+//! The nightly run.
+//!
+//! It is repeatable at any point. If its time runs short, it sends the position to a queue that invokes the
+//! function again.
+
+use aws_lambda_events::sqs::SqsEvent;
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tollgate_api::billing::BillingRun;
+use tollgate_billing::{Billing, DuePosition, Mode, Part, Position, due_charges, run};
+use tollgate_payments::{ChargeMessage, Queue, QueueError};
+use tollgate_runtime::config::InvalidConfig;
+use tollgate_runtime::{Init, env, metrics};
+use tollgate_store::StoreError;
+
+/// Time before the end of an invocation at which the run stops, so that what it has begun can end.
+const MARGIN: SignedDuration = SignedDuration::from_secs(60);
+
+/// State of a billing instance. Cheap to clone; clones share it.
+#[derive(Debug, Clone)]
+pub struct App {
+    /// Runs billing.
+    pub billing: Billing,
+    /// Queue of the charge worker; `None` if there is no payment provider.
+    pub charges: Option<Queue>,
+    /// Queue that continues a run.
+    pub runs: Queue,
+}
+
+impl App {
+    /// Builds the state of a new instance.
+    ///
+    /// # Errors
+    /// When the environment lacks the tables or the queues.
+    pub fn build(init: &Init) -> Result<Self, InvalidConfig> {
+        let queue = |var| Ok::<_, InvalidConfig>(Queue::new(&init.sdk, init.env.get(var)?));
+        let is_configured = !init.env.get(env::STRIPE_SECRET)?.is_empty();
+        Ok(Self {
+            billing: Billing::build(init)?,
+            charges: is_configured
+                .then(|| queue(env::CHARGE_QUEUE))
+                .transpose()?,
+            runs: queue(env::BILLING_RUN_QUEUE)?,
+        })
+    }
+}
+
+/// Position in a run: what is left of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Progress {
+    /// Billing periods are left, and then all charges are to be queued.
+    Bill(Position),
+    /// Charges are left to be queued.
+    Queue(DuePosition),
+}
+
+/// Error of a billing run in which some billing periods could not be billed. All others were.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} billing periods could not be billed; the next run tries again")]
+pub struct Incomplete(u64);
+
+/// Error of a scheduled billing run.
+#[derive(Debug, thiserror::Error)]
+pub enum BillingRunError {
+    /// The list of customers could not be read.
+    #[error("the run could not be finished")]
+    Store(#[from] StoreError),
+    /// Charges were not queued. They are in the ledger, and the next run queues them.
+    #[error("charges could not be queued")]
+    Queue(#[from] QueueError),
+    /// The message is not the position of a run.
+    #[error("the message is not the position of a run")]
+    Message(#[from] serde_json::Error),
+    /// Some customers could not be billed.
+    #[error(transparent)]
+    Incomplete(#[from] Incomplete),
+}
+
+/// Returns the position in a message of the queue that continues runs, or `None` for the schedule's event.
+///
+/// # Errors
+/// When there is a message that is not a position.
+fn position(event: &Value) -> Result<Option<Progress>, BillingRunError> {
+    if event.get("Records").is_none() {
+        return Ok(None);
+    }
+    let event: SqsEvent = serde_json::from_value(event.clone())?;
+    let message = event.records.into_iter().next();
+    let body = message.and_then(|message| message.body);
+    Ok(body.map(|body| serde_json::from_str(&body)).transpose()?)
+}
+
+/// Handles the nightly schedule, or a message that continues a run. Fails if any billing period could not be
+/// billed, so that Lambda retries the run and an alarm is raised.
+///
+/// # Errors
+/// When the run could not be finished, or some billing periods could not be billed.
+pub async fn handle(
+    app: &App,
+    event: &Value,
+    deadline: Option<Timestamp>,
+) -> Result<BillingRun, BillingRunError> {
+    let until = deadline.and_then(|deadline| deadline.saturating_sub(MARGIN).ok());
+    let (report, rest) = next_part(app, position(event)?, until).await?;
+    if let Some(rest) = rest {
+        tracing::info!(?rest, "the run is to be continued");
+        app.runs.send(&[rest]).await?;
+    } else {
+        app.billing.metrics.record(metrics::BILLING_RUNS, &[], 1);
+        app.billing.metrics.write();
+    }
+    tracing::info!(
+        billing_periods = report.billing_periods,
+        charge_count = report.charge_count,
+        cents = report.cents.0,
+        failed = report.failed,
+        "billing run finished"
+    );
+    if report.failed > 0 {
+        return Err(Incomplete(report.failed).into());
+    }
+    Ok(report)
+}
+
+/// Runs billing from a position on until a time. Returns what is left.
+///
+/// # Errors
+/// When the store or the queue fails. What was written or queued before remains.
+pub async fn next_part(
+    app: &App,
+    from: Option<Progress>,
+    until: Option<Timestamp>,
+) -> Result<(BillingRun, Option<Progress>), BillingRunError> {
+    let (from, mut due) = match from {
+        None => (Some(None), DuePosition::default()),
+        Some(Progress::Bill(position)) => (Some(Some(position)), DuePosition::default()),
+        Some(Progress::Queue(position)) => (None, position),
+    };
+    let mut report = BillingRun::default();
+    if let Some(from) = from {
+        // Boxed, because the compiler bounds the depth of a future's type.
+        let run = Box::pin(run(&app.billing, Mode::Charge, Part { from, until }));
+        let (part, rest) = run.await?;
+        report = part;
+        if let Some(position) = rest {
+            return Ok((report, Some(Progress::Bill(position))));
+        }
+    }
+    let Some(queue) = &app.charges else {
+        return Ok((report, None));
+    };
+    report.destination = "stripe";
+    loop {
+        let now = app.billing.clock.now();
+        let (charges, next) = due_charges(&app.billing.store, now, due).await?;
+        let messages: Vec<ChargeMessage> = charges
+            .iter()
+            .map(|charge| ChargeMessage {
+                charge: charge.id(),
+            })
+            .collect();
+        queue.send(&messages).await?;
+        match next {
+            None => return Ok((report, None)),
+            Some(next) if until.is_some_and(|until| now >= until) => {
+                return Ok((report, Some(Progress::Queue(next))));
+            }
+            Some(next) => due = next,
+        }
+    }
+}

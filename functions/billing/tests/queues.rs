@@ -1,0 +1,189 @@
+//! The queues of billing: charges on their way to the worker, and runs that are continued.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test whose setup or inspection fails has failed"
+)]
+
+use std::collections::BTreeSet;
+
+use billing::{App, BillingRunError, Progress, handle, next_part};
+use serde_json::{Value, json};
+use tollgate_billing::Position;
+use tollgate_local_aws::Fault;
+use tollgate_runtime::env;
+use tollgate_testing::init::init_with;
+
+mod common;
+
+use common::{NOW, Stack, p};
+
+/// Name of the queue that the template's variable names.
+const CHARGES: &str = "ChargeQueue";
+const RUNS: &str = "BillingRunQueue";
+
+/// Returns a stack with Stripe configured, and customers `c-000`, `c-001`, … with a charge due each.
+async fn stack(customers: usize) -> Stack {
+    let mut stack = Stack::new();
+    let init = init_with(
+        &stack.at,
+        "BillingFunction",
+        [(env::STRIPE_SECRET, "stripe")],
+    );
+    stack.app = App::build(&init).unwrap();
+    for n in 0..customers {
+        stack
+            .calls(&format!("c-{n:03}"), "2026-11-22", "pro", 100_010)
+            .await;
+    }
+    stack
+}
+
+/// Takes all messages of a queue.
+fn take(stack: &Stack, queue: &str) -> Vec<Value> {
+    let queue = stack.at.aws.named_queue(queue).unwrap();
+    let messages = queue.receive(1_000).unwrap();
+    let ids: Vec<i64> = messages.iter().map(|message| message.id).collect();
+    queue.delete(&ids).unwrap();
+    let bodies = messages.iter().map(|message| &message.body);
+    bodies
+        .map(|body| serde_json::from_str(body).unwrap())
+        .collect()
+}
+
+fn charges(messages: &[Value]) -> BTreeSet<String> {
+    let ids = messages
+        .iter()
+        .map(|message| message["charge"].as_str().unwrap());
+    ids.map(str::to_owned).collect()
+}
+
+/// Returns the event with which the queue continues a run.
+fn continuing(message: &Value) -> Value {
+    json!({ "Records": [{
+        "messageId": "m-1", "eventSource": "aws:sqs", "body": message.to_string(),
+    }] })
+}
+
+#[tokio::test]
+async fn a_run_queues_each_charge_that_is_due() {
+    let stack = stack(25).await;
+    let report = stack.run(NOW).await;
+    assert_eq!(report.destination, "stripe");
+    let expected: BTreeSet<String> = (0..25)
+        .map(|n| format!("ci_c-{n:03}_2026-11_0001"))
+        .collect();
+    let messages = take(&stack, CHARGES);
+    assert_eq!((messages.len(), charges(&messages)), (25, expected.clone()));
+    // Nobody has submitted them, so the next run queues them again: a message may have been lost.
+    let report = stack.run("2026-11-24T02:00:00Z").await;
+    assert_eq!(report.charge_count, 0);
+    assert_eq!(charges(&take(&stack, CHARGES)), expected);
+}
+
+#[tokio::test]
+async fn a_run_does_not_queue_what_is_settled_or_waits() {
+    let stack = stack(3).await;
+    stack.run(NOW).await;
+    take(&stack, CHARGES);
+    let store = &stack.at.store;
+    let name = |n: usize| format!("ci_c-{n:03}_2026-11_0001").parse().unwrap();
+    store.settle_charge(&name(0), "ii_1").await.unwrap();
+    let waiting = store.charge(&name(1)).await.unwrap().unwrap();
+    let later = p("2026-11-25T00:00:00Z");
+    store
+        .fail_charge(&waiting, false, "no", later)
+        .await
+        .unwrap();
+    stack.run("2026-11-24T02:00:00Z").await;
+    let queued = charges(&take(&stack, CHARGES));
+    assert_eq!(queued, BTreeSet::from(["ci_c-002_2026-11_0001".to_owned()]));
+    stack.run("2026-11-25T02:00:00Z").await;
+    assert_eq!(take(&stack, CHARGES).len(), 2);
+}
+
+#[tokio::test]
+async fn without_a_payment_provider_nothing_is_queued() {
+    let stack = Stack::new();
+    stack.calls("acme", "2026-11-22", "pro", 100_010).await;
+    let report = stack.run(NOW).await;
+    assert_eq!(
+        (report.destination, report.charge_count),
+        ("ledger_only", 1)
+    );
+    assert_eq!(take(&stack, CHARGES), [Value::Null; 0]);
+}
+
+/// The charges stay in the ledger, and Lambda's retry queues them.
+#[tokio::test(start_paused = true)]
+async fn charges_that_cannot_be_queued_fail_the_run_and_are_queued_by_the_next() {
+    let stack = stack(2).await;
+    stack
+        .at
+        .aws
+        .inject(|call| match call.operation() == "SendMessageBatch" {
+            true => Fault::RequestLost,
+            false => Fault::None,
+        });
+    let failed = stack.try_run(NOW).await.unwrap_err();
+    assert!(matches!(failed, BillingRunError::Queue(_)), "{failed}");
+    stack.at.aws.heal();
+    stack.run(NOW).await;
+    assert_eq!(take(&stack, CHARGES).len(), 2);
+}
+
+/// Each part ends at once, and its successor goes on from the queue.
+#[tokio::test]
+async fn a_run_that_runs_out_of_time_continues_itself() {
+    let stack = stack(40).await;
+    stack.at.time.set(p("2026-12-04T02:00:00Z"));
+    // The margin before the end of the invocation is used up.
+    let deadline = Some(p("2026-12-04T02:01:00Z"));
+    let (mut event, mut parts, mut created) = (json!({}), 0, 0);
+    let queued = loop {
+        let report = handle(&stack.app, &event, deadline).await.unwrap();
+        created += report.charge_count;
+        parts += 1;
+        let next = take(&stack, RUNS);
+        match &next[..] {
+            [] => break take(&stack, CHARGES),
+            [message] => event = continuing(message),
+            _ => panic!("{next:#?}"),
+        }
+        assert!(parts < 200);
+    };
+    assert!(parts > 10, "{parts}");
+    assert_eq!(created, 40);
+    assert_eq!(charges(&queued).len(), 40);
+    assert!(stack.is_closed("2026-11").await);
+}
+
+#[tokio::test]
+async fn the_position_of_a_run_is_kept_in_its_message() {
+    let position = Progress::Bill(Position {
+        month: p("2026-11"),
+        after: Some("3".to_owned()),
+        has_failed: true,
+    });
+    let message = serde_json::to_value(&position).unwrap();
+    let expected = json!({ "bill": { "month": "2026-11", "after": "3", "has_failed": true } });
+    assert_eq!(message, expected);
+    let stack = stack(0).await;
+    let read: Progress = serde_json::from_value(message).unwrap();
+    let (report, rest) = next_part(&stack.app, Some(read), None).await.unwrap();
+    assert_eq!((report.months[0], rest), (p("2026-11"), None));
+}
+
+#[tokio::test]
+async fn a_message_that_is_no_position_fails() {
+    let stack = stack(0).await;
+    for message in [
+        json!({}),
+        json!("bill"),
+        json!({ "bill": { "month": "2026-13" } }),
+    ] {
+        let failed = handle(&stack.app, &continuing(&message), None).await;
+        let failed = failed.unwrap_err();
+        assert!(matches!(failed, BillingRunError::Message(_)), "{message}");
+    }
+}

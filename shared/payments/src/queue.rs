@@ -1,0 +1,80 @@
+//! Queues of messages to functions.
+
+use aws_sdk_sqs::Client;
+use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
+use aws_types::SdkConfig;
+use serde::{Deserialize, Serialize};
+
+/// SQS's bound on the messages of one request.
+const BATCH: usize = 10;
+
+/// A queue of SQS. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Queue {
+    client: Client,
+    url: String,
+}
+
+/// Message to the charge worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChargeMessage {
+    /// Id of the charge to submit.
+    pub charge: String,
+}
+
+/// Error: not all messages were sent.
+#[derive(Debug, thiserror::Error)]
+pub enum QueueError {
+    /// A message cannot be represented.
+    #[error("a message cannot be represented")]
+    Message(#[from] serde_json::Error),
+    /// SQS did not accept the request.
+    #[error("SQS did not accept a request")]
+    Request(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// SQS did not accept some messages of a request.
+    #[error("SQS did not accept {0} messages")]
+    Messages(usize),
+}
+
+impl Queue {
+    /// Returns the queue with this URL.
+    #[must_use]
+    pub fn new(sdk: &SdkConfig, url: &str) -> Self {
+        Self {
+            client: Client::new(sdk),
+            url: url.to_owned(),
+        }
+    }
+
+    /// Sends messages as JSON.
+    ///
+    /// # Errors
+    /// When SQS does not accept them all. Some may have been sent.
+    pub async fn send<T: Serialize>(&self, messages: &[T]) -> Result<(), QueueError> {
+        for batch in messages.chunks(BATCH) {
+            let mut entries = Vec::with_capacity(batch.len());
+            for (id, message) in batch.iter().enumerate() {
+                let entry = SendMessageBatchRequestEntry::builder()
+                    .id(id.to_string())
+                    .message_body(serde_json::to_string(message)?)
+                    .build()
+                    .map_err(|error| QueueError::Request(error.into()))?;
+                entries.push(entry);
+            }
+            let sent = self
+                .client
+                .send_message_batch()
+                .queue_url(&self.url)
+                .set_entries(Some(entries))
+                .send()
+                .await
+                .map_err(|error| QueueError::Request(error.into()))?;
+            match sent.failed().len() {
+                0 => {}
+                failed => return Err(QueueError::Messages(failed)),
+            }
+        }
+        Ok(())
+    }
+}
