@@ -89,10 +89,10 @@ async fn a_run_does_not_queue_what_is_settled_or_waits() {
     let store = &stack.at.store;
     let name = |n: usize| format!("ci_c-{n:03}_2026-11_0001").parse().unwrap();
     store.settle_charge(&name(0), "ii_1").await.unwrap();
-    let waiting = store.charge(&name(1)).await.unwrap().unwrap();
+    let failed = store.charge(&name(1)).await.unwrap().unwrap();
     let later = p("2026-11-25T00:00:00Z");
     store
-        .fail_charge(&waiting, false, "no", later)
+        .fail_charge(&failed, false, "no", later)
         .await
         .unwrap();
     stack.run("2026-11-24T02:00:00Z").await;

@@ -229,19 +229,19 @@ impl LocalAws {
     fn send_messages(&self, body: &str) -> ApiResponse {
         let request: Value = serde_json::from_str(body).unwrap_or_default();
         let url = request["QueueUrl"].as_str().unwrap_or_default();
-        let entries = request["Entries"].as_array().map_or(&[][..], Vec::as_slice);
-        let text = |entry: &Value, name: &str| entry[name].as_str().unwrap_or_default().to_owned();
-        let bodies: Vec<String> = entries
+        let items = request["Entries"].as_array().map_or(&[][..], Vec::as_slice);
+        let text = |item: &Value, name: &str| item[name].as_str().unwrap_or_default().to_owned();
+        let bodies: Vec<String> = items
             .iter()
-            .map(|entry| text(entry, "MessageBody"))
+            .map(|item| text(item, "MessageBody"))
             .collect();
         let sent = self
             .named_queue(queue_name(url))
             .and_then(|queue| Ok(queue.send(&bodies)?));
         match sent {
             Ok(()) => {
-                let sent = entries.iter().map(|entry| {
-                    let id = text(entry, "Id");
+                let sent = items.iter().map(|item| {
+                    let id = text(item, "Id");
                     json!({ "Id": id, "MessageId": id, "MD5OfMessageBody": "" })
                 });
                 let sent: Vec<Value> = sent.collect();

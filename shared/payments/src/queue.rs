@@ -53,20 +53,20 @@ impl Queue {
     /// When SQS does not accept them all. Some may have been sent.
     pub async fn send<T: Serialize>(&self, messages: &[T]) -> Result<(), QueueError> {
         for batch in messages.chunks(BATCH) {
-            let mut entries = Vec::with_capacity(batch.len());
+            let mut items = Vec::with_capacity(batch.len());
             for (id, message) in batch.iter().enumerate() {
-                let entry = SendMessageBatchRequestEntry::builder()
+                let item = SendMessageBatchRequestEntry::builder()
                     .id(id.to_string())
                     .message_body(serde_json::to_string(message)?)
                     .build()
                     .map_err(|error| QueueError::Request(error.into()))?;
-                entries.push(entry);
+                items.push(item);
             }
             let sent = self
                 .client
                 .send_message_batch()
                 .queue_url(&self.url)
-                .set_entries(Some(entries))
+                .set_entries(Some(items))
                 .send()
                 .await
                 .map_err(|error| QueueError::Request(error.into()))?;

@@ -34,7 +34,7 @@ pub(crate) struct Scenario {
     pub(crate) steps: Vec<Step<Event>>,
 }
 
-/// What happens at a step.
+/// Event of a step.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Event {
     /// A usage event of a customer, with so many calls, made so many hours ago.

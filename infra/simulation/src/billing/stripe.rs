@@ -28,7 +28,7 @@ pub(crate) struct StripeFaults {
     /// The request arrives up to a minute later, when its sender may have given up.
     pub(crate) late: u64,
     /// A fault of Stripe's own: a limit, an error that is replayed or not, a key in use, a request that is executed
-    /// up to two hours later.
+    /// up to twelve hours later.
     pub(crate) own: u64,
 }
 
@@ -90,7 +90,7 @@ impl Connection {
             4 => Fault::StoredServerError { executes: false },
             5 => Fault::KeyInUse,
             _ => Fault::Late {
-                seconds: i64::try_from(self.entropy.below(7_200)).unwrap_or(0),
+                seconds: i64::try_from(self.entropy.below(43_200)).unwrap_or(0),
             },
         }
     }
