@@ -231,10 +231,7 @@ impl LocalAws {
         let url = request["QueueUrl"].as_str().unwrap_or_default();
         let items = request["Entries"].as_array().map_or(&[][..], Vec::as_slice);
         let text = |item: &Value, name: &str| item[name].as_str().unwrap_or_default().to_owned();
-        let bodies: Vec<String> = items
-            .iter()
-            .map(|item| text(item, "MessageBody"))
-            .collect();
+        let bodies: Vec<String> = items.iter().map(|item| text(item, "MessageBody")).collect();
         let sent = self
             .named_queue(queue_name(url))
             .and_then(|queue| Ok(queue.send(&bodies)?));

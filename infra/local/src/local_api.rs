@@ -5,12 +5,12 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use billing::BillingRunError;
 use jiff::{SignedDuration, Timestamp};
 use reconciliation::ReconciliationReport;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tollgate_api::billing::BillingRun;
-use tollgate_billing::{Mode, Part};
 use tollgate_domain::time::Rfc3339;
 use tollgate_local_aws::LocalAws;
 use tollgate_runtime::Clock;
@@ -108,12 +108,20 @@ async fn nightly(State(app): State<App>) -> Result<Json<NightlyReport>, Problem>
     app.gateway.shut_down_authorizer().await;
     // On AWS, the queue has been drained for hours when the nightly schedule fires.
     app.consumer.drain().await.map_err(Problem::internal)?;
-    let (report, _) =
-        tollgate_billing::run(&app.billing.billing, Mode::Charge, Part::default()).await?;
+    let run = billing::next_part(&app.billing, None, None).await;
+    let (report, _) = run.map_err(billing_failed)?;
     Ok(Json(NightlyReport {
         billing: report,
         reconciliation: reconciliation::handle(&app.reconciliation).await?,
     }))
+}
+
+/// Returns the problem of a billing run that failed: a store that does not respond is temporary.
+fn billing_failed(error: BillingRunError) -> Problem {
+    match error {
+        BillingRunError::Store(error) => error.into(),
+        other => Problem::internal(other),
+    }
 }
 
 #[derive(Debug, Serialize)]

@@ -11,7 +11,10 @@ const PLANS: &str = include_str!("../../../emulated/plans.json");
 pub(crate) async fn defects(template: &str) -> Vec<String> {
     let options = Options {
         template: Some(template.to_owned()),
-        parameters: vec![("Plans", PLANS.to_owned())],
+        parameters: vec![
+            ("Plans", PLANS.to_owned()),
+            ("StripeSecretName", "stripe".to_owned()),
+        ],
         ..Options::default()
     };
     let running = local_stack::start(options).await.unwrap();
