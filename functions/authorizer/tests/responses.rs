@@ -175,6 +175,24 @@ async fn an_admin_is_allowed_and_never_counted() {
     assert_eq!(stack.counters(), []);
 }
 
+/// Routes of customers that count towards no limit, some of which do not exist.
+const UNCOUNTED: [&str; 7] = [
+    "/api/usage/current",
+    "/api/billing/subscription",
+    "/api/billing/checkout",
+    "/api/billing/invoices/{invoice}",
+    "/api/keys",
+    "/api/keys/{key}",
+    "/api/keys/{key}/rotate",
+];
+
+/// Returns the event `api-key-header` for another route.
+fn event_of(route: &str) -> Value {
+    let mut event = event("api-key-header");
+    event["resource"] = route.into();
+    event
+}
+
 /// Makes a call of `acme` to a route, with all limits at 0.
 async fn call_without_quota(route: &str) -> (Value, Stack) {
     let nothing = Overrides {
@@ -182,15 +200,13 @@ async fn call_without_quota(route: &str) -> (Value, Stack) {
         monthly_quota: Some(0),
     };
     let stack = Stack::with_acme("free", nothing).await;
-    let mut event = event("api-key-header");
-    event["resource"] = route.into();
-    let response = stack.authorize(&event).await.unwrap();
+    let response = stack.authorize(&event_of(route)).await.unwrap();
     (response, stack)
 }
 
 #[tokio::test]
 async fn uncounted_routes_are_allowed_with_no_quota_left() {
-    for route in ["/api/usage/current", "/admin/customers/{customer}"] {
+    for route in UNCOUNTED.into_iter().chain(["/admin/customers/{customer}"]) {
         let (response, stack) = call_without_quota(route).await;
         let context = json!({
             "role": "customer",
@@ -211,7 +227,17 @@ async fn uncounted_routes_are_allowed_with_no_quota_left() {
 
 #[tokio::test]
 async fn a_route_without_an_uncounted_prefix_is_counted() {
-    for route in ["/administrators", "/api/usage", "/v1/admin/customers", "/"] {
+    for route in [
+        "/administrators",
+        "/api/usage",
+        "/api/billing",
+        "/api/billings/invoices",
+        "/api/key",
+        "/api/keystrokes",
+        "/v1/admin/customers",
+        "/v1/api/keys",
+        "/",
+    ] {
         let (response, _) = call_without_quota(route).await;
         let statement = &response["policyDocument"]["Statement"][0];
         assert_eq!(statement["Effect"], "Deny", "{route}");
@@ -459,14 +485,12 @@ async fn check_denied(stack: &Stack, slug: &str) {
     // Waiting does not help.
     assert_eq!(response["context"].get("retryAfter"), None);
     assert_eq!(response["context"]["role"], "customer");
-    let mut usage = event("api-key-header");
-    usage["resource"] = "/api/usage/current".into();
-    let response = stack.authorize(&usage).await.unwrap();
-    assert_eq!(
-        response["policyDocument"]["Statement"][0]["Effect"],
-        "Allow"
-    );
-    assert_eq!(response["context"].get("problem"), None);
+    for route in UNCOUNTED {
+        let response = stack.authorize(&event_of(route)).await.unwrap();
+        let statement = &response["policyDocument"]["Statement"][0];
+        assert_eq!(statement["Effect"], "Allow", "{route}");
+        assert_eq!(response["context"].get("problem"), None, "{route}");
+    }
     assert_eq!(stack.counters(), []);
 }
 
@@ -480,12 +504,10 @@ async fn a_customer_whose_plan_does_not_exist_is_denied() {
 async fn a_key_whose_customer_does_not_exist_is_denied_on_all_routes() {
     let stack = Stack::with_acme("pro", Overrides::default()).await;
     stack.delete_registry_item("CUSTOMER#acme");
-    for resource in ["/api/secure/ping", "/api/usage/current"] {
-        let mut event = event("api-key-header");
-        event["resource"] = resource.into();
-        let response = stack.authorize(&event).await.unwrap();
+    for route in UNCOUNTED.into_iter().chain(["/api/secure/ping"]) {
+        let response = stack.authorize(&event_of(route)).await.unwrap();
         let statement = &response["policyDocument"]["Statement"][0];
-        assert_eq!(statement["Effect"], "Deny", "{resource}");
+        assert_eq!(statement["Effect"], "Deny", "{route}");
         assert_eq!(response["context"]["role"], "customer");
         let slug = &problem_of(&response)["type"];
         assert_eq!(slug, "urn:tollgate:problem:no-plan");
@@ -524,10 +546,8 @@ async fn a_suspended_key_is_unauthorized_on_all_routes_until_enabled() {
         assert!(matches!(updated.unwrap(), UpdateOutcome::Done(_)));
     };
     suspend(Some(NOW)).await;
-    for resource in ["/api/secure/ping", "/api/usage/current"] {
-        let mut event = event("api-key-header");
-        event["resource"] = resource.into();
-        unauthorized(&stack, &event).await;
+    for route in UNCOUNTED.into_iter().chain(["/api/secure/ping"]) {
+        unauthorized(&stack, &event_of(route)).await;
     }
     assert_eq!(stack.counters(), []);
     suspend(None).await;
