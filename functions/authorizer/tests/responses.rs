@@ -8,6 +8,7 @@
 use serde_json::{Value, json};
 use tollgate_domain::key::{ApiKey, KeyRecord, Owner};
 use tollgate_domain::plan::Overrides;
+use tollgate_domain::role::CustomerRole;
 use tollgate_local_aws::Fault;
 use tollgate_store::{CustomerChange, KeyChange, KeyRef, UpdateCustomerOutcome, UpdateOutcome};
 
@@ -36,7 +37,7 @@ async fn a_key_in_x_api_key_is_allowed_with_its_limits_in_the_context() {
     let event = event("api-key-header");
     let stack = Stack::with_acme("free", Overrides::default()).await;
     let context = json!({
-        "role": "customer",
+        "role": "call",
         "customerId": "acme",
         "keyId": "key_1",
         "keyPrefix": "tg_live_ZOmPcQgC",
@@ -65,7 +66,7 @@ async fn a_bearer_key_is_allowed_with_its_limits_in_the_context() {
         .add_key(&key_in(&event), "key_2", acme(), |_| ())
         .await;
     let context = json!({
-        "role": "customer",
+        "role": "call",
         "customerId": "acme",
         "keyId": "key_2",
         "keyPrefix": "tg_live_V4EKrFTE",
@@ -108,7 +109,7 @@ async fn a_call_over_the_hourly_limit_is_denied_with_all_members_of_the_429() {
     let stack = Stack::with_acme("free", rate).await;
     stack.authorize(&event).await.unwrap();
     let context = json!({
-        "role": "customer",
+        "role": "call",
         "customerId": "acme",
         "keyId": "key_1",
         "keyPrefix": "tg_live_ZOmPcQgC",
@@ -137,7 +138,7 @@ async fn a_call_over_the_monthly_quota_is_denied_with_all_members_of_the_429() {
     stack.authorize(&event).await.unwrap();
     stack.authorize(&event).await.unwrap();
     let context = json!({
-        "role": "customer",
+        "role": "call",
         "customerId": "acme",
         "keyId": "key_1",
         "keyPrefix": "tg_live_ZOmPcQgC",
@@ -193,6 +194,36 @@ fn event_of(route: &str) -> Value {
     event
 }
 
+/// The functions require the role that their operations need.
+#[tokio::test]
+async fn the_role_of_the_key_is_in_the_context_of_every_decision() {
+    for (role, text) in [
+        (CustomerRole::Call, "call"),
+        (CustomerRole::Manage, "manage"),
+    ] {
+        let stack = Stack::empty();
+        stack.add_customer("acme", "pro").await;
+        let key = key_in(&event("api-key-header"));
+        let set = |key: &mut KeyRecord| {
+            key.customer_role = role;
+            key.overrides = limits(Some(1), None);
+        };
+        stack.add_key(&key, "key_1", acme(), set).await;
+        let check = async |route: &str, effect: &str| {
+            let response = stack.authorize(&event_of(route)).await.unwrap();
+            let statement = &response["policyDocument"]["Statement"][0];
+            assert_eq!(statement["Effect"], effect, "{route}");
+            assert_eq!(response["context"]["role"], text, "{route}");
+        };
+        check("/api/secure/ping", "Allow").await;
+        check("/api/secure/ping", "Deny").await;
+        for route in UNCOUNTED {
+            check(route, "Allow").await;
+        }
+        check("/admin/customers", "Allow").await;
+    }
+}
+
 /// Makes a call of `acme` to a route, with all limits at 0.
 async fn call_without_quota(route: &str) -> (Value, Stack) {
     let nothing = Overrides {
@@ -209,7 +240,7 @@ async fn uncounted_routes_are_allowed_with_no_quota_left() {
     for route in UNCOUNTED.into_iter().chain(["/admin/customers/{customer}"]) {
         let (response, stack) = call_without_quota(route).await;
         let context = json!({
-            "role": "customer",
+            "role": "call",
             "customerId": "acme",
             "keyId": "key_1",
             "keyPrefix": "tg_live_ZOmPcQgC",
@@ -484,7 +515,7 @@ async fn check_denied(stack: &Stack, slug: &str) {
     assert_eq!(problem["type"], format!("urn:tollgate:problem:{slug}"));
     // Waiting does not help.
     assert_eq!(response["context"].get("retryAfter"), None);
-    assert_eq!(response["context"]["role"], "customer");
+    assert_eq!(response["context"]["role"], "call");
     for route in UNCOUNTED {
         let response = stack.authorize(&event_of(route)).await.unwrap();
         let statement = &response["policyDocument"]["Statement"][0];
@@ -508,7 +539,7 @@ async fn a_key_whose_customer_does_not_exist_is_denied_on_all_routes() {
         let response = stack.authorize(&event_of(route)).await.unwrap();
         let statement = &response["policyDocument"]["Statement"][0];
         assert_eq!(statement["Effect"], "Deny", "{route}");
-        assert_eq!(response["context"]["role"], "customer");
+        assert_eq!(response["context"]["role"], "call");
         let slug = &problem_of(&response)["type"];
         assert_eq!(slug, "urn:tollgate:problem:no-plan");
     }
