@@ -7,9 +7,10 @@ use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 use rand::rngs::SysError;
 use tollgate_domain::id::KeyId;
-use tollgate_domain::key::{ApiKey, InvalidKeyFormat, KeyFormat, KeyRecord, Owner, Role};
+use tollgate_domain::key::{ApiKey, InvalidKeyFormat, KeyFormat, KeyKind, KeyRecord, Owner};
 use tollgate_domain::name::is_name;
 use tollgate_domain::plan::Overrides;
+use tollgate_domain::role::CustomerRole;
 use tollgate_runtime::{Clock, Entropy, aws, env};
 use tollgate_store::{CreateOutcome, NewKey, Store, StoreError};
 
@@ -63,12 +64,13 @@ pub(crate) async fn create(args: Create) -> Result<ApiKey, CreateError> {
         .load()
         .await;
     let store = Store::new(&sdk, &args.stack_name, clock, entropy.clone());
-    let secret = entropy.with(|rng| format.generate(Role::Admin, rng));
+    let secret = entropy.with(|rng| format.generate(KeyKind::Admin, rng));
     let record = KeyRecord {
         id: entropy.with(KeyId::random),
         prefix: secret.prefix(),
         name: args.name,
         owner: Owner::Admin,
+        customer_role: CustomerRole::Call,
         created_at: now,
         expires_at: args
             .expires_in_days

@@ -250,7 +250,7 @@ impl Serialize for AuthorizerResponse {
                 statement: [statement],
             },
             context: AuthorizerContext {
-                role: record.owner.role(),
+                role: record.role(),
                 customer: customer.as_ref().map(|it| (&it.id, &it.plan)),
                 key_id: &record.id,
                 key_prefix: &record.prefix,

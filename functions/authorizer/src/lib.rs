@@ -43,7 +43,8 @@ use plans::Plans;
 /// Configuration by the operator of a stack.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Prefixes of route templates that need a valid key, and count towards no limit.
+    /// Prefixes of route templates that need a valid key, and count towards no limit
+    /// ([`config::is_uncounted`]).
     pub uncounted: Vec<String>,
     /// TTL of the key cache; with zero, each call reads its key.
     pub key_cache: Duration,
@@ -282,7 +283,7 @@ async fn decide_call(
     if customer.erased_at.is_some() {
         return Err(invalid_key(UnauthorizedReason::Revoked));
     }
-    // Precedes all reasons to deny a customer, who can always read its usage and charges.
+    // Precedes all reasons to deny a customer, who can always read its usage, pay, and replace a key.
     if app.is_uncounted(request) {
         return Ok(decided(Access::Uncounted, DecisionReason::Uncounted));
     }
@@ -362,7 +363,6 @@ impl App {
     }
 
     fn is_uncounted(&self, request: &Request<'_>) -> bool {
-        let mut prefixes = self.settings.uncounted.iter();
-        prefixes.any(|prefix| request.resource.starts_with(prefix.as_str()))
+        config::is_uncounted(&self.settings.uncounted, &request.resource)
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use authorizer::{Request, handle};
 use jiff::SignedDuration;
 use serde_json::Value;
-use tollgate_domain::key::{KeyFormat, Role};
+use tollgate_domain::key::{KeyFormat, KeyKind};
 use tollgate_domain::plan::{Catalog, Overrides};
 use tollgate_local_aws::{Call, Fault};
 use tollgate_runtime::metrics::DECISIONS_BY_STALE_KEY;
@@ -393,7 +393,7 @@ fn unknown_key(number: u64) -> Value {
 
     let format = KeyFormat::new("tg", "live").unwrap();
     let key = format.generate(
-        Role::Customer,
+        KeyKind::Customer,
         &mut StdRng::seed_from_u64(1_000_000 + number),
     );
     with_headers(event("no-key"), &[("x-api-key", key.expose())])

@@ -369,7 +369,7 @@ async fn units_released_by_another_instance_are_used() {
 async fn event_with_new_key(stack: &Stack, id: &str) -> Value {
     let format = tollgate_domain::key::KeyFormat::new("tg", "live").unwrap();
     let entropy = &stack.at.entropy;
-    let key = entropy.with(|rng| format.generate(tollgate_domain::key::Role::Customer, rng));
+    let key = entropy.with(|rng| format.generate(tollgate_domain::key::KeyKind::Customer, rng));
     stack.add_key(&key, id, acme(), |_| ()).await;
     with_headers(event("no-key"), &[("x-api-key", key.expose())])
 }

@@ -8,6 +8,7 @@
 use serde_json::{Value, json};
 use tollgate_domain::key::{ApiKey, KeyRecord, Owner};
 use tollgate_domain::plan::Overrides;
+use tollgate_domain::role::CustomerRole;
 use tollgate_local_aws::Fault;
 use tollgate_store::{CustomerChange, KeyChange, KeyRef, UpdateCustomerOutcome, UpdateOutcome};
 
@@ -36,7 +37,7 @@ async fn a_key_in_x_api_key_is_allowed_with_its_limits_in_the_context() {
     let event = event("api-key-header");
     let stack = Stack::with_acme("free", Overrides::default()).await;
     let context = json!({
-        "role": "customer",
+        "role": "call",
         "customerId": "acme",
         "keyId": "key_1",
         "keyPrefix": "tg_live_ZOmPcQgC",
@@ -65,7 +66,7 @@ async fn a_bearer_key_is_allowed_with_its_limits_in_the_context() {
         .add_key(&key_in(&event), "key_2", acme(), |_| ())
         .await;
     let context = json!({
-        "role": "customer",
+        "role": "call",
         "customerId": "acme",
         "keyId": "key_2",
         "keyPrefix": "tg_live_V4EKrFTE",
@@ -108,7 +109,7 @@ async fn a_call_over_the_hourly_limit_is_denied_with_all_members_of_the_429() {
     let stack = Stack::with_acme("free", rate).await;
     stack.authorize(&event).await.unwrap();
     let context = json!({
-        "role": "customer",
+        "role": "call",
         "customerId": "acme",
         "keyId": "key_1",
         "keyPrefix": "tg_live_ZOmPcQgC",
@@ -137,7 +138,7 @@ async fn a_call_over_the_monthly_quota_is_denied_with_all_members_of_the_429() {
     stack.authorize(&event).await.unwrap();
     stack.authorize(&event).await.unwrap();
     let context = json!({
-        "role": "customer",
+        "role": "call",
         "customerId": "acme",
         "keyId": "key_1",
         "keyPrefix": "tg_live_ZOmPcQgC",
@@ -175,6 +176,54 @@ async fn an_admin_is_allowed_and_never_counted() {
     assert_eq!(stack.counters(), []);
 }
 
+/// Routes of customers that count towards no limit, some of which do not exist.
+const UNCOUNTED: [&str; 7] = [
+    "/api/usage/current",
+    "/api/billing/subscription",
+    "/api/billing/checkout",
+    "/api/billing/invoices/{invoice}",
+    "/api/keys",
+    "/api/keys/{key}",
+    "/api/keys/{key}/rotate",
+];
+
+/// Returns the event `api-key-header` for another route.
+fn event_of(route: &str) -> Value {
+    let mut event = event("api-key-header");
+    event["resource"] = route.into();
+    event
+}
+
+/// The functions require the role that their operations need.
+#[tokio::test]
+async fn the_role_of_the_key_is_in_the_context_of_every_decision() {
+    for (role, text) in [
+        (CustomerRole::Call, "call"),
+        (CustomerRole::Manage, "manage"),
+    ] {
+        let stack = Stack::empty();
+        stack.add_customer("acme", "pro").await;
+        let key = key_in(&event("api-key-header"));
+        let set = |key: &mut KeyRecord| {
+            key.customer_role = role;
+            key.overrides = limits(Some(1), None);
+        };
+        stack.add_key(&key, "key_1", acme(), set).await;
+        let check = async |route: &str, effect: &str| {
+            let response = stack.authorize(&event_of(route)).await.unwrap();
+            let statement = &response["policyDocument"]["Statement"][0];
+            assert_eq!(statement["Effect"], effect, "{route}");
+            assert_eq!(response["context"]["role"], text, "{route}");
+        };
+        check("/api/secure/ping", "Allow").await;
+        check("/api/secure/ping", "Deny").await;
+        for route in UNCOUNTED {
+            check(route, "Allow").await;
+        }
+        check("/admin/customers", "Allow").await;
+    }
+}
+
 /// Makes a call of `acme` to a route, with all limits at 0.
 async fn call_without_quota(route: &str) -> (Value, Stack) {
     let nothing = Overrides {
@@ -182,18 +231,16 @@ async fn call_without_quota(route: &str) -> (Value, Stack) {
         monthly_quota: Some(0),
     };
     let stack = Stack::with_acme("free", nothing).await;
-    let mut event = event("api-key-header");
-    event["resource"] = route.into();
-    let response = stack.authorize(&event).await.unwrap();
+    let response = stack.authorize(&event_of(route)).await.unwrap();
     (response, stack)
 }
 
 #[tokio::test]
 async fn uncounted_routes_are_allowed_with_no_quota_left() {
-    for route in ["/api/usage/current", "/admin/customers/{customer}"] {
+    for route in UNCOUNTED.into_iter().chain(["/admin/customers/{customer}"]) {
         let (response, stack) = call_without_quota(route).await;
         let context = json!({
-            "role": "customer",
+            "role": "call",
             "customerId": "acme",
             "keyId": "key_1",
             "keyPrefix": "tg_live_ZOmPcQgC",
@@ -211,7 +258,17 @@ async fn uncounted_routes_are_allowed_with_no_quota_left() {
 
 #[tokio::test]
 async fn a_route_without_an_uncounted_prefix_is_counted() {
-    for route in ["/administrators", "/api/usage", "/v1/admin/customers", "/"] {
+    for route in [
+        "/administrators",
+        "/api/usage",
+        "/api/billing",
+        "/api/billings/invoices",
+        "/api/key",
+        "/api/keystrokes",
+        "/v1/admin/customers",
+        "/v1/api/keys",
+        "/",
+    ] {
         let (response, _) = call_without_quota(route).await;
         let statement = &response["policyDocument"]["Statement"][0];
         assert_eq!(statement["Effect"], "Deny", "{route}");
@@ -458,15 +515,13 @@ async fn check_denied(stack: &Stack, slug: &str) {
     assert_eq!(problem["type"], format!("urn:tollgate:problem:{slug}"));
     // Waiting does not help.
     assert_eq!(response["context"].get("retryAfter"), None);
-    assert_eq!(response["context"]["role"], "customer");
-    let mut usage = event("api-key-header");
-    usage["resource"] = "/api/usage/current".into();
-    let response = stack.authorize(&usage).await.unwrap();
-    assert_eq!(
-        response["policyDocument"]["Statement"][0]["Effect"],
-        "Allow"
-    );
-    assert_eq!(response["context"].get("problem"), None);
+    assert_eq!(response["context"]["role"], "call");
+    for route in UNCOUNTED {
+        let response = stack.authorize(&event_of(route)).await.unwrap();
+        let statement = &response["policyDocument"]["Statement"][0];
+        assert_eq!(statement["Effect"], "Allow", "{route}");
+        assert_eq!(response["context"].get("problem"), None, "{route}");
+    }
     assert_eq!(stack.counters(), []);
 }
 
@@ -480,13 +535,11 @@ async fn a_customer_whose_plan_does_not_exist_is_denied() {
 async fn a_key_whose_customer_does_not_exist_is_denied_on_all_routes() {
     let stack = Stack::with_acme("pro", Overrides::default()).await;
     stack.delete_registry_item("CUSTOMER#acme");
-    for resource in ["/api/secure/ping", "/api/usage/current"] {
-        let mut event = event("api-key-header");
-        event["resource"] = resource.into();
-        let response = stack.authorize(&event).await.unwrap();
+    for route in UNCOUNTED.into_iter().chain(["/api/secure/ping"]) {
+        let response = stack.authorize(&event_of(route)).await.unwrap();
         let statement = &response["policyDocument"]["Statement"][0];
-        assert_eq!(statement["Effect"], "Deny", "{resource}");
-        assert_eq!(response["context"]["role"], "customer");
+        assert_eq!(statement["Effect"], "Deny", "{route}");
+        assert_eq!(response["context"]["role"], "call");
         let slug = &problem_of(&response)["type"];
         assert_eq!(slug, "urn:tollgate:problem:no-plan");
     }
@@ -524,10 +577,8 @@ async fn a_suspended_key_is_unauthorized_on_all_routes_until_enabled() {
         assert!(matches!(updated.unwrap(), UpdateOutcome::Done(_)));
     };
     suspend(Some(NOW)).await;
-    for resource in ["/api/secure/ping", "/api/usage/current"] {
-        let mut event = event("api-key-header");
-        event["resource"] = resource.into();
-        unauthorized(&stack, &event).await;
+    for route in UNCOUNTED.into_iter().chain(["/api/secure/ping"]) {
+        unauthorized(&stack, &event_of(route)).await;
     }
     assert_eq!(stack.counters(), []);
     suspend(None).await;

@@ -8,8 +8,9 @@ use lambda_http::http::{StatusCode, header};
 use tollgate_api::keys::{CreateKey, IssuedKey, Key};
 use tollgate_api::problem::Unprocessable;
 use tollgate_domain::id::KeyId;
-use tollgate_domain::key::{ApiKey, KeyRecord, Owner, Role};
+use tollgate_domain::key::{ApiKey, KeyKind, KeyRecord, Owner};
 use tollgate_domain::plan::Overrides;
+use tollgate_domain::role::Role;
 use tollgate_store::{CreateOutcome, NewKey};
 use tollgate_web::{AdminCaller, IdempotencyKey, JsonBody, NoQuery, Problem, check_name};
 
@@ -41,9 +42,8 @@ async fn create(
     idempotency: IdempotencyKey,
     JsonBody(body): JsonBody<CreateKey>,
 ) -> Result<Response, Problem> {
-    if body.role == Some(Role::Admin) {
-        return Err(admin_key_forbidden());
-    }
+    let role = body.role.unwrap_or(Role::Call);
+    let customer_role = role.of_customer().ok_or_else(admin_key_forbidden)?;
     let now = issuer.app.clock.now();
     let overrides = Overrides::from(body.overrides.0);
     check_name(&body.name)?;
@@ -74,6 +74,7 @@ async fn create(
             prefix: secret.prefix(),
             name: body.name.clone(),
             owner: owner.clone(),
+            customer_role,
             created_at: now,
             expires_at,
             revoked_at: None,
@@ -105,7 +106,7 @@ impl Issuer {
     pub(crate) fn generate(&self) -> ApiKey {
         let format = &self.format;
         self.entropy
-            .with(|rng| format.generate(Role::Customer, rng))
+            .with(|rng| format.generate(KeyKind::Customer, rng))
     }
 }
 

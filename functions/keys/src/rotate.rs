@@ -23,7 +23,7 @@ tollgate_web::operations!(pub (issuer: Issuer) rotate);
 
 /// Creates the successor of a key.
 ///
-/// The successor has the old key's customer, name, limits and expiry, and shares its hourly counter. The
+/// The successor has the old key's customer, name, role, limits and expiry, and shares its hourly counter. The
 /// old key works until the end of the grace period.
 #[utoipa::path(
     post,

@@ -257,17 +257,9 @@ mod tests {
             );
             assert_eq!(allows(response.as_bytes()), expected, "{response}");
         };
-        check(
-            "Allow",
-            r#"{"role":"customer","rateLimitRemaining":"9"}"#,
-            true,
-        );
-        check(
-            "Deny",
-            r#"{"role":"customer","rateLimitRemaining":"0"}"#,
-            false,
-        );
-        check("Allow", r#"{"role":"customer"}"#, false);
+        check("Allow", r#"{"role":"call","rateLimitRemaining":"9"}"#, true);
+        check("Deny", r#"{"role":"call","rateLimitRemaining":"0"}"#, false);
+        check("Allow", r#"{"role":"call"}"#, false);
         assert!(!allows(br#"{"errorMessage":"Unauthorized"}"#));
         assert!(!allows(b""));
     }

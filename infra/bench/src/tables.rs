@@ -5,9 +5,10 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tollgate_domain::customer::Customer;
 use tollgate_domain::id::{CustomerId, InvalidId, KeyId, PlanId};
-use tollgate_domain::key::{ApiKey, InvalidKeyFormat, KeyFormat, KeyRecord, Owner, Role};
+use tollgate_domain::key::{ApiKey, InvalidKeyFormat, KeyFormat, KeyKind, KeyRecord, Owner};
 use tollgate_domain::plan::{Catalog, InvalidCatalog, Overrides};
 use tollgate_domain::plan_book::Pins;
+use tollgate_domain::role::CustomerRole;
 use tollgate_local_aws::{InvalidPattern, LocalAws, Rule};
 use tollgate_runtime::{Clock, Entropy};
 use tollgate_store::{CreateOutcome, NewKey, Store, StoreError};
@@ -156,6 +157,7 @@ impl Seeding<'_> {
             prefix: key.prefix(),
             name: "bench".to_owned(),
             owner: Owner::Customer(id.clone()),
+            customer_role: CustomerRole::Call,
             created_at: now,
             expires_at: None,
             revoked_at: None,
@@ -198,7 +200,7 @@ impl Seeding<'_> {
     fn key(&self) -> (ApiKey, KeyId) {
         self.entropy.with(|rng| {
             (
-                self.format.generate(Role::Customer, rng),
+                self.format.generate(KeyKind::Customer, rng),
                 KeyId::random(rng),
             )
         })

@@ -15,7 +15,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tollgate_domain::key::{KeyFormat, Role};
+use tollgate_domain::key::{KeyFormat, KeyKind};
 use tollgate_domain::llm::{LlmPrices, Tokens};
 use tollgate_domain::usage::EVENT_TYPE;
 use tollgate_runtime::Entropy;
@@ -187,7 +187,7 @@ impl Demo {
     async fn invalid_keys(&mut self) -> Result<(), StepError> {
         let format = KeyFormat::new("tg", "live").map_err(|error| StepError(error.to_string()))?;
         let entropy = Entropy::system().map_err(|error| StepError(error.to_string()))?;
-        let unknown = entropy.with(|rng| format.generate(Role::Customer, rng));
+        let unknown = entropy.with(|rng| format.generate(KeyKind::Customer, rng));
         let unknown = self.anyone.with_key(unknown.expose());
 
         let revoked = self

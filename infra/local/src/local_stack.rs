@@ -24,6 +24,7 @@ use tollgate_domain::id::KeyId;
 use tollgate_domain::key::{self, ApiKey, KeyPrefix, KeyRecord, KeyStatus, Owner};
 use tollgate_domain::page::Page;
 use tollgate_domain::plan::Overrides;
+use tollgate_domain::role::CustomerRole;
 use tollgate_local_aws::template::{Stack, TEMPLATE};
 use tollgate_local_aws::{LocalAws, Role};
 use tollgate_runtime::{Chain, Entropy};
@@ -294,7 +295,7 @@ async fn admin_key(
         }
         // A text is the alias of the same key at every start.
         let seed = Sha256::digest(&text).into();
-        let key = format.generate(key::Role::Admin, &mut StdRng::from_seed(seed));
+        let key = format.generate(key::KeyKind::Admin, &mut StdRng::from_seed(seed));
         if !is_admin_key(factory, store, &key).await? {
             store_admin_key(factory, store, &key).await?;
         }
@@ -309,7 +310,7 @@ async fn admin_key(
     }
     let key = factory
         .entropy
-        .with(|rng| format.generate(key::Role::Admin, rng));
+        .with(|rng| format.generate(key::KeyKind::Admin, rng));
     store_admin_key(factory, store, &key).await?;
     Ok((AdminKey::Created(key.expose().to_owned()), None))
 }
@@ -342,7 +343,7 @@ async fn may_become_admin_key(
     key: &ApiKey,
 ) -> Result<(), StartError> {
     let given = key.prefix();
-    if key.role() != key::Role::Admin {
+    if key.kind() != key::KeyKind::Admin {
         return Err(UnusableAdminKey::OfACustomer(given).into());
     }
     let name = KeyRef::Prefix(given.clone());
@@ -383,6 +384,7 @@ async fn store_admin_key(
         prefix: key.prefix(),
         name: "local admin".to_owned(),
         owner: Owner::Admin,
+        customer_role: CustomerRole::Call,
         created_at: factory.clock.now(),
         expires_at: None,
         revoked_at: None,

@@ -89,6 +89,8 @@ async fn shown(target: &Target, keys: &Value) -> Value {
 fn in_todays_terms(shown: &Value) -> Value {
     // Charges were `ledger_only` before there was a payment provider.
     let shown = shown.to_string().replace("\"ledger_only\"", "\"pending\"");
+    // All keys of customers had the role `customer`, and may call.
+    let shown = shown.replace("\"role\":\"customer\"", "\"role\":\"call\"");
     serde_json::from_str(&shown).unwrap()
 }
 

@@ -344,7 +344,7 @@ async fn large_bodies_are_read_only_from_callers_with_a_valid_key() {
     let secret = key["key"].as_str().unwrap();
     let stranger = tollgate_domain::key::KeyFormat::new("tg", "live").unwrap();
     let stranger = tollgate_runtime::Entropy::seeded(9)
-        .with(|rng| stranger.generate(tollgate_domain::key::Role::Customer, rng));
+        .with(|rng| stranger.generate(tollgate_domain::key::KeyKind::Customer, rng));
     // Only the head is sent.
     let check = async |head: String, status: &str| {
         let response = raw::response_to_head(&target.running.url, &head).await;

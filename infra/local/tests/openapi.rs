@@ -283,6 +283,9 @@ async fn the_served_document_is_the_committed_one_with_the_url_of_the_api() {
     assert!(served.json() == committed);
 }
 
+/// Prefixes of routes that need a customer's key with the role `manage`.
+const MANAGED: [&str; 2] = ["/api/billing/", "/api/keys"];
+
 /// Without a key every operation is a 401, and with a key of the wrong role a 403.
 #[tokio::test]
 async fn no_operation_can_be_called_without_the_right_key() {
@@ -293,12 +296,12 @@ async fn no_operation_can_be_called_without_the_right_key() {
         .post("/admin/customers", json!({ "id": "acme", "plan": "pro" }))
         .await
         .unwrap();
-    let key = admin
-        .post("/admin/api-keys", json!({ "customer_id": "acme" }))
-        .await
-        .unwrap()
-        .json();
-    let customer = anyone.with_key(key["key"].as_str().unwrap());
+    let with_role = async |role: &str| {
+        let body = json!({ "customer_id": "acme", "role": role });
+        let key = admin.post("/admin/api-keys", body).await.unwrap().json();
+        anyone.with_key(key["key"].as_str().unwrap())
+    };
+    let (customer, manager) = (with_role("call").await, with_role("manage").await);
     let document = document().unwrap();
     for operation in operations(&document) {
         if operation.is_open() {
@@ -317,22 +320,26 @@ async fn no_operation_can_be_called_without_the_right_key() {
             problem["type"].as_str().unwrap_or_default(),
         );
         assert_eq!(found, expected, "{} without a key", operation.id());
-        let other = match operation.path.starts_with("/admin/") {
-            true => &customer,
-            false => &admin,
+        let is_managed = MANAGED.iter().any(|prefix| path.starts_with(prefix));
+        let others = match operation.path.starts_with("/admin/") {
+            true => vec![(&customer, "forbidden"), (&manager, "forbidden")],
+            false if is_managed => vec![(&admin, "forbidden"), (&customer, "insufficient-role")],
+            false => vec![(&admin, "forbidden")],
         };
-        let forbidden = other.json(method, &path, json!({})).await.unwrap();
-        let problem = forbidden.json();
-        let found = (
-            forbidden.status,
-            problem["type"].as_str().unwrap_or_default(),
-        );
-        let expected = (StatusCode::FORBIDDEN, "urn:tollgate:problem:forbidden");
-        assert_eq!(
-            found,
-            expected,
-            "{} with a key of the other role",
-            operation.id()
-        );
+        for (other, slug) in others {
+            let forbidden = other.json(method.clone(), &path, json!({})).await.unwrap();
+            let problem = forbidden.json();
+            let found = (
+                forbidden.status,
+                problem["type"].as_str().unwrap_or_default(),
+            );
+            let expected = format!("urn:tollgate:problem:{slug}");
+            assert_eq!(
+                found,
+                (StatusCode::FORBIDDEN, expected.as_str()),
+                "{} with a key of another role",
+                operation.id()
+            );
+        }
     }
 }

@@ -10,10 +10,11 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use tollgate_domain::customer::Customer;
 use tollgate_domain::id::CustomerId;
-use tollgate_domain::key::{ApiKey, KeyFormat, KeyRecord, Owner, Role};
+use tollgate_domain::key::{ApiKey, KeyFormat, KeyKind, KeyRecord, Owner};
 use tollgate_domain::plan::{Catalog, Overrides};
 use tollgate_domain::plan_book::{Pins, PlanBook};
 use tollgate_domain::reconciliation::LedgerComparison;
+use tollgate_domain::role::CustomerRole;
 use tollgate_domain::usage::{Aggregates, UsageRecord};
 use tollgate_domain::window::Day;
 use tollgate_local_aws::LocalAws;
@@ -145,12 +146,13 @@ impl Simulation {
         for key in 0..KEYS {
             let secret = self
                 .entropy
-                .with(|rng| format.generate(Role::Customer, rng));
+                .with(|rng| format.generate(KeyKind::Customer, rng));
             let record = KeyRecord {
                 id: setup(format!("key_{number}_{key}").parse())?,
                 prefix: secret.prefix(),
                 name: String::new(),
                 owner: Owner::Customer(customer.id.clone()),
+                customer_role: CustomerRole::Call,
                 created_at: self.now(),
                 expires_at: None,
                 revoked_at: None,

@@ -13,13 +13,14 @@ use serde::ser::{SerializeMap, Serializer};
 
 use tollgate_domain::decision::{Decision, LimitStatus, Window};
 use tollgate_domain::id::{CustomerId, KeyId, PlanId};
-use tollgate_domain::key::{KeyPrefix, Role};
+use tollgate_domain::key::KeyPrefix;
+use tollgate_domain::role::{CustomerRole, Role};
 
 use crate::problem::ProblemType;
 
 /// Member names of a context.
 pub mod name {
-    /// `customer` or `admin`.
+    /// `call`, `manage` or `admin`.
     pub const ROLE: &str = "role";
     /// Absent for admins.
     pub const CUSTOMER_ID: &str = "customerId";
@@ -93,6 +94,8 @@ pub enum Identity {
     Customer {
         /// Id of the customer.
         id: CustomerId,
+        /// Role of the key.
+        role: CustomerRole,
         /// Plan of the customer when the call was allowed.
         plan: PlanId,
     },
@@ -120,16 +123,17 @@ impl Caller {
             text.and_then(|text| text.parse().ok())
                 .ok_or(InvalidContext(name))
         }
-        let role = get(name::ROLE).ok_or(InvalidContext(name::ROLE))?;
-        let identity = if role == role_text(Role::Customer) {
-            Identity::Customer {
+        let role = match get(name::ROLE) {
+            Some(ROLE_OF_ALL_CUSTOMERS) => Role::Call,
+            role => parse(name::ROLE, role)?,
+        };
+        let identity = match role.of_customer() {
+            Some(role) => Identity::Customer {
                 id: parse(name::CUSTOMER_ID, get(name::CUSTOMER_ID))?,
+                role,
                 plan: parse(name::PLAN, get(name::PLAN))?,
-            }
-        } else if role == role_text(Role::Admin) {
-            Identity::Admin
-        } else {
-            return Err(InvalidContext(name::ROLE));
+            },
+            None => Identity::Admin,
         };
         Ok(Self {
             identity,
@@ -139,12 +143,9 @@ impl Caller {
     }
 }
 
-fn role_text(role: Role) -> &'static str {
-    match role {
-        Role::Customer => "customer",
-        Role::Admin => "admin",
-    }
-}
+/// Role of every customer's key, as written by authorizers from before keys of customers had roles. During
+/// the deployment that replaces one, it decides most calls for minutes, while the functions are new already.
+const ROLE_OF_ALL_CUSTOMERS: &str = "customer";
 
 /// Decision on a call with a valid key.
 #[derive(Debug, Clone, Copy)]
@@ -199,7 +200,7 @@ pub struct AuthorizerContext<'a> {
 impl Serialize for AuthorizerContext<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry(name::ROLE, role_text(self.role))?;
+        map.serialize_entry(name::ROLE, self.role.as_str())?;
         if let Some((id, plan)) = self.customer {
             map.serialize_entry(name::CUSTOMER_ID, id.as_str())?;
             map.serialize_entry(name::PLAN, plan.as_str())?;
@@ -409,7 +410,11 @@ mod tests {
 
     /// Serialises the context of a call: of a customer or, for `None`, of an admin.
     fn context(customer: Option<&str>, access: Access) -> Value {
-        let role = customer.map_or(Role::Admin, |_| Role::Customer);
+        let role = customer.map_or(Role::Admin, |_| Role::Call);
+        context_of(role, customer, access)
+    }
+
+    fn context_of(role: Role, customer: Option<&str>, access: Access) -> Value {
         let customer: Option<CustomerId> = customer.map(|id| id.parse().unwrap());
         let plan = "pro".parse().unwrap();
         let context = AuthorizerContext {
@@ -435,14 +440,17 @@ mod tests {
 
     #[test]
     fn a_caller_is_read_back_from_its_context() {
-        let identity = Identity::Customer {
-            id: "acme".parse().unwrap(),
-            plan: "pro".parse().unwrap(),
-        };
-        for (customer, identity) in [(Some("acme"), identity), (None, Identity::Admin)] {
-            let context = context(customer, Access::Uncounted);
+        for (role, text) in [
+            (Role::Call, "call"),
+            (Role::Manage, "manage"),
+            (Role::Admin, "admin"),
+        ] {
+            let of_customer = role.of_customer();
+            let customer = of_customer.map(|_| "acme");
+            let context = context_of(role, customer, Access::Uncounted);
+            assert_eq!(context["role"], text);
             let caller = Caller {
-                identity,
+                identity: of_customer.map_or(Identity::Admin, acme),
                 key_id: "key_1".parse().unwrap(),
                 key_prefix: "tg_live_AbCd1234".parse().unwrap(),
             };
@@ -453,10 +461,30 @@ mod tests {
         }
     }
 
+    fn acme(role: CustomerRole) -> Identity {
+        Identity::Customer {
+            id: "acme".parse().unwrap(),
+            role,
+            plan: "pro".parse().unwrap(),
+        }
+    }
+
+    /// An authorizer from before keys of customers had roles decides calls until its replacement is deployed.
+    #[test]
+    fn a_customer_in_the_context_of_an_earlier_authorizer_may_call() {
+        let mut context = context(Some("acme"), Access::Uncounted);
+        context["role"] = "customer".into();
+        let caller = Caller::from_context(|name| context[name].as_str()).unwrap();
+        assert_eq!(caller.identity, acme(CustomerRole::Call));
+    }
+
     #[test]
     fn a_context_without_a_valid_role_is_rejected() {
         assert_eq!(Caller::from_context(|_| None), Err(InvalidContext("role")));
-        assert!(Caller::from_context(|_| Some("root")).is_err());
+        for role in ["root", "", "Admin", "call,manage"] {
+            let invalid = Caller::from_context(|_| Some(role));
+            assert_eq!(invalid, Err(InvalidContext("role")), "{role}");
+        }
     }
 
     /// The gateway accepts only scalars in a context, and passes numbers on as strings.

@@ -130,9 +130,13 @@ const PROBLEMS: [CommonProblem; 12] = [
     },
     CommonProblem {
         name: "Forbidden",
-        description: "The key has the wrong role, the request would create or change an admin key, or a \
-                      web ACL blocks it.",
-        types: &[ProblemType::Forbidden, ProblemType::Blocked],
+        description: "The key is for other routes, or has the role `call` where `manage` is needed; the request \
+                      would create or change an admin key; or a web ACL blocks it.",
+        types: &[
+            ProblemType::Forbidden,
+            ProblemType::InsufficientRole,
+            ProblemType::Blocked,
+        ],
         headers: &[],
     },
     CommonProblem {

@@ -6,20 +6,25 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tollgate_domain::id::{CustomerId, KeyId, PlanId};
-use tollgate_domain::key::{KeyPrefix, KeyRecord, KeyStatus, Role};
+use tollgate_domain::key::{KeyPrefix, KeyRecord, KeyStatus};
 use tollgate_domain::plan;
+use tollgate_domain::role::Role;
 use tollgate_domain::time::Rfc3339;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::json::{Object, Whole, nullable};
 use crate::{Cursor, schema};
 
-/// Role of a key, which decides the routes it may call.
+/// Role of a key, which decides the routes it may call. `call`: the API, on behalf of one customer, and
+/// the customer's usage. `manage`: the same, and the customer's keys, billing and sign-in. `admin`: `/admin`;
+/// the key belongs to no customer, and is neither limited nor metered.
 #[derive(Debug, ToSchema)]
 #[schema(as = Role, rename_all = "lowercase")]
 pub enum RoleSchema {
-    /// Calls the API on behalf of one customer.
-    Customer,
+    /// Calls the API on behalf of one customer, and reads the customer's usage.
+    Call,
+    /// As `Call`, and also manages the customer's keys, billing and sign-in.
+    Manage,
     /// Calls `/admin`; belongs to no customer and is neither limited nor metered.
     Admin,
 }
@@ -81,7 +86,7 @@ pub struct Key {
     pub prefix: KeyPrefix,
     /// Name, for people.
     pub name: String,
-    /// Role.
+    /// Role, which never changes.
     #[schema(value_type = RoleSchema)]
     pub role: Role,
     /// Customer that the key belongs to; `null` for admin keys.
@@ -117,7 +122,7 @@ impl Key {
     pub fn new(key: KeyRecord, now: Timestamp) -> Self {
         Self {
             status: key.status(now),
-            role: key.owner.role(),
+            role: key.role(),
             customer_id: key.owner.customer().cloned(),
             id: key.id,
             prefix: key.prefix,
@@ -167,8 +172,8 @@ impl fmt::Debug for IssuedKey {
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateKey {
-    /// `customer`, which is the default. Admin keys are created with AWS credentials, by
-    /// `tollgate admin-key create`.
+    /// `call`, which is the default, or `manage`. It cannot be changed later. Admin keys are created with AWS
+    /// credentials, by `tollgate admin-key create`.
     #[schema(value_type = Option<RoleSchema>)]
     pub role: Option<Role>,
     /// Customer that the key belongs to. Required.

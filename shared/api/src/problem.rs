@@ -12,6 +12,8 @@ pub enum ProblemType {
     Unauthorized,
     /// The caller may not do this.
     Forbidden,
+    /// The customer's key may only call, and this needs the role `manage`.
+    InsufficientRole,
     /// A web ACL blocked the request.
     Blocked,
     /// The resource does not exist.
@@ -48,10 +50,11 @@ pub enum ProblemType {
 
 impl ProblemType {
     /// All types, in the order of their status.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::BadRequest,
         Self::Unauthorized,
         Self::Forbidden,
+        Self::InsufficientRole,
         Self::Blocked,
         Self::NotFound,
         Self::MethodNotAllowed,
@@ -99,6 +102,7 @@ impl ProblemType {
             Self::BadRequest => (400, "bad-request", "Invalid request"),
             Self::Unauthorized => (401, "unauthorized", "Unauthorized"),
             Self::Forbidden => (403, "forbidden", "Forbidden"),
+            Self::InsufficientRole => (403, "insufficient-role", "Insufficient role"),
             Self::Blocked => (403, "blocked", "Request blocked"),
             Self::NotFound => (404, "not-found", "Not found"),
             Self::MethodNotAllowed => (405, "method-not-allowed", "Method not allowed"),

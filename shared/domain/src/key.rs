@@ -19,6 +19,7 @@ use zeroize::Zeroizing;
 
 use crate::id::{self, CustomerId, KeyId};
 use crate::plan::Overrides;
+use crate::role::{CustomerRole, KeyGrant, Role};
 
 /// Base62 characters in the secret part of a new key: 190.5 bits.
 const SECRET_LEN: usize = 32;
@@ -27,7 +28,7 @@ const CHECKSUM_LEN: usize = 6;
 const VISIBLE_LEN: usize = 8;
 /// Maximum length of a key, which bounds the work for invalid ones.
 const MAX_KEY_LEN: usize = 128;
-/// `env` segment of keys with the admin role.
+/// `env` segment of admin keys.
 const ADMIN_ENV: &str = "admin";
 
 /// Format of new keys: `<brand>_<env>_…`.
@@ -59,11 +60,11 @@ impl KeyFormat {
         }
     }
 
-    /// Generates a key, with the env segment of its role.
-    pub fn generate(&self, role: Role, rng: &mut impl Rng) -> ApiKey {
-        let env = match role {
-            Role::Customer => self.env.as_str(),
-            Role::Admin => ADMIN_ENV,
+    /// Generates a key, with the env segment of its kind.
+    pub fn generate(&self, kind: KeyKind, rng: &mut impl Rng) -> ApiKey {
+        let env = match kind {
+            KeyKind::Customer => self.env.as_str(),
+            KeyKind::Admin => ADMIN_ENV,
         };
         let secret = Zeroizing::new(id::random_base62(rng, SECRET_LEN));
         let mut text = Zeroizing::new(String::with_capacity(MAX_KEY_LEN));
@@ -138,12 +139,12 @@ impl ApiKey {
         Ok(Self(Zeroizing::new(text.to_owned())))
     }
 
-    /// Returns the role that the key claims by its env segment, which its digest covers.
+    /// Returns the kind that the key claims by its env segment, which its digest covers.
     #[must_use]
-    pub fn role(&self) -> Role {
+    pub fn kind(&self) -> KeyKind {
         match self.0.split('_').nth(1) {
-            Some(ADMIN_ENV) => Role::Admin,
-            _ => Role::Customer,
+            Some(ADMIN_ENV) => KeyKind::Admin,
+            _ => KeyKind::Customer,
         }
     }
 
@@ -152,7 +153,7 @@ impl ApiKey {
     #[must_use]
     pub fn digest(&self) -> KeyDigest {
         KeyDigest {
-            role: self.role(),
+            kind: self.kind(),
             sha256: Sha256::digest(self.0.as_bytes()).into(),
         }
     }
@@ -177,19 +178,19 @@ impl fmt::Debug for ApiKey {
     }
 }
 
-/// SHA-256 of a key, which is stored instead of the key. It includes the role that the key claims,
-/// because customer keys and admin keys are stored separately.
+/// SHA-256 of a key, which is stored instead of the key. It includes the kind that the key claims,
+/// because customers' keys and admin keys are stored separately.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct KeyDigest {
-    role: Role,
+    kind: KeyKind,
     sha256: [u8; 32],
 }
 
 impl KeyDigest {
-    /// Returns the role that the key claims.
+    /// Returns the kind that the key claims.
     #[must_use]
-    pub fn role(&self) -> Role {
-        self.role
+    pub fn kind(&self) -> KeyKind {
+        self.kind
     }
 
     /// Returns the digest in lower-case hexadecimal, for the store only.
@@ -262,13 +263,12 @@ impl fmt::Display for KeyPrefix {
     }
 }
 
-/// Role of a key, which decides the routes it may call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Calls the API on behalf of one customer.
+/// Kind of a key, as its text states.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum KeyKind {
+    /// A customer's key, which acts on behalf of that customer.
     Customer,
-    /// Calls `/admin`; belongs to no customer and is neither limited nor metered.
+    /// An admin key, which belongs to no customer.
     Admin,
 }
 
@@ -283,6 +283,8 @@ pub struct KeyRecord {
     pub name: String,
     /// Customer or admin on whose behalf the key acts.
     pub owner: Owner,
+    /// Role of a customer's key, which never changes. Without effect for an admin key.
+    pub customer_role: CustomerRole,
     /// Time of creation.
     pub created_at: Timestamp,
     /// Time from which the key no longer works.
@@ -310,12 +312,12 @@ pub enum Owner {
 }
 
 impl Owner {
-    /// Returns the role of the owner's keys.
+    /// Returns the kind of the owner's keys.
     #[must_use]
-    pub fn role(&self) -> Role {
+    pub fn kind(&self) -> KeyKind {
         match self {
-            Owner::Customer(_) => Role::Customer,
-            Owner::Admin => Role::Admin,
+            Owner::Customer(_) => KeyKind::Customer,
+            Owner::Admin => KeyKind::Admin,
         }
     }
 
@@ -358,6 +360,24 @@ impl KeyRecord {
         }
     }
 
+    /// Returns the role of the key. The owner decides whether it is `admin`.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        match self.owner {
+            Owner::Customer(_) => self.customer_role.into(),
+            Owner::Admin => Role::Admin,
+        }
+    }
+
+    /// Returns the grant of a customer's key, which bounds the keys that it mints.
+    #[must_use]
+    pub fn grant(&self) -> KeyGrant {
+        KeyGrant {
+            role: self.customer_role,
+            expires_at: self.expires_at,
+        }
+    }
+
     /// Returns the id of the key whose hourly counter counts the calls of this one. A key and its
     /// successors share a counter, so that a rotation does not reset the hour.
     #[must_use]
@@ -376,7 +396,7 @@ mod tests {
 
     fn key(seed: u64) -> ApiKey {
         let format = KeyFormat::new("tg", "live").unwrap();
-        format.generate(Role::Customer, &mut StdRng::seed_from_u64(seed))
+        format.generate(KeyKind::Customer, &mut StdRng::seed_from_u64(seed))
     }
 
     #[test]
@@ -400,10 +420,10 @@ mod tests {
     #[test]
     fn admin_keys_are_recognisable() {
         let format = KeyFormat::new("acme", "test").unwrap();
-        let key = format.generate(Role::Admin, &mut StdRng::seed_from_u64(7));
+        let key = format.generate(KeyKind::Admin, &mut StdRng::seed_from_u64(7));
         assert!(key.expose().starts_with("acme_admin_"));
-        assert_eq!(key.role(), Role::Admin);
-        assert_eq!(self::key(7).role(), Role::Customer);
+        assert_eq!(key.kind(), KeyKind::Admin);
+        assert_eq!(self::key(7).kind(), KeyKind::Customer);
     }
 
     #[test]

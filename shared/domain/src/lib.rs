@@ -19,6 +19,7 @@ pub mod page;
 pub mod plan;
 pub mod plan_book;
 pub mod reconciliation;
+pub mod role;
 pub mod submission;
 pub mod time;
 pub mod usage;

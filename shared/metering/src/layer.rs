@@ -109,7 +109,7 @@ impl MeteringLayer {
                 return None;
             }
         };
-        let Identity::Customer { id, plan } = caller.identity else {
+        let Identity::Customer { id, plan, .. } = caller.identity else {
             return None;
         };
         let now = self.emitter.now();

@@ -83,7 +83,7 @@ pub fn key_format(env: &Env) -> Result<KeyFormat, InvalidConfig> {
     )?)
 }
 
-/// Reads the prefixes of route templates that count towards no limit.
+/// Reads the prefixes of route templates that count towards no limit, for [`is_uncounted`].
 ///
 /// # Errors
 /// When the variable is not set.
@@ -91,6 +91,18 @@ pub fn uncounted_routes(env: &Env) -> Result<Vec<String>, InvalidConfig> {
     let routes = env.get(env::UNCOUNTED_ROUTES)?.split(',').map(str::trim);
     let routes = routes.filter(|route| !route.is_empty());
     Ok(routes.map(str::to_owned).collect())
+}
+
+/// Whether a route template is under one of these prefixes: `/api/keys` is itself and what is below it, and
+/// `/api/usage/` only what is below it. The empty prefix is all routes.
+#[must_use]
+pub fn is_uncounted(prefixes: &[String], route: &str) -> bool {
+    let mut rests = prefixes.iter().filter_map(|prefix| {
+        let rest = route.strip_prefix(prefix.as_str())?;
+        Some((prefix.ends_with('/'), rest))
+    });
+    // Whole segments only: /api/keys is not a prefix of /api/keystrokes.
+    rests.any(|(ends_segment, rest)| ends_segment || rest.is_empty() || rest.starts_with('/'))
 }
 
 /// Reads the origin whose pages may read responses, or `*` for all.
@@ -144,6 +156,39 @@ mod tests {
         check("3600", Some(3_600));
         check("3601", None);
         check("", None);
+    }
+
+    #[test]
+    fn a_route_is_uncounted_under_a_prefix_of_whole_segments() {
+        let text = " /admin/, /api/keys ,,";
+        let env = Env::from_vars([(env::UNCOUNTED_ROUTES.name.to_owned(), text.to_owned())]);
+        let prefixes = uncounted_routes(&env).unwrap();
+        assert_eq!(prefixes, ["/admin/", "/api/keys"]);
+        for route in [
+            "/admin/x",
+            "/admin/",
+            "/api/keys",
+            "/api/keys/{key}",
+            "/api/keys/",
+        ] {
+            assert!(is_uncounted(&prefixes, route), "{route}");
+        }
+        for route in [
+            "/admin",
+            "/administrators",
+            "/api/keystrokes",
+            "/api",
+            "/v1/api/keys",
+            "/",
+        ] {
+            assert!(!is_uncounted(&prefixes, route), "{route}");
+        }
+        for route in ["/", "/api/secure/ping", "/{proxy+}"] {
+            assert!(!is_uncounted(&[], route), "{route}");
+            for all in ["", "/"] {
+                assert!(is_uncounted(&[all.to_owned()], route), "{route}");
+            }
+        }
     }
 
     #[test]

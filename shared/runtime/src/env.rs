@@ -75,7 +75,8 @@ pub const STALE_KEY: Var = Var {
 pub const UNCOUNTED_ROUTES: Var = Var {
     name: "TOLLGATE_UNCOUNTED_ROUTES",
     doc: "Comma-separated prefixes of route templates that need a valid key but count towards no \
-          limit: routes that a customer without quota still needs, and the admin API.",
+          limit: routes that a customer without quota still needs, and the admin API. Prefixes are \
+          whole segments: `/api/keys` and what is below it, `/api/usage/` only what is below it.",
 };
 
 /// Origin whose pages may read responses.

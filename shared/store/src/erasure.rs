@@ -109,6 +109,7 @@ pub const CONTENTS: &[Contents] = &[
             "prefix",
             "requests_per_hour",
             "revoked_at",
+            "role",
             "rotated_to",
             "suspended_at",
         ],

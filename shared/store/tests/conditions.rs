@@ -11,6 +11,7 @@ use tollgate_domain::key::{KeyRecord, Owner};
 use tollgate_domain::money::{Cents, SignedCents};
 use tollgate_domain::plan::Catalog;
 use tollgate_domain::plan_book::Pins;
+use tollgate_domain::role::{CustomerRole, Role};
 use tollgate_domain::submission::{ChargeState, LedgerCharge};
 use tollgate_local_aws::Fault;
 use tollgate_local_aws::fixture::Fixture;
@@ -349,6 +350,55 @@ async fn a_customers_key_without_a_customer_authorizes_nothing() {
     });
     let found = at.store.key_by_digest(key.secret.digest()).await.unwrap();
     assert_eq!(found, None);
+}
+
+/// A function that may write customers' keys could store any role in one.
+#[tokio::test]
+async fn a_customers_key_is_of_no_role_that_a_customers_key_cannot_have() {
+    let key = Key::of_acme(1);
+    for role in [
+        json!({ "S": "admin" }),
+        json!({ "S": "root" }),
+        json!({ "N": "1" }),
+    ] {
+        let at = with_keys(&[&key]).await;
+        edit(&at, REGISTRY, &pk_of(&key), |item| {
+            item["role"] = role.clone();
+        });
+        let found = at.store.key_by_digest(key.secret.digest()).await;
+        assert!(found.is_err(), "{role}: {found:?}");
+    }
+    let admins = Key::of(Owner::Admin, 1);
+    let at = with_keys(&[&admins]).await;
+    edit(
+        &at,
+        REGISTRY,
+        &format!("ADMIN#{}", pk_of(&admins)),
+        |item| {
+            item["role"] = json!({ "S": "manage" });
+        },
+    );
+    let found = at.store.key_by_digest(admins.secret.digest()).await;
+    assert_eq!(found.unwrap().unwrap().role(), Role::Admin);
+}
+
+#[tokio::test]
+async fn no_change_of_a_key_changes_its_role() {
+    for role in [CustomerRole::Call, CustomerRole::Manage] {
+        let mut key = Key::of_acme(1);
+        key.record.customer_role = role;
+        let at = with_keys(&[&key]).await;
+        for change in key_changes() {
+            let updated = update_key(&at, &key, &change).await;
+            let UpdateOutcome::Done(updated) = updated else {
+                panic!("{updated:?}");
+            };
+            assert_eq!(updated.customer_role, role);
+        }
+        at.store.revoke_key(&key.by_id(), p(NOW)).await.unwrap();
+        let stored = at.store.key(&key.by_id()).await.unwrap().unwrap();
+        assert_eq!(stored.customer_role, role);
+    }
 }
 
 /// A function that may write customers' keys could store aliases with the id and the prefix of an admin

@@ -19,6 +19,7 @@ use tollgate_domain::money::MicroUsd;
 use tollgate_domain::plan::{Catalog, Overrides};
 use tollgate_domain::plan_book::Pins;
 use tollgate_domain::reconciliation::LedgerComparison;
+use tollgate_domain::role::{CustomerRole, Role};
 use tollgate_domain::submission::{Attempts, ChargeState, ChargeStatus, LedgerCharge};
 use tollgate_domain::usage::{AdjustmentTotals, Aggregate, Cost, UsageRecord};
 use tollgate_domain::window::Month;
@@ -309,6 +310,7 @@ async fn a_suspended_successor_of_another_key() {
 #[tokio::test]
 async fn a_key_with_every_attribute() {
     let mut key = Key::of_acme(1);
+    key.record.customer_role = CustomerRole::Manage;
     key.record.expires_at = Some(p("2027-01-01T00:00:00Z"));
     key.record.overrides = Overrides {
         requests_per_hour: Some(500),
@@ -332,6 +334,16 @@ async fn a_key_with_every_attribute() {
         },
     )
     .await;
+}
+
+/// Earlier releases stored no role. This file is also how a key with the role `call` is stored now.
+#[tokio::test]
+async fn a_key_without_a_role_may_call() {
+    let key = Key::of_acme(7);
+    let at = fixture();
+    put_golden(&at, "key_revoked");
+    let stored = at.store.key(&key.by_id()).await.unwrap().unwrap();
+    assert_eq!(stored.role(), Role::Call);
 }
 
 #[tokio::test]

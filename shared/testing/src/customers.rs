@@ -5,6 +5,7 @@ use tollgate_domain::id::KeyId;
 use tollgate_domain::key::{ApiKey, KeyFormat, KeyRecord, Owner};
 use tollgate_domain::plan::Overrides;
 use tollgate_domain::plan_book::Pins;
+use tollgate_domain::role::CustomerRole;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_store::{CreateOutcome, NewKey};
 
@@ -40,7 +41,7 @@ pub async fn add_key_with(
     change: impl FnOnce(&mut KeyRecord),
 ) -> ApiKey {
     let format = KeyFormat::new("tg", "live").unwrap();
-    let secret = at.entropy.with(|rng| format.generate(owner.role(), rng));
+    let secret = at.entropy.with(|rng| format.generate(owner.kind(), rng));
     let mut record = key_record(&secret, p(id), owner);
     change(&mut record);
     store_key(at, &secret, &record).await;
@@ -54,6 +55,7 @@ pub fn key_record(secret: &ApiKey, id: KeyId, owner: Owner) -> KeyRecord {
         prefix: secret.prefix(),
         name: String::new(),
         owner,
+        customer_role: CustomerRole::Call,
         created_at: p("2026-11-01T09:00:00Z"),
         expires_at: None,
         revoked_at: None,

@@ -116,10 +116,19 @@ impl Event {
         self
     }
 
-    /// Sets the context of a customer.
+    /// Sets the context of a customer whose key has the role `call`.
     pub fn customer(self, id: &str, plan: &str) -> Self {
+        self.customer_with("call", id, plan)
+    }
+
+    /// Sets the context of a customer whose key has the role `manage`.
+    pub fn manager(self, id: &str, plan: &str) -> Self {
+        self.customer_with("manage", id, plan)
+    }
+
+    fn customer_with(self, role: &str, id: &str, plan: &str) -> Self {
         self.authorizer(json!({
-            "principalId": "key_c", "role": "customer", "customerId": id, "plan": plan,
+            "principalId": "key_c", "role": role, "customerId": id, "plan": plan,
             "keyId": "key_c", "keyPrefix": "tg_live_AbCd1234",
         }))
     }

@@ -111,6 +111,12 @@ impl ApiResponse {
         self.problem(403, "forbidden", None);
     }
 
+    /// Checks that the response is the 403 for a key that may only call, and returns its detail.
+    #[track_caller]
+    pub fn insufficient_role(&self) -> &str {
+        self.problem(403, "insufficient-role", None)
+    }
+
     /// Checks that the response is a 404.
     #[track_caller]
     pub fn not_found(&self) {
@@ -141,14 +147,33 @@ pub async fn needs_an_admin(routes: &Router, event: &Event) {
     let route = event.route();
     let admin = call(routes, event).await;
     assert_ne!(admin.status, 403, "{route:?}: {}", admin.text);
-    let customer = event.clone().customer("acme", "pro");
-    rejects_other_callers(routes, event, customer).await;
+    for customer in [
+        event.clone().customer("acme", "pro"),
+        event.clone().manager("acme", "pro"),
+    ] {
+        rejects_other_callers(routes, event, customer).await;
+    }
 }
 
 /// Checks that only a customer may make the request.
 pub async fn needs_a_customer(routes: &Router, event: &Event) {
     let customer = call(routes, event).await;
     assert_ne!(customer.status, 403, "{}", customer.text);
+    rejects_other_callers(routes, event, event.clone().admin("key_a")).await;
+}
+
+/// Checks that only a customer with a key of the role `manage` may make the request, such as the one of the
+/// event.
+pub async fn needs_a_manager(routes: &Router, event: &Event) {
+    let route = event.route();
+    let manager = call(routes, event).await;
+    assert_ne!(manager.status, 403, "{route:?}: {}", manager.text);
+    let caller = call(routes, &event.clone().customer("acme", "pro")).await;
+    let detail = caller.insufficient_role();
+    assert!(
+        detail.contains("needs a key with the role manage"),
+        "{detail}"
+    );
     rejects_other_callers(routes, event, event.clone().admin("key_a")).await;
 }
 

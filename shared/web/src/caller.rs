@@ -6,6 +6,7 @@ use lambda_http::request::RequestContext;
 use serde_json::Value;
 use tollgate_api::context::{Caller, Identity};
 use tollgate_domain::id::{CustomerId, KeyId, PlanId};
+use tollgate_domain::role::CustomerRole;
 
 use crate::Problem;
 
@@ -16,9 +17,21 @@ pub struct AdminCaller {
     pub key_id: KeyId,
 }
 
-/// Customer as the caller. Other callers are rejected with a 403.
+/// Customer as the caller, whatever the role of its key. Other callers are rejected with a 403.
 #[derive(Debug, Clone)]
 pub struct CustomerCaller {
+    /// Id of the customer.
+    pub id: CustomerId,
+    /// Plan of the customer when the call was allowed.
+    pub plan: PlanId,
+    /// Id of the key of the request.
+    pub key_id: KeyId,
+}
+
+/// Customer as the caller, with a key that has the role `manage`. Other callers are rejected with a 403,
+/// whose type for a customer's key is `insufficient-role`.
+#[derive(Debug, Clone)]
+pub struct ManagingCaller {
     /// Id of the customer.
     pub id: CustomerId,
     /// Plan of the customer when the call was allowed.
@@ -64,8 +77,29 @@ impl<S: Send + Sync> FromRequestParts<S> for CustomerCaller {
             identity, key_id, ..
         } = caller(parts)?;
         match identity {
-            Identity::Customer { id, plan } => Ok(Self { id, plan, key_id }),
-            Identity::Admin => Err(Problem::forbidden("This request needs a customer's key.")),
+            Identity::Customer { id, plan, .. } => Ok(Self { id, plan, key_id }),
+            Identity::Admin => Err(needs_a_customer()),
         }
     }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for ManagingCaller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let Caller {
+            identity, key_id, ..
+        } = caller(parts)?;
+        match identity {
+            Identity::Customer { id, role, plan } => match role {
+                CustomerRole::Manage => Ok(Self { id, plan, key_id }),
+                CustomerRole::Call => Err(Problem::insufficient_role()),
+            },
+            Identity::Admin => Err(needs_a_customer()),
+        }
+    }
+}
+
+fn needs_a_customer() -> Problem {
+    Problem::forbidden("This request needs a customer's key.")
 }

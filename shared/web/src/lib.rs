@@ -12,7 +12,7 @@ mod serve;
 pub use body::{
     JsonBody, MAX_BODY, NoQuery, PathParam, QueryParams, check_enabled, check_name, is_gzip,
 };
-pub use caller::{AdminCaller, CustomerCaller};
+pub use caller::{AdminCaller, CustomerCaller, ManagingCaller};
 pub use idempotency::IdempotencyKey;
 pub use list::{ListRequest, page_size};
 pub use problem::Problem;

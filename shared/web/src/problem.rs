@@ -58,6 +58,14 @@ impl Problem {
         Self::new(ProblemType::Forbidden, detail)
     }
 
+    /// Creates a 403 for a customer's key with the role `call`, where the role `manage` is needed.
+    #[must_use]
+    pub fn insufficient_role() -> Self {
+        let detail = "This request needs a key with the role manage. This key has the role call, which cannot \
+                      be changed.";
+        Self::new(ProblemType::InsufficientRole, detail)
+    }
+
     /// Creates a 404 for a resource that does not exist.
     pub fn not_found(detail: impl Into<String>) -> Self {
         Self::new(ProblemType::NotFound, detail)

@@ -8,8 +8,10 @@ use serde_json::{Value, json};
 use tollgate_api::json::nullable;
 use tollgate_domain::id::PlanId;
 use tollgate_testing::event::Event;
-use tollgate_testing::response::call;
-use tollgate_web::{AdminCaller, CustomerCaller, JsonBody, PathParam, Problem, QueryParams};
+use tollgate_testing::response::{call, needs_a_manager};
+use tollgate_web::{
+    AdminCaller, CustomerCaller, JsonBody, ManagingCaller, PathParam, Problem, QueryParams,
+};
 use tower::ServiceExt;
 
 #[derive(Deserialize)]
@@ -53,6 +55,10 @@ async fn customer(caller: CustomerCaller) -> Json<Value> {
     Json(json!([caller.id, caller.plan]))
 }
 
+async fn manager(caller: ManagingCaller) -> Json<Value> {
+    Json(json!([caller.id, caller.plan, caller.key_id]))
+}
+
 async fn conflict() -> Problem {
     Problem::conflict("It is taken.")
         .with("taken_by", "acme")
@@ -66,6 +72,7 @@ fn routes() -> Router {
         .route("/light", get(light))
         .route("/admin", get(admin))
         .route("/customer", get(customer))
+        .route("/manager", get(manager))
         .route("/conflict", get(conflict))
 }
 
@@ -290,6 +297,10 @@ async fn the_caller_is_that_of_the_authorizers_context() {
     let shown = call(&routes(), &customer).await.json(200);
     assert_eq!(shown, json!(["acme", "pro"]));
 
+    let manager = get_event("/customer").manager("acme", "pro");
+    let shown = call(&routes(), &manager).await.json(200);
+    assert_eq!(shown, json!(["acme", "pro"]));
+
     call(&routes(), &admin.path("/customer")).await.forbidden();
     let as_customer = customer.clone().path("/admin");
     call(&routes(), &as_customer).await.forbidden();
@@ -305,6 +316,18 @@ async fn the_caller_is_that_of_the_authorizers_context() {
         event.0["requestContext"]["authorizer"][member] = value;
         call(&routes(), &event).await.forbidden();
     }
+}
+
+#[tokio::test]
+async fn a_managing_caller_is_a_customer_with_the_role_manage() {
+    let manager = get_event("/manager").manager("acme", "pro");
+    let shown = call(&routes(), &manager).await.json(200);
+    assert_eq!(shown, json!(["acme", "pro", "key_c"]));
+    needs_a_manager(&routes(), &manager).await;
+    // The role of an authorizer from before keys of customers had roles is the lower one.
+    let mut earlier = manager;
+    earlier.0["requestContext"]["authorizer"]["role"] = "customer".into();
+    call(&routes(), &earlier).await.insufficient_role();
 }
 
 #[tokio::test]

@@ -33,8 +33,13 @@ async fn a_forbidden_request_changes_nothing() {
         if !event.0["pathParameters"].is_null() {
             event = event.param("key", id);
         }
-        let response = stack.call(&operation, |_| event.customer("acme", "pro"));
-        response.await.forbidden();
+        for event in [
+            event.clone().customer("acme", "pro"),
+            event.manager("acme", "pro"),
+        ] {
+            let response = stack.call(&operation, |_| event);
+            response.await.forbidden();
+        }
     }
     assert_eq!(stored(&stack.at), before);
 }

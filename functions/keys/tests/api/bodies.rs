@@ -11,12 +11,12 @@ async fn create_rejects_an_invalid_body() {
     let stack = Stack::new().await;
     let event = Event::load("keys/create");
     checks_bodies(&stack.function("create"), &event).await;
-    let event = event.body(
-        &json!({ "role": "customer", "customer_id": "acme", "name": "",
-        "expires_at": null, "overrides": { "requests_per_hour": 1, "monthly_quota": 1 } }),
-    );
+    let event = event.body(&json!({ "role": "call", "customer_id": "acme", "name": "",
+        "expires_at": null, "overrides": { "requests_per_hour": 1, "monthly_quota": 1 } }));
     let wrong = [
         ("role", json!("root")),
+        ("role", json!("customer")),
+        ("role", json!(["manage"])),
         ("role", json!(1)),
         ("customer_id", json!("a b")),
         ("customer_id", json!(["acme"])),

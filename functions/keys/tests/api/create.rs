@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tollgate_domain::key::ApiKey;
 use tollgate_testing::customers::add_customer;
 use tollgate_testing::event::{Event, text};
-use tollgate_testing::response::ApiResponse;
+use tollgate_testing::response::{ApiResponse, data};
 use tollgate_testing::stored::stored;
 
 use crate::stack::{Stack, view};
@@ -36,7 +36,7 @@ async fn a_new_key_is_returned_once_and_stored_as_its_digest() {
         "id": id,
         "prefix": &secret[..16],
         "name": "Production",
-        "role": "customer",
+        "role": "call",
         "customer_id": "acme",
         "status": "active",
         "created_at": "2026-11-22T10:00:00Z",
@@ -65,6 +65,7 @@ async fn members_that_are_left_out_are_empty() {
         .await
         .json(201);
     assert_eq!(body["name"], "");
+    assert_eq!(body["role"], "call");
     assert_eq!(body["expires_at"], Value::Null);
     assert_eq!(body["overrides"], json!({}));
 }
@@ -80,8 +81,40 @@ async fn admin_keys_cannot_be_created() {
         stack.create(body).await.forbidden();
     }
     assert_eq!(stored(&stack.at), before);
-    let body = json!({ "role": "customer", "customer_id": "acme" });
-    assert_eq!(stack.create(body).await.json(201)["role"], "customer");
+}
+
+#[tokio::test]
+async fn a_key_has_the_requested_role_in_all_responses() {
+    let stack = Stack::new().await;
+    for role in ["call", "manage"] {
+        let body = json!({ "customer_id": "acme", "role": role, "name": role });
+        let created = create_once(&stack, role, &body).await.json(201);
+        assert_eq!(created["role"], role);
+        assert!(text(&created, "key").starts_with("tg_live_"));
+        assert_eq!(stack.get(text(&created, "id")).await, view(&created));
+        let again = create_once(&stack, role, &body).await.json(200);
+        assert_eq!(view(&again), view(&created));
+        let secret = ApiKey::parse(text(&created, "key")).unwrap();
+        let found = stack.at.store.key_by_digest(secret.digest()).await.unwrap();
+        assert_eq!(found.unwrap().role().as_str(), role);
+    }
+    let listed = stack.list(&[]).await.json(200);
+    for key in data(&listed) {
+        assert_eq!(key["role"], key["name"]);
+    }
+    assert_eq!(data(&listed).len(), 2);
+}
+
+/// A repetition must not seem to have created a key with another role.
+#[tokio::test]
+async fn an_idempotency_key_is_for_one_role() {
+    let stack = Stack::new().await;
+    let body = |role: &str| json!({ "customer_id": "acme", "role": role });
+    create_once(&stack, "once", &body("call")).await.json(201);
+    let before = stored(&stack.at);
+    let manage = create_once(&stack, "once", &body("manage")).await;
+    manage.unprocessable(None);
+    assert_eq!(stored(&stack.at), before);
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ async fn with_key(expires_at: Option<&str>) -> (Stack, Value) {
     let body = json!({
         "customer_id": "acme",
         "name": "Production",
+        "role": "manage",
         "expires_at": expires_at,
         "overrides": { "requests_per_hour": 500, "monthly_quota": 1_000 },
     });
@@ -59,6 +60,32 @@ async fn the_successor_has_the_attributes_of_the_old_key() {
         expected["rotated_to"] = new["id"].clone();
         expected["expires_at"] = "2026-11-22T11:00:10Z".into();
         assert_eq!(stack.get(text(&old, "id")).await, expected);
+    }
+}
+
+/// A rotation replaces a key; it is no way to a higher role or a later expiry.
+#[tokio::test]
+async fn a_successor_has_the_role_of_the_old_key_and_exceeds_it_in_nothing() {
+    let stack = Stack::new().await;
+    let key = async |created: &Value| {
+        let id = KeyRef::Id(text(created, "id").parse().unwrap());
+        stack.at.store.key(&id).await.unwrap().unwrap()
+    };
+    for role in ["call", "manage"] {
+        for expires_at in [Value::Null, "2026-11-23T10:00:00Z".into()] {
+            let body = json!({ "customer_id": "acme", "role": role, "expires_at": expires_at });
+            let old = stack.create(body).await.json(201);
+            let granted = key(&old).await.grant();
+            let new = stack.rotate(text(&old, "id"), 60).await.json(201);
+            assert_eq!(new["role"], role);
+            assert_eq!(key(&new).await.grant(), granted);
+            assert!(granted.covers(key(&old).await.grant()));
+            // A member of the body would be another way.
+            let body = json!({ "grace_period_s": 60, "role": "manage" });
+            let id = text(&new, "id");
+            let response = stack.call("rotate", |event| event.param("key", id).body(&body));
+            response.await.bad_request(Some("role"));
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use jiff::SignedDuration;
 use keys::Issuer;
 use serde_json::{Value, json};
 use tollgate_domain::id::KeyId;
-use tollgate_domain::key::{KeyRecord, Owner, Role};
+use tollgate_domain::key::{KeyKind, KeyRecord, Owner};
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_testing::customers::{add_customer, key_record, store_key};
 use tollgate_testing::event::Event;
@@ -72,7 +72,7 @@ impl Stack {
         let Issuer {
             entropy, format, ..
         } = &self.issuer;
-        let secret = entropy.with(|rng| format.generate(Role::Admin, rng));
+        let secret = entropy.with(|rng| format.generate(KeyKind::Admin, rng));
         let record = KeyRecord {
             name: name.to_owned(),
             created_at: self.at.clock().now(),

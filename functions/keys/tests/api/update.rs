@@ -100,6 +100,29 @@ async fn an_invalid_patch_changes_nothing() {
     }
 }
 
+/// Whoever has seen a key would gain by a higher role.
+#[tokio::test]
+async fn the_role_of_a_key_cannot_be_changed() {
+    let stack = Stack::new().await;
+    for role in ["call", "manage"] {
+        let body = json!({ "customer_id": "acme", "role": role });
+        let key = stack.create(body).await.json(201);
+        let before = stored(&stack.at);
+        for patch in [
+            json!({ "role": "manage" }),
+            json!({ "role": "call", "name": "Staging" }),
+            json!({ "role": null }),
+        ] {
+            let response = stack.update(text(&key, "id"), patch).await;
+            let detail = response.bad_request(Some("role"));
+            assert!(detail.contains("unknown field `role`"), "{detail}");
+        }
+        assert_eq!(stored(&stack.at), before);
+        let named = stack.update(text(&key, "id"), json!({ "name": "Staging" }));
+        assert_eq!(named.await.json(200)["role"], role);
+    }
+}
+
 #[tokio::test]
 async fn an_unknown_key_is_not_found() {
     let (stack, _) = with_key().await;

@@ -87,7 +87,7 @@ export async function handler(event) {
       ],
     },
     context: {
-      role: "customer",
+      role: "call",
       customerId: key.customer.S,
       plan: key.plan.S,
       keyId: key.id.S,

@@ -91,7 +91,7 @@ def handler(event, _context):
             ],
         },
         "context": {
-            "role": "customer",
+            "role": "call",
             "customerId": key["customer"]["S"],
             "plan": key["plan"]["S"],
             "keyId": key["id"]["S"],

@@ -45,7 +45,7 @@ fn policy() -> Policy {
             }],
         },
         context: BTreeMap::from([
-            ("role", "customer"),
+            ("role", "call"),
             ("customerId", "leased"),
             ("plan", "enterprise"),
             ("keyId", "key_4fJ9xQ2mL0aZ3Qp7Wb1e"),

@@ -130,7 +130,6 @@ fn other_denials(stack: &Stack) -> Vec<String> {
 fn throttles(stack: &Stack, template: &Template) -> Vec<String> {
     let variables = stack.variables("AuthorizerFunction").unwrap_or_default();
     let uncounted = config::uncounted_routes(&Env::from_vars(variables)).unwrap_or_default();
-    let is_uncounted = |path: &str| uncounted.iter().any(|prefix| path.starts_with(prefix));
     let settings = stack.resources().at("Api.Properties.MethodSettings");
     let routes = template.routes.iter();
     let throttled = |method: &str, path: &str| {
@@ -147,7 +146,7 @@ fn throttles(stack: &Stack, template: &Template) -> Vec<String> {
         })
     };
     routes
-        .filter(|route| route.is_open || is_uncounted(&route.path))
+        .filter(|route| route.is_open || config::is_uncounted(&uncounted, &route.path))
         .filter(|route| !throttled(&route.method, &route.path))
         .map(|route| format!("{} {} has no throttle", route.method, route.path))
         .collect()

@@ -354,7 +354,7 @@ fn every_table_and_index_has_kinds_of_items() {
 }
 
 /// UpdateItem creates a missing item. The roles that may change or revoke keys therefore must not allow the
-/// attributes that make an item a valid key, or its owner.
+/// attributes that make an item a valid key, or its owner or role.
 #[test]
 fn an_update_cannot_create_a_key() {
     let permissions = Permissions::from_template(tollgate_local_aws::template::TEMPLATE);
@@ -364,7 +364,7 @@ fn an_update_cannot_create_a_key() {
             "TableName": "test-registry",
             "Key": { "pk": { "S": pk } },
             "UpdateExpression": update,
-            "ExpressionAttributeNames": { "#id": "id" },
+            "ExpressionAttributeNames": { "#id": "id", "#role": "role" },
             "ExpressionAttributeValues": { ":a": { "S": "a" } },
         });
         permissions.allows(&role, "DynamoDB_20120810.UpdateItem", &body)
@@ -388,6 +388,20 @@ fn an_update_cannot_create_a_key() {
         "SET listing = :a",
     ] {
         assert!(!may("KeysUpdateFunction", customers, update), "{update}");
+    }
+    // Nor does a key get another role than it was created with.
+    for function in [
+        "KeysUpdateFunction",
+        "KeysRevokeFunction",
+        "AdminApiFunction",
+    ] {
+        for update in [
+            "SET #role = :a",
+            "SET #role = :a, revoked_at = :a",
+            "REMOVE #role",
+        ] {
+            assert!(!may(function, customers, update), "{function} {update}");
+        }
     }
     for pk in [admins, "CUSTOMER#acme", "KEYID#key_1"] {
         assert!(

@@ -110,6 +110,36 @@ async fn a_rotated_key_keeps_its_hourly_counter() {
     make_calls(&new, 2).await;
 }
 
+/// The role `manage` is of the customer, and neither lifts a limit nor opens `/admin`.
+#[tokio::test]
+async fn a_managing_key_calls_like_any_other_and_stays_one_when_it_is_rotated() {
+    let stack = LocalStack::at(NOW).await;
+    stack.customer_with_key("pro", json!({})).await;
+    let body = json!({
+        "customer_id": "acme", "role": "manage", "overrides": { "requests_per_hour": 2 },
+    });
+    let created = stack.admin.post("/admin/api-keys", body).await.unwrap();
+    assert_eq!(created.status, StatusCode::CREATED, "{}", created.text);
+    let key = created.json();
+    let path = format!("/admin/api-keys/{}", key["id"].as_str().unwrap());
+    let rotated = stack.admin.post(&format!("{path}/rotate"), json!({})).await;
+    let rotated = rotated.unwrap().json();
+    for key in [&key, &rotated] {
+        assert_eq!(key["role"], "manage");
+        let client = stack.anyone.with_key(key["key"].as_str().unwrap());
+        make_calls(&client, 1).await;
+        get_json(&client, USAGE).await;
+        let status = StatusCode::FORBIDDEN;
+        expect_problem(&client, "/admin/api-keys", status, "forbidden").await;
+    }
+    let client = stack.anyone.with_key(rotated["key"].as_str().unwrap());
+    let status = StatusCode::TOO_MANY_REQUESTS;
+    expect_problem(&client, PING, status, "rate-limited").await;
+    let patch = json!({ "role": "call" });
+    let patched = stack.admin.json(Method::PATCH, &path, patch).await;
+    assert_problem(&patched.unwrap(), StatusCode::BAD_REQUEST, "bad-request");
+}
+
 /// A stolen admin key could otherwise create another that stays valid after its revocation.
 #[tokio::test]
 async fn an_admin_key_cannot_create_admin_keys() {

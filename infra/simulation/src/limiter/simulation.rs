@@ -14,9 +14,10 @@ use tokio::time::{Instant, sleep};
 use tollgate_domain::customer::Customer;
 use tollgate_domain::decision::Window;
 use tollgate_domain::id::PlanId;
-use tollgate_domain::key::{ApiKey, KeyFormat, KeyRecord, Owner, Role};
+use tollgate_domain::key::{ApiKey, KeyFormat, KeyKind, KeyRecord, Owner};
 use tollgate_domain::plan::{Catalog, Overrides};
 use tollgate_domain::plan_book::{Pins, PlanVersions};
+use tollgate_domain::role::CustomerRole;
 use tollgate_domain::window::{Hour, Month};
 use tollgate_local_aws::LocalAws;
 use tollgate_runtime::{Entropy, Metrics};
@@ -220,12 +221,13 @@ impl<'a> Simulation<'a> {
         self.admin.create_customer(&customer, None).await?;
         let format = setup(KeyFormat::new("tg", "live"))?;
         for (n, overrides) in self.scenario.keys.iter().enumerate() {
-            let secret = entropy.with(|rng| format.generate(Role::Customer, rng));
+            let secret = entropy.with(|rng| format.generate(KeyKind::Customer, rng));
             let record = KeyRecord {
                 id: setup(self.names.key(n).parse())?,
                 prefix: secret.prefix(),
                 name: String::new(),
                 owner: Owner::Customer(customer.id.clone()),
+                customer_role: CustomerRole::Call,
                 created_at: self.time.start,
                 expires_at: None,
                 revoked_at: None,

@@ -3,8 +3,9 @@
 use std::str::FromStr;
 
 use tollgate_domain::id::{CustomerId, InvalidId, KeyId};
-use tollgate_domain::key::{ApiKey, KeyPrefix, KeyRecord, Owner, Role};
+use tollgate_domain::key::{ApiKey, KeyKind, KeyPrefix, KeyRecord, Owner};
 use tollgate_domain::plan::Overrides;
+use tollgate_domain::role::Role;
 
 use crate::error::StoreError;
 use crate::item::{self, Item, Reader, n, s, t};
@@ -40,21 +41,21 @@ pub struct NewKey<'a> {
     pub record: &'a KeyRecord,
 }
 
-/// Returns the beginning of the partition keys of all items of a key with this role. No function's IAM
-/// role may write an admin key except to revoke it, and a key has no role but the one in its text.
-fn namespace(role: Role) -> &'static str {
-    match role {
-        Role::Customer => "",
-        Role::Admin => "ADMIN#",
+/// Returns the beginning of the partition keys of all items of a key of this kind. No function's IAM
+/// role may write an admin key except to revoke it, and a key is of no kind but the one in its text.
+fn namespace(kind: KeyKind) -> &'static str {
+    match kind {
+        KeyKind::Customer => "",
+        KeyKind::Admin => "ADMIN#",
     }
 }
 
-pub(super) fn key_pk(role: Role, digest_hex: &str) -> String {
-    format!("{}KEY#{digest_hex}", namespace(role))
+pub(super) fn key_pk(kind: KeyKind, digest_hex: &str) -> String {
+    format!("{}KEY#{digest_hex}", namespace(kind))
 }
 
-pub(super) fn alias_pk(role: Role, key: &KeyRef) -> String {
-    let namespace = namespace(role);
+pub(super) fn alias_pk(kind: KeyKind, key: &KeyRef) -> String {
+    let namespace = namespace(kind);
     match key {
         KeyRef::Id(id) => format!("{namespace}KEYID#{id}"),
         KeyRef::Prefix(prefix) => format!("{namespace}PREFIX#{prefix}"),
@@ -62,16 +63,16 @@ pub(super) fn alias_pk(role: Role, key: &KeyRef) -> String {
 }
 
 /// Returns the partition key of the key that an alias refers to.
-pub(super) fn aliased(role: Role, alias: &Item) -> Result<String, StoreError> {
+pub(super) fn aliased(kind: KeyKind, alias: &Item) -> Result<String, StoreError> {
     let digest = Reader::new("key alias", alias).text("digest")?;
-    Ok(key_pk(role, digest))
+    Ok(key_pk(kind, digest))
 }
 
 pub(super) fn key_items(key: &NewKey<'_>) -> [Item; 3] {
     let record = key.record;
-    let role = record.owner.role();
+    let kind = record.owner.kind();
     let digest = key.secret.digest();
-    let mut item = item::key(key_pk(role, &digest.expose_hex()));
+    let mut item = item::key(key_pk(kind, &digest.expose_hex()));
     item.insert("id".into(), s(record.id.as_str()));
     item.insert("prefix".into(), s(record.prefix.as_str()));
     item.insert("name".into(), s(&record.name));
@@ -79,6 +80,10 @@ pub(super) fn key_items(key: &NewKey<'_>) -> [Item; 3] {
     let customer = record.owner.customer();
     if let Some(customer) = customer {
         item.insert("customer".into(), s(customer.as_str()));
+    }
+    // `call` is the default, and is not stored.
+    if record.role() == Role::Manage {
+        item.insert("role".into(), s(Role::Manage.as_str()));
     }
     if let Some(expires_at) = record.expires_at {
         item.insert("expires_at".into(), t(expires_at));
@@ -101,7 +106,7 @@ pub(super) fn key_items(key: &NewKey<'_>) -> [Item; 3] {
     item.insert(attr::LISTING.into(), s(KEYS));
     item.insert(attr::LISTING_ORDER.into(), s(order));
     let alias = |key: KeyRef| {
-        let mut item = item::key(alias_pk(role, &key));
+        let mut item = item::key(alias_pk(kind, &key));
         item.insert("digest".into(), s(digest.expose_hex()));
         item
     };
@@ -122,6 +127,7 @@ pub(crate) fn read_key(item: &Item) -> Result<KeyRecord, StoreError> {
             Some(customer) => Owner::Customer(customer),
             None => Owner::Admin,
         },
+        customer_role: item.opt_parsed("role")?.unwrap_or_default(),
         created_at: item.parsed("created_at")?,
         expires_at: item.opt_parsed("expires_at")?,
         revoked_at: item.opt_parsed("revoked_at")?,

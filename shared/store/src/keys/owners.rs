@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use tollgate_domain::id::KeyId;
-use tollgate_domain::key::{Owner, Role};
+use tollgate_domain::key::{KeyKind, Owner};
 
 use super::item::{KeyRef, alias_pk, aliased, read_key};
 use crate::Store;
@@ -20,10 +20,10 @@ impl Store {
     /// # Errors
     /// When the store fails.
     pub async fn key_owners(&self, ids: Vec<KeyId>) -> Result<HashMap<KeyId, Owner>, StoreError> {
-        let alias_of = |role, id: &KeyId| alias_pk(role, &KeyRef::Id(id.clone()));
+        let alias_of = |kind, id: &KeyId| alias_pk(kind, &KeyRef::Id(id.clone()));
         let aliases = ids.iter().flat_map(|id| {
-            let roles = [Role::Admin, Role::Customer];
-            roles.map(|role| item::key(alias_of(role, id)))
+            let kinds = [KeyKind::Admin, KeyKind::Customer];
+            kinds.map(|kind| item::key(alias_of(kind, id)))
         });
         let aliases = self.batch_get(OPERATION, REGISTRY, aliases.collect());
         let aliases = aliases.await?;
@@ -34,10 +34,10 @@ impl Store {
         let mut owners = HashMap::new();
         let mut keys = Vec::new();
         for id in ids {
-            if by_pk.contains_key(&*alias_of(Role::Admin, &id)) {
+            if by_pk.contains_key(&*alias_of(KeyKind::Admin, &id)) {
                 owners.insert(id, Owner::Admin);
-            } else if let Some(alias) = by_pk.get(&*alias_of(Role::Customer, &id)) {
-                keys.push(item::key(aliased(Role::Customer, alias)?));
+            } else if let Some(alias) = by_pk.get(&*alias_of(KeyKind::Customer, &id)) {
+                keys.push(item::key(aliased(KeyKind::Customer, alias)?));
             }
         }
         for key in &self.batch_get(OPERATION, REGISTRY, keys).await? {

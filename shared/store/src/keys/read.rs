@@ -1,7 +1,7 @@
 //! Reading keys.
 
 use tollgate_domain::id::{CustomerId, KeyId};
-use tollgate_domain::key::{KeyDigest, KeyRecord, Role};
+use tollgate_domain::key::{KeyDigest, KeyKind, KeyRecord};
 use tollgate_domain::page::Page;
 
 use super::item::{KeyRef, alias_pk, aliased, key_pk, read_key};
@@ -10,18 +10,18 @@ use crate::error::StoreError;
 use crate::listing::KEYS;
 
 impl Store {
-    /// Reads the key with this digest, of the role that its text claims. Consistent: a revocation that
+    /// Reads the key with this digest, of the kind that its text claims. Consistent: a revocation that
     /// was acknowledged before is seen.
     ///
     /// # Errors
     /// When the store fails.
     pub async fn key_by_digest(&self, digest: KeyDigest) -> Result<Option<KeyRecord>, StoreError> {
-        let role = digest.role();
-        let pk = key_pk(role, &digest.expose_hex());
+        let kind = digest.kind();
+        let pk = key_pk(kind, &digest.expose_hex());
         let key = self.key_at(pk).await?;
         // A customer's key without a customer is not an admin key: otherwise anyone who may change
         // customers' keys could make one of it.
-        Ok(key.filter(|key| key.owner.role() == role))
+        Ok(key.filter(|key| key.owner.kind() == kind))
     }
 
     /// Reads a key by its id or prefix.
@@ -40,9 +40,9 @@ impl Store {
     /// # Errors
     /// When the store fails.
     pub async fn customer_key(&self, id: KeyId) -> Result<Option<KeyRecord>, StoreError> {
-        let alias = alias_pk(Role::Customer, &KeyRef::Id(id));
+        let alias = alias_pk(KeyKind::Customer, &KeyRef::Id(id));
         match self.registry_item(alias, "finding a key").await? {
-            Some(alias) => self.key_at(aliased(Role::Customer, &alias)?).await,
+            Some(alias) => self.key_at(aliased(KeyKind::Customer, &alias)?).await,
             None => Ok(None),
         }
     }
@@ -54,7 +54,7 @@ impl Store {
     /// When the store fails.
     pub async fn is_admin_key(&self, key: &KeyRef) -> Result<bool, StoreError> {
         let found = self.find_key(key).await?;
-        Ok(found.is_some_and(|(role, _)| role == Role::Admin))
+        Ok(found.is_some_and(|(kind, _)| kind == KeyKind::Admin))
     }
 
     async fn key_at(&self, pk: String) -> Result<Option<KeyRecord>, StoreError> {
@@ -62,17 +62,18 @@ impl Store {
         item.as_ref().map(read_key).transpose()
     }
 
-    /// Finds the role and the partition key of the key with this id or prefix.
+    /// Finds the kind and the partition key of the key with this id or prefix.
     pub(super) async fn find_key(
         &self,
         key: &KeyRef,
-    ) -> Result<Option<(Role, String)>, StoreError> {
-        let alias = |role| self.registry_item(alias_pk(role, key), "finding a key");
-        let (admins, customers) = tokio::try_join!(alias(Role::Admin), alias(Role::Customer))?;
+    ) -> Result<Option<(KeyKind, String)>, StoreError> {
+        let alias = |kind| self.registry_item(alias_pk(kind, key), "finding a key");
+        let (admins, customers) =
+            tokio::try_join!(alias(KeyKind::Admin), alias(KeyKind::Customer))?;
         // The admin key comes first, so that no customer's key can take its place.
-        let admins = admins.map(|alias| (Role::Admin, alias));
-        let found = admins.or_else(|| customers.map(|alias| (Role::Customer, alias)));
-        let found = found.map(|(role, alias)| Ok((role, aliased(role, &alias)?)));
+        let admins = admins.map(|alias| (KeyKind::Admin, alias));
+        let found = admins.or_else(|| customers.map(|alias| (KeyKind::Customer, alias)));
+        let found = found.map(|(kind, alias)| Ok((kind, aliased(kind, &alias)?)));
         found.transpose()
     }
 

@@ -57,7 +57,8 @@ impl Store {
         // Exists, where no other clause implies it: an update must not create an incomplete key. Not
         // revoked: a revoked key has no successor. Not suspended: the successor would not be suspended.
         // Not rotated: a key has at most one successor. The expiry is the one from which `old_ends_at`
-        // was computed, so that the rotation never extends it.
+        // was computed, so that the rotation never extends it. The role needs no clause: it never changes,
+        // so the successor's is still that of the key.
         let update = match old.expires_at {
             None => update.when(
                 "attribute_exists(pk) AND attribute_not_exists(revoked_at) \

@@ -3,7 +3,7 @@
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::ReturnValuesOnConditionCheckFailure;
 use jiff::Timestamp;
-use tollgate_domain::key::{KeyRecord, Role};
+use tollgate_domain::key::{KeyKind, KeyRecord};
 
 use super::item::{KeyRef, read_key};
 use crate::error::StoreError;
@@ -90,8 +90,8 @@ impl Store {
         change: &KeyChange,
     ) -> Result<UpdateOutcome, StoreError> {
         let key_pk = match self.find_key(key).await? {
-            Some((Role::Customer, pk)) => pk,
-            Some((Role::Admin, _)) => return Ok(UpdateOutcome::Admins),
+            Some((KeyKind::Customer, pk)) => pk,
+            Some((KeyKind::Admin, _)) => return Ok(UpdateOutcome::Admins),
             None => return Ok(UpdateOutcome::Unknown),
         };
         let mut changes = Changes::default();

@@ -46,7 +46,7 @@ pub(crate) struct Key {
 impl Key {
     pub(crate) fn of(owner: Owner, seed: u64) -> Self {
         let format = KeyFormat::new("tg", "live").unwrap();
-        let secret = Entropy::seeded(seed).with(|rng| format.generate(owner.role(), rng));
+        let secret = Entropy::seeded(seed).with(|rng| format.generate(owner.kind(), rng));
         let record = KeyRecord {
             name: format!("Key {seed}"),
             created_at: p("2026-11-20T09:00:00.25Z"),
