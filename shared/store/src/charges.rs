@@ -19,6 +19,10 @@ use crate::transaction::{Action, Transacted};
 
 /// Outcome of recording that an attempt to submit a charge begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "an outcome is matched where it is returned, and never kept"
+)]
 pub enum BeginOutcome {
     /// Recorded. The charge is as after it.
     Begun(LedgerCharge),

@@ -1051,6 +1051,7 @@ async fn pins_are_changed_only_from_the_pins_they_were_made_from() {
 }
 
 /// Returns a stack with one charge, and the charge as it is in the ledger.
+#[expect(clippy::unwrap_used, reason = "a failed read fails the test")]
 async fn with_pending_charge() -> (Fixture, LedgerCharge) {
     let at = with_charges(1).await;
     let stored = at.store.charge(&charge(1).name()).await.unwrap().unwrap();

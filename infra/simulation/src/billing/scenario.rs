@@ -123,13 +123,13 @@ impl Scenario {
                 }
             }
             // Some nightly runs are missed, for days on end.
-            let is_missed = percent([5, 60][usize::from(seed % 4 == 0)]);
+            let is_missed = percent([5, 60][usize::from(seed.is_multiple_of(4))]);
             if !is_missed {
                 let second = percent(40).then(|| crash(crashes));
                 let runs = [Some(crash(crashes)), second];
                 at.push((time(day, 7_200), Event::Bill { runs }));
             }
-            if percent([90, 25][usize::from(seed % 3 == 0)]) {
+            if percent([90, 25][usize::from(seed.is_multiple_of(3))]) {
                 let workers = [
                     Some(crash(crashes)),
                     percent(60).then(|| crash(crashes)),
