@@ -34,6 +34,14 @@ text! {
     StripePriceId { pattern = "^price_[A-Za-z0-9_]{1,249}$", examples("price_1QbZk2LkdIwHu7ix") }
 }
 text! {
+    /// Id of a Stripe customer.
+    StripeCustomerId { pattern = "^cus_[A-Za-z0-9_]{1,251}$", examples("cus_R1bZk2LkdIwHu7") }
+}
+text! {
+    /// Id of a subscription at Stripe.
+    StripeSubscriptionId { pattern = "^sub_[A-Za-z0-9_]{1,251}$", examples("sub_1QbZk2LkdIwHu7ix") }
+}
+text! {
     /// Instant in UTC (RFC 3339).
     Timestamp { format = DateTime, examples("2026-11-22T10:00:00Z") }
 }

@@ -9,6 +9,7 @@ mod billing;
 mod body;
 mod canonical;
 mod charges;
+mod checkouts;
 mod counters;
 mod customers;
 mod erasure;
@@ -35,8 +36,9 @@ pub use adjustments::LoggedAdjustment;
 pub use billing::RecordChargeOutcome;
 pub use canonical::is_same_event;
 pub use charges::{BeginOutcome, FailOutcome, SettleOutcome};
+pub use checkouts::StartedCheckout;
 pub use counters::{AdmittedCalls, CounterTotals, LeaseShare, ReserveOutcome};
-pub use customers::{CustomerChange, PinChange, UpdateCustomerOutcome};
+pub use customers::{CustomerChange, PinChange, RecipientChange, UpdateCustomerOutcome};
 pub use erasure::{CONTENTS, Contents, Erasure, Personal};
 pub use error::StoreError;
 pub use event_part::{EventPart, RejectedRecord};
@@ -95,6 +97,12 @@ impl Store {
         let prefix = init.env.get(env::TABLE_PREFIX)?;
         let (clock, entropy) = (init.clock.clone(), init.entropy.clone());
         Ok(Self::new(&init.sdk, prefix, clock, entropy))
+    }
+
+    /// Returns the prefix of the tables' names, which is the name of the stack.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        &self.prefix
     }
 
     /// Returns the source of randomness, which also gives retries their jitter.

@@ -89,6 +89,13 @@ async fn exercise_all(running: &Running) -> Option<()> {
     let patch = json!({ "name": "Acme", "pin": pin });
     let path = "/admin/customers/acme";
     admin.json(Method::PATCH, path, patch).await.unwrap();
+    for link in [
+        json!({ "customer": "cus_1", "subscription": null }),
+        Value::Null,
+    ] {
+        let patch = json!({ "stripe": link });
+        admin.json(Method::PATCH, path, patch).await.unwrap();
+    }
 
     let key = post("/admin/api-keys", json!({ "customer_id": "acme" })).await;
     once("/admin/api-keys", json!({ "customer_id": "globex" })).await;
