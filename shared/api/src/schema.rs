@@ -42,6 +42,10 @@ text! {
     StripeSubscriptionId { pattern = "^sub_[A-Za-z0-9_]{1,251}$", examples("sub_1QbZk2LkdIwHu7ix") }
 }
 text! {
+    /// Address of a page on one of the origins that the operator allows.
+    ReturnUrl { max_length = 2048, pattern = "^https?://[!-~]+$", examples("https://app.example/billing") }
+}
+text! {
     /// Instant in UTC (RFC 3339).
     Timestamp { format = DateTime, examples("2026-11-22T10:00:00Z") }
 }

@@ -48,6 +48,12 @@ pub const STRIPE_SECRET: Var = Var {
     doc: "Name of the secret in Secrets Manager whose text is Stripe's secret key; with `ssm:` before it, \
           the name of a parameter in Parameter Store. If empty, Stripe is not used.",
 };
+/// Origins to which Stripe's pages lead back.
+pub const RETURN_ORIGINS: Var = Var {
+    name: "TOLLGATE_RETURN_ORIGINS",
+    doc: "Comma-separated origins, such as `https://app.example`, of the pages to which Stripe may lead \
+          customers back from checkout and billing portal; none if empty.",
+};
 /// Queue of the charge worker.
 pub const CHARGE_QUEUE: Var = Var {
     name: "TOLLGATE_CHARGE_QUEUE",
@@ -143,6 +149,7 @@ pub const TEMPLATE_VARS: &[Var] = &[
     KEY_BRAND,
     KEY_ENV,
     STRIPE_SECRET,
+    RETURN_ORIGINS,
     CHARGE_QUEUE,
     BILLING_RUN_QUEUE,
     KEY_CACHE,

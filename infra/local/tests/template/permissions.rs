@@ -5,6 +5,12 @@ use http::Method;
 use serde_json::{Value, json};
 use tollgate_local::client::Client;
 use tollgate_local::local_stack::{self, Options, Running};
+use tollgate_payments::{Payments, ReturnOrigins};
+use tollgate_runtime::{Clock, Entropy, Env, Metrics, env};
+use tollgate_store::Store;
+use tollgate_testing::event::Event;
+use tollgate_testing::response::call;
+use tollgate_testing::stripe::Stripe;
 
 const PLANS: &str = include_str!("../../../emulated/plans.json");
 
@@ -18,6 +24,7 @@ pub(crate) async fn defects(template: &str) -> Vec<String> {
         ..Options::default()
     };
     let running = local_stack::start(options).await.unwrap();
+    let _ = exercise_billing_api(&running).await;
     let _ = exercise_all(&running).await;
     let (mut denied, mut unused) = (Vec::new(), Vec::new());
     for role in &running.roles {
@@ -29,6 +36,45 @@ pub(crate) async fn defects(template: &str) -> Vec<String> {
     }
     // After a denial, further requests fail, so that unused permissions prove nothing.
     if denied.is_empty() { unused } else { denied }
+}
+
+/// Exercises billing-api in its role, with a stand-in for Stripe.
+async fn exercise_billing_api(running: &Running) -> Option<()> {
+    let admin = Client::new(&running.url).unwrap();
+    let admin = admin.with_key(running.admin.expose()?);
+    let mut roles = running.roles.iter();
+    let role = roles.find(|role| role.function() == "BillingApiFunction")?;
+    let stripe = Stripe::with_clock(Clock::system());
+    let (sdk, entropy) = (running.aws.in_role(role).sdk_config(), Entropy::seeded(1));
+    let origins = [(env::RETURN_ORIGINS.name, "https://app.example")];
+    let origins = origins.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let routes = billing_api::routes(billing_api::App {
+        payments: Payments {
+            store: Store::new(&sdk, "local", Clock::system(), entropy),
+            stripe: Some(stripe.client.clone()),
+            clock: Clock::system(),
+            metrics: Metrics::none(),
+        },
+        return_origins: ReturnOrigins::from_env(&Env::from_vars(origins)).unwrap(),
+    });
+    let plan = json!({ "id": "paid", "definition": {
+        "name": "", "requests_per_hour": 10, "month": { "kind": "unlimited" }, "fail_mode": "open",
+        "monthly_fee_cents": 100, "stripe_price": stripe.price(100).await,
+    } });
+    admin.post("/admin/plans", plan).await.unwrap();
+    let customer = json!({ "id": "payer", "plan": "free" });
+    admin.post("/admin/customers", customer).await.unwrap();
+    let of_payer =
+        |name: &str| Event::load(&format!("billing-api/{name}")).manager("payer", "free");
+    // The second one is a repetition.
+    for _ in 0..2 {
+        let checkout = of_payer("checkout").member("plan", "paid".into());
+        call(&routes, &checkout.header("Idempotency-Key", "once")).await;
+    }
+    for name in ["subscription", "portal", "invoices", "charges"] {
+        call(&routes, &of_payer(name)).await;
+    }
+    Some(())
 }
 
 /// Exercises all features of each function. Denials are collected by the roles, so that responses are
