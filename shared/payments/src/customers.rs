@@ -4,7 +4,7 @@ use sha2::{Digest, Sha256};
 use tollgate_domain::customer::Customer;
 use tollgate_domain::submission::Recipient;
 use tollgate_store::{CustomerChange, RecipientChange, UpdateCustomerOutcome};
-use tollgate_stripe::{CustomerDetails, CustomerId, IdempotencyKey, StripeClient, StripeError};
+use tollgate_stripe::{CustomerDetails, CustomerId, CustomerLookup, IdempotencyKey, StripeClient};
 
 use crate::{Payments, PaymentsError};
 
@@ -29,7 +29,7 @@ pub(crate) fn key(name: &str, parts: &[&str]) -> Result<IdempotencyKey, Payments
 /// Parses an idempotency key that was composed here, and so is one.
 pub(crate) fn parse_key(text: &str) -> Result<IdempotencyKey, PaymentsError> {
     text.parse()
-        .map_err(|_| PaymentsError::InvalidLink(text.to_owned()))
+        .map_err(|_| PaymentsError::InvalidKey(text.to_owned()))
 }
 
 impl Payments {
@@ -99,30 +99,29 @@ impl Payments {
             email: customer.email.as_deref(),
             ..unnamed
         };
-        // Two stacks may share an account of Stripe. Neither the prefix nor an id contains a slash.
+        // Two stacks may share a Stripe account. Neither the prefix nor an id contains a slash.
         let mut first = format!("tollgate/{}/{}", self.store.prefix(), customer.id);
         let mut deleted = 0;
         loop {
             let created = stripe
                 .create_customer(&parse_key(&first)?, &unnamed)
                 .await?;
+            // What Stripe replays of an earlier creation does not say whether the customer still exists.
+            if let CustomerLookup::Deleted(_) = stripe.customer(&created.id).await?
+                && deleted < MAX_DELETED
+            {
+                deleted += 1;
+                first = format!("tollgate/{}/{}/{deleted}", self.store.prefix(), customer.id);
+                continue;
+            }
             let parts = [
                 created.id.as_str(),
                 details.name.unwrap_or_default(),
                 details.email.unwrap_or_default(),
             ];
             let key = key("tollgate/details", &parts)?;
-            match stripe.update_customer(&created.id, &key, &details).await {
-                Ok(named) => return Ok(named.id),
-                // Deleted at Stripe since it was created: Stripe replays its creation, and another key is needed.
-                Err(StripeError::Rejected(rejection))
-                    if rejection.is_missing() && deleted < MAX_DELETED =>
-                {
-                    deleted += 1;
-                    first = format!("tollgate/{}/{}/{deleted}", self.store.prefix(), customer.id);
-                }
-                Err(error) => return Err(error.into()),
-            }
+            let named = stripe.update_customer(&created.id, &key, &details).await?;
+            return Ok(named.id);
         }
     }
 }

@@ -17,7 +17,7 @@ pub enum PaymentsError {
     Store(#[from] StoreError),
     /// Stripe failed, or rejected the request.
     #[error("Stripe failed")]
-    Stripe(#[from] StripeError),
+    Stripe(#[source] Box<StripeError>),
     /// The Stripe price of a plan cannot be used.
     #[error("plan {plan} cannot be bought with its Stripe price {price}")]
     Price {
@@ -29,6 +29,9 @@ pub enum PaymentsError {
         #[source]
         defect: PriceDefect,
     },
+    /// An idempotency key that was composed is not one.
+    #[error("{0:?} is no idempotency key")]
+    InvalidKey(String),
     /// The link of a customer is not an id of Stripe's.
     #[error("the Stripe customer of customer {0} is not a valid id")]
     InvalidLink(String),
@@ -81,13 +84,22 @@ pub enum PriceDefect {
     Interval,
 }
 
+impl From<StripeError> for PaymentsError {
+    fn from(error: StripeError) -> Self {
+        Self::Stripe(Box::new(error))
+    }
+}
+
 impl PaymentsError {
     /// Returns the time to wait before a repetition, if Stripe stated it.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            PaymentsError::Stripe(StripeError::Unavailable(unavailable)) => unavailable.retry_after,
-            PaymentsError::Stripe(StripeError::Unknown(unknown)) => unknown.retry_after,
+            PaymentsError::Stripe(error) => match &**error {
+                StripeError::Unavailable(unavailable) => unavailable.retry_after,
+                StripeError::Unknown(unknown) => unknown.retry_after,
+                StripeError::Rejected(_) => None,
+            },
             _ => None,
         }
     }
@@ -97,12 +109,15 @@ impl Failure for PaymentsError {
     fn kind(&self) -> FailureKind {
         match self {
             PaymentsError::Store(error) => error.kind(),
-            PaymentsError::Stripe(StripeError::Unavailable(_) | StripeError::Unknown(_))
-            | PaymentsError::Contended => FailureKind::Transient,
+            PaymentsError::Stripe(error) => match **error {
+                StripeError::Unavailable(_) | StripeError::Unknown(_) => FailureKind::Transient,
+                StripeError::Rejected(_) => FailureKind::Permanent,
+            },
+            PaymentsError::Contended => FailureKind::Transient,
             PaymentsError::InvalidCursor => FailureKind::InvalidCursor,
             PaymentsError::NotConfigured
-            | PaymentsError::Stripe(StripeError::Rejected(_))
             | PaymentsError::Price { .. }
+            | PaymentsError::InvalidKey(_)
             | PaymentsError::InvalidLink(_)
             | PaymentsError::LinkTaken { .. }
             | PaymentsError::SessionTaken(_) => FailureKind::Permanent,

@@ -89,8 +89,7 @@ impl Stripe {
     /// Subscribes a Stripe customer to a price, paid by card. Returns the subscription.
     pub async fn subscribe(&self, customer: &str, price: &str) -> Value {
         let card = format!("/v1/customers/{customer}");
-        let form = "payment_method=pm_card_visa\
-                    &invoice_settings[default_payment_method]=pm_card_visa";
+        let form = "invoice_settings[default_payment_method]=pm_card_visa";
         self.call("POST", &card, form).await;
         let form = format!("customer={customer}&items[0][price]={price}");
         self.call("POST", "/v1/subscriptions", &form).await

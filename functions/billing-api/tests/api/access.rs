@@ -143,7 +143,7 @@ async fn while_stripe_is_down_every_operation_returns_503_with_retry_after() {
     assert_eq!(stored(&stack.at), before);
 }
 
-/// A rejection names nothing of the account in the response.
+/// The response names nothing that Stripe says of its objects.
 #[tokio::test]
 async fn a_rejection_of_stripes_is_a_500_without_its_message() {
     let stack = Stack::new().await;

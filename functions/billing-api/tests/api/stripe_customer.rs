@@ -116,9 +116,9 @@ async fn a_stripe_customer_that_was_not_linked_is_linked_by_the_next_checkout() 
     }
 }
 
-/// Two stacks share an account of Stripe, and have customers of the same id.
+/// Two stacks share a Stripe account, and have customers of the same id.
 #[tokio::test]
-async fn stacks_with_a_common_stripe_account_have_customers_of_their_own() {
+async fn stacks_that_share_stripe_have_customers_of_their_own() {
     let stack = Stack::new().await;
     stack.checkout("acme", "team").await.json(201);
     let Stripe { client, .. } = stack.stripe.clone();

@@ -55,6 +55,7 @@ const KINDS: [Kind; 14] = [
             "IDEMPOTENCY#create-key#key_1#a",
             "IDEMPOTENCY#rotate-key#key_1#a",
             "IDEMPOTENCY#create-customer#key_1#a",
+            "IDEMPOTENCY#checkout#key_1#a",
         ],
         index_key: None,
     },
