@@ -1,15 +1,19 @@
 //! Payments: submission of charges to Stripe. Used by the charge worker.
 
+mod build;
 mod queue;
 mod rate;
+mod secret;
 mod submit;
 
 use tollgate_runtime::{Clock, Metrics};
 use tollgate_store::Store;
 use tollgate_stripe::StripeClient;
 
+pub use build::{Patience, WORKERS};
 pub use queue::{ChargeMessage, Queue, QueueError};
 pub use rate::RateLimited;
+pub use secret::{NamedSecret, SecretError, SecretText};
 pub use submit::{SubmitError, SubmitOutcome};
 
 /// Currency of all charges. The ledger counts in US cents.
@@ -18,6 +22,9 @@ pub const CURRENCY: &str = "usd";
 /// State of payments in one instance. Cheap to clone; clones share it.
 #[derive(Debug, Clone)]
 pub struct Payments {
+    /// Name of the stack. It is part of what a charge is called at Stripe, because stacks may share a Stripe
+    /// account, and have customers of the same ids.
+    pub stack: String,
     /// The tables.
     pub store: Store,
     /// Stripe; `None` without a secret key: charges then stay in the ledger.
