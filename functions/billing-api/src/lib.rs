@@ -9,10 +9,9 @@ mod problems;
 mod subscription;
 
 use axum::Router;
-use tollgate_payments::{Payments, ReturnOrigins};
+use tollgate_payments::{Patience, Payments, ReturnOrigins};
 use tollgate_runtime::Init;
 use tollgate_runtime::config::InvalidConfig;
-use tollgate_store::Store;
 use utoipa::OpenApi;
 
 /// State of a billing-api instance. Cheap to clone; clones share it.
@@ -28,16 +27,10 @@ impl App {
     /// Builds the state of a new instance.
     ///
     /// # Errors
-    /// When the environment lacks the tables or the origins.
+    /// When the environment lacks a variable, or has an invalid one.
     pub fn build(init: &Init) -> Result<Self, InvalidConfig> {
-        let payments = Payments {
-            store: Store::build(init)?,
-            stripe: None,
-            clock: init.clock.clone(),
-            metrics: init.metrics.clone(),
-        };
         Ok(Self {
-            payments,
+            payments: Payments::build(init, Patience::Caller)?,
             return_origins: ReturnOrigins::from_env(&init.env)?,
         })
     }

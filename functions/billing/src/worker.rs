@@ -8,8 +8,9 @@ use std::collections::HashSet;
 use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent, SqsMessage};
 use tokio::task::JoinSet;
 use tollgate_domain::submission::ChargeRef;
-use tollgate_payments::{ChargeMessage, Payments, SubmitOutcome};
-use tollgate_runtime::Chain;
+use tollgate_payments::{ChargeMessage, Patience, Payments, SubmitOutcome};
+use tollgate_runtime::config::InvalidConfig;
+use tollgate_runtime::{Chain, Init};
 
 /// Charges submitted at a time. The rate of requests is bounded by itself.
 const CONCURRENCY: usize = 4;
@@ -19,6 +20,17 @@ const CONCURRENCY: usize = 4;
 pub struct Worker {
     /// Ledger and Stripe.
     pub payments: Payments,
+}
+
+impl Worker {
+    /// Builds the state of a new instance.
+    ///
+    /// # Errors
+    /// When the environment lacks a variable, or has an invalid one.
+    pub fn build(init: &Init) -> Result<Self, InvalidConfig> {
+        let payments = Payments::build(init, Patience::Queue)?;
+        Ok(Self { payments })
+    }
 }
 
 /// Submits the charges of a batch, and reports those that are to be delivered again in some minutes.

@@ -89,6 +89,8 @@ struct Inner {
     /// Queues that functions send to, by name; in files of this directory, if there is one.
     named_queues: Mutex<HashMap<String, Arc<Queue>>>,
     dir: Option<PathBuf>,
+    /// Secrets of Secrets Manager by name, and parameters of Parameter Store by `ssm:` and their name.
+    secrets: Mutex<HashMap<String, String>>,
     faults: Mutex<Option<fault::Injector>>,
 }
 
@@ -166,6 +168,7 @@ impl LocalAws {
             queue,
             named_queues: Mutex::default(),
             dir,
+            secrets: Mutex::default(),
             faults: Mutex::new(None),
         });
         Self { inner, role: None }
@@ -202,7 +205,7 @@ impl LocalAws {
 
     /// Returns the queue that the rule delivers to.
     #[must_use]
-    pub fn queue(&self) -> &Queue {
+    pub fn queue(&self) -> &Arc<Queue> {
         &self.inner.queue
     }
 
@@ -255,6 +258,49 @@ impl LocalAws {
         }
     }
 
+    /// Sets a secret of Secrets Manager, or if the name begins with `ssm:`, a parameter of Parameter Store.
+    pub fn set_secret(&self, name: &str, text: &str) {
+        self.secrets().insert(name.to_owned(), text.to_owned());
+    }
+
+    fn secrets(&self) -> std::sync::MutexGuard<'_, HashMap<String, String>> {
+        let secrets = self.inner.secrets.lock();
+        secrets.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns a secret as Secrets Manager does.
+    fn get_secret_value(&self, body: &str) -> ApiResponse {
+        let request: Value = serde_json::from_str(body).unwrap_or_default();
+        let name = request["SecretId"].as_str().unwrap_or_default();
+        match self.secrets().get(name) {
+            Some(text) => ApiResponse {
+                status: 200,
+                body: json!({ "Name": name, "SecretString": text }).to_string(),
+            },
+            None => ApiResponse {
+                status: 400,
+                body: json!({ "__type": "ResourceNotFoundException" }).to_string(),
+            },
+        }
+    }
+
+    /// Returns a parameter as Parameter Store does.
+    fn get_parameter(&self, body: &str) -> ApiResponse {
+        let request: Value = serde_json::from_str(body).unwrap_or_default();
+        let name = request["Name"].as_str().unwrap_or_default();
+        match self.secrets().get(&format!("ssm:{name}")) {
+            // Without the permission to decrypt it, the value would be ciphertext.
+            Some(text) if request["WithDecryption"] == json!(true) => ApiResponse {
+                status: 200,
+                body: json!({ "Parameter": { "Name": name, "Value": text } }).to_string(),
+            },
+            _ => ApiResponse {
+                status: 400,
+                body: json!({ "__type": "ParameterNotFound" }).to_string(),
+            },
+        }
+    }
+
     /// Injects into every further call the fault that `injector` returns for it.
     pub fn inject(&self, injector: impl FnMut(&Call) -> Fault + Send + 'static) {
         *self.faults() = Some(Box::new(injector));
@@ -285,6 +331,8 @@ impl LocalAws {
             Some(("DynamoDB_20120810", operation)) => self.inner.engine.call(operation, body),
             Some(("AWSEvents", "PutEvents")) => self.inner.bus.put_events(body),
             Some(("AmazonSQS", "SendMessageBatch")) => self.send_messages(body),
+            Some(("secretsmanager", "GetSecretValue")) => self.get_secret_value(body),
+            Some(("AmazonSSM", "GetParameter")) => self.get_parameter(body),
             _ => ApiResponse {
                 status: 400,
                 body: r#"{"__type":"UnknownOperationException"}"#.to_owned(),

@@ -117,15 +117,19 @@ impl Condition {
     }
 }
 
-/// Returns whether `text` matches `pattern`, in which `*` matches any characters.
+/// Returns whether `text` matches `pattern`, in which `*` matches any characters and `?` matches one.
 fn is_like(pattern: &str, text: &str) -> bool {
-    match pattern.split_once('*') {
-        None => pattern == text,
-        Some((start, rest)) => text.strip_prefix(start).is_some_and(|text| {
-            let ends = text.char_indices().map(|(at, _)| at).chain([text.len()]);
-            ends.into_iter().any(|at| is_like(rest, &text[at..]))
-        }),
-    }
+    let Some(at) = pattern.find(['*', '?']) else {
+        return pattern == text;
+    };
+    let (start, rest) = (&pattern[..at], &pattern[at + 1..]);
+    text.strip_prefix(start).is_some_and(|text| {
+        let mut ends = text.char_indices().map(|(at, _)| at).chain([text.len()]);
+        if pattern[at..].starts_with('?') {
+            return ends.nth(1).is_some_and(|end| is_like(rest, &text[end..]));
+        }
+        ends.any(|at| is_like(rest, &text[at..]))
+    })
 }
 
 /// A function's role. Cheap to clone; clones share the recorded use.
@@ -261,7 +265,7 @@ impl Grant {
     }
 
     fn is_for(&self, required: &RequiredPermission) -> bool {
-        self.action == required.action && self.resource == required.resource
+        self.action == required.action && is_like(&self.resource, &required.resource)
     }
 
     fn allows(&self, required: &RequiredPermission) -> bool {
@@ -336,6 +340,24 @@ fn required_permissions(call: &Call) -> Vec<RequiredPermission> {
                 context: BTreeMap::new(),
             }]
         }
+        "GetSecretValue" => {
+            let name = body["SecretId"].as_str().unwrap_or_default();
+            // Secrets Manager ends the ARN with a hyphen and six random characters.
+            vec![on_secret(
+                "secretsmanager:GetSecretValue",
+                "secretsmanager",
+                &format!("secret:{name}-q1W2e3"),
+            )]
+        }
+        "GetParameter" => {
+            let name = body["Name"].as_str().unwrap_or_default();
+            let name = name.strip_prefix('/').unwrap_or(name);
+            vec![on_secret(
+                "ssm:GetParameter",
+                "ssm",
+                &format!("parameter/{name}"),
+            )]
+        }
         "BatchGetItem" => {
             let tables = body["RequestItems"].as_object().into_iter().flatten();
             let required = tables.map(|(name, request)| {
@@ -360,6 +382,15 @@ fn required_permissions(call: &Call) -> Vec<RequiredPermission> {
             required.collect()
         }
         operation => vec![on_table(operation, &body)],
+    }
+}
+
+/// Returns the permission on a resource that the stack does not declare, and so names by its whole ARN.
+fn on_secret(action: &str, service: &str, resource: &str) -> RequiredPermission {
+    RequiredPermission {
+        action: action.to_owned(),
+        resource: format!("arn:aws:{service}:us-east-1:000000000000:{resource}"),
+        context: BTreeMap::new(),
     }
 }
 
@@ -481,6 +512,9 @@ mod tests {
             ("*", "", true),
             ("a*é*b", "aééb", true),
             ("a*é*b", "aeb", false),
+            ("a-??", "a-é1", true),
+            ("a-??", "a-1", false),
+            ("a-??", "a-123", false),
         ] {
             assert_eq!(is_like(pattern, text), expected, "{pattern} {text}");
         }

@@ -264,7 +264,7 @@ impl Stack {
         }
     }
 
-    /// Resolves a string, a `!Ref`, a `!GetAtt`, a `!Sub` or a `!FindInMap`.
+    /// Resolves a string, a `!Ref`, a `!GetAtt`, a `!Sub`, a `!FindInMap` or a `!Join` of a `!Split`.
     ///
     /// # Errors
     /// When the node is none of them; `what` describes it in the error.
@@ -277,6 +277,25 @@ impl Stack {
                     Some(node.get(name.as_str()?))
                 });
             return found.ok_or_else(missing)?.text(what);
+        }
+        match tagged_list(node) {
+            Some(("!Sub", [text, variables])) => {
+                let text = text.as_str().ok_or_else(missing)?;
+                let mut text = text.to_owned();
+                for (name, value) in Node(variables).members() {
+                    text = text.replace(&format!("${{{name}}}"), &self.value(value, what)?);
+                }
+                return self.substitute(&text).ok_or_else(missing);
+            }
+            Some(("!Join", [separator, list])) => {
+                let separator = separator.as_str().ok_or_else(missing)?;
+                let Some(("!Split", [delimiter, text])) = tagged_list(Node(list)) else {
+                    return Err(missing());
+                };
+                let delimiter = delimiter.as_str().ok_or_else(missing)?;
+                return Ok(self.value(Node(text), what)?.replace(delimiter, separator));
+            }
+            _ => {}
         }
         let Some((tag, text)) = tagged(node) else {
             return node.text(what);
@@ -348,8 +367,12 @@ impl Stack {
 
     /// Resolves a `!Ref` of a pseudo parameter, a parameter or a resource that has a name.
     fn reference(&self, name: &str) -> Option<String> {
-        if name == "AWS::StackName" {
-            return Some(self.name.clone());
+        match name {
+            "AWS::StackName" => return Some(self.name.clone()),
+            "AWS::Partition" => return Some("aws".to_owned()),
+            "AWS::Region" => return Some("us-east-1".to_owned()),
+            "AWS::AccountId" => return Some("000000000000".to_owned()),
+            _ => {}
         }
         if let Some(value) = self.parameters.get(name) {
             return Some(value.clone());
@@ -388,7 +411,15 @@ impl Stack {
 
 /// Returns the name and the list of an intrinsic function in its short form with a list.
 fn tagged_list(node: Node<'_>) -> Option<(&'static str, &[Value])> {
-    const NAMES: [&str; 4] = ["!Equals", "!FindInMap", "!If", "!Not"];
+    const NAMES: [&str; 7] = [
+        "!Equals",
+        "!FindInMap",
+        "!If",
+        "!Join",
+        "!Not",
+        "!Split",
+        "!Sub",
+    ];
     let Value::Tagged(tagged) = node.0 else {
         return None;
     };

@@ -1,24 +1,30 @@
-//! Delivery from the queue to the usage-writer, as by Lambda's event source mapping.
+//! Delivery from a queue to a function, as by Lambda's event source mapping.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lambda_events::sqs::SqsEvent;
+use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
+use futures_util::future::BoxFuture;
 use serde::Serialize;
 use serde_json::json;
 use tokio::sync::{Mutex, Notify};
 use tokio::time::Instant;
-use tollgate_local_aws::{LocalAws, Message, QueueError};
+use tollgate_local_aws::{Message, Queue, QueueError};
+
+use crate::template::EventSource;
 
 /// Interval at which the queue is polled.
 const POLL: Duration = Duration::from_millis(200);
 
+/// Function that handles batches of messages.
+pub(crate) type Handler =
+    Box<dyn Fn(SqsEvent) -> BoxFuture<'static, SqsBatchResponse> + Send + Sync>;
+
 pub(crate) struct Consumer {
-    aws: LocalAws,
-    writer: usage_writer::App,
-    batch_size: usize,
-    window: Duration,
-    visibility_timeout: Duration,
+    queue: Arc<Queue>,
+    handler: Handler,
+    source: EventSource,
     /// Locked while a batch is in flight, so that a drain does not miss it.
     failed: Mutex<VecDeque<Failed>>,
     stop: Notify,
@@ -42,19 +48,11 @@ pub(crate) struct DrainOutcome {
 }
 
 impl Consumer {
-    pub(crate) fn new(
-        aws: LocalAws,
-        writer: usage_writer::App,
-        batch_size: usize,
-        window: Duration,
-        visibility_timeout: Duration,
-    ) -> Self {
+    pub(crate) fn new(queue: Arc<Queue>, handler: Handler, source: EventSource) -> Self {
         Self {
-            aws,
-            writer,
-            batch_size,
-            window,
-            visibility_timeout,
+            queue,
+            handler,
+            source,
             failed: Mutex::default(),
             stop: Notify::new(),
         }
@@ -69,7 +67,7 @@ impl Consumer {
                 () = self.stop.notified() => return,
                 () = tokio::time::sleep(POLL) => {}
             }
-            let queued = match self.aws.queue().counts() {
+            let queued = match self.queue.counts() {
                 Ok(counts) => counts.queued,
                 Err(error) => {
                     tracing::error!(%error, "the queue cannot be read");
@@ -81,7 +79,8 @@ impl Consumer {
                 continue;
             }
             let since = *waiting_since.get_or_insert_with(Instant::now);
-            if queued < self.batch_size as u64 && since.elapsed() < self.window {
+            let source = &self.source;
+            if queued < source.batch_size as u64 && since.elapsed() < source.window {
                 continue;
             }
             waiting_since = None;
@@ -115,12 +114,12 @@ impl Consumer {
     /// `None`, any failed messages.
     async fn deliver(&self, now: Option<Instant>) -> Result<DrainOutcome, QueueError> {
         let mut failed = self.failed.lock().await;
-        let queue = self.aws.queue();
+        let queue = &self.queue;
         let mut outcome = DrainOutcome::default();
         while let Some(due) = failed.pop_front_if(|it| now.is_none_or(|now| it.visible_at <= now)) {
             outcome.dead_lettered += queue.make_visible(&due.ids)?;
         }
-        let messages = queue.receive(self.batch_size)?;
+        let messages = queue.receive(self.source.batch_size)?;
         if messages.is_empty() {
             return Ok(outcome);
         }
@@ -133,14 +132,14 @@ impl Consumer {
         outcome.failed = failed_ids.len();
         if !failed_ids.is_empty() {
             failed.push_back(Failed {
-                visible_at: Instant::now() + self.visibility_timeout,
+                visible_at: Instant::now() + self.source.visibility_timeout,
                 ids: failed_ids,
             });
         }
         Ok(outcome)
     }
 
-    /// Invokes the usage-writer with a batch. Returns the ids of the messages that failed.
+    /// Invokes the function with a batch. Returns the ids of the messages that failed.
     async fn invoke(&self, messages: &[Message]) -> Vec<String> {
         let all = || messages.iter().map(|message| message.id.to_string());
         let records = messages.iter().map(|message| {
@@ -150,11 +149,10 @@ impl Consumer {
                 "body": message.body,
                 "attributes": {
                     "ApproximateReceiveCount": message.receives.to_string(),
-                    "SenderId": "events.amazonaws.com",
                 },
                 "messageAttributes": {},
                 "eventSource": "aws:sqs",
-                "eventSourceARN": "arn:aws:sqs:us-east-1:000000000000:usage",
+                "eventSourceARN": format!("arn:aws:sqs:us-east-1:000000000000:{}", self.source.queue),
                 "awsRegion": "us-east-1",
             })
         });
@@ -162,8 +160,7 @@ impl Consumer {
         let Ok(event) = serde_json::from_value::<SqsEvent>(event) else {
             return all().collect();
         };
-        let writer = self.writer.clone();
-        let running = tokio::spawn(async move { usage_writer::handle(&writer, event).await });
+        let running = tokio::spawn((self.handler)(event));
         match running.await {
             Ok(response) => {
                 let failures = response.batch_item_failures.into_iter();
@@ -177,8 +174,6 @@ impl Consumer {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use tollgate_ingest::Ingest;
     use tollgate_local_aws::fixture::Fixture;
     use tollgate_local_aws::{Counts, Fault, MAX_RECEIVES};
@@ -192,8 +187,17 @@ mod tests {
     fn consumer(at: &Fixture) -> Arc<Consumer> {
         let ingest = Ingest::new(at.store.clone(), at.clock(), Metrics::none());
         let writer = usage_writer::App { ingest };
-        let (aws, timeout) = (at.aws.clone(), VISIBILITY_TIMEOUT);
-        Arc::new(Consumer::new(aws, writer, 100, WINDOW, timeout))
+        let source = EventSource {
+            queue: "UsageQueue".to_owned(),
+            batch_size: 100,
+            window: WINDOW,
+            visibility_timeout: VISIBILITY_TIMEOUT,
+        };
+        let handler: Handler = Box::new(move |event| {
+            let writer = writer.clone();
+            Box::pin(async move { usage_writer::handle(&writer, event).await })
+        });
+        Arc::new(Consumer::new(Arc::clone(at.aws.queue()), handler, source))
     }
 
     // A paused clock advances as soon as all tasks wait.

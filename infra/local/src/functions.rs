@@ -109,6 +109,10 @@ impl FunctionFactory {
         Ok(billing::App::build(&self.init("BillingFunction")?)?)
     }
 
+    pub(crate) fn charge_worker(&self) -> Result<billing::Worker, StartError> {
+        Ok(billing::Worker::build(&self.init("ChargeWorkerFunction")?)?)
+    }
+
     pub(crate) fn reconciliation(&self) -> Result<reconciliation::App, StartError> {
         Ok(reconciliation::App::build(
             &self.init("ReconciliationFunction")?,

@@ -18,5 +18,6 @@ pub mod local_stack;
 pub mod openapi;
 mod same_origin;
 pub mod soak;
+mod stand_in;
 mod start_error;
 pub mod template;

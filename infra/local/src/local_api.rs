@@ -28,7 +28,10 @@ pub(crate) struct App {
     pub(crate) local_clock: LocalClock,
     pub(crate) clock: Clock,
     pub(crate) aws: LocalAws,
-    pub(crate) consumer: Arc<Consumer>,
+    /// Delivery of usage to the usage-writer.
+    pub(crate) usage: Arc<Consumer>,
+    /// Delivery of charges to the charge worker.
+    pub(crate) charges: Arc<Consumer>,
     pub(crate) gateway: Arc<Gateway>,
     pub(crate) billing: billing::App,
     pub(crate) reconciliation: reconciliation::App,
@@ -67,7 +70,7 @@ async fn set_clock(
     JsonBody(change): JsonBody<ClockChange>,
 ) -> Result<Json<Time>, Problem> {
     // Queued usage is of the old time: after the change it would be late, or in the future.
-    app.consumer.drain().await.map_err(Problem::internal)?;
+    app.usage.drain().await.map_err(Problem::internal)?;
     let changed = match (change.now, change.advance_s) {
         (Some(Rfc3339(now)), None) => app.local_clock.set(now),
         (None, Some(seconds)) => app.local_clock.advance(SignedDuration::from_secs(seconds)),
@@ -87,7 +90,7 @@ struct DrainReport {
 }
 
 async fn drain(State(app): State<App>) -> Result<Json<DrainReport>, Problem> {
-    let outcome = app.consumer.drain().await.map_err(Problem::internal)?;
+    let outcome = app.usage.drain().await.map_err(Problem::internal)?;
     let counts = app.aws.queue().counts().map_err(Problem::internal)?;
     Ok(Json(DrainReport {
         outcome,
@@ -107,9 +110,10 @@ struct NightlyReport {
 async fn nightly(State(app): State<App>) -> Result<Json<NightlyReport>, Problem> {
     app.gateway.shut_down_authorizer().await;
     // On AWS, the queue has been drained for hours when the nightly schedule fires.
-    app.consumer.drain().await.map_err(Problem::internal)?;
+    app.usage.drain().await.map_err(Problem::internal)?;
     let run = billing::next_part(&app.billing, None, None).await;
     let (report, _) = run.map_err(billing_failed)?;
+    app.charges.drain().await.map_err(Problem::internal)?;
     Ok(Json(NightlyReport {
         billing: report,
         reconciliation: reconciliation::handle(&app.reconciliation).await?,

@@ -16,6 +16,7 @@ use http::header::CONTENT_TYPE;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use sha2::{Digest, Sha256};
+use stripe_fake::StripeFake;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -32,12 +33,13 @@ use tollgate_store::{CreateOutcome, KeyRef, NewKey, SeedOutcome, Store, StoreErr
 
 use crate::bodies::{BodyError, Sender};
 use crate::connections;
-use crate::consumer::Consumer;
+use crate::consumer::{Consumer, Handler};
 use crate::functions::{self, Function, FunctionFactory};
 use crate::gateway::{self, Gateway, KeyAlias};
 use crate::local_api;
 use crate::local_clock::{ClockError, LocalClock};
 use crate::same_origin;
+use crate::stand_in::{self, StandIn};
 pub use crate::start_error::{StartError, UnusableAdminKey};
 use crate::template::Template;
 
@@ -55,6 +57,8 @@ const PUT_EVENTS: &str = "AWSEvents.PutEvents";
 pub struct Options {
     /// Port on 127.0.0.1; 0 picks a free one.
     pub port: u16,
+    /// Port of the stand-in for Stripe on 127.0.0.1; 0 picks a free one.
+    pub stripe_port: u16,
     /// Directory for the state; `None` keeps it in memory.
     pub data: Option<PathBuf>,
     /// Admin key. A text that is not an API key is an alias of a key that is derived from it.
@@ -93,6 +97,10 @@ pub struct Running {
     pub url: String,
     /// Admin key.
     pub admin: AdminKey,
+    /// URL of the stand-in for Stripe.
+    pub stripe_url: String,
+    /// The stand-in for Stripe, for tests that inspect it.
+    pub stripe: StripeFake,
     /// AWS services, for tests that inject faults or inspect state.
     pub aws: LocalAws,
     /// Tables, for the same tests.
@@ -104,8 +112,9 @@ pub struct Running {
     stop: oneshot::Sender<()>,
     server: JoinHandle<()>,
     gateway: Arc<Gateway>,
-    deliveries: JoinHandle<()>,
-    consumer: Arc<Consumer>,
+    /// Delivery of usage, and of charges.
+    deliveries: [(Arc<Consumer>, JoinHandle<()>); 2],
+    _stand_in: StandIn,
     _lock: Option<File>,
 }
 
@@ -134,12 +143,17 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     let local_clock = LocalClock::new(clock_file)
         .map_err(|error: ClockError| StartError::Clock(Box::new(error)))?;
     let clock = local_clock.clock();
+    let stand_in = stand_in::start(options.stripe_port, clock.clone()).await?;
+    let stack = stack
+        .with_parameter("StripeSecretName", stand_in::SECRET)
+        .with_parameter("StripeUrl", &stand_in.url);
     let rule = template.rule.clone();
     let aws = match &options.data {
         Some(dir) => LocalAws::open(dir, rule, clock.clone(), entropy.clone())?,
         None => LocalAws::in_memory(rule, clock.clone(), entropy.clone())?,
     };
     aws.create_tables(stack.name())?;
+    aws.set_secret(stand_in::SECRET, &stand_in.key);
     let factory = FunctionFactory {
         aws: aws.clone(),
         stack,
@@ -157,19 +171,27 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         .local_addr()
         .map_err(|error| StartError::Port(options.port, error))?;
 
-    let consumer = Arc::new(Consumer::new(
-        aws.clone(),
-        factory.usage_writer()?,
-        template.batch_size,
-        Duration::from_secs(template.batch_window_s),
-        Duration::from_secs(template.visibility_timeout_s),
-    ));
+    let writer = factory.usage_writer()?;
+    let writer: Handler = Box::new(move |event| {
+        let writer = writer.clone();
+        Box::pin(async move { usage_writer::handle(&writer, event).await })
+    });
+    let usage = Consumer::new(Arc::clone(aws.queue()), writer, template.usage.clone());
+    let usage = Arc::new(usage);
+    let worker = factory.charge_worker()?;
+    let worker: Handler = Box::new(move |event| {
+        let worker = worker.clone();
+        Box::pin(async move { billing::submit(&worker, event).await })
+    });
+    let queue = aws.named_queue(&template.charges.queue)?;
+    let charges = Arc::new(Consumer::new(queue, worker, template.charges.clone()));
     let gateway = Arc::new(Gateway::new(&template, &factory, alias)?);
     let local = local_api::routes(local_api::App {
         local_clock,
         clock: factory.clock.clone(),
         aws: aws.clone(),
-        consumer: Arc::clone(&consumer),
+        usage: Arc::clone(&usage),
+        charges: Arc::clone(&charges),
         gateway: Arc::clone(&gateway),
         billing: factory.billing()?,
         reconciliation: factory.reconciliation()?,
@@ -193,11 +215,15 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         // An error means that the sender was dropped, which stops the server as well.
         let _ = stopped.await;
     }));
-    let running = Arc::clone(&consumer);
-    let deliveries = tokio::spawn(async move { running.run().await });
+    let deliveries = [usage, charges].map(|consumer| {
+        let running = Arc::clone(&consumer);
+        (consumer, tokio::spawn(async move { running.run().await }))
+    });
     Ok(Running {
         url: format!("http://{address}"),
         admin,
+        stripe_url: stand_in.url.clone(),
+        stripe: stand_in.fake.clone(),
         aws,
         store,
         seed,
@@ -206,7 +232,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         server,
         gateway,
         deliveries,
-        consumer,
+        _stand_in: stand_in,
         _lock: lock,
     })
 }
@@ -246,8 +272,10 @@ impl Running {
         // A caller that has not sent its request by then does not keep the process running.
         let served = tokio::time::timeout(STOP_TIMEOUT, served).await;
         self.gateway.shut_down().await;
-        self.consumer.stop();
-        let _ = self.deliveries.await;
+        for (consumer, running) in self.deliveries {
+            consumer.stop();
+            let _ = running.await;
+        }
         if let Err(error) = self.aws.vacuum() {
             tracing::warn!(error = %Chain(&error), "erased data may still be in the tables' file");
         }

@@ -79,6 +79,10 @@ struct ServeArgs {
     /// Port on 127.0.0.1; 0 picks a free one.
     #[arg(long, env = "TOLLGATE_PORT", default_value_t = 9000)]
     port: u16,
+    /// Port of the stand-in for Stripe on 127.0.0.1; 0 picks a free one. By default the port after that of
+    /// Tollgate, or a free one if that is 0.
+    #[arg(long, env = "TOLLGATE_STRIPE_PORT")]
+    stripe_port: Option<u16>,
     /// Directory for the state.
     #[arg(long, value_name = "DIR", default_value = ".tollgate")]
     data: PathBuf,
@@ -217,6 +221,10 @@ async fn try_serve(args: ServeArgs) -> Result<(), ServeError> {
     };
     let running = local_stack::start(Options {
         port: args.port,
+        stripe_port: args.stripe_port.unwrap_or(match args.port {
+            0 => 0,
+            port => port.checked_add(1).unwrap_or_default(),
+        }),
         data,
         admin_key: args.admin_key,
         parameters: parameters(args.stack),
@@ -275,6 +283,7 @@ fn parameters(stack: StackArgs) -> Vec<(&'static str, String)> {
 fn greet(running: &Running, storage: &str) {
     let url = &running.url;
     println!("Tollgate listens on {url} ({storage})");
+    println!("a stand-in for Stripe listens on {}", running.stripe_url);
     let key = match &running.admin {
         AdminKey::Created(key) => {
             println!("admin key, shown this once: {key}");

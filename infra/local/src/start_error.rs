@@ -16,6 +16,12 @@ pub enum StartError {
     /// The port cannot be bound.
     #[error("cannot listen on 127.0.0.1:{0}; choose another port with --port, or 0 for any")]
     Port(u16, #[source] std::io::Error),
+    /// The port of the stand-in for Stripe cannot be bound.
+    #[error(
+        "the stand-in for Stripe cannot listen on 127.0.0.1:{0}; choose another port with --stripe-port, or 0 for \
+         any"
+    )]
+    StripePort(u16, #[source] std::io::Error),
     /// The data directory cannot be used.
     #[error("cannot use {0} for data; choose another directory with --data")]
     Data(PathBuf, #[source] std::io::Error),

@@ -2,6 +2,7 @@
 //! cannot diverge.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use tollgate_local_aws::Rule;
 use tollgate_local_aws::template::{InvalidTemplate, Node, Stack};
@@ -20,12 +21,47 @@ pub struct Template {
     pub preflight: Option<BTreeMap<&'static str, String>>,
     /// Rule that selects the events for the queue.
     pub rule: Rule,
-    /// Maximum number of messages in a batch for the usage-writer.
+    /// Delivery of usage events to the usage-writer.
+    pub usage: EventSource,
+    /// Delivery of charges to the charge worker.
+    pub charges: EventSource,
+}
+
+/// Mapping of a queue to a function.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventSource {
+    /// Logical id of the queue.
+    pub queue: String,
+    /// Maximum number of messages in a batch.
     pub batch_size: usize,
-    /// Batching window, in seconds.
-    pub batch_window_s: u64,
-    /// Visibility timeout of the queue, in seconds.
-    pub visibility_timeout_s: u64,
+    /// Batching window.
+    pub window: Duration,
+    /// Visibility timeout of the queue.
+    pub visibility_timeout: Duration,
+}
+
+impl EventSource {
+    /// Reads the mapping with that logical id.
+    fn from_stack(stack: &Stack, id: &str, queue: &str) -> Result<Self, InvalidTemplate> {
+        let what = |part: &str| format!("the {part} of {queue}");
+        let source = stack.resources().get(id).get("Properties");
+        let size = source.get("BatchSize").number(&what("batch size"))?;
+        // SQS delivers at once unless the mapping has a window.
+        let window = match source.get("MaximumBatchingWindowInSeconds") {
+            window if window.0.is_null() => 0,
+            window => window.number(&what("batching window"))?,
+        };
+        let of_queue = stack.resources().get(queue).get("Properties");
+        let timeout = of_queue
+            .get("VisibilityTimeout")
+            .number(&what("visibility timeout"))?;
+        Ok(Self {
+            queue: queue.to_owned(),
+            batch_size: usize::try_from(size).unwrap_or(usize::MAX),
+            window: Duration::from_secs(window),
+            visibility_timeout: Duration::from_secs(timeout),
+        })
+    }
 }
 
 /// A route of the API.
@@ -100,21 +136,14 @@ impl Template {
         let pattern = resources.at("UsageRule.Properties.EventPattern").0;
         let pattern = serde_json::to_value(pattern)
             .map_err(|_| InvalidTemplate::Missing("the rule's event pattern".to_owned()))?;
-        let source = resources.at("UsageWriterEventSource.Properties");
-        let batch_size = source.get("BatchSize").number("the batch size")?;
         Ok(Self {
             stage: api.get("StageName").text("the stage's name")?,
             routes,
             responses,
             preflight: preflight(stack, api.get("Cors"))?,
             rule: Rule::new(pattern)?,
-            batch_size: usize::try_from(batch_size).unwrap_or(usize::MAX),
-            batch_window_s: source
-                .get("MaximumBatchingWindowInSeconds")
-                .number("the batching window")?,
-            visibility_timeout_s: resources
-                .at("UsageQueue.Properties.VisibilityTimeout")
-                .number("the queue's visibility timeout")?,
+            usage: EventSource::from_stack(stack, "UsageWriterEventSource", "UsageQueue")?,
+            charges: EventSource::from_stack(stack, "ChargeWorkerEventSource", "ChargeQueue")?,
         })
     }
 }

@@ -9,18 +9,20 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use flate2::Compression;
 use flate2::read::GzEncoder;
 use http::{Method, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 use support::calls::{self, send, usage_event};
 use support::raw;
 use support::target::{Target, assert_problem};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tollgate_domain::submission::Recipient;
 use tollgate_local::client::{Client, Response};
 use tollgate_local::local_stack::Options;
+use tollgate_store::{CustomerChange, RecipientChange, UpdateCustomerOutcome};
 use tollgate_testing::faults::fail_operation;
 use tollgate_testing::{p, plans, usage};
 
@@ -132,7 +134,62 @@ async fn billing_charges_once_and_charges_late_usage_after_the_month() {
         (&cents[1]["from_call"], &cents[1]["to_call"]),
         (&json!(11), &json!(30))
     );
-    assert_eq!(cents[1]["status"], "pending");
+    let no_customer = "The customer has no Stripe customer.";
+    assert_eq!(
+        (&cents[1]["status"], &cents[1]["failure_reason"]),
+        (&json!("failed"), &json!(no_customer))
+    );
+}
+
+/// Creates a customer at the stand-in for Stripe, and returns its id.
+async fn create_stripe_customer(target: &Target) -> String {
+    let request = http::Request::post("/v1/customers")
+        .header("authorization", "Bearer sk_test_stripe_fake")
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body(Bytes::from_static(b"name=Acme"))
+        .unwrap();
+    let created = target.running.stripe.send(request).await.unwrap();
+    let created: Value = serde_json::from_slice(created.body()).unwrap();
+    created["id"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn the_nightly_run_charges_overage_at_stripe_once() {
+    let target = Target::at(NOW).await;
+    target.customer("acme", "pro").await;
+    let stripe_customer = create_stripe_customer(&target).await;
+    let change = CustomerChange {
+        recipient: Some(RecipientChange {
+            before: None,
+            after: Some(Recipient {
+                customer: stripe_customer.clone(),
+                subscription: None,
+            }),
+        }),
+        ..CustomerChange::default()
+    };
+    let customer = p("acme");
+    let linked = target.running.store.update_customer(&customer, &change);
+    let linked = linked.await.unwrap();
+    assert!(matches!(linked, UpdateCustomerOutcome::Done(_)));
+    seed_included(&target, "acme").await;
+    report(&target, "first", NOW, 20).await;
+    target.drain().await;
+    let run = target.nightly().await;
+    assert_eq!(run["destination"], "stripe");
+    target.nightly().await;
+
+    let items = target.running.stripe.invoice_items();
+    assert_eq!(items.len(), 1, "{items:?}");
+    let charges = target.admin.get("/admin/customers/acme/charges").await;
+    let charge = charges.unwrap().json()["data"][0].clone();
+    assert_eq!(charge["status"], "settled", "{charge}");
+    assert_eq!(charge["invoice_item"], items[0]["id"]);
+    assert_eq!(charge["amount"]["micro_usd"], 20_000);
+    assert_eq!(items[0]["amount"], 2);
+    assert_eq!(items[0]["customer"], stripe_customer.as_str());
+    let named = format!("local/{}", charge["id"].as_str().unwrap());
+    assert_eq!(items[0]["metadata"]["tollgate_charge"], named);
 }
 
 /// No call follows these on that day.

@@ -287,6 +287,10 @@ fn schema_of_problem() -> Value {
                 "type": "array", "items": { "type": "string" },
                 "description": "Plans that exist.",
             },
+            "earliest": text("First month that a version or a pin may take effect in, as `YYYY-MM`."),
+            "latest_version": {
+                "type": "integer", "description": "Number of the plan's latest version.",
+            },
             "rotated_to": text("Id of the successor of a rotated key."),
             "window": text("`hour` or `month`: the window of the exceeded limit."),
             "limit": { "type": "integer", "description": "Calls allowed in the window." },
@@ -398,8 +402,20 @@ fn complete(
 
 #[cfg(test)]
 mod tests {
-    use super::LIMIT_HEADERS;
+    use super::{LIMIT_HEADERS, schema_of_problem};
     use crate::context;
+    use crate::problem::EXTENSION_MEMBERS;
+
+    #[test]
+    fn the_schema_of_problems_has_every_member() {
+        let schema = schema_of_problem();
+        let mut declared: Vec<&str> = vec!["type", "title", "status", "detail", "request_id"];
+        declared.extend(EXTENSION_MEMBERS);
+        declared.sort_unstable();
+        let properties = schema["properties"].as_object().unwrap();
+        let properties: Vec<&str> = properties.keys().map(String::as_str).collect();
+        assert_eq!(properties, declared);
+    }
 
     #[test]
     fn the_documented_limit_headers_are_those_of_the_context() {

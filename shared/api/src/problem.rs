@@ -3,6 +3,24 @@
 use utoipa::ToResponse;
 use utoipa::openapi::{RefOr, Response};
 
+/// Members that problem types add to those of RFC 9457. The schema of problems declares them.
+pub const EXTENSION_MEMBERS: [&str; 14] = [
+    "field",
+    "defects",
+    "conflicts",
+    "quarantined",
+    "quarantined_more",
+    "plans",
+    "earliest",
+    "latest_version",
+    "rotated_to",
+    "window",
+    "limit",
+    "remaining",
+    "resets_at",
+    "retry_after_s",
+];
+
 /// Type of a problem: what went wrong, with its status and title.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProblemType {

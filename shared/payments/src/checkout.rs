@@ -174,14 +174,7 @@ impl Payments {
             }) => {
                 let customer = session.customer.map_or("", |customer| customer.as_str());
                 let price = session.price.as_str();
-                let parts = [
-                    self.store.prefix(),
-                    scope,
-                    of_request,
-                    request,
-                    price,
-                    customer,
-                ];
+                let parts = [&self.stack, scope, of_request, request, price, customer];
                 key("tollgate/checkout", &parts)
             }
             None => parse_key(&format!("tollgate/checkout/{}", self.random())),

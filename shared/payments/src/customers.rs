@@ -86,7 +86,7 @@ impl Payments {
     ) -> Result<CustomerId, PaymentsError> {
         let metadata = [
             (CUSTOMER_METADATA, customer.id.as_str()),
-            (STACK_METADATA, self.store.prefix()),
+            (STACK_METADATA, self.stack.as_str()),
         ];
         // Stripe rejects a key with other parameters. So a customer is created with what never changes, and
         // gets its name afterwards.
@@ -99,8 +99,8 @@ impl Payments {
             email: customer.email.as_deref(),
             ..unnamed
         };
-        // Two stacks may share a Stripe account. Neither the prefix nor an id contains a slash.
-        let mut first = format!("tollgate/{}/{}", self.store.prefix(), customer.id);
+        // Two stacks may share a Stripe account. Neither a stack's name nor an id contains a slash.
+        let mut first = format!("tollgate/{}/{}", self.stack, customer.id);
         let mut deleted = 0;
         loop {
             let created = stripe
@@ -111,7 +111,7 @@ impl Payments {
                 && deleted < MAX_DELETED
             {
                 deleted += 1;
-                first = format!("tollgate/{}/{}/{deleted}", self.store.prefix(), customer.id);
+                first = format!("tollgate/{}/{}/{deleted}", self.stack, customer.id);
                 continue;
             }
             let parts = [

@@ -1,6 +1,7 @@
 //! Payments: submission of charges to Stripe, by the charge worker; and Stripe's pages, subscriptions and invoices
 //! of customers, for billing-api.
 
+mod build;
 mod checkout;
 mod customers;
 mod error;
@@ -9,6 +10,7 @@ mod portal;
 mod queue;
 mod rate;
 mod return_origins;
+mod secret;
 mod submit;
 mod subscription;
 
@@ -16,12 +18,14 @@ use tollgate_runtime::{Clock, Metrics};
 use tollgate_store::Store;
 use tollgate_stripe::StripeClient;
 
+pub use build::{Patience, WORKERS};
 pub use checkout::{CheckoutOutcome, NewCheckout};
 pub use error::{PaymentsError, PriceDefect};
 pub use portal::PortalOutcome;
 pub use queue::{ChargeMessage, Queue, QueueError};
 pub use rate::RateLimited;
 pub use return_origins::ReturnOrigins;
+pub use secret::{NamedSecret, SecretError, SecretText};
 pub use submit::{SubmitError, SubmitOutcome};
 
 /// Currency of all charges. The ledger counts in US cents.
@@ -30,6 +34,9 @@ pub const CURRENCY: &str = "usd";
 /// State of payments in one instance. Cheap to clone; clones share it.
 #[derive(Debug, Clone)]
 pub struct Payments {
+    /// Name of the stack. It is part of what a charge is called at Stripe, because stacks may share a Stripe
+    /// account, and have customers of the same ids.
+    pub stack: String,
     /// The tables.
     pub store: Store,
     /// Stripe; `None` without a secret key: charges then stay in the ledger.

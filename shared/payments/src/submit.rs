@@ -66,12 +66,12 @@ impl Payments {
         let current = customer.and_then(|customer| customer.recipient);
         let Some(recipient) = charge.recipient(current.as_ref()) else {
             return self
-                .failed(&charge, false, NO_RECIPIENT, RETRY_REJECTED)
+                .failed(&charge, Failure::NoRecipient, NO_RECIPIENT)
                 .await;
         };
-        let Some(target) = Target::parse(&charge, &recipient) else {
+        let Some(target) = Target::parse(&self.stack, &charge, &recipient) else {
             return self
-                .failed(&charge, false, INVALID_RECIPIENT, RETRY_REJECTED)
+                .failed(&charge, Failure::NoRecipient, INVALID_RECIPIENT)
                 .await;
         };
         let may_be_at_stripe = charge.may_be_at_provider();
@@ -95,7 +95,7 @@ impl Payments {
             Ok(item) => self.settled(&begun, &item).await,
             Err(StripeError::Rejected(rejection)) => {
                 let reason = rejection.to_string();
-                self.failed(&begun, true, &reason, RETRY_REJECTED).await
+                self.failed(&begun, Failure::Rejected, &reason).await
             }
             Err(StripeError::Unavailable(unavailable)) => {
                 let wait = unavailable
@@ -103,8 +103,8 @@ impl Payments {
                     .and_then(|wait| wait.try_into().ok());
                 let wait = wait.unwrap_or(ATTEMPT_TIMEOUT).max(ATTEMPT_TIMEOUT);
                 let reason = Chain(&unavailable).to_string();
-                self.failed(&begun, false, &reason, wait).await?;
-                Ok(SubmitOutcome::Later)
+                self.failed(&begun, Failure::Unavailable(wait), &reason)
+                    .await
             }
             Err(error @ StripeError::Unknown(_)) => {
                 let error = Chain(&error);
@@ -142,43 +142,64 @@ impl Payments {
     async fn failed(
         &self,
         charge: &LedgerCharge,
-        rejected: bool,
+        failure: Failure,
         reason: &str,
-        wait: SignedDuration,
     ) -> Result<SubmitOutcome, SubmitError> {
         tracing::warn!(
             charge = charge.charge.id,
             reason,
             "a charge is not at Stripe"
         );
+        let (wait, outcome) = match failure {
+            Failure::Rejected | Failure::NoRecipient => (RETRY_REJECTED, SubmitOutcome::Failed),
+            Failure::Unavailable(wait) => (wait, SubmitOutcome::Later),
+        };
         let next_try = self
             .clock
             .now()
             .saturating_add(wait)
             .unwrap_or(Timestamp::MAX);
+        let rejected = matches!(failure, Failure::Rejected);
         let failed = self.store.fail_charge(charge, rejected, reason, next_try);
-        Ok(match failed.await? {
-            FailOutcome::Failed => {
-                self.metrics.record(metrics::FAILED_CHARGES, &[], 1);
-                SubmitOutcome::Failed
-            }
-            FailOutcome::Superseded => SubmitOutcome::NotDue,
-        })
+        match failed.await? {
+            FailOutcome::Failed => {}
+            FailOutcome::Superseded => return Ok(SubmitOutcome::NotDue),
+        }
+        if outcome == SubmitOutcome::Failed {
+            self.metrics.record(metrics::FAILED_CHARGES, &[], 1);
+        }
+        Ok(outcome)
     }
+}
+
+/// Kind of a failed attempt, which leaves nothing at Stripe.
+#[derive(Debug, Clone, Copy)]
+enum Failure {
+    /// Stripe rejected the charge.
+    Rejected,
+    /// There is no Stripe customer to charge.
+    NoRecipient,
+    /// Stripe did not accept requests, and may after this time.
+    Unavailable(SignedDuration),
 }
 
 /// Ids and key of an attempt.
 struct Target {
+    /// Name of the charge at Stripe, in the metadata of its item: `<stack>/<id>`.
+    name: String,
     key: IdempotencyKey,
     customer: CustomerId,
     subscription: Option<SubscriptionId>,
 }
 
 impl Target {
-    fn parse(charge: &LedgerCharge, recipient: &Recipient) -> Option<Self> {
+    fn parse(stack: &str, charge: &LedgerCharge, recipient: &Recipient) -> Option<Self> {
         let subscription = recipient.subscription.as_ref();
         Some(Self {
-            key: charge.idempotency_key().parse().ok()?,
+            name: format!("{stack}/{}", charge.charge.id),
+            key: format!("{stack}/{}", charge.idempotency_key())
+                .parse()
+                .ok()?,
             customer: recipient.customer.parse().ok()?,
             subscription: subscription.map(|id| id.parse()).transpose().ok()?,
         })
@@ -197,7 +218,7 @@ async fn find(
         .saturating_sub(CLOCK_TOLERANCE)
         .ok();
     let id = &charge.charge.id;
-    let found = stripe.invoice_items_of_charge(id, &target.customer, since);
+    let found = stripe.invoice_items_of_charge(&target.name, &target.customer, since);
     let mut found = found.await?;
     // Oldest last. More than one is reported when the second is settled.
     let first = found.pop();
@@ -222,7 +243,7 @@ async fn create(
     let [start, end] = charge.period();
     let month = charge.month.to_string();
     let item = NewInvoiceItem {
-        charge: &charge.id,
+        charge: &target.name,
         key: &target.key,
         customer: &target.customer,
         amount: charge.cents.0,

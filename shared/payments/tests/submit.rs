@@ -78,6 +78,7 @@ impl Stack {
             Config::default(),
         );
         let payments = Payments {
+            stack: "prod".to_owned(),
             store: at.store.clone(),
             stripe: Some(stripe.clone()),
             clock: at.clock(),
@@ -213,7 +214,7 @@ async fn a_charge_becomes_an_invoice_item_once() {
         panic!("{items:#?}");
     };
     assert_eq!((item.amount, item.currency.as_str()), (23, "usd"));
-    assert_eq!(item.charge(), Some("ci_acme_2026-11_0001"));
+    assert_eq!(item.charge(), Some("prod/ci_acme_2026-11_0001"));
     let description = "234 calls beyond the 100,000 included, 1–23 November 2026";
     assert_eq!(item.description.as_deref(), Some(description));
     let period = item.period.unwrap();
@@ -356,7 +357,10 @@ async fn another_charge_of_the_customer_is_not_adopted() {
     assert_eq!(submit().await, SubmitOutcome::Settled);
     let items = stack.items().await;
     let charges: Vec<_> = items.iter().filter_map(InvoiceItem::charge).collect();
-    assert_eq!(charges, ["ci_acme_2026-11_0002", "ci_acme_2026-11_0001"]);
+    assert_eq!(
+        charges,
+        ["prod/ci_acme_2026-11_0002", "prod/ci_acme_2026-11_0001"]
+    );
 }
 
 #[tokio::test]

@@ -32,6 +32,12 @@ pub enum InvalidConfig {
     /// The brand or the environment of keys is invalid.
     #[error("{} or {} is invalid", env::KEY_BRAND.name, env::KEY_ENV.name)]
     KeyFormat(#[from] InvalidKeyFormat),
+    /// The address of Stripe's API is invalid.
+    #[error("{} is not the address of an API", env::STRIPE_URL.name)]
+    StripeUrl,
+    /// The rate of requests to Stripe is not a number, or out of bounds.
+    #[error("{} is not a whole number from 1 to {MAX_STRIPE_RATE}", env::STRIPE_RATE.name)]
+    StripeRate,
 }
 
 /// Maximum TTL of the key cache, in seconds, which bounds how long a revoked key still works.
@@ -40,6 +46,20 @@ const MAX_KEY_CACHE_S: u64 = 60;
 /// Maximum stale-if-error time of the key cache, in seconds, which bounds how long a revoked key still
 /// works while the store is unavailable.
 const MAX_STALE_KEY_S: u64 = 3_600;
+
+/// Maximum rate of requests to Stripe per second: its own limit in live mode
+/// (<https://docs.stripe.com/rate-limits>).
+const MAX_STRIPE_RATE: u32 = 100;
+
+/// Reads the rate of the charge workers' requests to Stripe, per second and over all workers.
+///
+/// # Errors
+/// When the variable holds anything but a whole number within bounds.
+pub fn stripe_rate(env: &Env) -> Result<u32, InvalidConfig> {
+    let rate = env.get(env::STRIPE_RATE)?.parse().ok();
+    let rate = rate.filter(|rate| (1..=MAX_STRIPE_RATE).contains(rate));
+    rate.ok_or(InvalidConfig::StripeRate)
+}
 
 /// Reads the TTL of the key cache.
 ///

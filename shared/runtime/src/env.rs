@@ -48,6 +48,17 @@ pub const STRIPE_SECRET: Var = Var {
     doc: "Name of the secret in Secrets Manager whose text is Stripe's secret key; with `ssm:` before it, \
           the name of a parameter in Parameter Store. If empty, Stripe is not used.",
 };
+/// Address of Stripe's API.
+pub const STRIPE_URL: Var = Var {
+    name: "TOLLGATE_STRIPE_URL",
+    doc: "Address of Stripe's API.",
+};
+/// Rate of the charge workers' requests to Stripe.
+pub const STRIPE_RATE: Var = Var {
+    name: "TOLLGATE_STRIPE_RATE",
+    doc: "Requests to Stripe per second that all charge workers together send, 1 to 100. A charge takes one, \
+          or two if it was attempted before.",
+};
 /// Origins to which Stripe's pages lead back.
 pub const RETURN_ORIGINS: Var = Var {
     name: "TOLLGATE_RETURN_ORIGINS",
@@ -149,6 +160,8 @@ pub const TEMPLATE_VARS: &[Var] = &[
     KEY_BRAND,
     KEY_ENV,
     STRIPE_SECRET,
+    STRIPE_URL,
+    STRIPE_RATE,
     RETURN_ORIGINS,
     CHARGE_QUEUE,
     BILLING_RUN_QUEUE,

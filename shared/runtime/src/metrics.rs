@@ -215,10 +215,10 @@ pub const SETTLED_CHARGES: Metric = count(
     "SettledCharges",
     "Charges that were submitted to Stripe, or found there.",
 );
-/// Charges that are not at Stripe.
+/// Charges that Stripe rejects.
 pub const FAILED_CHARGES: Metric = count(
     "FailedCharges",
-    "Attempts to submit a charge that Stripe rejected, or that could not be made; later runs try again.",
+    "Charges that Stripe rejected, or whose customers have no Stripe customer; the next billing run submits them again.",
 );
 /// Charges that are at Stripe more than once.
 pub const DOUBLED_CHARGES: Metric = count(

@@ -99,12 +99,6 @@ impl Store {
         Ok(Self::new(&init.sdk, prefix, clock, entropy))
     }
 
-    /// Returns the prefix of the tables' names, which is the name of the stack.
-    #[must_use]
-    pub fn prefix(&self) -> &str {
-        &self.prefix
-    }
-
     /// Returns the source of randomness, which also gives retries their jitter.
     #[must_use]
     pub fn entropy(&self) -> &Entropy {

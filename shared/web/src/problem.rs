@@ -10,7 +10,7 @@ use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tollgate_api::InvalidCursor;
-use tollgate_api::problem::ProblemType;
+use tollgate_api::problem::{EXTENSION_MEMBERS, ProblemType};
 use tollgate_domain::failure::{Failure, FailureKind};
 use tollgate_runtime::Chain;
 
@@ -137,9 +137,10 @@ impl Problem {
             .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    /// Adds an extension member.
+    /// Adds an extension member, one of [`EXTENSION_MEMBERS`].
     #[must_use]
     pub fn with(mut self, member: &str, value: impl Into<Value>) -> Self {
+        debug_assert!(EXTENSION_MEMBERS.contains(&member), "{member}");
         self.members.insert(member.to_owned(), value.into());
         self
     }

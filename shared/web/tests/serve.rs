@@ -61,8 +61,8 @@ async fn manager(caller: ManagingCaller) -> Json<Value> {
 
 async fn conflict() -> Problem {
     Problem::conflict("It is taken.")
-        .with("taken_by", "acme")
-        .with("members", vec![1, 2])
+        .with("rotated_to", "acme")
+        .with("plans", vec![1, 2])
         .with_header(LINK, HeaderValue::from_static("</help>"))
 }
 
@@ -270,8 +270,8 @@ async fn a_problem_has_its_own_members_and_headers() {
         "title": "Conflict",
         "status": 409,
         "detail": "It is taken.",
-        "taken_by": "acme",
-        "members": [1, 2],
+        "rotated_to": "acme",
+        "plans": [1, 2],
         "request_id": event.request_id(),
     });
     assert_eq!(response.body, expected);

@@ -125,6 +125,7 @@ async fn stacks_that_share_stripe_have_customers_of_their_own() {
     let mut app = stack.app.clone();
     let at = &stack.at;
     at.aws.create_tables("other").unwrap();
+    app.payments.stack = "other".to_owned();
     app.payments.store = Store::new(
         &at.aws.sdk_config(),
         "other",

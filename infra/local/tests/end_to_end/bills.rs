@@ -42,7 +42,9 @@ pub(crate) async fn billing_charges_overage_once(site: Site) {
         assert_eq!(charge["from_call"], next_call);
         next_call = charge["to_call"].as_u64().unwrap() + 1;
         micro_usd += charge["amount"]["micro_usd"].as_u64().unwrap();
-        assert_eq!(charge["status"], "pending");
+        // Not at Stripe: the customer has no Stripe customer, or the stack has no Stripe.
+        let status = charge["status"].as_str().unwrap();
+        assert!(["pending", "failed"].contains(&status), "{status}");
     }
     assert_eq!((next_call, micro_usd), (3, 20_000));
 }

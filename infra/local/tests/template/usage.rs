@@ -11,14 +11,14 @@ const BATCH: (usize, u64) = (100, 5);
 pub(crate) fn defects(stack: &Stack) -> Vec<String> {
     let mut defects = Vec::new();
     let template = Template::from_stack(stack).unwrap();
-    if template.batch_size != BATCH.0 {
+    if template.usage.batch_size != BATCH.0 {
         defects.push(format!(
             "usage is counted in batches of {}",
-            template.batch_size
+            template.usage.batch_size
         ));
     }
-    if template.batch_window_s != BATCH.1 {
-        let window_s = template.batch_window_s;
+    let window_s = template.usage.window.as_secs();
+    if window_s != BATCH.1 {
         defects.push(format!("batches wait for {window_s} s to fill"));
     }
     let resources = stack.resources();

@@ -237,6 +237,7 @@ impl<'a> Simulation<'a> {
         let seed = self.seed.wrapping_mul(77).wrapping_add(self.connections);
         let connection = Connection::new(self.fake.clone(), seed, faults, self.trace.clone());
         Ok(Payments {
+            stack: PREFIX.to_owned(),
             store,
             stripe: Some(setup(connection.client())?),
             clock: self.clock(process),
@@ -387,7 +388,7 @@ impl<'a> Simulation<'a> {
             }
             for charge in &ledger {
                 let items = by_charge
-                    .remove(charge.charge.id.as_str())
+                    .remove(format!("{PREFIX}/{}", charge.charge.id).as_str())
                     .unwrap_or_default();
                 let ChargeState::Settled { item, .. } = &charge.state else {
                     differs(format!("{} is {:?}", charge.charge.id, charge.state));
