@@ -1050,8 +1050,6 @@ async fn pins_are_changed_only_from_the_pins_they_were_made_from() {
     unchanged(&at, pin(Pins::default(), december.clone()), repeated).await;
 }
 
-/// Returns a stack with one charge, and the charge as it is in the ledger.
-#[expect(clippy::unwrap_used, reason = "a failed read fails the test")]
 /// Returns a recipient with this Stripe customer.
 fn recipient_of(customer: &str, subscription: Option<&str>) -> Recipient {
     Recipient {
@@ -1314,6 +1312,8 @@ async fn a_repeated_request_stores_no_second_checkout_session() {
     assert_eq!(after_a_day, CreateOutcome::New);
 }
 
+/// Returns a stack with one charge, and the charge as it is in the ledger.
+#[expect(clippy::unwrap_used, reason = "a failed read fails the test")]
 async fn with_pending_charge() -> (Fixture, LedgerCharge) {
     let at = with_charges(1).await;
     let stored = at.store.charge(&charge(1).name()).await.unwrap().unwrap();

@@ -1,7 +1,5 @@
 //! The function, with tables and a stand-in for Stripe of its own for each test.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot begin has failed")]
-
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
