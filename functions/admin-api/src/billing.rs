@@ -3,20 +3,25 @@
 use axum::Json;
 use axum::extract::State;
 use tollgate_api::billing::{
-    BillingRun, Charge, ChargesQuery, RunBilling, Unbilled, UnbilledCustomer, UnbilledQuery,
+    BillingRun, Charge, ChargesQuery, Proof, RunBilling, Unbilled, UnbilledCustomer, UnbilledQuery,
 };
 use tollgate_api::problem::{NotFound, Unprocessable};
 use tollgate_api::schema;
 use tollgate_api::{InvalidCursor, List};
-use tollgate_billing::{Mode, Part, run as run_billing, unbilled as list_unbilled};
+use tollgate_billing::{
+    Mode, Part, ProofError, proof, run as run_billing, unbilled as list_unbilled,
+};
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::page::Page;
+use tollgate_domain::submission::ChargeRef;
 use tollgate_domain::window::Month;
-use tollgate_web::{AdminCaller, JsonBody, ListRequest, NoQuery, PathParam, Problem, QueryParams};
+use tollgate_web::{
+    AdminCaller, JsonBody, ListRequest, NoQuery, PathParam, PathParams, Problem, QueryParams,
+};
 
 use crate::App;
 
-tollgate_web::operations!(pub(crate) (app: App) run, charges, unbilled);
+tollgate_web::operations!(pub(crate) (app: App) run, charges, show_proof, unbilled);
 
 /// Runs billing, or reports what a run would charge.
 #[utoipa::path(
@@ -75,6 +80,40 @@ async fn charges(
     };
     let page = app.store.charges(&customer, month, from).await?;
     Ok(Json(list_request.page(page, Charge::new)))
+}
+
+/// Returns the calculation of a charge.
+#[utoipa::path(
+    get,
+    path = "/admin/customers/{customer}/charges/{charge}/proof",
+    operation_id = "getChargeProof",
+    tag = "billing",
+    params(
+        ("customer" = schema::CustomerId, Path, description = "Id of the customer."),
+        ("charge" = schema::ChargeId, Path, description = "Id of the charge."),
+    ),
+    responses(
+        (status = 200, description = "The calculation.", body = Proof),
+        (status = 404, response = NotFound),
+    ),
+)]
+async fn show_proof(
+    State(app): State<App>,
+    _: AdminCaller,
+    _: NoQuery,
+    PathParams(customer, charge): PathParams<CustomerId, ChargeRef>,
+) -> Result<Json<Proof>, Problem> {
+    let no_such_charge = || Problem::not_found("The customer has no charge with this id.");
+    if charge.customer != customer {
+        return Err(no_such_charge());
+    }
+    let found = proof(&app.billing, &charge)
+        .await
+        .map_err(|error| match error {
+            ProofError::Store(error) => error.into(),
+            unreadable @ ProofError::Usage(_) => Problem::internal(unreadable),
+        })?;
+    found.map(Json).ok_or_else(no_such_charge)
 }
 
 /// Lists the customers with usage that was counted after its month had closed.

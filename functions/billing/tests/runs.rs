@@ -90,6 +90,7 @@ async fn the_nightly_event_charges_overage() {
             adjusted_calls: 0,
             description: "234 calls beyond the 100,000 included, 1–23 November 2026".into(),
             // printf '2026-11-22 pro 100234\n' | sha256sum
+            usage: "2026-11-22 pro 100234\n".into(),
             usage_digest: "f6a74b54a42c6f4ecba14f99ad05d0958e12d294641887b78a040e1f220dca32".into(),
             created_at: p(NOW),
         },

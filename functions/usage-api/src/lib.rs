@@ -1,10 +1,11 @@
-//! The usage API: usage and adjustments of the calling customer.
+//! The usage API: usage, records and adjustments of the calling customer.
 
 use axum::Json;
 use axum::extract::State;
-use tollgate_analytics::{current_usage, list_adjustments};
+use tollgate_analytics::{current_usage, list_adjustments, list_records};
 use tollgate_api::List;
-use tollgate_api::usage::{Adjustment, AdjustmentsQuery, CurrentUsage};
+use tollgate_api::usage::{Adjustment, AdjustmentsQuery, CurrentUsage, RecordsQuery, UsageRecords};
+use tollgate_ingest::Ingest;
 use tollgate_runtime::config::InvalidConfig;
 use tollgate_runtime::{Clock, Init};
 use tollgate_store::Store;
@@ -15,6 +16,8 @@ use tollgate_web::{CustomerCaller, NoQuery, Problem, QueryParams};
 pub struct App {
     /// The tables.
     pub store: Store,
+    /// Reads back what was counted.
+    pub ingest: Ingest,
     /// Clock that decides which month is the current one.
     pub clock: Clock,
 }
@@ -27,12 +30,13 @@ impl App {
     pub fn build(init: &Init) -> Result<Self, InvalidConfig> {
         Ok(Self {
             store: Store::build(init)?,
+            ingest: Ingest::build(init)?,
             clock: init.clock.clone(),
         })
     }
 }
 
-tollgate_web::operations!(pub (app: App) current, adjustments);
+tollgate_web::operations!(pub (app: App) current, adjustments, records);
 
 /// Returns the caller's usage of the current month.
 #[utoipa::path(
@@ -75,4 +79,23 @@ async fn adjustments(
     Ok(Json(
         list_adjustments(&app.store, &caller.id, &query, now).await?,
     ))
+}
+
+/// Lists the counted usage records and adjustments of a month of the caller, from which a bill can be recomputed.
+#[utoipa::path(
+    get,
+    path = "/api/usage/records",
+    operation_id = "listRecords",
+    tag = "customer",
+    params(RecordsQuery),
+    responses(
+        (status = 200, description = "A page of records and adjustments.", body = UsageRecords),
+    ),
+)]
+async fn records(
+    State(app): State<App>,
+    caller: CustomerCaller,
+    QueryParams(query): QueryParams<RecordsQuery>,
+) -> Result<Json<UsageRecords>, Problem> {
+    Ok(Json(list_records(&app.ingest, &caller.id, &query).await?))
 }

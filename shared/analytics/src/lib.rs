@@ -2,6 +2,8 @@
 
 mod adjustments;
 mod current;
+mod records;
 
 pub use adjustments::list_adjustments;
 pub use current::current_usage;
+pub use records::list_records;

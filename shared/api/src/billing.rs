@@ -8,9 +8,10 @@ use tollgate_domain::billing::ChargedOverage;
 use tollgate_domain::id::{CustomerId, PlanId};
 use tollgate_domain::money::SignedCents;
 use tollgate_domain::submission::{ChargeState, LedgerCharge};
-use tollgate_domain::window::Month;
+use tollgate_domain::window::{Day, Month};
 use utoipa::{IntoParams, ToSchema};
 
+use crate::usage::RatedPlan;
 use crate::{Amount, Cursor, SignedAmount, schema};
 
 /// Request to run billing.
@@ -56,7 +57,7 @@ pub struct BillingRun {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ChargeSummary {
     /// Id, which every run computes the same.
-    #[schema(examples("ci_acme_2026-11_0001"))]
+    #[schema(value_type = schema::ChargeId)]
     pub id: String,
     /// Customer who pays.
     #[schema(value_type = schema::CustomerId)]
@@ -119,7 +120,7 @@ pub enum ChargeStatusSchema {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Charge {
     /// Id.
-    #[schema(examples("ci_acme_2026-11_0001"))]
+    #[schema(value_type = schema::ChargeId)]
     pub id: String,
     /// Month of the usage.
     #[schema(value_type = schema::Month)]
@@ -232,6 +233,39 @@ impl Charge {
             created_at: charge.created_at,
         }
     }
+}
+
+/// Calculation of a charge.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Proof {
+    /// The charge.
+    pub charge: Charge,
+    /// Sum of the month's earlier charges. With the charge, it is the `cumulative_overage`, rounded half up to
+    /// a cent.
+    pub charged_before: SignedAmount,
+    /// Calls from which the charge was computed; empty if a release that did not keep them made it.
+    pub usage: Vec<RatedCalls>,
+    /// Versions of the plans of these calls.
+    pub plans: Vec<RatedPlan>,
+    /// First UTC day of which all usage is still kept: `/api/usage/records` has the records behind the calls of
+    /// this day and later ones.
+    #[schema(value_type = schema::Day)]
+    pub kept_from: Day,
+}
+
+/// Billable calls of a day on a plan.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RatedCalls {
+    /// UTC day.
+    #[schema(value_type = schema::Day)]
+    pub day: Day,
+    /// Plan.
+    #[schema(value_type = schema::PlanId)]
+    pub plan: PlanId,
+    /// Billable calls by the usage records.
+    pub calls: u64,
+    /// Billable calls that adjustments added, or if negative, removed.
+    pub adjusted_calls: i64,
 }
 
 /// Query of unbilled usage.

@@ -30,6 +30,10 @@ text! {
     PlanId { pattern = "^[a-z0-9-]{1,32}$", examples("pro") }
 }
 text! {
+    /// Id of a charge: customer, month, and number within the month.
+    ChargeId { pattern = "^ci_[A-Za-z0-9_.-]{1,64}_[0-9]{4}-(0[1-9]|1[0-2])_[0-9]{4,}$", examples("ci_acme_2026-11_0001") }
+}
+text! {
     /// Id of a Stripe price.
     StripePriceId { pattern = "^price_[A-Za-z0-9_]{1,249}$", examples("price_1QbZk2LkdIwHu7ix") }
 }

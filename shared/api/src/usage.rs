@@ -4,11 +4,13 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tollgate_domain::billing::OverageLine;
-use tollgate_domain::id::{CustomerId, PlanId};
+use tollgate_domain::id::{CustomerId, KeyId, PlanId};
 use tollgate_domain::money::MicroUsd;
+use tollgate_domain::plan_book::PlanVersion;
 use tollgate_domain::window::{Day, Month};
 use utoipa::{IntoParams, ToSchema};
 
+use crate::plans::MonthPolicy;
 use crate::{Amount, Cursor, SignedAmount, schema};
 
 /// Request to count usage events.
@@ -88,6 +90,92 @@ pub struct LoggedEvent {
     /// The whole usage event as it arrived.
     #[schema(value_type = Object)]
     pub event: Box<RawValue>,
+}
+
+/// Query of the usage records of a month.
+#[derive(Debug, Clone, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct RecordsQuery {
+    /// UTC month; the current one if absent.
+    #[param(value_type = Option<schema::Month>)]
+    pub month: Option<Month>,
+    /// `next_cursor` of the previous page.
+    #[param(value_type = Option<schema::Cursor>)]
+    pub cursor: Option<Cursor>,
+}
+
+/// A page of the counted usage of a customer's month, from which its bill can be recomputed.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct UsageRecords {
+    /// Month.
+    #[schema(value_type = schema::Month)]
+    pub month: Month,
+    /// First UTC day of which all usage is still kept. The records of earlier days are incomplete, or gone.
+    #[schema(value_type = schema::Day)]
+    pub kept_from: Day,
+    /// Versions of the plans by which the month is rated: of those of this page's records and adjustments.
+    pub plans: Vec<RatedPlan>,
+    /// Records, by day. A page may be empty and still be followed by another.
+    pub data: Vec<CountedRecord>,
+    /// Adjustments, by day.
+    pub adjustments: Vec<Adjustment>,
+    /// Cursor of the next page; `null` if this is the last.
+    #[schema(value_type = Option<schema::Cursor>, required)]
+    pub next_cursor: Option<Cursor>,
+}
+
+/// A counted usage record.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct CountedRecord {
+    /// Time of the call, which decides its day and month.
+    #[schema(value_type = schema::Timestamp)]
+    pub time: Timestamp,
+    /// Plan of the call.
+    #[schema(value_type = schema::PlanId)]
+    pub plan: PlanId,
+    /// Whether the call counts towards the included and charged ones.
+    pub billable: bool,
+    /// HTTP method.
+    pub method: String,
+    /// Route template.
+    pub endpoint: String,
+    /// HTTP status of the response.
+    pub status: u16,
+    /// Id of the key.
+    #[schema(value_type = schema::KeyId)]
+    pub key_id: KeyId,
+    /// Request id.
+    pub request_id: String,
+    /// Source of the usage event with the record.
+    pub source: String,
+    /// Id of the usage event with the record.
+    pub id: String,
+    /// Time of arrival.
+    #[schema(value_type = schema::Timestamp)]
+    pub received_at: Timestamp,
+}
+
+/// Version of a plan by which a month is rated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct RatedPlan {
+    /// Plan.
+    #[schema(value_type = schema::PlanId)]
+    pub plan: PlanId,
+    /// Number of the version.
+    pub version: u64,
+    /// Calls of the month that are included, and the prices of those beyond them.
+    pub month: MonthPolicy,
+}
+
+impl From<&PlanVersion> for RatedPlan {
+    fn from(version: &PlanVersion) -> Self {
+        Self {
+            plan: version.plan.id.clone(),
+            version: version.number,
+            month: MonthPolicy::from(&version.plan.month),
+        }
+    }
 }
 
 /// Query of the adjustments of a month.

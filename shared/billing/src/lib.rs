@@ -2,10 +2,10 @@
 //! billing function and by `POST /admin/billing/run`.
 //!
 //! A billing run reads the months that are still open, computes for each customer what is due, and
-//! writes a charge into the ledger. No payment provider is configured in this release, so charges stay
-//! in the ledger, `pending`.
+//! writes a charge into the ledger. The charge worker submits it to Stripe.
 
 mod due;
+mod proof;
 mod unbilled;
 
 use std::collections::BTreeSet;
@@ -26,6 +26,7 @@ use tollgate_runtime::{Chain, Clock, Init, Metrics, metrics};
 use tollgate_store::{OverageMark, RecordChargeOutcome, Store, StoreError};
 
 pub use due::{DuePosition, due_charges};
+pub use proof::{ProofError, proof};
 pub use unbilled::{UnbilledCustomer, UnbilledUsage, unbilled};
 
 /// State of billing in one instance. Cheap to clone; clones share it.

@@ -174,6 +174,13 @@ impl Charge {
         }
     }
 
+    /// Returns the sum of the month's earlier charges.
+    #[must_use]
+    pub fn charged_before(&self) -> SignedCents {
+        let after = self.cumulative_overage.to_cents();
+        SignedCents(after.minus(Cents(0)).0.saturating_sub(self.cents.0))
+    }
+
     /// Returns the time for which the charge is due: from the start of the month to the time at which it was
     /// computed, or the end of the month.
     #[must_use]
@@ -233,7 +240,9 @@ pub struct Charge {
     pub to_call: u64,
     /// Calls added (positive) or removed (negative) by adjustments, on plans that charge for overage.
     pub adjusted_calls: i64,
-    /// [`usage_digest`] of the days from which the charge was computed.
+    /// [`usage_lines`] of the days from which the charge was computed; empty if the ledger does not store them.
+    pub usage: String,
+    /// [`usage_digest`] of the same days.
     pub usage_digest: String,
     /// Text for the customer's invoice.
     pub description: String,
@@ -302,6 +311,7 @@ pub fn charge_due(
         adjusted_calls: lines
             .iter()
             .fold(0, |sum, line| sum.saturating_add(line.adjusted)),
+        usage: usage_lines(days),
         usage_digest: usage_digest(days),
         created_at: now,
     }))
@@ -344,21 +354,53 @@ fn grouped(number: u64) -> String {
     grouped
 }
 
-/// Computes the SHA-256, in hexadecimal, of one line `<day> <plan> <calls>` for each day and plan, in
-/// order, with ` <sign><calls>` appended where there were adjustments. It can be recomputed from the
-/// usage records.
+/// Returns one line `<day> <plan> <calls>` for each day and plan, in order, with ` <sign><calls>` appended
+/// where there were adjustments.
 #[must_use]
-pub fn usage_digest(days: &BillableDays) -> String {
-    let mut hash = Sha256::new();
+pub fn usage_lines(days: &BillableDays) -> String {
+    let mut lines = String::new();
     for (day, by_plan) in days {
         for (plan, BillableCalls { calls, adjusted }) in by_plan {
-            match adjusted {
-                0 => hash.update(format!("{day} {plan} {calls}\n")),
-                _ => hash.update(format!("{day} {plan} {calls} {adjusted:+}\n")),
-            }
+            lines.push_str(&match adjusted {
+                0 => format!("{day} {plan} {calls}\n"),
+                _ => format!("{day} {plan} {calls} {adjusted:+}\n"),
+            });
         }
     }
-    hex::encode(hash.finalize())
+    lines
+}
+
+/// Error: a text is not one of [`usage_lines`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the text has no billable calls by day and plan")]
+pub struct InvalidUsageLines;
+
+/// Parses a text of [`usage_lines`].
+///
+/// # Errors
+/// When it is none.
+pub fn parse_usage_lines(lines: &str) -> Result<BillableDays, InvalidUsageLines> {
+    let parse = |line: &str| {
+        let mut parts = line.split(' ');
+        let (day, plan) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        let calls = BillableCalls {
+            calls: parts.next()?.parse().ok()?,
+            adjusted: parts.next().map_or(Ok(0), str::parse).ok()?,
+        };
+        Some((day, plan, calls))
+    };
+    let mut days = BillableDays::new();
+    for line in lines.lines() {
+        let (day, plan, calls) = parse(line).ok_or(InvalidUsageLines)?;
+        days.entry(day).or_default().insert(plan, calls);
+    }
+    Ok(days)
+}
+
+/// Computes the SHA-256 of [`usage_lines`], in hexadecimal. It can be recomputed from the usage records.
+#[must_use]
+pub fn usage_digest(days: &BillableDays) -> String {
+    hex::encode(Sha256::digest(usage_lines(days)))
 }
 
 /// Returns the months that a billing run at `now` covers, oldest first: the current one and the two

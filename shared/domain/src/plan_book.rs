@@ -238,6 +238,13 @@ impl PlanBook {
         charging.filter_map(|version| version.plan.included()).min()
     }
 
+    /// Returns the version of a plan that applies to a customer with these pins in `month`.
+    #[must_use]
+    pub fn in_effect(&self, id: &PlanId, month: Month, pins: &Pins) -> Option<&PlanVersion> {
+        let plan = self.get(id)?;
+        Some(plan.in_effect(month, pins.version(id, month)))
+    }
+
     /// Returns the versions of all plans that apply to a customer with these pins in `month`.
     #[must_use]
     pub fn catalog(&self, month: Month, pins: &Pins) -> Catalog {

@@ -90,6 +90,12 @@ impl Day {
         self.0.weekday() == Weekday::Monday
     }
 
+    /// Returns the next day.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0.saturating_add(jiff::Span::new().days(1)))
+    }
+
     /// Returns the previous day.
     #[must_use]
     pub fn previous(self) -> Self {

@@ -4,6 +4,7 @@
 //! can never be counted is quarantined. A usage event that could not be counted now may be ingested again:
 //! its deduplication claim counts it once.
 
+mod counted;
 mod event;
 mod owners;
 mod part;
@@ -26,6 +27,7 @@ use tollgate_store::{
     EventPart, PlanCache, RejectedRecord, ShardCounts, Store, StoreError, WriteUsageOutcome,
 };
 
+pub use counted::{CountedError, CountedPart};
 pub use event::IncomingEvent;
 pub use owners::Owners;
 use part::Part;
@@ -133,7 +135,9 @@ impl Ingest {
         events: &[IncomingEvent],
     ) -> Result<Vec<Vec<RejectedRecord>>, StoreError> {
         let now = self.clock.now();
-        let plans = self.plans_of(events.iter()).await?;
+        let plans = self
+            .plans_of(events.iter().map(|event| &event.received))
+            .await?;
         let mut rejected = Vec::with_capacity(events.len());
         for event in events {
             let ReceivedEvent {
@@ -156,11 +160,11 @@ impl Ingest {
     /// Returns the plans, among which are those of the events if they exist.
     async fn plans_of<'a>(
         &self,
-        events: impl Iterator<Item = &'a IncomingEvent>,
+        events: impl Iterator<Item = &'a ReceivedEvent>,
     ) -> Result<Arc<PlanBook>, StoreError> {
         let started = self.clock.now();
         let cached = self.plans.current().await?.plans;
-        let mut items = events.flat_map(|event| &event.received.items);
+        let mut items = events.flat_map(|event| &event.items);
         if items.all(|item| item.plan().is_none_or(|plan| cached.get(plan).is_some())) {
             return Ok(cached);
         }
@@ -177,7 +181,7 @@ impl Ingest {
         let received = events.iter().map(|event| &event.received);
         let customer = &first.received.customer;
         let read = async {
-            let plans = self.plans_of(events.iter().copied()).await?;
+            let plans = self.plans_of(received.clone()).await?;
             let foreign = self.owners.foreign(&self.store, customer, received).await?;
             Ok::<_, StoreError>((plans, foreign))
         };

@@ -199,6 +199,7 @@ fn charge(customer: &str, number: u64) -> Charge {
         from_call: 1,
         to_call: 234,
         adjusted_calls: 0,
+        usage: String::new(),
         usage_digest: "d1".to_owned(),
         description: "234 calls beyond the 100,000 included, 1–23 November 2026".to_owned(),
         created_at: p(NOW),

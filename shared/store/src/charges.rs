@@ -90,6 +90,9 @@ pub(crate) fn charge_item(charge: &Charge) -> Item {
     if charge.adjusted_calls != 0 {
         item.insert("adjusted_calls".into(), signed(charge.adjusted_calls));
     }
+    if !charge.usage.is_empty() {
+        item.insert("usage".into(), s(&charge.usage));
+    }
     item.insert("usage_digest".into(), s(&charge.usage_digest));
     item.insert("description".into(), s(&charge.description));
     item.insert("created_at".into(), t(charge.created_at));
@@ -126,6 +129,7 @@ pub(crate) fn read_charge(item: &Item) -> Result<LedgerCharge, StoreError> {
         from_call,
         to_call,
         adjusted_calls: item.opt_signed("adjusted_calls")?.unwrap_or(0),
+        usage: item.opt_text("usage")?.unwrap_or_default().to_owned(),
         usage_digest: item.text("usage_digest")?.to_owned(),
         description,
         created_at: item.parsed("created_at")?,

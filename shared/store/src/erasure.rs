@@ -316,6 +316,7 @@ pub const CONTENTS: &[Contents] = &[
             "stripe_item",
             "stripe_subscription",
             "to_call",
+            "usage",
             "usage_digest",
             "written_by",
         ],

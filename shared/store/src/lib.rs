@@ -44,7 +44,7 @@ pub use error::StoreError;
 pub use event_part::{EventPart, RejectedRecord};
 pub use idempotency::CreateOutcome;
 pub use keys::{KeyChange, KeyRef, NewKey, RotateOutcome, UpdateOutcome};
-pub use log::LoggedPart;
+pub use log::{LoggedPart, kept_from};
 pub use plan_cache::{CachedPlans, PlanCache};
 pub use plans::{PlanOutcome, SeedOutcome};
 pub use quarantine::{

@@ -2,8 +2,10 @@
 
 use std::ops::RangeInclusive;
 
+use jiff::{SignedDuration, Timestamp};
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::page::Page;
+use tollgate_domain::usage::MAX_AHEAD;
 use tollgate_domain::window::Day;
 
 use crate::Store;
@@ -12,6 +14,10 @@ use crate::error::StoreError;
 use crate::event_part::{event_pk, part_sk};
 use crate::item::{Item, MAX_PK, MAX_SK, Reader, keys, s};
 use crate::schema::{LOGGED, USAGE_LOG, attr};
+
+/// Time for which the log keeps a usage event, and with it the deduplication claim. Its records are
+/// rejected as too old long before.
+pub(crate) const LOG_KEPT: SignedDuration = SignedDuration::from_hours(400 * 24);
 
 /// Parts per page.
 const PAGE: i32 = 25;
@@ -26,12 +32,24 @@ const SEPARATOR: char = '\n';
 /// The counted records of one day of a usage event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoggedPart {
+    /// Index of the part.
+    pub part: usize,
     /// UTC day of the records.
     pub day: Day,
     /// Number of counted records of the day.
     pub records: u64,
+    /// Time of arrival.
+    pub received_at: Timestamp,
     /// The whole event as it arrived, including records of other days and rejected ones.
     pub body: Vec<u8>,
+}
+
+/// Returns the first day of which the log has all usage at `now`. A usage event arrives at the earliest
+/// [`MAX_AHEAD`] before the day of its records.
+#[must_use]
+pub fn kept_from(now: Timestamp) -> Day {
+    let oldest = now.saturating_sub(LOG_KEPT - MAX_AHEAD).unwrap_or(now);
+    Day::containing(oldest).next()
 }
 
 impl Store {
@@ -139,6 +157,8 @@ impl Store {
         let order = part.text(attr::LOG_ORDER)?;
         let day = order.split_once('#').and_then(|(day, _)| day.parse().ok());
         Ok(Some(LoggedPart {
+            part: sk.parse().map_err(|_| part.corrupt(attr::SK))?,
+            received_at: part.parsed(attr::RECEIVED_AT)?,
             day: day.ok_or_else(|| part.corrupt(attr::LOG_ORDER))?,
             records: part.number("records")?,
             body: read_body("log", body)?,

@@ -827,17 +827,16 @@ async fn a_message_in_quarantine() {
 async fn has_two_charges(
     at: &Fixture,
     ledger_after: impl Fn(u64) -> PeriodLedger,
-    description: impl Fn(u64) -> String,
+    read: impl Fn(Charge) -> Charge,
 ) {
     let (acme, november) = (p("acme"), p("2026-11"));
     let ledger = at.store.period_ledger(&acme, november).await.unwrap();
     assert_eq!(ledger, ledger_after(2));
     let in_ledger = |number| LedgerCharge {
-        charge: Charge {
+        charge: read(Charge {
             overage_by_plan: ledger_after(number).overage_by_plan,
-            description: description(number),
             ..charge(number)
-        },
+        }),
         state: ChargeState::Pending,
         attempts: Attempts::default(),
         next_try: Some(charge(number).created_at),
@@ -859,15 +858,21 @@ async fn the_ledger_and_the_charges_of_a_billing_period() {
                 assert_eq!(recorded.unwrap(), RecordChargeOutcome::Written);
             }
         },
-        async |at| has_two_charges(at, charged, |number| charge(number).description).await,
+        async |at| has_two_charges(at, charged, |charge| charge).await,
     )
     .await;
 }
 
-/// Returns the description of a charge that an earlier release stored without one.
-fn earlier_description(number: u64) -> String {
-    let (from, to) = (230 * (number - 1) + 1, 230 * number);
-    format!("API calls {from} to {to} beyond the included ones")
+/// Returns a charge as it is read if an earlier release stored it, without its description and its calls.
+fn of_an_earlier_release(charge: Charge) -> Charge {
+    let Charge {
+        from_call, to_call, ..
+    } = charge;
+    Charge {
+        description: format!("API calls {from_call} to {to_call} beyond the included ones"),
+        usage: String::new(),
+        ..charge
+    }
 }
 
 /// An earlier release had no payment provider.
@@ -875,7 +880,7 @@ fn earlier_description(number: u64) -> String {
 async fn charges_of_a_release_without_a_payment_provider_are_pending() {
     let at = fixture();
     put_golden(&at, "charges_ledger_only");
-    has_two_charges(&at, charged, earlier_description).await;
+    has_two_charges(&at, charged, of_an_earlier_release).await;
     let pending = at.store.charge(&charge(2).name()).await.unwrap().unwrap();
     let begun = at.store.begin_submission(&pending, &recipient()).await;
     assert!(matches!(begun.unwrap(), BeginOutcome::Begun(_)));
@@ -994,7 +999,7 @@ async fn a_ledger_without_plans_can_be_continued() {
         overage_by_plan: [].into(),
         ..charged(number)
     };
-    has_two_charges(&at, without_plans, earlier_description).await;
+    has_two_charges(&at, without_plans, of_an_earlier_release).await;
     let again = at.store.record_charge(&charge(2), &without_plans(1)).await;
     assert_eq!(again.unwrap(), RecordChargeOutcome::Raced);
     let next = at.store.record_charge(&charge(3), &without_plans(2)).await;

@@ -55,8 +55,10 @@ impl Event {
     /// Sets a path parameter, and the path accordingly.
     pub fn param(mut self, name: &str, value: &str) -> Self {
         self.0["pathParameters"][name] = value.into();
-        let resource = self.0["resource"].as_str().unwrap();
-        let path = resource.replace(&format!("{{{name}}}"), value);
+        let mut path = self.0["resource"].as_str().unwrap().to_owned();
+        for (name, value) in self.0["pathParameters"].as_object().unwrap() {
+            path = path.replace(&format!("{{{name}}}"), value.as_str().unwrap());
+        }
         self.path(&path)
     }
 

@@ -1,6 +1,7 @@
 //! Extractors of bodies and parameters of requests, with a problem for invalid ones.
 
 use std::error::Error;
+use std::str::FromStr;
 
 use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
@@ -216,16 +217,39 @@ impl<S: Send + Sync> FromRequestParts<S> for NoQuery {
 #[derive(Debug, Clone)]
 pub struct PathParam<T>(pub T);
 
-impl<S: Send + Sync, T: std::str::FromStr + Send> FromRequestParts<S> for PathParam<T> {
+impl<S: Send + Sync, T: FromStr + Send> FromRequestParts<S> for PathParam<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let not_found = || Problem::not_found("There is no such resource.");
-        let Path(text) = Path::<String>::from_request_parts(parts, state)
-            .await
-            .map_err(|_| not_found())?;
-        text.parse().map(Self).map_err(|_| not_found())
+        let path = Path::<String>::from_request_parts(parts, state).await;
+        let Path(text) = path.map_err(|_| no_such_resource())?;
+        text.parse().map(Self).map_err(|_| no_such_resource())
     }
+}
+
+/// Both parameters of a path with two, as [`PathParam`].
+#[derive(Debug, Clone)]
+pub struct PathParams<T, U>(pub T, pub U);
+
+impl<S, T, U> FromRequestParts<S> for PathParams<T, U>
+where
+    S: Send + Sync,
+    T: FromStr + Send,
+    U: FromStr + Send,
+{
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let path = Path::<(String, String)>::from_request_parts(parts, state).await;
+        let Path((first, second)) = path.map_err(|_| no_such_resource())?;
+        let first = first.parse().map_err(|_| no_such_resource())?;
+        let second = second.parse().map_err(|_| no_such_resource())?;
+        Ok(Self(first, second))
+    }
+}
+
+fn no_such_resource() -> Problem {
+    Problem::not_found("There is no such resource.")
 }
 
 /// Checks the `name` of a customer or key.

@@ -10,7 +10,8 @@ mod problem;
 mod serve;
 
 pub use body::{
-    JsonBody, MAX_BODY, NoQuery, PathParam, QueryParams, check_enabled, check_name, is_gzip,
+    JsonBody, MAX_BODY, NoQuery, PathParam, PathParams, QueryParams, check_enabled, check_name,
+    is_gzip,
 };
 pub use caller::{AdminCaller, CustomerCaller, ManagingCaller};
 pub use idempotency::IdempotencyKey;

@@ -1,14 +1,15 @@
-//! `GET /admin/customers/{customer}/charges`.
+//! `GET /admin/customers/{customer}/charges` and `…/{charge}/proof`.
 
 use serde_json::{Value, json};
 use tollgate_api::Cursor;
 use tollgate_domain::billing::{Charge, ChargedOverage, PeriodLedger};
 use tollgate_domain::money::{Cents, MicroUsd, SignedCents};
+use tollgate_domain::usage::Adjustment;
 use tollgate_store::RecordChargeOutcome;
-use tollgate_testing::event::text;
+use tollgate_testing::event::{Event, text};
 use tollgate_testing::p;
-use tollgate_testing::response::data;
-use tollgate_testing::usage::{add_usage, calls};
+use tollgate_testing::response::{ApiResponse, data};
+use tollgate_testing::usage::{add_usage, adjust, calls};
 
 use crate::stack::Stack;
 
@@ -94,6 +95,7 @@ async fn a_long_list_of_charges_is_paged() {
             from_call: 10 * number - 9,
             to_call: 10 * number,
             adjusted_calls: 0,
+            usage: String::new(),
             usage_digest: "x".repeat(300_000),
             description: String::new(),
             created_at: stack.at.clock().now(),
@@ -140,4 +142,103 @@ async fn an_invalid_query_is_rejected() {
 #[tokio::test]
 async fn an_invalid_customer_id_is_not_found() {
     Stack::new().charges("a b", &[]).await.not_found();
+}
+
+impl Stack {
+    async fn proof(&self, customer: &str, charge: &str) -> ApiResponse {
+        let change = |event: Event| event.param("customer", customer).param("charge", charge);
+        self.call("charge-proof", change).await
+    }
+}
+
+#[tokio::test]
+async fn a_proof_has_the_calls_and_prices_that_a_charge_was_computed_from() {
+    let stack = Stack::new();
+    add_usage(&stack.at, "acme", "2026-11-20", calls("pro", 100_234)).await;
+    stack.run(false).await;
+    add_usage(&stack.at, "acme", "2026-11-20", calls("pro", 1)).await;
+    add_usage(&stack.at, "acme", "2026-11-21", calls("free", 7)).await;
+    add_usage(&stack.at, "acme", "2026-11-22", calls("pro", 500)).await;
+    let adjustment = Adjustment {
+        time: p("2026-11-22T09:00:00Z"),
+        plan: p("pro"),
+        billable_calls: -200,
+        micro_usd: 0,
+        reason: "our outage".into(),
+    };
+    adjust(&stack.at, "acme", adjustment).await;
+    stack.run(false).await;
+
+    // Later usage changes nothing.
+    let first = stack.proof("acme", "ci_acme_2026-11_0001").await.json(200);
+    let day = |day: &str, plan: &str, calls: u64, adjusted: i64| json!({ "day": day, "plan": plan, "calls": calls, "adjusted_calls": adjusted });
+    assert_eq!(
+        first["usage"],
+        json!([day("2026-11-20", "pro", 100_234, 0)])
+    );
+    assert_eq!(first["charged_before"]["micro_usd"], 0);
+
+    let second = stack.proof("acme", "ci_acme_2026-11_0002").await.json(200);
+    let used = json!([
+        day("2026-11-20", "pro", 100_235, 0),
+        day("2026-11-21", "free", 7, 0),
+        day("2026-11-22", "pro", 500, -200),
+    ]);
+    assert_eq!(second["usage"], used);
+    assert_eq!(second["charged_before"]["micro_usd"], 230_000);
+    assert_eq!(second["charge"]["amount"]["micro_usd"], 310_000);
+    let prices = json!([{ "from": "2026-01-01", "micro_usd_per_call": 1_000 }]);
+    let plans = json!([
+        { "plan": "free", "version": 1, "month": { "kind": "blocked", "included": 1_000 } },
+        { "plan": "pro", "version": 1,
+          "month": { "kind": "overage", "included": 100_000, "prices": prices } },
+    ]);
+    assert_eq!(second["plans"], plans);
+    // printf '2026-11-20 pro 100235\n2026-11-21 free 7\n2026-11-22 pro 500 -200\n' | sha256sum
+    let digest = "d9ff112baed042aa88869e586c9dd7ca9b46cc6dd58b252712e967949c028ab4";
+    assert_eq!(second["charge"]["usage_digest"], digest);
+}
+
+#[tokio::test]
+async fn a_charge_that_the_customer_does_not_have_has_no_proof() {
+    let stack = Stack::new();
+    add_usage(&stack.at, "acme", "2026-11-20", calls("pro", 100_234)).await;
+    stack.run(false).await;
+    let charge = "ci_acme_2026-11_0001";
+    stack.proof("acme", charge).await.json(200);
+    stack.proof("bolt", charge).await.not_found();
+    let other = "ci_acme_2026-11_0002";
+    stack.proof("acme", other).await.not_found();
+    stack.proof("acme", "x").await.not_found();
+}
+
+#[tokio::test]
+async fn a_charge_of_a_release_that_did_not_keep_its_calls_has_a_proof_without_them() {
+    let stack = Stack::new();
+    let overage = ChargedOverage {
+        calls: 10,
+        micro_usd: MicroUsd(10_000),
+    };
+    let charge = Charge {
+        id: "ci_acme_2026-11_0001".to_owned(),
+        customer: p("acme"),
+        month: p("2026-11"),
+        number: 1,
+        cents: SignedCents(1),
+        cumulative_overage: overage.micro_usd,
+        overage_by_plan: [(p("pro"), overage)].into(),
+        overage_calls: 10,
+        from_call: 1,
+        to_call: 10,
+        adjusted_calls: 0,
+        usage: String::new(),
+        usage_digest: "d".to_owned(),
+        description: String::new(),
+        created_at: stack.at.clock().now(),
+    };
+    let none = PeriodLedger::default();
+    let recorded = stack.at.store.record_charge(&charge, &none).await;
+    assert_eq!(recorded.unwrap(), RecordChargeOutcome::Written);
+    let proof = stack.proof("acme", &charge.id).await.json(200);
+    assert_eq!((&proof["usage"], &proof["plans"]), (&json!([]), &json!([])));
 }

@@ -47,6 +47,7 @@ async fn record(store: &Store, month: &str, number: u64) -> ChargeRef {
         from_call: 100 * number - 99,
         to_call: 100 * number,
         adjusted_calls: 0,
+        usage: String::new(),
         usage_digest: "d1".to_owned(),
         description: format!("charge {number}"),
         created_at: p("2026-11-22T02:00:00Z"),

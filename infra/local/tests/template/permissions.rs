@@ -160,6 +160,7 @@ async fn exercise_all(running: &Running) -> Option<()> {
     calls().await;
     post("/admin/billing/run", json!({ "dry_run": false })).await;
     get("/admin/customers/acme/charges").await;
+    get("/admin/customers/acme/charges/ci_acme_2026-11_0001/proof").await;
     get("/admin/billing/unbilled?month=2026-10").await;
     client.get("/api/usage/current").await.unwrap();
 
@@ -232,6 +233,7 @@ async fn exercise_all(running: &Running) -> Option<()> {
     get("/admin/usage/reconciliation").await;
     get("/admin/customers/acme/adjustments").await;
     client.get("/api/usage/adjustments").await.unwrap();
+    client.get("/api/usage/records").await.unwrap();
     let quarantined = get("/admin/usage/quarantine").await;
     let item = quarantined["data"][0]["id"].as_str().unwrap_or_default();
     let item = format!("/admin/usage/quarantine/{item}");

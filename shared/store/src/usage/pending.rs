@@ -1,6 +1,5 @@
 //! Parts of usage events that are about to be written.
 
-use jiff::SignedDuration;
 use sha2::{Digest, Sha256};
 
 use crate::adjustments::adjustment_item;
@@ -8,13 +7,10 @@ use crate::body::{Body, Compressor};
 use crate::error::StoreError;
 use crate::event_part::{EventPart, part_sk};
 use crate::item::{keys, n, s, t, ttl};
+use crate::log::LOG_KEPT;
 use crate::quarantine::quarantine_item;
 use crate::schema::{QUARANTINE, USAGE, USAGE_LOG, attr};
 use crate::transaction::Action;
-
-/// Time for which the log keeps a usage event, and with it the deduplication claim. Its records are
-/// rejected as too old long before.
-const LOG_KEPT: SignedDuration = SignedDuration::from_hours(400 * 24);
 
 /// A part of a usage event that is about to be written.
 pub(super) struct PendingPart<'a> {

@@ -323,6 +323,7 @@ pub(crate) fn charge(number: u64) -> Charge {
         from_call: 230 * (number - 1) + 1,
         to_call: 230 * number,
         adjusted_calls: 0,
+        usage: format!("2026-11-22 pro {}\n", 100_000 + 230 * number),
         usage_digest: format!("digest {number}"),
         description: format!("description {number}"),
         created_at: p("2026-11-22T02:00:00.5Z"),
