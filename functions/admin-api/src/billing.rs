@@ -3,7 +3,8 @@
 use axum::Json;
 use axum::extract::State;
 use tollgate_api::billing::{
-    BillingRun, Charge, ChargesQuery, Proof, RunBilling, Unbilled, UnbilledCustomer, UnbilledQuery,
+    BillingRun, Charge, ChargesQuery, OpenCharge, OpenChargesQuery, Proof, RunBilling, Unbilled,
+    UnbilledCustomer, UnbilledQuery,
 };
 use tollgate_api::problem::{NotFound, Unprocessable};
 use tollgate_api::schema;
@@ -13,7 +14,7 @@ use tollgate_billing::{
 };
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::page::Page;
-use tollgate_domain::submission::ChargeRef;
+use tollgate_domain::submission::{ChargeRef, ChargeStatus};
 use tollgate_domain::window::Month;
 use tollgate_web::{
     AdminCaller, JsonBody, ListRequest, NoQuery, PathParam, PathParams, Problem, QueryParams,
@@ -21,7 +22,10 @@ use tollgate_web::{
 
 use crate::App;
 
-tollgate_web::operations!(pub(crate) (app: App) run, charges, show_proof, unbilled);
+/// Open charges read for a page, each with a read of its own.
+const OPEN_CHARGES: i32 = 25;
+
+tollgate_web::operations!(pub(crate) (app: App) run, charges, open_charges, show_proof, unbilled);
 
 /// Runs billing, or reports what a run would charge.
 #[utoipa::path(
@@ -80,6 +84,45 @@ async fn charges(
     };
     let page = app.store.charges(&customer, month, from).await?;
     Ok(Json(list_request.page(page, Charge::new)))
+}
+
+/// Lists the charges of all customers that are not settled.
+#[utoipa::path(
+    get,
+    path = "/admin/billing/charges",
+    operation_id = "listOpenCharges",
+    tag = "billing",
+    params(OpenChargesQuery),
+    responses(
+        (status = 200, description = "A page of charges.", body = List<OpenCharge>),
+    ),
+)]
+async fn open_charges(
+    State(app): State<App>,
+    _: AdminCaller,
+    QueryParams(query): QueryParams<OpenChargesQuery>,
+) -> Result<Json<List<OpenCharge>>, Problem> {
+    let status = ChargeStatus::from(query.status);
+    let name = format!("open charges {}", status.as_str());
+    let list_request = ListRequest::new(name, query.cursor.as_ref())?;
+    let page = app
+        .store
+        .open_charges(status, None, list_request.after(), Some(OPEN_CHARGES))
+        .await?;
+    let mut items = Vec::with_capacity(page.items.len());
+    for name in page.items {
+        let charge = app.store.charge(&name).await?;
+        // The index may be behind the ledger.
+        items.extend(charge.filter(|charge| charge.state.status() == status));
+    }
+    let page = Page {
+        items,
+        next: page.next,
+    };
+    Ok(Json(list_request.page(page, |charge| OpenCharge {
+        customer_id: charge.charge.customer.clone(),
+        charge: Charge::new(charge),
+    })))
 }
 
 /// Returns the calculation of a charge.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tollgate_domain::billing::ChargedOverage;
 use tollgate_domain::id::{CustomerId, PlanId};
 use tollgate_domain::money::SignedCents;
-use tollgate_domain::submission::{ChargeState, LedgerCharge};
+use tollgate_domain::submission::{ChargeState, ChargeStatus, LedgerCharge};
 use tollgate_domain::window::{Day, Month};
 use utoipa::{IntoParams, ToSchema};
 
@@ -233,6 +233,63 @@ impl Charge {
             created_at: charge.created_at,
         }
     }
+}
+
+/// Query of open charges.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct OpenChargesQuery {
+    /// State.
+    #[param(value_type = OpenChargeStatusSchema)]
+    pub status: OpenStatus,
+    /// `next_cursor` of the previous page.
+    #[param(value_type = Option<schema::Cursor>)]
+    pub cursor: Option<Cursor>,
+}
+
+/// State of an open charge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OpenStatus {
+    /// See [`ChargeStatus::Pending`].
+    Pending,
+    /// See [`ChargeStatus::Submitted`].
+    Submitted,
+    /// See [`ChargeStatus::Failed`].
+    Failed,
+}
+
+impl From<OpenStatus> for ChargeStatus {
+    fn from(status: OpenStatus) -> Self {
+        match status {
+            OpenStatus::Pending => Self::Pending,
+            OpenStatus::Submitted => Self::Submitted,
+            OpenStatus::Failed => Self::Failed,
+        }
+    }
+}
+
+/// State of an open charge: one that is not settled.
+#[derive(Debug, ToSchema)]
+#[schema(as = OpenChargeStatus, rename_all = "lowercase")]
+pub enum OpenChargeStatusSchema {
+    /// In the ledger, and not submitted yet.
+    Pending,
+    /// Submitted to Stripe; the outcome is unknown, or not recorded yet.
+    Submitted,
+    /// Not at Stripe, for the reason in `failure_reason`. It is submitted again.
+    Failed,
+}
+
+/// An open charge with its customer.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct OpenCharge {
+    /// Customer who owes the amount.
+    #[schema(value_type = schema::CustomerId)]
+    pub customer_id: CustomerId,
+    /// The charge.
+    pub charge: Charge,
 }
 
 /// Calculation of a charge.

@@ -38,7 +38,7 @@ pub async fn due_charges(
         return Ok((Vec::new(), None));
     };
     let page = store
-        .open_charges(*status, now, after.as_deref(), None)
+        .open_charges(*status, Some(now), after.as_deref(), None)
         .await?;
     let next = match page.next {
         Some(after) => Some(DuePosition {

@@ -331,7 +331,7 @@ impl Store {
         }
     }
 
-    /// Lists open charges in this state that are due at `due`, after the cursor `after`, at most `limit` of
+    /// Lists open charges in this state, of those that are due at `due` or of all, after the cursor `after`, at most `limit` of
     /// them or as many as a response of DynamoDB contains: in each of some partitions, first those that are due
     /// first. A page may be empty and have a next one. Reads an index, which is eventually consistent.
     ///
@@ -340,7 +340,7 @@ impl Store {
     pub async fn open_charges(
         &self,
         status: ChargeStatus,
-        due: Timestamp,
+        due: Option<Timestamp>,
         after: Option<&str>,
         limit: Option<i32>,
     ) -> Result<Page<ChargeRef>, StoreError> {
@@ -353,14 +353,19 @@ impl Store {
             start.insert(attr::NEXT_TRY.into(), s(next_try));
             start
         });
-        let found = self
-            .client
-            .query()
+        let mut query = self.client.query();
+        let condition = match due {
+            Some(due) => {
+                query = query.expression_attribute_values(":due", t(due));
+                "open_charge = :open AND next_try <= :due"
+            }
+            None => "open_charge = :open",
+        };
+        let found = query
             .table_name(self.table(BILLING))
             .index_name(OPEN_CHARGES.name)
-            .key_condition_expression("open_charge = :open AND next_try <= :due")
+            .key_condition_expression(condition)
             .expression_attribute_values(":open", partition)
-            .expression_attribute_values(":due", t(due))
             .set_limit(limit)
             .set_exclusive_start_key(start)
             .send()

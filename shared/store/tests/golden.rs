@@ -972,7 +972,7 @@ async fn submitted_failed_and_settled_charges() {
                     let due = p("2027-01-01T00:00:00Z");
                     let page = at
                         .store
-                        .open_charges(status, due, after.as_deref(), None)
+                        .open_charges(status, Some(due), after.as_deref(), None)
                         .await;
                     let page = page.unwrap();
                     all.extend(page.items.iter().map(|charge| charge.number));

@@ -515,7 +515,7 @@ async fn open_charges_are_listed_when_they_are_due_over_all_pages() {
             let status = ChargeStatus::Pending;
             let page = at
                 .store
-                .open_charges(status, p(NOW), after.as_deref(), Some(limit));
+                .open_charges(status, Some(p(NOW)), after.as_deref(), Some(limit));
             let page = page.await.unwrap();
             found.extend(
                 page.items
@@ -533,7 +533,7 @@ async fn open_charges_are_listed_when_they_are_due_over_all_pages() {
     for invalid in ["", "x", "99", "1\na", "1\na\nb\nc\nd"] {
         let page = at
             .store
-            .open_charges(ChargeStatus::Pending, p(NOW), Some(invalid), None);
+            .open_charges(ChargeStatus::Pending, Some(p(NOW)), Some(invalid), None);
         assert!(page.await.unwrap_err().is_invalid_cursor(), "{invalid:?}");
     }
 }

@@ -1,11 +1,12 @@
-//! `GET /admin/customers/{customer}/charges` and `…/{charge}/proof`.
+//! `GET /admin/customers/{customer}/charges` and `…/{charge}/proof`, and `GET /admin/billing/charges`.
 
 use serde_json::{Value, json};
 use tollgate_api::Cursor;
 use tollgate_domain::billing::{Charge, ChargedOverage, PeriodLedger};
 use tollgate_domain::money::{Cents, MicroUsd, SignedCents};
+use tollgate_domain::submission::ChargeRef;
 use tollgate_domain::usage::Adjustment;
-use tollgate_store::RecordChargeOutcome;
+use tollgate_store::{FailOutcome, RecordChargeOutcome};
 use tollgate_testing::event::{Event, text};
 use tollgate_testing::p;
 use tollgate_testing::response::{ApiResponse, data};
@@ -241,4 +242,67 @@ async fn a_charge_of_a_release_that_did_not_keep_its_calls_has_a_proof_without_t
     assert_eq!(recorded.unwrap(), RecordChargeOutcome::Written);
     let proof = stack.proof("acme", &charge.id).await.json(200);
     assert_eq!((&proof["usage"], &proof["plans"]), (&json!([]), &json!([])));
+}
+
+impl Stack {
+    async fn open(&self, query: &[(&str, &str)]) -> ApiResponse {
+        self.call("open-charges", |event| event.query(query)).await
+    }
+}
+
+#[tokio::test]
+async fn open_charges_of_all_customers_are_listed_by_their_state() {
+    let stack = Stack::new();
+    for n in 0..40 {
+        add_usage(
+            &stack.at,
+            &format!("c-{n}"),
+            "2026-11-20",
+            calls("pro", 100_010),
+        )
+        .await;
+    }
+    stack.run(false).await;
+    let name: ChargeRef = p("ci_c-7_2026-11_0001");
+    let charge = stack.at.store.charge(&name).await.unwrap().unwrap();
+    let next_try = p("2026-11-23T06:00:00Z");
+    let failed = stack
+        .at
+        .store
+        .fail_charge(&charge, false, "No Stripe customer.", next_try);
+    assert_eq!(failed.await.unwrap(), FailOutcome::Failed);
+
+    let all = async |status: &str| {
+        let mut found = Vec::new();
+        let mut cursor = None::<String>;
+        loop {
+            let mut query = vec![("status", status)];
+            query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
+            let page = stack.open(&query).await.json(200);
+            found.extend(data(&page).clone());
+            cursor = page["next_cursor"].as_str().map(str::to_owned);
+            if cursor.is_none() {
+                return found;
+            }
+        }
+    };
+    assert_eq!(all("pending").await.len(), 39);
+    assert_eq!(all("submitted").await, [Value::Null; 0]);
+    let failed = all("failed").await;
+    assert_eq!(failed.len(), 1);
+    assert_eq!(failed[0]["customer_id"], "c-7");
+    let charge = &failed[0]["charge"];
+    assert_eq!(charge["id"], "ci_c-7_2026-11_0001");
+    assert_eq!(charge["failure_reason"], "No Stripe customer.");
+    assert_eq!(charge["next_try"], "2026-11-23T06:00:00Z");
+}
+
+#[tokio::test]
+async fn open_charges_need_a_state_that_is_open() {
+    let stack = Stack::new();
+    stack.open(&[]).await.bad_request(Some("status"));
+    for status in ["settled", "paid", ""] {
+        let response = stack.open(&[("status", status)]).await;
+        response.bad_request(Some("status"));
+    }
 }

@@ -161,6 +161,7 @@ async fn exercise_all(running: &Running) -> Option<()> {
     post("/admin/billing/run", json!({ "dry_run": false })).await;
     get("/admin/customers/acme/charges").await;
     get("/admin/customers/acme/charges/ci_acme_2026-11_0001/proof").await;
+    get("/admin/billing/charges?status=failed").await;
     get("/admin/billing/unbilled?month=2026-10").await;
     client.get("/api/usage/current").await.unwrap();
 
