@@ -61,7 +61,7 @@ async fn run(
 #[utoipa::path(
     get,
     path = "/admin/customers/{customer}/charges",
-    operation_id = "listCharges",
+    operation_id = "listCustomerCharges",
     tag = "billing",
     params(("customer" = schema::CustomerId, Path, description = "Id of the customer."), ChargesQuery),
     responses(

@@ -4,7 +4,9 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use lambda_http::http::{StatusCode, header};
-use tollgate_api::customers::{self, CreateCustomer, EraseQuery, Erasure, UpdateCustomer};
+use tollgate_api::customers::{
+    self, CreateCustomer, EraseQuery, Erasure, StripeLink, UpdateCustomer,
+};
 use tollgate_api::json::{Object, Whole};
 use tollgate_api::problem::{Conflict, NotFound, Unprocessable};
 use tollgate_api::schema;
@@ -12,14 +14,18 @@ use tollgate_api::{List, PageQuery};
 use tollgate_domain::customer::Customer;
 use tollgate_domain::id::{CustomerId, PlanId};
 use tollgate_domain::plan_book::{Pin, PinTooEarly, Pins, PlanBook};
+use tollgate_domain::submission::Recipient;
 use tollgate_store::schema::{TABLES, Table};
-use tollgate_store::{CONTENTS, CreateOutcome, CustomerChange, PinChange, UpdateCustomerOutcome};
+use tollgate_store::{
+    CONTENTS, CreateOutcome, CustomerChange, PinChange, RecipientChange, UpdateCustomerOutcome,
+};
 use tollgate_web::{
     AdminCaller, IdempotencyKey, JsonBody, ListRequest, NoQuery, PathParam, Problem, QueryParams,
     check_enabled, check_name, page_size,
 };
 
 use crate::App;
+use crate::stripe_id::is_stripe_id;
 
 /// Maximum length of an e-mail address (RFC 5321, section 4.5.3.1.3), in characters.
 const MAX_EMAIL: usize = 254;
@@ -86,6 +92,24 @@ fn check_pin(pin: Option<Object<customers::Pin>>) -> Result<Pin, Problem> {
         version,
         from,
     })
+}
+
+/// Checks the form of the ids in the `stripe` field of a merge patch.
+fn check_stripe(link: Option<Object<StripeLink>>) -> Result<Option<Recipient>, Problem> {
+    let Some(Object(link)) = link else {
+        return Ok(None);
+    };
+    let ids = [
+        ("stripe.customer", "cus_", Some(&link.customer)),
+        ("stripe.subscription", "sub_", link.subscription.as_ref()),
+    ];
+    for (field, prefix, id) in ids {
+        if !id.is_none_or(|id| is_stripe_id(id, prefix)) {
+            let detail = format!("{field} must be an id of Stripe's, which begins with {prefix}.");
+            return Err(Problem::unprocessable(detail).with("field", field));
+        }
+    }
+    Ok(Some(link.into()))
 }
 
 impl App {
@@ -229,8 +253,8 @@ async fn show(
     Ok(Json(customer.ok_or_else(no_such_customer)?.into()))
 }
 
-/// Changes the name, e-mail address or plan of a customer, pins it to a version of a plan, suspends it, or
-/// enables it again.
+/// Changes the name, e-mail address or plan of a customer, pins it to a version of a plan, links it to a Stripe
+/// customer, suspends it, or enables it again.
 #[utoipa::path(
     patch,
     path = "/admin/customers/{customer}",
@@ -266,16 +290,21 @@ async fn update(
         suspended_at: enabled.map(|enabled| (!enabled).then(|| app.clock.now())),
     };
     let pin = patch.pin.map(check_pin).transpose()?;
-    if pin.is_none() && change == CustomerChange::default() {
+    let stripe = patch.stripe.map(check_stripe).transpose()?;
+    if pin.is_none() && stripe.is_none() && change == CustomerChange::default() {
         return Err(Problem::unprocessable("The patch changes nothing."));
     }
     if let Some(name) = &change.name {
         check_name(name)?;
     }
     check_email(change.email.as_ref().and_then(Option::as_deref))?;
-    if pin.is_some() || change.plan.is_some() {
+    if pin.is_some() || stripe.is_some() || change.plan.is_some() {
         let before = app.store.customer(&id).await?;
         let before = before.ok_or_else(no_such_customer)?;
+        change.recipient = stripe.map(|after| RecipientChange {
+            before: before.recipient.clone(),
+            after,
+        });
         let plans = app.store.plans().await?;
         // A customer on a retired plan stays on it.
         if let Some(plan) = change.plan.as_ref().filter(|plan| **plan != before.plan) {
@@ -292,8 +321,13 @@ async fn update(
         UpdateCustomerOutcome::Unknown => Err(no_such_customer()),
         UpdateCustomerOutcome::Erased => Err(Problem::conflict("The customer was erased.")),
         UpdateCustomerOutcome::Changed => {
-            let detail = "Another request changed the customer's pins at the same time. Try again.";
+            let detail = "Another request changed the customer's pins or its Stripe customer at the same time. \
+                          Try again.";
             Err(Problem::conflict(detail))
+        }
+        UpdateCustomerOutcome::RecipientTaken => {
+            let detail = "The Stripe customer is linked to another customer.";
+            Err(Problem::conflict(detail).with("field", "stripe.customer"))
         }
     }
 }

@@ -6,6 +6,7 @@ mod defects;
 mod plans;
 mod quarantine;
 mod reconciliation;
+mod stripe_id;
 mod usage;
 
 use axum::Router;

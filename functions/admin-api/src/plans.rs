@@ -22,6 +22,7 @@ use tollgate_web::{
 };
 
 use crate::App;
+use crate::stripe_id::is_stripe_id;
 
 /// Most plans, and most versions of one. Every instance of the authorizer reads them all.
 const MAX_PLANS: usize = 50;
@@ -83,11 +84,7 @@ fn check_definition(definition: PlanDefinition, id: PlanId) -> Result<plan::Plan
             return invalid("month.prices", detail);
         }
     }
-    let is_price_id = |id: &str| {
-        let rest = id.strip_prefix("price_").unwrap_or_default();
-        let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        (1..=249).contains(&rest.len()) && rest.chars().all(is_word)
-    };
+    let is_price_id = |id: &str| is_stripe_id(id, "price_");
     if !plan.stripe_price.as_deref().is_none_or(is_price_id) {
         let detail = "stripe_price must be the id of a Stripe price, which begins with price_.";
         return invalid("stripe_price", detail.to_owned());

@@ -17,7 +17,7 @@ use tollgate_local_aws::template::Stack as Template;
 use tollgate_local_aws::{CloudWatch, LambdaHost, Outcome};
 use tollgate_runtime::env;
 use tollgate_runtime::metrics::{BILLING_RUNS, SETTLED_CHARGES};
-use tollgate_store::{CustomerChange, UpdateCustomerOutcome};
+use tollgate_store::{CustomerChange, RecipientChange, UpdateCustomerOutcome};
 use tollgate_testing::customers::add_customer;
 
 mod common;
@@ -68,10 +68,13 @@ async fn a_message_submits_a_charge_with_the_key_in_the_secret() {
     let served = stripe.clone();
     tokio::spawn(async move { stripe_fake::serve(listener, served).await });
     let change = CustomerChange {
-        recipient: Some(Some(Recipient {
-            customer: create_stripe_customer(&stripe).await,
-            subscription: None,
-        })),
+        recipient: Some(RecipientChange {
+            before: None,
+            after: Some(Recipient {
+                customer: create_stripe_customer(&stripe).await,
+                subscription: None,
+            }),
+        }),
         ..CustomerChange::default()
     };
     let linked = stack.at.store.update_customer(&p("acme"), &change).await;

@@ -134,6 +134,9 @@ impl FunctionFactory {
             "KeysStatsFunction" => plain(serve(keys::stats::routes(keys()?))),
             "AdminApiFunction" => plain(serve(admin_api::routes(admin_api::App::build(&init)?))),
             "UsageApiFunction" => plain(serve(usage_api::routes(usage_api::App::build(&init)?))),
+            "BillingApiFunction" => {
+                plain(serve(billing_api::routes(billing_api::App::build(&init)?)))
+            }
             "ApiDocsFunction" => plain(serve(api_docs::routes())),
             "PingFunction" => metered(&metering(&init)?, serve(ping::routes())),
             "AnalyzeFunction" => metered(&metering(&init)?, serve(analyze::routes())),

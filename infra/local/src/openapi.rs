@@ -18,6 +18,7 @@ pub fn operations() -> Vec<(&'static str, OpenApi)> {
         ("KeysStatsFunction", keys::stats::Operations::openapi()),
         ("AdminApiFunction", admin_api::openapi()),
         ("UsageApiFunction", usage_api::Operations::openapi()),
+        ("BillingApiFunction", billing_api::openapi()),
         ("ApiDocsFunction", api_docs::Operations::openapi()),
         ("PingFunction", ping::Operations::openapi()),
         ("AnalyzeFunction", analyze::Operations::openapi()),

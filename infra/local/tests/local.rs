@@ -22,7 +22,7 @@ use tokio::time::timeout;
 use tollgate_domain::submission::Recipient;
 use tollgate_local::client::{Client, Response};
 use tollgate_local::local_stack::Options;
-use tollgate_store::{CustomerChange, UpdateCustomerOutcome};
+use tollgate_store::{CustomerChange, RecipientChange, UpdateCustomerOutcome};
 use tollgate_testing::faults::fail_operation;
 use tollgate_testing::{p, plans, usage};
 
@@ -159,10 +159,13 @@ async fn the_nightly_run_charges_overage_at_stripe_once() {
     target.customer("acme", "pro").await;
     let stripe_customer = create_stripe_customer(&target).await;
     let change = CustomerChange {
-        recipient: Some(Some(Recipient {
-            customer: stripe_customer.clone(),
-            subscription: None,
-        })),
+        recipient: Some(RecipientChange {
+            before: None,
+            after: Some(Recipient {
+                customer: stripe_customer.clone(),
+                subscription: None,
+            }),
+        }),
         ..CustomerChange::default()
     };
     let customer = p("acme");

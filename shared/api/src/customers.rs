@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tollgate_domain::id::{CustomerId, PlanId};
 use tollgate_domain::plan_book;
+use tollgate_domain::submission::Recipient;
 use tollgate_domain::window::Month;
 use utoipa::{IntoParams, ToSchema};
 
@@ -27,6 +28,9 @@ pub struct Customer {
     /// Pins to versions of plans. A pin applies from its month until another of the same plan does; without
     /// one, the customer follows the plan.
     pub pins: Vec<Pin>,
+    /// Stripe customer to which the customer is linked, and who is charged. The first checkout creates one.
+    #[schema(required)]
+    pub stripe: Option<StripeLink>,
     /// Time of creation.
     #[schema(value_type = schema::Timestamp)]
     pub created_at: Timestamp,
@@ -48,10 +52,43 @@ impl From<tollgate_domain::customer::Customer> for Customer {
             email: customer.email,
             plan: customer.plan,
             pins: customer.pins.iter().map(Pin::from).collect(),
+            stripe: customer.recipient.map(StripeLink::from),
             created_at: customer.created_at,
             enabled: customer.suspended_at.is_none(),
             suspended_at: customer.suspended_at,
             erased_at: customer.erased_at,
+        }
+    }
+}
+
+/// Link of a customer to a Stripe customer.
+#[derive(Debug, Clone, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StripeLink {
+    /// Id of the Stripe customer, who can be linked to one customer only. It is not looked up at Stripe.
+    #[schema(value_type = schema::StripeCustomerId)]
+    pub customer: String,
+    /// Id of the subscription whose next invoice charges join; `null` for the next invoice of any.
+    // Required: without this attribute, serde would read an absent member as `null`.
+    #[serde(deserialize_with = "Option::deserialize")]
+    #[schema(value_type = Option<schema::StripeSubscriptionId>, required)]
+    pub subscription: Option<String>,
+}
+
+impl From<Recipient> for StripeLink {
+    fn from(recipient: Recipient) -> Self {
+        Self {
+            customer: recipient.customer,
+            subscription: recipient.subscription,
+        }
+    }
+}
+
+impl From<StripeLink> for Recipient {
+    fn from(link: StripeLink) -> Self {
+        Self {
+            customer: link.customer,
+            subscription: link.subscription,
         }
     }
 }
@@ -123,6 +160,11 @@ pub struct UpdateCustomer {
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Pin)]
     pub pin: Option<Option<Object<Pin>>>,
+    /// Link to a Stripe customer, which replaces another one as a whole; `null` removes it. Charges that were sent
+    /// to the earlier one stay there.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<StripeLink>)]
+    pub stripe: Option<Option<Object<StripeLink>>>,
     /// `false` suspends the customer, `true` enables it again.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = bool)]

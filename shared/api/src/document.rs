@@ -93,6 +93,7 @@ fn tags() -> Value {
         { "name": "quarantine", "description": "Usage that failed validation." },
         { "name": "billing", "description": "Billing runs, charges and unbilled usage." },
         { "name": "customer", "description": "A customer's own usage." },
+        { "name": "payments", "description": "A customer's own subscription, invoices and charges." },
         { "name": "documentation", "description": "This document." },
         { "name": "examples", "description": "Examples of metered endpoints." },
     ])
@@ -115,7 +116,7 @@ const LIMIT_HEADERS: [&str; 5] = [
     "RateLimit-Policy",
 ];
 
-const PROBLEMS: [CommonProblem; 12] = [
+const PROBLEMS: [CommonProblem; 14] = [
     CommonProblem {
         name: "BadRequest",
         description: "The request cannot be parsed. `field` names the part at fault.",
@@ -199,6 +200,20 @@ const PROBLEMS: [CommonProblem; 12] = [
         name: "Unavailable",
         description: "The store is not available. The same request may succeed a moment later.",
         types: &[ProblemType::Unavailable],
+        headers: &["Retry-After"],
+    },
+    CommonProblem {
+        name: "CheckoutError",
+        description: "Stripe rejected the request, or the plan's Stripe price cannot be used. The operator \
+                      finds the reason in the log.",
+        types: &[ProblemType::Internal, ProblemType::PlanMisconfigured],
+        headers: &[],
+    },
+    CommonProblem {
+        name: "PaymentsUnavailable",
+        description: "The store or Stripe is not available, and the same request may succeed a moment later; \
+                      or no secret key of Stripe is configured.",
+        types: &[ProblemType::Unavailable, ProblemType::PaymentsNotConfigured],
         headers: &["Retry-After"],
     },
     CommonProblem {

@@ -12,6 +12,7 @@ pub mod examples;
 pub mod json;
 pub mod keys;
 pub mod money;
+pub mod payments;
 pub mod plans;
 pub mod problem;
 pub mod quarantine;
@@ -20,4 +21,4 @@ pub mod schema;
 pub mod usage;
 
 pub use cursor::{Cursor, InvalidCursor, List, PageQuery};
-pub use money::{Amount, SignedAmount};
+pub use money::{Amount, CurrencyAmount, SignedAmount};

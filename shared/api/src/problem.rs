@@ -58,17 +58,21 @@ pub enum ProblemType {
     Throttled,
     /// Internal error.
     Internal,
+    /// The plan's Stripe price cannot be used, or is another than the plan's fee.
+    PlanMisconfigured,
     /// A function returned no usable response.
     BadGateway,
-    /// The store is not available, and the plan fails closed.
+    /// The store is not available, and the plan fails closed; or Stripe is not available.
     Unavailable,
+    /// No secret key of Stripe is configured.
+    PaymentsNotConfigured,
     /// A function did not respond in time.
     Timeout,
 }
 
 impl ProblemType {
     /// All types, in the order of their status.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::BadRequest,
         Self::Unauthorized,
         Self::Forbidden,
@@ -86,8 +90,10 @@ impl ProblemType {
         Self::NoPlan,
         Self::Throttled,
         Self::Internal,
+        Self::PlanMisconfigured,
         Self::BadGateway,
         Self::Unavailable,
+        Self::PaymentsNotConfigured,
         Self::Timeout,
     ];
 
@@ -134,12 +140,16 @@ impl ProblemType {
             Self::NoPlan => (429, "no-plan", "Plan not available"),
             Self::Throttled => (429, "throttled", "Too many requests"),
             Self::Internal => (500, "internal", "Internal server error"),
+            Self::PlanMisconfigured => (500, "plan-misconfigured", "Plan misconfigured"),
             Self::BadGateway => (502, "bad-gateway", "Bad gateway"),
             Self::Unavailable => (
                 503,
                 "temporarily-unavailable",
                 "Service temporarily unavailable",
             ),
+            Self::PaymentsNotConfigured => {
+                (503, "payments-not-configured", "Payments not configured")
+            }
             Self::Timeout => (504, "timeout", "Gateway timeout"),
         }
     }
@@ -172,4 +182,12 @@ common! {
 common! {
     /// The request can be parsed and cannot be fulfilled.
     Unprocessable
+}
+common! {
+    /// Stripe is not available, or not configured.
+    PaymentsUnavailable
+}
+common! {
+    /// Stripe rejected the request, or the plan cannot be bought for a reason that the operator has to mend.
+    CheckoutError
 }

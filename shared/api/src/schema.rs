@@ -38,6 +38,18 @@ text! {
     StripePriceId { pattern = "^price_[A-Za-z0-9_]{1,249}$", examples("price_1QbZk2LkdIwHu7ix") }
 }
 text! {
+    /// Id of a Stripe customer.
+    StripeCustomerId { pattern = "^cus_[A-Za-z0-9_]{1,251}$", examples("cus_R1bZk2LkdIwHu7") }
+}
+text! {
+    /// Id of a subscription at Stripe.
+    StripeSubscriptionId { pattern = "^sub_[A-Za-z0-9_]{1,251}$", examples("sub_1QbZk2LkdIwHu7ix") }
+}
+text! {
+    /// Address of a page on one of the origins that the operator allows.
+    ReturnUrl { max_length = 2048, pattern = "^https?://[!-~]+$", examples("https://app.example/billing") }
+}
+text! {
     /// Instant in UTC (RFC 3339).
     Timestamp { format = DateTime, examples("2026-11-22T10:00:00Z") }
 }

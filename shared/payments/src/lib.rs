@@ -1,18 +1,30 @@
-//! Payments: submission of charges to Stripe. Used by the charge worker.
+//! Payments: submission of charges to Stripe, by the charge worker; and Stripe's pages, subscriptions and invoices
+//! of customers, for billing-api.
 
 mod build;
+mod checkout;
+mod customers;
+mod error;
+mod invoices;
+mod portal;
 mod queue;
 mod rate;
+mod return_origins;
 mod secret;
 mod submit;
+mod subscription;
 
 use tollgate_runtime::{Clock, Metrics};
 use tollgate_store::Store;
 use tollgate_stripe::StripeClient;
 
 pub use build::{Patience, WORKERS};
+pub use checkout::{CheckoutOutcome, NewCheckout};
+pub use error::{PaymentsError, PriceDefect};
+pub use portal::PortalOutcome;
 pub use queue::{ChargeMessage, Queue, QueueError};
 pub use rate::RateLimited;
+pub use return_origins::ReturnOrigins;
 pub use secret::{NamedSecret, SecretError, SecretText};
 pub use submit::{SubmitError, SubmitOutcome};
 

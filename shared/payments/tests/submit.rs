@@ -21,7 +21,7 @@ use tollgate_local_aws::Fault;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_payments::{Payments, SubmitOutcome};
 use tollgate_runtime::Metrics;
-use tollgate_store::{CustomerChange, RecordChargeOutcome, UpdateCustomerOutcome};
+use tollgate_store::{CustomerChange, RecipientChange, RecordChargeOutcome, UpdateCustomerOutcome};
 use tollgate_stripe::{
     Config, CustomerDetails, FixedSecret, InvoiceItem, InvoiceItemFilter, SecretKey, StripeClient,
     TokioTiming, Transport, TransportError,
@@ -108,11 +108,15 @@ impl Stack {
     }
 
     async fn set_recipient(&self, customer: &str, id: &str, subscription: Option<&str>) {
+        let stored = self.at.store.customer(&p(customer)).await.unwrap();
         let change = CustomerChange {
-            recipient: Some(Some(Recipient {
-                customer: id.to_owned(),
-                subscription: subscription.map(str::to_owned),
-            })),
+            recipient: Some(RecipientChange {
+                before: stored.unwrap().recipient,
+                after: Some(Recipient {
+                    customer: id.to_owned(),
+                    subscription: subscription.map(str::to_owned),
+                }),
+            }),
             ..CustomerChange::default()
         };
         let updated = self.at.store.update_customer(&p(customer), &change).await;

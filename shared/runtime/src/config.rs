@@ -23,6 +23,9 @@ pub enum InvalidConfig {
     /// The value is not an origin, or there are several.
     #[error("{} is neither empty, nor *, nor one origin", env::CORS_ORIGINS.name)]
     CorsOrigins,
+    /// A value is not an origin.
+    #[error("{} is not a comma-separated list of origins", env::RETURN_ORIGINS.name)]
+    ReturnOrigins,
     /// The log levels are invalid.
     #[error("{} is not a list of levels", env::LOG.name)]
     Log(#[from] tracing_subscriber::filter::ParseError),
@@ -130,18 +133,34 @@ pub fn is_uncounted(prefixes: &[String], route: &str) -> bool {
 /// # Errors
 /// When the variable is not set, or is not an origin.
 pub fn cors_origin(env: &Env) -> Result<Option<Arc<str>>, InvalidConfig> {
-    let origin = env.get(env::CORS_ORIGINS)?;
-    // The serialisation of browsers (RFC 6454, section 6.1): a scheme and a host, and no path.
-    let is_origin = |origin: &str| {
-        let host = origin.split_once("://").map(|(_, host)| host);
-        let is_host = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.:[]".contains(c);
-        host.is_some_and(|host| !host.is_empty() && host.chars().all(is_host))
-    };
-    match origin {
+    match env.get(env::CORS_ORIGINS)? {
         "" => Ok(None),
         origin if origin == "*" || is_origin(origin) => Ok(Some(origin.into())),
         _ => Err(InvalidConfig::CorsOrigins),
     }
+}
+
+/// Whether the text is an origin as browsers write it (RFC 6454, section 6.1): a scheme and a host, and no path.
+fn is_origin(text: &str) -> bool {
+    let host = text.split_once("://").map(|(_, host)| host);
+    let is_host = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.:[]".contains(c);
+    host.is_some_and(|host| !host.is_empty() && host.chars().all(is_host))
+}
+
+/// Reads the origins of the pages to which Stripe may lead customers back.
+///
+/// # Errors
+/// When the variable is not set, or a value in it is not an origin of a web page.
+pub fn return_origins(env: &Env) -> Result<Vec<String>, InvalidConfig> {
+    let origins = env.get(env::RETURN_ORIGINS)?.split(',').map(str::trim);
+    let origins = origins.filter(|origin| !origin.is_empty()).map(|origin| {
+        let is_web = origin.starts_with("https://") || origin.starts_with("http://");
+        match is_web && is_origin(origin) {
+            true => Ok(origin.to_owned()),
+            false => Err(InvalidConfig::ReturnOrigins),
+        }
+    });
+    origins.collect()
 }
 
 #[cfg(test)]
@@ -208,6 +227,35 @@ mod tests {
             for all in ["", "/"] {
                 assert!(is_uncounted(&[all.to_owned()], route), "{route}");
             }
+        }
+    }
+
+    #[test]
+    fn return_origins_are_origins_of_web_pages() {
+        let check = |text: &str, expected: Option<&[&str]>| {
+            let env = Env::from_vars([(env::RETURN_ORIGINS.name.to_owned(), text.to_owned())]);
+            let found = return_origins(&env).ok();
+            let expected = expected.map(|it| it.iter().map(|&one| one.to_owned()).collect());
+            assert_eq!(found, expected, "{text}");
+        };
+        check("", Some(&[]));
+        check("https://app.example", Some(&["https://app.example"]));
+        check(
+            "https://app.example, http://127.0.0.1:3000,",
+            Some(&["https://app.example", "http://127.0.0.1:3000"]),
+        );
+        for invalid in [
+            "*",
+            "app.example",
+            "https://",
+            "https://app.example/",
+            "https://App.example",
+            "https://app.example/page",
+            "https://user@app.example",
+            "javascript://app.example",
+            "https://app.example https://b.example",
+        ] {
+            check(invalid, None);
         }
     }
 

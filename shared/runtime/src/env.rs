@@ -59,6 +59,12 @@ pub const STRIPE_RATE: Var = Var {
     doc: "Requests to Stripe per second that all charge workers together send, 1 to 100. A charge takes one, \
           or two if it was attempted before.",
 };
+/// Origins to which Stripe's pages lead back.
+pub const RETURN_ORIGINS: Var = Var {
+    name: "TOLLGATE_RETURN_ORIGINS",
+    doc: "Comma-separated origins, such as `https://app.example`, of the pages to which Stripe may lead \
+          customers back from checkout and billing portal; none if empty.",
+};
 /// Queue of the charge worker.
 pub const CHARGE_QUEUE: Var = Var {
     name: "TOLLGATE_CHARGE_QUEUE",
@@ -156,6 +162,7 @@ pub const TEMPLATE_VARS: &[Var] = &[
     STRIPE_SECRET,
     STRIPE_URL,
     STRIPE_RATE,
+    RETURN_ORIGINS,
     CHARGE_QUEUE,
     BILLING_RUN_QUEUE,
     KEY_CACHE,

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
+use tollgate_domain::id::PlanId;
 
 use crate::Clock;
 
@@ -19,6 +20,9 @@ use crate::Clock;
 pub const NAMESPACE: &str = "Tollgate";
 /// Dimension of all metrics: the name of the stack.
 pub const STACK: &str = "Stack";
+
+/// Dimension of metrics by plan.
+pub const PLAN: &str = "Plan";
 
 /// Minimum time between two writes by [`Metrics::record_and_write_due`].
 const INTERVAL: SignedDuration = SignedDuration::from_secs(10);
@@ -224,6 +228,20 @@ pub const DOUBLED_CHARGES: Metric = count(
 /// Sum of the charges.
 pub const CHARGED_CENTS: Metric = count("ChargedCents", "Sum of the created charges in US cents.");
 
+/// Checkout sessions that were started.
+pub const CHECKOUTS_STARTED: Metric = Metric {
+    dimensions: &[PLAN],
+    ..count(
+        "CheckoutsStarted",
+        "Checkout sessions of Stripe that were started, by the id of the plan.",
+    )
+};
+/// Sessions of the billing portal that were opened.
+pub const PORTALS_OPENED: Metric = count(
+    "PortalsOpened",
+    "Sessions of Stripe's billing portal that were opened.",
+);
+
 /// All metrics, in the order of the documentation.
 pub const ALL: &[Metric] = &[
     DECISIONS,
@@ -255,6 +273,8 @@ pub const ALL: &[Metric] = &[
     SETTLED_CHARGES,
     FAILED_CHARGES,
     DOUBLED_CHARGES,
+    CHECKOUTS_STARTED,
+    PORTALS_OPENED,
 ];
 
 /// One value of a metric: the metric, the values of its own dimensions, and a number to add to a count
@@ -284,6 +304,8 @@ struct Pending {
     recorded_at: Option<Timestamp>,
     /// Pending lines, by the metrics' dimensions and their values.
     lines: BTreeMap<(Values, Values), Line>,
+    /// Pending lines of metrics by plan.
+    plans: BTreeMap<PlanId, Line>,
 }
 
 /// Collected values of each metric, by its name.
@@ -332,6 +354,21 @@ impl Metrics {
         }
     }
 
+    /// Adds `value` to a count whose own dimension is [`PLAN`]. The operator creates the plans, so that they are
+    /// few.
+    pub fn record_of_plan(&self, metric: Metric, plan: &PlanId, value: u64) {
+        let Some(inner) = &self.0 else { return };
+        debug_assert_eq!(metric.dimensions, [PLAN]);
+        let mut pending = inner.pending();
+        pending.recorded_at = Some(inner.clock.now());
+        let line = pending.plans.entry(plan.clone()).or_default();
+        let is_full = collect(line, metric, value);
+        drop(pending);
+        if is_full {
+            self.write();
+        }
+    }
+
     /// Records values, and writes what is pending if nothing was written for ten seconds or a line is
     /// full.
     pub fn record_and_write_due(&self, records: impl IntoIterator<Item = Record>) {
@@ -356,9 +393,14 @@ impl Metrics {
         pending.written_at = Some(now);
         let recorded_at = pending.recorded_at.take().unwrap_or(now);
         let lines = std::mem::take(&mut pending.lines);
+        let plans = std::mem::take(&mut pending.plans);
         drop(pending);
         for ((dimensions, values), metrics) in lines {
             let line = inner.line(recorded_at, dimensions, values, metrics);
+            (inner.write)(&format!("{line}\n"));
+        }
+        for (plan, metrics) in plans {
+            let line = inner.line(recorded_at, &[PLAN], &[plan.as_str()], metrics);
             (inner.write)(&format!("{line}\n"));
         }
     }
@@ -369,29 +411,34 @@ impl Pending {
     fn collect(&mut self, (metric, values, value): Record, now: Timestamp) -> bool {
         self.recorded_at = Some(now);
         let line = self.lines.entry((metric.dimensions, values)).or_default();
-        let (_, collected) = line.entry(metric.name).or_insert_with(|| {
-            let empty = match metric.unit {
-                Unit::Count => Collected::Sum(0),
-                Unit::Milliseconds | Unit::Microseconds => Collected::Samples(Vec::new()),
-            };
-            (metric.unit, empty)
-        });
-        match collected {
-            Collected::Sum(sum) => {
-                *sum = sum.saturating_add(value);
-                false
-            }
-            Collected::Samples(samples) => {
-                samples.push(value);
-                samples.len() >= MAX_SAMPLES
-            }
-        }
+        collect(line, metric, value)
     }
 
     fn is_due(&self, now: Timestamp) -> bool {
         // The absolute difference, so that a clock that is set back does not delay a write.
         let elapsed = |at| now.duration_since(at).abs();
         self.written_at.is_none_or(|at| elapsed(at) >= INTERVAL)
+    }
+}
+
+/// Collects a value in a line. Returns whether the line is full now.
+fn collect(line: &mut Line, metric: Metric, value: u64) -> bool {
+    let (_, collected) = line.entry(metric.name).or_insert_with(|| {
+        let empty = match metric.unit {
+            Unit::Count => Collected::Sum(0),
+            Unit::Milliseconds | Unit::Microseconds => Collected::Samples(Vec::new()),
+        };
+        (metric.unit, empty)
+    });
+    match collected {
+        Collected::Sum(sum) => {
+            *sum = sum.saturating_add(value);
+            false
+        }
+        Collected::Samples(samples) => {
+            samples.push(value);
+            samples.len() >= MAX_SAMPLES
+        }
     }
 }
 
@@ -404,7 +451,7 @@ impl Inner {
         &self,
         recorded_at: Timestamp,
         dimensions: Values,
-        values: Values,
+        values: &[&str],
         metrics: Line,
     ) -> Value {
         let names: Vec<&str> = [STACK].iter().chain(dimensions).copied().collect();
@@ -483,6 +530,27 @@ mod tests {
             "Decisions": 3,
         });
         assert_eq!(*lines.lock().unwrap(), [expected]);
+    }
+
+    #[test]
+    fn metrics_by_plan_have_a_line_for_each_plan() {
+        let (metrics, _, lines) = metrics();
+        for plan in ["pro", "free", "pro"] {
+            metrics.record_of_plan(CHECKOUTS_STARTED, &plan.parse().unwrap(), 1);
+        }
+        metrics.write();
+        metrics.write();
+        let lines = lines.lock().unwrap();
+        let found: Vec<_> = lines
+            .iter()
+            .map(|line| (&line["Plan"], &line["CheckoutsStarted"]))
+            .collect();
+        assert_eq!(
+            found,
+            [(&json!("free"), &json!(1)), (&json!("pro"), &json!(2))]
+        );
+        let dimensions = &lines[0]["_aws"]["CloudWatchMetrics"][0]["Dimensions"];
+        assert_eq!(*dimensions, json!([["Stack", "Plan"]]));
     }
 
     #[test]

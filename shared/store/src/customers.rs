@@ -18,7 +18,7 @@ use crate::item::{Item, Reader, s, t};
 use crate::listing::CUSTOMERS;
 use crate::registry::{Changes, put_if_absent};
 use crate::schema::{REGISTRY, attr};
-use crate::transaction::{Action, Transacted};
+use crate::transaction::{Action, ConditionResult, Transacted};
 use crate::{Store, item};
 
 /// A change to a customer. Outer `None`: not changed; inner `None`: removed.
@@ -33,8 +33,9 @@ pub struct CustomerChange {
     /// Pins to versions of plans, and those that they replace. Nothing is changed if the stored ones are
     /// others.
     pub pins: Option<PinChange>,
-    /// Recipient of the customer's charges.
-    pub recipient: Option<Option<Recipient>>,
+    /// Recipient of the customer's charges, and the one that it replaces. Nothing is changed if the stored one
+    /// is another.
+    pub recipient: Option<RecipientChange>,
     /// Beginning of the suspension. A customer that is already suspended keeps the first instant.
     pub suspended_at: Option<Option<Timestamp>>,
 }
@@ -48,6 +49,15 @@ pub struct PinChange {
     pub after: Pins,
 }
 
+/// A change of the recipient of a customer's charges: the link to a Stripe customer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecipientChange {
+    /// Recipient from which the change was made.
+    pub before: Option<Recipient>,
+    /// Recipient after the change; `None` removes the link.
+    pub after: Option<Recipient>,
+}
+
 impl CustomerChange {
     /// Whether a customer is as after this change.
     fn is_in(&self, customer: &Customer) -> bool {
@@ -58,7 +68,10 @@ impl CustomerChange {
         agrees(self.name.as_ref(), &customer.name)
             && agrees(self.email.as_ref(), &customer.email)
             && agrees(self.plan.as_ref(), &customer.plan)
-            && agrees(self.recipient.as_ref(), &customer.recipient)
+            && agrees(
+                self.recipient.as_ref().map(|it| &it.after),
+                &customer.recipient,
+            )
             && agrees(suspended.as_ref(), &customer.suspended_at.is_some())
             && agrees(self.pins.as_ref().map(|pins| &pins.after), &customer.pins)
     }
@@ -77,17 +90,26 @@ pub enum UpdateCustomerOutcome {
     Unknown,
     /// The customer is erased and cannot be changed.
     Erased,
-    /// The customer's pins are not those from which the change was made.
+    /// The customer's pins or recipient are not those from which the change was made.
     Changed,
+    /// The Stripe customer is linked to another customer.
+    RecipientTaken,
 }
 
 const PINS: &str = "pins";
+const STRIPE_CUSTOMER: &str = "stripe_customer";
+const STRIPE_SUBSCRIPTION: &str = "stripe_subscription";
 
 pub(crate) fn customer_pk(id: &CustomerId) -> String {
     format!("CUSTOMER#{id}")
 }
 
-/// Returns the check that a key can be created for the customer.
+/// Returns the key of the item that links a Stripe customer to a customer.
+fn link_key(stripe_customer: &str) -> Item {
+    item::key(format!("STRIPE#CUSTOMER#{stripe_customer}"))
+}
+
+/// Returns the check that a key or a checkout session can be created for the customer.
 pub(crate) fn check_active(customer: &CustomerId) -> Action {
     Action::check(REGISTRY, item::key(customer_pk(customer)))
         // Exists: usage of an unknown customer could not be billed. Not erased: the erasure may already
@@ -107,9 +129,9 @@ fn customer_item(customer: &Customer) -> Item {
         item.insert(PINS.into(), pins);
     }
     if let Some(recipient) = &customer.recipient {
-        item.insert("stripe_customer".into(), s(&recipient.customer));
+        item.insert(STRIPE_CUSTOMER.into(), s(&recipient.customer));
         let subscription = recipient.subscription.iter().map(s);
-        item.extend(subscription.map(|id| ("stripe_subscription".to_owned(), id)));
+        item.extend(subscription.map(|id| (STRIPE_SUBSCRIPTION.to_owned(), id)));
     }
     item.insert("created_at".into(), t(customer.created_at));
     item.insert(attr::LISTING.into(), s(CUSTOMERS));
@@ -142,6 +164,44 @@ pub(crate) fn read_customer(item: &Item) -> Result<Customer, StoreError> {
         suspended_at: item.opt_parsed("suspended_at")?,
         erased_at: item.opt_parsed("erased_at")?,
     })
+}
+
+/// Outcome of updating a customer with the items that link Stripe customers to it.
+enum Linked {
+    /// The customer after the update; or if its condition failed, the customer as stored.
+    Customer(Result<Item, Option<Item>>),
+    /// The Stripe customer is linked to another customer.
+    Taken,
+}
+
+/// Adds a change of the recipient to an update, and its clauses to the condition.
+fn apply_recipient(change: &RecipientChange, changes: &mut Changes, condition: &mut String) {
+    fn customer(recipient: Option<&Recipient>) -> Option<AttributeValue> {
+        Some(s(&recipient?.customer))
+    }
+    fn subscription(recipient: Option<&Recipient>) -> Option<AttributeValue> {
+        recipient?.subscription.as_ref().map(s)
+    }
+    let (before, after) = (change.before.as_ref(), change.after.as_ref());
+    for (attribute, before, after) in [
+        (STRIPE_CUSTOMER, customer(before), customer(after)),
+        (
+            STRIPE_SUBSCRIPTION,
+            subscription(before),
+            subscription(after),
+        ),
+    ] {
+        changes.apply(attribute, after);
+        // The recipient is the one from which the change was made: of two concurrent links, one is rejected,
+        // so that a customer has one Stripe customer, and a removed link does not come back.
+        match before {
+            Some(before) => {
+                condition.push_str(&format!(" AND #{attribute} = :{attribute}_before"));
+                changes.value(&format!(":{attribute}_before"), before);
+            }
+            None => condition.push_str(&format!(" AND attribute_not_exists(#{attribute})")),
+        }
+    }
 }
 
 impl Store {
@@ -239,13 +299,6 @@ impl Store {
         if let Some(plan) = &change.plan {
             changes.apply("plan", Some(s(plan.as_str())));
         }
-        if let Some(recipient) = &change.recipient {
-            let recipient = recipient.as_ref();
-            let customer = recipient.map(|recipient| s(&recipient.customer));
-            let subscription = recipient.and_then(|recipient| recipient.subscription.as_ref());
-            changes.apply("stripe_customer", customer);
-            changes.apply("stripe_subscription", subscription.map(s));
-        }
         if let Some(suspended_at) = change.suspended_at {
             changes.apply_since("suspended_at", suspended_at);
         }
@@ -264,8 +317,21 @@ impl Store {
                 None => condition.push_str(" AND attribute_not_exists(#pins)"),
             }
         }
-        let updated = self.update_registry_item(customer_pk(id), changes, condition);
-        let stored = match updated.await? {
+        let updated = match &change.recipient {
+            Some(recipient) => {
+                apply_recipient(recipient, &mut changes, &mut condition);
+                let update = changes.into_action(customer_pk(id), condition);
+                match self.update_linked(id, update, recipient).await? {
+                    Linked::Customer(updated) => updated,
+                    Linked::Taken => return Ok(UpdateCustomerOutcome::RecipientTaken),
+                }
+            }
+            None => {
+                let updated = self.update_registry_item(customer_pk(id), changes, condition);
+                updated.await?
+            }
+        };
+        let stored = match updated {
             Ok(item) => return Ok(UpdateCustomerOutcome::Done(read_customer(&item)?)),
             Err(None) => return Ok(UpdateCustomerOutcome::Unknown),
             Err(Some(stored)) => read_customer(&stored)?,
@@ -278,6 +344,71 @@ impl Store {
         } else {
             UpdateCustomerOutcome::Changed
         })
+    }
+
+    /// Updates a customer, and the items that link Stripe customers to it, in one transaction.
+    async fn update_linked(
+        &self,
+        id: &CustomerId,
+        update: Action,
+        recipient: &RecipientChange,
+    ) -> Result<Linked, StoreError> {
+        let RecipientChange { before, after } = recipient;
+        let mut actions = vec![update];
+        actions.extend(after.as_ref().map(|after| {
+            let mut link = link_key(&after.customer);
+            link.insert(attr::CUSTOMER.into(), s(id.as_str()));
+            Action::put(REGISTRY, link)
+                // Absent: a Stripe customer is linked to one customer at most, so that an event of Stripe's
+                // concerns one. Or linked to this one, whose subscription changes.
+                .when("attribute_not_exists(pk) OR customer = :customer")
+                .value(":customer", s(id.as_str()))
+        }));
+        let stays = |before: &&Recipient| {
+            let after = after.as_ref();
+            after.is_some_and(|after| after.customer == before.customer)
+        };
+        actions.extend(before.as_ref().filter(|it| !stays(it)).map(|before| {
+            Action::delete(REGISTRY, link_key(&before.customer))
+                // Of this customer: the link of another one must stay. Or absent, for a link that was stored
+                // without this item.
+                .when("attribute_not_exists(pk) OR customer = :customer")
+                .value(":customer", s(id.as_str()))
+        }));
+        let outcome = self.transact("changing the recipient of a customer", actions);
+        let results = match outcome.await? {
+            Transacted::Committed => {
+                let stored = self
+                    .registry_item(customer_pk(id), "reading a customer")
+                    .await?;
+                return Ok(Linked::Customer(stored.ok_or(None)));
+            }
+            Transacted::Cancelled(results) => results,
+        };
+        match results.first() {
+            Some(ConditionResult::Failed(stored)) => Ok(Linked::Customer(Err(stored.clone()))),
+            _ if after.is_some() && results.get(1).is_some_and(ConditionResult::is_failed) => {
+                Ok(Linked::Taken)
+            }
+            _ => Err(StoreError::corrupt(
+                "link of a Stripe customer",
+                attr::CUSTOMER,
+            )),
+        }
+    }
+
+    /// Returns the customer to which a Stripe customer is linked. Reads consistently.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn customer_of_stripe(
+        &self,
+        stripe_customer: &str,
+    ) -> Result<Option<CustomerId>, StoreError> {
+        let pk = format!("STRIPE#CUSTOMER#{stripe_customer}");
+        let link = self.registry_item(pk, "finding a linked customer").await?;
+        let customer = |item| Reader::new("link of a Stripe customer", item).parsed(attr::CUSTOMER);
+        link.as_ref().map(customer).transpose()
     }
 
     /// Lists customers by id, after the cursor `after`, at most `limit` of them. Each is returned with the

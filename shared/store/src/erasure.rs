@@ -1,6 +1,6 @@
 //! Inventory of personal data in the tables, and its erasure when a customer leaves.
 //!
-//! Ids are pseudonyms by contract: those of customers, keys and requests, and all text that producers put
+//! Ids are pseudonyms by contract: those of customers, keys and requests, those of Stripe's objects, and all text that producers put
 //! into usage events and admins into the reasons of adjustments. They stay in usage, log and ledger, whose
 //! sums must remain correct. Attributes that identify a person are listed in [`CONTENTS`], and are erased.
 
@@ -165,6 +165,20 @@ pub const CONTENTS: &[Contents] = &[
         // A digest of the request, name and address included, with which a guess of them can be checked.
         personal: &[Personal::Expires("request")],
         others: &["expires", "made"],
+    },
+    Contents {
+        name: "Stripe customer",
+        table: REGISTRY,
+        pk: "STRIPE#CUSTOMER#",
+        personal: &[],
+        others: &["customer"],
+    },
+    Contents {
+        name: "checkout session",
+        table: REGISTRY,
+        pk: "STRIPE#CHECKOUT#",
+        personal: &[],
+        others: &["created_at", "customer", "expires", "plan", "written_by"],
     },
     Contents {
         name: "counter",

@@ -57,6 +57,19 @@ impl Changes {
         }
     }
 
+    /// Returns the update of an item as an action of a transaction.
+    pub(crate) fn into_action(self, key: String, condition: String) -> Action {
+        let mut action =
+            Action::update(REGISTRY, item::key(key), self.expression()).when(condition);
+        for (placeholder, name) in self.names {
+            action = action.name(placeholder, name);
+        }
+        for (placeholder, value) in self.values {
+            action = action.value(placeholder, value);
+        }
+        action
+    }
+
     fn expression(&self) -> String {
         let clause = |verb: &str, parts: &[String]| match parts {
             [] => String::new(),

@@ -39,7 +39,8 @@ pub enum Projection {
     KeysOnly,
 }
 
-/// Keys and customers, and the items that make their creation unique and idempotent.
+/// Keys and customers, the items that make their creation unique and idempotent, and what Stripe has of
+/// customers.
 ///
 /// | `pk` | item |
 /// |---|---|
@@ -49,6 +50,8 @@ pub enum Projection {
 /// | `ADMIN#KEY#<digest>`, `ADMIN#PREFIX#<prefix>`, `ADMIN#KEYID#<id>` | as above, for an admin key |
 /// | `CUSTOMER#<id>` | a customer |
 /// | `IDEMPOTENCY#<operation>#<caller>#<key>` | the id that a creating request created; expires |
+/// | `STRIPE#CUSTOMER#<id>` | the customer to which a Stripe customer is linked |
+/// | `STRIPE#CHECKOUT#<id>` | the customer and the plan of a checkout session; expires |
 ///
 /// The functions' IAM roles are restricted to these prefixes (`docs/adr/0020`).
 pub const REGISTRY: Table = Table {

@@ -1,12 +1,13 @@
 //! Transactions, with retries.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::error::BuildError;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::types::{
-    AttributeValue, CancellationReason, ConditionCheck, Put, ReturnValuesOnConditionCheckFailure,
-    TransactWriteItem, Update,
+    AttributeValue, CancellationReason, ConditionCheck, Delete, Put,
+    ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update,
 };
 use tollgate_runtime::Entropy;
 
@@ -46,7 +47,7 @@ pub(crate) enum ConditionResult {
 pub(crate) struct Action {
     table: Table,
     kind: Kind,
-    condition: Option<&'static str>,
+    condition: Option<Cow<'static, str>>,
     names: Vec<(String, String)>,
     values: Vec<(String, AttributeValue)>,
 }
@@ -54,6 +55,7 @@ pub(crate) struct Action {
 enum Kind {
     Put(Item),
     Update { key: Item, expression: String },
+    Delete { key: Item },
     Check { key: Item },
 }
 
@@ -65,6 +67,10 @@ impl Action {
     pub(crate) fn update(table: Table, key: Item, expression: impl Into<String>) -> Self {
         let expression = expression.into();
         Self::new(table, Kind::Update { key, expression })
+    }
+
+    pub(crate) fn delete(table: Table, key: Item) -> Self {
+        Self::new(table, Kind::Delete { key })
     }
 
     pub(crate) fn check(table: Table, key: Item) -> Self {
@@ -82,8 +88,8 @@ impl Action {
     }
 
     /// Sets the action's condition. If it fails, the whole transaction is cancelled.
-    pub(crate) fn when(mut self, condition: &'static str) -> Self {
-        self.condition = Some(condition);
+    pub(crate) fn when(mut self, condition: impl Into<Cow<'static, str>>) -> Self {
+        self.condition = Some(condition.into());
         self
     }
 
@@ -110,7 +116,7 @@ impl Action {
         const WITH_OLD: ReturnValuesOnConditionCheckFailure =
             ReturnValuesOnConditionCheckFailure::AllOld;
         let table = store.table(self.table);
-        let condition = self.condition.map(str::to_owned);
+        let condition = self.condition.map(Cow::into_owned);
         let names = (!self.names.is_empty()).then(|| self.names.into_iter().collect());
         let values = (!self.values.is_empty()).then(|| self.values.into_iter().collect());
         let action = TransactWriteItem::builder();
@@ -130,6 +136,16 @@ impl Action {
                     .table_name(table)
                     .set_key(Some(key))
                     .update_expression(expression)
+                    .set_condition_expression(condition)
+                    .set_expression_attribute_names(names)
+                    .set_expression_attribute_values(values)
+                    .return_values_on_condition_check_failure(WITH_OLD)
+                    .build()?,
+            ),
+            Kind::Delete { key } => action.delete(
+                Delete::builder()
+                    .table_name(table)
+                    .set_key(Some(key))
                     .set_condition_expression(condition)
                     .set_expression_attribute_names(names)
                     .set_expression_attribute_values(values)

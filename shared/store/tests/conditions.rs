@@ -12,14 +12,14 @@ use tollgate_domain::money::{Cents, SignedCents};
 use tollgate_domain::plan::Catalog;
 use tollgate_domain::plan_book::Pins;
 use tollgate_domain::role::{CustomerRole, Role};
-use tollgate_domain::submission::{ChargeState, LedgerCharge};
+use tollgate_domain::submission::{ChargeState, LedgerCharge, Recipient};
 use tollgate_local_aws::Fault;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_store::schema::{BILLING, QUARANTINE, REGISTRY};
 use tollgate_store::{
     BeginOutcome, CreateOutcome, CustomerChange, FailOutcome, KeyChange, KeyRef, PinChange,
     PlanOutcome, RecordChargeOutcome, RejectedRecord, RotateOutcome, SeedOutcome, SettleOutcome,
-    UpdateCustomerOutcome, UpdateOutcome, WriteUsageOutcome,
+    StartedCheckout, UpdateCustomerOutcome, UpdateOutcome, WriteUsageOutcome,
 };
 use tollgate_testing::p;
 use tollgate_testing::stored::{raw, stored};
@@ -27,9 +27,9 @@ use tollgate_testing::stored::{raw, stored};
 mod common;
 
 use common::{
-    Event, Key, NOW, call, charge, charged, create_customer, create_key, customer, delete, edit,
-    fixture, once, pinned, plan, put, recipient, record, rotate_key, second_version,
-    update_customer, update_key, with_keys, write_usage,
+    Event, Key, NOW, call, charge, charged, checkout, create_customer, create_key, customer,
+    delete, edit, fixture, link, once, pinned, plan, put, recipient, record, record_checkout,
+    relink, rotate_key, second_version, update_customer, update_key, with_keys, write_usage,
 };
 
 /// Checks that the operation has this outcome, and does not change the tables.
@@ -1048,6 +1048,268 @@ async fn pins_are_changed_only_from_the_pins_they_were_made_from() {
     // A repetition finds its own effect.
     let repeated = UpdateCustomerOutcome::Done(customer);
     unchanged(&at, pin(Pins::default(), december.clone()), repeated).await;
+}
+
+/// Returns a recipient with this Stripe customer.
+fn recipient_of(customer: &str, subscription: Option<&str>) -> Recipient {
+    Recipient {
+        customer: customer.to_owned(),
+        subscription: subscription.map(str::to_owned),
+    }
+}
+
+#[tokio::test]
+async fn a_customer_that_does_not_exist_or_is_erased_is_not_linked() {
+    let at = fixture();
+    unchanged(
+        &at,
+        update_customer(&at, "acme", &link(recipient())),
+        UpdateCustomerOutcome::Unknown,
+    )
+    .await;
+    create_customer(&at, "acme").await;
+    at.store.erase_customer(&p("acme"), p(NOW)).await.unwrap();
+    unchanged(
+        &at,
+        update_customer(&at, "acme", &link(recipient())),
+        UpdateCustomerOutcome::Erased,
+    )
+    .await;
+}
+
+/// An erasure keeps the link: charges of the customer may still be due.
+#[tokio::test]
+async fn an_erased_customer_stays_linked() {
+    let at = fixture();
+    create_customer(&at, "acme").await;
+    update_customer(&at, "acme", &link(recipient())).await;
+    at.store.erase_customer(&p("acme"), p(NOW)).await.unwrap();
+    let stored = at.store.customer(&p("acme")).await.unwrap().unwrap();
+    assert_eq!(stored.recipient, Some(recipient()));
+    let found = at.store.customer_of_stripe("cus_acme").await.unwrap();
+    assert_eq!(found, Some(p("acme")));
+}
+
+#[tokio::test]
+async fn a_link_is_changed_only_from_the_link_it_was_made_from() {
+    let linked = recipient_of("cus_1", Some("sub_1"));
+    let after = recipient_of("cus_3", None);
+    let others = [
+        None,
+        Some(recipient_of("cus_2", Some("sub_1"))),
+        Some(recipient_of("cus_1", Some("sub_2"))),
+        Some(recipient_of("cus_1", None)),
+    ];
+    let at = fixture();
+    create_customer(&at, "acme").await;
+    update_customer(&at, "acme", &link(linked.clone())).await;
+    for before in others {
+        for after in [Some(after.clone()), None] {
+            let change = relink(before.clone(), after);
+            unchanged(
+                &at,
+                update_customer(&at, "acme", &change),
+                UpdateCustomerOutcome::Changed,
+            )
+            .await;
+        }
+    }
+    // Of a customer that is not linked.
+    create_customer(&at, "bolt").await;
+    for before in [linked.clone(), recipient_of("cus_1", None)] {
+        let change = relink(Some(before), Some(after.clone()));
+        unchanged(
+            &at,
+            update_customer(&at, "bolt", &change),
+            UpdateCustomerOutcome::Changed,
+        )
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn two_links_of_a_customer_to_one_stripe_customer_are_one() {
+    let at = fixture();
+    create_customer(&at, "acme").await;
+    let acme = Customer {
+        recipient: Some(recipient()),
+        ..customer("acme")
+    };
+    let done = UpdateCustomerOutcome::Done(acme);
+    assert_eq!(update_customer(&at, "acme", &link(recipient())).await, done);
+    unchanged(
+        &at,
+        update_customer(&at, "acme", &link(recipient())),
+        done.clone(),
+    )
+    .await;
+    let same = relink(Some(recipient()), Some(recipient()));
+    unchanged(&at, update_customer(&at, "acme", &same), done).await;
+}
+
+#[tokio::test]
+async fn a_stripe_customer_is_linked_to_one_customer() {
+    let at = fixture();
+    create_customer(&at, "acme").await;
+    create_customer(&at, "bolt").await;
+    update_customer(&at, "acme", &link(recipient())).await;
+    let rival = link(recipient_of("cus_acme", None));
+    unchanged(
+        &at,
+        update_customer(&at, "bolt", &rival),
+        UpdateCustomerOutcome::RecipientTaken,
+    )
+    .await;
+    let own = recipient_of("cus_bolt", None);
+    update_customer(&at, "bolt", &link(own.clone())).await;
+    let change = relink(Some(own), Some(recipient()));
+    unchanged(
+        &at,
+        update_customer(&at, "bolt", &change),
+        UpdateCustomerOutcome::RecipientTaken,
+    )
+    .await;
+    // Once the link is removed, another customer can have it.
+    update_customer(&at, "acme", &relink(Some(recipient()), None)).await;
+    assert_eq!(at.store.customer_of_stripe("cus_acme").await.unwrap(), None);
+    let updated = update_customer(&at, "bolt", &change).await;
+    assert!(matches!(updated, UpdateCustomerOutcome::Done(_)));
+    let found = async |id: &str| at.store.customer_of_stripe(id).await.unwrap();
+    assert_eq!(found("cus_acme").await, Some(p("bolt")));
+    assert_eq!(found("cus_bolt").await, None);
+}
+
+#[tokio::test]
+async fn a_new_subscription_keeps_the_link() {
+    let at = fixture();
+    create_customer(&at, "acme").await;
+    update_customer(&at, "acme", &link(recipient_of("cus_acme", None))).await;
+    let change = relink(Some(recipient_of("cus_acme", None)), Some(recipient()));
+    let updated = update_customer(&at, "acme", &change).await;
+    assert!(matches!(updated, UpdateCustomerOutcome::Done(_)));
+    let found = at.store.customer_of_stripe("cus_acme").await.unwrap();
+    assert_eq!(found, Some(p("acme")));
+}
+
+/// The link of another customer, which only a fault of ours could have stored, is not removed.
+#[tokio::test]
+async fn a_link_that_is_another_customers_is_not_removed() {
+    let at = fixture();
+    create_customer(&at, "acme").await;
+    update_customer(&at, "acme", &link(recipient())).await;
+    edit(&at, REGISTRY, "STRIPE#CUSTOMER#cus_acme", |item| {
+        item["customer"] = json!({ "S": "bolt" });
+    });
+    for after in [None, Some(recipient_of("cus_2", None))] {
+        let before = stored(&at);
+        let change = relink(Some(recipient()), after);
+        let updated = at.store.update_customer(&p("acme"), &change).await;
+        updated.unwrap_err();
+        assert_eq!(stored(&at), before);
+    }
+    // One that is missing is no hindrance.
+    delete(&at, REGISTRY, "STRIPE#CUSTOMER#cus_acme");
+    let updated = update_customer(&at, "acme", &relink(Some(recipient()), None)).await;
+    assert!(matches!(updated, UpdateCustomerOutcome::Done(_)));
+}
+
+#[tokio::test]
+async fn a_checkout_session_is_stored_as_it_was_first() {
+    let at = fixture();
+    create_customer(&at, "acme").await;
+    create_customer(&at, "bolt").await;
+    assert_eq!(
+        record_checkout(&at, &checkout(), None).await,
+        CreateOutcome::New
+    );
+    unchanged(
+        &at,
+        record_checkout(&at, &checkout(), None),
+        CreateOutcome::Replayed(checkout()),
+    )
+    .await;
+    let later = StartedCheckout {
+        plan: p("enterprise"),
+        created_at: p("2026-11-22T11:00:00Z"),
+        ..checkout()
+    };
+    let request = once("request");
+    for request in [None, Some(&request)] {
+        unchanged(
+            &at,
+            record_checkout(&at, &later, request),
+            CreateOutcome::Replayed(checkout()),
+        )
+        .await;
+    }
+    let of_another = StartedCheckout {
+        customer: p("bolt"),
+        ..checkout()
+    };
+    unchanged(
+        &at,
+        record_checkout(&at, &of_another, None),
+        CreateOutcome::Taken,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_checkout_session_of_no_customer_is_not_stored() {
+    let at = fixture();
+    let request = once("request");
+    for request in [None, Some(&request)] {
+        unchanged(
+            &at,
+            record_checkout(&at, &checkout(), request),
+            CreateOutcome::NoCustomer,
+        )
+        .await;
+    }
+    create_customer(&at, "acme").await;
+    at.store.erase_customer(&p("acme"), p(NOW)).await.unwrap();
+    for request in [None, Some(&request)] {
+        unchanged(
+            &at,
+            record_checkout(&at, &checkout(), request),
+            CreateOutcome::NoCustomer,
+        )
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_repeated_request_stores_no_second_checkout_session() {
+    let at = fixture();
+    create_customer(&at, "acme").await;
+    let request = once("request");
+    let second = StartedCheckout {
+        session: "cs_2".to_owned(),
+        ..checkout()
+    };
+    assert_eq!(
+        record_checkout(&at, &checkout(), Some(&request)).await,
+        CreateOutcome::New
+    );
+    for session in [&checkout(), &second] {
+        unchanged(
+            &at,
+            record_checkout(&at, session, Some(&request)),
+            CreateOutcome::Replayed(checkout()),
+        )
+        .await;
+        let other = once("another request");
+        unchanged(
+            &at,
+            record_checkout(&at, session, Some(&other)),
+            CreateOutcome::KeyReused,
+        )
+        .await;
+    }
+    at.time.set(p("2026-11-23T10:00:00Z"));
+    assert_eq!(at.store.repeated_checkout(&request).await.unwrap(), None);
+    let after_a_day = record_checkout(&at, &second, Some(&request)).await;
+    assert_eq!(after_a_day, CreateOutcome::New);
 }
 
 /// Returns a stack with one charge, and the charge as it is in the ledger.

@@ -37,9 +37,10 @@ use tollgate_testing::stored::stored;
 mod common;
 
 use common::{
-    Event, Key, NOW, adjustment, all_billable, billable, call, charge, charged, create_customer,
-    create_key, customer, fixture, hour_share, once, pinned, plan, put, recipient, release,
-    reserve, reserved, rotate_key, second_version, write_usage,
+    Event, Key, NOW, adjustment, all_billable, billable, call, charge, charged, checkout,
+    create_customer, create_key, customer, fixture, hour_share, link, once, pinned, plan, put,
+    recipient, record_checkout, release, reserve, reserved, rotate_key, second_version,
+    write_usage,
 };
 
 /// Checks that `write` stores the items of the golden file into an empty stack, and that `read` succeeds
@@ -201,6 +202,56 @@ async fn a_pinned_customer() {
         async |at| {
             let stored = at.store.customer(&p("acme")).await.unwrap();
             assert_eq!(stored.unwrap().pins, pins);
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_customer_linked_to_a_stripe_customer() {
+    let linked = Customer {
+        recipient: Some(recipient()),
+        ..customer("acme")
+    };
+    check(
+        "customer_linked",
+        async |at| {
+            create_customer(at, "acme").await;
+            let change = link(recipient());
+            let updated = at.store.update_customer(&linked.id, &change);
+            let expected = UpdateCustomerOutcome::Done(linked.clone());
+            assert_eq!(updated.await.unwrap(), expected);
+        },
+        async |at| {
+            let stored = at.store.customer(&linked.id).await.unwrap();
+            assert_eq!(stored.as_ref(), Some(&linked));
+            let found = at.store.customer_of_stripe("cus_acme").await.unwrap();
+            assert_eq!(found, Some(p("acme")));
+            let found = at.store.customer_of_stripe("cus_other").await.unwrap();
+            assert_eq!(found, None);
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_checkout_session() {
+    let request = once("digest of the request");
+    check(
+        "checkout",
+        async |at| {
+            create_customer(at, "acme").await;
+            let recorded = record_checkout(at, &checkout(), Some(&request)).await;
+            assert_eq!(recorded, CreateOutcome::New);
+        },
+        async |at| {
+            let stored = at.store.checkout("cs_1").await.unwrap();
+            assert_eq!(stored, Some(checkout()));
+            assert_eq!(at.store.checkout("cs_2").await.unwrap(), None);
+            let repeated = at.store.repeated_checkout(&request).await.unwrap();
+            assert_eq!(repeated, Some(CreateOutcome::Replayed(checkout())));
+            let other = at.store.repeated_checkout(&once("another request")).await;
+            assert_eq!(other.unwrap(), Some(CreateOutcome::KeyReused));
         },
     )
     .await;

@@ -9,10 +9,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use aws_types::region::Region;
 use serde_json::{Value, json};
+use tollgate_domain::customer::Customer;
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::idempotency::Idempotency;
 use tollgate_domain::plan::Catalog;
 use tollgate_domain::plan_book::Pins;
+use tollgate_domain::submission::Recipient;
 use tollgate_domain::window::Month;
 use tollgate_local_aws::Fault;
 use tollgate_local_aws::fixture::Fixture;
@@ -20,7 +22,8 @@ use tollgate_runtime::Chain;
 use tollgate_store::schema::REGISTRY;
 use tollgate_store::{
     CreateOutcome, CustomerChange, FailOutcome, KeyChange, PinChange, RecordChargeOutcome,
-    RejectedRecord, RotateOutcome, SettleOutcome, Store, StoreError, WriteUsageOutcome,
+    RejectedRecord, RotateOutcome, SettleOutcome, Store, StoreError, UpdateCustomerOutcome,
+    WriteUsageOutcome,
 };
 use tollgate_testing::p;
 use tollgate_testing::stored::stored;
@@ -28,9 +31,10 @@ use tollgate_testing::stored::stored;
 mod common;
 
 use common::{
-    Event, Key, NOW, call, charge, charged, create_customer, create_key, customer, edit, fixture,
-    hour, once, pinned, plan, recipient, record, rotate_key, second_version, spent, try_to_write,
-    update_customer, update_key, with_keys, write_usage,
+    Event, Key, NOW, call, charge, charged, checkout, create_customer, create_key, customer, edit,
+    fixture, hour, link, once, pinned, plan, recipient, record, record_checkout, relink,
+    rotate_key, second_version, spent, try_to_write, update_customer, update_key, with_keys,
+    write_usage,
 };
 
 const TRANSACTION: &str = "TransactWriteItems";
@@ -295,7 +299,7 @@ async fn a_change_to_a_customer_is_made_once() {
             before: Pins::default(),
             after: pinned(1, "2026-12"),
         }),
-        recipient: Some(Some(recipient())),
+        recipient: None,
         suspended_at: Some(Some(p(NOW))),
     };
     check(
@@ -304,6 +308,57 @@ async fn a_change_to_a_customer_is_made_once() {
         async |at| update_customer(at, "acme", &change).await,
     )
     .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_customer_is_linked_relinked_and_unlinked_once() {
+    let other = Recipient {
+        customer: "cus_other".to_owned(),
+        subscription: None,
+    };
+    let unlinked = async |at: &Fixture| create_customer(at, "acme").await;
+    let linked = async |at: &Fixture| {
+        create_customer(at, "acme").await;
+        update_customer(at, "acme", &link(recipient())).await;
+    };
+    let done = |recipient: Option<&Recipient>, name: &str| {
+        UpdateCustomerOutcome::Done(Customer {
+            name: name.to_owned(),
+            recipient: recipient.cloned(),
+            ..customer("acme")
+        })
+    };
+    let first = CustomerChange {
+        name: Some("Acme Inc".into()),
+        ..link(recipient())
+    };
+    check_transaction(
+        unlinked,
+        async |at| update_customer(at, "acme", &first).await,
+        done(Some(&recipient()), "Acme Inc"),
+    )
+    .await;
+    for after in [Some(other), None] {
+        let change = relink(Some(recipient()), after.clone());
+        check_transaction(
+            linked,
+            async |at| update_customer(at, "acme", &change).await,
+            done(after.as_ref(), "acme Ltd"),
+        )
+        .await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_checkout_session_is_stored_once() {
+    for request in requests() {
+        check_transaction(
+            async |at| create_customer(at, "acme").await,
+            async |at| record_checkout(at, &checkout(), request.as_ref()).await,
+            CreateOutcome::New,
+        )
+        .await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

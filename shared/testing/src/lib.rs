@@ -6,6 +6,7 @@
 //! | `event` | `event` |
 //! | `response` | `response`, and those of `event` |
 //! | `local-aws` | `admitted`, `binary`, `customers`, `faults`, `init`, `seed`, `stored`, `usage` |
+//! | `stripe` | `stripe`, and those of `local-aws` |
 //! | `metering` | `metered` |
 //!
 //! A crate's unit tests must not pass the crate's own types to these fixtures: for the compiler, the crate
@@ -40,6 +41,8 @@ pub mod response;
 pub mod seed;
 #[cfg(feature = "local-aws")]
 pub mod stored;
+#[cfg(feature = "stripe")]
+pub mod stripe;
 #[cfg(feature = "local-aws")]
 pub mod usage;
 

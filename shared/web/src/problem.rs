@@ -116,6 +116,22 @@ impl Problem {
         problem.with_header(http::header::RETRY_AFTER, HeaderValue::from_static("1"))
     }
 
+    /// Creates a 500 for a plan that cannot be bought until the operator corrects it. Only the log shows the cause.
+    pub fn plan_misconfigured(cause: impl Error + Send + Sync + 'static) -> Self {
+        let detail =
+            "This plan cannot be bought at the moment. The operator finds the reason in the log.";
+        let mut problem = Self::new(ProblemType::PlanMisconfigured, detail);
+        problem.cause = Some(Arc::new(cause));
+        problem
+    }
+
+    /// Creates a 503 for a stack without a secret key of Stripe.
+    #[must_use]
+    pub fn payments_not_configured() -> Self {
+        let detail = "The operator has not configured payments.";
+        Self::new(ProblemType::PaymentsNotConfigured, detail)
+    }
+
     fn status(&self) -> StatusCode {
         StatusCode::from_u16(self.problem_type.status())
             .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)

@@ -22,6 +22,7 @@ async fn a_new_customer_is_shown_and_stored() {
     assert_eq!(response.header("location"), Some("/admin/customers/acme"));
     let mut expected = acme();
     expected["pins"] = json!([]);
+    expected["stripe"] = Value::Null;
     expected["created_at"] = NOW.into();
     expected["enabled"] = true.into();
     expected["suspended_at"] = Value::Null;
@@ -309,6 +310,88 @@ async fn a_suspension_keeps_its_first_time_and_can_be_undone() {
     }
     let updated = stack.update("acme", json!({ "enabled": true })).await;
     assert_eq!(updated.json(200), before);
+}
+
+#[tokio::test]
+async fn a_link_to_a_stripe_customer_can_be_set_changed_and_removed() {
+    let stack = Stack::new();
+    let created = stack.create(acme()).await.json(201);
+    let link = |customer: &str, subscription: Value| json!({ "customer": customer, "subscription": subscription });
+    let links = [
+        link("cus_1", Value::Null),
+        link("cus_1", json!("sub_1")),
+        link("cus_1", json!("sub_1")),
+        link("cus_2", Value::Null),
+        Value::Null,
+        Value::Null,
+        link("cus_1", json!("sub_1")),
+    ];
+    for link in links {
+        let mut expected = created.clone();
+        expected["stripe"] = link.clone();
+        let updated = stack.update("acme", json!({ "stripe": link })).await;
+        assert_eq!(updated.json(200), expected);
+        assert_eq!(stack.get("acme").await.json(200), expected);
+    }
+    // With other members, in one patch.
+    let patch = json!({ "name": "Acme Corp", "stripe": link("cus_3", Value::Null) });
+    let updated = stack.update("acme", patch).await.json(200);
+    assert_eq!(updated["name"], "Acme Corp");
+    assert_eq!(updated["stripe"]["customer"], "cus_3");
+}
+
+#[tokio::test]
+async fn a_stripe_customer_of_another_customer_is_a_conflict() {
+    let stack = Stack::new();
+    stack.create(acme()).await.json(201);
+    add_customer(&stack.at, "bolt", "pro").await;
+    let patch = json!({ "stripe": { "customer": "cus_1", "subscription": null } });
+    stack.update("acme", patch.clone()).await.json(200);
+    let before = stored(&stack.at);
+    let rival = stack.update("bolt", patch.clone()).await;
+    rival.problem(409, "conflict", Some("stripe.customer"));
+    assert_eq!(stored(&stack.at), before);
+    stack
+        .update("acme", json!({ "stripe": null }))
+        .await
+        .json(200);
+    stack.update("bolt", patch).await.json(200);
+}
+
+#[tokio::test]
+async fn a_link_that_cannot_be_one_is_rejected() {
+    let stack = Stack::new();
+    stack.create(acme()).await.json(201);
+    let before = stored(&stack.at);
+    let check = async |link: Value, status: u16, field: &str| {
+        let slug = match status {
+            400 => "bad-request",
+            _ => "unprocessable",
+        };
+        let updated = stack
+            .update("acme", json!({ "stripe": link.clone() }))
+            .await;
+        updated.problem(status, slug, Some(field));
+        assert_eq!(stored(&stack.at), before, "{link}");
+    };
+    let with = |customer: &str, subscription: &str| json!({ "customer": customer, "subscription": subscription });
+    for customer in [
+        "",
+        "cus_",
+        "sub_1",
+        "cus_a b",
+        &format!("cus_{}", "x".repeat(252)),
+    ] {
+        check(with(customer, "sub_1"), 422, "stripe.customer").await;
+    }
+    for subscription in ["", "sub_", "cus_1", "sub_é"] {
+        check(with("cus_1", subscription), 422, "stripe.subscription").await;
+    }
+    check(json!({ "customer": "cus_1" }), 400, "stripe").await;
+    check(json!({ "subscription": null }), 400, "stripe").await;
+    check(json!("cus_1"), 400, "stripe").await;
+    let nobody = json!({ "stripe": with("cus_1", "sub_1") });
+    stack.update("nobody", nobody).await.not_found();
 }
 
 async fn erase(stack: &Stack, customer: &str, query: &[(&str, &str)]) -> ApiResponse {

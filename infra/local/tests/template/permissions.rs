@@ -1,7 +1,7 @@
 //! Check of each function's role against the permissions that the function uses when all of its features
 //! are exercised.
 
-use http::Method;
+use http::{Method, Request};
 use serde_json::{Value, json};
 use tollgate_local::client::Client;
 use tollgate_local::local_stack::{self, Options, Running};
@@ -14,6 +14,7 @@ pub(crate) async fn defects(template: &str) -> Vec<String> {
         parameters: vec![
             ("Plans", PLANS.to_owned()),
             ("StripeSecretName", "stripe".to_owned()),
+            ("ReturnOrigins", "https://app.example".to_owned()),
         ],
         ..Options::default()
     };
@@ -29,6 +30,17 @@ pub(crate) async fn defects(template: &str) -> Vec<String> {
     }
     // After a denial, further requests fail, so that unused permissions prove nothing.
     if denied.is_empty() { unused } else { denied }
+}
+
+/// Creates the price of a dollar a month at the stand-in for Stripe. Returns its id.
+async fn create_price(running: &Running) -> String {
+    let form = "currency=usd&unit_amount=100&recurring[interval]=month&product_data[name]=Plan";
+    let request = Request::post("/v1/prices")
+        .header("authorization", "Bearer sk_test_stripe_fake")
+        .body(form.into());
+    let created = running.stripe.send(request.unwrap()).await.unwrap();
+    let created: Value = serde_json::from_slice(created.body()).unwrap();
+    created["id"].as_str().unwrap().to_owned()
 }
 
 /// Exercises all features of each function. Denials are collected by the roles, so that responses are
@@ -89,6 +101,13 @@ async fn exercise_all(running: &Running) -> Option<()> {
     let patch = json!({ "name": "Acme", "pin": pin });
     let path = "/admin/customers/acme";
     admin.json(Method::PATCH, path, patch).await.unwrap();
+    for link in [
+        json!({ "customer": "cus_1", "subscription": null }),
+        Value::Null,
+    ] {
+        let patch = json!({ "stripe": link });
+        admin.json(Method::PATCH, path, patch).await.unwrap();
+    }
 
     let key = post("/admin/api-keys", json!({ "customer_id": "acme" })).await;
     once("/admin/api-keys", json!({ "customer_id": "globex" })).await;
@@ -145,6 +164,24 @@ async fn exercise_all(running: &Running) -> Option<()> {
     get("/admin/billing/charges?status=failed").await;
     get("/admin/billing/unbilled?month=2026-10").await;
     client.get("/api/usage/current").await.unwrap();
+
+    // A customer subscribes to a plan, and opens the billing portal.
+    let paid = json!({ "id": "paid", "definition": {
+        "name": "", "requests_per_hour": 10, "month": { "kind": "unlimited" }, "fail_mode": "open",
+        "monthly_fee_cents": 100, "stripe_price": create_price(running).await,
+    } });
+    post("/admin/plans", paid).await;
+    let page = "https://app.example/";
+    let checkout = json!({ "plan": "paid", "success_url": page, "cancel_url": page });
+    once("/admin/customers/acme/checkout", checkout).await;
+    let portal = json!({ "return_url": page });
+    post("/admin/customers/acme/portal", portal).await;
+    let manage = json!({ "customer_id": "acme", "role": "manage" });
+    let managing = post("/admin/api-keys", manage).await;
+    let managing = anyone.with_key(managing["key"].as_str().unwrap_or_default());
+    for name in ["subscription", "invoices", "charges"] {
+        managing.get(&format!("/api/billing/{name}")).await.unwrap();
+    }
 
     // Quarantined: a message that is not a usage event, and one of two events with the same identity.
     // The last one corrects a month that may be closed.

@@ -25,7 +25,7 @@ struct Kind {
     index_key: Option<&'static str>,
 }
 
-const KINDS: [Kind; 12] = [
+const KINDS: [Kind; 14] = [
     Kind {
         name: "customers",
         table: REGISTRY,
@@ -55,7 +55,20 @@ const KINDS: [Kind; 12] = [
             "IDEMPOTENCY#create-key#key_1#a",
             "IDEMPOTENCY#rotate-key#key_1#a",
             "IDEMPOTENCY#create-customer#key_1#a",
+            "IDEMPOTENCY#checkout#key_1#a",
         ],
+        index_key: None,
+    },
+    Kind {
+        name: "links of Stripe customers",
+        table: REGISTRY,
+        keys: &["STRIPE#CUSTOMER#cus_1"],
+        index_key: None,
+    },
+    Kind {
+        name: "checkout sessions",
+        table: REGISTRY,
+        keys: &["STRIPE#CHECKOUT#cs_1"],
         index_key: None,
     },
     Kind {

@@ -22,7 +22,7 @@ use tollgate_ingest::{IncomingEvent, Ingest, IngestOutcome};
 use tollgate_local_aws::LocalAws;
 use tollgate_payments::Payments;
 use tollgate_runtime::{Clock, Entropy, Metrics, aws};
-use tollgate_store::{CustomerChange, Store};
+use tollgate_store::{CustomerChange, RecipientChange, Store};
 use tollgate_stripe::{CustomerDetails, InvoiceItem, InvoiceItemFilter, StripeClient};
 
 use super::Deviation;
@@ -260,12 +260,16 @@ impl<'a> Simulation<'a> {
         let details = CustomerDetails::default();
         let created = self.stripe.create_customer(&key, &details).await;
         let stripe_id = setup(created)?.id.as_str().to_owned();
-        self.recipients[customer] = Some(stripe_id.clone());
+        let recipient = |customer| Recipient {
+            customer,
+            subscription: None,
+        };
+        let before = self.recipients[customer].replace(stripe_id.clone());
         let change = CustomerChange {
-            recipient: Some(Some(Recipient {
-                customer: stripe_id,
-                subscription: None,
-            })),
+            recipient: Some(RecipientChange {
+                before: before.map(recipient),
+                after: Some(recipient(stripe_id)),
+            }),
             ..CustomerChange::default()
         };
         self.admin.update_customer(&id(customer)?, &change).await?;

@@ -23,8 +23,9 @@ use tollgate_runtime::Entropy;
 use tollgate_store::schema::Table;
 use tollgate_store::{
     AdmittedCalls, CreateOutcome, CustomerChange, EventPart, KeyChange, KeyRef, LeaseShare, NewKey,
-    RecordChargeOutcome, RejectedRecord, ReserveOutcome, RotateOutcome, ShardCounts, Store,
-    StoreError, UpdateCustomerOutcome, UpdateOutcome, WriteUsageOutcome,
+    RecipientChange, RecordChargeOutcome, RejectedRecord, ReserveOutcome, RotateOutcome,
+    ShardCounts, StartedCheckout, Store, StoreError, UpdateCustomerOutcome, UpdateOutcome,
+    WriteUsageOutcome,
 };
 use tollgate_testing::customers::key_record;
 use tollgate_testing::stored::{items, raw, text};
@@ -435,6 +436,38 @@ pub(crate) fn second_version(id: &str, name: &str) -> PlanVersion {
     let mut changed = plan.latest().plan.clone();
     changed.name = name.to_owned();
     plan.next(changed, p("2026-12"), 1, p(NOW)).unwrap()
+}
+
+/// Returns the change that links a customer without a link to this recipient.
+pub(crate) fn link(after: Recipient) -> CustomerChange {
+    relink(None, Some(after))
+}
+
+/// Returns the change of a customer's recipient.
+pub(crate) fn relink(before: Option<Recipient>, after: Option<Recipient>) -> CustomerChange {
+    CustomerChange {
+        recipient: Some(RecipientChange { before, after }),
+        ..CustomerChange::default()
+    }
+}
+
+/// Returns the checkout session `cs_1` of `acme` for the plan `pro`.
+pub(crate) fn checkout() -> StartedCheckout {
+    StartedCheckout {
+        session: "cs_1".to_owned(),
+        customer: p("acme"),
+        plan: p("pro"),
+        created_at: p(NOW),
+    }
+}
+
+/// Stores a checkout session.
+pub(crate) async fn record_checkout(
+    at: &Fixture,
+    checkout: &StartedCheckout,
+    request: Option<&Idempotency>,
+) -> CreateOutcome<StartedCheckout> {
+    at.store.record_checkout(checkout, request).await.unwrap()
 }
 
 /// Returns the recipient of the charges of `acme`.
