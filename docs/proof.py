@@ -42,7 +42,7 @@ def check(proof, calls, adjusted):
         sign = f" {row['adjusted_calls']:+d}" if row["adjusted_calls"] else ""
         lines += f"{row['day']} {row['plan']} {row['calls']}{sign}\n"
         by_plan.setdefault(row["plan"], []).append((row["day"], row["calls"] + row["adjusted_calls"]))
-    if sha256(lines.encode()).hexdigest() != proof["charge"]["usage_digest"]:
+    if sha256(lines.encode()).hexdigest() != proof["usage_digest"]:
         wrong.append("the calls do not have the digest that the ledger has")
     plans = [plan for plan in proof["plans"] if plan["month"]["kind"] == "overage"]
     due = sum((overage(plan, by_plan[plan["plan"]]) for plan in plans), Decimal(0))

@@ -129,7 +129,7 @@ async fn open_charges(
 #[utoipa::path(
     get,
     path = "/admin/customers/{customer}/charges/{charge}/proof",
-    operation_id = "getChargeProof",
+    operation_id = "getCustomerChargeProof",
     tag = "billing",
     params(
         ("customer" = schema::CustomerId, Path, description = "Id of the customer."),
@@ -150,7 +150,7 @@ async fn show_proof(
     if charge.customer != customer {
         return Err(no_such_charge());
     }
-    let found = proof(&app.billing, &charge)
+    let found = proof(&app.store, &app.clock, &charge)
         .await
         .map_err(|error| match error {
             ProofError::Store(error) => error.into(),

@@ -1,16 +1,21 @@
-//! `GET /api/billing/charges`. The list for admins, which has more members, is in admin-api.
+//! `GET /api/billing/charges` and `…/{charge}/proof`. The list for admins, which has more members, is in admin-api.
 
 use axum::Json;
 use axum::extract::State;
-use tollgate_api::billing::ChargesQuery;
+use tollgate_api::billing::{ChargesQuery, Proof};
 use tollgate_api::payments::CustomerCharge;
+use tollgate_api::problem::NotFound;
+use tollgate_api::schema;
 use tollgate_api::{InvalidCursor, List};
+use tollgate_billing::{ProofError, proof};
+use tollgate_domain::submission::ChargeRef;
 use tollgate_domain::window::Month;
-use tollgate_web::{ListRequest, ManagingCaller, Problem, QueryParams};
+use tollgate_payments::Payments;
+use tollgate_web::{ListRequest, ManagingCaller, NoQuery, PathParam, Problem, QueryParams};
 
 use crate::App;
 
-tollgate_web::operations!(pub(crate) (app: App) list);
+tollgate_web::operations!(pub(crate) (app: App) list, show_proof);
 
 /// Lists the charges of a month of the caller, oldest first.
 #[utoipa::path(
@@ -38,4 +43,36 @@ async fn list(
     };
     let page = app.payments.store.charges(&caller.id, month, from).await?;
     Ok(Json(list_request.page(page, CustomerCharge::new)))
+}
+
+/// Returns the calculation of a charge of the caller.
+#[utoipa::path(
+    get,
+    path = "/api/billing/charges/{charge}/proof",
+    operation_id = "getChargeProof",
+    tag = "payments",
+    params(("charge" = schema::ChargeId, Path, description = "Id of the charge.")),
+    responses(
+        (status = 200, description = "The calculation.", body = Proof),
+        (status = 404, response = NotFound),
+    ),
+)]
+async fn show_proof(
+    State(app): State<App>,
+    caller: ManagingCaller,
+    _: NoQuery,
+    PathParam(charge): PathParam<ChargeRef>,
+) -> Result<Json<Proof>, Problem> {
+    let no_such_charge = || Problem::not_found("You have no charge with this id.");
+    if charge.customer != caller.id {
+        return Err(no_such_charge());
+    }
+    let Payments { store, clock, .. } = &app.payments;
+    let found = proof(store, clock, &charge)
+        .await
+        .map_err(|error| match error {
+            ProofError::Store(error) => error.into(),
+            unreadable @ ProofError::Usage(_) => Problem::internal(unreadable),
+        })?;
+    found.map(Json).ok_or_else(no_such_charge)
 }

@@ -11,6 +11,7 @@ use tollgate_domain::submission::{ChargeState, ChargeStatus, LedgerCharge};
 use tollgate_domain::window::{Day, Month};
 use utoipa::{IntoParams, ToSchema};
 
+use crate::payments::CustomerCharge;
 use crate::usage::RatedPlan;
 use crate::{Amount, Cursor, SignedAmount, schema};
 
@@ -296,10 +297,15 @@ pub struct OpenCharge {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Proof {
     /// The charge.
-    pub charge: Charge,
+    pub charge: CustomerCharge,
+    /// Cost of the month's overage calls when the charge was made, not rounded.
+    pub cumulative_overage: Amount,
     /// Sum of the month's earlier charges. With the charge, it is the `cumulative_overage`, rounded half up to
     /// a cent.
     pub charged_before: SignedAmount,
+    /// SHA-256 of a line `<day> <plan> <calls>` for each of `usage`, with ` <adjusted calls>` after it, signed, unless
+    /// they are 0.
+    pub usage_digest: String,
     /// Calls from which the charge was computed; empty if a release that did not keep them made it.
     pub usage: Vec<RatedCalls>,
     /// Versions of the plans of these calls.

@@ -149,7 +149,7 @@ pub struct Invoice {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct CustomerCharge {
     /// Id.
-    #[schema(examples("ci_acme_2026-11_0001"))]
+    #[schema(value_type = schema::ChargeId)]
     pub id: String,
     /// Month of the usage.
     #[schema(value_type = schema::Month)]

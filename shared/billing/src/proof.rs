@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use tollgate_api::billing::{Charge, Proof, RatedCalls};
+use tollgate_api::billing::{Proof, RatedCalls};
+use tollgate_api::payments::CustomerCharge;
 use tollgate_api::usage::RatedPlan;
 use tollgate_domain::billing::{InvalidUsageLines, parse_usage_lines};
 use tollgate_domain::submission::ChargeRef;
-use tollgate_store::{StoreError, kept_from};
-
-use crate::Billing;
+use tollgate_runtime::Clock;
+use tollgate_store::{Store, StoreError, kept_from};
 
 /// Error: a charge has no proof.
 #[derive(Debug, thiserror::Error)]
@@ -26,8 +26,11 @@ pub enum ProofError {
 ///
 /// # Errors
 /// When the store fails, or the ledger has another text than these calls.
-pub async fn proof(billing: &Billing, name: &ChargeRef) -> Result<Option<Proof>, ProofError> {
-    let store = &billing.store;
+pub async fn proof(
+    store: &Store,
+    clock: &Clock,
+    name: &ChargeRef,
+) -> Result<Option<Proof>, ProofError> {
     let Some(ledger) = store.charge(name).await? else {
         return Ok(None);
     };
@@ -50,10 +53,12 @@ pub async fn proof(billing: &Billing, name: &ChargeRef) -> Result<Option<Proof>,
         })
     });
     Ok(Some(Proof {
+        cumulative_overage: charge.cumulative_overage.into(),
         charged_before: charge.charged_before().into(),
+        usage_digest: charge.usage_digest.clone(),
         usage: usage.collect(),
         plans,
-        kept_from: kept_from(billing.clock.now()),
-        charge: Charge::new(ledger),
+        kept_from: kept_from(clock.now()),
+        charge: CustomerCharge::new(ledger),
     }))
 }

@@ -197,7 +197,7 @@ async fn a_proof_has_the_calls_and_prices_that_a_charge_was_computed_from() {
     assert_eq!(second["plans"], plans);
     // printf '2026-11-20 pro 100235\n2026-11-21 free 7\n2026-11-22 pro 500 -200\n' | sha256sum
     let digest = "d9ff112baed042aa88869e586c9dd7ca9b46cc6dd58b252712e967949c028ab4";
-    assert_eq!(second["charge"]["usage_digest"], digest);
+    assert_eq!(second["usage_digest"], digest);
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! `GET /api/billing/charges`.
+//! `GET /api/billing/charges` and `…/{charge}/proof`.
 
 use std::collections::BTreeMap;
 
@@ -140,4 +140,22 @@ async fn an_invalid_query_is_rejected() {
     check("month", "2026-13").await;
     check("cursor", "MTIzNDU2Nzg5").await;
     check("limit", "10").await;
+}
+
+#[tokio::test]
+async fn a_customer_sees_the_calculation_of_its_own_charges() {
+    let stack = Stack::new().await;
+    let charge = record(stack.store(), "2026-11", 1).await.id();
+    let proof = async |customer: &str, charge: &str| {
+        let change = |event: Event| event.manager(customer, "free").param("charge", charge);
+        stack.call("charge-proof", change).await
+    };
+    let shown = proof("acme", &charge).await.json(200);
+    assert_eq!(shown["charge"]["id"], charge);
+    assert_eq!(shown["charge"]["cents"], 10);
+    assert_eq!(shown["cumulative_overage"]["micro_usd"], 100_000);
+    assert_eq!(shown["charged_before"]["micro_usd"], 0);
+    assert_eq!(shown["usage_digest"], "d1");
+    proof("bolt", &charge).await.not_found();
+    proof("acme", "ci_acme_2026-11_0002").await.not_found();
 }

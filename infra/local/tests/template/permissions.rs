@@ -182,6 +182,8 @@ async fn exercise_all(running: &Running) -> Option<()> {
     for name in ["subscription", "invoices", "charges"] {
         managing.get(&format!("/api/billing/{name}")).await.unwrap();
     }
+    let proof = "/api/billing/charges/ci_acme_2026-11_0001/proof";
+    managing.get(proof).await.unwrap();
 
     // Quarantined: a message that is not a usage event, and one of two events with the same identity.
     // The last one corrects a month that may be closed.
