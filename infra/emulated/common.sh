@@ -45,12 +45,14 @@ start_emulator() {
   done
 }
 
-# Prints the ids of the emulator's process and of the functions' processes in its group. Their commands are
-# compared too, because other processes may have the ids by now.
+# Prints the ids of the stand-in for Stripe, of the emulator's process, and of the functions' processes in its
+# group. Their commands are compared too, because other processes may have the ids by now.
 processes() {
-  [[ -f $home/pid ]] || return 0
+  local groups
+  groups=$(cat "$home"/{pid,stripe-pid} 2>/dev/null | tr '\n' ' ') || true
+  [[ -n $groups ]] || return 0
   ps -A -ww -o pid= -o pgid= -o command= |
-    awk -v group="$(<"$home/pid")" -v home="$home/" '$2 == group && index($0, home) { print $1 }'
+    awk -v groups=" $groups" -v home="$home/" 'index(groups, " " $2 " ") && index($0, home) { print $1 }'
 }
 
 take_down() {
@@ -64,7 +66,7 @@ take_down() {
       sleep 0.1
     done
   done
-  rm -rf "$home"/{pid,env,bin,stack,tmp}
+  rm -rf "$home"/{pid,stripe-pid,env,bin,stack,tmp}
 }
 
 # Deploys as described in docs/deploy.md, from the copy of the template that `up` made.

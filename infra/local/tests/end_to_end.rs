@@ -77,6 +77,12 @@ const CASES: &[Case] = &[
         Need::Aws,
         Need::SmallPlan
     ),
+    case!(
+        bills::overage_is_invoiced_at_stripe_once,
+        Need::Aws,
+        Need::SmallPlan,
+        Need::StripeFake
+    ),
     case!(input::errors_in_bodies_name_the_field),
     case!(input::a_body_may_be_compressed_with_gzip),
     case!(input::a_billing_run_requires_the_member_dry_run),

@@ -1,6 +1,6 @@
 //! Cases about charges for overage.
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::site::{SMALL_PLAN, Site, ping};
@@ -47,6 +47,46 @@ pub(crate) async fn billing_charges_overage_once(site: Site) {
         assert!(["pending", "failed"].contains(&status), "{status}");
     }
     assert_eq!((next_call, micro_usd), (3, 20_000));
+}
+
+pub(crate) async fn overage_is_invoiced_at_stripe_once(site: Site) {
+    let customer = site.customer(SMALL_PLAN).await;
+    let created = site
+        .stripe(Method::POST, "/v1/customers", "name=Acme")
+        .await;
+    let stripe_customer = created["id"].as_str().unwrap();
+    let link = json!({ "stripe": { "customer": stripe_customer, "subscription": null } });
+    let path = format!("/admin/customers/{customer}");
+    let linked = site.admin.json(Method::PATCH, &path, link).await.unwrap();
+    assert_eq!(linked.status, StatusCode::OK, "{}", linked.text);
+    let (client, _) = site.key(json!({ "customer_id": customer })).await;
+    for _ in 0..5 {
+        assert_eq!(ping(&client).await, StatusCode::OK);
+    }
+    site.metered(&client, 5).await;
+    site.nightly().await;
+    let settled = site.wait_for("the charges are settled", async || {
+        let charges = charges(&site, &customer).await;
+        let is_settled = charges.iter().all(|charge| charge["status"] == "settled");
+        (is_settled && charges.last()?["to_call"] == 2).then_some(charges)
+    });
+    let settled = settled.await;
+    let path = format!("/v1/invoiceitems?customer={stripe_customer}&limit=100");
+    let items = site.stripe(Method::GET, &path, "").await;
+    let items = items["data"].as_array().unwrap();
+    assert_eq!(items.len(), settled.len(), "{items:?}");
+    // Newest first.
+    for (item, charge) in items.iter().rev().zip(&settled) {
+        assert_eq!(item["id"], charge["invoice_item"]);
+        assert_eq!(item["description"], charge["description"]);
+        let cents = item["amount"].as_i64().unwrap();
+        assert_eq!(charge["amount"]["micro_usd"], cents * 10_000);
+    }
+    let cents: i64 = items
+        .iter()
+        .map(|item| item["amount"].as_i64().unwrap())
+        .sum();
+    assert_eq!(cents, 2);
 }
 
 /// Returns the customer's charges for this month.

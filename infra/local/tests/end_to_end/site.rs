@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use http::StatusCode;
+use axum::body::Body;
+use http::{Method, StatusCode};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::process::Command;
@@ -39,6 +40,8 @@ pub(crate) enum Target {
         stack: Option<String>,
         /// Whether the stack runs on the emulated AWS.
         emulated: bool,
+        /// URL of the stand-in for Stripe that the stack uses.
+        stripe: Option<String>,
     },
 }
 
@@ -49,6 +52,8 @@ pub(crate) enum Need {
     Aws,
     /// The plan with few included calls.
     SmallPlan,
+    /// The stand-in for Stripe, in place of Stripe.
+    StripeFake,
 }
 
 impl Need {
@@ -56,6 +61,9 @@ impl Need {
         match self {
             Need::Aws => "needs STACK_NAME and the AWS CLI",
             Need::SmallPlan => "needs the plans of infra/emulated/plans.json",
+            Need::StripeFake => {
+                "needs a stack that uses the stand-in for Stripe at STRIPE_FAKE_URL"
+            }
         }
     }
 }
@@ -71,6 +79,7 @@ impl Target {
                 admin_key,
                 stack: var("STACK_NAME"),
                 emulated: var("EMULATED").is_some(),
+                stripe: var("STRIPE_FAKE_URL"),
             }),
             (Some(_), None) => Err("BASE_URL is set, and ADMIN_KEY is not".to_owned()),
             (None, Some(_)) => Err("ADMIN_KEY is set, and BASE_URL is not".to_owned()),
@@ -80,9 +89,12 @@ impl Target {
     /// Returns the needs that this target does not meet.
     pub(crate) async fn missing_needs(&self) -> Vec<Need> {
         let mut missing = Vec::new();
-        let Target::Deployed { stack, .. } = self else {
+        let Target::Deployed { stack, stripe, .. } = self else {
             return missing;
         };
+        if stripe.is_none() {
+            missing.push(Need::StripeFake);
+        }
         if stack.is_none() {
             missing.push(Need::Aws);
         }
@@ -116,6 +128,7 @@ impl Target {
                     admin: anyone.with_key(running.admin.expose().unwrap()),
                     anyone,
                     url: running.url.clone(),
+                    stripe: Some(Client::new(&running.stripe_url).unwrap()),
                     run,
                     kind: Kind::Local {
                         _running: Box::new(running),
@@ -129,12 +142,14 @@ impl Target {
                 admin_key,
                 stack,
                 emulated,
+                stripe,
             } => {
                 let anyone = Client::new(url).unwrap();
                 Site {
                     admin: anyone.with_key(admin_key),
                     anyone,
                     url: url.clone(),
+                    stripe: stripe.as_deref().map(|url| Client::new(url).unwrap()),
                     run,
                     kind: Kind::Deployed {
                         stack: stack.clone(),
@@ -165,6 +180,8 @@ pub(crate) struct Site {
     pub(crate) admin: Client,
     /// Base URL of the API.
     pub(crate) url: String,
+    /// Client of the stand-in for Stripe.
+    stripe: Option<Client>,
     run: String,
     kind: Kind,
 }
@@ -180,6 +197,19 @@ impl Site {
         let id = self.name("acme");
         calls::customer(&self.admin, &id, plan).await;
         id
+    }
+
+    /// Calls the stand-in for Stripe; returns its response.
+    pub(crate) async fn stripe(&self, method: Method, path: &str, form: &str) -> Value {
+        let headers = [
+            ("authorization", "Bearer sk_test_stripe_fake"),
+            ("content-type", "application/x-www-form-urlencoded"),
+        ];
+        let client = self.stripe.as_ref().unwrap();
+        let body = Body::from(form.to_owned());
+        let response = client.send(method, path, &headers, body).await.unwrap();
+        assert_eq!(response.status, StatusCode::OK, "{}", response.text);
+        response.json()
     }
 
     /// Creates a key; returns a client with it and the response.
