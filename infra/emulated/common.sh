@@ -40,7 +40,7 @@ start_emulator() {
   echo $! >"$home/pid"
   set +m
   until (: <>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do
-    [[ -n $(processes) ]] || die 'the emulator did not start'
+    kill -0 "$(<"$home/pid")" 2>/dev/null || die 'the emulator did not start'
     sleep 0.1
   done
 }

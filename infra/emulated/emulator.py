@@ -9,7 +9,8 @@ Alarms on metric math: they can be created, but are not evaluated.
 
 CodeDeploy: its resources can be created, but the authorizer's alias moves to a new version at once.
 
-IAM's condition keys of PutEvents.
+IAM's condition keys of PutEvents, and the permission of SendMessageBatch, which is that of SendMessage
+(https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-api-permissions-reference.html).
 """
 
 import json
@@ -135,7 +136,13 @@ def condition_keys(service, action, body, params, plain=iam_actions.request_tag_
     return keys
 
 
+def required_action(*request, plain=iam_actions.extract_iam_action):
+    action = plain(*request)
+    return "sqs:SendMessage" if action == "sqs:SendMessageBatch" else action
+
+
 iam_actions.request_tag_context = condition_keys
+iam_actions.extract_iam_action = required_action
 lambda_runtime.ProvidedWorker = Instance
 provisioners._cw_metric_alarm_record = alarm_record
 for kind in "Application", "DeploymentGroup":

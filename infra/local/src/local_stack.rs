@@ -143,7 +143,8 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     let local_clock = LocalClock::new(clock_file)
         .map_err(|error: ClockError| StartError::Clock(Box::new(error)))?;
     let clock = local_clock.clock();
-    let stand_in = stand_in::start(options.stripe_port, clock.clone()).await?;
+    let stand_in =
+        stand_in::start(options.stripe_port, options.data.as_deref(), clock.clone()).await?;
     let stack = stack
         .with_parameter("StripeSecretName", stand_in::SECRET)
         .with_parameter("StripeUrl", &stand_in.url);

@@ -1,6 +1,7 @@
 //! The stand-in for Stripe of the local stack.
 
 use std::net::Ipv4Addr;
+use std::path::Path;
 
 use stripe_fake::{Options, StripeFake};
 use tokio::net::TcpListener;
@@ -22,11 +23,16 @@ pub(crate) struct StandIn {
     server: JoinHandle<()>,
 }
 
-/// Starts a stand-in on a port of 127.0.0.1; 0 picks a free one. It follows the clock.
+/// Starts a stand-in on a port of 127.0.0.1; 0 picks a free one. It follows the clock, and keeps its state in the
+/// data directory if there is one.
 ///
 /// # Errors
-/// When the port cannot be used.
-pub(crate) async fn start(port: u16, clock: Clock) -> Result<StandIn, StartError> {
+/// When the port or the data directory cannot be used.
+pub(crate) async fn start(
+    port: u16,
+    data: Option<&Path>,
+    clock: Clock,
+) -> Result<StandIn, StartError> {
     let unusable = |error| StartError::StripePort(port, error);
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
     let listener = listener.map_err(unusable)?;
@@ -36,7 +42,10 @@ pub(crate) async fn start(port: u16, clock: Clock) -> Result<StandIn, StartError
         ..Options::new(move || clock.now())
     };
     let key = options.test_key.clone();
-    let fake = StripeFake::new(options);
+    let fake = match data {
+        Some(dir) => StripeFake::open(options, &dir.join("stripe.jsonl")).await?,
+        None => StripeFake::new(options),
+    };
     let served = fake.clone();
     let server = tokio::spawn(async move { match stripe_fake::serve(listener, served).await {} });
     Ok(StandIn {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use stripe_fake::JournalError;
 use tollgate_domain::key::KeyPrefix;
 use tollgate_domain::llm::InvalidPrices;
 use tollgate_domain::plan::InvalidCatalog;
@@ -22,6 +23,9 @@ pub enum StartError {
          any"
     )]
     StripePort(u16, #[source] std::io::Error),
+    /// The state of the stand-in for Stripe cannot be used.
+    #[error("the stand-in for Stripe cannot use its state; choose another directory with --data")]
+    Stripe(#[from] JournalError),
     /// The data directory cannot be used.
     #[error("cannot use {0} for data; choose another directory with --data")]
     Data(PathBuf, #[source] std::io::Error),

@@ -15,13 +15,14 @@ use flate2::read::GzEncoder;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use support::calls::{self, send, usage_event};
+use support::program::Dir;
 use support::raw;
 use support::target::{Target, assert_problem};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tollgate_domain::submission::Recipient;
 use tollgate_local::client::{Client, Response};
-use tollgate_local::local_stack::Options;
+use tollgate_local::local_stack::{self, Options};
 use tollgate_store::{CustomerChange, RecipientChange, UpdateCustomerOutcome};
 use tollgate_testing::faults::fail_operation;
 use tollgate_testing::{p, plans, usage};
@@ -151,6 +152,28 @@ async fn create_stripe_customer(target: &Target) -> String {
     let created = target.running.stripe.send(request).await.unwrap();
     let created: Value = serde_json::from_slice(created.body()).unwrap();
     created["id"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn the_stand_in_for_stripe_keeps_its_state_in_the_data_directory() {
+    let dir = Dir::new("stand_in");
+    let options = Options {
+        data: Some(dir.0.clone()),
+        ..Options::default()
+    };
+    let running = local_stack::start(options.clone()).await.unwrap();
+    let stripe = Client::new(&running.stripe_url).unwrap();
+    let headers = [
+        ("authorization", "Bearer sk_test_stripe_fake"),
+        ("content-type", "application/x-www-form-urlencoded"),
+    ];
+    let created = stripe.send(Method::POST, "/v1/customers", &headers, "name=Acme".into());
+    let created = created.await.unwrap().json();
+    running.stop().await.unwrap();
+    let running = local_stack::start(options).await.unwrap();
+    let found = running.stripe.object(created["id"].as_str().unwrap());
+    assert_eq!(found.unwrap()["name"], "Acme");
+    running.stop().await.unwrap();
 }
 
 #[tokio::test]

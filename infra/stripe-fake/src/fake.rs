@@ -1,5 +1,6 @@
 //! The stand-in, as programs use it.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::body::Bytes;
@@ -12,6 +13,7 @@ use crate::error::ApiError;
 use crate::fault::{Fault, FaultRule};
 use crate::handle::LoggedRequest;
 use crate::ids::Ids;
+use crate::journal::{self, Journal, JournalError};
 use crate::options::{Options, Settings};
 use crate::state::State;
 use crate::webhook::{Delivery, DeliveryMode, NewEndpoint, Webhook};
@@ -23,6 +25,7 @@ use crate::webhook::{Delivery, DeliveryMode, NewEndpoint, Webhook};
 #[derive(Clone)]
 pub struct StripeFake {
     inner: Arc<Mutex<Inner>>,
+    journal: Option<Arc<Journal>>,
 }
 
 type Injector = Box<dyn FnMut(&str, &str) -> Option<Fault> + Send>;
@@ -33,6 +36,8 @@ pub(crate) struct Inner {
     pub(crate) live: State,
     /// Seconds by which the clock was advanced.
     advanced: i64,
+    /// Time of the request of a journal that is repeated, in place of the clock's.
+    replayed_at: Option<i64>,
     /// Ids of requests.
     pub(crate) ids: Ids,
     pub(crate) faults: Vec<FaultRule>,
@@ -73,6 +78,7 @@ impl StripeFake {
             test: State::new(Arc::clone(&settings), false, now),
             live: State::new(settings, true, now),
             advanced: 0,
+            replayed_at: None,
             ids: Ids::new(!options.seed),
             faults: Vec::new(),
             injector: None,
@@ -83,7 +89,35 @@ impl StripeFake {
         };
         Self {
             inner: Arc::new(Mutex::new(inner)),
+            journal: None,
         }
+    }
+
+    /// Creates a stand-in with the objects that the requests in a file have created, and writes further requests
+    /// that come over HTTP into it. The options must have the same seed each time.
+    ///
+    /// # Errors
+    /// When the file cannot be used, or has something else than such requests.
+    pub async fn open(options: Options, path: &Path) -> Result<Self, JournalError> {
+        let mut fake = Self::new(options);
+        fake.begin_before_everything();
+        fake.journal = Some(Arc::new(journal::replay(&fake, path).await?));
+        Ok(fake)
+    }
+
+    /// Sets the time back, from which it only goes forward.
+    fn begin_before_everything(&self) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        (inner.test.now, inner.live.now) = (0, 0);
+    }
+
+    pub(crate) fn journal(&self) -> Option<&Journal> {
+        self.journal.as_deref()
+    }
+
+    pub(crate) fn replay_at(&self, time: Option<i64>) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.replayed_at = time;
     }
 
     /// Returns the state, at the current time.
@@ -98,8 +132,11 @@ impl StripeFake {
     /// # Errors
     /// When a fault loses the connection.
     pub async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, ConnectionLost> {
-        let outcome = self.lock().handle(&request);
-        if !outcome.delay.is_zero() {
+        let (outcome, is_replay) = {
+            let mut inner = self.lock();
+            (inner.handle(&request), inner.replayed_at.is_some())
+        };
+        if !outcome.delay.is_zero() && !is_replay {
             tokio::time::sleep(outcome.delay).await;
         }
         outcome.response.ok_or(ConnectionLost)
@@ -262,6 +299,7 @@ impl Inner {
     /// Does what is due until now, in both modes.
     pub(crate) fn run_until_now(&mut self) {
         let now = (self.options.clock)().as_second() + self.advanced;
+        let now = self.replayed_at.unwrap_or(now);
         self.test.run_until(now);
         self.live.run_until(now);
     }

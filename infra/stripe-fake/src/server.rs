@@ -20,7 +20,7 @@ use tower::ServiceExt;
 
 use crate::fake::{ConnectionLost, StripeFake};
 use crate::webhook::Webhook;
-use crate::{control, page};
+use crate::{control, journal, page};
 
 /// Largest body of a request, in bytes.
 pub(crate) const MAX_BODY: usize = 1024 * 1024;
@@ -36,6 +36,12 @@ impl StripeFake {
     /// If a fault loses the connection, the response has the extension [`ConnectionLost`] and a body that
     /// fails; [`serve`](crate::serve) then closes the connection without a response.
     pub fn router(&self) -> Router {
+        let record = axum::middleware::from_fn_with_state(self.clone(), journal::record);
+        self.plain_router().layer(record)
+    }
+
+    /// Returns the router without the journal.
+    pub(crate) fn plain_router(&self) -> Router {
         Router::new()
             .merge(page::routes())
             .merge(control::routes())

@@ -9,6 +9,7 @@ mod core;
 mod faults;
 mod invoice_items;
 mod invoices;
+mod journal;
 mod portal;
 mod subscriptions;
 mod webhooks;
