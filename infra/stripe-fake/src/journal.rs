@@ -43,7 +43,7 @@ pub enum JournalError {
 
 /// Request that may change something.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
-struct Entry {
+struct Recorded {
     /// Seconds since the Unix epoch, by the clock of the stand-in.
     at: i64,
     method: String,
@@ -53,7 +53,7 @@ struct Entry {
     body: String,
 }
 
-impl Entry {
+impl Recorded {
     fn to_request(&self) -> Option<Request> {
         let mut request = Request::builder()
             .method(self.method.as_str())
@@ -73,8 +73,8 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    fn append(&self, file: &mut File, entry: &Entry) -> Result<(), JournalError> {
-        let line = serde_json::to_string(entry).map_err(io::Error::from);
+    fn append(&self, file: &mut File, recorded: &Recorded) -> Result<(), JournalError> {
+        let line = serde_json::to_string(recorded).map_err(io::Error::from);
         let written = line.and_then(|line| file.write_all(format!("{line}\n").as_bytes()));
         written.map_err(|error| JournalError::File(self.path.clone(), error))
     }
@@ -101,9 +101,9 @@ pub(crate) async fn replay(fake: &StripeFake, path: &Path) -> Result<Journal, Jo
         }
         complete += read as u64;
         let invalid = || JournalError::Line(path.to_owned(), number);
-        let entry: Entry = serde_json::from_str(&line).map_err(|_| invalid())?;
-        let request = entry.to_request().ok_or_else(invalid)?;
-        fake.replay_at(Some(entry.at));
+        let recorded: Recorded = serde_json::from_str(&line).map_err(|_| invalid())?;
+        let request = recorded.to_request().ok_or_else(invalid)?;
+        fake.replay_at(Some(recorded.at));
         handle(&router, request).await;
     }
     fake.replay_at(None);
@@ -146,14 +146,14 @@ pub(crate) async fn record(
         Some((name.to_owned(), value.to_str().ok()?.to_owned()))
     };
     let mut file = journal.file.lock().await;
-    let entry = Entry {
+    let recorded = Recorded {
         at: fake.now().as_second(),
         method: parts.method.to_string(),
         path: parts.uri.to_string(),
         headers: HEADERS.into_iter().filter_map(header).collect(),
         body: String::from_utf8_lossy(&body).into_owned(),
     };
-    if journal.append(&mut file, &entry).is_err() {
+    if journal.append(&mut file, &recorded).is_err() {
         return StatusCode::INSUFFICIENT_STORAGE.into_response();
     }
     next.run(Request::from_parts(parts, Body::from(body))).await
