@@ -168,6 +168,29 @@ fn every_example_is_valid() {
     }
 }
 
+/// Collects the references below a value.
+fn references<'a>(value: &'a Value, found: &mut BTreeSet<&'a str>) {
+    match value {
+        Value::Object(members) => {
+            found.extend(members.get("$ref").and_then(Value::as_str));
+            members.values().for_each(|value| references(value, found));
+        }
+        Value::Array(values) => values.iter().for_each(|value| references(value, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn every_reference_in_the_document_leads_somewhere() {
+    let document = document().unwrap();
+    let mut found = BTreeSet::new();
+    references(&document, &mut found);
+    let dangling = found
+        .into_iter()
+        .filter(|reference| document.pointer(&reference[1..]).is_none());
+    assert_eq!(dangling.collect::<Vec<_>>(), [""; 0]);
+}
+
 #[test]
 fn the_readme_lists_the_operations() {
     let table = README.split("| operation | |").nth(1).unwrap();

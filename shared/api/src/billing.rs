@@ -242,7 +242,7 @@ impl Charge {
 #[into_params(parameter_in = Query)]
 pub struct OpenChargesQuery {
     /// State.
-    #[param(value_type = OpenChargeStatusSchema)]
+    #[param(inline, value_type = OpenChargeStatusSchema)]
     pub status: OpenStatus,
     /// `next_cursor` of the previous page.
     #[param(value_type = Option<schema::Cursor>)]
