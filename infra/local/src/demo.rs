@@ -1,4 +1,4 @@
-//! Demo: runs the main use cases over HTTP, from keys to billing. Each step is printed and checked.
+//! Demo: runs the main use cases over HTTP, from keys to the charge at Stripe. Each step is printed and checked.
 
 #![allow(
     clippy::print_stdout,
@@ -57,6 +57,10 @@ struct Demo {
     colour: bool,
     free: Client,
     pro: Client,
+    /// Client of the stand-in for Stripe.
+    stripe: Client,
+    /// Id of petra's Stripe customer.
+    stripe_customer: String,
 }
 
 /// Runs the demo.
@@ -78,6 +82,8 @@ pub async fn run() -> Result<(), DemoError> {
         admin: anyone.with_key(admin_key),
         free: anyone.clone(),
         pro: anyone.clone(),
+        stripe: Client::new(&running.stripe_url).map_err(|error| failed(error.to_string()))?,
+        stripe_customer: String::new(),
         anyone,
         colour: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
     };
@@ -120,6 +126,10 @@ impl Demo {
         step!(
             "A billing run charges the overage, a second run nothing",
             billing_runs
+        );
+        step!(
+            "The charge is at Stripe, once, and its proof adds up",
+            proof
         );
         Ok(())
     }
@@ -310,7 +320,25 @@ impl Demo {
         Ok(())
     }
 
+    /// Calls the stand-in for Stripe.
+    async fn stripe(&self, method: Method, path: &str, form: &str) -> Result<Value, StepError> {
+        let headers = [
+            ("authorization", "Bearer sk_test_stripe_fake"),
+            ("content-type", "application/x-www-form-urlencoded"),
+        ];
+        let body = Body::from(form.to_owned());
+        let response = self.stripe.send(method, path, &headers, body).await?;
+        expect(&response, StatusCode::OK)?;
+        Ok(response.json())
+    }
+
     async fn billing_runs(&mut self) -> Result<(), StepError> {
+        let created = self.stripe(Method::POST, "/v1/customers", "name=petra");
+        text(&created.await?, "id")?.clone_into(&mut self.stripe_customer);
+        let link = json!({ "stripe": { "customer": self.stripe_customer, "subscription": null } });
+        let path = "/admin/customers/petra";
+        let linked = self.admin.json(Method::PATCH, path, link).await?;
+        expect(&linked, StatusCode::OK)?;
         let preview = self
             .admin
             .post("/admin/billing/run", json!({ "dry_run": true }))
@@ -349,6 +377,46 @@ impl Demo {
             charge["from_call"],
             charge["to_call"],
             text(charge, "status")?,
+        ));
+        Ok(())
+    }
+
+    async fn proof(&mut self) -> Result<(), StepError> {
+        let path = format!("/v1/invoiceitems?customer={}", self.stripe_customer);
+        let items = self.stripe(Method::GET, &path, "").await?;
+        let count = items["data"].as_array().map_or(0, Vec::len);
+        check(count == 1, || {
+            format!("Stripe has {count} invoice items, not 1")
+        })?;
+        let item = &items["data"][0];
+        check(item["amount"] == 23, || {
+            format!("the invoice item is of {} cents, not 23", item["amount"])
+        })?;
+        self.print(&format!(
+            "the next invoice has 23 cents for \"{}\"",
+            text(item, "description")?
+        ));
+        let charge = text(&item["metadata"], "tollgate_charge")?;
+        let charge = charge.rsplit('/').next().unwrap_or(charge);
+        let path = format!("/admin/customers/petra/charges/{charge}/proof");
+        let proof = self.admin.get(&path).await?;
+        expect(&proof, StatusCode::OK)?;
+        let proof = proof.json();
+        let days = proof["usage"].as_array().map_or(&[][..], Vec::as_slice);
+        let calls: u64 = days.iter().filter_map(|day| day["calls"].as_u64()).sum();
+        let month = &proof["plans"][0]["month"];
+        let included = month["included"].as_u64().unwrap_or_default();
+        let price = &month["prices"][0]["micro_usd_per_call"];
+        let cost = calls.saturating_sub(included) * price.as_u64().unwrap_or_default();
+        check(proof["cumulative_overage"]["micro_usd"] == cost, || {
+            format!("the calls of the proof cost {cost} micro-dollars: {proof}")
+        })?;
+        check((cost + 5_000) / 10_000 == 23, || {
+            format!("{cost} micro-dollars are not 23 cents")
+        })?;
+        self.print(&format!(
+            "its proof: {calls} calls, {included} of them included, the rest at $0.001 each, are {} or 23 cents",
+            text(&proof["cumulative_overage"], "display")?
         ));
         Ok(())
     }
