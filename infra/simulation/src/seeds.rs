@@ -1,6 +1,6 @@
 //! Runs many seeds on all cores.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
@@ -30,8 +30,30 @@ pub fn run_all<T: Send>(
     run: impl Fn(u64, &LocalAws) -> Result<Option<T>, SimulationError> + Sync,
     progress: impl Fn(u64) + Sync,
 ) -> Result<Vec<FailedSeed<T>>, SimulationError> {
+    run_some(seeds, false, run, progress)
+}
+
+/// Runs seeds from 0 to below `seeds` until one fails, and returns that, and those that were running then and
+/// failed too.
+///
+/// # Errors
+/// Fails if a run cannot be set up.
+pub fn run_until_failed<T: Send>(
+    seeds: u64,
+    run: impl Fn(u64, &LocalAws) -> Result<Option<T>, SimulationError> + Sync,
+) -> Result<Vec<FailedSeed<T>>, SimulationError> {
+    run_some(seeds, true, run, |_| ())
+}
+
+fn run_some<T: Send>(
+    seeds: u64,
+    stops: bool,
+    run: impl Fn(u64, &LocalAws) -> Result<Option<T>, SimulationError> + Sync,
+    progress: impl Fn(u64) + Sync,
+) -> Result<Vec<FailedSeed<T>>, SimulationError> {
     let next = AtomicU64::new(0);
     let done = AtomicU64::new(0);
+    let stopped = AtomicBool::new(false);
     let failed = Mutex::new(Vec::new());
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let each = seeds.div_ceil(u64::try_from(cores).unwrap_or(1));
@@ -44,9 +66,13 @@ pub fn run_all<T: Send>(
             }
             let aws = services()?;
             for seed in first..seeds.min(first + share) {
+                if stopped.load(Ordering::Relaxed) {
+                    return Ok(());
+                }
                 if let Some(deviation) = run(seed, &aws)? {
                     let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
                     failed.push(FailedSeed { seed, deviation });
+                    stopped.store(stops, Ordering::Relaxed);
                 }
                 progress(done.fetch_add(1, Ordering::Relaxed) + 1);
             }

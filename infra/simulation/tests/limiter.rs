@@ -8,12 +8,12 @@
 use std::time::Duration;
 
 use simulation::limiter::{Rush, RushOutcome, rush};
-use simulation::seeds::run_all;
+use simulation::seeds::run_until_failed;
 use simulation::{limiter, services};
 
 #[test]
 fn limits_hold_under_injected_faults() {
-    let failed = run_all(250, limiter::run, |_| ()).unwrap();
+    let failed = run_until_failed(250, limiter::run).unwrap();
     assert!(failed.is_empty(), "{failed:#?}");
 }
 

@@ -5,12 +5,12 @@
     reason = "a test that cannot be set up has failed"
 )]
 
-use simulation::seeds::run_all;
+use simulation::seeds::run_until_failed;
 use simulation::{metering, services};
 
 #[test]
 fn every_record_is_counted_once_under_injected_faults() {
-    let failed = run_all(150, metering::run, |_| ()).unwrap();
+    let failed = run_until_failed(150, metering::run).unwrap();
     assert!(failed.is_empty(), "{failed:#?}");
 }
 
