@@ -143,11 +143,22 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     let local_clock = LocalClock::new(clock_file)
         .map_err(|error: ClockError| StartError::Clock(Box::new(error)))?;
     let clock = local_clock.clock();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, options.port)).await;
+    let listener = listener.map_err(|error| StartError::Port(options.port, error))?;
+    let address: SocketAddr = listener
+        .local_addr()
+        .map_err(|error| StartError::Port(options.port, error))?;
     let stand_in =
         stand_in::start(options.stripe_port, options.data.as_deref(), clock.clone()).await?;
     let stack = stack
         .with_parameter("StripeSecretName", stand_in::SECRET)
         .with_parameter("StripeUrl", &stand_in.url);
+    // The operator has no pages here, so that customers return to the product itself.
+    let is_given = |name: &str| options.parameters.iter().any(|(given, _)| *given == name);
+    let stack = match is_given("ReturnOrigins") {
+        true => stack,
+        false => stack.with_parameter("ReturnOrigins", &format!("http://{address}")),
+    };
     let rule = template.rule.clone();
     let aws = match &options.data {
         Some(dir) => LocalAws::open(dir, rule, clock.clone(), entropy.clone())?,
@@ -165,12 +176,6 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     let store = factory.store();
     let seed = store.seed_plans(&factory.plans()?).await?;
     let (admin, alias) = admin_key(&factory, &store, options.admin_key).await?;
-
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, options.port)).await;
-    let listener = listener.map_err(|error| StartError::Port(options.port, error))?;
-    let address: SocketAddr = listener
-        .local_addr()
-        .map_err(|error| StartError::Port(options.port, error))?;
 
     let writer = factory.usage_writer()?;
     let writer: Handler = Box::new(move |event| {

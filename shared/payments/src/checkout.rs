@@ -62,8 +62,8 @@ impl Payments {
     /// that what Stripe reports of it leads to the customer.
     ///
     /// # Errors
-    /// When Stripe or the store fails, or the plan's price cannot be used. A session may then have been created,
-    /// which nobody knows.
+    /// When Stripe or the store fails, or the plan's price cannot be used. A session may then exist at Stripe
+    /// that is not stored.
     pub async fn start_checkout(
         &self,
         new: &NewCheckout<'_>,

@@ -8,8 +8,8 @@ use tollgate_stripe::{CustomerDetails, CustomerId, CustomerLookup, IdempotencyKe
 
 use crate::{Payments, PaymentsError};
 
-/// Most deleted Stripe customers that a creation replaces.
-const MAX_DELETED: usize = 3;
+/// Most Stripe customers that a creation replaces, because they are deleted or another customer's.
+const MAX_REPLACED: usize = 3;
 
 /// Metadata of objects at Stripe, for the operator: nothing here is ever read from it.
 pub(crate) const CUSTOMER_METADATA: &str = "tollgate_customer";
@@ -101,18 +101,27 @@ impl Payments {
         };
         // Two stacks may share a Stripe account. Neither a stack's name nor an id contains a slash.
         let mut first = format!("tollgate/{}/{}", self.stack, customer.id);
-        let mut deleted = 0;
+        let mut replaced = 0;
         loop {
             let created = stripe
                 .create_customer(&parse_key(&first)?, &unnamed)
                 .await?;
-            // What Stripe replays of an earlier creation does not say whether the customer still exists.
-            if let CustomerLookup::Deleted(_) = stripe.customer(&created.id).await?
-                && deleted < MAX_DELETED
-            {
-                deleted += 1;
-                first = format!("tollgate/{}/{}/{deleted}", self.stack, customer.id);
+            // Stripe replays an earlier creation. Since then, the Stripe customer may have been deleted, or an
+            // admin may have linked it to another customer, whose details it has.
+            let found = stripe.customer(&created.id).await?;
+            let is_deleted = matches!(found, CustomerLookup::Deleted(_));
+            let owner = self.store.customer_of_stripe(created.id.as_str()).await?;
+            let is_of_another = owner.is_some_and(|owner| owner != customer.id);
+            if (is_deleted || is_of_another) && replaced < MAX_REPLACED {
+                replaced += 1;
+                first = format!("tollgate/{}/{}/{replaced}", self.stack, customer.id);
                 continue;
+            }
+            if is_of_another {
+                return Err(PaymentsError::LinkTaken {
+                    customer: customer.id.as_str().to_owned(),
+                    stripe_customer: created.id.as_str().to_owned(),
+                });
             }
             let parts = [
                 created.id.as_str(),

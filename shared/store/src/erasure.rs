@@ -1,8 +1,9 @@
 //! Inventory of personal data in the tables, and its erasure when a customer leaves.
 //!
-//! Ids are pseudonyms by contract: those of customers, keys and requests, those of Stripe's objects, and all text that producers put
-//! into usage events and admins into the reasons of adjustments. They stay in usage, log and ledger, whose
-//! sums must remain correct. Attributes that identify a person are listed in [`CONTENTS`], and are erased.
+//! Ids are pseudonyms by contract: those of customers, keys and requests, those of Stripe's objects, and
+//! all text that producers put into usage events and admins into the reasons of adjustments. They stay in
+//! usage, log and ledger, whose sums must remain correct. Attributes that identify a person are listed in
+//! [`CONTENTS`], and are erased.
 
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::ReturnValue;

@@ -192,12 +192,20 @@ async fn a_stripe_customer_of_another_customer_is_not_taken() {
     stack.relink("acme", None).await;
     add_customer(&stack.at, "bolt", "free").await;
     stack.relink("bolt", Some(&linked)).await;
-    let before = stored(&stack.at);
-    stack
-        .checkout("acme", "team")
-        .await
-        .problem(500, "internal", None);
-    assert_eq!(stored(&stack.at), before);
+    let path = format!("/v1/customers/{linked}");
+    let bolts = stack
+        .stripe
+        .call("POST", &path, "name=Bolt&email=bolt%40example.com");
+    let bolts = bolts.await;
+    stack.checkout("acme", "team").await.json(201);
+    let other = stack.recipient("acme").await.unwrap().customer;
+    assert_ne!(other, linked);
+    assert_eq!(stack.recipient("bolt").await.unwrap().customer, linked);
+    // Its invoices still go to bolt.
+    let shown = stack.stripe.call("GET", &path, "").await;
+    for member in ["name", "email", "metadata"] {
+        assert_eq!(shown[member], bolts[member], "{member}");
+    }
 }
 
 /// Within the day for which Stripe replays its creation, a Stripe customer was deleted, and an admin has removed
