@@ -10,7 +10,6 @@ use tollgate_store::{CustomerChange, Store};
 use tollgate_testing::customers::add_customer;
 use tollgate_testing::event::text;
 use tollgate_testing::p;
-use tollgate_testing::stored::stored;
 use tollgate_testing::stripe::Stripe;
 
 use crate::stack::Stack;
