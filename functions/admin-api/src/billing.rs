@@ -9,9 +9,7 @@ use tollgate_api::billing::{
 use tollgate_api::problem::{NotFound, Unprocessable};
 use tollgate_api::schema;
 use tollgate_api::{InvalidCursor, List};
-use tollgate_billing::{
-    Mode, Part, ProofError, proof, run as run_billing, unbilled as list_unbilled,
-};
+use tollgate_billing::{Mode, Part, proof, run as run_billing, unbilled as list_unbilled};
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::page::Page;
 use tollgate_domain::submission::{ChargeRef, ChargeStatus};
@@ -150,12 +148,7 @@ async fn show_proof(
     if charge.customer != customer {
         return Err(no_such_charge());
     }
-    let found = proof(&app.store, &app.clock, &charge)
-        .await
-        .map_err(|error| match error {
-            ProofError::Store(error) => error.into(),
-            unreadable @ ProofError::Usage(_) => Problem::internal(unreadable),
-        })?;
+    let found = proof(&app.store, &app.clock, &charge).await?;
     found.map(Json).ok_or_else(no_such_charge)
 }
 

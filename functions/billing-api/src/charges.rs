@@ -7,7 +7,7 @@ use tollgate_api::payments::CustomerCharge;
 use tollgate_api::problem::NotFound;
 use tollgate_api::schema;
 use tollgate_api::{InvalidCursor, List};
-use tollgate_billing::{ProofError, proof};
+use tollgate_billing::proof;
 use tollgate_domain::submission::ChargeRef;
 use tollgate_domain::window::Month;
 use tollgate_payments::Payments;
@@ -68,11 +68,6 @@ async fn show_proof(
         return Err(no_such_charge());
     }
     let Payments { store, clock, .. } = &app.payments;
-    let found = proof(store, clock, &charge)
-        .await
-        .map_err(|error| match error {
-            ProofError::Store(error) => error.into(),
-            unreadable @ ProofError::Usage(_) => Problem::internal(unreadable),
-        })?;
+    let found = proof(store, clock, &charge).await?;
     found.map(Json).ok_or_else(no_such_charge)
 }

@@ -26,7 +26,7 @@ pub async fn list_adjustments(
     Ok(request.page(page, represent))
 }
 
-fn represent(logged: LoggedAdjustment) -> Adjustment {
+pub(crate) fn represent(logged: LoggedAdjustment) -> Adjustment {
     let adjustment = logged.adjustment;
     Adjustment {
         time: adjustment.time,

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use tollgate_api::money::SignedAmount;
-use tollgate_api::usage::{Adjustment, CountedRecord, RatedPlan, RecordsQuery, UsageRecords};
+use tollgate_api::usage::{CountedRecord, RatedPlan, RecordsQuery, UsageRecords};
 use tollgate_domain::id::{CustomerId, PlanId};
 use tollgate_domain::page::Page;
 use tollgate_domain::window::{Day, Month};
-use tollgate_ingest::{CountedError, Ingest};
-use tollgate_store::kept_from;
+use tollgate_ingest::Ingest;
+use tollgate_store::{LoggedAdjustment, kept_from};
 use tollgate_web::{ListRequest, Problem};
+
+use crate::adjustments::represent;
 
 /// Lists the counted records and adjustments of a customer's month, by day. The month is the current one if the
 /// query has none.
@@ -35,10 +36,7 @@ pub async fn list_records(
     let mut used = BTreeSet::<PlanId>::new();
     for logged in items {
         let received_at = logged.received_at;
-        let counted = ingest.counted(&logged).await.map_err(|error| match error {
-            CountedError::Store(error) => error.into(),
-            unreadable @ CountedError::Unreadable(_) => Problem::internal(unreadable),
-        })?;
+        let counted = ingest.counted(&logged).await?;
         for record in counted.records {
             used.insert(record.plan.clone());
             data.push(CountedRecord {
@@ -57,16 +55,12 @@ pub async fn list_records(
         }
         for adjustment in counted.adjustments {
             used.insert(adjustment.plan.clone());
-            adjustments.push(Adjustment {
-                time: adjustment.time,
-                plan: adjustment.plan,
-                billable_calls: adjustment.billable_calls,
-                cost: SignedAmount::of(adjustment.micro_usd),
-                reason: adjustment.reason,
+            adjustments.push(represent(LoggedAdjustment {
+                adjustment,
                 source: counted.source.clone(),
                 id: counted.id.clone(),
                 received_at,
-            });
+            }));
         }
     }
     let plans = store.plans().await?;

@@ -6,6 +6,7 @@ use tollgate_api::billing::{Proof, RatedCalls};
 use tollgate_api::payments::CustomerCharge;
 use tollgate_api::usage::RatedPlan;
 use tollgate_domain::billing::{InvalidUsageLines, parse_usage_lines};
+use tollgate_domain::failure::{Failure, FailureKind};
 use tollgate_domain::submission::ChargeRef;
 use tollgate_runtime::Clock;
 use tollgate_store::{Store, StoreError, kept_from};
@@ -19,6 +20,15 @@ pub enum ProofError {
     /// The ledger has another text than the calls from which the charge was computed.
     #[error("the calls of a charge cannot be read")]
     Usage(#[from] InvalidUsageLines),
+}
+
+impl Failure for ProofError {
+    fn kind(&self) -> FailureKind {
+        match self {
+            ProofError::Store(error) => error.kind(),
+            ProofError::Usage(_) => FailureKind::Permanent,
+        }
+    }
 }
 
 /// Returns the calculation of a charge: the calls by day and plan from which it was computed, and the versions of

@@ -1,5 +1,6 @@
 //! Reading back what was counted of a usage event.
 
+use tollgate_domain::failure::{Failure, FailureKind};
 use tollgate_domain::usage::{
     Adjustment, CountableItem, Defect, EventItem, ReceivedEvent, UsageRecord, parse_event,
 };
@@ -30,6 +31,15 @@ pub enum CountedError {
     /// The logged body is not a usage event.
     #[error("a logged usage event cannot be read: {0}")]
     Unreadable(Defect),
+}
+
+impl Failure for CountedError {
+    fn kind(&self) -> FailureKind {
+        match self {
+            CountedError::Store(error) => error.kind(),
+            CountedError::Unreadable(_) => FailureKind::Permanent,
+        }
+    }
 }
 
 impl Ingest {

@@ -9,11 +9,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
-use http::{Request, Response};
+use http::Request;
 use jiff::SignedDuration;
-use stripe_fake::{Fault as StripeFault, FaultRule, Options, StripeFake};
+use stripe_fake::{Fault as StripeFault, FaultRule, StripeFake};
 use tollgate_domain::billing::{Charge, ChargedOverage, PeriodLedger};
 use tollgate_domain::money::{MicroUsd, SignedCents};
 use tollgate_domain::submission::{ChargeRef, ChargeState, ChargeStatus, LedgerCharge, Recipient};
@@ -22,31 +20,12 @@ use tollgate_local_aws::fixture::Fixture;
 use tollgate_payments::{Payments, SubmitOutcome};
 use tollgate_runtime::Metrics;
 use tollgate_store::{CustomerChange, RecipientChange, RecordChargeOutcome, UpdateCustomerOutcome};
-use tollgate_stripe::{
-    Config, CustomerDetails, FixedSecret, InvoiceItem, InvoiceItemFilter, SecretKey, StripeClient,
-    TokioTiming, Transport, TransportError,
-};
+use tollgate_stripe::{CustomerDetails, InvoiceItem, InvoiceItemFilter, StripeClient};
 use tollgate_testing::customers::add_customer;
 use tollgate_testing::p;
+use tollgate_testing::stripe::Stripe;
 
 const NOW: &str = "2026-11-23T02:00:00Z";
-
-/// The stand-in, called in process.
-#[derive(Clone)]
-struct InProcess(StripeFake);
-
-impl Transport for InProcess {
-    fn send(
-        &self,
-        request: Request<Bytes>,
-    ) -> BoxFuture<'_, Result<Response<Bytes>, TransportError>> {
-        async move {
-            let lost = |_| TransportError::Lost("the connection was lost".into());
-            self.0.send(request).await.map_err(lost)
-        }
-        .boxed()
-    }
-}
 
 struct Stack {
     at: Fixture,
@@ -65,18 +44,10 @@ impl Stack {
 
     async fn without_recipient() -> Self {
         let at = Fixture::at(NOW);
-        let clock = at.clock();
-        let fake = StripeFake::new(Options {
-            keeps_log: true,
-            ..Options::new(move || clock.now())
-        });
-        let key = SecretKey::parse("sk_test_stripe_fake").unwrap();
-        let stripe = StripeClient::new(
-            Arc::new(InProcess(fake.clone())),
-            Arc::new(FixedSecret(key)),
-            Arc::new(TokioTiming::new(|| 7)),
-            Config::default(),
-        );
+        let Stripe {
+            fake,
+            client: stripe,
+        } = Stripe::new(&at);
         let payments = Payments {
             stack: "prod".to_owned(),
             store: at.store.clone(),

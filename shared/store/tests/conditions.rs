@@ -1114,6 +1114,15 @@ async fn a_link_is_changed_only_from_the_link_it_was_made_from() {
             .await;
         }
     }
+    // Linked without a subscription.
+    create_customer(&at, "cato").await;
+    update_customer(&at, "cato", &link(recipient_of("cus_4", None))).await;
+    unchanged(
+        &at,
+        update_customer(&at, "cato", &relink(None, Some(after.clone()))),
+        UpdateCustomerOutcome::Changed,
+    )
+    .await;
     // Of a customer that is not linked.
     create_customer(&at, "bolt").await;
     for before in [linked.clone(), recipient_of("cus_1", None)] {

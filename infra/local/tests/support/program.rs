@@ -31,7 +31,12 @@ pub(crate) fn program() -> Command {
     let program = std::env::var_os("TOLLGATE_LOCAL");
     let mut command =
         Command::new(program.unwrap_or_else(|| env!("CARGO_BIN_EXE_tollgate-local").into()));
-    for variable in ["TOLLGATE_PORT", "TOLLGATE_ADMIN_KEY", "RUST_LOG"] {
+    for variable in [
+        "TOLLGATE_PORT",
+        "TOLLGATE_STRIPE_PORT",
+        "TOLLGATE_ADMIN_KEY",
+        "RUST_LOG",
+    ] {
         command.env_remove(variable);
     }
     command
