@@ -74,8 +74,12 @@ impl StripeFake {
             url: options.url.clone(),
             after_last_attempt: options.after_last_attempt,
         });
+        let mut test = State::new(Arc::clone(&settings), false, now);
+        for endpoint in &options.endpoints {
+            test.register(endpoint.clone());
+        }
         let inner = Inner {
-            test: State::new(Arc::clone(&settings), false, now),
+            test,
             live: State::new(settings, true, now),
             advanced: 0,
             replayed_at: None,
@@ -203,6 +207,16 @@ impl StripeFake {
     pub fn take_events(&self) -> Vec<Webhook> {
         let deliveries = self.take_deliveries();
         deliveries.into_iter().map(|(_, webhook)| webhook).collect()
+    }
+
+    /// Delivers the events that are due, each by `send`, which returns whether its endpoint responded with success.
+    /// Others are delivered again later, as by [`serve`](crate::serve).
+    pub async fn deliver<F: Future<Output = bool>>(&self, send: impl Fn(Webhook) -> F) {
+        for (delivery, webhook) in self.take_deliveries() {
+            if !send(webhook).await {
+                self.retry(delivery);
+            }
+        }
     }
 
     pub(crate) fn take_deliveries(&self) -> Vec<(Delivery, Webhook)> {

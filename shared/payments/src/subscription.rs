@@ -39,6 +39,7 @@ impl Payments {
                 id: customer.plan,
             },
             subscription: subscription.map(represent),
+            unpaid_since: customer.unpaid.map(|unpaid| unpaid.since),
         }))
     }
 

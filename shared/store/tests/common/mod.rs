@@ -90,6 +90,8 @@ pub(crate) fn customer(id: &str) -> Customer {
         plan: p("pro"),
         pins: Pins::default(),
         recipient: None,
+        subscription_plan: None,
+        unpaid: None,
         created_at: p("2026-11-01T08:30:00.125Z"),
         suspended_at: None,
         erased_at: None,
