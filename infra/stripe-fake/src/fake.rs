@@ -223,11 +223,13 @@ impl StripeFake {
         let mut inner = self.lock();
         let mode = inner.delivery;
         let mut taken = Vec::new();
+        // The state's time never goes back, and the clock may: receivers compare signatures with that.
+        let signed_at = (inner.options.clock)().as_second() + inner.advanced;
         let Inner { test, live, .. } = &mut *inner;
         for state in [test, live] {
             let deliveries = state.take_deliveries(mode);
             let signed = deliveries.into_iter().filter_map(|delivery| {
-                let webhook = state.webhook(&delivery)?;
+                let webhook = state.webhook(&delivery, signed_at)?;
                 Some((delivery, webhook))
             });
             taken.extend(signed);

@@ -223,8 +223,8 @@ impl State {
         true
     }
 
-    /// Returns a delivery as it is sent now. `None` if the endpoint was deleted.
-    pub(crate) fn webhook(&self, delivery: &Delivery) -> Option<Webhook> {
+    /// Returns a delivery as it is sent, signed at a time. `None` if the endpoint was deleted.
+    pub(crate) fn webhook(&self, delivery: &Delivery, signed_at: i64) -> Option<Webhook> {
         let endpoint = self.endpoints.find(&delivery.endpoint, "id").ok()?;
         let event = self.events.get(&delivery.event)?;
         let mut json = self.event_json(event);
@@ -235,7 +235,7 @@ impl State {
             url: endpoint.url.clone(),
             event_id: event.id.clone(),
             event_type: event.kind.to_owned(),
-            signature: sign(&body, self.now, &endpoint.secrets),
+            signature: sign(&body, signed_at, &endpoint.secrets),
             body,
         })
     }

@@ -104,13 +104,13 @@ pub struct Unpaid {
     /// Time since which it is known to be outstanding.
     #[schema(value_type = schema::Timestamp)]
     pub since: Timestamp,
-    /// What followed from it: `suspended`, `moved` to the plan of those who have not paid, or `waived`, because
+    /// Consequence: `suspended`, `moved` to the plan of those who have not paid, or `waived`, because
     /// someone has set plan or suspension since. `null` within the grace period, or if nothing follows.
     #[schema(value_type = Option<UnpaidConsequence>, required)]
     pub consequence: Option<UnpaidConsequence>,
 }
 
-/// What followed from an outstanding payment.
+/// Consequence of an outstanding payment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum UnpaidConsequence {

@@ -42,11 +42,11 @@ pub struct Customer {
 pub struct Unpaid {
     /// Time since which it is known to be outstanding.
     pub since: Timestamp,
-    /// What followed from it, once its grace period was over.
+    /// Consequence, once its grace period was over.
     pub consequence: Option<Consequence>,
 }
 
-/// What followed from an outstanding payment. It is taken back when the customer pays.
+/// Consequence of an outstanding payment. It is taken back when the customer pays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Consequence {
     /// The customer was suspended.

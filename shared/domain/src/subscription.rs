@@ -1,6 +1,6 @@
-//! What a subscription at the payment provider makes of a customer: its plan, and the consequences of not paying.
+//! Plans that follow a subscription at the payment provider, and the consequences of not paying.
 //!
-//! The subscription as it is decides, and never the event that tells of it: events arrive late, twice and in any
+//! The subscription as it is decides, and never the event that reports it: events arrive late, twice and in any
 //! order. A plan that an admin has set stays until the subscription itself changes.
 
 use jiff::{SignedDuration, Timestamp};
@@ -52,8 +52,8 @@ pub enum UnpaidRule {
 }
 
 impl SubscriptionRules {
-    /// Returns the customer as the state of its subscription makes it. What nobody pays for is not taken from an
-    /// admin's decision: a plan that was set by hand stays, and so does a suspension.
+    /// Returns the customer as the state of its subscription makes it. A plan that an admin has set stays until the
+    /// subscription changes, and so does an admin's suspension.
     #[must_use]
     pub fn apply(
         &self,

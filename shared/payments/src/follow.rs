@@ -50,7 +50,7 @@ const FINAL_INVOICE: &str = "Usage beyond the included calls";
 pub struct Follower {
     /// Tables and Stripe.
     pub payments: Payments,
-    /// What follows from the end of a subscription, and from an outstanding payment.
+    /// Consequences of the end of a subscription, and of an outstanding payment.
     pub rules: SubscriptionRules,
 }
 
@@ -78,7 +78,7 @@ pub enum MessageError {
     Payments(#[from] PaymentsError),
 }
 
-/// What Stripe has of a customer's subscriptions.
+/// The subscription that a customer follows.
 struct Found {
     state: SubscriptionState,
     /// Subscription that invoices by itself.
@@ -148,12 +148,22 @@ impl Follower {
         {
             return Ok(Some(found));
         }
-        match &event.object_id {
-            Some(session) if event.object_type == "checkout.session" => {
-                Ok(store.checkout(session).await?.map(|it| it.customer))
-            }
-            _ => Ok(None),
+        let Some(session) = &event.object_id else {
+            return Ok(None);
+        };
+        if event.object_type != "checkout.session" {
+            return Ok(None);
         }
+        let started = store.checkout(session).await?.map(|it| it.customer);
+        if let Some(customer) = &started {
+            // An admin has changed the link since the checkout began. Money was paid for nothing, unless someone
+            // links the Stripe customer again, or refunds it.
+            tracing::error!(
+                %customer, session, stripe_customer = event.customer,
+                "a checkout is of a Stripe customer who is no longer linked"
+            );
+        }
+        Ok(started)
     }
 
     /// Gives a customer the state of its subscription, and makes an invoice that is due.

@@ -45,7 +45,7 @@ pub struct Webhooks {
     pub metrics: Metrics,
 }
 
-/// What became of a webhook that Stripe signed.
+/// Outcome of receiving a webhook that Stripe signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reception {
     /// The event is in the queue.
@@ -69,7 +69,7 @@ pub enum WebhookError {
     /// The text of the secret is not a list of signing secrets.
     #[error("the text of the secret is not whsec_… once or several times, separated by spaces")]
     Malformed,
-    /// What was signed is not an event.
+    /// The signed body is not an event.
     #[error("the body is not an event")]
     Event(#[from] InvalidEvent),
     /// The event was not queued, or perhaps it was.

@@ -53,6 +53,8 @@ impl Stack {
             grace: 7 * DAY,
             unpaid,
         };
+        let shipped = Catalog::shipped().unwrap();
+        at.store.seed_plans(&shipped).await.unwrap();
         add_customer(&at, "acme", "free").await;
         let created = stripe.call("POST", "/v1/customers", "").await;
         let customer = text(&created["id"]);
@@ -494,13 +496,13 @@ async fn who_does_not_pay_is_suspended_after_the_grace_period_and_served_after_t
 
 #[tokio::test]
 async fn who_does_not_pay_is_moved_to_a_plan_after_the_grace_period() {
-    let stack = Stack::new(UnpaidRule::Move(p("starter"))).await;
+    let stack = Stack::new(UnpaidRule::Move(p("enterprise"))).await;
     stack.subscribe("team").await;
     stack.handle_events().await;
     fail_renewal(&stack).await;
     stack.advance(7 * DAY);
     assert_eq!(stack.follow_up().await, 1);
-    assert_eq!(stack.plan().await, "starter");
+    assert_eq!(stack.plan().await, "enterprise");
     pay(&stack).await;
     assert_eq!(stack.plan().await, "team");
 }

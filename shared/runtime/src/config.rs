@@ -75,7 +75,7 @@ pub fn stripe_rate(env: &Env) -> Result<u32, InvalidConfig> {
     rate.ok_or(InvalidConfig::StripeRate)
 }
 
-/// Reads what follows from the end of a subscription, and from an outstanding payment.
+/// Reads the consequences of the end of a subscription, and of an outstanding payment.
 ///
 /// # Errors
 /// When a variable is not set, or holds something else.

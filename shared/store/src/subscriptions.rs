@@ -1,5 +1,5 @@
-//! What Stripe reports of customers: the state of their subscriptions, the events that were handled, and the
-//! follow-ups, which name a customer and a time from which its state at Stripe is to be looked at again.
+//! State of customers' subscriptions as Stripe has it, the events that were handled, and the follow-ups, which name a
+//! customer and a time from which its state at Stripe is to be looked at again.
 
 use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
 use aws_sdk_dynamodb::types::AttributeValue;

@@ -1223,7 +1223,7 @@ async fn a_link_that_is_another_customers_is_not_removed() {
     assert!(matches!(updated, UpdateCustomerOutcome::Done(_)));
 }
 
-/// Of two who have read a subscription, only the first decides, also if it has changed nothing.
+/// The first of two who have read a subscription decides, also if it has changed nothing.
 #[tokio::test]
 async fn a_subscription_that_someone_else_has_followed_is_read_again() {
     let at = fixture();
@@ -1312,7 +1312,7 @@ async fn an_erased_or_missing_customer_follows_nothing() {
     );
 }
 
-/// What an admin decided about an earlier outstanding payment, or without one, says nothing about the next.
+/// An admin's decision about an earlier outstanding payment, or without one, says nothing about the next.
 #[tokio::test]
 async fn a_new_outstanding_payment_has_no_consequence_yet() {
     let at = fixture();

@@ -16,7 +16,7 @@ pub(crate) async fn defects(template: &str) -> Vec<String> {
             ("Plans", PLANS.to_owned()),
             ("StripeSecretName", "stripe".to_owned()),
             ("ReturnOrigins", "https://app.example".to_owned()),
-            ("UnpaidGraceDays", "0".to_owned()),
+            ("UnpaidGraceDays", "1".to_owned()),
         ],
         ..Options::default()
     };
@@ -95,6 +95,24 @@ async fn subscribe_and_leave(running: &Running, anyone: &Client, admin: &Client)
     drain().await;
     at_stripe(running, Method::DELETE, &path, "").await;
     drain().await;
+
+    // A checkout that is paid by a Stripe customer who is no longer linked.
+    let page = "https://app.example/";
+    let checkout = json!({ "plan": "paid", "success_url": page, "cancel_url": page });
+    let started = admin.post("/admin/customers/acme/checkout", checkout);
+    let started = started.await.unwrap().json();
+    let session = started["id"].as_str().unwrap_or_default();
+    running.stripe.decline_payments(customer, false).unwrap();
+    for linked in ["cus_other", customer] {
+        let patch = json!({ "stripe": { "customer": linked, "subscription": null } });
+        let changed = admin.json(Method::PATCH, "/admin/customers/acme", patch);
+        changed.await.unwrap();
+        // The second time it is complete already.
+        let _ = running
+            .stripe
+            .complete_checkout(session, Completion::Paid, None);
+        drain().await;
+    }
 }
 
 /// Exercises all features of each function. Denials are collected by the roles, so that responses are
