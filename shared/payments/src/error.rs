@@ -45,11 +45,14 @@ pub enum PaymentsError {
         /// Id of the Stripe customer.
         stripe_customer: String,
     },
+    /// The Stripe customer of a customer does not exist at Stripe: it was deleted, or is of another operator or mode.
+    #[error("the Stripe customer that customer {0} is linked to does not exist at Stripe")]
+    LinkGone(String),
     /// Stripe returned a checkout session that is stored for another customer.
     #[error("the checkout session {0} is stored for another customer")]
     SessionTaken(String),
-    /// Other requests changed the customer's link at every try.
-    #[error("other requests changed the Stripe customer of a customer")]
+    /// Other requests changed the customer's link or its checkout at every try.
+    #[error("other requests changed the Stripe customer or the checkout of a customer")]
     Contended,
     /// The cursor is not one of the list.
     #[error("the cursor is not one of the list")]
@@ -82,6 +85,9 @@ pub enum PriceDefect {
     /// The price is not paid every month.
     #[error("it is not paid every month")]
     Interval,
+    /// The price depends on what is used, or on how much is bought.
+    #[error("it is metered or tiered, and not the same for each unit")]
+    Usage,
 }
 
 impl From<StripeError> for PaymentsError {
@@ -120,6 +126,7 @@ impl Failure for PaymentsError {
             | PaymentsError::InvalidKey(_)
             | PaymentsError::InvalidLink(_)
             | PaymentsError::LinkTaken { .. }
+            | PaymentsError::LinkGone(_)
             | PaymentsError::SessionTaken(_) => FailureKind::Permanent,
         }
     }

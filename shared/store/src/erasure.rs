@@ -182,6 +182,13 @@ pub const CONTENTS: &[Contents] = &[
         others: &["created_at", "customer", "expires", "plan", "written_by"],
     },
     Contents {
+        name: "open checkout session",
+        table: REGISTRY,
+        pk: "STRIPE#OPEN#",
+        personal: &[],
+        others: &["expires", "open_session"],
+    },
+    Contents {
         name: "counter",
         table: COUNTERS,
         pk: "",

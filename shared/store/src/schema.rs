@@ -52,6 +52,7 @@ pub enum Projection {
 /// | `IDEMPOTENCY#<operation>#<caller>#<key>` | the id that a creating request created; expires |
 /// | `STRIPE#CUSTOMER#<id>` | the customer to which a Stripe customer is linked |
 /// | `STRIPE#CHECKOUT#<id>` | the customer and the plan of a checkout session; expires |
+/// | `STRIPE#OPEN#<customer>` | the customer's last checkout session, the only one that may be open; expires |
 ///
 /// The functions' IAM roles are restricted to these prefixes (`docs/adr/0020`).
 pub const REGISTRY: Table = Table {

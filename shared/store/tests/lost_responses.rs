@@ -22,8 +22,8 @@ use tollgate_runtime::Chain;
 use tollgate_store::schema::REGISTRY;
 use tollgate_store::{
     CreateOutcome, CustomerChange, FailOutcome, KeyChange, PinChange, RecordChargeOutcome,
-    RejectedRecord, RotateOutcome, SettleOutcome, Store, StoreError, UpdateCustomerOutcome,
-    WriteUsageOutcome,
+    RecordCheckoutOutcome, RejectedRecord, RotateOutcome, SettleOutcome, Store, StoreError,
+    UpdateCustomerOutcome, WriteUsageOutcome,
 };
 use tollgate_testing::p;
 use tollgate_testing::stored::stored;
@@ -31,10 +31,10 @@ use tollgate_testing::stored::stored;
 mod common;
 
 use common::{
-    Event, Key, NOW, call, charge, charged, checkout, create_customer, create_key, customer, edit,
-    fixture, hour, link, once, pinned, plan, recipient, record, record_checkout, relink,
-    rotate_key, second_version, spent, try_to_write, update_customer, update_key, with_keys,
-    write_usage,
+    Event, Key, NOW, call, charge, charged, checkout, create_customer, create_key, create_linked,
+    customer, edit, fixture, hour, link, once, pinned, plan, recipient, record, record_checkout,
+    relink, rotate_key, second_version, spent, try_to_write, update_customer, update_key,
+    with_keys, write_usage,
 };
 
 const TRANSACTION: &str = "TransactWriteItems";
@@ -353,9 +353,9 @@ async fn a_customer_is_linked_relinked_and_unlinked_once() {
 async fn a_checkout_session_is_stored_once() {
     for request in requests() {
         check_transaction(
-            async |at| create_customer(at, "acme").await,
-            async |at| record_checkout(at, &checkout(), request.as_ref()).await,
-            CreateOutcome::New,
+            create_linked,
+            async |at| record_checkout(at, &checkout(), None, request.as_ref()).await,
+            RecordCheckoutOutcome::Recorded,
         )
         .await;
     }
