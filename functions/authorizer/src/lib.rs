@@ -53,6 +53,8 @@ pub struct Settings {
     pub stale_keys: Duration,
     /// The origin whose pages may read responses (CORS), or `*` for all.
     pub cors_origin: Option<Arc<str>>,
+    /// Page on which a customer without quota can subscribe to a larger plan.
+    pub upgrade_url: Option<Arc<str>>,
 }
 
 impl Settings {
@@ -66,6 +68,7 @@ impl Settings {
             key_cache: config::key_cache(env)?,
             stale_keys: config::stale_keys(env)?,
             cors_origin: config::cors_origin(env)?,
+            upgrade_url: config::upgrade_url(env)?,
         })
     }
 }
@@ -259,7 +262,7 @@ async fn decide_call(
             request,
             Arc::clone(&cached),
             access,
-            app.settings.cors_origin.clone(),
+            Arc::clone(&app.settings),
         ),
         reason,
         by_stale_key,

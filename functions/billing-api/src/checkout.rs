@@ -20,7 +20,8 @@ use crate::problems::{check_return_url, no_such_customer, problem};
 
 tollgate_web::operations!(pub(crate) (app: App) start, start_for);
 
-/// Starts a checkout: creates a page of Stripe's on which the caller subscribes to a plan.
+/// Starts a checkout: creates a page of Stripe's on which the caller subscribes to a plan. It ends an earlier one of the
+/// caller's that is not completed: its page no longer works.
 #[utoipa::path(
     post,
     path = "/api/billing/checkout",
@@ -48,7 +49,8 @@ async fn start(
         .await
 }
 
-/// Starts a checkout for a customer.
+/// Starts a checkout for a customer. It ends an earlier one of the customer's that is not completed: its page no longer
+/// works.
 #[utoipa::path(
     post,
     path = "/admin/customers/{customer}/checkout",
@@ -126,11 +128,19 @@ impl App {
                 Err(not_for_sale(detail, &offered))
             }
             CheckoutOutcome::OnPlan => {
-                let detail = format!("The customer is on the plan {} already.", body.plan);
+                let detail = format!(
+                    "The customer has a subscription to the plan {} already.",
+                    body.plan
+                );
                 Err(Problem::conflict(detail).with("field", "plan"))
             }
             CheckoutOutcome::Subscribed => {
                 let detail = "The customer has a subscription already. Its plan is changed in the billing portal.";
+                Err(Problem::conflict(detail))
+            }
+            CheckoutOutcome::BeingPaid => {
+                let detail = "An earlier checkout of the customer cannot be ended: it may just be being paid. Try \
+                              again in a minute.";
                 Err(Problem::conflict(detail))
             }
         }

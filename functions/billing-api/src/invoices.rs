@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use tollgate_api::payments::Invoice;
-use tollgate_api::problem::{NotFound, PaymentsUnavailable};
+use tollgate_api::problem::{Conflict, NotFound, PaymentsUnavailable};
 use tollgate_api::schema;
 use tollgate_api::{List, PageQuery};
 use tollgate_domain::id::CustomerId;
@@ -25,6 +25,7 @@ tollgate_web::operations!(pub(crate) (app: App) list, list_of);
     params(PageQuery),
     responses(
         (status = 200, description = "A page of invoices.", body = List<Invoice>),
+        (status = 409, response = Conflict),
         (status = 503, response = PaymentsUnavailable),
     ),
 )]
@@ -46,6 +47,7 @@ async fn list(
     responses(
         (status = 200, description = "A page of invoices.", body = List<Invoice>),
         (status = 404, response = NotFound),
+        (status = 409, response = Conflict),
         (status = 503, response = PaymentsUnavailable),
     ),
 )]

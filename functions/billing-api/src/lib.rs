@@ -3,12 +3,13 @@
 
 mod charges;
 mod checkout;
+mod deadline;
 mod invoices;
 mod portal;
 mod problems;
 mod subscription;
 
-use axum::Router;
+use axum::{Router, middleware};
 use tollgate_payments::{Patience, Payments, ReturnOrigins};
 use tollgate_runtime::Init;
 use tollgate_runtime::config::InvalidConfig;
@@ -43,6 +44,7 @@ pub fn routes(app: App) -> Router {
         .merge(portal::routes(app.clone()))
         .merge(invoices::routes(app.clone()))
         .merge(charges::routes(app))
+        .layer(middleware::from_fn(deadline::within_deadline))
 }
 
 /// Returns the OpenAPI document of the operations.

@@ -13,6 +13,15 @@ pub(crate) fn problem(error: PaymentsError) -> Problem {
     match &error {
         PaymentsError::NotConfigured => return Problem::payments_not_configured(),
         PaymentsError::Price { .. } => return Problem::plan_misconfigured(error),
+        PaymentsError::LinkGone(customer) => {
+            tracing::warn!(
+                customer,
+                "the linked Stripe customer does not exist at Stripe"
+            );
+            let detail = "The Stripe customer that the customer is linked to no longer exists at Stripe. An admin \
+                          can link another one, or remove the link.";
+            return Problem::conflict(detail);
+        }
         _ => {}
     }
     let asked = error.retry_after().map_or(0, |time| {

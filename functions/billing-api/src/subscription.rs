@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use tollgate_api::payments::CustomerSubscription;
-use tollgate_api::problem::{NotFound, PaymentsUnavailable};
+use tollgate_api::problem::{Conflict, NotFound, PaymentsUnavailable};
 use tollgate_api::schema;
 use tollgate_domain::id::CustomerId;
 use tollgate_web::{AdminCaller, ManagingCaller, NoQuery, PathParam, Problem};
@@ -21,6 +21,7 @@ tollgate_web::operations!(pub(crate) (app: App) show, show_of);
     tag = "payments",
     responses(
         (status = 200, description = "The plan and the subscription.", body = CustomerSubscription),
+        (status = 409, response = Conflict),
         (status = 503, response = PaymentsUnavailable),
     ),
 )]
@@ -42,6 +43,7 @@ async fn show(
     responses(
         (status = 200, description = "The plan and the subscription.", body = CustomerSubscription),
         (status = 404, response = NotFound),
+        (status = 409, response = Conflict),
         (status = 503, response = PaymentsUnavailable),
     ),
 )]

@@ -239,8 +239,8 @@ operations! {
     "GET" "/v1/prices/{price}" => price::get &[];
     "POST" "/v1/prices/{price}" => price::update &["active", "nickname", "metadata", "lookup_key", "tax_behavior"];
     "POST" "/v1/checkout/sessions" => checkout::create
-        &["mode", "customer", "customer_email", "client_reference_id", "metadata", "line_items.price",
-          "line_items.quantity", "success_url", "cancel_url", "expires_at", "ui_mode", "locale",
+        &["mode", "currency", "adaptive_pricing.enabled", "customer", "customer_email", "client_reference_id",
+          "metadata", "line_items.price", "line_items.quantity", "success_url", "cancel_url", "expires_at", "ui_mode", "locale",
           "allow_promotion_codes", "billing_address_collection", "payment_method_collection",
           "subscription_data.metadata", "subscription_data.description",
           "subscription_data.billing_cycle_anchor", "subscription_data.proration_behavior",

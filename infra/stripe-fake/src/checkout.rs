@@ -32,6 +32,7 @@ pub(crate) struct Session {
     payment_intent: Option<String>,
     new: SubscriptionData,
     allows_promotion_codes: Option<bool>,
+    is_adaptive: Option<bool>,
 }
 
 /// Price of a session, with its quantity.

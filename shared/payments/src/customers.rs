@@ -2,14 +2,17 @@
 
 use sha2::{Digest, Sha256};
 use tollgate_domain::customer::Customer;
+use tollgate_domain::id::CustomerId as OwnId;
 use tollgate_domain::submission::Recipient;
 use tollgate_store::{CustomerChange, RecipientChange, UpdateCustomerOutcome};
-use tollgate_stripe::{CustomerDetails, CustomerId, CustomerLookup, IdempotencyKey, StripeClient};
+use tollgate_stripe::{
+    CustomerDetails, CustomerId, CustomerLookup, IdempotencyKey, StripeClient, StripeError,
+};
 
 use crate::{Payments, PaymentsError};
 
-/// Most Stripe customers that a creation replaces, because they are deleted or another customer's.
-const MAX_REPLACED: usize = 3;
+/// Most objects that a creation replaces, because they cannot be used, or their idempotency key cannot.
+pub(crate) const MAX_REPLACED: usize = 3;
 
 /// Metadata of objects at Stripe, for the operator: nothing here is ever read from it.
 pub(crate) const CUSTOMER_METADATA: &str = "tollgate_customer";
@@ -24,6 +27,16 @@ pub(crate) fn key(name: &str, parts: &[&str]) -> Result<IdempotencyKey, Payments
         digest.update([0]);
     }
     parse_key(&format!("{name}/{}", hex::encode(digest.finalize())))
+}
+
+/// Returns the idempotency keys of a creation, of which each further one is for when those before cannot be used.
+pub(crate) fn further_keys(
+    first: IdempotencyKey,
+) -> impl Iterator<Item = Result<IdempotencyKey, PaymentsError>> {
+    (0..=MAX_REPLACED).map(move |replaced| match replaced {
+        0 => Ok(first.clone()),
+        replaced => parse_key(&format!("{first}/{replaced}")),
+    })
 }
 
 /// Parses an idempotency key that was composed here, and so is one.
@@ -100,38 +113,47 @@ impl Payments {
             ..unnamed
         };
         // Two stacks may share a Stripe account. Neither a stack's name nor an id contains a slash.
-        let mut first = format!("tollgate/{}/{}", self.stack, customer.id);
-        let mut replaced = 0;
-        loop {
-            let created = stripe
-                .create_customer(&parse_key(&first)?, &unnamed)
-                .await?;
+        let first = parse_key(&format!("tollgate/{}/{}", self.stack, customer.id))?;
+        let mut failed = PaymentsError::Contended;
+        for key in further_keys(first) {
+            let created = match stripe.create_customer(&key?, &unnamed).await {
+                Ok(created) => created,
+                // If there is a Stripe customer, it has no subscription and no charges.
+                Err(error) if error.is_of_used_key() => {
+                    failed = error.into();
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
             // Stripe replays an earlier creation. Since then, the Stripe customer may have been deleted, or an
             // admin may have linked it to another customer, whose details it has.
-            let found = stripe.customer(&created.id).await?;
-            let is_deleted = matches!(found, CustomerLookup::Deleted(_));
-            let owner = self.store.customer_of_stripe(created.id.as_str()).await?;
-            let is_of_another = owner.is_some_and(|owner| owner != customer.id);
-            if (is_deleted || is_of_another) && replaced < MAX_REPLACED {
-                replaced += 1;
-                first = format!("tollgate/{}/{}/{replaced}", self.stack, customer.id);
+            if let CustomerLookup::Deleted(_) = stripe.customer(&created.id).await? {
                 continue;
             }
-            if is_of_another {
-                return Err(PaymentsError::LinkTaken {
+            let owner = self.store.customer_of_stripe(created.id.as_str()).await?;
+            if owner.is_some_and(|owner| owner != customer.id) {
+                failed = PaymentsError::LinkTaken {
                     customer: customer.id.as_str().to_owned(),
                     stripe_customer: created.id.as_str().to_owned(),
-                });
+                };
+                continue;
             }
-            let parts = [
-                created.id.as_str(),
-                details.name.unwrap_or_default(),
-                details.email.unwrap_or_default(),
-            ];
-            let key = key("tollgate/details", &parts)?;
+            // A key of its own: a repetition changes nothing, and a stored failure would be replayed.
+            let key = parse_key(&format!("tollgate/details/{}", self.random()))?;
             let named = stripe.update_customer(&created.id, &key, &details).await?;
             return Ok(named.id);
         }
+        Err(failed)
+    }
+}
+
+/// Returns the error for a failed request that names the Stripe customer of a customer.
+pub(crate) fn of_customer(customer: &OwnId, error: StripeError) -> PaymentsError {
+    match error {
+        StripeError::Rejected(rejection) if rejection.is_of_missing_customer() => {
+            PaymentsError::LinkGone(customer.as_str().to_owned())
+        }
+        error => error.into(),
     }
 }
 

@@ -45,6 +45,9 @@ pub enum PaymentsError {
         /// Id of the Stripe customer.
         stripe_customer: String,
     },
+    /// The Stripe customer of a customer does not exist at Stripe: it was deleted, or is of another operator or mode.
+    #[error("the Stripe customer that customer {0} is linked to does not exist at Stripe")]
+    LinkGone(String),
     /// Stripe returned a checkout session that is stored for another customer.
     #[error("the checkout session {0} is stored for another customer")]
     SessionTaken(String),
@@ -85,6 +88,9 @@ pub enum PriceDefect {
     /// The price is not paid every month.
     #[error("it is not paid every month")]
     Interval,
+    /// The price depends on what is used, or on how much is bought.
+    #[error("it is metered or tiered, and not the same for each unit")]
+    Usage,
 }
 
 impl From<StripeError> for PaymentsError {
@@ -123,6 +129,7 @@ impl Failure for PaymentsError {
             | PaymentsError::InvalidKey(_)
             | PaymentsError::InvalidLink(_)
             | PaymentsError::LinkTaken { .. }
+            | PaymentsError::LinkGone(_)
             | PaymentsError::SessionTaken(_)
             | PaymentsError::NoSuchPlan(_) => FailureKind::Permanent,
         }

@@ -6,7 +6,7 @@ use tollgate_domain::customer::Customer;
 use tollgate_domain::page::Page;
 use tollgate_stripe::{InvoiceFilter, InvoiceStatus, StripeError};
 
-use crate::customers::linked;
+use crate::customers::{linked, of_customer};
 use crate::{Payments, PaymentsError};
 
 /// Parameter of Stripe's lists that a cursor becomes.
@@ -46,7 +46,7 @@ impl Payments {
             Err(StripeError::Rejected(rejection)) if rejection.param.as_deref() == Some(CURSOR) => {
                 return Err(PaymentsError::InvalidCursor);
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(of_customer(&customer.id, error)),
         };
         let (invoices, has_more) = page.map_or_else(Default::default, |it| (it.items, it.has_more));
         let last = invoices.last().filter(|_| has_more);

@@ -5,7 +5,7 @@ use tollgate_domain::id::{CustomerId, random_base62};
 use tollgate_runtime::metrics;
 use tollgate_stripe::NewPortalSession;
 
-use crate::customers::{linked, parse_key};
+use crate::customers::{linked, of_customer, parse_key};
 use crate::{Payments, PaymentsError};
 
 /// Outcome of a request for the billing portal.
@@ -42,7 +42,8 @@ impl Payments {
             configuration: None,
         };
         let key = parse_key(&format!("tollgate/portal/{}", self.random()))?;
-        let session = stripe.create_portal_session(&key, &session).await?;
+        let session = stripe.create_portal_session(&key, &session).await;
+        let session = session.map_err(|error| of_customer(&customer.id, error))?;
         self.metrics.record(metrics::PORTALS_OPENED, &[], 1);
         Ok(PortalOutcome::Opened(Portal { url: session.url }))
     }

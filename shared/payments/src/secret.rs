@@ -218,11 +218,25 @@ impl Secrets for NamedSecret {
     fn read(&self) -> BoxFuture<'_, Result<SecretKey, SecretUnavailable>> {
         async move {
             let text = NamedSecret::read(self).await;
-            let text = text.map_err(SecretUnavailable::new)?;
-            SecretKey::parse(text.expose()).map_err(SecretUnavailable::new)
+            let text = text.map_err(|error| {
+                // Unless the service did not respond, it lasts until the operator corrects it.
+                if !matches!(error, SecretError::NoResponse(_)) {
+                    report(&self.name, &error);
+                }
+                SecretUnavailable::new(error)
+            })?;
+            SecretKey::parse(text.expose()).map_err(|error| {
+                report(&self.name, &error);
+                SecretUnavailable::new(error)
+            })
         }
         .boxed()
     }
+}
+
+/// Logs for the operator that the secret with Stripe's secret key has to be corrected.
+fn report(name: &str, error: &dyn std::error::Error) {
+    tracing::error!(secret = name, %error, "the secret with the secret key of Stripe cannot be used");
 }
 
 /// Reads a response.

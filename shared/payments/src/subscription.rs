@@ -5,7 +5,7 @@ use tollgate_domain::id::CustomerId;
 use tollgate_domain::window::Month;
 use tollgate_stripe::{CustomerId as StripeCustomerId, StripeClient, SubscriptionStatus};
 
-use crate::customers::linked;
+use crate::customers::{linked, of_customer};
 use crate::{Payments, PaymentsError};
 
 impl Payments {
@@ -27,7 +27,8 @@ impl Payments {
             Some(recipient) => {
                 let stripe_customer = linked(&customer, recipient)?;
                 let linked = recipient.subscription.as_deref();
-                let found = self.live_subscription(self.client()?, &stripe_customer, linked);
+                let stripe = self.client()?;
+                let found = self.live_subscription(stripe, &customer.id, &stripe_customer, linked);
                 found.await?
             }
             None => None,
@@ -43,15 +44,18 @@ impl Payments {
         }))
     }
 
-    /// Returns a subscription of a Stripe customer that has not ended: the linked one, or else the newest.
+    /// Returns a subscription of a customer's Stripe customer that has not ended: the linked one, or else the newest.
     pub(crate) async fn live_subscription(
         &self,
         stripe: &StripeClient,
-        customer: &StripeCustomerId,
+        customer: &CustomerId,
+        stripe_customer: &StripeCustomerId,
         linked: Option<&str>,
     ) -> Result<Option<tollgate_stripe::Subscription>, PaymentsError> {
-        let mut live = stripe.subscriptions(customer).all().await?;
-        live.retain(|subscription| !has_ended(&subscription.status));
+        let listed = stripe.subscriptions(stripe_customer).all().await;
+        let mut live = listed.map_err(|error| of_customer(customer, error))?;
+        // The filter of a list is Stripe's; whose subscription this is must not depend on it alone.
+        live.retain(|it| it.customer == *stripe_customer && !has_ended(&it.status));
         let is_linked = |it: &tollgate_stripe::Subscription| Some(it.id.as_str()) == linked;
         let at = live.iter().position(is_linked).unwrap_or(0);
         Ok(live.into_iter().nth(at))
@@ -59,7 +63,7 @@ impl Payments {
 }
 
 /// Whether a subscription charges nothing any more, and cannot be resumed.
-fn has_ended(status: &SubscriptionStatus) -> bool {
+pub(crate) fn has_ended(status: &SubscriptionStatus) -> bool {
     matches!(
         status,
         SubscriptionStatus::Canceled | SubscriptionStatus::IncompleteExpired

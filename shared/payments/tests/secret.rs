@@ -5,9 +5,13 @@
     reason = "a test whose setup or inspection fails has failed"
 )]
 
+use std::io;
+use std::sync::{Arc, Mutex};
+
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_local_aws::{Fault, Grant, Role};
 use tollgate_payments::{NamedSecret, SecretError};
+use tollgate_stripe::Secrets;
 
 const NOW: &str = "2026-11-23T02:00:00Z";
 
@@ -87,4 +91,54 @@ async fn a_secret_does_not_print() {
     let secret = NamedSecret::new(at.aws.sdk_config(), "stripe");
     let text = secret.read().await.unwrap();
     assert_eq!(format!("{text:?}"), "SecretText(…)");
+}
+
+/// Log in memory.
+#[derive(Debug, Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Requests that need the secret stay unavailable until the operator has corrected it.
+#[tokio::test(start_paused = true)]
+async fn the_log_names_the_secret_that_cannot_be_used() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::ERROR)
+        .with_writer(move || writer.clone())
+        .finish();
+    // For all threads: a subscriber of one thread misses events that other tests' threads cause first. No other test
+    // reads a secret as Stripe's key.
+    tracing::subscriber::set_global_default(subscriber).unwrap();
+    let at = Fixture::at(NOW);
+    at.aws.set_secret("stripe-of-another", "pk_live_9fJ");
+    let read = async |name: &str| {
+        let secret = NamedSecret::new(at.aws.sdk_config(), name);
+        let read = Secrets::read(&secret).await;
+        read.unwrap_err();
+        let lines = std::mem::take(&mut *log.0.lock().unwrap());
+        String::from_utf8(lines).unwrap()
+    };
+    let missing = read("strip").await;
+    assert!(missing.contains("ERROR"), "{missing}");
+    assert!(missing.contains("secret=\"strip\""), "{missing}");
+    let invalid = read("stripe-of-another").await;
+    assert!(
+        invalid.contains("secret=\"stripe-of-another\""),
+        "{invalid}"
+    );
+    assert!(!invalid.contains("9fJ"), "{invalid}");
+    // A service that does not respond is none of the operator's mistakes.
+    at.aws.inject(|_| Fault::RequestLost);
+    assert_eq!(read("stripe-of-another").await, "");
 }

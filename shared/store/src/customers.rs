@@ -75,6 +75,16 @@ impl CustomerChange {
             && agrees(suspended.as_ref(), &customer.suspended_at.is_some())
             && agrees(self.pins.as_ref().map(|pins| &pins.after), &customer.pins)
     }
+
+    /// Whether it does nothing but remove the link to a Stripe customer.
+    fn only_unlinks(&self) -> bool {
+        let rest = Self {
+            recipient: None,
+            ..self.clone()
+        };
+        let recipient = self.recipient.as_ref();
+        recipient.is_some_and(|change| change.after.is_none()) && rest == Self::default()
+    }
 }
 
 /// Outcome of changing a customer.
@@ -113,12 +123,23 @@ pub(crate) fn link_key(stripe_customer: &str) -> Item {
     item::key(format!("STRIPE#CUSTOMER#{stripe_customer}"))
 }
 
-/// Returns the check that a key or a checkout session can be created for the customer.
-pub(crate) fn check_active(customer: &CustomerId) -> Action {
+/// Returns the check that a checkout session can be created for the customer, who is linked to this Stripe customer.
+pub(crate) fn check_linked(customer: &CustomerId, stripe_customer: &str) -> Action {
+    let condition = format!("{IS_ACTIVE} AND {STRIPE_CUSTOMER} = :stripe_customer");
     Action::check(REGISTRY, item::key(customer_pk(customer)))
-        // Exists: usage of an unknown customer could not be billed. Not erased: the erasure may already
-        // be going through the customer's keys, and would miss this one.
-        .when("attribute_exists(pk) AND attribute_not_exists(erased_at)")
+        // Active, as for a key. The Stripe customer is the one for which the session was created: an admin may have
+        // linked another one since, to which the subscription would not belong.
+        .when(condition)
+        .value(":stripe_customer", s(stripe_customer))
+}
+
+/// Exists: usage of an unknown customer could not be billed. Not erased: the erasure may already be going through the
+/// customer's keys, and would miss a new one.
+const IS_ACTIVE: &str = "attribute_exists(pk) AND attribute_not_exists(erased_at)";
+
+/// Returns the check that a key can be created for the customer.
+pub(crate) fn check_active(customer: &CustomerId) -> Action {
+    Action::check(REGISTRY, item::key(customer_pk(customer))).when(IS_ACTIVE)
 }
 
 fn customer_item(customer: &Customer) -> Item {
@@ -331,9 +352,13 @@ impl Store {
             let waived = consequence_text(Consequence::Waived);
             changes.apply(UNPAID_CONSEQUENCE, Some(s(waived)));
         }
-        // Exists: an update must not create an incomplete customer. Not erased: an erasure is final,
-        // and no personal data may be stored after it.
-        let mut condition = "attribute_exists(pk) AND attribute_not_exists(erased_at)".to_owned();
+        // Exists: an update must not create an incomplete customer.
+        let mut condition = "attribute_exists(pk)".to_owned();
+        if !change.only_unlinks() {
+            // Not erased: an erasure is final, and no personal data may be stored after it. It keeps the link, which
+            // can be removed once nothing is due any more.
+            condition.push_str(" AND attribute_not_exists(erased_at)");
+        }
         if let Some(PinChange { before, after }) = &change.pins {
             changes.apply(PINS, pins_value(after));
             // The pins are those from which the change was made: of two concurrent changes, one is
@@ -359,7 +384,7 @@ impl Store {
             Err(None) => return Ok(UpdateCustomerOutcome::Unknown),
             Err(Some(stored)) => read_customer(&stored)?,
         };
-        Ok(if stored.erased_at.is_some() {
+        Ok(if stored.erased_at.is_some() && !change.only_unlinks() {
             UpdateCustomerOutcome::Erased
         } else if change.is_in(&stored) {
             // By this very call: its first try took effect, and the response was lost.

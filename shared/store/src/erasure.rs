@@ -201,6 +201,13 @@ pub const CONTENTS: &[Contents] = &[
         others: &["customer", "listing", "listing_order", "written_by"],
     },
     Contents {
+        name: "open checkout session",
+        table: REGISTRY,
+        pk: "STRIPE#OPEN#",
+        personal: &[],
+        others: &["expires", "open_session"],
+    },
+    Contents {
         name: "counter",
         table: COUNTERS,
         pk: "",

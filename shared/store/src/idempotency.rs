@@ -21,7 +21,7 @@ pub enum CreateOutcome<T> {
     Replayed(T),
     /// The idempotency key was used for another request.
     KeyReused,
-    /// The customer of the key or the checkout session does not exist, or is erased.
+    /// The customer of the key does not exist, or is erased.
     NoCustomer,
     /// The id, prefix or digest is already taken by something else.
     Taken,

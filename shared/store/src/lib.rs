@@ -37,7 +37,7 @@ pub use adjustments::LoggedAdjustment;
 pub use billing::RecordChargeOutcome;
 pub use canonical::is_same_event;
 pub use charges::{BeginOutcome, FailOutcome, SettleOutcome};
-pub use checkouts::StartedCheckout;
+pub use checkouts::{CheckoutRecord, RecordCheckoutOutcome, StartedCheckout};
 pub use counters::{AdmittedCalls, CounterTotals, LeaseShare, ReserveOutcome};
 pub use customers::{CustomerChange, PinChange, RecipientChange, UpdateCustomerOutcome};
 pub use erasure::{CONTENTS, Contents, Erasure, Personal};

@@ -18,8 +18,9 @@ use tollgate_local_aws::fixture::Fixture;
 use tollgate_store::schema::{BILLING, QUARANTINE, REGISTRY};
 use tollgate_store::{
     BeginOutcome, CreateOutcome, CustomerChange, FailOutcome, FollowOutcome, KeyChange, KeyRef,
-    PinChange, PlanOutcome, RecordChargeOutcome, RejectedRecord, RotateOutcome, SeedOutcome,
-    SettleOutcome, StartedCheckout, UpdateCustomerOutcome, UpdateOutcome, WriteUsageOutcome,
+    PinChange, PlanOutcome, RecordChargeOutcome, RecordCheckoutOutcome, RejectedRecord,
+    RotateOutcome, SeedOutcome, SettleOutcome, StartedCheckout, UpdateCustomerOutcome,
+    UpdateOutcome, WriteUsageOutcome,
 };
 use tollgate_testing::p;
 use tollgate_testing::stored::{raw, stored};
@@ -27,9 +28,9 @@ use tollgate_testing::stored::{raw, stored};
 mod common;
 
 use common::{
-    Event, Key, NOW, call, charge, charged, checkout, create_customer, create_key, customer,
-    customer_to_follow, delete, edit, fixture, follow, link, once, paid, pinned, plan, put,
-    read_to_follow, recipient, record, record_checkout, relink, rotate_key, second_version,
+    Event, Key, NOW, call, charge, charged, checkout, create_customer, create_key, create_linked,
+    customer, customer_to_follow, delete, edit, fixture, follow, link, once, paid, pinned, plan,
+    put, read_to_follow, recipient, record, record_checkout, relink, rotate_key, second_version,
     the_one, unpaid, update_customer, update_key, with_keys, write_usage,
 };
 
@@ -1091,6 +1092,37 @@ async fn an_erased_customer_stays_linked() {
     assert_eq!(found, Some(p("acme")));
 }
 
+/// Once nothing is due any more, or the Stripe customer is deleted.
+#[tokio::test]
+async fn the_link_of_an_erased_customer_can_only_be_removed() {
+    let at = fixture();
+    create_linked(&at).await;
+    at.store.erase_customer(&p("acme"), p(NOW)).await.unwrap();
+    let unlink = relink(Some(recipient()), None);
+    let with_a_name = CustomerChange {
+        name: Some("Acme".into()),
+        ..unlink.clone()
+    };
+    let another = relink(Some(recipient()), Some(recipient_of("cus_2", None)));
+    for change in [with_a_name, another] {
+        let update = update_customer(&at, "acme", &change);
+        unchanged(&at, update, UpdateCustomerOutcome::Erased).await;
+    }
+    let stale = relink(Some(recipient_of("cus_2", None)), None);
+    let update = update_customer(&at, "acme", &stale);
+    unchanged(&at, update, UpdateCustomerOutcome::Changed).await;
+    let done = update_customer(&at, "acme", &unlink).await;
+    let UpdateCustomerOutcome::Done(customer) = done else {
+        panic!("{done:?}");
+    };
+    assert_eq!(
+        (customer.recipient, customer.erased_at),
+        (None, Some(p(NOW)))
+    );
+    let found = at.store.customer_of_stripe("cus_acme").await.unwrap();
+    assert_eq!(found, None);
+}
+
 #[tokio::test]
 async fn a_link_is_changed_only_from_the_link_it_was_made_from() {
     let linked = recipient_of("cus_1", Some("sub_1"));
@@ -1352,40 +1384,43 @@ async fn an_invoice_that_is_scheduled_again_stays_scheduled() {
 #[tokio::test]
 async fn a_checkout_session_is_stored_as_it_was_first() {
     let at = fixture();
-    create_customer(&at, "acme").await;
+    create_linked(&at).await;
     create_customer(&at, "bolt").await;
     assert_eq!(
-        record_checkout(&at, &checkout(), None).await,
-        CreateOutcome::New
+        record_checkout(&at, &checkout(), None, None).await,
+        RecordCheckoutOutcome::Recorded
     );
-    unchanged(
-        &at,
-        record_checkout(&at, &checkout(), None),
-        CreateOutcome::Replayed(checkout()),
-    )
-    .await;
     let later = StartedCheckout {
         plan: p("enterprise"),
         created_at: p("2026-11-22T11:00:00Z"),
         ..checkout()
     };
     let request = once("request");
-    for request in [None, Some(&request)] {
-        unchanged(
-            &at,
-            record_checkout(&at, &later, request),
-            CreateOutcome::Replayed(checkout()),
-        )
-        .await;
+    for (session, request) in [
+        (&checkout(), None),
+        (&later, None),
+        (&later, Some(&request)),
+    ] {
+        for earlier in [None, Some("cs_1")] {
+            unchanged(
+                &at,
+                record_checkout(&at, session, earlier, request),
+                RecordCheckoutOutcome::Repeated(checkout()),
+            )
+            .await;
+        }
     }
+    let relinked = relink(Some(recipient()), None);
+    update_customer(&at, "acme", &relinked).await;
+    update_customer(&at, "bolt", &link(recipient())).await;
     let of_another = StartedCheckout {
         customer: p("bolt"),
         ..checkout()
     };
     unchanged(
         &at,
-        record_checkout(&at, &of_another, None),
-        CreateOutcome::Taken,
+        record_checkout(&at, &of_another, None, None),
+        RecordCheckoutOutcome::Taken,
     )
     .await;
 }
@@ -1397,55 +1432,111 @@ async fn a_checkout_session_of_no_customer_is_not_stored() {
     for request in [None, Some(&request)] {
         unchanged(
             &at,
-            record_checkout(&at, &checkout(), request),
-            CreateOutcome::NoCustomer,
+            record_checkout(&at, &checkout(), None, request),
+            RecordCheckoutOutcome::NoCustomer,
         )
         .await;
     }
-    create_customer(&at, "acme").await;
+    create_linked(&at).await;
     at.store.erase_customer(&p("acme"), p(NOW)).await.unwrap();
     for request in [None, Some(&request)] {
         unchanged(
             &at,
-            record_checkout(&at, &checkout(), request),
-            CreateOutcome::NoCustomer,
+            record_checkout(&at, &checkout(), None, request),
+            RecordCheckoutOutcome::NoCustomer,
         )
         .await;
     }
 }
 
 #[tokio::test]
-async fn a_repeated_request_stores_no_second_checkout_session() {
+async fn a_checkout_session_of_another_stripe_customer_is_not_stored() {
     let at = fixture();
     create_customer(&at, "acme").await;
+    let request = once("request");
+    let check = async || {
+        for request in [None, Some(&request)] {
+            unchanged(
+                &at,
+                record_checkout(&at, &checkout(), None, request),
+                RecordCheckoutOutcome::Relinked,
+            )
+            .await;
+        }
+    };
+    check().await;
+    update_customer(&at, "acme", &link(recipient_of("cus_2", None))).await;
+    check().await;
+}
+
+/// Two requests at the same time have read the same last session.
+#[tokio::test]
+async fn a_checkout_session_is_stored_only_after_the_one_that_was_read() {
+    let at = fixture();
+    create_linked(&at).await;
+    let session = |id: &str| StartedCheckout {
+        session: id.to_owned(),
+        ..checkout()
+    };
+    let open = async || at.store.open_checkout(&p("acme")).await.unwrap();
+    assert_eq!(open().await, None);
+    let not_stored = async |session: &StartedCheckout, earlier: Option<&str>| {
+        for request in [None, Some(&once("request"))] {
+            unchanged(
+                &at,
+                record_checkout(&at, session, earlier, request),
+                RecordCheckoutOutcome::Overtaken,
+            )
+            .await;
+        }
+    };
+    // Read before it expired.
+    not_stored(&session("cs_1"), Some("cs_0")).await;
+    for (id, earlier) in [("cs_1", None), ("cs_2", Some("cs_1"))] {
+        let recorded = record_checkout(&at, &session(id), earlier, None).await;
+        assert_eq!(recorded, RecordCheckoutOutcome::Recorded);
+        assert_eq!(open().await.as_deref(), Some(id));
+        not_stored(&session("cs_3"), None).await;
+        not_stored(&session("cs_3"), Some("cs_0")).await;
+    }
+    // Those of other customers do not matter.
+    assert_eq!(at.store.open_checkout(&p("bolt")).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_repeated_request_stores_no_second_checkout_session() {
+    let at = fixture();
+    create_linked(&at).await;
     let request = once("request");
     let second = StartedCheckout {
         session: "cs_2".to_owned(),
         ..checkout()
     };
     assert_eq!(
-        record_checkout(&at, &checkout(), Some(&request)).await,
-        CreateOutcome::New
+        record_checkout(&at, &checkout(), None, Some(&request)).await,
+        RecordCheckoutOutcome::Recorded
     );
     for session in [&checkout(), &second] {
-        unchanged(
-            &at,
-            record_checkout(&at, session, Some(&request)),
-            CreateOutcome::Replayed(checkout()),
-        )
-        .await;
-        let other = once("another request");
-        unchanged(
-            &at,
-            record_checkout(&at, session, Some(&other)),
-            CreateOutcome::KeyReused,
-        )
-        .await;
+        for earlier in [None, Some("cs_1")] {
+            unchanged(
+                &at,
+                record_checkout(&at, session, earlier, Some(&request)),
+                RecordCheckoutOutcome::Repeated(checkout()),
+            )
+            .await;
+            let other = once("another request");
+            unchanged(
+                &at,
+                record_checkout(&at, session, earlier, Some(&other)),
+                RecordCheckoutOutcome::KeyReused,
+            )
+            .await;
+        }
     }
     at.time.set(p("2026-11-23T10:00:00Z"));
     assert_eq!(at.store.repeated_checkout(&request).await.unwrap(), None);
-    let after_a_day = record_checkout(&at, &second, Some(&request)).await;
-    assert_eq!(after_a_day, CreateOutcome::New);
+    let after_a_day = record_checkout(&at, &second, Some("cs_1"), Some(&request)).await;
+    assert_eq!(after_a_day, RecordCheckoutOutcome::Recorded);
 }
 
 /// Returns a stack with one charge, and the charge as it is in the ledger.

@@ -28,8 +28,9 @@ use tollgate_store::schema::TABLES;
 use tollgate_store::{
     AdmittedCalls, BeginOutcome, CounterTotals, CreateOutcome, CustomerChange, Erasure,
     FailOutcome, FollowOutcome, KeyChange, LoggedAdjustment, PinChange, PlanOutcome,
-    QuarantinedContent, ReconciliationSummary, RecordChargeOutcome, RejectedRecord, ReserveOutcome,
-    RotateOutcome, SeedOutcome, SettleOutcome, UpdateCustomerOutcome, WriteUsageOutcome,
+    QuarantinedContent, ReconciliationSummary, RecordChargeOutcome, RecordCheckoutOutcome,
+    RejectedRecord, ReserveOutcome, RotateOutcome, SeedOutcome, SettleOutcome,
+    UpdateCustomerOutcome, WriteUsageOutcome,
 };
 use tollgate_testing::p;
 use tollgate_testing::stored::stored;
@@ -38,9 +39,9 @@ mod common;
 
 use common::{
     Event, Key, NOW, adjustment, all_billable, billable, call, charge, charged, checkout,
-    create_customer, create_key, customer, customer_to_follow, fixture, follow, hour_share, link,
-    once, pinned, plan, put, read_to_follow, recipient, record_checkout, release, reserve,
-    reserved, rotate_key, second_version, unpaid, write_usage,
+    create_customer, create_key, create_linked, customer, customer_to_follow, fixture, follow,
+    hour_share, link, once, pinned, plan, put, read_to_follow, recipient, record_checkout, release,
+    reserve, reserved, rotate_key, second_version, unpaid, write_usage,
 };
 
 /// Checks that `write` stores the items of the golden file into an empty stack, and that `read` succeeds
@@ -276,18 +277,20 @@ async fn a_checkout_session() {
     check(
         "checkout",
         async |at| {
-            create_customer(at, "acme").await;
-            let recorded = record_checkout(at, &checkout(), Some(&request)).await;
-            assert_eq!(recorded, CreateOutcome::New);
+            create_linked(at).await;
+            let recorded = record_checkout(at, &checkout(), None, Some(&request)).await;
+            assert_eq!(recorded, RecordCheckoutOutcome::Recorded);
         },
         async |at| {
             let stored = at.store.checkout("cs_1").await.unwrap();
             assert_eq!(stored, Some(checkout()));
             assert_eq!(at.store.checkout("cs_2").await.unwrap(), None);
             let repeated = at.store.repeated_checkout(&request).await.unwrap();
-            assert_eq!(repeated, Some(CreateOutcome::Replayed(checkout())));
+            assert_eq!(repeated, Some(RecordCheckoutOutcome::Repeated(checkout())));
             let other = at.store.repeated_checkout(&once("another request")).await;
-            assert_eq!(other.unwrap(), Some(CreateOutcome::KeyReused));
+            assert_eq!(other.unwrap(), Some(RecordCheckoutOutcome::KeyReused));
+            let open = at.store.open_checkout(&p("acme")).await.unwrap();
+            assert_eq!(open.as_deref(), Some("cs_1"));
         },
     )
     .await;

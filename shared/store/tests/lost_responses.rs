@@ -22,8 +22,8 @@ use tollgate_runtime::Chain;
 use tollgate_store::schema::REGISTRY;
 use tollgate_store::{
     CreateOutcome, CustomerChange, FailOutcome, FollowOutcome, KeyChange, PinChange,
-    RecordChargeOutcome, RejectedRecord, RotateOutcome, SettleOutcome, Store, StoreError,
-    UpdateCustomerOutcome, WriteUsageOutcome,
+    RecordChargeOutcome, RecordCheckoutOutcome, RejectedRecord, RotateOutcome, SettleOutcome,
+    Store, StoreError, UpdateCustomerOutcome, WriteUsageOutcome,
 };
 use tollgate_testing::p;
 use tollgate_testing::stored::stored;
@@ -31,8 +31,8 @@ use tollgate_testing::stored::stored;
 mod common;
 
 use common::{
-    Event, Key, NOW, call, charge, charged, checkout, create_customer, create_key, customer,
-    customer_to_follow, edit, fixture, follow, hour, link, once, paid, pinned, plan,
+    Event, Key, NOW, call, charge, charged, checkout, create_customer, create_key, create_linked,
+    customer, customer_to_follow, edit, fixture, follow, hour, link, once, paid, pinned, plan,
     read_to_follow, recipient, record, record_checkout, relink, rotate_key, second_version, spent,
     try_to_write, unpaid, update_customer, update_key, with_keys, write_usage,
 };
@@ -404,9 +404,9 @@ async fn a_handled_event_is_recorded_once() {
 async fn a_checkout_session_is_stored_once() {
     for request in requests() {
         check_transaction(
-            async |at| create_customer(at, "acme").await,
-            async |at| record_checkout(at, &checkout(), request.as_ref()).await,
-            CreateOutcome::New,
+            create_linked,
+            async |at| record_checkout(at, &checkout(), None, request.as_ref()).await,
+            RecordCheckoutOutcome::Recorded,
         )
         .await;
     }

@@ -100,6 +100,12 @@ pub struct NewCheckoutSession<'a> {
     pub success_url: &'a str,
     /// Address to return to otherwise.
     pub cancel_url: &'a str,
+    /// Currency in which it is paid, in lower case. Without it, Stripe chooses one of those that the price has, by
+    /// the place of whoever opens the page.
+    pub currency: Option<&'a str>,
+    /// Whether Stripe may offer to pay in another currency, converted by its rate; without it, as Stripe's dashboard
+    /// is set.
+    pub adaptive_pricing: Option<bool>,
     /// Customer; without one, Stripe creates one.
     pub customer: Option<&'a CustomerId>,
     /// Email address to begin with, if there is no customer.
@@ -133,6 +139,8 @@ impl StripeClient {
         form.add("line_items[0][quantity]", 1);
         form.add("success_url", session.success_url);
         form.add("cancel_url", session.cancel_url);
+        form.add_some("currency", session.currency);
+        form.add_some("adaptive_pricing[enabled]", session.adaptive_pricing);
         form.add_some("customer", session.customer);
         form.add_some("customer_email", session.customer_email);
         form.add_some("client_reference_id", session.client_reference_id);
@@ -144,6 +152,21 @@ impl StripeClient {
         form.add_map("metadata", session.metadata);
         form.add_map("subscription_data[metadata]", session.subscription_metadata);
         self.call(&request).await
+    }
+
+    /// Expires a checkout session: nobody can pay on its page any more. One that is not open is a rejection; then the
+    /// session has to be read.
+    ///
+    /// # Errors
+    /// See [`StripeError`].
+    pub async fn expire_checkout_session(
+        &self,
+        key: &IdempotencyKey,
+        id: &CheckoutSessionId,
+    ) -> Result<CheckoutSession, StripeError> {
+        let route = "/v1/checkout/sessions/{id}/expire";
+        self.call(&ApiRequest::post(route, Some(id.as_str()), key))
+            .await
     }
 
     /// Reads a checkout session.

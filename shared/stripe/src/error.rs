@@ -59,6 +59,17 @@ impl StripeError {
         }
     }
 
+    /// Whether a repetition with the same idempotency key fails until Stripe forgets the key, about a day later: it
+    /// has stored a failure of its own, or other parameters. An earlier request with the key may have taken effect.
+    #[must_use]
+    pub fn is_of_used_key(&self) -> bool {
+        let cause = match self {
+            StripeError::Unknown(unknown) => &unknown.cause,
+            StripeError::Rejected(_) | StripeError::Unavailable(_) => return false,
+        };
+        matches!(cause, UnknownCause::Replayed(_) | UnknownCause::KeyReused)
+    }
+
     /// Returns the id of the last request that Stripe responded to.
     #[must_use]
     pub fn request_id(&self) -> Option<&RequestId> {
@@ -107,6 +118,12 @@ impl Rejection {
     pub fn is_missing(&self) -> bool {
         // The status alone could be a proxy's, or a wrong base URL's.
         self.code.as_deref() == Some("resource_missing")
+    }
+
+    /// Whether the customer that a parameter names does not exist: it was deleted, or never did.
+    #[must_use]
+    pub fn is_of_missing_customer(&self) -> bool {
+        self.is_missing() && self.param.as_deref() == Some("customer")
     }
 
     /// Whether the secret key is not accepted, or lacks a permission.

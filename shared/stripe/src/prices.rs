@@ -23,6 +23,9 @@ pub struct Price {
     /// quantity.
     #[serde(default)]
     pub unit_amount: Option<i64>,
+    /// Way in which the amount follows from the quantity: `per_unit` or `tiered`, if known.
+    #[serde(default)]
+    pub billing_scheme: Option<String>,
     /// Interval at which it is paid, unless it is paid once.
     #[serde(default)]
     pub recurring: Option<Recurring>,
@@ -43,6 +46,9 @@ pub struct Recurring {
     pub interval: String,
     /// Number of units.
     pub interval_count: u32,
+    /// Basis of the amount: `licensed`, the quantity of the subscription, or `metered`, reported usage; if known.
+    #[serde(default)]
+    pub usage_type: Option<String>,
 }
 
 impl Price {
@@ -51,6 +57,14 @@ impl Price {
     pub fn is_monthly(&self) -> bool {
         let recurring = self.recurring.as_ref();
         recurring.is_some_and(|it| it.interval == "month" && it.interval_count == 1)
+    }
+
+    /// Whether its amount is paid whatever is used, for each unit of the quantity.
+    #[must_use]
+    pub fn is_fixed(&self) -> bool {
+        let recurring = self.recurring.as_ref();
+        let usage_type = recurring.and_then(|it| it.usage_type.as_deref());
+        self.billing_scheme.as_deref() == Some("per_unit") && usage_type == Some("licensed")
     }
 }
 

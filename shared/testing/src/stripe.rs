@@ -14,8 +14,14 @@ use tollgate_stripe::{
     Config, FixedSecret, SecretKey, StripeClient, TokioTiming, Transport, TransportError,
 };
 
+/// Change of a response of the stand-in, by the path and the parameters of the request.
+type Alter = dyn Fn(&str, &str, &mut Value) + Send + Sync;
+
 /// Transport to the stand-in.
-struct InProcess(StripeFake);
+struct InProcess {
+    fake: StripeFake,
+    alter: Option<Box<Alter>>,
+}
 
 impl Transport for InProcess {
     fn send(
@@ -24,10 +30,32 @@ impl Transport for InProcess {
     ) -> BoxFuture<'_, Result<Response<Bytes>, TransportError>> {
         async move {
             let lost = |_| TransportError::Lost("the connection was lost".into());
-            self.0.send(request).await.map_err(lost)
+            let path = request.uri().path().to_owned();
+            let form = String::from_utf8_lossy(request.body()).into_owned();
+            let response = self.fake.send(request).await.map_err(lost)?;
+            let Some(alter) = &self.alter else {
+                return Ok(response);
+            };
+            let (parts, body) = response.into_parts();
+            let mut body = serde_json::from_slice(&body).unwrap();
+            alter(&path, &form, &mut body);
+            Ok(Response::from_parts(parts, body.to_string().into()))
         }
         .boxed()
     }
+}
+
+/// Secret key of test mode.
+const TEST_KEY: &str = "sk_test_stripe_fake";
+
+fn client(key: &str, fake: &StripeFake, alter: Option<Box<Alter>>) -> StripeClient {
+    let fake = fake.clone();
+    StripeClient::new(
+        Arc::new(InProcess { fake, alter }),
+        Arc::new(FixedSecret(SecretKey::parse(key).unwrap())),
+        Arc::new(TokioTiming::new(|| 7)),
+        Config::default(),
+    )
 }
 
 /// The stand-in with a client.
@@ -51,14 +79,22 @@ impl Stripe {
             keeps_log: true,
             ..Options::new(move || clock.now())
         });
-        let key = SecretKey::parse("sk_test_stripe_fake").unwrap();
-        let client = StripeClient::new(
-            Arc::new(InProcess(fake.clone())),
-            Arc::new(FixedSecret(key)),
-            Arc::new(TokioTiming::new(|| 7)),
-            Config::default(),
-        );
+        let client = client(TEST_KEY, &fake, None);
         Self { fake, client }
+    }
+
+    /// Returns a client of the stand-in that gets its responses changed by a function of path, body of the request and
+    /// response: for what the stand-in, being right, does not do.
+    pub fn altered(
+        &self,
+        alter: impl Fn(&str, &str, &mut Value) + Send + Sync + 'static,
+    ) -> StripeClient {
+        client(TEST_KEY, &self.fake, Some(Box::new(alter)))
+    }
+
+    /// Returns a client of the stand-in with another secret key.
+    pub fn with_key(&self, key: &str) -> StripeClient {
+        client(key, &self.fake, None)
     }
 
     /// Calls the API as someone else does, with parameters as in a form. Returns the response, which is a

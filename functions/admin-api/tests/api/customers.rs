@@ -456,6 +456,28 @@ async fn an_erasure_has_a_dry_run_that_reports_its_effects() {
     assert_eq!(stored(&stack.at), erased);
 }
 
+/// Its Stripe customer may be deleted, or be needed for another customer.
+#[tokio::test]
+async fn an_erased_customer_can_be_unlinked_from_its_stripe_customer() {
+    let stack = Stack::new();
+    stack.create(acme()).await.json(201);
+    let link = json!({ "stripe": { "customer": "cus_1", "subscription": null } });
+    stack.update("acme", link.clone()).await.json(200);
+    erase(&stack, "acme", &[("dry_run", "false")])
+        .await
+        .json(200);
+    let mut expected = stack.get("acme").await.json(200);
+    stack.update("acme", link).await.conflict();
+    let unlink = json!({ "stripe": null, "name": "Acme" });
+    stack.update("acme", unlink).await.conflict();
+    let shown = stack
+        .update("acme", json!({ "stripe": null }))
+        .await
+        .json(200);
+    expected["stripe"] = Value::Null;
+    assert_eq!(shown, expected);
+}
+
 #[tokio::test]
 async fn an_unknown_customer_is_not_erased() {
     let stack = Stack::new();

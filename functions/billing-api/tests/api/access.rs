@@ -146,15 +146,70 @@ async fn while_stripe_is_down_every_operation_returns_503_with_retry_after() {
 /// The response names nothing that Stripe says of its objects.
 #[tokio::test]
 async fn a_rejection_of_stripes_is_a_500_without_its_message() {
-    let stack = Stack::new().await;
+    let mut stack = Stack::new().await;
     let id = stack.link("acme").await;
-    let path = format!("/v1/customers/{id}");
-    stack.stripe.call("DELETE", &path, "").await;
-    for name in ["portal", "customer-portal", "checkout", "customer-checkout"] {
-        let response = stack.call(name, |event| event).await;
+    stack.call_stripe_by(stack.stripe.with_key("sk_test_revoked"));
+    for event in events_with_stripe() {
+        let response = call(&stack.function, &event).await;
         response.problem(500, "internal", None);
         assert!(!response.text.contains(&id), "{}", response.text);
         assert!(!response.text.contains("Stripe"), "{}", response.text);
+    }
+}
+
+/// It was deleted, or is of another operator. Stripe still lists what a deleted one had.
+#[tokio::test]
+async fn a_stripe_customer_that_does_not_exist_is_a_conflict_until_it_is_unlinked() {
+    let stack = Stack::new().await;
+    let deleted = stack.link("acme").await;
+    let path = format!("/v1/customers/{deleted}");
+    stack.stripe.call("DELETE", &path, "").await;
+    let check = async |event: &Event, id: &str| {
+        let response = call(&stack.function, event).await;
+        let detail = response.conflict();
+        assert!(detail.contains("no longer exists at Stripe"), "{detail}");
+        assert!(!response.text.contains(id), "{}", response.text);
+    };
+    let before = stored(&stack.at);
+    for event in events_with_stripe() {
+        match event.route().0.as_str() {
+            "POST" => check(&event, &deleted).await,
+            _ => {
+                call(&stack.function, &event).await.json(200);
+            }
+        }
+    }
+    assert_eq!(stored(&stack.at), before);
+    stack.relink("acme", Some("cus_of_elsewhere")).await;
+    let before = stored(&stack.at);
+    for event in events_with_stripe() {
+        check(&event, "cus_of_elsewhere").await;
+    }
+    assert_eq!(stored(&stack.at), before);
+    stack.relink("acme", None).await;
+    stack.checkout("acme", "team").await.json(201);
+    stack.get("subscription", &[]).await.json(200);
+    stack.get("invoices", &[]).await.json(200);
+    stack.call("portal", |event| event).await.json(201);
+}
+
+/// Each request to Stripe takes less time than it may by itself.
+#[tokio::test(start_paused = true)]
+async fn the_response_comes_before_the_gateways_timeout() {
+    let stack = Stack::new().await;
+    stack.link("acme").await;
+    for event in events_with_stripe() {
+        let fault = StripeFault::Slow {
+            milliseconds: 25_000,
+        };
+        stack.stripe.fail("GET", "/v1/*", 100, fault.clone());
+        stack.stripe.fail("POST", "/v1/*", 100, fault);
+        let began = tokio::time::Instant::now();
+        let response = call(&stack.function, &event).await;
+        response.problem(503, "temporarily-unavailable", None);
+        assert_eq!(response.header("retry-after"), Some("1"));
+        assert_eq!(began.elapsed().as_secs(), 20);
+        stack.stripe.fake.clear_faults();
     }
 }
 

@@ -60,6 +60,29 @@ async fn the_invoices_of_the_customers_own_stripe_customer_are_listed() {
     assert_eq!(of_bolt["data"][0]["total"]["display"], "$5.00");
 }
 
+/// Stripe's list has an invoice of another customer.
+#[tokio::test]
+async fn an_invoice_of_another_stripe_customer_is_not_shown() {
+    let mut stack = Stack::new().await;
+    let id = stack.link("acme").await;
+    add_customer(&stack.at, "bolt", "free").await;
+    let other = stack.link("bolt").await;
+    let foreign = invoice(&stack, &other, 500).await;
+    let made = invoice(&stack, &id, 4_923).await;
+    let foreign = stack.stripe.fake.object(&foreign).unwrap();
+    let client = stack.stripe.altered(move |path, _, list| {
+        if path == "/v1/invoices" {
+            list["data"].as_array_mut().unwrap().push(foreign.clone());
+        }
+    });
+    stack.call_stripe_by(client);
+    for operation in ["invoices", "customer-invoices"] {
+        let shown = stack.get(operation, &[]).await.json(200);
+        let ids: Vec<&str> = data(&shown).iter().map(|it| text(it, "id")).collect();
+        assert_eq!(ids, [made.as_str()]);
+    }
+}
+
 #[tokio::test]
 async fn a_draft_is_not_shown() {
     let stack = Stack::new().await;

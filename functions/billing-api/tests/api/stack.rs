@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use axum::Router;
 use billing_api::App;
 use serde_json::{Value, json};
+use stripe_fake::{Completion, NotPossible};
 use tollgate_domain::plan::Catalog;
 use tollgate_domain::plan_book::PlanVersions;
 use tollgate_domain::submission::Recipient;
@@ -12,8 +13,9 @@ use tollgate_local_aws::CloudWatch;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_runtime::{Metrics, env};
 use tollgate_store::{CustomerChange, PlanOutcome, RecipientChange, Store, UpdateCustomerOutcome};
+use tollgate_stripe::StripeClient;
 use tollgate_testing::customers::add_customer;
-use tollgate_testing::event::Event;
+use tollgate_testing::event::{Event, text};
 use tollgate_testing::init::init_with;
 use tollgate_testing::p;
 use tollgate_testing::response::{ApiResponse, call};
@@ -62,6 +64,12 @@ impl Stack {
         add_customer(&stack.at, "acme", "free").await;
         stack.stripe.requests();
         stack
+    }
+
+    /// Has the function call Stripe with this client.
+    pub(crate) fn call_stripe_by(&mut self, client: StripeClient) {
+        self.app.payments.stripe = Some(client);
+        self.function = billing_api::routes(self.app.clone());
     }
 
     /// Adds a plan with a monthly fee and a Stripe price.
@@ -147,6 +155,20 @@ impl Stack {
             .stripe
             .call("GET", "/v1/checkout/sessions?limit=100", "");
         list.await["data"].as_array().unwrap().clone()
+    }
+
+    /// Returns the ids of the checkout sessions at Stripe on which a customer can pay.
+    pub(crate) async fn payable(&self) -> Vec<String> {
+        let sessions = self.sessions().await.into_iter();
+        let open = sessions.filter(|session| session["status"] == "open");
+        open.map(|session| text(&session, "id").to_owned())
+            .collect()
+    }
+
+    /// Completes a checkout session, as its customer does on the page.
+    pub(crate) fn pay(&self, session: &str) -> Result<(), NotPossible> {
+        let fake = &self.stripe.fake;
+        fake.complete_checkout(session, Completion::Paid, None)
     }
 
     /// Returns the metrics written so far.

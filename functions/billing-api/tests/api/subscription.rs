@@ -103,6 +103,25 @@ async fn of_several_subscriptions_the_linked_one_is_shown() {
     assert_eq!(shown().await, second["id"]);
 }
 
+/// Stripe's list has a subscription of another customer.
+#[tokio::test]
+async fn a_subscription_of_another_stripe_customer_is_not_shown() {
+    let mut stack = Stack::new().await;
+    stack.link("acme").await;
+    add_customer(&stack.at, "bolt", "free").await;
+    let other = stack.link("bolt").await;
+    let foreign = stack.stripe.subscribe(&other, &stack.price).await;
+    let client = stack.stripe.altered(move |path, _, list| {
+        if path == "/v1/subscriptions" {
+            list["data"] = json!([foreign]);
+        }
+    });
+    stack.call_stripe_by(client);
+    let shown = stack.get("subscription", &[]).await.json(200);
+    assert_eq!(shown["subscription"], Value::Null);
+    stack.checkout("acme", "team").await.json(201);
+}
+
 #[tokio::test]
 async fn a_plan_that_does_not_exist_has_neither_name_nor_fee() {
     let stack = Stack::new().await;

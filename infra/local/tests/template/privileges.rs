@@ -68,7 +68,7 @@ const KINDS: [Kind; 16] = [
     Kind {
         name: "checkout sessions",
         table: REGISTRY,
-        keys: &["STRIPE#CHECKOUT#cs_1"],
+        keys: &["STRIPE#CHECKOUT#cs_1", "STRIPE#OPEN#acme"],
         index_key: None,
     },
     Kind {

@@ -36,7 +36,7 @@ impl State {
         let mut json = json!({
             "id": session.id,
             "object": "checkout.session",
-            "adaptive_pricing": null,
+            "adaptive_pricing": session.is_adaptive.map(|enabled| json!({ "enabled": enabled })),
             "after_expiration": null,
             "allow_promotion_codes": session.allows_promotion_codes,
             "allowed_payment_method_types": null,

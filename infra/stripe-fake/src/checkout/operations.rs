@@ -52,6 +52,14 @@ pub(crate) fn create(call: &mut Call<'_>) -> Result<Value, ApiError> {
         }
     }
     let (items, interval, currency) = line_items(state, params, is_subscription)?;
+    if let Some(wanted) = params.non_empty("currency")
+        && wanted != currency
+    {
+        let message = format!(
+            "The price specified only supports `{currency}`. This doesn't match the expected currency: `{wanted}`."
+        );
+        return Err(ApiError::invalid(message).with_param("currency"));
+    }
     if let Some(customer) = customer {
         state.check_currency(state.customers.find(customer, "customer")?, &currency)?;
     }
@@ -108,6 +116,7 @@ pub(crate) fn create(call: &mut Call<'_>) -> Result<Value, ApiError> {
         payment_intent: None,
         new,
         allows_promotion_codes: params.boolean("allow_promotion_codes"),
+        is_adaptive: params.boolean("adaptive_pricing.enabled"),
     });
     state.schedule(expires_at, Task::ExpireSession(id.clone()));
     Ok(state.session_json(state.sessions.find(&id, "id")?))

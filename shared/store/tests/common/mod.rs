@@ -22,10 +22,10 @@ use tollgate_local_aws::fixture::Fixture;
 use tollgate_runtime::Entropy;
 use tollgate_store::schema::Table;
 use tollgate_store::{
-    AdmittedCalls, CreateOutcome, CustomerChange, CustomerToFollow, EventPart, FollowOutcome,
-    KeyChange, KeyRef, LeaseShare, NewKey, RecipientChange, RecordChargeOutcome, RejectedRecord,
-    ReserveOutcome, RotateOutcome, ShardCounts, StartedCheckout, Store, StoreError,
-    UpdateCustomerOutcome, UpdateOutcome, WriteUsageOutcome,
+    AdmittedCalls, CheckoutRecord, CreateOutcome, CustomerChange, CustomerToFollow, EventPart,
+    FollowOutcome, KeyChange, KeyRef, LeaseShare, NewKey, RecipientChange, RecordChargeOutcome,
+    RecordCheckoutOutcome, RejectedRecord, ReserveOutcome, RotateOutcome, ShardCounts,
+    StartedCheckout, Store, StoreError, UpdateCustomerOutcome, UpdateOutcome, WriteUsageOutcome,
 };
 use tollgate_testing::customers::key_record;
 use tollgate_testing::stored::{items, raw, text};
@@ -464,13 +464,26 @@ pub(crate) fn checkout() -> StartedCheckout {
     }
 }
 
-/// Stores a checkout session.
+/// Stores a checkout session after `earlier`, for the Stripe customer of `acme`.
 pub(crate) async fn record_checkout(
     at: &Fixture,
-    checkout: &StartedCheckout,
-    request: Option<&Idempotency>,
-) -> CreateOutcome<StartedCheckout> {
-    at.store.record_checkout(checkout, request).await.unwrap()
+    started: &StartedCheckout,
+    earlier: Option<&str>,
+    idempotency: Option<&Idempotency>,
+) -> RecordCheckoutOutcome {
+    let record = CheckoutRecord {
+        started,
+        stripe_customer: &recipient().customer,
+        earlier,
+        idempotency,
+    };
+    at.store.record_checkout(&record).await.unwrap()
+}
+
+/// Creates the customer `acme`, linked to its Stripe customer.
+pub(crate) async fn create_linked(at: &Fixture) {
+    create_customer(at, "acme").await;
+    update_customer(at, "acme", &link(recipient())).await;
 }
 
 /// Returns the recipient of the charges of `acme`.

@@ -90,6 +90,8 @@ async fn checkout_and_portal() {
         price: &"price_1".parse().unwrap(),
         success_url: "https://a.example/done?s={CHECKOUT_SESSION_ID}",
         cancel_url: "https://a.example/",
+        currency: Some("usd"),
+        adaptive_pricing: Some(false),
         customer: Some(&customer),
         customer_email: None,
         client_reference_id: Some("acme"),
@@ -104,6 +106,8 @@ async fn checkout_and_portal() {
         "line_items[0][quantity]=1",
         "success_url=https%3A%2F%2Fa.example%2Fdone%3Fs%3D%7BCHECKOUT_SESSION_ID%7D",
         "cancel_url=https%3A%2F%2Fa.example%2F",
+        "currency=usd",
+        "adaptive_pricing[enabled]=false",
         "customer=cus_1",
         "client_reference_id=acme",
         "subscription_data[billing_cycle_anchor_config][day_of_month]=1",
@@ -117,6 +121,8 @@ async fn checkout_and_portal() {
     let id = "cs_test_1".parse().unwrap();
     let read = async |client: StripeClient| client.checkout_session(&id).await;
     check(read, "GET /v1/checkout/sessions/cs_test_1", &[]).await;
+    let expire = async |client: StripeClient| client.expire_checkout_session(&key(), &id).await;
+    check(expire, "POST /v1/checkout/sessions/cs_test_1/expire", &[]).await;
 
     let session = NewPortalSession {
         customer: &customer,
