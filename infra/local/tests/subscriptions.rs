@@ -151,8 +151,8 @@ async fn a_customer_without_quota_subscribes_and_one_who_does_not_pay_is_suspend
     story.target.nightly().await;
     assert_eq!(story.ping().await.status, StatusCode::OK);
 
-    let over = json!({ "now": "2026-12-17T12:30:00Z" });
-    story.target.set_clock(over).await;
+    let after_grace = json!({ "now": "2026-12-17T12:30:00Z" });
+    story.target.set_clock(after_grace).await;
     story.target.nightly().await;
     let denied = story.ping().await;
     assert_problem(&denied, StatusCode::TOO_MANY_REQUESTS, "customer-suspended");
