@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use billing::{App, BillingRunError, Progress, handle, next_part};
 use serde_json::{Value, json};
 use tollgate_billing::Position;
+use tollgate_domain::submission::SubmissionFailure;
 use tollgate_local_aws::Fault;
 use tollgate_runtime::env;
 use tollgate_testing::init::init_with;
@@ -88,11 +89,12 @@ async fn a_run_does_not_queue_what_is_settled_or_waits() {
     take(&stack, CHARGES);
     let store = &stack.at.store;
     let name = |n: usize| format!("ci_c-{n:03}_2026-11_0001").parse().unwrap();
-    store.settle_charge(&name(0), "ii_1").await.unwrap();
+    let settled = store.charge(&name(0)).await.unwrap().unwrap();
+    store.settle_charge(&settled.charge, "ii_1").await.unwrap();
     let failed = store.charge(&name(1)).await.unwrap().unwrap();
     let later = p("2026-11-25T00:00:00Z");
     store
-        .fail_charge(&failed, false, "no", later)
+        .fail_charge(&failed, SubmissionFailure::Unavailable, "no", later)
         .await
         .unwrap();
     stack.run("2026-11-24T02:00:00Z").await;

@@ -1,0 +1,51 @@
+//! Events, each put in the transaction that causes it.
+
+use tollgate_domain::event::Event;
+
+use crate::Store;
+use crate::error::StoreError;
+use crate::item::{Item, keys, s, t};
+use crate::schema::{EVENTS, attr};
+use crate::transaction::{Action, ConditionResult, Transacted};
+
+/// Sort key of items that are alone in their partition.
+const ALONE: &str = "#";
+/// State of an event that is not published yet, in the index.
+const NEW: &str = "new";
+
+fn event_item(event: &Event) -> Item {
+    let mut item = keys(format!("EVENT#{}", event.id), ALONE);
+    item.insert("kind".into(), s(event.kind.as_str()));
+    if let Some(customer) = &event.customer {
+        item.insert(attr::CUSTOMER.into(), s(customer.as_str()));
+    }
+    item.insert(attr::OCCURRED_AT.into(), t(event.occurred_at));
+    item.insert("data".into(), s(event.data.to_string()));
+    item.insert(attr::OUTBOX.into(), s(NEW));
+    item
+}
+
+impl Store {
+    /// Runs the actions as one transaction that also puts the event that they cause. An event that exists is no
+    /// hindrance: the actions then run without it, and the event stays as it is, published or not. The results of
+    /// a cancelled transaction are those of `actions`.
+    pub(crate) async fn transact_causing(
+        &self,
+        operation: &'static str,
+        actions: Vec<Action>,
+        event: &Event,
+    ) -> Result<Transacted, StoreError> {
+        let mut all = actions.clone();
+        // Absent: what is published once is not new again, and the first of two equal causes is announced.
+        all.push(Action::put(EVENTS, event_item(event)).when("attribute_not_exists(pk)"));
+        let mut results = match self.transact(operation, all).await? {
+            Transacted::Committed => return Ok(Transacted::Committed),
+            Transacted::Cancelled(results) => results,
+        };
+        results.truncate(actions.len());
+        if results.iter().any(ConditionResult::is_failed) {
+            return Ok(Transacted::Cancelled(results));
+        }
+        self.transact(operation, actions).await
+    }
+}
