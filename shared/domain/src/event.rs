@@ -4,11 +4,59 @@ use std::fmt;
 use std::str::FromStr;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::billing::Charge;
-use crate::id::{CustomerId, EventId};
+use crate::id::{CustomerId, EventId, PlanId};
+use crate::money::SignedCents;
+use crate::window::Month;
+
+/// Percentages of the month's included calls that have an event, in ascending order.
+pub const QUOTA_THRESHOLDS: [u8; 2] = [80, 100];
+
+/// Returns the thresholds that `calls` of the `included` ones have reached, in ascending order. A plan that
+/// includes no calls has none.
+pub fn reached_thresholds(calls: u64, included: u64) -> impl DoubleEndedIterator<Item = u8> {
+    let is_reached =
+        move |percent: &u8| u128::from(calls) * 100 >= u128::from(included) * u128::from(*percent);
+    let thresholds = QUOTA_THRESHOLDS.into_iter();
+    thresholds.filter(move |percent| included > 0 && is_reached(percent))
+}
+
+/// A threshold of a customer's month that was reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuotaThreshold {
+    /// Customer.
+    pub customer: CustomerId,
+    /// Month of the calls.
+    pub month: Month,
+    /// Plan that the customer follows.
+    pub plan: PlanId,
+    /// Calls that the plan includes.
+    pub included: u64,
+    /// The threshold, in percent of the included calls.
+    pub percent: u8,
+    /// Calls of the month when that was seen.
+    pub calls: u64,
+}
+
+/// Counts of a scheduled billing run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunTotals {
+    /// Time for which the run was scheduled, by which its repetitions are known to be the same run.
+    pub scheduled_at: Timestamp,
+    /// Billing periods with billable usage.
+    pub billing_periods: u64,
+    /// Charges and credits created.
+    pub charge_count: u64,
+    /// Sum of these.
+    pub cents: SignedCents,
+    /// Billing periods that could not be billed.
+    pub failed: u64,
+}
 
 /// An event. It has no personal data: ids and amounts alone, and the texts of charges.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,6 +172,56 @@ impl Event {
         Self::of_charge(EventKind::ChargeFailed, charge, occurred_at, data)
     }
 
+    /// Creates the event of a customer who reached a threshold. The next plan of the month has thresholds of its
+    /// own, unless it includes as many calls.
+    #[must_use]
+    pub fn quota_threshold(reached: &QuotaThreshold, occurred_at: Timestamp) -> Self {
+        let QuotaThreshold {
+            customer,
+            month,
+            plan,
+            included,
+            percent,
+            calls,
+        } = reached;
+        let cause = format!("{customer}\n{month}\n{included}\n{percent}");
+        let data = json!({
+            "month": month.to_string(),
+            "plan": plan.as_str(),
+            "included": included,
+            "threshold_percent": percent,
+            "calls": calls,
+        });
+        let customer = Some(customer.clone());
+        Self::new(
+            EventKind::QuotaThreshold,
+            &cause,
+            customer,
+            occurred_at,
+            data,
+        )
+    }
+
+    /// Creates the event of a scheduled billing run that has ended.
+    #[must_use]
+    pub fn billing_run_completed(run: &RunTotals, occurred_at: Timestamp) -> Self {
+        let data = json!({
+            "scheduled_at": run.scheduled_at.to_string(),
+            "billing_periods": run.billing_periods,
+            "charge_count": run.charge_count,
+            "amount_cents": run.cents.0,
+            "failed": run.failed,
+        });
+        let cause = run.scheduled_at.to_string();
+        Self::new(
+            EventKind::BillingRunCompleted,
+            &cause,
+            None,
+            occurred_at,
+            data,
+        )
+    }
+
     fn of_charge(kind: EventKind, charge: &Charge, occurred_at: Timestamp, data: Value) -> Self {
         let customer = Some(charge.customer.clone());
         Self::new(kind, &charge.id, customer, occurred_at, data)
@@ -154,6 +252,66 @@ mod tests {
         assert_eq!(event(EventKind::ChargeSettled, "a", 1).id, first.id);
         assert_ne!(event(EventKind::ChargeSettled, "b", 0).id, first.id);
         assert_ne!(event(EventKind::ChargeFailed, "a", 0).id, first.id);
+    }
+
+    #[test]
+    fn thresholds_are_reached_at_whole_percentages_of_the_included_calls() {
+        let check = |calls, included, expected: &[u8]| {
+            let reached: Vec<u8> = reached_thresholds(calls, included).collect();
+            assert_eq!(reached, expected, "{calls} of {included}");
+        };
+        check(0, 1_000, &[]);
+        check(799, 1_000, &[]);
+        check(800, 1_000, &[80]);
+        check(999, 1_000, &[80]);
+        check(1_000, 1_000, &[80, 100]);
+        check(5_000, 1_000, &[80, 100]);
+        check(2, 3, &[]);
+        check(1, 1, &[80, 100]);
+        check(5, 0, &[]);
+        check(u64::MAX, u64::MAX, &[80, 100]);
+    }
+
+    #[test]
+    fn a_threshold_has_one_event_for_each_month_and_number_of_included_calls() {
+        let reached = QuotaThreshold {
+            customer: "acme".parse().unwrap(),
+            month: "2026-11".parse().unwrap(),
+            plan: "free".parse().unwrap(),
+            included: 1_000,
+            percent: 80,
+            calls: 801,
+        };
+        let id =
+            |reached: &QuotaThreshold| Event::quota_threshold(reached, Timestamp::UNIX_EPOCH).id;
+        let first = id(&reached);
+        let same = QuotaThreshold {
+            calls: 802,
+            plan: "other".parse().unwrap(),
+            ..reached.clone()
+        };
+        assert_eq!(id(&same), first);
+        let others = [
+            QuotaThreshold {
+                percent: 100,
+                ..reached.clone()
+            },
+            QuotaThreshold {
+                included: 2_000,
+                ..reached.clone()
+            },
+            QuotaThreshold {
+                month: "2026-12".parse().unwrap(),
+                ..reached.clone()
+            },
+            QuotaThreshold {
+                customer: "bolt".parse().unwrap(),
+                ..reached
+            },
+        ];
+        for other in others {
+            assert_ne!(id(&other), first, "{other:?}");
+        }
     }
 
     #[test]

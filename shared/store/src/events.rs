@@ -1,5 +1,6 @@
 //! Events, each put in the transaction that causes it.
 
+use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use tollgate_domain::event::Event;
 
 use crate::Store;
@@ -26,6 +27,28 @@ fn event_item(event: &Event) -> Item {
 }
 
 impl Store {
+    /// Stores an event that no write of the store causes. If it exists, it stays as it is.
+    ///
+    /// # Errors
+    /// When the store fails; the event may then be stored.
+    pub async fn record_event(&self, event: &Event) -> Result<(), StoreError> {
+        let put = self
+            .client
+            .put_item()
+            .table_name(self.table(EVENTS))
+            .set_item(Some(event_item(event)))
+            // Absent: what is published once is not new again, and the first of two equal causes is announced.
+            .condition_expression("attribute_not_exists(pk)")
+            .send();
+        let Err(error) = put.await else {
+            return Ok(());
+        };
+        match error.as_service_error() {
+            Some(PutItemError::ConditionalCheckFailedException(_)) => Ok(()),
+            _ => Err(StoreError::service("storing an event", error)),
+        }
+    }
+
     /// Runs the actions as one transaction that also puts the event that they cause. An event that exists is no
     /// hindrance: the actions then run without it, and the event stays as it is, published or not. The results of
     /// a cancelled transaction are those of `actions`.
