@@ -180,6 +180,8 @@ async fn create(
         plan: body.plan,
         pins: Pins::default(),
         recipient: None,
+        subscription_plan: None,
+        unpaid: None,
         created_at: app.clock.now(),
         suspended_at: None,
         erased_at: None,

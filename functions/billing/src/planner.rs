@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tollgate_api::billing::BillingRun;
 use tollgate_billing::{Billing, DuePosition, Mode, Part, Position, due_charges, run};
-use tollgate_payments::{ChargeMessage, Queue, QueueError};
+use tollgate_payments::{ChargeMessage, FollowUpMessage, Queue, QueueError};
 use tollgate_runtime::config::InvalidConfig;
 use tollgate_runtime::{Init, env, metrics};
 use tollgate_store::StoreError;
@@ -24,6 +24,9 @@ pub struct App {
     pub billing: Billing,
     /// Queue of the charge worker; `None` if there is no payment provider.
     pub charges: Option<Queue>,
+    /// Queue of Stripe's events, to whose worker customers are named that are to be followed up; `None` if there is no
+    /// payment provider.
+    pub events: Option<Queue>,
     /// Queue that continues a run.
     pub runs: Queue,
 }
@@ -36,11 +39,11 @@ impl App {
     pub fn build(init: &Init) -> Result<Self, InvalidConfig> {
         let queue = |var| Ok::<_, InvalidConfig>(Queue::new(&init.sdk, init.env.get(var)?));
         let is_configured = !init.env.get(env::STRIPE_SECRET)?.is_empty();
+        let of_provider = |var| is_configured.then(|| queue(var)).transpose();
         Ok(Self {
             billing: Billing::build(init)?,
-            charges: is_configured
-                .then(|| queue(env::CHARGE_QUEUE))
-                .transpose()?,
+            charges: of_provider(env::CHARGE_QUEUE)?,
+            events: of_provider(env::STRIPE_EVENT_QUEUE)?,
             runs: queue(env::BILLING_RUN_QUEUE)?,
         })
     }
@@ -52,8 +55,10 @@ impl App {
 pub enum Progress {
     /// Billing periods are left, and then all charges are to be queued.
     Bill(Position),
-    /// Charges are left to be queued.
+    /// Charges are left to be queued, and then all customers to be followed up.
     Queue(DuePosition),
+    /// Customers are left to be followed up, after this cursor.
+    FollowUp(Option<String>),
 }
 
 /// Error of a billing run in which some billing periods could not be billed. All others were.
@@ -133,10 +138,14 @@ pub async fn next_part(
     from: Option<Progress>,
     until: Option<Timestamp>,
 ) -> Result<(BillingRun, Option<Progress>), BillingRunError> {
-    let (from, mut due) = match from {
-        None => (Some(None), DuePosition::default()),
-        Some(Progress::Bill(position)) => (Some(Some(position)), DuePosition::default()),
-        Some(Progress::Queue(position)) => (None, position),
+    let (from, due) = match from {
+        None => (Some(None), Some(DuePosition::default())),
+        Some(Progress::Bill(position)) => (Some(Some(position)), Some(DuePosition::default())),
+        Some(Progress::Queue(position)) => (None, Some(position)),
+        Some(Progress::FollowUp(cursor)) => {
+            let rest = follow_up(app, cursor, until).await?;
+            return Ok((BillingRun::default(), rest));
+        }
     };
     let mut report = BillingRun::default();
     if let Some(from) = from {
@@ -148,10 +157,23 @@ pub async fn next_part(
             return Ok((report, Some(Progress::Bill(position))));
         }
     }
-    let Some(queue) = &app.charges else {
-        return Ok((report, None));
-    };
-    report.destination = "stripe";
+    if let (Some(queue), Some(due)) = (&app.charges, due) {
+        report.destination = "stripe";
+        if let Some(rest) = queue_charges(app, queue, due, until).await? {
+            return Ok((report, Some(Progress::Queue(rest))));
+        }
+    }
+    let rest = follow_up(app, None, until).await?;
+    Ok((report, rest))
+}
+
+/// Queues all charges that are due. Returns the position if the time is over.
+async fn queue_charges(
+    app: &App,
+    queue: &Queue,
+    mut due: DuePosition,
+    until: Option<Timestamp>,
+) -> Result<Option<DuePosition>, BillingRunError> {
     loop {
         let now = app.billing.clock.now();
         let (charges, next) = due_charges(&app.billing.store, now, due).await?;
@@ -163,11 +185,42 @@ pub async fn next_part(
             .collect();
         queue.send(&messages).await?;
         match next {
-            None => return Ok((report, None)),
-            Some(next) if until.is_some_and(|until| now >= until) => {
-                return Ok((report, Some(Progress::Queue(next))));
-            }
+            None => return Ok(None),
+            Some(next) if until.is_some_and(|until| now >= until) => return Ok(Some(next)),
             Some(next) => due = next,
+        }
+    }
+}
+
+/// Names all customers whose follow-up is due to the worker of Stripe's events. Returns what is left if the time is
+/// over. A follow-up stays until the worker has done it, so that the next run names it again.
+async fn follow_up(
+    app: &App,
+    mut cursor: Option<String>,
+    until: Option<Timestamp>,
+) -> Result<Option<Progress>, BillingRunError> {
+    let Some(queue) = &app.events else {
+        return Ok(None);
+    };
+    loop {
+        let now = app.billing.clock.now();
+        let page = app.billing.store.follow_ups(cursor.as_deref()).await?;
+        let found = page.items.len();
+        let due = page.items.into_iter().map(|(_, follow_up)| follow_up);
+        let messages: Vec<FollowUpMessage> = due
+            .take_while(|follow_up| follow_up.due <= now)
+            .map(|follow_up| FollowUpMessage {
+                follow_up: follow_up.customer,
+            })
+            .collect();
+        queue.send(&messages).await?;
+        match page.next {
+            // The others are due later.
+            Some(next) if messages.len() == found => cursor = Some(next),
+            _ => return Ok(None),
+        }
+        if until.is_some_and(|until| now >= until) {
+            return Ok(Some(Progress::FollowUp(cursor)));
         }
     }
 }

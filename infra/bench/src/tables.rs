@@ -147,6 +147,8 @@ impl Seeding<'_> {
             plan: plan.parse::<PlanId>()?,
             pins: Pins::default(),
             recipient: None,
+            subscription_plan: None,
+            unpaid: None,
             created_at: now,
             suspended_at: None,
             erased_at: None,

@@ -57,6 +57,8 @@ fn acme() -> Customer {
         plan: "pro".parse().unwrap(),
         pins: Pins::default(),
         recipient: None,
+        subscription_plan: None,
+        unpaid: None,
         created_at: clock().now(),
         suspended_at: None,
         erased_at: None,

@@ -12,6 +12,7 @@ use tollgate_domain::plan::Catalog;
 use tollgate_local_aws::template::{InvalidTemplate, Stack};
 use tollgate_local_aws::{LocalAws, Role};
 use tollgate_metering::{Emitter, MeteredBody, Metering, UnsentLog};
+use tollgate_payments::{Follower, Webhooks};
 use tollgate_runtime::config::InvalidConfig;
 use tollgate_runtime::{Clock, Entropy, Env, Init, Metrics, config, env};
 use tollgate_store::Store;
@@ -113,6 +114,10 @@ impl FunctionFactory {
         Ok(billing::Worker::build(&self.init("ChargeWorkerFunction")?)?)
     }
 
+    pub(crate) fn stripe_events(&self) -> Result<Follower, StartError> {
+        Ok(Follower::build(&self.init("StripeEventsFunction")?)?)
+    }
+
     pub(crate) fn reconciliation(&self) -> Result<reconciliation::App, StartError> {
         Ok(reconciliation::App::build(
             &self.init("ReconciliationFunction")?,
@@ -137,6 +142,7 @@ impl FunctionFactory {
             "BillingApiFunction" => {
                 plain(serve(billing_api::routes(billing_api::App::build(&init)?)))
             }
+            "StripeWebhookFunction" => plain(serve(stripe_events::routes(Webhooks::build(&init)?))),
             "ApiDocsFunction" => plain(serve(api_docs::routes())),
             "PingFunction" => metered(&metering(&init)?, serve(ping::routes())),
             "AnalyzeFunction" => metered(&metering(&init)?, serve(analyze::routes())),

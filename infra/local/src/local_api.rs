@@ -19,6 +19,7 @@ use tollgate_web::{JsonBody, Problem};
 use crate::consumer::{Consumer, DrainOutcome};
 use crate::gateway::Gateway;
 use crate::local_clock::LocalClock;
+use crate::stand_in::Delivery;
 
 /// Maximum number of dead letters in one response.
 const MAX_DEAD_LETTERS: u32 = 100;
@@ -32,6 +33,10 @@ pub(crate) struct App {
     pub(crate) usage: Arc<Consumer>,
     /// Delivery of charges to the charge worker.
     pub(crate) charges: Arc<Consumer>,
+    /// Delivery of events of Stripe to their worker.
+    pub(crate) events: Arc<Consumer>,
+    /// Delivery of the stand-in's events to the webhook endpoint.
+    pub(crate) webhooks: Arc<Delivery>,
     pub(crate) gateway: Arc<Gateway>,
     pub(crate) billing: billing::App,
     pub(crate) reconciliation: reconciliation::App,
@@ -87,14 +92,24 @@ struct DrainReport {
     outcome: DrainOutcome,
     /// All messages in the dead-letter queue, earlier ones included.
     dead_letters: u64,
+    /// Events of Stripe.
+    stripe_events: DrainOutcome,
+}
+
+/// Delivers the events that the stand-in for Stripe has, and lets customers follow their subscriptions.
+async fn drain_stripe(app: &App) -> Result<DrainOutcome, Problem> {
+    app.webhooks.deliver().await;
+    app.events.drain().await.map_err(Problem::internal)
 }
 
 async fn drain(State(app): State<App>) -> Result<Json<DrainReport>, Problem> {
     let outcome = app.usage.drain().await.map_err(Problem::internal)?;
+    let stripe_events = drain_stripe(&app).await?;
     let counts = app.aws.queue().counts().map_err(Problem::internal)?;
     Ok(Json(DrainReport {
         outcome,
         dead_letters: counts.dead,
+        stripe_events,
     }))
 }
 
@@ -111,9 +126,11 @@ async fn nightly(State(app): State<App>) -> Result<Json<NightlyReport>, Problem>
     app.gateway.shut_down_authorizer().await;
     // On AWS, the queue has been drained for hours when the nightly schedule fires.
     app.usage.drain().await.map_err(Problem::internal)?;
+    drain_stripe(&app).await?;
     let run = billing::next_part(&app.billing, None, None).await;
     let (report, _) = run.map_err(billing_failed)?;
     app.charges.drain().await.map_err(Problem::internal)?;
+    drain_stripe(&app).await?;
     Ok(Json(NightlyReport {
         billing: report,
         reconciliation: reconciliation::handle(&app.reconciliation).await?,

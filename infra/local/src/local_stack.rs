@@ -39,7 +39,7 @@ use crate::gateway::{self, Gateway, KeyAlias};
 use crate::local_api;
 use crate::local_clock::{ClockError, LocalClock};
 use crate::same_origin;
-use crate::stand_in::{self, StandIn};
+use crate::stand_in::{self, Delivery, StandIn};
 pub use crate::start_error::{StartError, UnusableAdminKey};
 use crate::template::Template;
 
@@ -112,8 +112,10 @@ pub struct Running {
     stop: oneshot::Sender<()>,
     server: JoinHandle<()>,
     gateway: Arc<Gateway>,
-    /// Delivery of usage, and of charges.
-    deliveries: [(Arc<Consumer>, JoinHandle<()>); 2],
+    /// Delivery of the stand-in's events to the webhook endpoint.
+    webhooks: JoinHandle<()>,
+    /// Delivery of usage, of charges, and of events of Stripe.
+    deliveries: [(Arc<Consumer>, JoinHandle<()>); 3],
     _stand_in: StandIn,
     _lock: Option<File>,
 }
@@ -152,6 +154,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         stand_in::start(options.stripe_port, options.data.as_deref(), clock.clone()).await?;
     let stack = stack
         .with_parameter("StripeSecretName", stand_in::SECRET)
+        .with_parameter("StripeWebhookSecretName", stand_in::WEBHOOK_SECRET)
         .with_parameter("StripeUrl", &stand_in.url);
     // The operator has no pages here, so that customers return to the product itself.
     let is_given = |name: &str| options.parameters.iter().any(|(given, _)| *given == name);
@@ -166,6 +169,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     };
     aws.create_tables(stack.name())?;
     aws.set_secret(stand_in::SECRET, &stand_in.key);
+    aws.set_secret(stand_in::WEBHOOK_SECRET, &stand_in.webhook_secret);
     let factory = FunctionFactory {
         aws: aws.clone(),
         stack,
@@ -191,13 +195,28 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     });
     let queue = aws.named_queue(&template.charges.queue)?;
     let charges = Arc::new(Consumer::new(queue, worker, template.charges.clone()));
+    let follower = factory.stripe_events()?;
+    let follower: Handler = Box::new(move |event| {
+        let follower = follower.clone();
+        Box::pin(async move { stripe_events::handle(&follower, event).await })
+    });
+    let queue = aws.named_queue(&template.stripe_events.queue)?;
+    let events = Arc::new(Consumer::new(
+        queue,
+        follower,
+        template.stripe_events.clone(),
+    ));
     let gateway = Arc::new(Gateway::new(&template, &factory, alias)?);
+    let webhooks = Delivery::new(stand_in.fake.clone(), Arc::clone(&gateway));
+    let webhooks = Arc::new(webhooks);
     let local = local_api::routes(local_api::App {
         local_clock,
         clock: factory.clock.clone(),
         aws: aws.clone(),
         usage: Arc::clone(&usage),
         charges: Arc::clone(&charges),
+        events: Arc::clone(&events),
+        webhooks: Arc::clone(&webhooks),
         gateway: Arc::clone(&gateway),
         billing: factory.billing()?,
         reconciliation: factory.reconciliation()?,
@@ -221,7 +240,8 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         // An error means that the sender was dropped, which stops the server as well.
         let _ = stopped.await;
     }));
-    let deliveries = [usage, charges].map(|consumer| {
+    let webhooks = tokio::spawn(async move { match webhooks.run().await {} });
+    let deliveries = [usage, charges, events].map(|consumer| {
         let running = Arc::clone(&consumer);
         (consumer, tokio::spawn(async move { running.run().await }))
     });
@@ -237,6 +257,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         stop,
         server,
         gateway,
+        webhooks,
         deliveries,
         _stand_in: stand_in,
         _lock: lock,
@@ -269,6 +290,8 @@ impl Running {
     /// # Errors
     /// When the server has failed.
     pub async fn stop(self) -> std::io::Result<()> {
+        // What is not delivered now is delivered after the next start.
+        self.webhooks.abort();
         let _ = self.stop.send(());
         let served = async {
             let served = self.server.await;

@@ -19,6 +19,10 @@ pub fn operations() -> Vec<(&'static str, OpenApi)> {
         ("AdminApiFunction", admin_api::openapi()),
         ("UsageApiFunction", usage_api::Operations::openapi()),
         ("BillingApiFunction", billing_api::openapi()),
+        (
+            "StripeWebhookFunction",
+            stripe_events::Operations::openapi(),
+        ),
         ("ApiDocsFunction", api_docs::Operations::openapi()),
         ("PingFunction", ping::Operations::openapi()),
         ("AnalyzeFunction", analyze::Operations::openapi()),

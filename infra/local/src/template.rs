@@ -25,6 +25,8 @@ pub struct Template {
     pub usage: EventSource,
     /// Delivery of charges to the charge worker.
     pub charges: EventSource,
+    /// Delivery of events of Stripe to their worker.
+    pub stripe_events: EventSource,
 }
 
 /// Mapping of a queue to a function.
@@ -144,6 +146,11 @@ impl Template {
             rule: Rule::new(pattern)?,
             usage: EventSource::from_stack(stack, "UsageWriterEventSource", "UsageQueue")?,
             charges: EventSource::from_stack(stack, "ChargeWorkerEventSource", "ChargeQueue")?,
+            stripe_events: EventSource::from_stack(
+                stack,
+                "StripeEventsEventSource",
+                "StripeEventQueue",
+            )?,
         })
     }
 }

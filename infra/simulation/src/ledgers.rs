@@ -136,6 +136,8 @@ impl Simulation {
             plan: setup(plan.parse())?,
             pins: Pins::default(),
             recipient: None,
+            subscription_plan: None,
+            unpaid: None,
             created_at: self.now(),
             suspended_at: None,
             erased_at: None,

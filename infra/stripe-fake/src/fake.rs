@@ -74,8 +74,12 @@ impl StripeFake {
             url: options.url.clone(),
             after_last_attempt: options.after_last_attempt,
         });
+        let mut test = State::new(Arc::clone(&settings), false, now);
+        for endpoint in &options.endpoints {
+            test.register(endpoint.clone());
+        }
         let inner = Inner {
-            test: State::new(Arc::clone(&settings), false, now),
+            test,
             live: State::new(settings, true, now),
             advanced: 0,
             replayed_at: None,
@@ -205,15 +209,27 @@ impl StripeFake {
         deliveries.into_iter().map(|(_, webhook)| webhook).collect()
     }
 
+    /// Delivers the events that are due, each by `send`, which returns whether its endpoint responded with success.
+    /// Others are delivered again later, as by [`serve`](crate::serve).
+    pub async fn deliver<F: Future<Output = bool>>(&self, send: impl Fn(Webhook) -> F) {
+        for (delivery, webhook) in self.take_deliveries() {
+            if !send(webhook).await {
+                self.retry(delivery);
+            }
+        }
+    }
+
     pub(crate) fn take_deliveries(&self) -> Vec<(Delivery, Webhook)> {
         let mut inner = self.lock();
         let mode = inner.delivery;
         let mut taken = Vec::new();
+        // The state's time never goes back, and the clock may: receivers compare signatures with that.
+        let signed_at = (inner.options.clock)().as_second() + inner.advanced;
         let Inner { test, live, .. } = &mut *inner;
         for state in [test, live] {
             let deliveries = state.take_deliveries(mode);
             let signed = deliveries.into_iter().filter_map(|delivery| {
-                let webhook = state.webhook(&delivery)?;
+                let webhook = state.webhook(&delivery, signed_at)?;
                 Some((delivery, webhook))
             });
             taken.extend(signed);

@@ -65,7 +65,7 @@ pub use fault::{Fault, FaultRule};
 pub use handle::LoggedRequest;
 pub use journal::JournalError;
 pub use options::{AfterLastAttempt, Options};
-pub use server::serve;
+pub use server::{serve, serve_api};
 pub use webhook::{DeliveryMode, NewEndpoint, Webhook, sign};
 
 /// Returns the API version that the stand-in has.

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use crate::webhook::NewEndpoint;
+
 /// Options of a [`StripeFake`](crate::StripeFake).
 #[derive(Clone)]
 pub struct Options {
@@ -24,6 +26,8 @@ pub struct Options {
     pub keeps_log: bool,
     /// Status of a subscription after the last attempt to collect an invoice has failed.
     pub after_last_attempt: AfterLastAttempt,
+    /// Webhook endpoints of test mode that are there from the beginning.
+    pub endpoints: Vec<NewEndpoint>,
 }
 
 /// Status of a subscription after the last attempt to collect an invoice has failed, which Stripe has as a
@@ -50,6 +54,7 @@ impl Options {
             requests_per_second: None,
             keeps_log: false,
             after_last_attempt: AfterLastAttempt::Cancel,
+            endpoints: Vec::new(),
         }
     }
 }

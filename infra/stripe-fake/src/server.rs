@@ -75,9 +75,14 @@ fn lost() -> Response {
 /// return; both end when the future is dropped.
 pub async fn serve(listener: TcpListener, fake: StripeFake) -> Infallible {
     tokio::select! {
-        never = accept(listener, fake.router()) => never,
+        never = serve_api(listener, fake.clone()) => never,
         never = deliver(fake) => never,
     }
+}
+
+/// Serves the stand-in, without delivery of events, for which there is [`StripeFake::deliver`]. Does not return.
+pub async fn serve_api(listener: TcpListener, fake: StripeFake) -> Infallible {
+    accept(listener, fake.router()).await
 }
 
 async fn accept(listener: TcpListener, router: Router) -> Infallible {
@@ -111,11 +116,7 @@ async fn accept(listener: TcpListener, router: Router) -> Infallible {
 async fn deliver(fake: StripeFake) -> Infallible {
     let client = Client::builder(TokioExecutor::new()).build_http();
     loop {
-        for (delivery, webhook) in fake.take_deliveries() {
-            if !post(&client, webhook).await {
-                fake.retry(delivery);
-            }
-        }
+        fake.deliver(|webhook| post(&client, webhook)).await;
         tokio::time::sleep(DELIVERY_INTERVAL).await;
     }
 }

@@ -40,6 +40,9 @@ pub struct NewEndpoint {
     /// API version of the events; the pinned one if `None`.
     #[serde(default)]
     pub api_version: Option<String>,
+    /// Id of the endpoint; drawn if `None`.
+    #[serde(default)]
+    pub id: Option<String>,
 }
 
 /// Event that is queued for an endpoint.
@@ -152,7 +155,7 @@ pub fn sign(body: &str, time: i64, secrets: &[String]) -> String {
 impl State {
     /// Registers an endpoint, and returns its id and secrets.
     pub(crate) fn register(&mut self, new: NewEndpoint) -> (String, Vec<String>) {
-        let id = self.ids.next("we_1", 23);
+        let id = new.id.unwrap_or_else(|| self.ids.next("we_1", 23));
         let secrets = match new.secrets {
             secrets if secrets.is_empty() => vec![self.ids.next("whsec_", 32)],
             secrets => secrets,
@@ -220,8 +223,8 @@ impl State {
         true
     }
 
-    /// Returns a delivery as it is sent now. `None` if the endpoint was deleted.
-    pub(crate) fn webhook(&self, delivery: &Delivery) -> Option<Webhook> {
+    /// Returns a delivery as it is sent, signed at a time. `None` if the endpoint was deleted.
+    pub(crate) fn webhook(&self, delivery: &Delivery, signed_at: i64) -> Option<Webhook> {
         let endpoint = self.endpoints.find(&delivery.endpoint, "id").ok()?;
         let event = self.events.get(&delivery.event)?;
         let mut json = self.event_json(event);
@@ -232,7 +235,7 @@ impl State {
             url: endpoint.url.clone(),
             event_id: event.id.clone(),
             event_type: event.kind.to_owned(),
-            signature: sign(&body, self.now, &endpoint.secrets),
+            signature: sign(&body, signed_at, &endpoint.secrets),
             body,
         })
     }
@@ -264,6 +267,7 @@ pub(crate) fn create(call: &mut Call<'_>) -> Result<Value, ApiError> {
         enabled_events: enabled_events.into_iter().map(str::to_owned).collect(),
         secrets: Vec::new(),
         api_version: params.text("api_version").map(str::to_owned),
+        id: None,
     });
     let endpoint = call.state.endpoints.find_mut(&id, "id")?;
     endpoint.metadata = metadata;

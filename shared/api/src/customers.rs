@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use tollgate_domain::customer::{self, Consequence};
 use tollgate_domain::id::{CustomerId, PlanId};
 use tollgate_domain::plan_book;
 use tollgate_domain::submission::Recipient;
@@ -31,6 +32,9 @@ pub struct Customer {
     /// Stripe customer to which the customer is linked, and who is charged. The first checkout creates one.
     #[schema(required)]
     pub stripe: Option<StripeLink>,
+    /// Outstanding payment of the customer's subscription.
+    #[schema(required)]
+    pub unpaid: Option<Unpaid>,
     /// Time of creation.
     #[schema(value_type = schema::Timestamp)]
     pub created_at: Timestamp,
@@ -53,6 +57,7 @@ impl From<tollgate_domain::customer::Customer> for Customer {
             plan: customer.plan,
             pins: customer.pins.iter().map(Pin::from).collect(),
             stripe: customer.recipient.map(StripeLink::from),
+            unpaid: customer.unpaid.map(Unpaid::from),
             created_at: customer.created_at,
             enabled: customer.suspended_at.is_none(),
             suspended_at: customer.suspended_at,
@@ -89,6 +94,44 @@ impl From<StripeLink> for Recipient {
         Self {
             customer: link.customer,
             subscription: link.subscription,
+        }
+    }
+}
+
+/// Outstanding payment of a subscription.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Unpaid {
+    /// Time since which it is known to be outstanding.
+    #[schema(value_type = schema::Timestamp)]
+    pub since: Timestamp,
+    /// Consequence: `suspended`, `moved` to the plan of those who have not paid, or `waived`, because
+    /// someone has set plan or suspension since. `null` within the grace period, or if nothing follows.
+    #[schema(value_type = Option<UnpaidConsequence>, required)]
+    pub consequence: Option<UnpaidConsequence>,
+}
+
+/// Consequence of an outstanding payment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum UnpaidConsequence {
+    /// The customer was suspended, until the payment.
+    Suspended,
+    /// The customer was moved to another plan, until the payment.
+    Moved,
+    /// Plan or suspension were set by hand since, and a payment changes neither.
+    Waived,
+}
+
+impl From<customer::Unpaid> for Unpaid {
+    fn from(unpaid: customer::Unpaid) -> Self {
+        let consequence = unpaid.consequence.map(|consequence| match consequence {
+            Consequence::Suspended => UnpaidConsequence::Suspended,
+            Consequence::Moved => UnpaidConsequence::Moved,
+            Consequence::Waived => UnpaidConsequence::Waived,
+        });
+        Self {
+            since: unpaid.since,
+            consequence,
         }
     }
 }

@@ -94,6 +94,7 @@ fn tags() -> Value {
         { "name": "billing", "description": "Billing runs, charges and unbilled usage." },
         { "name": "customer", "description": "A customer's own usage." },
         { "name": "payments", "description": "A customer's own subscription, invoices and charges." },
+        { "name": "webhooks", "description": "The endpoint to which Stripe sends events." },
         { "name": "documentation", "description": "This document." },
         { "name": "examples", "description": "Examples of metered endpoints." },
     ])

@@ -19,6 +19,9 @@ pub struct CustomerSubscription {
     /// Subscription at Stripe, which charges the monthly fee; `null` if there is none, or it has ended.
     #[schema(required)]
     pub subscription: Option<Subscription>,
+    /// Time since which a payment of the subscription is outstanding; `null` if none is.
+    #[schema(value_type = Option<schema::Timestamp>, required)]
+    pub unpaid_since: Option<Timestamp>,
 }
 
 /// Plan of a customer.
@@ -209,4 +212,11 @@ impl CustomerCharge {
             settled_at,
         }
     }
+}
+
+/// Receipt of an event of Stripe.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct WebhookReceipt {
+    /// Whether it is queued. Events of types that change nothing are not.
+    pub queued: bool,
 }

@@ -24,10 +24,35 @@ pub struct Customer {
     pub pins: Pins,
     /// Recipient of the customer's charges at the payment provider, if it is a customer there too.
     pub recipient: Option<Recipient>,
+    /// Plan that the recipient's subscription last gave the customer. Its plan may be another one, which an admin
+    /// has set since.
+    pub subscription_plan: Option<PlanId>,
+    /// Outstanding payment of the subscription, if there is one.
+    pub unpaid: Option<Unpaid>,
     /// Time of creation.
     pub created_at: Timestamp,
     /// Time of the suspension, while the customer is suspended.
     pub suspended_at: Option<Timestamp>,
     /// Time of the erasure, which removed name and e-mail address.
     pub erased_at: Option<Timestamp>,
+}
+
+/// An outstanding payment of a customer's subscription.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unpaid {
+    /// Time since which it is known to be outstanding.
+    pub since: Timestamp,
+    /// Consequence, once its grace period was over.
+    pub consequence: Option<Consequence>,
+}
+
+/// Consequence of an outstanding payment. It is taken back when the customer pays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Consequence {
+    /// The customer was suspended.
+    Suspended,
+    /// The customer was moved to another plan.
+    Moved,
+    /// An admin has decided otherwise, which stands.
+    Waived,
 }

@@ -21,6 +21,7 @@ pub mod plan_book;
 pub mod reconciliation;
 pub mod role;
 pub mod submission;
+pub mod subscription;
 pub mod time;
 pub mod usage;
 pub mod window;

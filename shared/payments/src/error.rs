@@ -51,8 +51,11 @@ pub enum PaymentsError {
     /// Stripe returned a checkout session that is stored for another customer.
     #[error("the checkout session {0} is stored for another customer")]
     SessionTaken(String),
-    /// Other requests changed the customer's link or its checkout at every try.
-    #[error("other requests changed the Stripe customer or the checkout of a customer")]
+    /// A customer is to be moved to a plan that does not exist.
+    #[error("there is no plan {0} to which a customer is to be moved")]
+    NoSuchPlan(String),
+    /// Other requests changed the customer at every try.
+    #[error("other requests changed the customer at every try")]
     Contended,
     /// The cursor is not one of the list.
     #[error("the cursor is not one of the list")]
@@ -127,7 +130,8 @@ impl Failure for PaymentsError {
             | PaymentsError::InvalidLink(_)
             | PaymentsError::LinkTaken { .. }
             | PaymentsError::LinkGone(_)
-            | PaymentsError::SessionTaken(_) => FailureKind::Permanent,
+            | PaymentsError::SessionTaken(_)
+            | PaymentsError::NoSuchPlan(_) => FailureKind::Permanent,
         }
     }
 }

@@ -1,10 +1,11 @@
-//! Payments: submission of charges to Stripe, by the charge worker; and Stripe's pages, subscriptions and invoices
-//! of customers, for billing-api.
+//! Payments: submission of charges to Stripe, by the charge worker; Stripe's pages, subscriptions and invoices
+//! of customers, for billing-api; and the plans of customers, which follow their subscriptions.
 
 mod build;
 mod checkout;
 mod customers;
 mod error;
+mod follow;
 mod invoices;
 mod portal;
 mod queue;
@@ -13,6 +14,7 @@ mod return_origins;
 mod secret;
 mod submit;
 mod subscription;
+mod webhook;
 
 use tollgate_runtime::{Clock, Metrics};
 use tollgate_store::Store;
@@ -21,12 +23,14 @@ use tollgate_stripe::StripeClient;
 pub use build::{Patience, WORKERS};
 pub use checkout::{CheckoutOutcome, NewCheckout};
 pub use error::{PaymentsError, PriceDefect};
+pub use follow::{EVENT_TYPES, EventOutcome, Follower, MessageError};
 pub use portal::PortalOutcome;
-pub use queue::{ChargeMessage, Queue, QueueError};
+pub use queue::{ChargeMessage, FollowUpMessage, Queue, QueueError};
 pub use rate::RateLimited;
 pub use return_origins::ReturnOrigins;
 pub use secret::{NamedSecret, SecretError, SecretText};
 pub use submit::{SubmitError, SubmitOutcome};
+pub use webhook::{EndpointSecrets, Reception, SIGNATURE_HEADER, WebhookError, Webhooks};
 
 /// Currency of all charges. The ledger counts in US cents.
 pub const CURRENCY: &str = "usd";

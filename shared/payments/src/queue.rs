@@ -4,6 +4,7 @@ use aws_sdk_sqs::Client;
 use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
 use aws_types::SdkConfig;
 use serde::{Deserialize, Serialize};
+use tollgate_domain::id::CustomerId;
 
 /// SQS's bound on the messages of one request.
 const BATCH: usize = 10;
@@ -21,6 +22,14 @@ pub struct Queue {
 pub struct ChargeMessage {
     /// Id of the charge to submit.
     pub charge: String,
+}
+
+/// Message to the worker of Stripe's events: a customer whose state at Stripe is to be looked at again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FollowUpMessage {
+    /// Customer.
+    pub follow_up: CustomerId,
 }
 
 /// Error: not all messages were sent.
@@ -52,12 +61,21 @@ impl Queue {
     /// # Errors
     /// When SQS does not accept them all. Some may have been sent.
     pub async fn send<T: Serialize>(&self, messages: &[T]) -> Result<(), QueueError> {
+        let texts = messages.iter().map(serde_json::to_string);
+        self.send_texts(texts.collect::<Result<_, _>>()?).await
+    }
+
+    /// Sends messages.
+    ///
+    /// # Errors
+    /// When SQS does not accept them all. Some may have been sent.
+    pub(crate) async fn send_texts(&self, messages: Vec<String>) -> Result<(), QueueError> {
         for batch in messages.chunks(BATCH) {
             let mut items = Vec::with_capacity(batch.len());
             for (id, message) in batch.iter().enumerate() {
                 let item = SendMessageBatchRequestEntry::builder()
                     .id(id.to_string())
-                    .message_body(serde_json::to_string(message)?)
+                    .message_body(message)
                     .build()
                     .map_err(|error| QueueError::Request(error.into()))?;
                 items.push(item);

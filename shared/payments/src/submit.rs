@@ -15,6 +15,9 @@ use crate::{CURRENCY, Payments};
 
 /// Time by which the clocks of Stripe and of this function may differ.
 const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_hours(1);
+/// Time from the end of a month to the invoice of its charges that no subscription invoices: the last of them are
+/// made when the month closes, and submitted within a day.
+const INVOICE_AFTER_END: SignedDuration = SignedDuration::from_hours(4 * 24);
 /// Reason of a charge whose customer is not known to Stripe.
 const NO_RECIPIENT: &str = "The customer has no Stripe customer.";
 /// Reason of a charge whose stored recipient is not an id of Stripe's.
@@ -74,6 +77,14 @@ impl Payments {
                 .failed(&charge, Failure::NoRecipient, INVALID_RECIPIENT)
                 .await;
         };
+        if recipient.subscription.is_none() {
+            // Nothing at Stripe would invoice the charge. This comes first, so that no charge is without an invoice
+            // for longer than its month is open, whatever stops this attempt.
+            let month = charge.charge.month;
+            let due = month.end().saturating_add(INVOICE_AFTER_END);
+            let due = due.unwrap_or(Timestamp::MAX);
+            self.store.schedule_invoice(&name.customer, due).await?;
+        }
         let may_be_at_stripe = charge.may_be_at_provider();
         let begun = match self.store.begin_submission(&charge, &recipient).await? {
             BeginOutcome::Begun(begun) => begun,

@@ -40,6 +40,7 @@ impl Payments {
                 id: customer.plan,
             },
             subscription: subscription.map(represent),
+            unpaid_since: customer.unpaid.map(|unpaid| unpaid.since),
         }))
     }
 

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use tollgate_domain::key::{InvalidKeyFormat, KeyFormat};
 use tollgate_domain::plan::{Catalog, InvalidCatalog};
+use tollgate_domain::subscription::{SubscriptionRules, UnpaidRule};
 
 use crate::env::{self, Env, MissingVar, Var};
 
@@ -38,7 +40,19 @@ pub enum InvalidConfig {
     /// The rate of requests to Stripe is not a number, or out of bounds.
     #[error("{} is not a whole number from 1 to {MAX_STRIPE_RATE}", env::STRIPE_RATE.name)]
     StripeRate,
+    /// The plan after a cancellation is not the id of a plan.
+    #[error("{} is not the id of a plan", env::PLAN_AFTER_CANCELLATION.name)]
+    PlanAfterCancellation,
+    /// The consequence of an outstanding payment is none of those that exist.
+    #[error("{} is not nothing, suspend, or plan: and the id of a plan", env::ON_UNPAID.name)]
+    OnUnpaid,
+    /// The grace period is not a number of days, or too long.
+    #[error("{} is not a whole number from 0 to {MAX_GRACE_DAYS}", env::UNPAID_GRACE_DAYS.name)]
+    UnpaidGrace,
 }
+
+/// Maximum grace period of an outstanding payment, in days.
+const MAX_GRACE_DAYS: i64 = 90;
 
 /// Maximum TTL of the key cache, in seconds, which bounds how long a revoked key still works.
 const MAX_KEY_CACHE_S: u64 = 60;
@@ -59,6 +73,30 @@ pub fn stripe_rate(env: &Env) -> Result<u32, InvalidConfig> {
     let rate = env.get(env::STRIPE_RATE)?.parse().ok();
     let rate = rate.filter(|rate| (1..=MAX_STRIPE_RATE).contains(rate));
     rate.ok_or(InvalidConfig::StripeRate)
+}
+
+/// Reads the consequences of the end of a subscription, and of an outstanding payment.
+///
+/// # Errors
+/// When a variable is not set, or holds something else.
+pub fn subscription_rules(env: &Env) -> Result<SubscriptionRules, InvalidConfig> {
+    let plan = env.get(env::PLAN_AFTER_CANCELLATION)?.parse();
+    let unpaid = match env.get(env::ON_UNPAID)? {
+        "nothing" => Some(UnpaidRule::Nothing),
+        "suspend" => Some(UnpaidRule::Suspend),
+        other => {
+            let plan = other.strip_prefix("plan:");
+            plan.and_then(|plan| plan.parse().ok())
+                .map(UnpaidRule::Move)
+        }
+    };
+    let days = env.get(env::UNPAID_GRACE_DAYS)?.parse().ok();
+    let days = days.filter(|days| (0..=MAX_GRACE_DAYS).contains(days));
+    Ok(SubscriptionRules {
+        plan_after_cancellation: plan.map_err(|_| InvalidConfig::PlanAfterCancellation)?,
+        grace: SignedDuration::from_hours(24 * days.ok_or(InvalidConfig::UnpaidGrace)?),
+        unpaid: unpaid.ok_or(InvalidConfig::OnUnpaid)?,
+    })
 }
 
 /// Reads the TTL of the key cache.

@@ -75,6 +75,34 @@ pub const BILLING_RUN_QUEUE: Var = Var {
     name: "TOLLGATE_BILLING_RUN_QUEUE",
     doc: "URL of the queue that continues billing runs whose time was over.",
 };
+/// Name of the secret with which Stripe signs webhooks.
+pub const STRIPE_WEBHOOK_SECRET: Var = Var {
+    name: "TOLLGATE_STRIPE_WEBHOOK_SECRET",
+    doc: "Name of the secret or parameter, as that of Stripe's key, whose text is the signing secret of the \
+          webhook endpoint: `whsec_…`, or several separated by spaces while one replaces another. If empty, \
+          webhooks are rejected.",
+};
+/// Queue of Stripe's events.
+pub const STRIPE_EVENT_QUEUE: Var = Var {
+    name: "TOLLGATE_STRIPE_EVENT_QUEUE",
+    doc: "URL of the queue of Stripe's events.",
+};
+/// Plan of customers whose subscription has ended.
+pub const PLAN_AFTER_CANCELLATION: Var = Var {
+    name: "TOLLGATE_PLAN_AFTER_CANCELLATION",
+    doc: "Id of the plan of a customer whose subscription has ended.",
+};
+/// Consequence of an outstanding payment.
+pub const ON_UNPAID: Var = Var {
+    name: "TOLLGATE_ON_UNPAID",
+    doc: "What follows when a payment is outstanding for longer than the grace period: `nothing`, `suspend`, or \
+          `plan:` and the id of the plan to which the customer is moved. A payment takes it back.",
+};
+/// Grace period of an outstanding payment.
+pub const UNPAID_GRACE_DAYS: Var = Var {
+    name: "TOLLGATE_UNPAID_GRACE_DAYS",
+    doc: "Days for which a payment may be outstanding before anything follows, 0 to 90.",
+};
 /// TTL of the authorizer's key cache.
 pub const KEY_CACHE: Var = Var {
     name: "TOLLGATE_KEY_CACHE_S",
@@ -165,6 +193,11 @@ pub const TEMPLATE_VARS: &[Var] = &[
     RETURN_ORIGINS,
     CHARGE_QUEUE,
     BILLING_RUN_QUEUE,
+    STRIPE_WEBHOOK_SECRET,
+    STRIPE_EVENT_QUEUE,
+    PLAN_AFTER_CANCELLATION,
+    ON_UNPAID,
+    UNPAID_GRACE_DAYS,
     KEY_CACHE,
     STALE_KEY,
     UNCOUNTED_ROUTES,

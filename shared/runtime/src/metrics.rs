@@ -241,6 +241,21 @@ pub const PORTALS_OPENED: Metric = count(
     "PortalsOpened",
     "Sessions of Stripe's billing portal that were opened.",
 );
+/// Events of Stripe that were handled.
+pub const STRIPE_EVENTS: Metric = count(
+    "StripeEvents",
+    "Events of Stripe about customers here, repetitions included.",
+);
+/// Events of Stripe about others.
+pub const FOREIGN_STRIPE_EVENTS: Metric = count(
+    "ForeignStripeEvents",
+    "Events of Stripe about none of the customers here: other software, or another stack, shares the Stripe account.",
+);
+/// Requests that Stripe did not sign.
+pub const REJECTED_WEBHOOKS: Metric = count(
+    "RejectedWebhooks",
+    "Requests to the webhook endpoint without a valid signature of Stripe's.",
+);
 
 /// All metrics, in the order of the documentation.
 pub const ALL: &[Metric] = &[
@@ -275,6 +290,9 @@ pub const ALL: &[Metric] = &[
     DOUBLED_CHARGES,
     CHECKOUTS_STARTED,
     PORTALS_OPENED,
+    STRIPE_EVENTS,
+    FOREIGN_STRIPE_EVENTS,
+    REJECTED_WEBHOOKS,
 ];
 
 /// One value of a metric: the metric, the values of its own dimensions, and a number to add to a count

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::Timestamp;
-use tollgate_domain::customer::Customer;
+use tollgate_domain::customer::{Consequence, Customer, Unpaid};
 use tollgate_domain::id::{CustomerId, PlanId};
 use tollgate_domain::idempotency::Idempotency;
 use tollgate_domain::page::Page;
@@ -107,15 +107,19 @@ pub enum UpdateCustomerOutcome {
 }
 
 const PINS: &str = "pins";
-const STRIPE_CUSTOMER: &str = "stripe_customer";
-const STRIPE_SUBSCRIPTION: &str = "stripe_subscription";
+pub(crate) const STRIPE_CUSTOMER: &str = "stripe_customer";
+pub(crate) const STRIPE_SUBSCRIPTION: &str = "stripe_subscription";
+pub(crate) const SUBSCRIPTION_PLAN: &str = "subscription_plan";
+pub(crate) const SUSPENDED_AT: &str = "suspended_at";
+pub(crate) const UNPAID_SINCE: &str = "unpaid_since";
+pub(crate) const UNPAID_CONSEQUENCE: &str = "unpaid_consequence";
 
 pub(crate) fn customer_pk(id: &CustomerId) -> String {
     format!("CUSTOMER#{id}")
 }
 
 /// Returns the key of the item that links a Stripe customer to a customer.
-fn link_key(stripe_customer: &str) -> Item {
+pub(crate) fn link_key(stripe_customer: &str) -> Item {
     item::key(format!("STRIPE#CUSTOMER#{stripe_customer}"))
 }
 
@@ -181,10 +185,35 @@ pub(crate) fn read_customer(item: &Item) -> Result<Customer, StoreError> {
         plan: item.parsed("plan")?,
         pins: read_pins(item.opt_text(PINS)?)?,
         recipient: read_recipient(&item)?,
+        subscription_plan: item.opt_parsed(SUBSCRIPTION_PLAN)?,
+        unpaid: read_unpaid(&item)?,
         created_at: item.parsed("created_at")?,
-        suspended_at: item.opt_parsed("suspended_at")?,
+        suspended_at: item.opt_parsed(SUSPENDED_AT)?,
         erased_at: item.opt_parsed("erased_at")?,
     })
+}
+
+/// Returns the text of a consequence.
+pub(crate) fn consequence_text(consequence: Consequence) -> &'static str {
+    match consequence {
+        Consequence::Suspended => "suspended",
+        Consequence::Moved => "moved",
+        Consequence::Waived => "waived",
+    }
+}
+
+fn read_unpaid(item: &Reader<'_>) -> Result<Option<Unpaid>, StoreError> {
+    let Some(since) = item.opt_parsed(UNPAID_SINCE)? else {
+        return Ok(None);
+    };
+    let consequence = match item.opt_text(UNPAID_CONSEQUENCE)? {
+        None => None,
+        Some("suspended") => Some(Consequence::Suspended),
+        Some("moved") => Some(Consequence::Moved),
+        Some("waived") => Some(Consequence::Waived),
+        Some(_) => return Err(item.corrupt(UNPAID_CONSEQUENCE)),
+    };
+    Ok(Some(Unpaid { since, consequence }))
 }
 
 /// Outcome of updating a customer with the items that link Stripe customers to it.
@@ -215,13 +244,7 @@ fn apply_recipient(change: &RecipientChange, changes: &mut Changes, condition: &
         changes.apply(attribute, after);
         // The recipient is the one from which the change was made: of two concurrent links, one is rejected,
         // so that a customer has one Stripe customer, and a removed link does not come back.
-        match before {
-            Some(before) => {
-                condition.push_str(&format!(" AND #{attribute} = :{attribute}_before"));
-                changes.value(&format!(":{attribute}_before"), before);
-            }
-            None => condition.push_str(&format!(" AND attribute_not_exists(#{attribute})")),
-        }
+        changes.expect(attribute, before, condition);
     }
 }
 
@@ -321,7 +344,13 @@ impl Store {
             changes.apply("plan", Some(s(plan.as_str())));
         }
         if let Some(suspended_at) = change.suspended_at {
-            changes.apply_since("suspended_at", suspended_at);
+            changes.apply_since(SUSPENDED_AT, suspended_at);
+        }
+        if change.plan.is_some() || change.suspended_at.is_some() {
+            // Whatever followed from an outstanding payment, the payment does not undo what was decided since.
+            // Without one, the attribute has no meaning, and the next outstanding payment removes it.
+            let waived = consequence_text(Consequence::Waived);
+            changes.apply(UNPAID_CONSEQUENCE, Some(s(waived)));
         }
         // Exists: an update must not create an incomplete customer.
         let mut condition = "attribute_exists(pk)".to_owned();
@@ -334,13 +363,7 @@ impl Store {
             changes.apply(PINS, pins_value(after));
             // The pins are those from which the change was made: of two concurrent changes, one is
             // rejected, so that neither is lost.
-            match pins_value(before) {
-                Some(before) => {
-                    condition.push_str(" AND #pins = :pins_before");
-                    changes.value(":pins_before", before);
-                }
-                None => condition.push_str(" AND attribute_not_exists(#pins)"),
-            }
+            changes.expect(PINS, pins_value(before), &mut condition);
         }
         let updated = match &change.recipient {
             Some(recipient) => {

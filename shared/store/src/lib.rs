@@ -29,6 +29,7 @@ mod registry;
 mod retry;
 pub mod schema;
 mod shard_counts;
+mod subscriptions;
 mod transaction;
 mod usage;
 
@@ -53,6 +54,7 @@ pub use quarantine::{
 };
 pub use reconciliation::ReconciliationSummary;
 pub use shard_counts::ShardCounts;
+pub use subscriptions::{CustomerToFollow, FollowOutcome, FollowUp};
 pub use usage::{OverageMark, WriteUsageOutcome, WriteUsageResult};
 
 use aws_sdk_dynamodb::Client;

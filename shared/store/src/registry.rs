@@ -40,20 +40,48 @@ impl Changes {
         self.apply_as(attribute, since.map(t), first);
     }
 
+    /// Removes an attribute.
+    pub(crate) fn remove(&mut self, attribute: &str) {
+        self.names
+            .insert(format!("#{attribute}"), attribute.to_owned());
+        let removed = format!("#{attribute}");
+        if !self.remove.contains(&removed) {
+            self.remove.push(removed);
+        }
+    }
+
+    /// Adds a clause to the condition: an attribute has this value, or `None`, no value.
+    pub(crate) fn expect(
+        &mut self,
+        attribute: &str,
+        value: Option<AttributeValue>,
+        condition: &mut String,
+    ) {
+        self.names
+            .insert(format!("#{attribute}"), attribute.to_owned());
+        match value {
+            Some(value) => {
+                condition.push_str(&format!(" AND #{attribute} = :{attribute}_before"));
+                self.value(&format!(":{attribute}_before"), value);
+            }
+            None => condition.push_str(&format!(" AND attribute_not_exists(#{attribute})")),
+        }
+    }
+
     /// Adds a value for the condition.
     pub(crate) fn value(&mut self, placeholder: &str, value: AttributeValue) {
         self.values.insert(placeholder.to_owned(), value);
     }
 
     fn apply_as(&mut self, attribute: &str, value: Option<AttributeValue>, set_to: String) {
-        self.names
-            .insert(format!("#{attribute}"), attribute.to_owned());
         match value {
             Some(value) => {
+                self.names
+                    .insert(format!("#{attribute}"), attribute.to_owned());
                 self.set.push(format!("#{attribute} = {set_to}"));
                 self.values.insert(format!(":{attribute}"), value);
             }
-            None => self.remove.push(format!("#{attribute}")),
+            None => self.remove(attribute),
         }
     }
 

@@ -53,6 +53,9 @@ pub enum Projection {
 /// | `STRIPE#CUSTOMER#<id>` | the customer to which a Stripe customer is linked |
 /// | `STRIPE#CHECKOUT#<id>` | the customer and the plan of a checkout session; expires |
 /// | `STRIPE#OPEN#<customer>` | the customer's last checkout session, the only one that may be open; expires |
+/// | `STRIPE#EVENT#<id>` | an event of Stripe's that was handled; expires |
+/// | `FOLLOWUP#UNPAID#<customer>` | when an outstanding payment has a consequence |
+/// | `FOLLOWUP#INVOICE#<customer>` | when charges that no subscription invoices get an invoice |
 ///
 /// The functions' IAM roles are restricted to these prefixes (`docs/adr/0020`).
 pub const REGISTRY: Table = Table {
@@ -232,6 +235,8 @@ pub mod attr {
     /// Random id of the write that created an item, by which a writer that lost the response distinguishes
     /// its own item from an equal one of another writer.
     pub const WRITTEN_BY: &str = "written_by";
+    /// Id of the write that last gave a customer the state of its subscription.
+    pub const FOLLOWED_BY: &str = "followed_by";
     /// Units of a window's limit that are reserved or granted to branches.
     pub const USED: &str = "used";
     /// Calls that each spent a unit.

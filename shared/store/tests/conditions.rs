@@ -5,7 +5,7 @@ use std::fmt::Debug;
 
 use serde_json::json;
 use tollgate_domain::billing::{Charge, PeriodLedger};
-use tollgate_domain::customer::Customer;
+use tollgate_domain::customer::{Consequence, Customer};
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::key::{KeyRecord, Owner};
 use tollgate_domain::money::{Cents, SignedCents};
@@ -17,10 +17,10 @@ use tollgate_local_aws::Fault;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_store::schema::{BILLING, QUARANTINE, REGISTRY};
 use tollgate_store::{
-    BeginOutcome, CreateOutcome, CustomerChange, FailOutcome, KeyChange, KeyRef, PinChange,
-    PlanOutcome, RecordChargeOutcome, RecordCheckoutOutcome, RejectedRecord, RotateOutcome,
-    SeedOutcome, SettleOutcome, StartedCheckout, UpdateCustomerOutcome, UpdateOutcome,
-    WriteUsageOutcome,
+    BeginOutcome, CreateOutcome, CustomerChange, FailOutcome, FollowOutcome, KeyChange, KeyRef,
+    PinChange, PlanOutcome, RecordChargeOutcome, RecordCheckoutOutcome, RejectedRecord,
+    RotateOutcome, SeedOutcome, SettleOutcome, StartedCheckout, UpdateCustomerOutcome,
+    UpdateOutcome, WriteUsageOutcome,
 };
 use tollgate_testing::p;
 use tollgate_testing::stored::{raw, stored};
@@ -29,9 +29,9 @@ mod common;
 
 use common::{
     Event, Key, NOW, call, charge, charged, checkout, create_customer, create_key, create_linked,
-    customer, delete, edit, fixture, link, once, pinned, plan, put, recipient, record,
-    record_checkout, relink, rotate_key, second_version, update_customer, update_key, with_keys,
-    write_usage,
+    customer, customer_to_follow, delete, edit, fixture, follow, link, once, paid, pinned, plan,
+    put, read_to_follow, recipient, record, record_checkout, relink, rotate_key, second_version,
+    the_one, unpaid, update_customer, update_key, with_keys, write_usage,
 };
 
 /// Checks that the operation has this outcome, and does not change the tables.
@@ -1253,6 +1253,132 @@ async fn a_link_that_is_another_customers_is_not_removed() {
     delete(&at, REGISTRY, "STRIPE#CUSTOMER#cus_acme");
     let updated = update_customer(&at, "acme", &relink(Some(recipient()), None)).await;
     assert!(matches!(updated, UpdateCustomerOutcome::Done(_)));
+}
+
+/// The first of two who have read a subscription decides, also if it has changed nothing.
+#[tokio::test]
+async fn a_subscription_that_someone_else_has_followed_is_read_again() {
+    let at = fixture();
+    let before = customer_to_follow(&at).await;
+    for after in [before.customer.clone(), paid(&before.customer)] {
+        let first = read_to_follow(&at).await;
+        let second = first.clone();
+        assert_eq!(
+            follow(&at, &first, &after, None).await,
+            FollowOutcome::Followed
+        );
+        let other = unpaid(&second.customer);
+        unchanged(
+            &at,
+            follow(&at, &second, &other, Some(p(NOW))),
+            FollowOutcome::Raced,
+        )
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_customer_that_was_changed_meanwhile_does_not_follow_what_was_read() {
+    let suspension = |since| CustomerChange {
+        suspended_at: Some(since),
+        ..CustomerChange::default()
+    };
+    let plan = CustomerChange {
+        plan: Some(p("enterprise")),
+        ..CustomerChange::default()
+    };
+    let linked = recipient_of("cus_acme", None);
+    let changes = [
+        plan,
+        suspension(Some(p(NOW))),
+        relink(Some(linked.clone()), None),
+        relink(Some(linked.clone()), Some(recipient_of("cus_2", None))),
+        relink(Some(linked), Some(recipient())),
+    ];
+    for change in changes {
+        let at = fixture();
+        let before = customer_to_follow(&at).await;
+        update_customer(&at, "acme", &change).await;
+        let after = paid(&before.customer);
+        unchanged(
+            &at,
+            follow(&at, &before, &after, None),
+            FollowOutcome::Raced,
+        )
+        .await;
+    }
+    // Suspended for an outstanding payment, and enabled and suspended again by an admin, in the same millisecond.
+    let at = fixture();
+    let before = customer_to_follow(&at).await;
+    follow(&at, &before, &unpaid(&before.customer), None).await;
+    let before = read_to_follow(&at).await;
+    update_customer(&at, "acme", &suspension(Some(p(NOW)))).await;
+    let after = paid(&before.customer);
+    unchanged(
+        &at,
+        follow(&at, &before, &after, None),
+        FollowOutcome::Raced,
+    )
+    .await;
+    let waived = read_to_follow(&at).await.customer.unpaid.unwrap();
+    assert_eq!(waived.consequence, Some(Consequence::Waived));
+}
+
+#[tokio::test]
+async fn an_erased_or_missing_customer_follows_nothing() {
+    let at = fixture();
+    let before = customer_to_follow(&at).await;
+    edit(&at, REGISTRY, "CUSTOMER#acme", |item| {
+        item["erased_at"] = json!({ "S": NOW });
+    });
+    let after = paid(&before.customer);
+    unchanged(&at, follow(&at, &before, &after, None), FollowOutcome::Gone).await;
+    delete(&at, REGISTRY, "CUSTOMER#acme");
+    unchanged(&at, follow(&at, &before, &after, None), FollowOutcome::Gone).await;
+    assert!(
+        at.store
+            .customer_to_follow(&p("acme"))
+            .await
+            .unwrap()
+            .is_none()
+    );
+}
+
+/// An admin's decision about an earlier outstanding payment, or without one, says nothing about the next.
+#[tokio::test]
+async fn a_new_outstanding_payment_has_no_consequence_yet() {
+    let at = fixture();
+    let before = customer_to_follow(&at).await;
+    let mut after = unpaid(&before.customer);
+    after.suspended_at = None;
+    after.unpaid.as_mut().unwrap().consequence = None;
+    let followed = follow(&at, &before, &after, Some(p(NOW))).await;
+    assert_eq!(followed, FollowOutcome::Followed);
+    let stored = read_to_follow(&at).await;
+    assert_eq!(stored.customer, after);
+    follow(&at, &stored, &paid(&after), None).await;
+    let stored = read_to_follow(&at).await;
+    assert_eq!(stored.customer, paid(&after));
+    let item = the_one(&at, REGISTRY, "CUSTOMER#acme");
+    assert_eq!(item.get("unpaid_consequence"), None);
+    assert!(at.store.follow_ups(None).await.unwrap().items.is_empty());
+}
+
+#[tokio::test]
+async fn an_invoice_that_is_scheduled_again_stays_scheduled() {
+    let at = fixture();
+    let (acme, due) = (p("acme"), p("2026-12-04T00:00:00Z"));
+    let scheduled = async || at.store.scheduled_invoice(&acme).await.unwrap();
+    at.store.schedule_invoice(&acme, due).await.unwrap();
+    let first = scheduled().await.unwrap();
+    // For a later month: the time of the first stays.
+    let later = at.store.schedule_invoice(&acme, p("2027-01-04T00:00:00Z"));
+    later.await.unwrap();
+    at.store.end_scheduled_invoice(&first).await.unwrap();
+    let second = scheduled().await.unwrap();
+    assert_eq!(second.due, due);
+    at.store.end_scheduled_invoice(&second).await.unwrap();
+    assert_eq!(scheduled().await, None);
 }
 
 #[tokio::test]

@@ -27,10 +27,10 @@ use tollgate_local_aws::fixture::Fixture;
 use tollgate_store::schema::TABLES;
 use tollgate_store::{
     AdmittedCalls, BeginOutcome, CounterTotals, CreateOutcome, CustomerChange, Erasure,
-    FailOutcome, KeyChange, LoggedAdjustment, PinChange, PlanOutcome, QuarantinedContent,
-    ReconciliationSummary, RecordChargeOutcome, RecordCheckoutOutcome, RejectedRecord,
-    ReserveOutcome, RotateOutcome, SeedOutcome, SettleOutcome, UpdateCustomerOutcome,
-    WriteUsageOutcome,
+    FailOutcome, FollowOutcome, KeyChange, LoggedAdjustment, PinChange, PlanOutcome,
+    QuarantinedContent, ReconciliationSummary, RecordChargeOutcome, RecordCheckoutOutcome,
+    RejectedRecord, ReserveOutcome, RotateOutcome, SeedOutcome, SettleOutcome,
+    UpdateCustomerOutcome, WriteUsageOutcome,
 };
 use tollgate_testing::p;
 use tollgate_testing::stored::stored;
@@ -39,9 +39,9 @@ mod common;
 
 use common::{
     Event, Key, NOW, adjustment, all_billable, billable, call, charge, charged, checkout,
-    create_customer, create_key, create_linked, customer, fixture, hour_share, link, once, pinned,
-    plan, put, recipient, record_checkout, release, reserve, reserved, rotate_key, second_version,
-    write_usage,
+    create_customer, create_key, create_linked, customer, customer_to_follow, fixture, follow,
+    hour_share, link, once, pinned, plan, put, read_to_follow, recipient, record_checkout, release,
+    reserve, reserved, rotate_key, second_version, unpaid, write_usage,
 };
 
 /// Checks that `write` stores the items of the golden file into an empty stack, and that `read` succeeds
@@ -230,6 +230,42 @@ async fn a_customer_linked_to_a_stripe_customer() {
             assert_eq!(found, Some(p("acme")));
             let found = at.store.customer_of_stripe("cus_other").await.unwrap();
             assert_eq!(found, None);
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn an_unpaid_customer_with_follow_ups_and_a_handled_event() {
+    let due = p("2026-11-29T10:00:00Z");
+    let invoice = p("2026-12-04T00:00:00Z");
+    check(
+        "customer_followed",
+        async |at| {
+            let before = customer_to_follow(at).await;
+            let after = unpaid(&before.customer);
+            let followed = follow(at, &before, &after, Some(due)).await;
+            assert_eq!(followed, FollowOutcome::Followed);
+            let acme = p("acme");
+            let scheduled = at.store.schedule_invoice(&acme, invoice);
+            scheduled.await.unwrap();
+            at.store.mark_handled("evt_1").await.unwrap();
+        },
+        async |at| {
+            let stored = read_to_follow(at).await.customer;
+            assert_eq!(stored, unpaid(&stored));
+            let page = at.store.follow_ups(None).await.unwrap();
+            let found = page
+                .items
+                .iter()
+                .map(|(_, it)| (it.customer.clone(), it.due));
+            let expected = [(p("acme"), due), (p("acme"), invoice)];
+            assert_eq!(found.collect::<Vec<_>>(), expected);
+            let scheduled = at.store.scheduled_invoice(&p("acme")).await.unwrap();
+            assert_eq!(scheduled.map(|it| it.due), Some(invoice));
+            assert_eq!(at.store.scheduled_invoice(&p("bolt")).await.unwrap(), None);
+            assert!(at.store.is_handled("evt_1").await.unwrap());
+            assert!(!at.store.is_handled("evt_2").await.unwrap());
         },
     )
     .await;

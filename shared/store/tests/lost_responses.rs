@@ -21,9 +21,9 @@ use tollgate_local_aws::fixture::Fixture;
 use tollgate_runtime::Chain;
 use tollgate_store::schema::REGISTRY;
 use tollgate_store::{
-    CreateOutcome, CustomerChange, FailOutcome, KeyChange, PinChange, RecordChargeOutcome,
-    RecordCheckoutOutcome, RejectedRecord, RotateOutcome, SettleOutcome, Store, StoreError,
-    UpdateCustomerOutcome, WriteUsageOutcome,
+    CreateOutcome, CustomerChange, FailOutcome, FollowOutcome, KeyChange, PinChange,
+    RecordChargeOutcome, RecordCheckoutOutcome, RejectedRecord, RotateOutcome, SettleOutcome,
+    Store, StoreError, UpdateCustomerOutcome, WriteUsageOutcome,
 };
 use tollgate_testing::p;
 use tollgate_testing::stored::stored;
@@ -32,9 +32,9 @@ mod common;
 
 use common::{
     Event, Key, NOW, call, charge, charged, checkout, create_customer, create_key, create_linked,
-    customer, edit, fixture, hour, link, once, pinned, plan, recipient, record, record_checkout,
-    relink, rotate_key, second_version, spent, try_to_write, update_customer, update_key,
-    with_keys, write_usage,
+    customer, customer_to_follow, edit, fixture, follow, hour, link, once, paid, pinned, plan,
+    read_to_follow, recipient, record, record_checkout, relink, rotate_key, second_version, spent,
+    try_to_write, unpaid, update_customer, update_key, with_keys, write_usage,
 };
 
 const TRANSACTION: &str = "TransactWriteItems";
@@ -347,6 +347,57 @@ async fn a_customer_is_linked_relinked_and_unlinked_once() {
         )
         .await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscription_is_followed_once() {
+    let to_follow = async |at: &Fixture| {
+        customer_to_follow(at).await;
+    };
+    let unpaid_since = async |at: &Fixture| {
+        let before = customer_to_follow(at).await;
+        follow(at, &before, &unpaid(&before.customer), Some(p(NOW))).await;
+    };
+    let become_unpaid = async |at: &Fixture| {
+        let before = read_to_follow(at).await;
+        follow(at, &before, &unpaid(&before.customer), Some(p(NOW))).await
+    };
+    let pay = async |at: &Fixture| {
+        let before = read_to_follow(at).await;
+        follow(at, &before, &paid(&before.customer), None).await
+    };
+    check_transaction(to_follow, become_unpaid, FollowOutcome::Followed).await;
+    check_transaction(to_follow, pay, FollowOutcome::Followed).await;
+    check_transaction(unpaid_since, pay, FollowOutcome::Followed).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_invoice_is_scheduled_and_ended_once() {
+    let acme = p("acme");
+    let schedule = async |at: &Fixture| {
+        let scheduled = at.store.schedule_invoice(&acme, p(NOW));
+        scheduled.await.unwrap();
+    };
+    check("UpdateItem", async |_| {}, schedule).await;
+    check("DeleteItem", schedule, async |at| {
+        let scheduled = at.store.scheduled_invoice(&acme).await.unwrap().unwrap();
+        let ended = at.store.end_scheduled_invoice(&scheduled);
+        ended.await.unwrap();
+        at.store.scheduled_invoice(&acme).await.unwrap()
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handled_event_is_recorded_once() {
+    check(
+        "PutItem",
+        async |_| {},
+        async |at| {
+            at.store.mark_handled("evt_1").await.unwrap();
+        },
+    )
+    .await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -30,6 +30,8 @@ pub struct Event {
     pub object_id: Option<String>,
     /// Type of the object, such as `invoice`.
     pub object_type: String,
+    /// Customer that the object belongs to, which never changes; or the customer that it is.
+    pub customer: Option<String>,
 }
 
 /// Event as Stripe writes it.
@@ -56,18 +58,35 @@ struct RawObject {
     #[serde(default)]
     id: Option<String>,
     object: String,
+    #[serde(default)]
+    customer: Option<Reference>,
+}
+
+/// Id of an object, or the object in its place.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Reference {
+    Id(String),
+    Object { id: String },
 }
 
 impl From<RawEvent> for Event {
     fn from(raw: RawEvent) -> Self {
+        let object = raw.data.object;
+        let customer = match object.customer {
+            Some(Reference::Id(id) | Reference::Object { id }) => Some(id),
+            None if object.object == "customer" => object.id.clone(),
+            None => None,
+        };
         Self {
             id: raw.id,
             kind: raw.kind,
             created: raw.created,
             livemode: raw.livemode,
             api_version: raw.api_version,
-            object_id: raw.data.object.id,
-            object_type: raw.data.object.object,
+            object_id: object.id,
+            object_type: object.object,
+            customer,
         }
     }
 }

@@ -20,6 +20,8 @@ pub async fn add_customer(at: &Fixture, id: &str, plan: &str) {
         plan: p(plan),
         pins: Pins::default(),
         recipient: None,
+        subscription_plan: None,
+        unpaid: None,
         created_at: p("2026-11-01T08:30:00Z"),
         suspended_at: None,
         erased_at: None,

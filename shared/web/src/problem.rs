@@ -90,6 +90,13 @@ impl Problem {
         Self::new(ProblemType::BodyTooLarge, detail)
     }
 
+    /// Creates a 413 for a body that is larger than a route reads.
+    #[must_use]
+    pub fn body_larger_than(bytes: usize) -> Self {
+        let detail = format!("A body may have at most {} KB here.", bytes / 1024);
+        Self::new(ProblemType::BodyTooLarge, detail)
+    }
+
     /// Creates a 415 for a body in an unsupported content coding or charset.
     pub fn unsupported_media_type(detail: impl Into<String>) -> Self {
         Self::new(ProblemType::UnsupportedMediaType, detail)

@@ -23,6 +23,7 @@ async fn a_new_customer_is_shown_and_stored() {
     let mut expected = acme();
     expected["pins"] = json!([]);
     expected["stripe"] = Value::Null;
+    expected["unpaid"] = Value::Null;
     expected["created_at"] = NOW.into();
     expected["enabled"] = true.into();
     expected["suspended_at"] = Value::Null;

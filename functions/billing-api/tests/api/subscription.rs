@@ -18,6 +18,7 @@ async fn a_customer_without_a_subscription_has_a_plan() {
             "id": "free", "name": "Free", "monthly_fee": { "micro_usd": 0, "display": "$0.00" },
         },
         "subscription": null,
+        "unpaid_since": null,
     });
     assert_eq!(stack.get("subscription", &[]).await.json(200), expected);
     assert_eq!(stack.stripe.requests(), [""; 0]);
@@ -50,6 +51,7 @@ async fn the_subscription_is_as_it_is_at_stripe() {
             "cancel_at_period_end": false,
             "cancel_at": null,
         },
+        "unpaid_since": null,
     });
     assert_eq!(show().await, expected);
     let twin = stack.call("customer-subscription", |event| {

@@ -3,6 +3,7 @@
 
 use http::{Method, Request};
 use serde_json::{Value, json};
+use stripe_fake::Completion;
 use tollgate_local::client::Client;
 use tollgate_local::local_stack::{self, Options, Running};
 
@@ -15,6 +16,7 @@ pub(crate) async fn defects(template: &str) -> Vec<String> {
             ("Plans", PLANS.to_owned()),
             ("StripeSecretName", "stripe".to_owned()),
             ("ReturnOrigins", "https://app.example".to_owned()),
+            ("UnpaidGraceDays", "1".to_owned()),
         ],
         ..Options::default()
     };
@@ -32,15 +34,85 @@ pub(crate) async fn defects(template: &str) -> Vec<String> {
     if denied.is_empty() { unused } else { denied }
 }
 
+/// Sends a request to the stand-in for Stripe, as someone else does. Returns the response.
+async fn at_stripe(running: &Running, method: Method, path: &str, form: &str) -> Value {
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("authorization", "Bearer sk_test_stripe_fake")
+        .body(form.to_owned().into());
+    let response = running.stripe.send(request.unwrap()).await.unwrap();
+    serde_json::from_slice(response.body()).unwrap()
+}
+
 /// Creates the price of a dollar a month at the stand-in for Stripe. Returns its id.
 async fn create_price(running: &Running) -> String {
     let form = "currency=usd&unit_amount=100&recurring[interval]=month&product_data[name]=Plan";
-    let request = Request::post("/v1/prices")
-        .header("authorization", "Bearer sk_test_stripe_fake")
-        .body(form.into());
-    let created = running.stripe.send(request.unwrap()).await.unwrap();
-    let created: Value = serde_json::from_slice(created.body()).unwrap();
+    let created = at_stripe(running, Method::POST, "/v1/prices", form).await;
     created["id"].as_str().unwrap().to_owned()
+}
+
+/// Lets `acme` pay for its checkout, fail to pay for the next month, and end its subscription. An event about nobody
+/// is also handled.
+async fn subscribe_and_leave(running: &Running, anyone: &Client, admin: &Client) {
+    let drain = async || {
+        anyone.post("/_local/drain", json!({})).await.unwrap();
+    };
+    let sessions = at_stripe(running, Method::GET, "/v1/checkout/sessions", "").await;
+    let session = sessions["data"][0]["id"].as_str().unwrap_or_default();
+    let paid = running
+        .stripe
+        .complete_checkout(session, Completion::Paid, None);
+    paid.unwrap();
+    drain().await;
+    let linked = admin.get("/admin/customers/acme").await.unwrap().json();
+    let customer = linked["stripe"]["customer"].as_str().unwrap_or_default();
+    let subscription = linked["stripe"]["subscription"]
+        .as_str()
+        .unwrap_or_default();
+    // A charge of an ended subscription gets an invoice of its own.
+    let form = format!(
+        "customer={customer}&subscription={subscription}&amount=5&currency=usd\
+         &metadata[tollgate_charge]=local/ci_acme_2026-11_0009"
+    );
+    at_stripe(running, Method::POST, "/v1/invoiceitems", &form).await;
+    at_stripe(
+        running,
+        Method::POST,
+        "/v1/customers",
+        "email=a@example.com",
+    )
+    .await;
+    running.stripe.decline_payments(customer, true).unwrap();
+    let path = format!("/v1/subscriptions/{subscription}");
+    let found = at_stripe(running, Method::GET, &path, "").await;
+    let item = found["items"]["data"][0]["id"].clone();
+    let form = format!(
+        "items[0][id]={}&items[0][quantity]=2&proration_behavior=always_invoice",
+        item.as_str().unwrap_or_default()
+    );
+    at_stripe(running, Method::POST, &path, &form).await;
+    drain().await;
+    at_stripe(running, Method::DELETE, &path, "").await;
+    drain().await;
+
+    // A checkout that is paid by a Stripe customer who is no longer linked.
+    let page = "https://app.example/";
+    let checkout = json!({ "plan": "paid", "success_url": page, "cancel_url": page });
+    let started = admin.post("/admin/customers/acme/checkout", checkout);
+    let started = started.await.unwrap().json();
+    let session = started["id"].as_str().unwrap_or_default();
+    running.stripe.decline_payments(customer, false).unwrap();
+    for linked in ["cus_other", customer] {
+        let patch = json!({ "stripe": { "customer": linked, "subscription": null } });
+        let changed = admin.json(Method::PATCH, "/admin/customers/acme", patch);
+        changed.await.unwrap();
+        // The second time it is complete already.
+        let _ = running
+            .stripe
+            .complete_checkout(session, Completion::Paid, None);
+        drain().await;
+    }
 }
 
 /// Exercises all features of each function. Denials are collected by the roles, so that responses are
@@ -174,6 +246,7 @@ async fn exercise_all(running: &Running) -> Option<()> {
     let page = "https://app.example/";
     let checkout = json!({ "plan": "paid", "success_url": page, "cancel_url": page });
     once("/admin/customers/acme/checkout", checkout).await;
+    subscribe_and_leave(running, &anyone, &admin).await;
     let portal = json!({ "return_url": page });
     post("/admin/customers/acme/portal", portal).await;
     let manage = json!({ "customer_id": "acme", "role": "manage" });

@@ -25,7 +25,7 @@ struct Kind {
     index_key: Option<&'static str>,
 }
 
-const KINDS: [Kind; 14] = [
+const KINDS: [Kind; 16] = [
     Kind {
         name: "customers",
         table: REGISTRY,
@@ -70,6 +70,18 @@ const KINDS: [Kind; 14] = [
         table: REGISTRY,
         keys: &["STRIPE#CHECKOUT#cs_1", "STRIPE#OPEN#acme"],
         index_key: None,
+    },
+    Kind {
+        name: "handled events of Stripe",
+        table: REGISTRY,
+        keys: &["STRIPE#EVENT#evt_1"],
+        index_key: None,
+    },
+    Kind {
+        name: "follow-ups",
+        table: REGISTRY,
+        keys: &["FOLLOWUP#UNPAID#acme", "FOLLOWUP#INVOICE#acme"],
+        index_key: Some("follow-ups"),
     },
     Kind {
         name: "counters",

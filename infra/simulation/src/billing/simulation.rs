@@ -115,6 +115,8 @@ impl<'a> Simulation<'a> {
             plan: setup("pro".parse())?,
             pins: Pins::default(),
             recipient: None,
+            subscription_plan: None,
+            unpaid: None,
             created_at: now,
             suspended_at: None,
             erased_at: None,

@@ -214,6 +214,8 @@ impl<'a> Simulation<'a> {
             plan,
             pins: Pins::default(),
             recipient: None,
+            subscription_plan: None,
+            unpaid: None,
             created_at: self.time.start,
             suspended_at: None,
             erased_at: None,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use tollgate_domain::billing::{BillableCalls, Charge, ChargedOverage, PeriodLedger};
-use tollgate_domain::customer::Customer;
+use tollgate_domain::customer::{Consequence, Customer, Unpaid};
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::idempotency::Idempotency;
 use tollgate_domain::key::{ApiKey, KeyFormat, KeyRecord, Owner};
@@ -22,10 +22,10 @@ use tollgate_local_aws::fixture::Fixture;
 use tollgate_runtime::Entropy;
 use tollgate_store::schema::Table;
 use tollgate_store::{
-    AdmittedCalls, CheckoutRecord, CreateOutcome, CustomerChange, EventPart, KeyChange, KeyRef,
-    LeaseShare, NewKey, RecipientChange, RecordChargeOutcome, RecordCheckoutOutcome,
-    RejectedRecord, ReserveOutcome, RotateOutcome, ShardCounts, StartedCheckout, Store, StoreError,
-    UpdateCustomerOutcome, UpdateOutcome, WriteUsageOutcome,
+    AdmittedCalls, CheckoutRecord, CreateOutcome, CustomerChange, CustomerToFollow, EventPart,
+    FollowOutcome, KeyChange, KeyRef, LeaseShare, NewKey, RecipientChange, RecordChargeOutcome,
+    RecordCheckoutOutcome, RejectedRecord, ReserveOutcome, RotateOutcome, ShardCounts,
+    StartedCheckout, Store, StoreError, UpdateCustomerOutcome, UpdateOutcome, WriteUsageOutcome,
 };
 use tollgate_testing::customers::key_record;
 use tollgate_testing::stored::{items, raw, text};
@@ -90,6 +90,8 @@ pub(crate) fn customer(id: &str) -> Customer {
         plan: p("pro"),
         pins: Pins::default(),
         recipient: None,
+        subscription_plan: None,
+        unpaid: None,
         created_at: p("2026-11-01T08:30:00.125Z"),
         suspended_at: None,
         erased_at: None,
@@ -389,7 +391,8 @@ pub(crate) fn delete(at: &Fixture, table: Table, pk: &str) {
     raw(at, "DeleteItem", table, json!({ "Key": key }));
 }
 
-fn the_one(at: &Fixture, table: Table, pk: &str) -> Value {
+/// Returns the one item of the table whose partition key begins with `pk`.
+pub(crate) fn the_one(at: &Fixture, table: Table, pk: &str) -> Value {
     let found = items(at, table).into_iter();
     let mut found = found.filter(|item| text(item, table.hash).starts_with(pk));
     let one = found.next().unwrap();
@@ -489,4 +492,58 @@ pub(crate) fn recipient() -> Recipient {
         customer: "cus_acme".to_owned(),
         subscription: Some("sub_acme".to_owned()),
     }
+}
+
+/// Stores `acme` on the plan `free`, linked to a Stripe customer, and returns it as it is before its subscription is
+/// read.
+pub(crate) async fn customer_to_follow(at: &Fixture) -> CustomerToFollow {
+    create_customer(at, "acme").await;
+    let change = CustomerChange {
+        plan: Some(p("free")),
+        ..link(Recipient {
+            subscription: None,
+            ..recipient()
+        })
+    };
+    update_customer(at, "acme", &change).await;
+    read_to_follow(at).await
+}
+
+/// Reads `acme` as it is before its subscription is read.
+pub(crate) async fn read_to_follow(at: &Fixture) -> CustomerToFollow {
+    let found = at.store.customer_to_follow(&p("acme")).await;
+    found.unwrap().unwrap()
+}
+
+/// Returns the customer as an unpaid subscription makes it, for which it was suspended.
+pub(crate) fn unpaid(before: &Customer) -> Customer {
+    Customer {
+        plan: p("pro"),
+        recipient: Some(recipient()),
+        subscription_plan: Some(p("pro")),
+        unpaid: Some(Unpaid {
+            since: p("2026-11-15T10:00:00Z"),
+            consequence: Some(Consequence::Suspended),
+        }),
+        suspended_at: Some(p(NOW)),
+        ..before.clone()
+    }
+}
+
+/// Returns the customer as a paid subscription makes it.
+pub(crate) fn paid(before: &Customer) -> Customer {
+    Customer {
+        unpaid: None,
+        suspended_at: None,
+        ..unpaid(before)
+    }
+}
+
+pub(crate) async fn follow(
+    at: &Fixture,
+    before: &CustomerToFollow,
+    after: &Customer,
+    due: Option<Timestamp>,
+) -> FollowOutcome {
+    at.store.follow(before, after, due).await.unwrap()
 }

@@ -1,0 +1,419 @@
+//! Plans follow subscriptions: what happens at Stripe changes the plan of a customer, flags outstanding payments,
+//! and makes invoices for charges that no subscription invoices any more.
+//!
+//! An event only says whose subscription is to be read. It arrives late, twice and in any order, so that nothing in
+//! it but ids is used.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tollgate_domain::customer::Customer;
+use tollgate_domain::id::{CustomerId, PlanId};
+use tollgate_domain::plan_book::PlanBook;
+use tollgate_domain::submission::Recipient;
+use tollgate_domain::subscription::{SubscriptionRules, SubscriptionState};
+use tollgate_runtime::config::{self, InvalidConfig};
+use tollgate_runtime::{Init, metrics};
+use tollgate_store::FollowOutcome;
+use tollgate_stripe::{
+    CustomerId as StripeCustomerId, Event, InvalidEvent, InvoiceFilter, InvoiceItem,
+    InvoiceItemFilter, InvoiceStatus, NewInvoice, StripeClient, Subscription, SubscriptionId,
+    SubscriptionStatus,
+};
+
+use crate::customers::{key, linked};
+use crate::queue::FollowUpMessage;
+use crate::{CURRENCY, Patience, Payments, PaymentsError};
+
+/// Types of events that may change a customer. All others are ignored.
+pub const EVENT_TYPES: [&str; 9] = [
+    "checkout.session.async_payment_succeeded",
+    "checkout.session.completed",
+    "customer.subscription.created",
+    "customer.subscription.deleted",
+    "customer.subscription.paused",
+    "customer.subscription.resumed",
+    "customer.subscription.updated",
+    "invoice.paid",
+    "invoice.payment_failed",
+];
+
+/// Tries of following a subscription while others change the customer.
+const MAX_TRIES: u32 = 5;
+/// Most invoices that are made of a customer's pending items at a time. Stripe takes 250 items into each.
+const MAX_INVOICES: u32 = 20;
+
+/// Text on an invoice that is made here.
+const FINAL_INVOICE: &str = "Usage beyond the included calls";
+
+/// Makes customers follow their subscriptions. Cheap to clone; clones share it.
+#[derive(Debug, Clone)]
+pub struct Follower {
+    /// Tables and Stripe.
+    pub payments: Payments,
+    /// Consequences of the end of a subscription, and of an outstanding payment.
+    pub rules: SubscriptionRules,
+}
+
+/// Outcome of handling an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventOutcome {
+    /// The customer follows its subscription.
+    Followed,
+    /// The event was handled before.
+    Repeated,
+    /// Events of this type change nothing.
+    Ignored,
+    /// The event is of no customer here: other software, or another stack, may share the Stripe account.
+    Foreign,
+}
+
+/// Error: a message was not handled.
+#[derive(Debug, thiserror::Error)]
+pub enum MessageError {
+    /// It is not an event of Stripe, and does not name a customer to follow up.
+    #[error("the message is not an event of Stripe")]
+    Event(#[from] InvalidEvent),
+    /// Stripe or the store failed.
+    #[error(transparent)]
+    Payments(#[from] PaymentsError),
+}
+
+/// The subscription that a customer follows.
+struct Found {
+    state: SubscriptionState,
+    /// Subscription that invoices by itself.
+    live: Option<SubscriptionId>,
+}
+
+impl Follower {
+    /// Builds the state of a new instance.
+    ///
+    /// # Errors
+    /// When the environment lacks a variable, or has an invalid one.
+    pub fn build(init: &Init) -> Result<Self, InvalidConfig> {
+        Ok(Self {
+            payments: Payments::build(init, Patience::Queue)?,
+            rules: config::subscription_rules(&init.env)?,
+        })
+    }
+
+    /// Handles a message of the queue of Stripe's events: an event, or a customer to follow up.
+    ///
+    /// # Errors
+    /// When it is neither, or Stripe or the store fails. The message is then to be delivered again.
+    pub async fn handle_message(&self, body: &str) -> Result<EventOutcome, MessageError> {
+        if let Ok(FollowUpMessage { follow_up }) = serde_json::from_str(body) {
+            self.follow(&follow_up).await?;
+            return Ok(EventOutcome::Followed);
+        }
+        let event = Event::parse(body.as_bytes())?;
+        let outcome = self.handle(&event).await?;
+        let metric = match outcome {
+            EventOutcome::Followed | EventOutcome::Repeated => metrics::STRIPE_EVENTS,
+            EventOutcome::Foreign => metrics::FOREIGN_STRIPE_EVENTS,
+            EventOutcome::Ignored => return Ok(outcome),
+        };
+        self.payments.metrics.record(metric, &[], 1);
+        tracing::info!(event = %event.id, kind = event.kind, ?outcome, "event of Stripe");
+        Ok(outcome)
+    }
+
+    /// Handles an event of Stripe.
+    ///
+    /// # Errors
+    /// When Stripe or the store fails. The event is then to be handled again.
+    pub async fn handle(&self, event: &Event) -> Result<EventOutcome, PaymentsError> {
+        if !EVENT_TYPES.contains(&event.kind.as_str()) {
+            return Ok(EventOutcome::Ignored);
+        }
+        let store = &self.payments.store;
+        let Some(customer) = self.customer_of(event).await? else {
+            return Ok(EventOutcome::Foreign);
+        };
+        // This only saves requests: an event that is handled twice changes nothing the second time.
+        if store.is_handled(event.id.as_str()).await? {
+            return Ok(EventOutcome::Repeated);
+        }
+        self.follow(&customer).await?;
+        store.mark_handled(event.id.as_str()).await?;
+        Ok(EventOutcome::Followed)
+    }
+
+    /// Returns the customer of an event: by our own link of its Stripe customer, or by the checkout session that we
+    /// started. Metadata, which others can write, has no say.
+    async fn customer_of(&self, event: &Event) -> Result<Option<CustomerId>, PaymentsError> {
+        let store = &self.payments.store;
+        if let Some(customer) = &event.customer
+            && let Some(found) = store.customer_of_stripe(customer).await?
+        {
+            return Ok(Some(found));
+        }
+        let Some(session) = &event.object_id else {
+            return Ok(None);
+        };
+        if event.object_type != "checkout.session" {
+            return Ok(None);
+        }
+        let started = store.checkout(session).await?.map(|it| it.customer);
+        if let Some(customer) = &started {
+            // An admin has changed the link since the checkout began. Money was paid for nothing, unless someone
+            // links the Stripe customer again, or refunds it.
+            tracing::error!(
+                %customer, session, stripe_customer = event.customer,
+                "a checkout is of a Stripe customer who is no longer linked"
+            );
+        }
+        Ok(started)
+    }
+
+    /// Gives a customer the state of its subscription, and makes an invoice that is due.
+    ///
+    /// # Errors
+    /// When Stripe or the store fails. The customer may then have the state, and is to be followed again.
+    pub async fn follow(&self, id: &CustomerId) -> Result<(), PaymentsError> {
+        let Payments { store, clock, .. } = &self.payments;
+        let stripe = self.payments.client()?;
+        for _ in 0..MAX_TRIES {
+            let Some(before) = store.customer_to_follow(id).await? else {
+                return Ok(());
+            };
+            let customer = &before.customer;
+            let Some(recipient) = &customer.recipient else {
+                return Ok(());
+            };
+            if customer.erased_at.is_some() {
+                return Ok(());
+            }
+            let stripe_customer = linked(customer, recipient)?;
+            let plans = store.plans().await?;
+            let found = find(stripe, &plans, customer, recipient, &stripe_customer).await?;
+            let after = self.rules.apply(customer, &found.state, clock.now());
+            if after.plan != customer.plan && plans.get(&after.plan).is_none() {
+                return Err(PaymentsError::NoSuchPlan(after.plan.as_str().to_owned()));
+            }
+            let has_ended = recipient.subscription.is_some()
+                && after.recipient.as_ref().map(|it| &it.subscription)
+                    != Some(&recipient.subscription);
+            if has_ended {
+                // Before the subscription is forgotten: whatever happens next, its last charges get an invoice.
+                store.schedule_invoice(id, clock.now()).await?;
+            }
+            let due = self.rules.consequence_due(&after);
+            match store.follow(&before, &after, due).await? {
+                FollowOutcome::Followed => {}
+                FollowOutcome::Raced => continue,
+                FollowOutcome::Gone => return Ok(()),
+            }
+            if after != *customer {
+                tracing::info!(
+                    customer = %id, plan = %after.plan, plan_before = %customer.plan,
+                    suspended = after.suspended_at.is_some(), unpaid = after.unpaid.is_some(),
+                    "a customer follows its subscription"
+                );
+            }
+            return self
+                .invoice_if_due(stripe, id, &stripe_customer, found.live)
+                .await;
+        }
+        Err(PaymentsError::Contended)
+    }
+
+    /// Makes the invoice that is scheduled for a customer, if it is due.
+    async fn invoice_if_due(
+        &self,
+        stripe: &StripeClient,
+        id: &CustomerId,
+        stripe_customer: &StripeCustomerId,
+        live: Option<SubscriptionId>,
+    ) -> Result<(), PaymentsError> {
+        let Payments { store, clock, .. } = &self.payments;
+        // Read before the items are: a charge that comes later schedules an invoice again.
+        let Some(scheduled) = store.scheduled_invoice(id).await? else {
+            return Ok(());
+        };
+        if scheduled.due > clock.now() {
+            return Ok(());
+        }
+        self.invoice(stripe, stripe_customer, live.as_ref()).await?;
+        store.end_scheduled_invoice(&scheduled).await?;
+        Ok(())
+    }
+
+    /// Makes invoices of the pending items that the live subscription will not invoice.
+    async fn invoice(
+        &self,
+        stripe: &StripeClient,
+        customer: &StripeCustomerId,
+        live: Option<&SubscriptionId>,
+    ) -> Result<(), PaymentsError> {
+        let of_this_stack = format!("{}/", self.payments.stack);
+        let is_ours = |item: &InvoiceItem| {
+            let charge = item.charge();
+            charge.is_some_and(|charge| charge.starts_with(&of_this_stack))
+        };
+        for _ in 0..MAX_INVOICES {
+            let pending = stripe.invoice_items(&InvoiceItemFilter {
+                customer,
+                pending: Some(true),
+                created_since: None,
+            });
+            let pending = pending.all().await?;
+            let left: Vec<&InvoiceItem> = match live {
+                // It also invoices items that name no subscription.
+                Some(live) => pending
+                    .iter()
+                    .filter(|item| item.subscription().is_some_and(|of| of != live))
+                    .collect(),
+                None => pending.iter().collect(),
+            };
+            let Some(first) = left.iter().find(|item| is_ours(item)) else {
+                return Ok(());
+            };
+            // Stripe makes an invoice of all pending items, or of those of one subscription.
+            let subscription = live.and(first.subscription());
+            let drawn = left
+                .iter()
+                .filter(|item| live.is_none() || item.subscription() == subscription);
+            // A repetition for the same items returns the same invoice; drawn items are no longer pending.
+            let drawn: BTreeSet<&str> = drawn.map(|item| item.id.as_str()).collect();
+            let parts: Vec<&str> = [self.payments.stack.as_str(), customer.as_str()]
+                .into_iter()
+                .chain(drawn)
+                .collect();
+            let invoice = NewInvoice {
+                customer,
+                subscription,
+                currency: Some(CURRENCY),
+                auto_advance: true,
+                description: Some(FINAL_INVOICE),
+                metadata: &[],
+            };
+            let made = stripe
+                .create_invoice(&key("tollgate/invoice", &parts)?, &invoice)
+                .await?;
+            tracing::info!(invoice = %made.id, "an invoice was made of pending items");
+        }
+        Ok(())
+    }
+}
+
+/// Reads the subscription that a customer follows: the linked one, until it ends; then the newest that is paid
+/// and that is of a plan.
+async fn find(
+    stripe: &StripeClient,
+    plans: &PlanBook,
+    customer: &Customer,
+    recipient: &Recipient,
+    stripe_customer: &StripeCustomerId,
+) -> Result<Found, PaymentsError> {
+    let all = stripe.subscriptions(stripe_customer).all().await?;
+    let prices = plans_of_prices(plans);
+    let plan_of = |subscription: &Subscription| {
+        let items = subscription.items.data.iter();
+        let plans: Vec<&PlanId> = items
+            .filter_map(|item| prices.get(item.price.id.as_str()))
+            .flatten()
+            .copied()
+            .collect();
+        // Several plans may have one price: for example, a plan that was renamed.
+        let current = [customer.subscription_plan.as_ref(), Some(&customer.plan)];
+        let current = current.into_iter().flatten().find(|id| plans.contains(id));
+        current.or(plans.first().copied()).cloned()
+    };
+    let is_linked = |it: &Subscription| recipient.subscription.as_deref() == Some(it.id.as_str());
+    let linked = all.iter().find(|it| is_linked(it));
+    if let Some(linked) = linked.filter(|it| is_live(&it.status)) {
+        return Ok(Found::live(linked, plan_of(linked)));
+    }
+    for subscription in all.iter().filter(|it| !is_linked(it)) {
+        let plan = plan_of(subscription);
+        if plan.is_some() && is_bought(stripe, subscription).await? {
+            return Ok(Found::live(subscription, plan));
+        }
+    }
+    let is_owing = customer.unpaid.is_some() && owes(stripe, stripe_customer).await?;
+    Ok(Found {
+        state: SubscriptionState::Ended {
+            plan: linked.and_then(plan_of),
+            is_owing,
+        },
+        live: None,
+    })
+}
+
+impl Found {
+    fn live(subscription: &Subscription, plan: Option<PlanId>) -> Self {
+        Self {
+            state: SubscriptionState::Live {
+                id: subscription.id.as_str().to_owned(),
+                plan,
+                is_paid: is_paid(&subscription.status),
+            },
+            live: Some(subscription.id.clone()),
+        }
+    }
+}
+
+/// Returns the plans that have had each price, in any version: a version that was replaced still has subscribers.
+fn plans_of_prices(plans: &PlanBook) -> BTreeMap<&str, Vec<&PlanId>> {
+    let mut prices: BTreeMap<&str, Vec<&PlanId>> = BTreeMap::new();
+    for plan in plans.iter() {
+        let of_plan: BTreeSet<&str> = plan
+            .iter()
+            .filter_map(|version| version.plan.stripe_price.as_deref())
+            .collect();
+        for price in of_plan {
+            prices.entry(price).or_default().push(plan.id());
+        }
+    }
+    prices
+}
+
+/// Whether a subscription that gave a plan still does. A first payment that is outstanding has given none.
+fn is_live(status: &SubscriptionStatus) -> bool {
+    !matches!(
+        status,
+        SubscriptionStatus::Canceled
+            | SubscriptionStatus::Incomplete
+            | SubscriptionStatus::IncompleteExpired
+    )
+}
+
+/// Whether no payment of a live subscription is outstanding.
+fn is_paid(status: &SubscriptionStatus) -> bool {
+    !matches!(
+        status,
+        SubscriptionStatus::PastDue | SubscriptionStatus::Unpaid | SubscriptionStatus::Paused
+    )
+}
+
+/// Whether a new subscription gives its plan. One that is paid by bank debit is active for days before the money
+/// arrives, and its invoice is open until then.
+async fn is_bought(
+    stripe: &StripeClient,
+    subscription: &Subscription,
+) -> Result<bool, PaymentsError> {
+    let is_begun = matches!(
+        subscription.status,
+        SubscriptionStatus::Active | SubscriptionStatus::Trialing
+    );
+    match &subscription.latest_invoice {
+        Some(invoice) if is_begun => {
+            let invoice = stripe.invoice(invoice).await?;
+            Ok(invoice.status == Some(InvoiceStatus::Paid))
+        }
+        // There is nothing to pay yet.
+        _ => Ok(is_begun),
+    }
+}
+
+/// Whether an invoice of the customer is still to be paid. Those that were written off are not.
+async fn owes(stripe: &StripeClient, customer: &StripeCustomerId) -> Result<bool, PaymentsError> {
+    let mut open = stripe.invoices(&InvoiceFilter {
+        customer: Some(customer),
+        status: Some(&InvoiceStatus::Open),
+        ..InvoiceFilter::default()
+    });
+    let first = open.next_page().await?;
+    Ok(first.is_some_and(|page| page.items.iter().any(|it| it.amount_remaining > 0)))
+}

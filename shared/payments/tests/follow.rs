@@ -1,0 +1,626 @@
+//! Customers that follow their subscriptions at a stand-in for Stripe, with events that are late, repeated and out of
+//! order.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test whose setup or inspection fails has failed"
+)]
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+use stripe_fake::{Completion, DeliveryMode, Fault, NewEndpoint};
+use tollgate_domain::customer::{Consequence, Customer};
+use tollgate_domain::id::PlanId;
+use tollgate_domain::plan::Catalog;
+use tollgate_domain::plan_book::PlanVersions;
+use tollgate_domain::submission::Recipient;
+use tollgate_domain::subscription::{SubscriptionRules, UnpaidRule};
+use tollgate_local_aws::fixture::Fixture;
+use tollgate_payments::{EventOutcome, Follower, MessageError, Payments, PaymentsError};
+use tollgate_runtime::Metrics;
+use tollgate_store::{CustomerChange, PlanOutcome, RecipientChange, UpdateCustomerOutcome};
+use tollgate_testing::customers::add_customer;
+use tollgate_testing::p;
+use tollgate_testing::stripe::Stripe;
+
+const NOW: &str = "2026-11-10T10:00:00Z";
+const DAY: SignedDuration = SignedDuration::from_hours(24);
+
+struct Stack {
+    at: Fixture,
+    stripe: Stripe,
+    follower: Follower,
+    /// Stripe customer of `acme`.
+    customer: String,
+}
+
+impl Stack {
+    /// Creates a stack with the customer `acme` on the plan `free`, linked to a Stripe customer with a card, and the
+    /// plans `team` and `scale`, each with a Stripe price.
+    async fn new(unpaid: UnpaidRule) -> Self {
+        let at = Fixture::at(NOW);
+        let stripe = Stripe::new(&at);
+        stripe.fake.register_endpoint(NewEndpoint::default());
+        let payments = Payments {
+            stack: "test".to_owned(),
+            store: at.store.clone(),
+            stripe: Some(stripe.client.clone()),
+            clock: at.clock(),
+            metrics: Metrics::none(),
+        };
+        let rules = SubscriptionRules {
+            plan_after_cancellation: p("free"),
+            grace: 7 * DAY,
+            unpaid,
+        };
+        let shipped = Catalog::shipped().unwrap();
+        at.store.seed_plans(&shipped).await.unwrap();
+        add_customer(&at, "acme", "free").await;
+        let created = stripe.call("POST", "/v1/customers", "").await;
+        let customer = text(&created["id"]);
+        let stack = Self {
+            at,
+            follower: Follower { payments, rules },
+            customer,
+            stripe,
+        };
+        stack.pay_with("pm_card_visa").await;
+        for (plan, fee) in [("team", 4_900), ("scale", 19_900)] {
+            let price = stack.stripe.price(fee).await;
+            stack.add_plan(plan, &price).await;
+        }
+        stack.link(None, Some((&stack.customer, None))).await;
+        stack.take_events();
+        stack
+    }
+
+    async fn add_plan(&self, id: &str, price: &str) {
+        let shipped = Catalog::shipped().unwrap();
+        let mut plan = shipped.get(&p("pro")).unwrap().clone();
+        plan.id = p(id);
+        plan.stripe_price = Some(price.to_owned());
+        let plan = PlanVersions::new(plan, self.at.clock().now());
+        let created = self.at.store.create_plan(&plan).await;
+        assert_eq!(created.unwrap(), PlanOutcome::Written);
+    }
+
+    /// Returns the Stripe price of a plan.
+    async fn price(&self, plan: &str) -> String {
+        let plans = self.at.store.plans().await.unwrap();
+        let plan = plans.get(&p(plan)).unwrap();
+        plan.latest().plan.stripe_price.clone().unwrap()
+    }
+
+    async fn pay_with(&self, card: &str) {
+        let path = format!("/v1/customers/{}", self.customer);
+        let form = format!("invoice_settings[default_payment_method]={card}");
+        self.stripe.call("POST", &path, &form).await;
+    }
+
+    /// Replaces the link of `acme`.
+    async fn link(
+        &self,
+        before: Option<(&str, Option<&str>)>,
+        after: Option<(&str, Option<&str>)>,
+    ) {
+        let recipient = |(customer, subscription): (&str, Option<&str>)| Recipient {
+            customer: customer.to_owned(),
+            subscription: subscription.map(str::to_owned),
+        };
+        let change = CustomerChange {
+            recipient: Some(RecipientChange {
+                before: before.map(recipient),
+                after: after.map(recipient),
+            }),
+            ..CustomerChange::default()
+        };
+        self.change(&change).await;
+    }
+
+    async fn change(&self, change: &CustomerChange) {
+        let updated = self.at.store.update_customer(&p("acme"), change).await;
+        assert!(matches!(updated, Ok(UpdateCustomerOutcome::Done(_))));
+    }
+
+    /// Subscribes the Stripe customer of `acme` to a plan. Returns the id of the subscription.
+    async fn subscribe(&self, plan: &str) -> String {
+        let price = self.price(plan).await;
+        let form = format!("customer={}&items[0][price]={price}", self.customer);
+        let subscription = self.stripe.call("POST", "/v1/subscriptions", &form).await;
+        text(&subscription["id"])
+    }
+
+    async fn cancel(&self, subscription: &str) {
+        let path = format!("/v1/subscriptions/{subscription}");
+        self.stripe.call("DELETE", &path, "").await;
+    }
+
+    /// Moves a subscription to the price of another plan.
+    async fn move_to(&self, subscription: &str, plan: &str) {
+        let path = format!("/v1/subscriptions/{subscription}");
+        let found = self.stripe.call("GET", &path, "").await;
+        let item = text(&found["items"]["data"][0]["id"]);
+        let form = format!(
+            "items[0][id]={item}&items[0][price]={}",
+            self.price(plan).await
+        );
+        self.stripe.call("POST", &path, &form).await;
+    }
+
+    /// Takes the bodies of all events since the last time.
+    fn take_events(&self) -> Vec<String> {
+        let events = self.stripe.fake.take_events().into_iter();
+        events.map(|event| event.body).collect()
+    }
+
+    async fn handle(&self, event: &str) -> EventOutcome {
+        self.follower.handle_message(event).await.unwrap()
+    }
+
+    /// Handles all events since the last time. Returns the outcomes of those that are not ignored.
+    async fn handle_events(&self) -> Vec<EventOutcome> {
+        let mut outcomes = Vec::new();
+        for event in self.take_events() {
+            let outcome = self.handle(&event).await;
+            if outcome != EventOutcome::Ignored {
+                outcomes.push(outcome);
+            }
+        }
+        outcomes
+    }
+
+    async fn acme(&self) -> Customer {
+        self.at.store.customer(&p("acme")).await.unwrap().unwrap()
+    }
+
+    async fn plan(&self) -> String {
+        self.acme().await.plan.to_string()
+    }
+
+    async fn subscription(&self) -> Option<String> {
+        self.acme().await.recipient.unwrap().subscription
+    }
+
+    fn advance(&self, by: SignedDuration) {
+        self.at.time.set(self.at.clock().now() + by);
+    }
+
+    /// Names the customers whose follow-up is due, as the nightly run does, and follows them.
+    async fn follow_up(&self) -> usize {
+        let now = self.at.clock().now();
+        let page = self.at.store.follow_ups(None).await.unwrap();
+        let due = page.items.into_iter().filter(|(_, it)| it.due <= now);
+        let mut count = 0;
+        for (_, follow_up) in due {
+            let message = json!({ "follow_up": follow_up.customer.as_str() });
+            self.handle(&message.to_string()).await;
+            count += 1;
+        }
+        count
+    }
+
+    /// Adds a pending invoice item of this stack's.
+    async fn add_item(&self, charge: &str, subscription: Option<&str>) {
+        let mut form = format!(
+            "customer={}&amount=123&currency=usd&metadata[tollgate_charge]={charge}",
+            self.customer
+        );
+        if let Some(subscription) = subscription {
+            form.push_str(&format!("&subscription={subscription}"));
+        }
+        self.stripe.call("POST", "/v1/invoiceitems", &form).await;
+    }
+
+    /// Returns the invoices of the Stripe customer that were not made by a subscription: amounts and states.
+    async fn own_invoices(&self) -> Vec<(i64, String)> {
+        let path = format!("/v1/invoices?customer={}", self.customer);
+        let found = self.stripe.call("GET", &path, "").await;
+        let invoices = found["data"].as_array().unwrap().iter();
+        let own = invoices.filter(|invoice| invoice["billing_reason"] == "manual");
+        own.map(|it| (it["total"].as_i64().unwrap(), text(&it["status"])))
+            .collect()
+    }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap().to_owned()
+}
+
+/// Returns an event of this type about an object.
+fn event(kind: &str, object: &Value) -> String {
+    json!({
+        "id": format!("evt_{}", kind.replace('.', "")), "object": "event", "type": kind,
+        "created": 1_794_300_000, "livemode": false, "api_version": "2019-01-01",
+        "data": { "object": object },
+    })
+    .to_string()
+}
+
+#[tokio::test]
+async fn a_paid_subscription_gives_its_plan_until_it_ends() {
+    let stack = Stack::new(UnpaidRule::Nothing).await;
+    let subscription = stack.subscribe("team").await;
+    let outcomes = stack.handle_events().await;
+    assert!(!outcomes.is_empty());
+    assert!(outcomes.iter().all(|it| *it == EventOutcome::Followed));
+    assert_eq!(stack.plan().await, "team");
+    assert_eq!(stack.subscription().await, Some(subscription.clone()));
+
+    stack.move_to(&subscription, "scale").await;
+    stack.handle_events().await;
+    assert_eq!(stack.plan().await, "scale");
+
+    stack.cancel(&subscription).await;
+    stack.handle_events().await;
+    assert_eq!(stack.plan().await, "free");
+    assert_eq!(stack.subscription().await, None);
+}
+
+#[tokio::test]
+async fn repeated_and_reordered_events_end_in_the_same_state() {
+    let stack = Stack::new(UnpaidRule::Nothing).await;
+    stack.stripe.fake.set_delivery(DeliveryMode {
+        copies: 3,
+        is_shuffled: true,
+    });
+    let first = stack.subscribe("team").await;
+    stack.cancel(&first).await;
+    let second = stack.subscribe("scale").await;
+    stack.move_to(&second, "team").await;
+    let events = stack.take_events();
+    let mut repeated = 0;
+    for event in &events {
+        let outcome = stack.handle(event).await;
+        repeated += usize::from(outcome == EventOutcome::Repeated);
+        // Whichever event is first, the state is the last one.
+        if outcome != EventOutcome::Ignored {
+            assert_eq!(stack.plan().await, "team");
+        }
+    }
+    assert_eq!(stack.subscription().await, Some(second));
+    assert!(repeated > 0);
+}
+
+/// The older of two readings of Stripe is written last, and must not count.
+#[tokio::test]
+async fn an_older_reading_of_stripe_does_not_overwrite_a_newer_one() {
+    let stack = Stack::new(UnpaidRule::Nothing).await;
+    let subscription = stack.subscribe("team").await;
+    let store = &stack.at.store;
+    let early = store.customer_to_follow(&p("acme")).await.unwrap().unwrap();
+    let mut as_read = early.customer.clone();
+    as_read.plan = p("team");
+    as_read.recipient.as_mut().unwrap().subscription = Some(subscription.clone());
+    stack.cancel(&subscription).await;
+    // The other one finds nothing to change: the customer is on the plan of those without a subscription.
+    stack.handle_events().await;
+    let followed = store.follow(&early, &as_read, None).await.unwrap();
+    assert_eq!(followed, tollgate_store::FollowOutcome::Raced);
+    assert_eq!(stack.plan().await, "free");
+}
+
+#[tokio::test]
+async fn a_bank_debit_gives_the_plan_when_the_money_arrives() {
+    for arrives in [true, false] {
+        let stack = Stack::new(UnpaidRule::Nothing).await;
+        let form = format!(
+            "mode=subscription&line_items[0][price]={}&line_items[0][quantity]=1&customer={}\
+             &success_url=https://app.example/&cancel_url=https://app.example/",
+            stack.price("team").await,
+            stack.customer
+        );
+        let session = stack
+            .stripe
+            .call("POST", "/v1/checkout/sessions", &form)
+            .await;
+        let session = text(&session["id"]);
+        let fake = &stack.stripe.fake;
+        fake.complete_checkout(&session, Completion::Unpaid, None)
+            .unwrap();
+        stack.handle_events().await;
+        assert_eq!(stack.plan().await, "free");
+        fake.settle_checkout(&session, arrives).unwrap();
+        stack.handle_events().await;
+        let expected = if arrives { "team" } else { "free" };
+        assert_eq!(stack.plan().await, expected);
+    }
+}
+
+#[tokio::test]
+async fn an_admins_plan_stays_until_the_subscription_changes() {
+    let stack = Stack::new(UnpaidRule::Nothing).await;
+    let subscription = stack.subscribe("team").await;
+    stack.handle_events().await;
+    let change = CustomerChange {
+        plan: Some(p("enterprise")),
+        ..CustomerChange::default()
+    };
+    stack.change(&change).await;
+    let found = stack
+        .stripe
+        .call("GET", &format!("/v1/subscriptions/{subscription}"), "")
+        .await;
+    let updated = event("customer.subscription.updated", &found);
+    assert_eq!(stack.handle(&updated).await, EventOutcome::Followed);
+    assert_eq!(stack.plan().await, "enterprise");
+    stack.cancel(&subscription).await;
+    stack.handle_events().await;
+    assert_eq!(stack.plan().await, "enterprise");
+    assert_eq!(stack.subscription().await, None);
+}
+
+#[tokio::test]
+async fn a_subscription_to_something_else_changes_nothing() {
+    let stack = Stack::new(UnpaidRule::Nothing).await;
+    let price = stack.stripe.price(700).await;
+    let form = format!("customer={}&items[0][price]={price}", stack.customer);
+    stack.stripe.call("POST", "/v1/subscriptions", &form).await;
+    stack.handle_events().await;
+    assert_eq!(stack.plan().await, "free");
+    assert_eq!(stack.subscription().await, None);
+}
+
+#[tokio::test]
+async fn events_of_others_are_recognised_by_our_own_links() {
+    let stack = Stack::new(UnpaidRule::Nothing).await;
+    let foreign = json!({
+        "id": "sub_1", "object": "subscription", "customer": "cus_other",
+        "metadata": { "tollgate_customer": "acme" },
+    });
+    let foreign = event("customer.subscription.created", &foreign);
+    assert_eq!(stack.handle(&foreign).await, EventOutcome::Foreign);
+    let session = json!({ "id": "cs_other", "object": "checkout.session", "customer": null });
+    let session = event("checkout.session.completed", &session);
+    assert_eq!(stack.handle(&session).await, EventOutcome::Foreign);
+    // Of other types, whoever they are about.
+    let other = json!({ "id": "pi_1", "object": "payment_intent", "customer": stack.customer });
+    let other = event("payment_intent.succeeded", &other);
+    assert_eq!(stack.handle(&other).await, EventOutcome::Ignored);
+    assert!(
+        stack
+            .stripe
+            .requests()
+            .iter()
+            .all(|it| !it.starts_with("GET /v1/subscriptions"))
+    );
+}
+
+#[tokio::test]
+async fn what_is_no_event_is_an_error() {
+    let stack = Stack::new(UnpaidRule::Nothing).await;
+    let thin = json!({ "id": "evt_1", "object": "v2.core.event" }).to_string();
+    for message in ["", "{}", "[]", r#"{"follow_up":"a b"}"#, &thin] {
+        let failed = stack.follower.handle_message(message).await;
+        assert!(matches!(failed, Err(MessageError::Event(_))), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn an_event_that_failed_is_handled_when_it_comes_again() {
+    let stack = Stack::new(UnpaidRule::Nothing).await;
+    stack.subscribe("team").await;
+    let events = stack.take_events();
+    let about_it = events
+        .iter()
+        .find(|it| it.contains("\"customer.subscription.created\""));
+    let about_it = about_it.unwrap();
+    stack
+        .stripe
+        .fail("GET", "/v1/subscriptions", 100, Fault::RequestLost);
+    let failed = stack.follower.handle_message(about_it).await;
+    assert!(matches!(
+        failed,
+        Err(MessageError::Payments(PaymentsError::Stripe(_)))
+    ));
+    assert_eq!(stack.plan().await, "free");
+    stack.stripe.fake.clear_faults();
+    assert_eq!(stack.handle(about_it).await, EventOutcome::Followed);
+    assert_eq!(stack.plan().await, "team");
+    assert_eq!(stack.handle(about_it).await, EventOutcome::Repeated);
+}
+
+#[tokio::test]
+async fn a_plan_after_cancellation_that_does_not_exist_is_an_error() {
+    let mut stack = Stack::new(UnpaidRule::Nothing).await;
+    stack.follower.rules.plan_after_cancellation = p("gone");
+    let subscription = stack.subscribe("team").await;
+    stack.handle_events().await;
+    stack.cancel(&subscription).await;
+    let mut failed = Vec::new();
+    for event in stack.take_events() {
+        failed.extend(stack.follower.handle_message(&event).await.err());
+    }
+    let is_named = |error: &MessageError| error.to_string().contains("no plan gone");
+    assert!(
+        !failed.is_empty() && failed.iter().all(is_named),
+        "{failed:?}"
+    );
+    assert_eq!(stack.plan().await, "team");
+    assert_eq!(stack.subscription().await, Some(subscription));
+}
+
+/// Fails the payment of the next renewal, which is made when Stripe's clock reaches it.
+async fn fail_renewal(stack: &Stack) {
+    stack
+        .stripe
+        .fake
+        .decline_payments(&stack.customer, true)
+        .unwrap();
+    let renewal: Timestamp = p("2026-12-10T12:00:00Z");
+    stack.at.time.set(renewal);
+    stack.handle_events().await;
+}
+
+/// Pays the open invoice, as the customer does in the billing portal.
+async fn pay(stack: &Stack) {
+    stack
+        .stripe
+        .fake
+        .decline_payments(&stack.customer, false)
+        .unwrap();
+    let path = format!("/v1/invoices?customer={}&status=open", stack.customer);
+    let open = stack.stripe.call("GET", &path, "").await;
+    let invoice = text(&open["data"][0]["id"]);
+    let path = format!("/v1/invoices/{invoice}/pay");
+    stack.stripe.call("POST", &path, "").await;
+    stack.handle_events().await;
+}
+
+#[tokio::test]
+async fn who_does_not_pay_is_suspended_after_the_grace_period_and_served_after_the_payment() {
+    let stack = Stack::new(UnpaidRule::Suspend).await;
+    stack.subscribe("team").await;
+    stack.handle_events().await;
+    fail_renewal(&stack).await;
+    let flagged = stack.acme().await;
+    let unpaid = flagged.unpaid.unwrap();
+    assert_eq!((unpaid.consequence, flagged.suspended_at), (None, None));
+    assert_eq!(flagged.plan, p("team"));
+    stack.advance(6 * DAY);
+    assert_eq!(stack.follow_up().await, 0);
+    stack.advance(DAY);
+    assert_eq!(stack.follow_up().await, 1);
+    let suspended = stack.acme().await;
+    assert_eq!(suspended.suspended_at, Some(stack.at.clock().now()));
+    assert_eq!(
+        suspended.unpaid.unwrap().consequence,
+        Some(Consequence::Suspended)
+    );
+    stack.advance(DAY);
+    assert_eq!(stack.follow_up().await, 0);
+    pay(&stack).await;
+    let paid = stack.acme().await;
+    assert_eq!((paid.suspended_at, paid.unpaid), (None, None));
+    assert_eq!(paid.plan, p("team"));
+}
+
+#[tokio::test]
+async fn who_does_not_pay_is_moved_to_a_plan_after_the_grace_period() {
+    let stack = Stack::new(UnpaidRule::Move(p("enterprise"))).await;
+    stack.subscribe("team").await;
+    stack.handle_events().await;
+    fail_renewal(&stack).await;
+    stack.advance(7 * DAY);
+    assert_eq!(stack.follow_up().await, 1);
+    assert_eq!(stack.plan().await, "enterprise");
+    pay(&stack).await;
+    assert_eq!(stack.plan().await, "team");
+}
+
+#[tokio::test]
+async fn a_debt_outlasts_the_subscription_and_ends_with_the_payment() {
+    let stack = Stack::new(UnpaidRule::Suspend).await;
+    let subscription = stack.subscribe("team").await;
+    stack.handle_events().await;
+    fail_renewal(&stack).await;
+    stack.cancel(&subscription).await;
+    stack.handle_events().await;
+    let ended = stack.acme().await;
+    assert_eq!(ended.plan, p("free"));
+    assert!(ended.unpaid.is_some());
+    stack.advance(7 * DAY);
+    stack.follow_up().await;
+    assert!(stack.acme().await.suspended_at.is_some());
+    pay(&stack).await;
+    let paid = stack.acme().await;
+    assert_eq!((paid.suspended_at, paid.unpaid), (None, None));
+}
+
+#[tokio::test]
+async fn the_last_charges_of_a_subscription_get_an_invoice_of_their_own() {
+    let stack = Stack::new(UnpaidRule::Nothing).await;
+    let subscription = stack.subscribe("team").await;
+    stack.handle_events().await;
+    stack
+        .add_item("test/ci_acme_2026-11_0001", Some(&subscription))
+        .await;
+    stack.cancel(&subscription).await;
+    // A charge that is made before the event is handled.
+    stack.add_item("test/ci_acme_2026-11_0002", None).await;
+    stack.handle_events().await;
+    assert_eq!(stack.own_invoices().await, [(246, "draft".to_owned())]);
+    // The events come again.
+    for event in stack.take_events() {
+        stack.handle(&event).await;
+    }
+    stack.advance(2 * DAY);
+    stack.follow_up().await;
+    assert_eq!(stack.own_invoices().await, [(246, "paid".to_owned())]);
+    assert!(
+        stack
+            .at
+            .store
+            .follow_ups(None)
+            .await
+            .unwrap()
+            .items
+            .is_empty()
+    );
+}
+
+#[tokio::test]
+async fn an_invoice_whose_response_was_lost_is_made_once() {
+    let stack = Stack::new(UnpaidRule::Nothing).await;
+    let subscription = stack.subscribe("team").await;
+    stack.handle_events().await;
+    stack
+        .add_item("test/ci_acme_2026-11_0001", Some(&subscription))
+        .await;
+    stack.cancel(&subscription).await;
+    stack
+        .stripe
+        .fail("POST", "/v1/invoices", 100, Fault::ResponseLost);
+    let events = stack.take_events();
+    let deleted = events.iter().find(|it| it.contains("subscription.deleted"));
+    let deleted = deleted.unwrap();
+    stack.follower.handle_message(deleted).await.unwrap_err();
+    stack.stripe.fake.clear_faults();
+    stack.handle(deleted).await;
+    assert_eq!(stack.own_invoices().await.len(), 1);
+}
+
+#[tokio::test]
+async fn items_that_others_made_get_no_invoice() {
+    let stack = Stack::new(UnpaidRule::Nothing).await;
+    let subscription = stack.subscribe("team").await;
+    stack.handle_events().await;
+    stack.add_item("other/ci_acme_2026-11_0001", None).await;
+    stack.cancel(&subscription).await;
+    stack.handle_events().await;
+    assert_eq!(stack.own_invoices().await, []);
+}
+
+#[tokio::test]
+async fn charges_of_an_ended_subscription_are_invoiced_beside_a_new_one() {
+    let stack = Stack::new(UnpaidRule::Nothing).await;
+    let first = stack.subscribe("team").await;
+    stack.handle_events().await;
+    stack
+        .add_item("test/ci_acme_2026-11_0001", Some(&first))
+        .await;
+    stack.cancel(&first).await;
+    let second = stack.subscribe("scale").await;
+    stack
+        .add_item("test/ci_acme_2026-11_0002", Some(&second))
+        .await;
+    stack.handle_events().await;
+    assert_eq!(stack.plan().await, "scale");
+    assert_eq!(stack.subscription().await, Some(second));
+    assert_eq!(stack.own_invoices().await, [(123, "draft".to_owned())]);
+}
+
+#[tokio::test]
+async fn a_subscription_that_stripe_cancels_for_debts_ends() {
+    let stack = Stack::new(UnpaidRule::Suspend).await;
+    stack.subscribe("team").await;
+    stack.handle_events().await;
+    fail_renewal(&stack).await;
+    stack.advance(60 * DAY);
+    stack.handle_events().await;
+    let ended = stack.acme().await;
+    assert_eq!(
+        (ended.plan, ended.recipient.unwrap().subscription),
+        (p::<PlanId>("free"), None)
+    );
+    assert!(ended.suspended_at.is_some());
+}

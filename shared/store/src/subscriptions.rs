@@ -1,0 +1,336 @@
+//! State of customers' subscriptions as Stripe has it, the events that were handled, and the follow-ups, which name a
+//! customer and a time from which its state at Stripe is to be looked at again.
+
+use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
+use aws_sdk_dynamodb::types::AttributeValue;
+use jiff::{SignedDuration, Timestamp};
+use tollgate_domain::customer::Customer;
+use tollgate_domain::id::CustomerId;
+use tollgate_domain::page::Page;
+use tollgate_domain::submission::Recipient;
+
+use crate::Store;
+use crate::customers::{
+    STRIPE_CUSTOMER, STRIPE_SUBSCRIPTION, SUBSCRIPTION_PLAN, SUSPENDED_AT, UNPAID_CONSEQUENCE,
+    UNPAID_SINCE, consequence_text, customer_pk, read_customer,
+};
+use crate::error::StoreError;
+use crate::item::{self, Item, Reader, n, s, t, ttl};
+use crate::registry::Changes;
+use crate::schema::{REGISTRY, attr};
+use crate::transaction::{Action, Transacted};
+
+/// Partition of follow-ups in the index of lists.
+pub(crate) const FOLLOW_UPS: &str = "follow-ups";
+/// Follow-ups of one page.
+const FOLLOW_UP_PAGE: usize = 100;
+/// Attribute with the number of times that the customer's subscription was followed.
+const READS: &str = "subscription_reads";
+const PLAN: &str = "plan";
+const KIND: &str = "follow-up";
+
+/// Time for which the id of a handled event is kept. Stripe delivers an event again for three days by itself, and
+/// for as long as it keeps events, which is 30 days, on request.
+const HANDLED_KEPT: SignedDuration = SignedDuration::from_hours(31 * 24);
+
+/// A customer as it was before its subscription was read from Stripe.
+#[derive(Debug, Clone)]
+pub struct CustomerToFollow {
+    /// The customer.
+    pub customer: Customer,
+    /// Number of times that its subscription was followed.
+    reads: u64,
+    /// Consequence as stored, which has no meaning if nothing is unpaid.
+    consequence: Option<String>,
+}
+
+/// Outcome of giving a customer the state of its subscription.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FollowOutcome {
+    /// The customer has the state.
+    Followed,
+    /// The customer has changed since it was read, or was followed by someone else: both it and the subscription
+    /// are to be read again.
+    Raced,
+    /// The customer is erased, or does not exist.
+    Gone,
+}
+
+/// A time from which a customer's state at Stripe is to be looked at again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FollowUp {
+    /// Customer.
+    pub customer: CustomerId,
+    /// That time.
+    pub due: Timestamp,
+    /// Id of the write that scheduled it last.
+    written_by: String,
+}
+
+/// Returns the key of the follow-up of an outstanding payment.
+fn unpaid_key(customer: &CustomerId) -> Item {
+    item::key(format!("FOLLOWUP#UNPAID#{customer}"))
+}
+
+/// Returns the key of the follow-up of charges that no subscription invoices.
+fn invoice_key(customer: &CustomerId) -> Item {
+    item::key(format!("FOLLOWUP#INVOICE#{customer}"))
+}
+
+fn event_pk(event: &str) -> String {
+    format!("STRIPE#EVENT#{event}")
+}
+
+/// Returns the listing order of a follow-up: by time, and then by customer.
+fn order(customer: &CustomerId, due: Timestamp) -> AttributeValue {
+    s(format!("{due:.3}#{customer}"))
+}
+
+fn read_follow_up(item: &Item) -> Result<FollowUp, StoreError> {
+    let item = Reader::new(KIND, item);
+    let (due, _) = item
+        .text(attr::LISTING_ORDER)?
+        .split_once('#')
+        .ok_or_else(|| item.corrupt(attr::LISTING_ORDER))?;
+    Ok(FollowUp {
+        customer: item.parsed(attr::CUSTOMER)?,
+        due: due.parse().map_err(|_| item.corrupt(attr::LISTING_ORDER))?,
+        written_by: item.text(attr::WRITTEN_BY)?.to_owned(),
+    })
+}
+
+/// Returns the attributes of a customer that its subscription decides.
+fn state(customer: &Customer) -> [(&'static str, Option<AttributeValue>); 6] {
+    let subscription = customer.recipient.as_ref();
+    let subscription = subscription.and_then(|it| it.subscription.as_ref());
+    let plan = customer.subscription_plan.as_ref();
+    let unpaid = customer.unpaid;
+    let consequence = unpaid.and_then(|unpaid| unpaid.consequence);
+    [
+        (PLAN, Some(s(customer.plan.as_str()))),
+        (STRIPE_SUBSCRIPTION, subscription.map(s)),
+        (SUBSCRIPTION_PLAN, plan.map(|plan| s(plan.as_str()))),
+        (SUSPENDED_AT, customer.suspended_at.map(t)),
+        (UNPAID_SINCE, unpaid.map(|unpaid| t(unpaid.since))),
+        (
+            UNPAID_CONSEQUENCE,
+            consequence.map(|it| s(consequence_text(it))),
+        ),
+    ]
+}
+
+impl Store {
+    /// Reads a customer before its subscription is read from Stripe.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn customer_to_follow(
+        &self,
+        id: &CustomerId,
+    ) -> Result<Option<CustomerToFollow>, StoreError> {
+        let item = self.registry_item(customer_pk(id), "reading a customer");
+        let Some(item) = item.await? else {
+            return Ok(None);
+        };
+        let reader = Reader::new("customer", &item);
+        Ok(Some(CustomerToFollow {
+            customer: read_customer(&item)?,
+            reads: reader.opt_number(READS)?.unwrap_or_default(),
+            consequence: reader.opt_text(UNPAID_CONSEQUENCE)?.map(str::to_owned),
+        }))
+    }
+
+    /// Gives a customer the state of its subscription: plan, subscription, outstanding payment and suspension as
+    /// `after` has them. `due` is the time at which an outstanding payment is to be followed up.
+    ///
+    /// It is a write even if nothing changes. Stripe was read after `before` was, and no one else has followed
+    /// the subscription since, so that of two who read Stripe at different times, the later one decides.
+    ///
+    /// # Errors
+    /// When the store fails; the customer may then have the state.
+    pub async fn follow(
+        &self,
+        before: &CustomerToFollow,
+        after: &Customer,
+        due: Option<Timestamp>,
+    ) -> Result<FollowOutcome, StoreError> {
+        let id = &before.customer.id;
+        let write_id = self.transaction_token();
+        let mut changes = Changes::default();
+        for ((attribute, before), (_, after)) in
+            state(&before.customer).into_iter().zip(state(after))
+        {
+            if before != after {
+                changes.apply(attribute, after);
+            }
+        }
+        if before.customer.unpaid != after.unpaid
+            && after.unpaid.is_none_or(|it| it.consequence.is_none())
+        {
+            // Of an earlier outstanding payment, or of none.
+            changes.remove(UNPAID_CONSEQUENCE);
+        }
+        changes.apply(READS, Some(n(before.reads + 1)));
+        changes.apply(attr::FOLLOWED_BY, Some(s(&write_id)));
+        let recipient = before.customer.recipient.as_ref();
+        let stripe_customer = recipient.map(|it: &Recipient| s(&it.customer));
+        let subscription = recipient.and_then(|it| it.subscription.as_ref()).map(s);
+        let as_read = [
+            // Nobody else has followed the subscription since the customer was read.
+            (READS, (before.reads > 0).then(|| n(before.reads))),
+            // The customer has the link by which its subscription was found.
+            (STRIPE_CUSTOMER, stripe_customer),
+            (STRIPE_SUBSCRIPTION, subscription),
+            // No admin has set the plan or the suspension, which would be overwritten, or the waiver of a
+            // consequence, which would be missed.
+            (PLAN, Some(s(before.customer.plan.as_str()))),
+            (SUSPENDED_AT, before.customer.suspended_at.map(t)),
+            (UNPAID_CONSEQUENCE, before.consequence.as_ref().map(s)),
+        ];
+        // Exists: an update must not create an incomplete customer. Not erased: an erasure is final.
+        let mut condition = "attribute_exists(pk) AND attribute_not_exists(erased_at)".to_owned();
+        for (attribute, value) in as_read {
+            changes.expect(attribute, value, &mut condition);
+        }
+        let mut actions = vec![changes.into_action(customer_pk(id), condition)];
+        match due {
+            Some(due) => actions.push(Action::put(
+                REGISTRY,
+                follow_up_item(unpaid_key(id), id, due, &write_id),
+            )),
+            None if before.customer.unpaid.is_some() => {
+                actions.push(Action::delete(REGISTRY, unpaid_key(id)));
+            }
+            None => {}
+        }
+        let results = match self.transact("following a subscription", actions).await? {
+            Transacted::Committed => return Ok(FollowOutcome::Followed),
+            Transacted::Cancelled(results) => results,
+        };
+        let Some(stored) = results.first().and_then(|result| result.item()) else {
+            return Ok(FollowOutcome::Gone);
+        };
+        if Reader::new("customer", stored).opt_text(attr::FOLLOWED_BY)? == Some(&write_id) {
+            // By this very call, whose first response was lost for longer than the token is valid.
+            return Ok(FollowOutcome::Followed);
+        }
+        Ok(match read_customer(stored)?.erased_at {
+            Some(_) => FollowOutcome::Gone,
+            None => FollowOutcome::Raced,
+        })
+    }
+
+    /// Schedules an invoice for charges that no subscription invoices, at `due` or when it is scheduled already.
+    /// Idempotent.
+    ///
+    /// # Errors
+    /// When the store fails; the invoice may then be scheduled.
+    pub async fn schedule_invoice(
+        &self,
+        customer: &CustomerId,
+        due: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.client
+            .update_item()
+            .table_name(self.table(REGISTRY))
+            .set_key(Some(invoice_key(customer)))
+            // The first time stays. The write's id shows whoever makes the invoice at the same time that more is
+            // to be invoiced.
+            .update_expression(
+                "SET listing = :listing, listing_order = if_not_exists(listing_order, :order), \
+                 customer = :customer, written_by = :write",
+            )
+            .expression_attribute_values(":listing", s(FOLLOW_UPS))
+            .expression_attribute_values(":order", order(customer, due))
+            .expression_attribute_values(":customer", s(customer.as_str()))
+            .expression_attribute_values(":write", s(self.transaction_token()))
+            .send()
+            .await
+            .map_err(|error| StoreError::service("scheduling an invoice", error))?;
+        Ok(())
+    }
+
+    /// Reads when an invoice is scheduled for a customer, if one is.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn scheduled_invoice(
+        &self,
+        customer: &CustomerId,
+    ) -> Result<Option<FollowUp>, StoreError> {
+        let pk = format!("FOLLOWUP#INVOICE#{customer}");
+        let item = self.registry_item(pk, "reading a follow-up").await?;
+        item.as_ref().map(read_follow_up).transpose()
+    }
+
+    /// Ends the schedule of an invoice that was made. One that was scheduled again since stays.
+    ///
+    /// # Errors
+    /// When the store fails; the schedule may then have ended.
+    pub async fn end_scheduled_invoice(&self, scheduled: &FollowUp) -> Result<(), StoreError> {
+        let outcome = self
+            .client
+            .delete_item()
+            .table_name(self.table(REGISTRY))
+            .set_key(Some(invoice_key(&scheduled.customer)))
+            // The schedule is the one that was read: a charge that came while the invoice was made is not on it.
+            .condition_expression("written_by = :write")
+            .expression_attribute_values(":write", s(&scheduled.written_by))
+            .send()
+            .await;
+        let Err(error) = outcome else { return Ok(()) };
+        match error.as_service_error() {
+            // Also by this very call, whose first response was lost.
+            Some(DeleteItemError::ConditionalCheckFailedException(_)) => Ok(()),
+            _ => Err(StoreError::service("ending a follow-up", error)),
+        }
+    }
+
+    /// Lists follow-ups by the time at which they are due, after the cursor `after`. Each is returned with the
+    /// cursor of its position. Reads an index, which is eventually consistent.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn follow_ups(
+        &self,
+        after: Option<&str>,
+    ) -> Result<Page<(String, FollowUp)>, StoreError> {
+        self.list(FOLLOW_UPS, None, after, FOLLOW_UP_PAGE, read_follow_up)
+            .await
+    }
+
+    /// Whether an event of Stripe was handled.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn is_handled(&self, event: &str) -> Result<bool, StoreError> {
+        let found = self.registry_item(event_pk(event), "reading a handled event");
+        Ok(found.await?.is_some())
+    }
+
+    /// Records that an event of Stripe was handled. Idempotent.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn mark_handled(&self, event: &str) -> Result<(), StoreError> {
+        let expires = self.clock.now().saturating_add(HANDLED_KEPT);
+        let mut item = item::key(event_pk(event));
+        item.insert(attr::EXPIRES.into(), ttl(expires.unwrap_or(Timestamp::MAX)));
+        self.client
+            .put_item()
+            .table_name(self.table(REGISTRY))
+            .set_item(Some(item))
+            .send()
+            .await
+            .map_err(|error| StoreError::service("recording a handled event", error))?;
+        Ok(())
+    }
+}
+
+fn follow_up_item(mut item: Item, customer: &CustomerId, due: Timestamp, write_id: &str) -> Item {
+    item.insert(attr::LISTING.into(), s(FOLLOW_UPS));
+    item.insert(attr::LISTING_ORDER.into(), order(customer, due));
+    item.insert(attr::CUSTOMER.into(), s(customer.as_str()));
+    item.insert(attr::WRITTEN_BY.into(), s(write_id));
+    item
+}
