@@ -61,6 +61,8 @@ pub(crate) struct Process {
     api: RuntimeApi,
     spawned: Instant,
     init: Init,
+    /// Time that an invocation may take.
+    limit: Duration,
 }
 
 /// Memory of a process in bytes.
@@ -79,7 +81,7 @@ impl Contender {
         endpoint: &DynamoDb,
         scheme: Scheme,
     ) -> Result<Process, ContenderError> {
-        self.start_with(|command| match scheme {
+        self.start_with(None, |command| match scheme {
             Scheme::Http => command.env("AWS_ENDPOINT_URL_DYNAMODB", endpoint.http()),
             Scheme::Https => command
                 .env("AWS_ENDPOINT_URL_DYNAMODB", endpoint.https())
@@ -91,15 +93,33 @@ impl Contender {
 
     /// Starts a process with its own variables only, and waits until it is ready for an event.
     pub(crate) async fn start_without_dynamodb(&self) -> Result<Process, ContenderError> {
-        self.start_with(|command| command).await
+        self.start_with(None, |command| command).await
+    }
+
+    /// Starts a process that uses this endpoint for all services of AWS, and each of whose invocations may take
+    /// `timeout`.
+    pub(crate) async fn start_for(
+        &self,
+        endpoint: &DynamoDb,
+        timeout: Duration,
+    ) -> Result<Process, ContenderError> {
+        self.start_with(Some(timeout), |command| {
+            command.env("AWS_ENDPOINT_URL", endpoint.http())
+        })
+        .await
     }
 
     async fn start_with(
         &self,
+        limit: Option<Duration>,
         set_endpoint: impl FnOnce(&mut Command) -> &mut Command,
     ) -> Result<Process, ContenderError> {
         let cannot_run = |error| ContenderError::Run(self.name.clone(), error);
-        let mut api = RuntimeApi::start().await.map_err(cannot_run)?;
+        let mut api = match limit {
+            None => RuntimeApi::start().await,
+            Some(limit) => RuntimeApi::start_with(limit).await,
+        }
+        .map_err(cannot_run)?;
         let log = File::create(&self.log).map_err(cannot_run)?;
         let mut command = Command::new(&self.program);
         command
@@ -143,6 +163,7 @@ impl Contender {
             api,
             spawned,
             init,
+            limit: limit.unwrap_or(TIMEOUT),
         })
     }
 }
@@ -183,7 +204,7 @@ impl Process {
     /// Sends an event as soon as Lambda would, and waits for any response.
     pub(crate) async fn invoke(&mut self, event: &Bytes) -> Result<Invocation, ContenderError> {
         self.api.send(event.clone());
-        let report = timeout(TIMEOUT, self.api.report()).await;
+        let report = timeout(self.limit, self.api.report()).await;
         match report.map_err(|_| ContenderError::Timeout(self.contender.clone()))? {
             Report::Responded(invocation) => Ok(invocation),
             Report::Failed(error) => Err(failed(&self.contender, &error)),

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
+use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::runtime::Builder;
 use tokio_rustls::TlsAcceptor;
@@ -37,18 +38,27 @@ pub(crate) enum EndpointError {
 }
 
 /// Requests, the engine's time to process them, and their consumed capacity, if it was requested.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub(crate) struct Counts {
     /// Requests by operation.
     pub(crate) requests: BTreeMap<String, u64>,
     pub(crate) engine_time: Duration,
     pub(crate) read_units: f64,
     pub(crate) write_units: f64,
+    /// Items that reads returned.
+    pub(crate) read_items: u64,
 }
 
 impl Counts {
     pub(crate) fn total(&self) -> u64 {
         self.requests.values().sum()
+    }
+
+    /// Returns the number of requests that read.
+    pub(crate) fn reads(&self) -> u64 {
+        let reads = self.requests.iter();
+        let reads = reads.filter(|(operation, _)| is_read(operation));
+        reads.map(|(_, count)| count).sum()
     }
 
     /// Returns the counts since `earlier`.
@@ -62,10 +72,12 @@ impl Counts {
             engine_time: self.engine_time.saturating_sub(earlier.engine_time),
             read_units: self.read_units - earlier.read_units,
             write_units: self.write_units - earlier.write_units,
+            read_items: self.read_items - earlier.read_items,
         }
     }
 
-    fn add(&mut self, operation: &str, engine_time: Duration, units: f64) {
+    fn add(&mut self, operation: &str, engine_time: Duration, Consumed { units, items }: Consumed) {
+        self.read_items += items;
         *self.requests.entry(operation.to_owned()).or_default() += 1;
         self.engine_time += engine_time;
         if is_read(operation) {
@@ -217,12 +229,11 @@ impl Shared {
         let (status, text) = self.aws.call(&target, &body);
         let engine_time = started.elapsed();
         let operation = target.rsplit('.').next().unwrap_or_default();
-        let units = if measures_capacity {
-            consumed(&text)
-        } else {
-            0.0
+        let consumed = match measures_capacity {
+            true => consumed(&text),
+            false => Consumed::default(),
         };
-        self.counts().add(operation, engine_time, units);
+        self.counts().add(operation, engine_time, consumed);
         let mut response = HttpResponse::new(Full::new(Bytes::from(text)));
         *response.status_mut() = StatusCode::from_u16(status).unwrap_or_default();
         let json = http::HeaderValue::from_static("application/x-amz-json-1.0");
@@ -250,15 +261,30 @@ fn with_capacity_requested(body: &str) -> String {
     Value::from(request).to_string()
 }
 
+/// Capacity that a request consumed, and items that it returned.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Consumed {
+    units: f64,
+    items: u64,
+}
+
 /// Returns the capacity units in a response: of one table, or of each table of a batch. An error response has
 /// none. DynamoDB charges a write whose condition failed like a successful one; the items here take one unit.
-fn consumed(response: &str) -> f64 {
+fn consumed(response: &str) -> Consumed {
     let response: Value = serde_json::from_str(response).unwrap_or_default();
+    let is_item = response["Item"].is_object();
+    Consumed {
+        units: units(&response),
+        items: response["Count"].as_u64().unwrap_or(is_item.into()),
+    }
+}
+
+fn units(response: &Value) -> f64 {
     let units = |table: &Value| table["CapacityUnits"].as_f64().unwrap_or(0.0);
     match &response["ConsumedCapacity"] {
         Value::Array(tables) => tables.iter().map(units).sum(),
         Value::Object(_) => units(&response["ConsumedCapacity"]),
-        _ if is_failed_condition(&response) => 1.0,
+        _ if is_failed_condition(response) => 1.0,
         _ => 0.0,
     }
 }
@@ -296,29 +322,41 @@ mod tests {
         let mut consistent = get;
         consistent["ConsistentRead"] = true.into();
         assert_eq!(call("GetItem", consistent), (1.5, 2.0));
+        let query = json!({
+            "TableName": table, "KeyConditionExpression": "pk = :pk",
+            "ExpressionAttributeValues": { ":pk": { "S": "a" } },
+        });
+        assert_eq!(call("Query", query), (2.0, 2.0));
         let mut failing = put;
         failing["ConditionExpression"] = "attribute_not_exists(pk)".into();
-        assert_eq!(call("PutItem", failing), (1.5, 3.0));
+        assert_eq!(call("PutItem", failing), (2.0, 3.0));
         let batch = json!({ "RequestItems": { table: { "Keys": [key] } } });
-        assert_eq!(call("BatchGetItem", batch), (2.0, 3.0));
-        assert_eq!(call("UpdateItem", json!({})), (2.0, 3.0));
-        assert_eq!(counts.total(), 6);
+        assert_eq!(call("BatchGetItem", batch), (2.5, 3.0));
+        assert_eq!(call("UpdateItem", json!({})), (2.5, 3.0));
+        assert_eq!(
+            (counts.total(), counts.reads(), counts.read_items),
+            (7, 4, 3)
+        );
     }
 
     #[test]
     fn an_invalid_request_body_is_not_changed() {
         assert_eq!(with_capacity_requested("?"), "?");
-        assert_eq!(consumed("?"), 0.0);
+        assert_eq!(consumed("?"), Consumed::default());
     }
 
     #[test]
     fn since_returns_the_added_counts() {
         let mut counts = Counts::default();
         let engine_time = Duration::from_micros(7);
-        counts.add("GetItem", engine_time, 1.0);
-        counts.add("UpdateItem", engine_time, 1.0);
-        let earlier = counts.clone();
-        counts.add("UpdateItem", engine_time, 2.0);
+        let mut add = |operation: &str, units: f64| {
+            let consumed = Consumed { units, items: 0 };
+            counts.add(operation, engine_time, consumed);
+            counts.clone()
+        };
+        add("GetItem", 1.0);
+        let earlier = add("UpdateItem", 1.0);
+        add("UpdateItem", 2.0);
         let added = counts.since(&earlier);
         assert_eq!(added.requests, BTreeMap::from([("UpdateItem".into(), 1)]));
         assert_eq!((added.read_units, added.write_units), (0.0, 2.0));

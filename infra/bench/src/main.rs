@@ -1,6 +1,6 @@
 //! Benchmarks. `cargo run --release -p bench -- authorizer` compares the authorizer's release binary with a
-//! minimal function and with authorizers in other languages. `writer` and `metering` measure the usage-writer
-//! and the metering layer.
+//! minimal function and with authorizers in other languages. `writer`, `metering` and `billing` measure the
+//! usage-writer, the metering layer, and billing.
 
 #![allow(
     clippy::float_arithmetic,
@@ -13,6 +13,7 @@
 )]
 
 mod affinity;
+mod billing;
 mod bus;
 mod contender;
 mod cost;
@@ -73,6 +74,19 @@ enum Command {
         #[arg(long, value_name = "PATH")]
         json: Option<PathBuf>,
     },
+    /// Measures nightly billing runs over very many customers, and the rate of the charge workers. Prints tables,
+    /// and writes their part of docs/benchmarks.md.
+    Billing {
+        /// Customers in the largest run.
+        #[arg(long, value_name = "NUMBER", default_value_t = billing::CUSTOMERS)]
+        customers: usize,
+        /// Seconds for which each rate is measured. Docs are written only for the defaults.
+        #[arg(long, value_name = "NUMBER", default_value_t = billing::SECONDS)]
+        seconds: u64,
+        /// Also writes the figures to this file.
+        #[arg(long, value_name = "PATH")]
+        json: Option<PathBuf>,
+    },
     /// Measures the metering layer, and whether responses wait for usage to be sent. Prints a table.
     Metering {
         /// Also writes the figures to this file.
@@ -103,6 +117,11 @@ async fn main() -> ExitCode {
             Command::Authorizer(args) => measure(args).await,
             Command::Writer { json } => measure_writer(json.as_deref()).await,
             Command::Metering { json } => measure_metering(json.as_deref()).await,
+            Command::Billing {
+                customers,
+                seconds,
+                json,
+            } => measure_billing(*customers, *seconds, json.as_deref()).await,
         }
     };
     // An interrupted run drops its processes, which kills them.
@@ -147,7 +166,9 @@ async fn measure(args: &Args) -> Result<(), Error> {
     if !args.quick && args.profile == RELEASE {
         let docs = Path::new(ROOT).join("docs");
         let page = page::page(&results, &figures, &effort, &machine().await?);
-        write(&docs.join("benchmarks.md"), &page)?;
+        let path = docs.join("benchmarks.md");
+        let (_, of_billing) = parts(&path)?;
+        write(&path, &format!("{page}{of_billing}"))?;
         write(&docs.join("benchmarks.svg"), &plot::svg(&results))?;
         let prices = cost::Prices::listed()?;
         write(&docs.join("cost.md"), &cost::page(&results, &prices))?;
@@ -165,6 +186,30 @@ async fn measure_metering(json: Option<&Path>) -> Result<(), Error> {
     let figures = metering::measure().await?;
     print!("{}", figures.table());
     write_figures(json, &figures)
+}
+
+async fn measure_billing(customers: usize, seconds: u64, json: Option<&Path>) -> Result<(), Error> {
+    let results = billing::measure(customers, seconds).await?;
+    print!("{}", billing::tables(&results).join("\n"));
+    write_figures(json, &results)?;
+    if (customers, seconds) == (billing::CUSTOMERS, billing::SECONDS) {
+        let path = Path::new(ROOT).join("docs/benchmarks.md");
+        let (of_authorizer, _) = parts(&path)?;
+        let of_billing = billing::page(&results, &machine().await?);
+        write(&path, &format!("{of_authorizer}\n{of_billing}"))?;
+    }
+    Ok(())
+}
+
+/// Returns the parts of docs/benchmarks.md: of the authorizer, and of billing with the empty line before it.
+fn parts(path: &Path) -> Result<(String, String), Error> {
+    let page = std::fs::read_to_string(path)
+        .map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+    let heading = format!("\n{}", billing::HEADING);
+    Ok(match page.find(&heading) {
+        Some(at) => (page[..at].to_owned(), page[at..].to_owned()),
+        None => (page, String::new()),
+    })
 }
 
 fn write_figures(path: Option<&Path>, figures: &impl Serialize) -> Result<(), Error> {

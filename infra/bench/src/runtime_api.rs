@@ -27,8 +27,8 @@ const ARN: &str = "arn:aws:lambda:us-east-1:123456789012:function:bench";
 const TRACE: &str = "Root=1-6b02c680-c6af9ac67b6111e69a4193e8;Sampled=0";
 /// Event for which an extension registers to be notified of each invocation.
 const INVOKE: &str = "INVOKE";
-/// Remaining time in each invocation's deadline.
-const TIMEOUT_MS: i64 = 30_000;
+/// Remaining time in each invocation's deadline, unless another is given.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A report of the process.
 #[derive(Debug)]
@@ -85,6 +85,8 @@ struct Host {
     idle: watch::Sender<Idle>,
     init: Mutex<InitState>,
     current: Mutex<CurrentInvocation>,
+    /// Remaining time in each invocation's deadline.
+    timeout: Duration,
 }
 
 /// Whether the runtime and the extension wait for the next event.
@@ -127,6 +129,11 @@ struct CurrentInvocation {
 impl RuntimeApi {
     /// Starts to listen.
     pub(crate) async fn start() -> std::io::Result<Self> {
+        Self::start_with(TIMEOUT).await
+    }
+
+    /// Starts to listen. Each invocation may take `timeout`.
+    pub(crate) async fn start_with(timeout: Duration) -> std::io::Result<Self> {
         let (events, events_out) = unbounded_channel();
         let (invokes, invokes_out) = unbounded_channel();
         let (reports_in, reports) = unbounded_channel();
@@ -139,6 +146,7 @@ impl RuntimeApi {
             idle: idle_in,
             init: Mutex::default(),
             current: Mutex::default(),
+            timeout,
         });
         let (address, server) = listen(move |request| {
             let host = Arc::clone(&host);
@@ -231,7 +239,8 @@ impl Host {
         // An invocation lasts until the extension has finished, too.
         let mut idle = self.idle.subscribe();
         let _ = idle.wait_for(Idle::is_extension_done).await;
-        let deadline_ms = Timestamp::now().as_millisecond() + TIMEOUT_MS;
+        let timeout_ms = i64::try_from(self.timeout.as_millis()).unwrap_or(i64::MAX);
+        let deadline_ms = Timestamp::now().as_millisecond().saturating_add(timeout_ms);
         let mut current = self.current();
         current.id += 1;
         self.invoke_extension(current.id, deadline_ms);

@@ -138,22 +138,8 @@ impl Seeding<'_> {
     /// Creates a customer with a key. Returns the key's event.
     async fn customer(&mut self, id: &str, plan: &str) -> Result<Bytes, SeedError> {
         let (key, key_id) = self.key();
-        let id: CustomerId = id.parse()?;
+        let id = create_customer(&self.store, id, plan).await?;
         let now = Timestamp::now();
-        let customer = Customer {
-            id: id.clone(),
-            name: id.as_str().to_owned(),
-            email: None,
-            plan: plan.parse::<PlanId>()?,
-            pins: Pins::default(),
-            recipient: None,
-            subscription_plan: None,
-            unpaid: None,
-            created_at: now,
-            suspended_at: None,
-            erased_at: None,
-        };
-        created(&id, &self.store.create_customer(&customer, None).await?)?;
         let record = KeyRecord {
             id: key_id,
             prefix: key.prefix(),
@@ -207,6 +193,30 @@ impl Seeding<'_> {
             )
         })
     }
+}
+
+/// Creates a customer without keys. Returns its id.
+pub(crate) async fn create_customer(
+    store: &Store,
+    id: &str,
+    plan: &str,
+) -> Result<CustomerId, SeedError> {
+    let id: CustomerId = id.parse()?;
+    let customer = Customer {
+        id: id.clone(),
+        name: id.as_str().to_owned(),
+        email: None,
+        plan: plan.parse::<PlanId>()?,
+        pins: Pins::default(),
+        recipient: None,
+        subscription_plan: None,
+        unpaid: None,
+        created_at: Timestamp::now(),
+        suspended_at: None,
+        erased_at: None,
+    };
+    created(&id, &store.create_customer(&customer, None).await?)?;
+    Ok(id)
 }
 
 /// Fails unless the outcome is a new item.

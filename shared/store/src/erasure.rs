@@ -189,6 +189,13 @@ pub const CONTENTS: &[Contents] = &[
         others: &["created_at", "customer", "expires", "plan", "written_by"],
     },
     Contents {
+        name: "open checkout session",
+        table: REGISTRY,
+        pk: "STRIPE#OPEN#",
+        personal: &[],
+        others: &["expires", "open_session"],
+    },
+    Contents {
         name: "handled event of Stripe",
         table: REGISTRY,
         pk: "STRIPE#EVENT#",
@@ -201,13 +208,6 @@ pub const CONTENTS: &[Contents] = &[
         pk: "FOLLOWUP#",
         personal: &[],
         others: &["customer", "listing", "listing_order", "written_by"],
-    },
-    Contents {
-        name: "open checkout session",
-        table: REGISTRY,
-        pk: "STRIPE#OPEN#",
-        personal: &[],
-        others: &["expires", "open_session"],
     },
     Contents {
         name: "counter",

@@ -52,10 +52,10 @@ pub enum Projection {
 /// | `IDEMPOTENCY#<operation>#<caller>#<key>` | the id that a creating request created; expires |
 /// | `STRIPE#CUSTOMER#<id>` | the customer to which a Stripe customer is linked |
 /// | `STRIPE#CHECKOUT#<id>` | the customer and the plan of a checkout session; expires |
+/// | `STRIPE#OPEN#<customer>` | the customer's last checkout session, the only one that may be open; expires |
 /// | `STRIPE#EVENT#<id>` | an event of Stripe's that was handled; expires |
 /// | `FOLLOWUP#UNPAID#<customer>` | when an outstanding payment has a consequence |
 /// | `FOLLOWUP#INVOICE#<customer>` | when charges that no subscription invoices get an invoice |
-/// | `STRIPE#OPEN#<customer>` | the customer's last checkout session, the only one that may be open; expires |
 ///
 /// The functions' IAM roles are restricted to these prefixes (`docs/adr/0020`).
 pub const REGISTRY: Table = Table {

@@ -1,0 +1,237 @@
+//! Tables, and the part of `docs/benchmarks.md` about billing.
+
+use super::planner::Run;
+use super::worker::RATE;
+use super::{Case, Night, ONE_OWES_OF, Results};
+use crate::figures::{HEADER, Target, line};
+use crate::report::{number, table};
+use crate::tools::Machine;
+
+/// Heading with which the part of the page begins. What is before it is about the authorizer.
+pub(crate) const HEADING: &str = "# Benchmarks of billing\n";
+
+/// Bound of the reads and the memory of the largest run, in relation to the smallest.
+const MOST_GROWTH: f64 = 1.1;
+/// Bounds of the rate, in relation to the configured one.
+const RATES: (f64, f64) = (0.9, 1.1);
+
+/// Returns the tables of figures, of nights and of rates.
+pub(crate) fn tables(results: &Results) -> [String; 3] {
+    [
+        figures(results),
+        nights(&results.nights),
+        cases(&results.cases),
+    ]
+}
+
+fn per_owing(night: &Night, of: f64) -> f64 {
+    of / night.owing as f64
+}
+
+fn figures(results: &Results) -> String {
+    let mut lines = Vec::new();
+    if let (Some(small), Some(large)) = (results.nights.first(), results.nights.last()) {
+        let times = large.customers / small.customers.max(1);
+        let mut growth = |name: &str, of: &dyn Fn(&Night) -> f64| {
+            let name = format!("{name}, with {times} times as many: ×");
+            let value = of(large) / of(small);
+            lines.push(line(&name, Some(value), Some(Target::AtMost(MOST_GROWTH))));
+        };
+        growth("read requests per customer who owes, first run", &|night| {
+            per_owing(night, night.first.reads() as f64)
+        });
+        growth(
+            "read requests per customer who owes, second run",
+            &|night| per_owing(night, night.second.reads() as f64),
+        );
+        growth("peak memory", &|night| night.peak_bytes as f64);
+    }
+    for case in &results.cases {
+        let (least, most) = (RATE * RATES.0, RATE * RATES.1);
+        let name = |which: &str| format!("{}: {which} of 10 s, requests/s", case.name);
+        lines.push(line(
+            &name("lowest"),
+            Some(case.min()),
+            Some(Target::AtLeast(least)),
+        ));
+        lines.push(line(
+            &name("highest"),
+            Some(case.max()),
+            Some(Target::AtMost(most)),
+        ));
+    }
+    table(HEADER, &lines)
+}
+
+fn nights(nights: &[Night]) -> String {
+    let mut rows = Vec::new();
+    for night in nights {
+        for (name, run) in [("first", &night.first), ("second", &night.second)] {
+            rows.push(row(night, name, run));
+        }
+    }
+    let header = [
+        "customers",
+        "of whom owe",
+        "run",
+        "requests",
+        "reads per owing",
+        "items read per owing",
+        "read units per owing",
+        "write units per owing",
+        "time, s",
+        "invocations",
+        "peak memory, MB",
+    ];
+    table(header, &rows)
+}
+
+fn row(night: &Night, name: &str, run: &Run) -> [String; 11] {
+    let requests = run.counts.requests.iter();
+    let requests = requests.map(|(operation, count)| format!("{operation} {count}"));
+    let per = |value: f64| number(per_owing(night, value));
+    [
+        night.customers.to_string(),
+        night.owing.to_string(),
+        name.to_owned(),
+        requests.collect::<Vec<_>>().join(", "),
+        per(run.reads() as f64),
+        per(run.counts.read_items as f64),
+        per(run.counts.read_units),
+        per(run.counts.write_units),
+        number(run.seconds),
+        run.invocations.to_string(),
+        number(night.peak_bytes as f64 / 1e6),
+    ]
+}
+
+fn cases(cases: &[Case]) -> String {
+    let rows: Vec<[String; 6]> = cases
+        .iter()
+        .map(|case| {
+            let requests = case.requests.iter();
+            let requests = requests.map(|(name, count)| format!("{name} {count}"));
+            [
+                case.name.to_owned(),
+                case.seconds.to_string(),
+                number(case.min()),
+                number(case.mean()),
+                number(case.max()),
+                requests.collect::<Vec<_>>().join(", "),
+            ]
+        })
+        .collect();
+    let header = [
+        "charges",
+        "seconds",
+        "requests/s, lowest of 10 s",
+        "mean",
+        "highest of 10 s",
+        "requests",
+    ];
+    table(header, &rows)
+}
+
+/// Returns the part of the page, without the command's name in its title.
+pub(crate) fn page(results: &Results, machine: &Machine) -> String {
+    let [figures, nights, cases] = tables(results);
+    let Machine {
+        cores,
+        cpu,
+        kernel,
+        rustc,
+    } = machine;
+    let initial = results.nights.last().map_or(0, |night| night.initial_bytes);
+    let initial = number(initial as f64 / 1e6);
+    let items = results.nights.last().map_or(0, |night| night.written_items);
+    format!(
+        "{HEADING}
+Generated by `cargo run --release -p bench -- billing` from one run. The functions are the deployed binaries, in the
+release profile.
+
+{figures}
+## Nightly runs
+
+{nights}
+One customer in {ONE_OWES_OF} owes. The *first* run charges each of them; in the *second*, nothing more is due. Both queue every charge that is
+not at Stripe for the charge worker, ten to a request (`SendMessageBatch`). A process begins with {initial} MB.
+
+A nightly run reads the customers whose usage is marked ([ADR 35](adr/0035-marks-of-overage.md)), so that customers who owe nothing take
+neither reads nor memory. The run that closes a month, once a month, reads all customers with usage; it is not measured here.
+
+## Charge workers
+
+{cases}
+Two workers, each with half of the rate of {RATE} requests a second (`StripeRate`). A charge that was never tried takes one request. One whose
+outcome is unknown is looked for first, which takes another. Each charge is at the stand-in once at the end.
+
+## Machine
+
+{cores} cores of {cpu}, Linux {kernel}; {rustc}.
+
+## Method
+
+The benchmark takes the place of Lambda and of AWS, as above: each function is a process, DynamoDB and SQS are an embedded engine behind HTTP on a
+thread of its own, which counts requests, returned items and consumed capacity, and the stand-in for Stripe is on another.
+
+The customers are clones. The store created 200 customers who owe and 200 who do not, and the usage-writer counted their calls: of those, one for
+each partition of the marks was cloned under other ids with `BatchWriteItem`, with its usage and its mark, {items} items in the largest
+run. The log of usage events, which billing does not read, was not cloned. All customers are on one plan, have calls on one day, and no charge
+before the first run.
+
+Memory is `VmHWM` of the process after both runs. An invocation may take 900 seconds, as deployed; a run that needs longer continues itself. The
+charges of the workers were written and queued by a nightly run. Their rate is counted by the stand-in's clock, in whole seconds, from five
+seconds after the first request on.
+
+## Limitations
+
+Nothing was measured on AWS. Times are those of the engine and of two cores, and say nothing about DynamoDB's; requests and units are those that
+DynamoDB would have. The stand-in responds in a millisecond. Stripe takes longer, up to some hundred milliseconds; the four charges that a
+worker submits at a time hold the rate as long as a request takes less than half a second.
+"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dynamodb::Counts;
+
+    fn night(customers: usize, reads: u64, peak_bytes: u64) -> Night {
+        let run = |charges| Run {
+            seconds: 1.0,
+            invocations: 1,
+            charges,
+            queued: charges,
+            counts: Counts {
+                requests: [("GetItem".to_owned(), reads), ("Query".to_owned(), 5)].into(),
+                ..Counts::default()
+            },
+        };
+        Night {
+            customers,
+            owing: customers / ONE_OWES_OF,
+            written_items: customers,
+            first: run(1),
+            second: run(0),
+            peak_bytes,
+            initial_bytes: 1,
+        }
+    }
+
+    #[test]
+    fn growth_beyond_the_bound_is_missed() {
+        let check = |reads, peak_bytes, missed: usize| {
+            let nights = vec![night(100, 10, 1_000), night(1_000, reads, peak_bytes)];
+            let results = Results {
+                nights,
+                cases: Vec::new(),
+            };
+            let text = figures(&results);
+            assert_eq!(text.matches("**missed**").count(), missed, "{text}");
+        };
+        check(145, 1_000, 0);
+        check(145, 1_200, 1);
+        check(300, 1_000, 2);
+    }
+}
