@@ -49,6 +49,9 @@ const STACK: &str = "local";
 /// Time that calls in progress have to complete when the stack stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Interval of the event publisher's schedule.
+const PUBLISH_INTERVAL: Duration = Duration::from_mins(1);
+
 /// The only call that the event bus accepts, as in `X-Amz-Target`.
 const PUT_EVENTS: &str = "AWSEvents.PutEvents";
 
@@ -112,8 +115,10 @@ pub struct Running {
     stop: oneshot::Sender<()>,
     server: JoinHandle<()>,
     gateway: Arc<Gateway>,
-    /// Delivery of usage, and of charges.
-    deliveries: [(Arc<Consumer>, JoinHandle<()>); 2],
+    /// Publication of events, as by its schedule.
+    publishing: JoinHandle<()>,
+    /// Delivery of usage, of charges, and of events.
+    deliveries: [(Arc<Consumer>, JoinHandle<()>); 3],
     _stand_in: StandIn,
     _lock: Option<File>,
 }
@@ -191,6 +196,14 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     });
     let queue = aws.named_queue(&template.charges.queue)?;
     let charges = Arc::new(Consumer::new(queue, worker, template.charges.clone()));
+    let sender = factory.webhook_sender()?;
+    let sender: Handler = Box::new(move |event| {
+        let sender = sender.clone();
+        Box::pin(async move { events::deliver(&sender, event).await })
+    });
+    let queue = aws.named_queue(&template.webhooks.queue)?;
+    let webhooks = Arc::new(Consumer::new(queue, sender, template.webhooks.clone()));
+    let publisher = factory.event_publisher()?;
     let gateway = Arc::new(Gateway::new(&template, &factory, alias)?);
     let local = local_api::routes(local_api::App {
         local_clock,
@@ -198,6 +211,8 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         aws: aws.clone(),
         usage: Arc::clone(&usage),
         charges: Arc::clone(&charges),
+        publisher: publisher.clone(),
+        webhooks: Arc::clone(&webhooks),
         gateway: Arc::clone(&gateway),
         billing: factory.billing()?,
         reconciliation: factory.reconciliation()?,
@@ -221,7 +236,8 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         // An error means that the sender was dropped, which stops the server as well.
         let _ = stopped.await;
     }));
-    let deliveries = [usage, charges].map(|consumer| {
+    let publishing = tokio::spawn(publish_minutely(publisher));
+    let deliveries = [usage, charges, webhooks].map(|consumer| {
         let running = Arc::clone(&consumer);
         (consumer, tokio::spawn(async move { running.run().await }))
     });
@@ -237,10 +253,21 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         stop,
         server,
         gateway,
+        publishing,
         deliveries,
         _stand_in: stand_in,
         _lock: lock,
     })
+}
+
+/// Publishes events once a minute, as the schedule in the template does.
+async fn publish_minutely(publisher: events::Publisher) {
+    loop {
+        tokio::time::sleep(PUBLISH_INTERVAL).await;
+        if let Err(error) = publisher.publish(None).await {
+            tracing::warn!(error = %Chain(&error), "not all events were published");
+        }
+    }
 }
 
 impl Running {
@@ -278,6 +305,8 @@ impl Running {
         // A caller that has not sent its request by then does not keep the process running.
         let served = tokio::time::timeout(STOP_TIMEOUT, served).await;
         self.gateway.shut_down().await;
+        // An event that is being published is published again after the next start.
+        self.publishing.abort();
         for (consumer, running) in self.deliveries {
             consumer.stop();
             let _ = running.await;

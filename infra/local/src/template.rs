@@ -25,6 +25,8 @@ pub struct Template {
     pub usage: EventSource,
     /// Delivery of charges to the charge worker.
     pub charges: EventSource,
+    /// Delivery of events to the webhook sender.
+    pub webhooks: EventSource,
 }
 
 /// Mapping of a queue to a function.
@@ -144,6 +146,7 @@ impl Template {
             rule: Rule::new(pattern)?,
             usage: EventSource::from_stack(stack, "UsageWriterEventSource", "UsageQueue")?,
             charges: EventSource::from_stack(stack, "ChargeWorkerEventSource", "ChargeQueue")?,
+            webhooks: EventSource::from_stack(stack, "WebhookSenderEventSource", "WebhookQueue")?,
         })
     }
 }

@@ -24,4 +24,5 @@ pub mod role;
 pub mod submission;
 pub mod time;
 pub mod usage;
+pub mod webhook;
 pub mod window;

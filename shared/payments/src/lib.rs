@@ -22,7 +22,7 @@ pub use build::{Patience, WORKERS};
 pub use checkout::{CheckoutOutcome, NewCheckout};
 pub use error::{PaymentsError, PriceDefect};
 pub use portal::PortalOutcome;
-pub use queue::{ChargeMessage, Queue, QueueError};
+pub use queue::{ChargeMessage, MAX_DELAY_S, Queue, QueueError};
 pub use rate::RateLimited;
 pub use return_origins::ReturnOrigins;
 pub use secret::{NamedSecret, SecretError, SecretText};

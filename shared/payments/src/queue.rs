@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 /// SQS's bound on the messages of one request.
 const BATCH: usize = 10;
 
+/// SQS's bound on the delay of a message, in seconds.
+pub const MAX_DELAY_S: i32 = 900;
+
 /// A queue of SQS. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Queue {
@@ -52,12 +55,25 @@ impl Queue {
     /// # Errors
     /// When SQS does not accept them all. Some may have been sent.
     pub async fn send<T: Serialize>(&self, messages: &[T]) -> Result<(), QueueError> {
+        self.send_after(messages, 0).await
+    }
+
+    /// Sends messages as JSON, to be delivered after this many seconds, of which SQS allows [`MAX_DELAY_S`].
+    ///
+    /// # Errors
+    /// When SQS does not accept them all. Some may have been sent.
+    pub async fn send_after<T: Serialize>(
+        &self,
+        messages: &[T],
+        delay_s: i32,
+    ) -> Result<(), QueueError> {
         for batch in messages.chunks(BATCH) {
             let mut items = Vec::with_capacity(batch.len());
             for (id, message) in batch.iter().enumerate() {
                 let item = SendMessageBatchRequestEntry::builder()
                     .id(id.to_string())
                     .message_body(serde_json::to_string(message)?)
+                    .set_delay_seconds((delay_s > 0).then_some(delay_s))
                     .build()
                     .map_err(|error| QueueError::Request(error.into()))?;
                 items.push(item);

@@ -32,6 +32,7 @@ pub mod schema;
 mod shard_counts;
 mod transaction;
 mod usage;
+mod webhooks;
 
 pub use adjustments::LoggedAdjustment;
 pub use billing::RecordChargeOutcome;
@@ -55,6 +56,7 @@ pub use quarantine::{
 pub use reconciliation::ReconciliationSummary;
 pub use shard_counts::ShardCounts;
 pub use usage::{OverageMark, WriteUsageOutcome, WriteUsageResult};
+pub use webhooks::CreateWebhookOutcome;
 
 use aws_sdk_dynamodb::Client;
 use aws_types::SdkConfig;
