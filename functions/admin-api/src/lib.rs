@@ -1,18 +1,21 @@
-//! The admin API: customers, usage, quarantine, reconciliation and billing.
+//! The admin API: customers, usage, quarantine, reconciliation, billing, events and webhooks.
 
 mod billing;
 mod customers;
 mod defects;
+mod events;
 mod plans;
 mod quarantine;
 mod reconciliation;
 mod stripe_id;
 mod usage;
+mod webhooks;
 
 use axum::Router;
 use tollgate_billing::Billing;
+use tollgate_domain::webhook::Reach;
 use tollgate_ingest::Ingest;
-use tollgate_runtime::config::InvalidConfig;
+use tollgate_runtime::config::{self, InvalidConfig};
 use tollgate_runtime::{Clock, Entropy, Init, Metrics};
 use tollgate_store::Store;
 use utoipa::OpenApi;
@@ -32,6 +35,8 @@ pub struct App {
     pub billing: Billing,
     /// Metrics of charges and usage.
     pub metrics: Metrics,
+    /// Addresses that webhooks may lead to.
+    pub webhook_reach: Reach,
 }
 
 impl App {
@@ -54,6 +59,7 @@ impl App {
             store,
             clock,
             metrics,
+            webhook_reach: config::webhook_reach(&init.env)?,
         })
     }
 }
@@ -65,6 +71,8 @@ pub fn routes(app: App) -> Router {
         .merge(usage::routes(app.clone()))
         .merge(quarantine::routes(app.clone()))
         .merge(reconciliation::routes(app.clone()))
+        .merge(events::routes(app.clone()))
+        .merge(webhooks::routes(app.clone()))
         .merge(billing::routes(app))
 }
 
@@ -77,6 +85,8 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
         usage::Operations::openapi(),
         quarantine::Operations::openapi(),
         reconciliation::Operations::openapi(),
+        events::Operations::openapi(),
+        webhooks::Operations::openapi(),
         billing::Operations::openapi(),
     ] {
         document.merge(part);

@@ -2,7 +2,7 @@
 //!
 //! A decision knows the calls of the month anyway. The first one of an instance that sees a threshold reached stores
 //! the event, which the store has once, whatever other instances do; the instance remembers that. It is no part of
-//! the decision: what cannot be stored in time is stored by a later one.
+//! the decision: if it fails, a later one tries again.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,7 +29,7 @@ pub(crate) struct Thresholds(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     store: Store,
-    /// Only asked, and never told: a failed event must not open it.
+    /// Only read: a failed event must not open it.
     breaker: CircuitBreaker,
     announced: Mutex<Announced>,
 }

@@ -62,7 +62,7 @@ fn announced(stack: &Stack) -> Vec<u64> {
     announced
 }
 
-/// Counts the attempts to store an event from now on, and answers them with this fault.
+/// Counts the attempts to store an event from now on, each with this fault.
 fn attempts(stack: &Stack, fault: Fault) -> Arc<AtomicUsize> {
     let attempts = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&attempts);

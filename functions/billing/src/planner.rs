@@ -66,10 +66,10 @@ pub enum Progress {
 /// Message that continues a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Continuation {
-    /// What is left of the run.
+    /// Rest of the run.
     #[serde(flatten)]
     pub rest: Progress,
-    /// What the earlier parts did. Messages of earlier releases do not say.
+    /// Sums of the earlier parts. Messages of earlier releases have none.
     #[serde(default)]
     pub so_far: Option<RunTotals>,
 }

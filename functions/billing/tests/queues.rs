@@ -192,7 +192,7 @@ async fn a_run_is_announced_once_however_often_it_is_repeated() {
         });
         assert_eq!(completed(&stack), [data]);
     }
-    // The next night is another run, and so is one that is started by hand.
+    // The schedule of the next day is another run, and so is one that is started by hand.
     let tomorrow = json!({ "time": "2026-11-24T02:00:00Z" });
     stack.at.time.set(p("2026-11-24T02:00:01Z"));
     handle(&stack.app, &tomorrow, None).await.unwrap();

@@ -89,6 +89,7 @@ struct Inner {
     /// Queues that functions send to, by name; in files of this directory, if there is one.
     named_queues: Mutex<HashMap<String, Arc<Queue>>>,
     dir: Option<PathBuf>,
+    clock: Clock,
     /// Secrets of Secrets Manager by name, and parameters of Parameter Store by `ssm:` and their name.
     secrets: Mutex<HashMap<String, String>>,
     faults: Mutex<Option<fault::Injector>>,
@@ -101,7 +102,7 @@ impl LocalAws {
     /// When SQLite cannot be used.
     pub fn in_memory(rule: Rule, clock: Clock, entropy: Entropy) -> Result<Self, LocalAwsError> {
         let engine = engine::Engine::in_memory()?;
-        let queue = Queue::in_memory()?;
+        let queue = Queue::in_memory(clock.clone())?;
         Ok(Self::new(engine, queue, None, rule, clock, entropy))
     }
 
@@ -122,7 +123,7 @@ impl LocalAws {
         let engine = engine.map_err(|error| LocalAwsError::File(path, error.into()))?;
         let path = dir.join("queue.sqlite");
         check_database(&path)?;
-        let queue = Queue::open(&path);
+        let queue = Queue::open(&path, clock.clone());
         let queue = queue.map_err(|error| LocalAwsError::File(path, error.into()))?;
         let dir = Some(dir.to_owned());
         Ok(Self::new(engine, queue, dir, rule, clock, entropy))
@@ -149,7 +150,7 @@ impl LocalAws {
         let endpoint =
             endpoint::Endpoint::new(url, access_key_id).map_err(LocalAwsError::Client)?;
         let engine = engine::Engine::Endpoint(endpoint);
-        let queue = Queue::in_memory()?;
+        let queue = Queue::in_memory(clock.clone())?;
         Ok(Self::new(engine, queue, None, rule, clock, entropy))
     }
 
@@ -164,10 +165,11 @@ impl LocalAws {
         let queue = Arc::new(queue);
         let inner = Arc::new(Inner {
             engine,
-            bus: bus::Bus::new(rule, Arc::clone(&queue), clock, entropy),
+            bus: bus::Bus::new(rule, Arc::clone(&queue), clock.clone(), entropy),
             queue,
             named_queues: Mutex::default(),
             dir,
+            clock,
             secrets: Mutex::default(),
             faults: Mutex::new(None),
         });
@@ -219,9 +221,10 @@ impl LocalAws {
         if let Some(queue) = queues.get(name) {
             return Ok(Arc::clone(queue));
         }
+        let clock = self.inner.clock.clone();
         let queue = match &self.inner.dir {
-            Some(dir) => Queue::open(&dir.join(format!("queue-{name}.sqlite")))?,
-            None => Queue::in_memory()?,
+            Some(dir) => Queue::open(&dir.join(format!("queue-{name}.sqlite")), clock)?,
+            None => Queue::in_memory(clock)?,
         };
         let queue = Arc::new(queue);
         queues.insert(name.to_owned(), Arc::clone(&queue));
@@ -235,9 +238,13 @@ impl LocalAws {
         let items = request["Entries"].as_array().map_or(&[][..], Vec::as_slice);
         let text = |item: &Value, name: &str| item[name].as_str().unwrap_or_default().to_owned();
         let bodies: Vec<String> = items.iter().map(|item| text(item, "MessageBody")).collect();
+        let delays = items
+            .iter()
+            .map(|item| item["DelaySeconds"].as_i64().unwrap_or(0));
+        let messages: Vec<(&str, i64)> = bodies.iter().map(String::as_str).zip(delays).collect();
         let sent = self
             .named_queue(queue_name(url))
-            .and_then(|queue| Ok(queue.send(&bodies)?));
+            .and_then(|queue| Ok(queue.send_after(&messages)?));
         match sent {
             Ok(()) => {
                 let sent = items.iter().map(|item| {

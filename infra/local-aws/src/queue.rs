@@ -4,7 +4,9 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, params};
+use tollgate_runtime::Clock;
 
 /// Deliveries of a message before it becomes a dead letter: the template's `maxReceiveCount`.
 pub const MAX_RECEIVES: u32 = 5;
@@ -32,14 +34,18 @@ pub struct DeadLetter {
 /// Numbers of messages.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Messages that are visible or in flight.
+    /// Messages that are visible, delayed or in flight.
     pub queued: u64,
     /// Dead letters.
     pub dead: u64,
 }
 
 /// A queue with a dead-letter queue behind it.
-pub struct Queue(Mutex<State>);
+pub struct Queue {
+    state: Mutex<State>,
+    /// Clock of delays.
+    clock: Clock,
+}
 
 struct State {
     db: Connection,
@@ -49,17 +55,17 @@ struct State {
 }
 
 impl Queue {
-    pub(crate) fn in_memory() -> rusqlite::Result<Self> {
-        Self::new(Connection::open_in_memory()?)
+    pub(crate) fn in_memory(clock: Clock) -> rusqlite::Result<Self> {
+        Self::new(Connection::open_in_memory()?, clock)
     }
 
-    pub(crate) fn open(path: &Path) -> rusqlite::Result<Self> {
+    pub(crate) fn open(path: &Path, clock: Clock) -> rusqlite::Result<Self> {
         let db = Connection::open(path)?;
         db.pragma_update(None, "journal_mode", "WAL")?;
-        Self::new(db)
+        Self::new(db, clock)
     }
 
-    fn new(db: Connection) -> rusqlite::Result<Self> {
+    fn new(db: Connection, clock: Clock) -> rusqlite::Result<Self> {
         db.execute_batch(
             "CREATE TABLE IF NOT EXISTS messages (
                  id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -69,14 +75,24 @@ impl Queue {
              );
              CREATE INDEX IF NOT EXISTS by_state ON messages (dead, id);",
         )?;
-        Ok(Self(Mutex::new(State {
+        // Files of earlier releases have no delays.
+        let has_delays = db
+            .prepare("SELECT 1 FROM pragma_table_info('messages') WHERE name = 'visible_at'")?
+            .exists([])?;
+        if !has_delays {
+            db.execute_batch(
+                "ALTER TABLE messages ADD COLUMN visible_at INTEGER NOT NULL DEFAULT 0",
+            )?;
+        }
+        let state = Mutex::new(State {
             db,
             in_flight: HashSet::new(),
-        })))
+        });
+        Ok(Self { state, clock })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sends the messages, all or none.
@@ -84,27 +100,46 @@ impl Queue {
     /// # Errors
     /// When the database fails.
     pub fn send(&self, bodies: &[String]) -> rusqlite::Result<()> {
+        let bodies = bodies.iter().map(|body| (body.as_str(), 0));
+        self.send_after(&bodies.collect::<Vec<_>>())
+    }
+
+    /// Sends the messages, all or none, each to be received after a number of seconds.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn send_after(&self, messages: &[(&str, i64)]) -> rusqlite::Result<()> {
+        let now = self.clock.now();
         let mut state = self.state();
         let transaction = state.db.transaction()?;
-        for body in bodies {
-            transaction.execute("INSERT INTO messages (body) VALUES (?1)", [body])?;
+        for (body, delay_s) in messages {
+            let delay = SignedDuration::from_secs(*delay_s);
+            let visible_at = match *delay_s {
+                0 => Timestamp::UNIX_EPOCH,
+                _ => now.saturating_add(delay).unwrap_or(Timestamp::MAX),
+            };
+            transaction.execute(
+                "INSERT INTO messages (body, visible_at) VALUES (?1, ?2)",
+                params![body, visible_at.as_millisecond()],
+            )?;
         }
         transaction.commit()
     }
 
-    /// Receives up to `max` messages, oldest first. The receiver deletes them or makes them visible again.
+    /// Receives up to `max` messages whose delay is over, oldest first. The receiver deletes them or makes them visible again.
     ///
     /// # Errors
     /// When the database fails.
     pub fn receive(&self, max: usize) -> rusqlite::Result<Vec<Message>> {
+        let now = self.clock.now().as_millisecond();
         let mut state = self.state();
         let State { db, in_flight } = &mut *state;
         let mut messages = Vec::new();
         {
             let mut query = db.prepare_cached(
-                "SELECT id, body, receives FROM messages WHERE dead = 0 ORDER BY id",
+                "SELECT id, body, receives FROM messages WHERE dead = 0 AND visible_at <= ?1 ORDER BY id",
             )?;
-            let mut rows = query.query([])?;
+            let mut rows = query.query([now])?;
             while messages.len() < max {
                 let Some(row) = rows.next()? else { break };
                 let message = Message {
@@ -205,7 +240,7 @@ mod tests {
 
     #[test]
     fn a_message_is_redelivered_until_it_is_deleted_or_a_dead_letter() {
-        let queue = Queue::in_memory().unwrap();
+        let queue = Queue::in_memory(Clock::system()).unwrap();
         queue.send(&["a".into(), "b".into()]).unwrap();
         let first = queue.receive(10).unwrap();
         assert_eq!(first.len(), 2);
@@ -221,5 +256,22 @@ mod tests {
         assert!(queue.receive(10).unwrap().is_empty());
         assert_eq!(queue.counts().unwrap(), Counts { queued: 0, dead: 1 });
         assert_eq!(queue.dead_letters(10).unwrap()[0].body, "b");
+    }
+
+    #[test]
+    fn a_delayed_message_is_received_after_its_delay() {
+        let time = tollgate_runtime::clock::ManualClock::at(Timestamp::UNIX_EPOCH);
+        let queue = Queue::in_memory(time.clock()).unwrap();
+        queue.send_after(&[("later", 5), ("now", 0)]).unwrap();
+        let received = || {
+            let messages = queue.receive(10).unwrap();
+            messages.into_iter().map(|it| it.body).collect::<Vec<_>>()
+        };
+        assert_eq!(received(), ["now"]);
+        time.advance(SignedDuration::from_secs(4));
+        assert_eq!(received(), [""; 0]);
+        assert_eq!(queue.counts().unwrap(), Counts { queued: 2, dead: 0 });
+        time.advance(SignedDuration::from_secs(1));
+        assert_eq!(received(), ["later"]);
     }
 }

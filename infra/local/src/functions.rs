@@ -59,8 +59,10 @@ impl FunctionFactory {
         let name = self.stack.function_name(function)?;
         let name = (env::FUNCTION_NAME.name.to_owned(), name);
         let variables = self.stack.variables(function)?;
+        // Whoever tries webhooks on this machine has no public address here.
+        let loopback = (env::WEBHOOK_LOOPBACK.name.to_owned(), "true".to_owned());
         Ok(Init {
-            env: Env::from_vars(variables.into_iter().chain([name])),
+            env: Env::from_vars(variables.into_iter().chain([name, loopback])),
             sdk: aws.sdk_config(),
             clock: self.clock.clone(),
             entropy: self.entropy.clone(),
@@ -116,6 +118,16 @@ impl FunctionFactory {
 
     pub(crate) fn stripe_events(&self) -> Result<Follower, StartError> {
         Ok(Follower::build(&self.init("StripeEventsFunction")?)?)
+    }
+
+    pub(crate) fn event_publisher(&self) -> Result<events::Publisher, StartError> {
+        Ok(events::Publisher::build(
+            &self.init("EventPublisherFunction")?,
+        )?)
+    }
+
+    pub(crate) fn webhook_sender(&self) -> Result<events::Sender, StartError> {
+        Ok(events::Sender::build(&self.init("WebhookSenderFunction")?)?)
     }
 
     pub(crate) fn reconciliation(&self) -> Result<reconciliation::App, StartError> {

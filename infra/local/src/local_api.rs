@@ -1,4 +1,4 @@
-//! The `/_local` routes, which only the local stack has: clock, queue and nightly runs.
+//! The `/_local` routes, which only the local stack has: clock, queues, nightly runs and publication.
 
 use std::sync::Arc;
 
@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use billing::BillingRunError;
+use events::Published;
 use jiff::{SignedDuration, Timestamp};
 use reconciliation::ReconciliationReport;
 use serde::{Deserialize, Serialize};
@@ -34,9 +35,12 @@ pub(crate) struct App {
     /// Delivery of charges to the charge worker.
     pub(crate) charges: Arc<Consumer>,
     /// Delivery of events of Stripe to their worker.
-    pub(crate) events: Arc<Consumer>,
+    pub(crate) stripe_events: Arc<Consumer>,
     /// Delivery of the stand-in's events to the webhook endpoint.
-    pub(crate) webhooks: Arc<Delivery>,
+    pub(crate) stripe_webhooks: Arc<Delivery>,
+    pub(crate) publisher: events::Publisher,
+    /// Delivery of events to the webhook sender.
+    pub(crate) webhooks: Arc<Consumer>,
     pub(crate) gateway: Arc<Gateway>,
     pub(crate) billing: billing::App,
     pub(crate) reconciliation: reconciliation::App,
@@ -47,6 +51,7 @@ pub(crate) fn routes(app: App) -> Router {
         .route("/_local/clock", get(clock).post(set_clock))
         .route("/_local/drain", post(drain))
         .route("/_local/nightly", post(nightly))
+        .route("/_local/publish", post(publish))
         .route("/_local/dead-letters", get(dead_letters))
         .with_state(app)
 }
@@ -98,8 +103,8 @@ struct DrainReport {
 
 /// Delivers the events that the stand-in for Stripe has, and lets customers follow their subscriptions.
 async fn drain_stripe(app: &App) -> Result<DrainOutcome, Problem> {
-    app.webhooks.deliver().await;
-    app.events.drain().await.map_err(Problem::internal)
+    app.stripe_webhooks.deliver().await;
+    app.stripe_events.drain().await.map_err(Problem::internal)
 }
 
 async fn drain(State(app): State<App>) -> Result<Json<DrainReport>, Problem> {
@@ -136,6 +141,26 @@ async fn nightly(State(app): State<App>) -> Result<Json<NightlyReport>, Problem>
     Ok(Json(NightlyReport {
         billing: report,
         reconciliation: reconciliation::handle(&app.reconciliation).await?,
+    }))
+}
+
+/// Report of a publication of events.
+#[derive(Debug, Serialize)]
+struct PublishReport {
+    #[serde(flatten)]
+    published: Published,
+    /// Attempts to deliver events to webhooks that were made now.
+    attempts: DrainOutcome,
+}
+
+/// Publishes the events so far, and makes the deliveries that are due.
+async fn publish(State(app): State<App>) -> Result<Json<PublishReport>, Problem> {
+    let published = app.publisher.publish(None).await;
+    let published = published.map_err(Problem::internal)?;
+    let attempts = app.webhooks.drain().await.map_err(Problem::internal)?;
+    Ok(Json(PublishReport {
+        published,
+        attempts,
     }))
 }
 

@@ -49,6 +49,9 @@ const STACK: &str = "local";
 /// Time that calls in progress have to complete when the stack stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Interval of the event publisher's schedule.
+const PUBLISH_INTERVAL: Duration = Duration::from_mins(1);
+
 /// The only call that the event bus accepts, as in `X-Amz-Target`.
 const PUT_EVENTS: &str = "AWSEvents.PutEvents";
 
@@ -113,9 +116,11 @@ pub struct Running {
     server: JoinHandle<()>,
     gateway: Arc<Gateway>,
     /// Delivery of the stand-in's events to the webhook endpoint.
-    webhooks: JoinHandle<()>,
-    /// Delivery of usage, of charges, and of events of Stripe.
-    deliveries: [(Arc<Consumer>, JoinHandle<()>); 3],
+    stripe_webhooks: JoinHandle<()>,
+    /// Publication of events, as by its schedule.
+    publishing: JoinHandle<()>,
+    /// Delivery of usage, of charges, of events of Stripe, and of events to webhooks.
+    deliveries: [(Arc<Consumer>, JoinHandle<()>); 4],
     _stand_in: StandIn,
     _lock: Option<File>,
 }
@@ -201,21 +206,31 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         Box::pin(async move { stripe_events::handle(&follower, event).await })
     });
     let queue = aws.named_queue(&template.stripe_events.queue)?;
-    let events = Arc::new(Consumer::new(
+    let stripe_events = Arc::new(Consumer::new(
         queue,
         follower,
         template.stripe_events.clone(),
     ));
+    let sender = factory.webhook_sender()?;
+    let sender: Handler = Box::new(move |event| {
+        let sender = sender.clone();
+        Box::pin(async move { events::deliver(&sender, event).await })
+    });
+    let queue = aws.named_queue(&template.webhooks.queue)?;
+    let webhooks = Arc::new(Consumer::new(queue, sender, template.webhooks.clone()));
+    let publisher = factory.event_publisher()?;
     let gateway = Arc::new(Gateway::new(&template, &factory, alias)?);
-    let webhooks = Delivery::new(stand_in.fake.clone(), Arc::clone(&gateway));
-    let webhooks = Arc::new(webhooks);
+    let stripe_webhooks = Delivery::new(stand_in.fake.clone(), Arc::clone(&gateway));
+    let stripe_webhooks = Arc::new(stripe_webhooks);
     let local = local_api::routes(local_api::App {
         local_clock,
         clock: factory.clock.clone(),
         aws: aws.clone(),
         usage: Arc::clone(&usage),
         charges: Arc::clone(&charges),
-        events: Arc::clone(&events),
+        stripe_events: Arc::clone(&stripe_events),
+        stripe_webhooks: Arc::clone(&stripe_webhooks),
+        publisher: publisher.clone(),
         webhooks: Arc::clone(&webhooks),
         gateway: Arc::clone(&gateway),
         billing: factory.billing()?,
@@ -240,8 +255,9 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         // An error means that the sender was dropped, which stops the server as well.
         let _ = stopped.await;
     }));
-    let webhooks = tokio::spawn(async move { match webhooks.run().await {} });
-    let deliveries = [usage, charges, events].map(|consumer| {
+    let stripe_webhooks = tokio::spawn(async move { match stripe_webhooks.run().await {} });
+    let publishing = tokio::spawn(publish_minutely(publisher));
+    let deliveries = [usage, charges, stripe_events, webhooks].map(|consumer| {
         let running = Arc::clone(&consumer);
         (consumer, tokio::spawn(async move { running.run().await }))
     });
@@ -257,11 +273,22 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         stop,
         server,
         gateway,
-        webhooks,
+        stripe_webhooks,
+        publishing,
         deliveries,
         _stand_in: stand_in,
         _lock: lock,
     })
+}
+
+/// Publishes events once a minute, as the schedule in the template does.
+async fn publish_minutely(publisher: events::Publisher) {
+    loop {
+        tokio::time::sleep(PUBLISH_INTERVAL).await;
+        if let Err(error) = publisher.publish(None).await {
+            tracing::warn!(error = %Chain(&error), "not all events were published");
+        }
+    }
 }
 
 impl Running {
@@ -291,7 +318,7 @@ impl Running {
     /// When the server has failed.
     pub async fn stop(self) -> std::io::Result<()> {
         // What is not delivered now is delivered after the next start.
-        self.webhooks.abort();
+        self.stripe_webhooks.abort();
         let _ = self.stop.send(());
         let served = async {
             let served = self.server.await;
@@ -301,6 +328,8 @@ impl Running {
         // A caller that has not sent its request by then does not keep the process running.
         let served = tokio::time::timeout(STOP_TIMEOUT, served).await;
         self.gateway.shut_down().await;
+        // An event that is being published is published again after the next start.
+        self.publishing.abort();
         for (consumer, running) in self.deliveries {
             consumer.stop();
             let _ = running.await;

@@ -27,6 +27,8 @@ pub struct Template {
     pub charges: EventSource,
     /// Delivery of events of Stripe to their worker.
     pub stripe_events: EventSource,
+    /// Delivery of events to the webhook sender.
+    pub webhooks: EventSource,
 }
 
 /// Mapping of a queue to a function.
@@ -151,6 +153,7 @@ impl Template {
                 "StripeEventsEventSource",
                 "StripeEventQueue",
             )?,
+            webhooks: EventSource::from_stack(stack, "WebhookSenderEventSource", "WebhookQueue")?,
         })
     }
 }

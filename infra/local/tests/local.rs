@@ -7,6 +7,7 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -18,6 +19,8 @@ use support::calls::{self, send, usage_event};
 use support::program::Dir;
 use support::raw;
 use support::target::{Target, assert_problem};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tollgate_domain::submission::Recipient;
@@ -213,6 +216,96 @@ async fn the_nightly_run_charges_overage_at_stripe_once() {
     assert_eq!(items[0]["customer"], stripe_customer.as_str());
     let named = format!("local/{}", charge["id"].as_str().unwrap());
     assert_eq!(items[0]["metadata"]["tollgate_charge"], named);
+}
+
+/// Starts a receiver of webhooks, which accepts every message. Returns its address, and the messages: the head of each
+/// request, and its body.
+async fn receiver() -> (String, Arc<Mutex<Vec<(String, Value)>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/hooks", listener.local_addr().unwrap());
+    let messages = Arc::new(Mutex::new(Vec::new()));
+    let received = Arc::clone(&messages);
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = Vec::new();
+            // The body of a message is a JSON object, which ends with its request.
+            while !request.ends_with(b"}}") {
+                assert_ne!(stream.read_buf(&mut request).await.unwrap(), 0);
+            }
+            let request = String::from_utf8(request).unwrap();
+            let (head, body) = request.split_once("\r\n\r\n").unwrap();
+            let message = (head.to_owned(), serde_json::from_str(body).unwrap());
+            received.lock().unwrap().push(message);
+            let response = b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n";
+            stream.write_all(response).await.unwrap();
+        }
+    });
+    (url, messages)
+}
+
+/// A customer uses up the calls of a free plan, a charge fails for lack of a Stripe customer, and billing ends.
+#[tokio::test]
+async fn events_are_listed_and_sent_to_a_webhook_once_each() {
+    let target = Target::at(NOW).await;
+    let (url, messages) = receiver().await;
+    let webhook = target.admin.post("/admin/webhooks", json!({ "url": url }));
+    let webhook = webhook.await.unwrap();
+    assert_eq!(webhook.status, StatusCode::CREATED);
+    let tiny = json!({ "id": "tiny", "definition": {
+        "name": "", "requests_per_hour": 100, "fail_mode": "closed",
+        "month": { "kind": "blocked", "included": 5 },
+    } });
+    let plan = target.admin.post("/admin/plans", tiny).await.unwrap();
+    assert_eq!(plan.status, StatusCode::CREATED);
+    target.customer("globex", "tiny").await;
+    let (client, _) = target.key(json!({ "customer_id": "globex" })).await;
+    for _ in 0..6 {
+        client.get("/api/secure/ping").await.unwrap();
+    }
+    target.customer("acme", "pro").await;
+    seed_included(&target, "acme").await;
+    report(&target, "first", NOW, 20).await;
+    target.drain().await;
+    let publish = async || {
+        let published = target.anyone.post("/_local/publish", json!({})).await;
+        published.unwrap().json()
+    };
+    let published = publish().await;
+    assert_eq!(published["events"], 2);
+    assert_eq!(published["attempts"]["delivered"], 2);
+    target.nightly().await;
+    assert_eq!(publish().await["events"], 2);
+    assert_eq!(publish().await["events"], 0);
+
+    let listed = target.admin.get("/admin/events").await.unwrap().json();
+    let events = listed["data"].as_array().unwrap();
+    let shown: Vec<_> = events
+        .iter()
+        .map(|event| (event["type"].as_str().unwrap(), &event["customer_id"]))
+        .collect();
+    let (globex, acme) = (json!("globex"), json!("acme"));
+    let expected = [
+        ("quota.threshold", &globex),
+        ("quota.threshold", &globex),
+        ("charge.failed", &acme),
+        ("billing.run.completed", &Value::Null),
+    ];
+    assert_eq!(shown.len(), expected.len(), "{listed:#}");
+    for one in expected {
+        assert!(shown.contains(&one), "{one:?}: {listed:#}");
+    }
+    let messages = messages.lock().unwrap();
+    assert_eq!(messages.len(), events.len());
+    for (head, body) in messages.iter() {
+        assert!(events.contains(body), "{body}");
+        let id = body["id"].as_str().unwrap();
+        assert!(
+            head.contains(&format!("\r\nwebhook-id: {id}\r\n")),
+            "{head}"
+        );
+        assert!(head.contains("\r\nwebhook-signature: v1,"), "{head}");
+    }
 }
 
 /// No call follows these on that day.

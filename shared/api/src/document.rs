@@ -92,6 +92,7 @@ fn tags() -> Value {
         { "name": "usage", "description": "Usage events, and their reconciliation." },
         { "name": "quarantine", "description": "Usage that failed validation." },
         { "name": "billing", "description": "Billing runs, charges and unbilled usage." },
+        { "name": "events", "description": "Events for operator and customers, and webhooks." },
         { "name": "customer", "description": "A customer's own usage." },
         { "name": "payments", "description": "A customer's own subscription, invoices and charges." },
         { "name": "webhooks", "description": "The endpoint to which Stripe sends events." },

@@ -8,6 +8,7 @@ pub mod context;
 pub mod cursor;
 pub mod customers;
 pub mod document;
+pub mod events;
 pub mod examples;
 pub mod json;
 pub mod keys;
@@ -19,6 +20,7 @@ pub mod quarantine;
 pub mod reconciliation;
 pub mod schema;
 pub mod usage;
+pub mod webhooks;
 
 pub use cursor::{Cursor, InvalidCursor, List, PageQuery};
 pub use money::{Amount, CurrencyAmount, SignedAmount};

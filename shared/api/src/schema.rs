@@ -77,3 +77,15 @@ text! {
         examples("billing@acme.example"),
     }
 }
+text! {
+    /// Id of an event, the same in all messages about it: `evt_` and 32 hexadecimal digits.
+    EventId { pattern = "^evt_[0-9a-f]{32}$", examples("evt_0b6c1f0d1be4a9c6d1b8a2b2c7e3f4a5") }
+}
+text! {
+    /// Id of a webhook: `wh_` and 20 letters and digits.
+    WebhookId { pattern = "^wh_[A-Za-z0-9]{1,61}$", examples("wh_8Zc2mQx04LwTnE7sVb1K") }
+}
+text! {
+    /// Address of a webhook: `https`, and public.
+    WebhookUrl { max_length = 2048, pattern = "^https?://[!-~]+$", examples("https://hooks.example/tollgate") }
+}

@@ -74,6 +74,17 @@ pub struct Event {
     pub data: Value,
 }
 
+/// An event with its number in the order of publication.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NumberedEvent {
+    /// Number, from 1 and without gaps.
+    pub number: u64,
+    /// Time at which it was numbered.
+    pub published_at: Timestamp,
+    /// The event.
+    pub event: Event,
+}
+
 /// Kind of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EventKind {

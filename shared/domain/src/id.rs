@@ -80,6 +80,11 @@ identifier! {
     |c| c.is_ascii_alphanumeric() || c == '_'
 }
 identifier! {
+    /// Id of a webhook: `wh_` and 20 base62 characters.
+    WebhookId, "a webhook id", max 64, "A-Z, a-z, 0-9 and '_'",
+    |c| c.is_ascii_alphanumeric() || c == '_'
+}
+identifier! {
     /// Id of a plan in the [catalogue](crate::plan::Catalog).
     PlanId, "a plan id", max 32, "a-z, 0-9 and '-'",
     |c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'
@@ -135,6 +140,13 @@ impl KeyId {
     /// Generates an id of 119 random bits, independent of the key.
     pub fn random(rng: &mut impl Rng) -> Self {
         Self(format!("key_{}", random_base62(rng, 20)))
+    }
+}
+
+impl WebhookId {
+    /// Generates an id of 119 random bits.
+    pub fn random(rng: &mut impl Rng) -> Self {
+        Self(format!("wh_{}", random_base62(rng, 20)))
     }
 }
 

@@ -25,4 +25,5 @@ pub mod submission;
 pub mod subscription;
 pub mod time;
 pub mod usage;
+pub mod webhook;
 pub mod window;

@@ -25,7 +25,7 @@ pub use checkout::{CheckoutOutcome, NewCheckout};
 pub use error::{PaymentsError, PriceDefect};
 pub use follow::{EVENT_TYPES, EventOutcome, Follower, MessageError};
 pub use portal::PortalOutcome;
-pub use queue::{ChargeMessage, FollowUpMessage, Queue, QueueError};
+pub use queue::{ChargeMessage, FollowUpMessage, MAX_DELAY_S, Queue, QueueError};
 pub use rate::RateLimited;
 pub use return_origins::ReturnOrigins;
 pub use secret::{NamedSecret, SecretError, SecretText};

@@ -9,6 +9,9 @@ use tollgate_domain::id::CustomerId;
 /// SQS's bound on the messages of one request.
 const BATCH: usize = 10;
 
+/// SQS's bound on the delay of a message, in seconds.
+pub const MAX_DELAY_S: i32 = 900;
+
 /// A queue of SQS. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Queue {
@@ -61,21 +64,39 @@ impl Queue {
     /// # Errors
     /// When SQS does not accept them all. Some may have been sent.
     pub async fn send<T: Serialize>(&self, messages: &[T]) -> Result<(), QueueError> {
-        let texts = messages.iter().map(serde_json::to_string);
-        self.send_texts(texts.collect::<Result<_, _>>()?).await
+        self.send_after(messages, 0).await
     }
 
-    /// Sends messages.
+    /// Sends messages as JSON, to be delivered after this many seconds, of which SQS allows [`MAX_DELAY_S`].
     ///
     /// # Errors
     /// When SQS does not accept them all. Some may have been sent.
-    pub(crate) async fn send_texts(&self, messages: Vec<String>) -> Result<(), QueueError> {
+    pub async fn send_after<T: Serialize>(
+        &self,
+        messages: &[T],
+        delay_s: i32,
+    ) -> Result<(), QueueError> {
+        let texts = messages.iter().map(serde_json::to_string);
+        self.send_texts(texts.collect::<Result<_, _>>()?, delay_s)
+            .await
+    }
+
+    /// Sends messages, to be delivered after this many seconds.
+    ///
+    /// # Errors
+    /// When SQS does not accept them all. Some may have been sent.
+    pub(crate) async fn send_texts(
+        &self,
+        messages: Vec<String>,
+        delay_s: i32,
+    ) -> Result<(), QueueError> {
         for batch in messages.chunks(BATCH) {
             let mut items = Vec::with_capacity(batch.len());
             for (id, message) in batch.iter().enumerate() {
                 let item = SendMessageBatchRequestEntry::builder()
                     .id(id.to_string())
                     .message_body(message)
+                    .set_delay_seconds((delay_s > 0).then_some(delay_s))
                     .build()
                     .map_err(|error| QueueError::Request(error.into()))?;
                 items.push(item);

@@ -110,7 +110,7 @@ impl Webhooks {
         if !EVENT_TYPES.contains(&event.kind.as_str()) {
             return Ok(Reception::Ignored);
         }
-        self.queue.send_texts(vec![body.to_owned()]).await?;
+        self.queue.send_texts(vec![body.to_owned()], 0).await?;
         Ok(Reception::Queued)
     }
 }

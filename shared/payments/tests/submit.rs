@@ -19,10 +19,12 @@ use tollgate_local_aws::Fault;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_payments::{Payments, SubmitOutcome};
 use tollgate_runtime::Metrics;
+use tollgate_store::schema::EVENTS;
 use tollgate_store::{CustomerChange, RecipientChange, RecordChargeOutcome, UpdateCustomerOutcome};
 use tollgate_stripe::{CustomerDetails, InvoiceItem, InvoiceItemFilter, StripeClient};
 use tollgate_testing::customers::add_customer;
 use tollgate_testing::p;
+use tollgate_testing::stored::{items, text};
 use tollgate_testing::stripe::Stripe;
 
 const NOW: &str = "2026-11-23T02:00:00Z";
@@ -100,6 +102,14 @@ impl Stack {
 
     async fn ledger(&self) -> LedgerCharge {
         self.at.store.charge(&first()).await.unwrap().unwrap()
+    }
+
+    /// Returns the kinds of the stored events.
+    fn announced(&self) -> Vec<String> {
+        let events = items(&self.at, EVENTS);
+        let mut kinds: Vec<String> = events.iter().map(|event| text(event, "kind")).collect();
+        kinds.sort();
+        kinds
     }
 
     async fn status(&self) -> ChargeStatus {
@@ -346,11 +356,16 @@ async fn a_charge_without_a_recipient_waits_with_the_reason() {
     assert_eq!(failed.next_try, Some(p("2026-11-23T22:00:00Z")));
     assert_eq!(failed.attempts.count, 0);
     assert_eq!(stack.fake.take_log().len(), 0);
+    assert_eq!(stack.announced(), ["charge.failed"]);
+    stack.advance(60 * 24);
+    assert_eq!(stack.submit().await, SubmitOutcome::Failed);
+    assert_eq!(stack.announced(), ["charge.failed"]);
     stack.add_recipient("acme").await;
     assert_eq!(stack.submit().await, SubmitOutcome::NotDue);
     stack.advance(60 * 24);
     assert_eq!(stack.submit().await, SubmitOutcome::Settled);
     assert_eq!(stack.items().await.len(), 1);
+    assert_eq!(stack.announced(), ["charge.failed", "charge.settled"]);
 }
 
 /// Within the day for which Stripe would replay the rejection.
@@ -448,6 +463,7 @@ async fn while_stripe_is_unavailable_the_charge_waits() {
         stack.fail_items(times, fault.clone());
         assert_eq!(stack.submit().await, SubmitOutcome::Later, "{fault:?}");
         assert_ne!(stack.status().await, ChargeStatus::Settled);
+        assert_eq!(stack.announced(), [""; 0], "{fault:?}");
         assert_eq!(stack.submit().await, SubmitOutcome::NotDue, "{fault:?}");
         stack.advance(61);
         assert_eq!(stack.submit().await, SubmitOutcome::Settled, "{fault:?}");

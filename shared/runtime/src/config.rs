@@ -7,6 +7,7 @@ use jiff::SignedDuration;
 use tollgate_domain::key::{InvalidKeyFormat, KeyFormat};
 use tollgate_domain::plan::{Catalog, InvalidCatalog};
 use tollgate_domain::subscription::{SubscriptionRules, UnpaidRule};
+use tollgate_domain::webhook::Reach;
 
 use crate::env::{self, Env, MissingVar, Var};
 
@@ -52,6 +53,9 @@ pub enum InvalidConfig {
     /// The grace period is not a number of days, or too long.
     #[error("{} is not a whole number from 0 to {MAX_GRACE_DAYS}", env::UNPAID_GRACE_DAYS.name)]
     UnpaidGrace,
+    /// The value for webhooks to this machine is neither absent nor `true`.
+    #[error("{} is neither unset nor true", env::WEBHOOK_LOOPBACK.name)]
+    WebhookLoopback,
 }
 
 /// Maximum length of the address for customers without quota, in bytes.
@@ -170,6 +174,18 @@ pub fn is_uncounted(prefixes: &[String], route: &str) -> bool {
     });
     // Whole segments only: /api/keys is not a prefix of /api/keystrokes.
     rests.any(|(ends_segment, rest)| ends_segment || rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Reads which addresses webhooks may lead to.
+///
+/// # Errors
+/// When the variable is set to anything but `true`.
+pub fn webhook_reach(env: &Env) -> Result<Reach, InvalidConfig> {
+    match env.find(env::WEBHOOK_LOOPBACK) {
+        None => Ok(Reach::Public),
+        Some("true") => Ok(Reach::Loopback),
+        Some(_) => Err(InvalidConfig::WebhookLoopback),
+    }
 }
 
 /// Reads the origin whose pages may read responses, or `*` for all.
@@ -293,6 +309,23 @@ mod tests {
                 assert!(is_uncounted(&[all.to_owned()], route), "{route}");
             }
         }
+    }
+
+    #[test]
+    fn webhooks_lead_to_public_addresses_unless_the_variable_is_true() {
+        let check = |vars: &[(&str, &str)], expected: Option<Reach>| {
+            let vars = vars
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            let found = webhook_reach(&Env::from_vars(vars)).ok();
+            assert_eq!(found, expected);
+        };
+        let name = env::WEBHOOK_LOOPBACK.name;
+        check(&[], Some(Reach::Public));
+        check(&[(name, "")], Some(Reach::Public));
+        check(&[(name, "true")], Some(Reach::Loopback));
+        check(&[(name, "1")], None);
+        check(&[(name, "false")], None);
     }
 
     #[test]

@@ -34,6 +34,14 @@ impl Entropy {
         draw(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Draws random bytes.
+    #[must_use]
+    pub fn bytes<const N: usize>(&self) -> [u8; N] {
+        let mut bytes = [0; N];
+        self.with(|rng| rng.fill_bytes(&mut bytes));
+        bytes
+    }
+
     /// Draws a uniform number below `bound`, or returns 0 if `bound` is 0.
     #[must_use]
     pub fn below(&self, bound: u64) -> u64 {

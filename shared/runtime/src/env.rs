@@ -137,6 +137,23 @@ pub const CORS_ORIGINS: Var = Var {
           empty for none.",
 };
 
+/// Bus of events.
+pub const EVENTS_BUS: Var = Var {
+    name: "TOLLGATE_EVENTS_BUS",
+    doc: "Name or ARN of the EventBridge bus on which events for operator and customers are put.",
+};
+/// Queue of deliveries to webhooks.
+pub const WEBHOOK_QUEUE: Var = Var {
+    name: "TOLLGATE_WEBHOOK_QUEUE",
+    doc: "URL of the queue of deliveries to webhooks.",
+};
+/// Whether webhooks may lead to this machine.
+pub const WEBHOOK_LOOPBACK: Var = Var {
+    name: "TOLLGATE_WEBHOOK_LOOPBACK",
+    doc: "`true` allows webhooks to loopback addresses, by HTTP too. Only for a stack on one machine, which sets it \
+          itself.",
+};
+
 /// Name of the function, which is part of the `source` of its usage events.
 pub const FUNCTION_NAME: Var = Var {
     name: "AWS_LAMBDA_FUNCTION_NAME",
@@ -205,6 +222,8 @@ pub const TEMPLATE_VARS: &[Var] = &[
     ON_UNPAID,
     UNPAID_GRACE_DAYS,
     UPGRADE_URL,
+    EVENTS_BUS,
+    WEBHOOK_QUEUE,
     KEY_CACHE,
     STALE_KEY,
     UNCOUNTED_ROUTES,
@@ -228,6 +247,9 @@ pub const OPTIONAL_VARS: &[Var] = &[
     CA_BUNDLE,
 ];
 
+/// Optional variables for a stack on one machine.
+pub const LOCAL_VARS: &[Var] = &[WEBHOOK_LOOPBACK];
+
 /// Error: a required variable is not set.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the environment variable {} is not set; it holds: {}", .0.name, .0.doc)]
@@ -242,7 +264,7 @@ impl Env {
     /// Reads all declared variables of the process. A value that is not Unicode counts as not set.
     #[must_use]
     pub fn from_process() -> Self {
-        let declared = [TEMPLATE_VARS, LAMBDA_VARS, OPTIONAL_VARS].concat();
+        let declared = [TEMPLATE_VARS, LAMBDA_VARS, OPTIONAL_VARS, LOCAL_VARS].concat();
         let values = declared.into_iter().filter_map(|var| {
             let value = std::env::var(var.name).ok()?;
             Some((var.name.to_owned(), value))
@@ -305,6 +327,10 @@ mod tests {
             "These are standard variables of the AWS SDKs, and optional. The functions do not read the SDKs'\n\
              other variables, files such as `~/.aws/config`, or instance metadata.",
             OPTIONAL_VARS,
+        );
+        section(
+            "This one is for a stack on one machine. The template does not set it.",
+            LOCAL_VARS,
         );
         page
     }

@@ -257,6 +257,22 @@ pub const REJECTED_WEBHOOKS: Metric = count(
     "Requests to the webhook endpoint without a valid signature of Stripe's.",
 );
 
+/// Events that were put on the bus.
+pub const PUBLISHED_EVENTS: Metric = count(
+    "PublishedEvents",
+    "Events for operator and customers that were numbered, put on the bus, and queued for the webhooks.",
+);
+/// Deliveries to webhooks that succeeded.
+pub const DELIVERED_EVENTS: Metric = count(
+    "DeliveredEvents",
+    "Deliveries of events to webhooks that the target acknowledged.",
+);
+/// Deliveries to webhooks that were given up.
+pub const UNDELIVERED_EVENTS: Metric = count(
+    "UndeliveredEvents",
+    "Deliveries of events to webhooks that were given up: after the last attempt, or because the target is gone.",
+);
+
 /// All metrics, in the order of the documentation.
 pub const ALL: &[Metric] = &[
     DECISIONS,
@@ -293,6 +309,9 @@ pub const ALL: &[Metric] = &[
     STRIPE_EVENTS,
     FOREIGN_STRIPE_EVENTS,
     REJECTED_WEBHOOKS,
+    PUBLISHED_EVENTS,
+    DELIVERED_EVENTS,
+    UNDELIVERED_EVENTS,
 ];
 
 /// One value of a metric: the metric, the values of its own dimensions, and a number to add to a count

@@ -33,6 +33,7 @@ mod shard_counts;
 mod subscriptions;
 mod transaction;
 mod usage;
+mod webhooks;
 
 pub use adjustments::LoggedAdjustment;
 pub use billing::RecordChargeOutcome;
@@ -57,6 +58,7 @@ pub use reconciliation::ReconciliationSummary;
 pub use shard_counts::ShardCounts;
 pub use subscriptions::{CustomerToFollow, FollowOutcome, FollowUp};
 pub use usage::{OverageMark, WriteUsageOutcome, WriteUsageResult};
+pub use webhooks::CreateWebhookOutcome;
 
 use aws_sdk_dynamodb::Client;
 use aws_types::SdkConfig;

@@ -203,11 +203,16 @@ pub const OPEN_CHARGES: Index = Index {
     projection: Projection::KeysOnly,
 };
 
-/// Events for operators and customers.
+/// Events for operators and customers, and the webhooks that they are sent to.
 ///
 /// | `pk` | `sk` | item |
 /// |---|---|---|
-/// | `EVENT#<id>` | `#` | an event; expires some time after its publication |
+/// | `EVENT#<id>` | `#` | an event; expires some time after it was numbered |
+/// | `LOG` | `<number>` | a numbered event; expires with it |
+/// | `SEQUENCE` | `#` | the last number |
+/// | `WEBHOOK` | `<id>` | a webhook |
+/// | `WEBHOOK` | `#` | the number of webhooks |
+/// | `SECRET#<id>` | `#` | the secret of a webhook |
 ///
 /// A table of its own, because functions that read nothing else of billing put events, and because they expire.
 pub const EVENTS: Table = Table {
@@ -218,7 +223,8 @@ pub const EVENTS: Table = Table {
     indexes: &[OUTBOX],
 };
 
-/// Events that are not published yet, oldest first: items with `outbox` = `new`.
+/// Events that have no number yet, oldest first, and those that may not be sent to everyone: `outbox` = `new` or
+/// `numbered`.
 pub const OUTBOX: Index = Index {
     name: "outbox",
     hash: attr::OUTBOX,

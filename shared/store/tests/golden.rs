@@ -13,9 +13,12 @@ use flate2::read::GzDecoder;
 use serde_json::{Value, json};
 use tollgate_domain::billing::{BillableCalls, Charge, PeriodLedger};
 use tollgate_domain::customer::Customer;
+use tollgate_domain::event::{
+    Event as DomainEvent, EventKind, NumberedEvent, QuotaThreshold, RunTotals,
+};
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::key::{KeyRecord, Owner};
-use tollgate_domain::money::MicroUsd;
+use tollgate_domain::money::{MicroUsd, SignedCents};
 use tollgate_domain::plan::{Catalog, Overrides};
 use tollgate_domain::plan_book::Pins;
 use tollgate_domain::reconciliation::LedgerComparison;
@@ -24,15 +27,16 @@ use tollgate_domain::submission::{
     Attempts, ChargeState, ChargeStatus, LedgerCharge, SubmissionFailure,
 };
 use tollgate_domain::usage::{AdjustmentTotals, Aggregate, Cost, UsageRecord};
+use tollgate_domain::webhook::{DeliveryFailure, TargetUrl, Webhook, WebhookSecret};
 use tollgate_domain::window::Month;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_store::schema::TABLES;
 use tollgate_store::{
-    AdmittedCalls, BeginOutcome, CounterTotals, CreateOutcome, CustomerChange, Erasure,
-    FailOutcome, FollowOutcome, KeyChange, LoggedAdjustment, PinChange, PlanOutcome,
-    QuarantinedContent, ReconciliationSummary, RecordChargeOutcome, RecordCheckoutOutcome,
-    RejectedRecord, ReserveOutcome, RotateOutcome, SeedOutcome, SettleOutcome,
-    UpdateCustomerOutcome, WriteUsageOutcome,
+    AdmittedCalls, BeginOutcome, CounterTotals, CreateOutcome, CreateWebhookOutcome,
+    CustomerChange, Erasure, FailOutcome, FollowOutcome, KeyChange, LoggedAdjustment, PinChange,
+    PlanOutcome, QuarantinedContent, ReconciliationSummary, RecordChargeOutcome,
+    RecordCheckoutOutcome, RejectedRecord, ReserveOutcome, RotateOutcome, SeedOutcome,
+    SettleOutcome, UpdateCustomerOutcome, WriteUsageOutcome,
 };
 use tollgate_testing::p;
 use tollgate_testing::stored::stored;
@@ -1089,6 +1093,103 @@ async fn a_month_left_open() {
         async |at| {
             let left_open = at.store.months_left_open().await;
             assert_eq!(left_open.unwrap(), [p("2026-08")]);
+        },
+    )
+    .await;
+}
+
+fn events() -> [DomainEvent; 3] {
+    let threshold = QuotaThreshold {
+        customer: p("acme"),
+        month: p("2026-11"),
+        plan: p("free"),
+        included: 1_000,
+        percent: 80,
+        calls: 801,
+    };
+    let totals = RunTotals {
+        scheduled_at: p("2026-11-22T02:00:00Z"),
+        billing_periods: 3,
+        charge_count: 2,
+        cents: SignedCents(1_234),
+        failed: 1,
+    };
+    let later = p("2026-11-22T10:00:01Z");
+    [
+        DomainEvent::quota_threshold(&threshold, p(NOW)),
+        DomainEvent::billing_run_completed(&totals, later),
+        DomainEvent::charge_failed(&charge(1), "no", p("2026-11-22T10:00:02Z")),
+    ]
+}
+
+#[tokio::test]
+async fn events_before_and_after_their_publication() {
+    let [first, second, third] = events();
+    check(
+        "events",
+        async |at| {
+            for event in [&first, &second] {
+                at.store.record_event(event).await.unwrap();
+            }
+            assert_eq!(at.store.number_events().await.unwrap().len(), 2);
+            at.store.mark_sent(&first.id).await.unwrap();
+            at.store.record_event(&third).await.unwrap();
+        },
+        async |at| {
+            let listed = at.store.numbered_events(0, 10).await.unwrap();
+            let expected = [(1, &first), (2, &second)].map(|(number, event)| NumberedEvent {
+                number,
+                published_at: p(NOW),
+                event: event.clone(),
+            });
+            assert_eq!(listed, expected);
+            assert_eq!(at.store.unsent_events().await.unwrap(), expected[1..]);
+            let numbered = at.store.number_events().await.unwrap();
+            assert_eq!((numbered[0].number, &numbered[0].event), (3, &third));
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn webhooks_with_and_without_failures() {
+    let webhook = |id: &str| Webhook {
+        id: p(id),
+        url: TargetUrl::stored("https://hooks.example/tollgate"),
+        kinds: [].into(),
+        created_at: p(NOW),
+        disabled_at: None,
+        failure: None,
+    };
+    let failed = Webhook {
+        kinds: [EventKind::ChargeFailed, EventKind::PaymentFailed].into(),
+        disabled_at: Some(p("2026-11-23T10:00:00Z")),
+        failure: Some(DeliveryFailure {
+            event: 7,
+            at: p("2026-11-22T10:00:01Z"),
+            reason: "the target responded with status 500".to_owned(),
+        }),
+        ..webhook("wh_2")
+    };
+    check(
+        "webhooks",
+        async |at| {
+            for (created, secret) in [(&webhook("wh_1"), "whsec_1"), (&failed, "whsec_2")] {
+                let secret = WebhookSecret::new(secret);
+                let created = at.store.create_webhook(created, &secret).await;
+                assert_eq!(created.unwrap(), CreateWebhookOutcome::Created);
+            }
+            let (id, failure) = (&failed.id, failed.failure.as_ref().unwrap());
+            at.store.record_delivery_failure(id, failure).await.unwrap();
+            let at_once = failed.disabled_at.unwrap();
+            at.store.disable_webhook(id, at_once).await.unwrap();
+        },
+        async |at| {
+            let listed = at.store.webhooks().await.unwrap();
+            assert_eq!(listed, [webhook("wh_1"), failed.clone()]);
+            let secret = at.store.webhook_secret(&p("wh_2")).await.unwrap();
+            assert_eq!(secret.unwrap().expose(), "whsec_2");
+            assert!(at.store.delete_webhook(&p("wh_1")).await.unwrap());
         },
     )
     .await;

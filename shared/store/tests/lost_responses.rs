@@ -747,3 +747,64 @@ async fn an_error_does_not_contain_a_keys_digest() {
         assert!(!shown.contains(&digest), "{name:?}");
     }
 }
+
+fn failed_charge_event(n: u64) -> tollgate_domain::event::Event {
+    let kind = tollgate_domain::event::EventKind::ChargeFailed;
+    tollgate_domain::event::Event::new(kind, &n.to_string(), None, p(NOW), json!({}))
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_is_stored_numbered_and_marked_once() {
+    let record = async |at: &Fixture| {
+        at.store
+            .record_event(&failed_charge_event(1))
+            .await
+            .unwrap();
+    };
+    check("PutItem", async |_| (), record).await;
+    let number = async |at: &Fixture| {
+        let numbered = at.store.number_events().await.unwrap();
+        numbered.len()
+    };
+    // With an expired token, the events are numbered, and found as unsent by the next publication.
+    check_transaction(record, number, 0).await;
+    let numbered = async |at: &Fixture| {
+        record(at).await;
+        number(at).await;
+    };
+    let mark = async |at: &Fixture| {
+        at.store
+            .mark_sent(&failed_charge_event(1).id)
+            .await
+            .unwrap();
+    };
+    check("UpdateItem", numbered, mark).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_webhook_is_created_changed_and_deleted_once() {
+    let create = async |at: &Fixture| {
+        let webhook = tollgate_domain::webhook::Webhook {
+            id: p("wh_1"),
+            url: tollgate_domain::webhook::TargetUrl::stored("https://hooks.example"),
+            kinds: [].into(),
+            created_at: p(NOW),
+            disabled_at: None,
+            failure: None,
+        };
+        let secret = tollgate_domain::webhook::WebhookSecret::new("whsec_1");
+        at.store.create_webhook(&webhook, &secret).await.unwrap()
+    };
+    let created = tollgate_store::CreateWebhookOutcome::Created;
+    check_transaction(async |_| (), create, created).await;
+    let prepare = async |at: &Fixture| {
+        create(at).await;
+    };
+    let disable = async |at: &Fixture| {
+        at.store.disable_webhook(&p("wh_1"), p(NOW)).await.unwrap();
+    };
+    check("UpdateItem", prepare, disable).await;
+    let delete = async |at: &Fixture| at.store.delete_webhook(&p("wh_1")).await.unwrap();
+    // With an expired token, the repetition finds that there is none.
+    check_transaction(prepare, delete, false).await;
+}

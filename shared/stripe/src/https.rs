@@ -32,7 +32,8 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Default time for a connection to be made, TLS included.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-type BoxError = Box<dyn Error + Send + Sync>;
+/// Error of any kind.
+pub type BoxError = Box<dyn Error + Send + Sync>;
 
 /// Root certificates that connections to Stripe trust.
 #[derive(Clone, PartialEq, Eq)]
@@ -127,8 +128,11 @@ impl Transport for HttpsTransport {
     }
 }
 
-/// Returns the configuration of TLS.
-fn tls(roots: &Roots) -> Result<Arc<ClientConfig>, BoxError> {
+/// Returns the configuration of TLS connections that trust these certificates.
+///
+/// # Errors
+/// When there are none, or one cannot be read.
+pub fn tls(roots: &Roots) -> Result<Arc<ClientConfig>, BoxError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config =
         ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;

@@ -46,7 +46,7 @@ pub use error::{
     Rejection, RequestId, StripeError, Unavailable, UnavailableCause, UnknownCause, UnknownOutcome,
 };
 pub use events::{Event, EventFilter, InvalidEvent};
-pub use https::{CONNECT_TIMEOUT, HttpsTransport, Roots};
+pub use https::{BoxError, CONNECT_TIMEOUT, HttpsTransport, Roots, tls};
 pub use id::{
     CheckoutSessionId, CustomerId, EventId, InvalidStripeId, InvoiceId, InvoiceItemId,
     PortalSessionId, PriceId, ProductId, SubscriptionId, SubscriptionItemId,

@@ -3,15 +3,18 @@
 use std::collections::BTreeSet;
 
 use serde_json::json;
+use tollgate_domain::webhook::{TargetUrl, Webhook, WebhookSecret};
 use tollgate_local_aws::Fault;
+use tollgate_store::CreateWebhookOutcome;
 use tollgate_testing::customers::add_customer;
 use tollgate_testing::event::{Event, declared_routes, text};
+use tollgate_testing::p;
 use tollgate_testing::response::{call, has_no_other_routes, ignores_the_stage, needs_an_admin};
 use tollgate_testing::stored::stored;
 use tollgate_testing::usage::{add_usage, calls};
 
 use crate::quarantine::{message, quarantine_one};
-use crate::stack::Stack;
+use crate::stack::{NOW, Stack};
 use crate::usage::{record, usage_event};
 
 fn events() -> Vec<Event> {
@@ -45,6 +48,8 @@ async fn a_forbidden_request_changes_nothing() {
         "create-customer",
         "create-plan",
         "create-plan-version",
+        "create-webhook",
+        "delete-webhook",
         "discard-quarantined",
         "erase-customer",
         "replay-quarantined",
@@ -58,6 +63,17 @@ async fn a_forbidden_request_changes_nothing() {
         if name != "create-customer" {
             add_customer(&stack.at, "acme", "pro").await;
         }
+        let webhook = Webhook {
+            id: p("wh_8Zc2mQx04LwTnE7sVb1K"),
+            url: TargetUrl::stored("https://hooks.example"),
+            kinds: [].into(),
+            created_at: p(NOW),
+            disabled_at: None,
+            failure: None,
+        };
+        let secret = WebhookSecret::new("whsec_1");
+        let created = stack.at.store.create_webhook(&webhook, &secret).await;
+        assert_eq!(created.unwrap(), CreateWebhookOutcome::Created);
         let mut bad = record();
         bad["plan"] = "platinum".into();
         let item = quarantine_one(&stack, message(&usage_event("e-1", &[bad]))).await;

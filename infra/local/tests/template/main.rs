@@ -419,12 +419,12 @@ fn roles_that_allow_other_events_than_their_own_usage_are_found() {
     check(
         source,
         "                events:source: !Sub \"tollgate:${AWS::StackName}-analyze\"\n",
-        "ping may not send its own usage",
+        "ping may not send its own events",
     );
     check(
         "FunctionName: !Sub \"${AWS::StackName}-ping\"",
         "MemorySize: 128",
-        "ping may not send its own usage",
+        "ping may not send its own events",
     );
     check(
         "events:source: !Sub \"tollgate:${AWS::StackName}-analyze\"",

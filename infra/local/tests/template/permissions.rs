@@ -1,9 +1,13 @@
 //! Check of each function's role against the permissions that the function uses when all of its features
 //! are exercised.
 
+use std::net::Ipv4Addr;
+
 use http::{Method, Request};
 use serde_json::{Value, json};
 use stripe_fake::Completion;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tollgate_local::client::Client;
 use tollgate_local::local_stack::{self, Options, Running};
 
@@ -113,6 +117,22 @@ async fn subscribe_and_leave(running: &Running, anyone: &Client, admin: &Client)
             .complete_checkout(session, Completion::Paid, None);
         drain().await;
     }
+}
+
+/// Starts a target of webhooks that responds with 410 to every request. Returns its address.
+async fn target_that_is_gone() -> String {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 4_096];
+            let _ = stream.read(&mut request).await;
+            let response = b"HTTP/1.1 410 Gone\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            let _ = stream.write_all(response).await;
+        }
+    });
+    format!("http://{address}/")
 }
 
 /// Exercises all features of each function. Denials are collected by the roles, so that responses are
@@ -257,6 +277,18 @@ async fn exercise_all(running: &Running) -> Option<()> {
     }
     let proof = "/api/billing/charges/ci_acme_2026-11_0001/proof";
     managing.get(proof).await.unwrap();
+
+    // An event is delivered to a target that is gone, which disables its webhook.
+    let gone = target_that_is_gone().await;
+    let webhook = post("/admin/webhooks", json!({ "url": gone })).await;
+    anyone.post("/_local/publish", json!({})).await.unwrap();
+    let webhooks = get("/admin/webhooks").await;
+    assert!(webhooks["data"][0]["disabled_at"].is_string(), "{webhooks}");
+    get("/admin/events").await;
+    let path = format!("/admin/webhooks/{}", webhook["id"].as_str()?);
+    let nothing = axum::body::Body::empty();
+    let deleted = admin.send(Method::DELETE, &path, &[], nothing).await;
+    deleted.unwrap();
 
     // Quarantined: a message that is not a usage event, and one of two events with the same identity.
     // The last one corrects a month that may be closed.

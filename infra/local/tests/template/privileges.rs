@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
+use tollgate_domain::event::EventKind;
 use tollgate_domain::usage::{ADJUSTMENT_TYPE, EVENT_TYPE};
 use tollgate_local_aws::template::Stack;
 use tollgate_local_aws::{LocalAws, Role};
@@ -25,7 +26,7 @@ struct Kind {
     index_key: Option<&'static str>,
 }
 
-const KINDS: [Kind; 17] = [
+const KINDS: [Kind; 20] = [
     Kind {
         name: "customers",
         table: REGISTRY,
@@ -136,6 +137,24 @@ const KINDS: [Kind; 17] = [
         table: EVENTS,
         keys: &["EVENT#evt_1"],
         index_key: Some("new"),
+    },
+    Kind {
+        name: "numbered events",
+        table: EVENTS,
+        keys: &["LOG", "SEQUENCE"],
+        index_key: None,
+    },
+    Kind {
+        name: "webhooks",
+        table: EVENTS,
+        keys: &["WEBHOOK"],
+        index_key: None,
+    },
+    Kind {
+        name: "secrets of webhooks",
+        table: EVENTS,
+        keys: &["SECRET#wh_1"],
+        index_key: None,
     },
 ];
 
@@ -322,13 +341,13 @@ pub(crate) fn defects(template: &str) -> Vec<String> {
             }
         }
     }
-    defects.extend(events(&permissions));
+    defects.extend(put_events(&permissions));
     defects
 }
 
-/// Returns wrong permissions for events: a metered function may send usage with its own source, and nothing
-/// else.
-fn events(permissions: &Permissions) -> Vec<String> {
+/// Returns wrong permissions for events: a metered function may send usage with its own source, the event publisher
+/// other events with theirs, and neither anything else.
+fn put_events(permissions: &Permissions) -> Vec<String> {
     let roles = permissions.roles();
     let own = |id: &str| format!("tollgate:{}", permissions.stack.function_name(id).unwrap());
     let is_metered = |id: &str| {
@@ -341,11 +360,13 @@ fn events(permissions: &Permissions) -> Vec<String> {
         "tollgate:",
         "tollgate.metering",
         "support",
+        events::SOURCE,
     ];
     sources.extend(others.map(str::to_owned));
     let mut defects = Vec::new();
     for (id, role) in &roles {
-        for detail_type in [EVENT_TYPE, ADJUSTMENT_TYPE, "tollgate.usage.v2"] {
+        let published = EventKind::ChargeFailed.as_str();
+        for detail_type in [EVENT_TYPE, ADJUSTMENT_TYPE, "tollgate.usage.v2", published] {
             for source in &sources {
                 let event = json!({
                     "EventBusName": "test-usage", "DetailType": detail_type, "Source": source,
@@ -353,13 +374,15 @@ fn events(permissions: &Permissions) -> Vec<String> {
                 });
                 let body = json!({ "Entries": [event] });
                 let may = permissions.allows(role, "AWSEvents.PutEvents", &body);
-                let should = is_metered(id) && detail_type == EVENT_TYPE && *source == own(id);
+                let is_own = is_metered(id) && detail_type == EVENT_TYPE && *source == own(id);
                 let name = name_of(id);
+                let is_published = detail_type == published && source == events::SOURCE;
+                let should = is_own || (name == "event-publisher" && is_published);
                 match (may, should) {
                     (true, false) => {
                         defects.push(format!("{name} may put {detail_type} of {source}"));
                     }
-                    (false, true) => defects.push(format!("{name} may not send its own usage")),
+                    (false, true) => defects.push(format!("{name} may not send its own events")),
                     _ => {}
                 }
             }

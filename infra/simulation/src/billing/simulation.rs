@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tollgate_billing::{Billing, DuePosition, Mode, Part, due_charges, run as run_billing};
 use tollgate_domain::customer::Customer;
+use tollgate_domain::event::EventKind;
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::plan::Catalog;
 use tollgate_domain::plan_book::Pins;
@@ -398,10 +399,29 @@ impl<'a> Simulation<'a> {
         self.handle_all().await
     }
 
-    /// Compares the invoice items and the ledger with the model.
+    /// Returns the number of events of each settled charge, by its id.
+    async fn announced(&self) -> Result<BTreeMap<String, u64>, SimulationError> {
+        while !self.admin.number_events().await?.is_empty() {}
+        let (mut announced, mut after) = (BTreeMap::new(), 0);
+        loop {
+            let events = self.admin.numbered_events(after, 100).await?;
+            let Some(last) = events.last() else {
+                return Ok(announced);
+            };
+            after = last.number;
+            let settled = events.iter().map(|numbered| &numbered.event);
+            for event in settled.filter(|event| event.kind == EventKind::ChargeSettled) {
+                let charge = event.data["charge"].as_str().unwrap_or_default();
+                *announced.entry(charge.to_owned()).or_default() += 1;
+            }
+        }
+    }
+
+    /// Compares the invoice items, the ledger and the events with the model.
     async fn deviation(&self) -> Result<Deviation, SimulationError> {
         let mut deviation = Deviation::default();
         let month: Month = setup("2026-11".parse())?;
+        let announced = self.announced().await?;
         for customer in 0..CUSTOMERS {
             let expected = self.usage[customer].cents();
             let items = self.items(customer).await?;
@@ -438,6 +458,10 @@ impl<'a> Simulation<'a> {
                     differs(format!("{} is {:?}", charge.charge.id, charge.state));
                     continue;
                 };
+                let events = announced.get(&charge.charge.id).copied().unwrap_or(0);
+                if events != 1 {
+                    differs(format!("{} is announced {events} times", charge.charge.id));
+                }
                 if !items.iter().any(|found| found.id.as_str() == item) {
                     differs(format!("{} is settled with another item", charge.charge.id));
                 }
