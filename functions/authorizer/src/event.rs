@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 use tollgate_api::context::{Access, AuthorizerContext};
 
+use crate::Settings;
 use crate::cache::CachedKey;
 
 /// The members of a REQUEST authorizer event that a decision needs, borrowed from the event's text. The
@@ -178,7 +179,7 @@ pub struct AuthorizerResponse {
     method_arn: String,
     key: Arc<CachedKey>,
     access: Access,
-    cors_origin: Option<Arc<str>>,
+    settings: Arc<Settings>,
 }
 
 impl AuthorizerResponse {
@@ -195,13 +196,13 @@ impl AuthorizerResponse {
         request: &Request<'_>,
         key: Arc<CachedKey>,
         access: Access,
-        cors_origin: Option<Arc<str>>,
+        settings: Arc<Settings>,
     ) -> Self {
         Self {
             method_arn: request.method_arn.clone().into_owned(),
             key,
             access,
-            cors_origin,
+            settings,
         }
     }
 }
@@ -255,7 +256,8 @@ impl Serialize for AuthorizerResponse {
                 key_id: &record.id,
                 key_prefix: &record.prefix,
                 access: self.access,
-                cors_origin: self.cors_origin.as_deref(),
+                cors_origin: self.settings.cors_origin.as_deref(),
+                upgrade_url: self.settings.upgrade_url.as_deref(),
             },
         };
         response.serialize(serializer)

@@ -13,6 +13,7 @@ mod extension;
 mod leases;
 mod outcome;
 mod plans;
+mod thresholds;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +40,7 @@ use leases::{CountedCall, Leases};
 pub use outcome::{AuthorizeError, UnauthorizedReason};
 use outcome::{DecisionReason, dimensions};
 use plans::Plans;
+use thresholds::{MonthUsage, Thresholds};
 
 /// Configuration by the operator of a stack.
 #[derive(Debug, Clone)]
@@ -53,6 +55,8 @@ pub struct Settings {
     pub stale_keys: Duration,
     /// The origin whose pages may read responses (CORS), or `*` for all.
     pub cors_origin: Option<Arc<str>>,
+    /// Page on which a customer without quota can subscribe to a larger plan.
+    pub upgrade_url: Option<Arc<str>>,
 }
 
 impl Settings {
@@ -66,6 +70,7 @@ impl Settings {
             key_cache: config::key_cache(env)?,
             stale_keys: config::stale_keys(env)?,
             cors_origin: config::cors_origin(env)?,
+            upgrade_url: config::upgrade_url(env)?,
         })
     }
 }
@@ -77,6 +82,7 @@ pub struct App {
     keys: KeyCache,
     plans: Plans,
     leases: Leases,
+    thresholds: Thresholds,
     settings: Arc<Settings>,
     clock: Clock,
     metrics: Metrics,
@@ -115,6 +121,7 @@ impl App {
         Self {
             keys: KeyCache::new(store.clone(), breaker.clone(), ttl, stale_for),
             plans: Plans::new(store.clone(), breaker.clone()),
+            thresholds: Thresholds::new(store.clone(), breaker.clone()),
             leases: Leases::new(store, breaker, clock.clone(), metrics.clone()),
             settings: Arc::new(settings),
             clock,
@@ -259,7 +266,7 @@ async fn decide_call(
             request,
             Arc::clone(&cached),
             access,
-            app.settings.cors_origin.clone(),
+            Arc::clone(&app.settings),
         ),
         reason,
         by_stale_key,
@@ -325,6 +332,17 @@ async fn decide_call(
             return Ok(decided(Access::Uncounted, DecisionReason::StoreUnavailable));
         }
     };
+    if let (Some(calls), Some(included)) = (counted.in_month(limits), plan.included()) {
+        let customer = &customer.id;
+        let usage = MonthUsage {
+            customer,
+            plan: &plan.id,
+            month,
+            calls,
+            included,
+        };
+        app.thresholds.announce(usage, now, deadline).await;
+    }
     let decision = decide(now, limits, counted);
     let reason = match decision {
         Decision::Allow { .. } => DecisionReason::WithinLimits,

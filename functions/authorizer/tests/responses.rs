@@ -638,3 +638,27 @@ async fn the_cors_origin_is_in_the_context() {
     let response = stack.authorize(&event("api-key-header")).await.unwrap();
     assert_eq!(response["context"]["corsOrigin"], "*");
 }
+
+#[tokio::test]
+async fn the_response_without_quota_names_the_page_to_subscribe() {
+    let url = "https://app.example/plans?from=quota";
+    let limits = Overrides {
+        monthly_quota: Some(1),
+        ..Overrides::default()
+    };
+    let problem = async |limits: Overrides| {
+        let stack = Stack::with_acme("pro", limits).await;
+        let stack = stack.with_settings(|settings| settings.upgrade_url = Some(url.into()));
+        stack.authorize(&event("api-key-header")).await.unwrap();
+        let denied = stack.authorize(&event("api-key-header")).await.unwrap();
+        let problem = denied["context"]["problem"].as_str().unwrap().to_owned();
+        serde_json::from_str::<serde_json::Value>(&format!("{{\"request_id\":\"\"{problem}}}"))
+            .unwrap()
+    };
+    assert_eq!(problem(limits).await["upgrade_url"], url);
+    let hourly = Overrides {
+        requests_per_hour: Some(1),
+        ..Overrides::default()
+    };
+    assert_eq!(problem(hourly).await.get("upgrade_url"), None);
+}

@@ -4,5 +4,7 @@
 mod planner;
 mod worker;
 
-pub use planner::{App, BillingRunError, Incomplete, Progress, handle, next_part};
+pub use planner::{
+    App, BillingRunError, Continuation, Incomplete, Progress, announce_whole, handle, next_part,
+};
 pub use worker::{Worker, submit};

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tollgate_api::billing::BillingRun;
 use tollgate_billing::{Billing, DuePosition, Mode, Part, Position, due_charges, run};
+use tollgate_domain::event::{Event, RunTotals};
+use tollgate_domain::money::SignedCents;
 use tollgate_payments::{ChargeMessage, FollowUpMessage, Queue, QueueError};
 use tollgate_runtime::config::InvalidConfig;
 use tollgate_runtime::{Init, env, metrics};
@@ -61,6 +63,17 @@ pub enum Progress {
     FollowUp(Option<String>),
 }
 
+/// Message that continues a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Continuation {
+    /// What is left of the run.
+    #[serde(flatten)]
+    pub rest: Progress,
+    /// What the earlier parts did. Messages of earlier releases do not say.
+    #[serde(default)]
+    pub so_far: Option<RunTotals>,
+}
+
 /// Error of a billing run in which some billing periods could not be billed. All others were.
 #[derive(Debug, thiserror::Error)]
 #[error("{0} billing periods could not be billed; the next run tries again")]
@@ -69,7 +82,7 @@ pub struct Incomplete(u64);
 /// Error of a scheduled billing run.
 #[derive(Debug, thiserror::Error)]
 pub enum BillingRunError {
-    /// The list of customers could not be read.
+    /// The list of customers could not be read, or the end of the run not be announced.
     #[error("the run could not be finished")]
     Store(#[from] StoreError),
     /// Charges were not queued. They are in the ledger, and the next run queues them.
@@ -83,11 +96,11 @@ pub enum BillingRunError {
     Incomplete(#[from] Incomplete),
 }
 
-/// Returns the position in a message of the queue that continues runs, or `None` for the schedule's event.
+/// Returns the message of the queue that continues runs, or `None` for the schedule's event.
 ///
 /// # Errors
 /// When there is a message that is not a position.
-fn position(event: &Value) -> Result<Option<Progress>, BillingRunError> {
+fn continuation(event: &Value) -> Result<Option<Continuation>, BillingRunError> {
     if event.get("Records").is_none() {
         return Ok(None);
     }
@@ -108,11 +121,22 @@ pub async fn handle(
     deadline: Option<Timestamp>,
 ) -> Result<BillingRun, BillingRunError> {
     let until = deadline.and_then(|deadline| deadline.saturating_sub(MARGIN).ok());
-    let (report, rest) = next_part(app, position(event)?, until).await?;
+    let (from, so_far) = match continuation(event)? {
+        Some(Continuation { rest, so_far }) => (Some(rest), so_far),
+        None => (None, None),
+    };
+    let (report, rest) = next_part(app, from, until).await?;
+    // Lambda's retries of an invocation have the event of the first.
+    let scheduled_at = event["time"].as_str().and_then(|time| time.parse().ok());
+    let now = app.billing.clock.now();
+    let mut totals = so_far.unwrap_or_else(|| no_totals(scheduled_at.unwrap_or(now)));
+    add(&mut totals, &report);
     if let Some(rest) = rest {
         tracing::info!(?rest, "the run is to be continued");
-        app.runs.send(&[rest]).await?;
+        let so_far = Some(totals);
+        app.runs.send(&[Continuation { rest, so_far }]).await?;
     } else {
+        announce(app, &totals).await?;
         app.billing.metrics.record(metrics::BILLING_RUNS, &[], 1);
         app.billing.metrics.write();
     }
@@ -127,6 +151,40 @@ pub async fn handle(
         return Err(Incomplete(report.failed).into());
     }
     Ok(report)
+}
+
+fn no_totals(scheduled_at: Timestamp) -> RunTotals {
+    RunTotals {
+        scheduled_at,
+        billing_periods: 0,
+        charge_count: 0,
+        cents: SignedCents(0),
+        failed: 0,
+    }
+}
+
+/// Adds what a part of a run did.
+fn add(totals: &mut RunTotals, part: &BillingRun) {
+    totals.billing_periods += part.billing_periods;
+    totals.charge_count += part.charge_count;
+    totals.cents.0 = totals.cents.0.saturating_add(part.cents.0);
+    totals.failed += part.failed;
+}
+
+/// Records the event of a run that has ended.
+async fn announce(app: &App, totals: &RunTotals) -> Result<(), StoreError> {
+    let event = Event::billing_run_completed(totals, app.billing.clock.now());
+    app.billing.store.record_event(&event).await
+}
+
+/// Announces the end of a run that was made in one part, by [`next_part`].
+///
+/// # Errors
+/// When the store fails.
+pub async fn announce_whole(app: &App, report: &BillingRun) -> Result<(), BillingRunError> {
+    let mut totals = no_totals(app.billing.clock.now());
+    add(&mut totals, report);
+    Ok(announce(app, &totals).await?)
 }
 
 /// Runs billing from a position on until a time. Returns what is left.

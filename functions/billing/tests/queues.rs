@@ -10,9 +10,12 @@ use std::collections::BTreeSet;
 use billing::{App, BillingRunError, Progress, handle, next_part};
 use serde_json::{Value, json};
 use tollgate_billing::Position;
+use tollgate_domain::submission::SubmissionFailure;
 use tollgate_local_aws::Fault;
 use tollgate_runtime::env;
+use tollgate_store::schema::EVENTS;
 use tollgate_testing::init::init_with;
+use tollgate_testing::stored::{items, text};
 
 mod common;
 
@@ -88,11 +91,12 @@ async fn a_run_does_not_queue_what_is_settled_or_waits() {
     take(&stack, CHARGES);
     let store = &stack.at.store;
     let name = |n: usize| format!("ci_c-{n:03}_2026-11_0001").parse().unwrap();
-    store.settle_charge(&name(0), "ii_1").await.unwrap();
+    let settled = store.charge(&name(0)).await.unwrap().unwrap();
+    store.settle_charge(&settled.charge, "ii_1").await.unwrap();
     let failed = store.charge(&name(1)).await.unwrap().unwrap();
     let later = p("2026-11-25T00:00:00Z");
     store
-        .fail_charge(&failed, false, "no", later)
+        .fail_charge(&failed, SubmissionFailure::Unavailable, "no", later)
         .await
         .unwrap();
     stack.run("2026-11-24T02:00:00Z").await;
@@ -155,7 +159,69 @@ async fn a_run_that_runs_out_of_time_continues_itself() {
     assert!(parts > 10, "{parts}");
     assert_eq!(created, 40);
     assert_eq!(charges(&queued).len(), 40);
+    // The event of the run has the sums of all parts.
+    let events = completed(&stack);
+    assert_eq!(events.len(), 1, "{events:?}");
+    assert_eq!(events[0]["charge_count"], 40);
+    assert_eq!(events[0]["billing_periods"], 40);
+    assert_eq!(events[0]["amount_cents"], 40);
     assert!(stack.is_closed("2026-11").await);
+}
+
+/// Returns the data of the events of completed runs.
+fn completed(stack: &Stack) -> Vec<Value> {
+    let events = items(&stack.at, EVENTS).into_iter();
+    let completed = events.filter(|event| text(event, "kind") == "billing.run.completed");
+    completed
+        .map(|event| serde_json::from_str(&text(&event, "data")).unwrap())
+        .collect()
+}
+
+/// Lambda's retries of an invocation have its event.
+#[tokio::test]
+async fn a_run_is_announced_once_however_often_it_is_repeated() {
+    let stack = stack(2).await;
+    let event = json!({ "time": "2026-11-23T02:00:00Z" });
+    for (now, expected) in [("2026-11-23T02:00:01Z", 2), ("2026-11-23T02:02:00Z", 0)] {
+        stack.at.time.set(p(now));
+        let report = handle(&stack.app, &event, None).await.unwrap();
+        assert_eq!(report.charge_count, expected);
+        let data = json!({
+            "scheduled_at": "2026-11-23T02:00:00Z", "billing_periods": 2, "charge_count": 2,
+            "amount_cents": 2, "failed": 0,
+        });
+        assert_eq!(completed(&stack), [data]);
+    }
+    // The next night is another run, and so is one that is started by hand.
+    let tomorrow = json!({ "time": "2026-11-24T02:00:00Z" });
+    stack.at.time.set(p("2026-11-24T02:00:01Z"));
+    handle(&stack.app, &tomorrow, None).await.unwrap();
+    handle(&stack.app, &json!({}), None).await.unwrap();
+    assert_eq!(completed(&stack).len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_whose_end_cannot_be_announced_fails_and_the_retry_announces_it() {
+    let stack = stack(0).await;
+    let event = json!({ "time": "2026-11-23T02:00:00Z" });
+    for fault in [Fault::RequestLost, Fault::ResponseLost] {
+        stack.fail("EVENT#", fault);
+        let failed = handle(&stack.app, &event, None).await.unwrap_err();
+        assert!(matches!(failed, BillingRunError::Store(_)), "{failed}");
+        stack.at.aws.heal();
+        handle(&stack.app, &event, None).await.unwrap();
+        assert_eq!(completed(&stack).len(), 1, "{fault:?}");
+    }
+}
+
+/// A deployment may replace the function during a run.
+#[tokio::test]
+async fn a_message_of_an_earlier_release_continues_a_run() {
+    let stack = stack(1).await;
+    let position = json!({ "bill": { "month": "2026-11", "after": null, "has_failed": false } });
+    let report = handle(&stack.app, &continuing(&position), None).await;
+    assert_eq!(report.unwrap().charge_count, 1);
+    assert_eq!(completed(&stack)[0]["charge_count"], 1);
 }
 
 #[tokio::test]

@@ -42,6 +42,7 @@ pub(crate) async fn measure(
         key_cache: KEY_CACHE,
         stale_keys: Duration::ZERO,
         cors_origin: None,
+        upgrade_url: None,
     };
     let metrics = Metrics::new("bench", clock.clone(), |_| {});
     let app = App::new(store(aws), settings, clock, metrics);

@@ -112,6 +112,7 @@ fn without_keys() -> (Runtime, authorizer::App) {
         key_cache: Duration::from_secs(5),
         stale_keys: Duration::ZERO,
         cors_origin: None,
+        upgrade_url: None,
     };
     let app = authorizer::App::new(store, settings, clock, Metrics::none());
     (runtime, app)

@@ -55,8 +55,14 @@ struct Demo {
     anyone: Client,
     admin: Client,
     colour: bool,
+    /// URL of the gateway.
+    url: String,
+    /// Client with a key of frida, who is on the free plan.
     free: Client,
-    pro: Client,
+    /// Client with a key of petra, who subscribes to a plan.
+    subscriber: Client,
+    /// Client with a key of petra that may manage.
+    manager: Client,
     /// Client of the stand-in for Stripe.
     stripe: Client,
     /// Id of petra's Stripe customer.
@@ -80,8 +86,10 @@ pub async fn run() -> Result<(), DemoError> {
     let admin_key = running.admin.expose().unwrap_or_default();
     let mut demo = Demo {
         admin: anyone.with_key(admin_key),
+        url: running.url.clone(),
         free: anyone.clone(),
-        pro: anyone.clone(),
+        subscriber: anyone.clone(),
+        manager: anyone.clone(),
         stripe: Client::new(&running.stripe_url).map_err(|error| failed(error.to_string()))?,
         stripe_customer: String::new(),
         anyone,
@@ -118,11 +126,15 @@ impl Demo {
             };
         }
         step!("Two customers get a key each", keys);
+        step!(
+            "A customer subscribes to a plan at Stripe's checkout",
+            checkout
+        );
         step!("A free customer's monthly quota is 1,000 calls", quota);
         step!("Invalid keys are rejected", invalid_keys);
         step!("Metered calls equal served calls", usage);
         step!("The cost of an analysis is that of its tokens", analysis);
-        step!("A pro customer makes 100,234 calls", overage);
+        step!("The subscriber makes 100,234 calls", overage);
         step!(
             "A billing run charges the overage, a second run nothing",
             billing_runs
@@ -131,34 +143,84 @@ impl Demo {
             "The charge is at Stripe, once, and its proof adds up",
             proof
         );
+        step!(
+            "A month later, Stripe's invoice has the fee and the overage, and is paid",
+            invoice
+        );
         Ok(())
     }
 
     async fn keys(&mut self) -> Result<(), StepError> {
         let clock = self.anyone.post("/_local/clock", json!({ "now": START }));
         expect(&clock.await?, StatusCode::OK)?;
-        for (id, plan) in [("frida", "free"), ("petra", "pro")] {
-            let customer = json!({ "id": id, "name": id, "plan": plan });
+        for id in ["frida", "petra"] {
+            let customer = json!({ "id": id, "name": id, "plan": "free" });
             let created = self.admin.post("/admin/customers", customer).await?;
             expect(&created, StatusCode::CREATED)?;
         }
-        self.free = self
-            .key_for("frida", json!({ "requests_per_hour": 5_000 }))
-            .await?;
-        self.pro = self.key_for("petra", json!({})).await?;
-        self.print("frida is on the free plan, petra on pro; their keys are shown once");
+        let limit = json!({ "requests_per_hour": 5_000 });
+        self.free = self.key_for("frida", "call", limit).await?;
+        self.subscriber = self.key_for("petra", "call", json!({})).await?;
+        self.manager = self.key_for("petra", "manage", json!({})).await?;
+        self.print("frida and petra are on the free plan; their keys are shown once");
         self.print(
             "frida's key has an hourly limit of 5,000, so that the monthly quota is reached first",
         );
         Ok(())
     }
 
-    async fn key_for(&self, customer: &str, overrides: Value) -> Result<Client, StepError> {
-        let body = json!({ "customer_id": customer, "overrides": overrides });
+    async fn key_for(
+        &self,
+        customer: &str,
+        role: &str,
+        overrides: Value,
+    ) -> Result<Client, StepError> {
+        let body = json!({ "customer_id": customer, "role": role, "overrides": overrides });
         let created = self.admin.post("/admin/api-keys", body).await?;
         expect(&created, StatusCode::CREATED)?;
         let created = created.json();
         Ok(self.anyone.with_key(text(&created, "key")?))
+    }
+
+    async fn checkout(&mut self) -> Result<(), StepError> {
+        let price =
+            "currency=usd&unit_amount=4900&recurring[interval]=month&product_data[name]=Team";
+        let price = self.stripe(Method::POST, "/v1/prices", price).await?;
+        let plan = json!({ "id": "team", "definition": {
+            "name": "Team", "requests_per_hour": 10_000, "fail_mode": "open",
+            "month": {
+                "kind": "overage", "included": IN_BULK,
+                "prices": [{ "from": "2026-01-01", "micro_usd_per_call": 1_000 }],
+            },
+            "monthly_fee_cents": 4_900, "stripe_price": price["id"],
+        } });
+        let created = self.admin.post("/admin/plans", plan).await?;
+        expect(&created, StatusCode::CREATED)?;
+        let page = format!("{}/docs", self.url);
+        let body = json!({ "plan": "team", "success_url": page, "cancel_url": page });
+        let started = self.manager.post("/api/billing/checkout", body).await?;
+        expect(&started, StatusCode::CREATED)?;
+        let session = started.json();
+        // What a click on "Pay" does on the page.
+        let path = format!("/_fake/checkout/{}/complete", text(&session, "id")?);
+        let paid = json!({ "payment": "paid", "email": "petra@example.com" });
+        let paid = self.stripe.post(&path, paid).await?;
+        expect(&paid, StatusCode::NO_CONTENT)?;
+        let drained = self.anyone.post("/_local/drain", json!({})).await?;
+        expect(&drained, StatusCode::OK)?;
+        let found = self.manager.get("/api/billing/subscription").await?.json();
+        check(found["plan"]["id"] == "team", || {
+            format!("petra's plan is {}, not team", found["plan"]["id"])
+        })?;
+        let customer = self.admin.get("/admin/customers/petra").await?.json();
+        text(&customer["stripe"], "customer")?.clone_into(&mut self.stripe_customer);
+        self.print(&format!(
+            "petra pays {} on Stripe's page; its webhook makes the plan {}, with {} calls included",
+            text(&found["plan"]["monthly_fee"], "display")?,
+            text(&found["plan"], "name")?,
+            grouped(IN_BULK)
+        ));
+        Ok(())
     }
 
     async fn quota(&mut self) -> Result<(), StepError> {
@@ -258,7 +320,7 @@ impl Demo {
     async fn analysis(&mut self) -> Result<(), StepError> {
         let question =
             json!({ "text": "Is a hard quota kinder than a surprising bill? ".repeat(20) });
-        let analysis = self.pro.post("/api/analyze", question).await?;
+        let analysis = self.subscriber.post("/api/analyze", question).await?;
         expect(&analysis, StatusCode::OK)?;
         let analysis = analysis.json();
         let prices = LlmPrices::shipped().map_err(|error| StepError(error.to_string()))?;
@@ -280,7 +342,7 @@ impl Demo {
             &self.anyone.post("/_local/drain", json!({})).await?,
             StatusCode::OK,
         )?;
-        let usage = self.pro.get("/api/usage/current").await?.json();
+        let usage = self.subscriber.get("/api/usage/current").await?.json();
         let metered = &usage["metered"]["cost"]["micro_usd"];
         check(*metered == expected, || {
             format!("{metered} micro-dollars were metered, not {expected}")
@@ -294,7 +356,7 @@ impl Demo {
 
     async fn overage(&mut self) -> Result<(), StepError> {
         // petra has made two calls already: the analysis, and the one before her key expired.
-        let served = self.ping(self.pro.clone(), ONE_BY_ONE - 2).await?;
+        let served = self.ping(self.subscriber.clone(), ONE_BY_ONE - 2).await?;
         check(served == ONE_BY_ONE - 2, || {
             format!("{served} calls were served")
         })?;
@@ -307,7 +369,7 @@ impl Demo {
         check(*dead == 0, || {
             format!("{dead} messages became dead letters")
         })?;
-        let usage = self.pro.get("/api/usage/current").await?.json();
+        let usage = self.subscriber.get("/api/usage/current").await?.json();
         let calls = &usage["metered"]["billable_calls"];
         check(*calls == IN_BULK + ONE_BY_ONE, || {
             format!("{calls} calls were metered")
@@ -333,12 +395,6 @@ impl Demo {
     }
 
     async fn billing_runs(&mut self) -> Result<(), StepError> {
-        let created = self.stripe(Method::POST, "/v1/customers", "name=petra");
-        text(&created.await?, "id")?.clone_into(&mut self.stripe_customer);
-        let link = json!({ "stripe": { "customer": self.stripe_customer, "subscription": null } });
-        let path = "/admin/customers/petra";
-        let linked = self.admin.json(Method::PATCH, path, link).await?;
-        expect(&linked, StatusCode::OK)?;
         let preview = self
             .admin
             .post("/admin/billing/run", json!({ "dry_run": true }))
@@ -415,8 +471,35 @@ impl Demo {
             format!("{cost} micro-dollars are not 23 cents")
         })?;
         self.print(&format!(
-            "its proof: {calls} calls, {included} of them included, the rest at $0.001 each, are {} or 23 cents",
+            "its proof: {} calls, {} of them included, the rest at $0.001 each, are {} or 23 cents",
+            grouped(calls),
+            grouped(included),
             text(&proof["cumulative_overage"], "display")?
+        ));
+        Ok(())
+    }
+
+    async fn invoice(&mut self) -> Result<(), StepError> {
+        // The subscription renews on the tenth, and its invoice is a draft for an hour.
+        let renewed = json!({ "now": "2026-12-10T12:00:00Z" });
+        let clock = self.anyone.post("/_local/clock", renewed).await?;
+        expect(&clock, StatusCode::OK)?;
+        let drained = self.anyone.post("/_local/drain", json!({})).await?;
+        expect(&drained, StatusCode::OK)?;
+        let invoices = self.manager.get("/api/billing/invoices").await?;
+        expect(&invoices, StatusCode::OK)?;
+        let invoices = invoices.json();
+        let latest = &invoices["data"][0];
+        check(latest["total"]["display"] == "$49.23", || {
+            format!("the invoice is of {}", latest["total"])
+        })?;
+        check(latest["status"] == "paid", || {
+            format!("the invoice is {}", latest["status"])
+        })?;
+        self.print(&format!(
+            "invoice {}: $49.00 for December and $0.23 for November's overage, {}",
+            text(latest, "number")?,
+            text(latest, "status")?
         ));
         Ok(())
     }
@@ -451,7 +534,7 @@ impl Demo {
             "time": "2026-11-10T09:30:00Z",
             "request_id": "batch",
             "key_id": "key_bulk",
-            "plan": "pro",
+            "plan": "team",
             "method": "GET",
             "endpoint": "/api/bulk",
             "status": 200,
@@ -527,6 +610,19 @@ fn expect(response: &Response, status: StatusCode) -> Result<(), StepError> {
             response.status, response.text
         )
     })
+}
+
+/// Returns a number with its digits in groups of three.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut grouped = String::new();
+    for (at, digit) in digits.char_indices() {
+        if at > 0 && (digits.len() - at) % 3 == 0 {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
 }
 
 fn text<'a>(value: &'a Value, member: &str) -> Result<&'a str, StepError> {

@@ -129,6 +129,8 @@ async fn nightly(State(app): State<App>) -> Result<Json<NightlyReport>, Problem>
     drain_stripe(&app).await?;
     let run = billing::next_part(&app.billing, None, None).await;
     let (report, _) = run.map_err(billing_failed)?;
+    let announced = billing::announce_whole(&app.billing, &report).await;
+    announced.map_err(billing_failed)?;
     app.charges.drain().await.map_err(Problem::internal)?;
     drain_stripe(&app).await?;
     Ok(Json(NightlyReport {

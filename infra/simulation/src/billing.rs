@@ -1,10 +1,12 @@
-//! Simulation of billing, from counted usage to invoice items: the product's own writers, billing runs and charge
-//! workers over the embedded engine and the stand-in for Stripe, on networks that lose, delay and repeat.
+//! Simulation of billing, from counted usage to invoices: the product's own writers, billing runs, charge workers and
+//! workers of Stripe's events over the embedded engine and the stand-in for Stripe, on networks that lose, delay and
+//! repeat.
 
 mod model;
 mod scenario;
 mod simulation;
 mod stripe;
+mod subscriptions;
 
 use crate::{SimulationError, Trace, in_virtual_time, services};
 use scenario::Scenario;

@@ -187,6 +187,7 @@ impl Simulation {
             key_cache: Duration::from_secs(5),
             stale_keys: Duration::ZERO,
             cors_origin: None,
+            upgrade_url: None,
         };
         App::new(store, settings, clock, Metrics::none())
     }

@@ -105,8 +105,11 @@ impl State {
         self.agenda.insert((due, self.scheduled), task);
     }
 
-    /// Advances to a time and does what is due until then, in order. Never goes back.
+    /// Advances to a time and does what is due until then, in order. Goes back only while nothing has happened.
     pub(crate) fn run_until(&mut self, now: i64) {
+        if self.events.iter().next().is_none() {
+            self.now = now;
+        }
         while self.next_due().is_some_and(|due| due <= now) {
             let Some(((due, _), task)) = self.agenda.pop_first() else {
                 break;

@@ -195,6 +195,8 @@ pub struct AuthorizerContext<'a> {
     pub access: Access,
     /// Origin whose pages may read the functions' responses.
     pub cors_origin: Option<&'a str>,
+    /// Page on which a customer without quota can subscribe to a larger plan.
+    pub upgrade_url: Option<&'a str>,
 }
 
 impl Serialize for AuthorizerContext<'_> {
@@ -221,7 +223,7 @@ impl Serialize for AuthorizerContext<'_> {
             }
             Access::Counted(now, Decision::Deny { by, also }) => {
                 serialize_limits(&mut map, now, by, &[also, Some(by)])?;
-                serialize_denial(&mut map, now, by, also)?;
+                serialize_denial(&mut map, now, by, also, self.upgrade_url)?;
             }
             Access::Denied(denial) => {
                 map.serialize_entry(name::PROBLEM, &Text(Problem::of(denial)))?;
@@ -278,6 +280,7 @@ fn serialize_denial<M: SerializeMap>(
     now: Timestamp,
     by: LimitStatus,
     also: Option<LimitStatus>,
+    upgrade_url: Option<&str>,
 ) -> Result<(), M::Error> {
     let window = by.window.as_str();
     let problem_type = match by.window {
@@ -300,6 +303,8 @@ fn serialize_denial<M: SerializeMap>(
         remaining: by.remaining,
         resets_at: &resets_at,
         retry_after_s,
+        // Only the month's quota is larger with another plan: the hour ends soon.
+        upgrade_url: upgrade_url.filter(|_| by.window == Window::Month),
     };
     let problem = Problem::new(problem_type, &detail, Some(limit));
     map.serialize_entry(name::WINDOW, window)?;
@@ -326,6 +331,8 @@ struct LimitMembers<'a> {
     remaining: u64,
     resets_at: &'a str,
     retry_after_s: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upgrade_url: Option<&'a str>,
 }
 
 impl<'a> Problem<'a> {
@@ -424,6 +431,7 @@ mod tests {
             key_prefix: &"tg_live_AbCd1234".parse().unwrap(),
             access,
             cors_origin: Some("https://app.example"),
+            upgrade_url: None,
         };
         serde_json::to_value(context).unwrap()
     }

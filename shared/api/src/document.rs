@@ -300,6 +300,7 @@ fn schema_of_problem() -> Value {
                 "type": "string", "format": "date-time", "description": "End of the window.",
             },
             "retry_after_s": { "type": "integer", "description": "Seconds until a retry can succeed." },
+            "upgrade_url": text("Page on which the customer can subscribe to a larger plan, if the operator has one."),
         },
     })
 }

@@ -4,7 +4,7 @@ use utoipa::ToResponse;
 use utoipa::openapi::{RefOr, Response};
 
 /// Members that problem types add to those of RFC 9457. The schema of problems declares them.
-pub const EXTENSION_MEMBERS: [&str; 14] = [
+pub const EXTENSION_MEMBERS: [&str; 15] = [
     "field",
     "defects",
     "conflicts",
@@ -19,6 +19,7 @@ pub const EXTENSION_MEMBERS: [&str; 14] = [
     "remaining",
     "resets_at",
     "retry_after_s",
+    "upgrade_url",
 ];
 
 /// Type of a problem: what went wrong, with its status and title.

@@ -39,6 +39,19 @@ impl CountOutcome {
     }
 }
 
+impl CountOutcome {
+    /// Returns the calls of the customer's month, as far as the outcome shows them: at least the limit if the month
+    /// is exhausted.
+    #[must_use]
+    pub fn in_month(self, limits: Limits) -> Option<u64> {
+        match self {
+            CountOutcome::Both { in_month, .. } => Some(in_month),
+            CountOutcome::HourFull => None,
+            CountOutcome::MonthFull | CountOutcome::BothFull => limits.per_month,
+        }
+    }
+}
+
 /// Window of a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Window {

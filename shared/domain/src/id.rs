@@ -75,6 +75,11 @@ identifier! {
     |c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-')
 }
 identifier! {
+    /// Id of an [event](crate::event::Event): `evt_` and 32 hexadecimal digits.
+    EventId, "an event id", max 64, "A-Z, a-z, 0-9 and '_'",
+    |c| c.is_ascii_alphanumeric() || c == '_'
+}
+identifier! {
     /// Id of a plan in the [catalogue](crate::plan::Catalog).
     PlanId, "a plan id", max 32, "a-z, 0-9 and '-'",
     |c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'
@@ -130,6 +135,14 @@ impl KeyId {
     /// Generates an id of 119 random bits, independent of the key.
     pub fn random(rng: &mut impl Rng) -> Self {
         Self(format!("key_{}", random_base62(rng, 20)))
+    }
+}
+
+impl EventId {
+    /// Returns the id of the first 128 bits of a digest.
+    pub(crate) fn of_digest(digest: &[u8]) -> Self {
+        let digest = &digest[..digest.len().min(16)];
+        Self(format!("evt_{}", hex::encode(digest)))
     }
 }
 

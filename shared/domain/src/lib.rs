@@ -7,6 +7,7 @@
 pub mod billing;
 pub mod customer;
 pub mod decision;
+pub mod event;
 pub mod failure;
 pub mod id;
 pub mod idempotency;

@@ -150,6 +150,25 @@ impl ChargeState {
     }
 }
 
+/// Kind of a failed attempt, which leaves nothing at the provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SubmissionFailure {
+    /// The provider rejected the charge.
+    Rejected,
+    /// There is nobody to charge.
+    NoRecipient,
+    /// The provider did not accept requests.
+    Unavailable,
+}
+
+impl SubmissionFailure {
+    /// Whether the failure has an event. A provider that is unavailable becomes available by itself.
+    #[must_use]
+    pub fn is_announced(self) -> bool {
+        self != SubmissionFailure::Unavailable
+    }
+}
+
 /// Recipient of a charge at the provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recipient {

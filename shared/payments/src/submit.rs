@@ -3,6 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use tollgate_domain::submission::{
     ATTEMPT_TIMEOUT, ChargeRef, ChargeState, LedgerCharge, RETRY_REJECTED, Recipient,
+    SubmissionFailure,
 };
 use tollgate_runtime::{Chain, metrics};
 use tollgate_store::{BeginOutcome, FailOutcome, SettleOutcome, StoreError};
@@ -138,8 +139,8 @@ impl Payments {
                 "an invoice item has another amount than its charge"
             );
         }
-        let name = charge.charge.name();
-        match self.store.settle_charge(&name, item.id.as_str()).await? {
+        let settled = self.store.settle_charge(&charge.charge, item.id.as_str());
+        match settled.await? {
             SettleOutcome::Settled => self.metrics.record(metrics::SETTLED_CHARGES, &[], 1),
             SettleOutcome::OtherItem(other) => {
                 tracing::error!(charge = id, item = %item.id, other, "a charge is at Stripe twice");
@@ -170,8 +171,9 @@ impl Payments {
             .now()
             .saturating_add(wait)
             .unwrap_or(Timestamp::MAX);
-        let rejected = matches!(failure, Failure::Rejected);
-        let failed = self.store.fail_charge(charge, rejected, reason, next_try);
+        let failed = self
+            .store
+            .fail_charge(charge, failure.kind(), reason, next_try);
         match failed.await? {
             FailOutcome::Failed => {}
             FailOutcome::Superseded => return Ok(SubmitOutcome::NotDue),
@@ -192,6 +194,16 @@ enum Failure {
     NoRecipient,
     /// Stripe did not accept requests, and may after this time.
     Unavailable(SignedDuration),
+}
+
+impl Failure {
+    fn kind(self) -> SubmissionFailure {
+        match self {
+            Failure::Rejected => SubmissionFailure::Rejected,
+            Failure::NoRecipient => SubmissionFailure::NoRecipient,
+            Failure::Unavailable(_) => SubmissionFailure::Unavailable,
+        }
+    }
 }
 
 /// Ids and key of an attempt.

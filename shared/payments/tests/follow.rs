@@ -21,6 +21,7 @@ use tollgate_runtime::Metrics;
 use tollgate_store::{CustomerChange, PlanOutcome, RecipientChange, UpdateCustomerOutcome};
 use tollgate_testing::customers::add_customer;
 use tollgate_testing::p;
+use tollgate_testing::stored::stored;
 use tollgate_testing::stripe::Stripe;
 
 const NOW: &str = "2026-11-10T10:00:00Z";
@@ -169,6 +170,20 @@ impl Stack {
         outcomes
     }
 
+    /// Returns the stored events for operator and customer: kind and data, by kind.
+    fn own_events(&self) -> Vec<(String, Value)> {
+        let stored = stored(&self.at);
+        let events = stored["events"].as_array().into_iter().flatten();
+        let mut events: Vec<(String, Value)> = events
+            .map(|item| {
+                let data = serde_json::from_str(item["data"]["S"].as_str().unwrap());
+                (text(&item["kind"]["S"]), data.unwrap())
+            })
+            .collect();
+        events.sort_by(|one, other| one.0.cmp(&other.0));
+        events
+    }
+
     async fn acme(&self) -> Customer {
         self.at.store.customer(&p("acme")).await.unwrap().unwrap()
     }
@@ -245,6 +260,15 @@ async fn a_paid_subscription_gives_its_plan_until_it_ends() {
     assert!(outcomes.iter().all(|it| *it == EventOutcome::Followed));
     assert_eq!(stack.plan().await, "team");
     assert_eq!(stack.subscription().await, Some(subscription.clone()));
+    // Several events of Stripe have one cause, and so one event.
+    let started = json!({
+        "subscription": subscription, "subscription_before": null,
+        "plan": "team", "plan_before": "free",
+    });
+    assert_eq!(
+        stack.own_events(),
+        [("subscription.changed".to_owned(), started)]
+    );
 
     stack.move_to(&subscription, "scale").await;
     stack.handle_events().await;
@@ -472,6 +496,11 @@ async fn who_does_not_pay_is_suspended_after_the_grace_period_and_served_after_t
     stack.subscribe("team").await;
     stack.handle_events().await;
     fail_renewal(&stack).await;
+    let kinds = stack.own_events().into_iter().map(|(kind, _)| kind);
+    assert_eq!(
+        kinds.collect::<Vec<_>>(),
+        ["payment.failed", "subscription.changed"]
+    );
     let flagged = stack.acme().await;
     let unpaid = flagged.unpaid.unwrap();
     assert_eq!((unpaid.consequence, flagged.suspended_at), (None, None));

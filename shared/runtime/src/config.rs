@@ -46,10 +46,16 @@ pub enum InvalidConfig {
     /// The consequence of an outstanding payment is none of those that exist.
     #[error("{} is not nothing, suspend, or plan: and the id of a plan", env::ON_UNPAID.name)]
     OnUnpaid,
+    /// The address for customers without quota is not one of a web page.
+    #[error("{} is not the address of a web page", env::UPGRADE_URL.name)]
+    UpgradeUrl,
     /// The grace period is not a number of days, or too long.
     #[error("{} is not a whole number from 0 to {MAX_GRACE_DAYS}", env::UNPAID_GRACE_DAYS.name)]
     UnpaidGrace,
 }
+
+/// Maximum length of the address for customers without quota, in bytes.
+const MAX_UPGRADE_URL: usize = 1_000;
 
 /// Maximum grace period of an outstanding payment, in days.
 const MAX_GRACE_DAYS: i64 = 90;
@@ -185,6 +191,27 @@ fn is_origin(text: &str) -> bool {
     host.is_some_and(|host| !host.is_empty() && host.chars().all(is_host))
 }
 
+/// Reads the address of the page for customers without quota.
+///
+/// # Errors
+/// When the variable is not set, or is not the address of a web page.
+pub fn upgrade_url(env: &Env) -> Result<Option<Arc<str>>, InvalidConfig> {
+    match env.get(env::UPGRADE_URL)? {
+        "" => Ok(None),
+        url => {
+            let is_web = url.starts_with("https://") || url.starts_with("http://");
+            // API Gateway inserts the address into a JSON text.
+            let is_plain = url
+                .bytes()
+                .all(|byte| byte.is_ascii_graphic() && !b"\"\\$".contains(&byte));
+            let is_url = is_web && is_plain && url.len() <= MAX_UPGRADE_URL;
+            is_url
+                .then(|| Some(url.into()))
+                .ok_or(InvalidConfig::UpgradeUrl)
+        }
+    }
+}
+
 /// Reads the origins of the pages to which Stripe may lead customers back.
 ///
 /// # Errors
@@ -294,6 +321,68 @@ mod tests {
             "https://app.example https://b.example",
         ] {
             check(invalid, None);
+        }
+    }
+
+    #[test]
+    fn the_upgrade_url_is_the_address_of_a_page_or_none() {
+        let check = |text: &str, expected: Option<Option<&str>>| {
+            let vars = [(env::UPGRADE_URL.name.to_owned(), text.to_owned())];
+            let found = upgrade_url(&Env::from_vars(vars)).ok();
+            let found = found.as_ref().map(|found| found.as_deref());
+            assert_eq!(found, expected, "{text}");
+        };
+        let page = "https://app.example/billing?plan=pro#top";
+        check("", Some(None));
+        check(page, Some(Some(page)));
+        let quote = "https://app.example/\"";
+        let longer = format!("https://app.example/{}", "x".repeat(1_000));
+        for other in [
+            "app.example",
+            "javascript:alert(1)",
+            "https://app.example/ ",
+            quote,
+            &longer,
+        ] {
+            check(other, None);
+        }
+    }
+
+    #[test]
+    fn the_subscription_rules_are_read() {
+        let rules = |plan: &str, on_unpaid: &str, days: &str| {
+            let vars = [
+                (env::PLAN_AFTER_CANCELLATION, plan),
+                (env::ON_UNPAID, on_unpaid),
+                (env::UNPAID_GRACE_DAYS, days),
+            ];
+            let vars = vars.map(|(var, value)| (var.name.to_owned(), value.to_owned()));
+            subscription_rules(&Env::from_vars(vars))
+        };
+        let read = rules("free", "plan:basic", "7").unwrap();
+        assert_eq!(read.plan_after_cancellation.as_str(), "free");
+        assert_eq!(read.grace, SignedDuration::from_hours(168));
+        assert_eq!(read.unpaid, UnpaidRule::Move("basic".parse().unwrap()));
+        assert_eq!(
+            rules("free", "suspend", "0").unwrap().unpaid,
+            UnpaidRule::Suspend
+        );
+        assert_eq!(
+            rules("free", "nothing", "90").unwrap().unpaid,
+            UnpaidRule::Nothing
+        );
+        for (plan, on_unpaid, days) in [
+            ("", "suspend", "7"),
+            ("Free", "suspend", "7"),
+            ("free", "", "7"),
+            ("free", "basic", "7"),
+            ("free", "plan:", "7"),
+            ("free", "suspend", ""),
+            ("free", "suspend", "-1"),
+            ("free", "suspend", "91"),
+            ("free", "suspend", "1.5"),
+        ] {
+            rules(plan, on_unpaid, days).unwrap_err();
         }
     }
 

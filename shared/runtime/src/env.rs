@@ -103,6 +103,12 @@ pub const UNPAID_GRACE_DAYS: Var = Var {
     name: "TOLLGATE_UNPAID_GRACE_DAYS",
     doc: "Days for which a payment may be outstanding before anything follows, 0 to 90.",
 };
+/// Page for customers without quota.
+pub const UPGRADE_URL: Var = Var {
+    name: "TOLLGATE_UPGRADE_URL",
+    doc: "Address of the page on which customers can subscribe to a larger plan, in the responses to calls beyond \
+          a monthly quota; none if empty.",
+};
 /// TTL of the authorizer's key cache.
 pub const KEY_CACHE: Var = Var {
     name: "TOLLGATE_KEY_CACHE_S",
@@ -198,6 +204,7 @@ pub const TEMPLATE_VARS: &[Var] = &[
     PLAN_AFTER_CANCELLATION,
     ON_UNPAID,
     UNPAID_GRACE_DAYS,
+    UPGRADE_URL,
     KEY_CACHE,
     STALE_KEY,
     UNCOUNTED_ROUTES,

@@ -4,10 +4,12 @@ use std::fmt;
 
 use jiff::Timestamp;
 use tollgate_domain::billing::Charge;
+use tollgate_domain::event::Event;
 use tollgate_domain::money::{MicroUsd, SignedCents};
 use tollgate_domain::page::Page;
 use tollgate_domain::submission::{
     ATTEMPT_TIMEOUT, Attempts, ChargeRef, ChargeState, ChargeStatus, LedgerCharge, Recipient,
+    SubmissionFailure,
 };
 
 use crate::Store;
@@ -260,12 +262,13 @@ impl Store {
     /// When the store fails; that may then be recorded.
     pub async fn settle_charge(
         &self,
-        name: &ChargeRef,
+        charge: &Charge,
         item: &str,
     ) -> Result<SettleOutcome, StoreError> {
+        let now = self.clock.now();
         let action = Action::update(
             BILLING,
-            charge_key(name),
+            charge_key(&charge.name()),
             "SET #status = :settled, stripe_item = :item, settled_at = :now \
              REMOVE open_charge, next_try, failure_reason",
         )
@@ -275,8 +278,14 @@ impl Store {
         .name("#status", "status")
         .value(":settled", s(ChargeStatus::Settled.as_str()))
         .value(":item", s(item))
-        .value(":now", t(self.clock.now()));
-        match self.transact("settling a charge", vec![action]).await? {
+        .value(":now", t(now));
+        let event = Event::charge_settled(charge, item, now);
+        let outcome = self.transact_causing(
+            "settling a charge",
+            vec![action],
+            std::slice::from_ref(&event),
+        );
+        match outcome.await? {
             Transacted::Committed => Ok(SettleOutcome::Settled),
             Transacted::Cancelled(results) => {
                 let stored = results.first().and_then(|result| result.item());
@@ -291,18 +300,19 @@ impl Store {
         }
     }
 
-    /// Records that the charge is not at the provider, and when it is submitted again. `rejected` states that
-    /// the provider rejected the last attempt.
+    /// Records that the charge is not at the provider, why, and when it is submitted again. The first failure of
+    /// a charge that [is announced](SubmissionFailure::is_announced) has an event.
     ///
     /// # Errors
     /// When the store fails; that may then be recorded.
     pub async fn fail_charge(
         &self,
         charge: &LedgerCharge,
-        rejected: bool,
+        failure: SubmissionFailure,
         reason: &str,
         next_try: Timestamp,
     ) -> Result<FailOutcome, StoreError> {
+        const OPERATION: &str = "recording a failed charge";
         let name = charge.charge.name();
         let action = Action::update(
             BILLING,
@@ -315,17 +325,21 @@ impl Store {
         .value(":reason", s(reason))
         .value(
             ":rejected",
-            n(charge.attempts.rejected + u64::from(rejected)),
+            n(charge.attempts.rejected + u64::from(failure == SubmissionFailure::Rejected)),
         )
         .value(":open", s(open_partition(ChargeStatus::Failed, &name)))
         .value(":next", t(next_try));
         let action = when_unchanged(action, charge);
+        let outcome = if failure.is_announced() {
+            let event = Event::charge_failed(&charge.charge, reason, self.clock.now());
+            self.transact_causing(OPERATION, vec![action], std::slice::from_ref(&event))
+                .await?
+        } else {
+            self.transact(OPERATION, vec![action]).await?
+        };
         // A repetition of this very call, whose first try took effect, finds its own attempt and writes the
         // same again.
-        match self
-            .transact("recording a failed charge", vec![action])
-            .await?
-        {
+        match outcome {
             Transacted::Committed => Ok(FailOutcome::Failed),
             Transacted::Cancelled(_) => Ok(FailOutcome::Superseded),
         }

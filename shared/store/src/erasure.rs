@@ -19,7 +19,9 @@ use crate::item::{self, Item, Reader, s, t};
 use crate::keys::read_key;
 use crate::listing::KEYS;
 use crate::plans::PLANS;
-use crate::schema::{BILLING, COUNTERS, QUARANTINE, REGISTRY, Table, USAGE, USAGE_LOG, attr};
+use crate::schema::{
+    BILLING, COUNTERS, EVENTS, QUARANTINE, REGISTRY, Table, USAGE, USAGE_LOG, attr,
+};
 
 /// Keys per page.
 const PAGE: usize = 100;
@@ -346,6 +348,20 @@ pub const CONTENTS: &[Contents] = &[
             "usage",
             "usage_digest",
             "written_by",
+        ],
+    },
+    Contents {
+        name: "event",
+        table: EVENTS,
+        pk: "EVENT#",
+        personal: &[],
+        others: &[
+            "customer",
+            "data",
+            "expires",
+            "kind",
+            "occurred_at",
+            "outbox",
         ],
     },
 ];

@@ -15,6 +15,7 @@ mod customers;
 mod erasure;
 mod error;
 mod event_part;
+mod events;
 mod idempotency;
 mod item;
 mod keys;

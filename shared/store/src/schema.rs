@@ -203,8 +203,33 @@ pub const OPEN_CHARGES: Index = Index {
     projection: Projection::KeysOnly,
 };
 
+/// Events for operators and customers.
+///
+/// | `pk` | `sk` | item |
+/// |---|---|---|
+/// | `EVENT#<id>` | `#` | an event; expires some time after its publication |
+///
+/// A table of its own, because functions that read nothing else of billing put events, and because they expire.
+pub const EVENTS: Table = Table {
+    name: "events",
+    hash: "pk",
+    range: Some("sk"),
+    ttl: Some(attr::EXPIRES),
+    indexes: &[OUTBOX],
+};
+
+/// Events that are not published yet, oldest first: items with `outbox` = `new`.
+pub const OUTBOX: Index = Index {
+    name: "outbox",
+    hash: attr::OUTBOX,
+    range: attr::OCCURRED_AT,
+    projection: Projection::KeysOnly,
+};
+
 /// All tables.
-pub const TABLES: &[Table] = &[REGISTRY, COUNTERS, USAGE, USAGE_LOG, QUARANTINE, BILLING];
+pub const TABLES: &[Table] = &[
+    REGISTRY, COUNTERS, USAGE, USAGE_LOG, QUARANTINE, BILLING, EVENTS,
+];
 
 /// Attribute names that are used in more than one place. Others are written out where they are used.
 pub mod attr {
@@ -232,6 +257,10 @@ pub mod attr {
     pub const OPEN_CHARGE: &str = "open_charge";
     /// Time at which a charge is submitted next; sort key of [`super::OPEN_CHARGES`].
     pub const NEXT_TRY: &str = "next_try";
+    /// Partition of [`super::OUTBOX`].
+    pub const OUTBOX: &str = "outbox";
+    /// Time of an event; sort key of [`super::OUTBOX`].
+    pub const OCCURRED_AT: &str = "occurred_at";
     /// Random id of the write that created an item, by which a writer that lost the response distinguishes
     /// its own item from an equal one of another writer.
     pub const WRITTEN_BY: &str = "written_by";

@@ -5,6 +5,7 @@ use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
 use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::{SignedDuration, Timestamp};
 use tollgate_domain::customer::Customer;
+use tollgate_domain::event::Event;
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::page::Page;
 use tollgate_domain::submission::Recipient;
@@ -144,7 +145,8 @@ impl Store {
     /// `after` has them. `due` is the time at which an outstanding payment is to be followed up.
     ///
     /// It is a write even if nothing changes. Stripe was read after `before` was, and no one else has followed
-    /// the subscription since, so that of two who read Stripe at different times, the later one decides.
+    /// the subscription since, so that of two who read Stripe at different times, the later one decides. The same
+    /// transaction puts the events of the change.
     ///
     /// # Errors
     /// When the store fails; the customer may then have the state.
@@ -203,7 +205,10 @@ impl Store {
             }
             None => {}
         }
-        let results = match self.transact("following a subscription", actions).await? {
+        let now = self.clock.now();
+        let events = Event::of_subscription(&before.customer, after, before.reads + 1, now);
+        let outcome = self.transact_causing("following a subscription", actions, &events);
+        let results = match outcome.await? {
             Transacted::Committed => return Ok(FollowOutcome::Followed),
             Transacted::Cancelled(results) => results,
         };

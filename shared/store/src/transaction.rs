@@ -44,6 +44,7 @@ pub(crate) enum ConditionResult {
 }
 
 /// One action of a transaction.
+#[derive(Clone)]
 pub(crate) struct Action {
     table: Table,
     kind: Kind,
@@ -52,6 +53,7 @@ pub(crate) struct Action {
     values: Vec<(String, AttributeValue)>,
 }
 
+#[derive(Clone)]
 enum Kind {
     Put(Item),
     Update { key: Item, expression: String },

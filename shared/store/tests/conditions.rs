@@ -3,7 +3,7 @@
 
 use std::fmt::Debug;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tollgate_domain::billing::{Charge, PeriodLedger};
 use tollgate_domain::customer::{Consequence, Customer};
 use tollgate_domain::id::CustomerId;
@@ -12,10 +12,12 @@ use tollgate_domain::money::{Cents, SignedCents};
 use tollgate_domain::plan::Catalog;
 use tollgate_domain::plan_book::Pins;
 use tollgate_domain::role::{CustomerRole, Role};
-use tollgate_domain::submission::{ChargeState, LedgerCharge, Recipient};
+use tollgate_domain::submission::{
+    ChargeState, ChargeStatus, LedgerCharge, Recipient, SubmissionFailure,
+};
 use tollgate_local_aws::Fault;
 use tollgate_local_aws::fixture::Fixture;
-use tollgate_store::schema::{BILLING, QUARANTINE, REGISTRY};
+use tollgate_store::schema::{BILLING, EVENTS, QUARANTINE, REGISTRY};
 use tollgate_store::{
     BeginOutcome, CreateOutcome, CustomerChange, FailOutcome, FollowOutcome, KeyChange, KeyRef,
     PinChange, PlanOutcome, RecordChargeOutcome, RecordCheckoutOutcome, RejectedRecord,
@@ -23,7 +25,7 @@ use tollgate_store::{
     UpdateOutcome, WriteUsageOutcome,
 };
 use tollgate_testing::p;
-use tollgate_testing::stored::{raw, stored};
+use tollgate_testing::stored::{items, raw, stored};
 
 mod common;
 
@@ -1563,7 +1565,7 @@ async fn of_two_attempts_to_submit_a_charge_one_begins() {
     };
     assert_eq!(second.attempts.count, 2);
     unchanged(&at, begin(&first), BeginOutcome::Raced).await;
-    let settled = at.store.settle_charge(&charge(1).name(), "ii_1").await;
+    let settled = at.store.settle_charge(&charge(1), "ii_1").await;
     assert_eq!(settled.unwrap(), SettleOutcome::Settled);
     for read in [&pending, &first, &second] {
         unchanged(&at, begin(read), BeginOutcome::Raced).await;
@@ -1577,12 +1579,7 @@ async fn of_two_attempts_to_submit_a_charge_one_begins() {
 #[tokio::test]
 async fn a_settled_charge_keeps_its_first_item() {
     let (at, _) = with_pending_charge().await;
-    let settle = async |item: &str| {
-        at.store
-            .settle_charge(&charge(1).name(), item)
-            .await
-            .unwrap()
-    };
+    let settle = async |item: &str| at.store.settle_charge(&charge(1), item).await.unwrap();
     assert_eq!(settle("ii_1").await, SettleOutcome::Settled);
     unchanged(&at, settle("ii_1"), SettleOutcome::Settled).await;
     let other = SettleOutcome::OtherItem("ii_1".to_owned());
@@ -1593,7 +1590,7 @@ async fn a_settled_charge_keeps_its_first_item() {
 async fn a_charge_that_does_not_exist_is_not_settled() {
     let at = fixture();
     let before = stored(&at);
-    let settled = at.store.settle_charge(&charge(1).name(), "ii_1").await;
+    let settled = at.store.settle_charge(&charge(1), "ii_1").await;
     assert!(settled.is_err());
     assert_eq!(stored(&at), before);
 }
@@ -1602,7 +1599,9 @@ async fn a_charge_that_does_not_exist_is_not_settled() {
 async fn an_attempt_that_was_superseded_does_not_fail_the_charge() {
     let (at, pending) = with_pending_charge().await;
     let fail = async |charge: &LedgerCharge| {
-        let failed = at.store.fail_charge(charge, true, "no", p(NOW));
+        let failed = at
+            .store
+            .fail_charge(charge, SubmissionFailure::Rejected, "no", p(NOW));
         failed.await.unwrap()
     };
     let begin = async |charge: &LedgerCharge| match at
@@ -1624,10 +1623,60 @@ async fn an_attempt_that_was_superseded_does_not_fail_the_charge() {
     assert_eq!(failed.state, ChargeState::Failed { reason });
     assert_eq!(failed.attempts.rejected, 1);
     let third = begin(&failed).await;
-    let settled = at.store.settle_charge(&charge(1).name(), "ii_1").await;
+    let settled = at.store.settle_charge(&charge(1), "ii_1").await;
     assert_eq!(settled.unwrap(), SettleOutcome::Settled);
     unchanged(&at, fail(&third), FailOutcome::Superseded).await;
     let mut other = pending;
     other.charge.number = 2;
     unchanged(&at, fail(&other), FailOutcome::Superseded).await;
+}
+
+/// Returns the events in the tables.
+fn events(at: &Fixture) -> Vec<Value> {
+    items(at, EVENTS)
+}
+
+/// The ledger of charges may be restored to a time before the event.
+#[tokio::test]
+async fn an_event_that_exists_stays_as_it_is_and_does_not_prevent_its_cause() {
+    let (at, pending) = with_pending_charge().await;
+    let mut charges = items(&at, BILLING).into_iter();
+    let unsettled = charges.find(|item| item["sk"]["S"] == "CHARGE#000001");
+    let unsettled = unsettled.unwrap();
+    let settled = at.store.settle_charge(&pending.charge, "ii_1").await;
+    assert_eq!(settled.unwrap(), SettleOutcome::Settled);
+    let [event] = &events(&at)[..] else {
+        panic!("{:?}", events(&at));
+    };
+    let pk = event["pk"]["S"].as_str().unwrap();
+    edit(&at, EVENTS, pk, |item| {
+        item.as_object_mut().unwrap().remove("outbox");
+    });
+    let published = events(&at);
+    put(&at, BILLING, &unsettled);
+    let settled = at.store.settle_charge(&pending.charge, "ii_2").await;
+    assert_eq!(settled.unwrap(), SettleOutcome::Settled);
+    assert_eq!(events(&at), published);
+    let stored = at.store.charge(&charge(1).name()).await.unwrap().unwrap();
+    assert_eq!(stored.state.status(), ChargeStatus::Settled);
+}
+
+#[tokio::test]
+async fn a_charge_announces_its_first_failure_and_no_unavailable_provider() {
+    let (at, pending) = with_pending_charge().await;
+    let fail = async |failure, reason: &str| {
+        let failed = at.store.fail_charge(&pending, failure, reason, p(NOW));
+        assert_eq!(failed.await.unwrap(), FailOutcome::Failed);
+    };
+    fail(SubmissionFailure::Unavailable, "later").await;
+    assert_eq!(events(&at), Vec::<Value>::new());
+    fail(SubmissionFailure::NoRecipient, "nobody").await;
+    let announced = events(&at);
+    assert_eq!(announced.len(), 1);
+    assert!(announced[0].to_string().contains("nobody"), "{announced:?}");
+    fail(SubmissionFailure::Rejected, "no").await;
+    assert_eq!(events(&at), announced);
+    let failed = at.store.charge(&charge(1).name()).await.unwrap().unwrap();
+    let reason = "no".to_owned();
+    assert_eq!(failed.state, ChargeState::Failed { reason });
 }

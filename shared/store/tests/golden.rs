@@ -20,7 +20,9 @@ use tollgate_domain::plan::{Catalog, Overrides};
 use tollgate_domain::plan_book::Pins;
 use tollgate_domain::reconciliation::LedgerComparison;
 use tollgate_domain::role::{CustomerRole, Role};
-use tollgate_domain::submission::{Attempts, ChargeState, ChargeStatus, LedgerCharge};
+use tollgate_domain::submission::{
+    Attempts, ChargeState, ChargeStatus, LedgerCharge, SubmissionFailure,
+};
 use tollgate_domain::usage::{AdjustmentTotals, Aggregate, Cost, UsageRecord};
 use tollgate_domain::window::Month;
 use tollgate_local_aws::fixture::Fixture;
@@ -970,11 +972,14 @@ async fn submitted_failed_and_settled_charges() {
                 begin(at, number).await;
             }
             let failed = at.store.charge(&charge(2).name()).await.unwrap().unwrap();
-            let failed = at
-                .store
-                .fail_charge(&failed, true, reason, p("2026-11-23T06:00:00Z"));
+            let failed = at.store.fail_charge(
+                &failed,
+                SubmissionFailure::Rejected,
+                reason,
+                p("2026-11-23T06:00:00Z"),
+            );
             assert_eq!(failed.await.unwrap(), FailOutcome::Failed);
-            let settled = at.store.settle_charge(&charge(3).name(), "ii_3").await;
+            let settled = at.store.settle_charge(&charge(3), "ii_3").await;
             assert_eq!(settled.unwrap(), SettleOutcome::Settled);
         },
         async |at| {

@@ -14,7 +14,7 @@ use tollgate_domain::id::CustomerId;
 use tollgate_domain::idempotency::Idempotency;
 use tollgate_domain::plan::Catalog;
 use tollgate_domain::plan_book::Pins;
-use tollgate_domain::submission::Recipient;
+use tollgate_domain::submission::{Recipient, SubmissionFailure};
 use tollgate_domain::window::Month;
 use tollgate_local_aws::Fault;
 use tollgate_local_aws::fixture::Fixture;
@@ -437,13 +437,15 @@ async fn each_step_of_a_submission_is_recorded_once() {
         begin(at).await;
     };
     let settle = async |at: &Fixture| {
-        let settled = at.store.settle_charge(&charge(1).name(), "ii_1").await;
+        let settled = at.store.settle_charge(&charge(1), "ii_1").await;
         settled.unwrap()
     };
     check_transaction(begun, settle, SettleOutcome::Settled).await;
     let fail = async |at: &Fixture| {
         let charge = stored(at).await;
-        let failed = at.store.fail_charge(&charge, true, "no", p(NOW));
+        let failed = at
+            .store
+            .fail_charge(&charge, SubmissionFailure::Rejected, "no", p(NOW));
         failed.await.unwrap()
     };
     check_transaction(begun, fail, FailOutcome::Failed).await;

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tollgate_api::Cursor;
 use tollgate_domain::billing::{Charge, ChargedOverage, PeriodLedger};
 use tollgate_domain::money::{Cents, MicroUsd, SignedCents};
-use tollgate_domain::submission::ChargeRef;
+use tollgate_domain::submission::{ChargeRef, SubmissionFailure};
 use tollgate_domain::usage::Adjustment;
 use tollgate_store::{FailOutcome, RecordChargeOutcome};
 use tollgate_testing::event::{Event, text};
@@ -266,10 +266,12 @@ async fn open_charges_of_all_customers_are_listed_by_their_state() {
     let name: ChargeRef = p("ci_c-7_2026-11_0001");
     let charge = stack.at.store.charge(&name).await.unwrap().unwrap();
     let next_try = p("2026-11-23T06:00:00Z");
-    let failed = stack
-        .at
-        .store
-        .fail_charge(&charge, false, "No Stripe customer.", next_try);
+    let failed = stack.at.store.fail_charge(
+        &charge,
+        SubmissionFailure::NoRecipient,
+        "No Stripe customer.",
+        next_try,
+    );
     assert_eq!(failed.await.unwrap(), FailOutcome::Failed);
 
     let all = async |status: &str| {

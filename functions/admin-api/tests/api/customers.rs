@@ -423,7 +423,7 @@ async fn an_erasure_has_a_dry_run_that_reports_its_effects() {
         "keys": 3,
         "erases": ["customer.name", "customer.email", "key.name"],
         "expires": ["repeatable request.request"],
-        "keeps": ["counters", "usage", "usage-log", "quarantine", "billing"],
+        "keeps": ["counters", "usage", "usage-log", "quarantine", "billing", "events"],
     });
     assert_eq!(report, expected);
     assert_eq!(stored(&stack.at), untouched);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use tollgate_domain::billing::{Charge, ChargedOverage, PeriodLedger};
 use tollgate_domain::money::{Cents, MicroUsd, SignedCents};
-use tollgate_domain::submission::{ChargeRef, Recipient};
+use tollgate_domain::submission::{ChargeRef, LedgerCharge, Recipient, SubmissionFailure};
 use tollgate_store::{BeginOutcome, FailOutcome, RecordChargeOutcome, SettleOutcome, Store};
 use tollgate_testing::event::{Event, text};
 use tollgate_testing::p;
@@ -58,7 +58,7 @@ async fn record(store: &Store, month: &str, number: u64) -> ChargeRef {
 }
 
 /// Begins an attempt to submit a charge.
-async fn begin(store: &Store, name: &ChargeRef) -> tollgate_domain::submission::LedgerCharge {
+async fn begin(store: &Store, name: &ChargeRef) -> LedgerCharge {
     let recipient = Recipient {
         customer: "cus_1".to_owned(),
         subscription: None,
@@ -81,11 +81,11 @@ async fn the_charges_of_a_month_are_listed_without_what_is_the_operators() {
     begin(store, &names[1]).await;
     let begun = begin(store, &names[2]).await;
     let failed = store
-        .fail_charge(&begun, true, "secret reason", p(NOW))
+        .fail_charge(&begun, SubmissionFailure::Rejected, "secret reason", p(NOW))
         .await;
     assert_eq!(failed.unwrap(), FailOutcome::Failed);
-    begin(store, &names[3]).await;
-    let settled = store.settle_charge(&names[3], "ii_4").await;
+    let begun = begin(store, &names[3]).await;
+    let settled = store.settle_charge(&begun.charge, "ii_4").await;
     assert_eq!(settled.unwrap(), SettleOutcome::Settled);
 
     let shown = stack.get("charges", &[]).await;

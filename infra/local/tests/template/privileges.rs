@@ -9,8 +9,8 @@ use tollgate_local_aws::template::Stack;
 use tollgate_local_aws::{LocalAws, Role};
 use tollgate_runtime::{Clock, Entropy};
 use tollgate_store::schema::{
-    BILLABLE, BILLING, COUNTERS, LISTING, LOGGED, OPEN_CHARGES, OPEN_QUARANTINE, QUARANTINE,
-    REGISTRY, TABLES, Table, USAGE, USAGE_LOG,
+    BILLABLE, BILLING, COUNTERS, EVENTS, LISTING, LOGGED, OPEN_CHARGES, OPEN_QUARANTINE, OUTBOX,
+    QUARANTINE, REGISTRY, TABLES, Table, USAGE, USAGE_LOG,
 };
 
 const ARCHITECTURE: &str = include_str!("../../../../ARCHITECTURE.md");
@@ -25,7 +25,7 @@ struct Kind {
     index_key: Option<&'static str>,
 }
 
-const KINDS: [Kind; 16] = [
+const KINDS: [Kind; 17] = [
     Kind {
         name: "customers",
         table: REGISTRY,
@@ -130,6 +130,12 @@ const KINDS: [Kind; 16] = [
         table: BILLING,
         keys: &["PLANS"],
         index_key: None,
+    },
+    Kind {
+        name: "events",
+        table: EVENTS,
+        keys: &["EVENT#evt_1"],
+        index_key: Some("new"),
     },
 ];
 
@@ -370,7 +376,14 @@ fn every_table_and_index_has_kinds_of_items() {
         assert!(kinds.next().is_some(), "{}", table.name);
         assert_eq!(has_indexed, !table.indexes.is_empty(), "{}", table.name);
     }
-    let indexes = [LISTING, BILLABLE, LOGGED, OPEN_QUARANTINE, OPEN_CHARGES];
+    let indexes = [
+        LISTING,
+        BILLABLE,
+        LOGGED,
+        OPEN_QUARANTINE,
+        OPEN_CHARGES,
+        OUTBOX,
+    ];
     let indexes = indexes.map(|index| index.name);
     let all = TABLES.iter().flat_map(|table| table.indexes);
     assert_eq!(all.map(|index| index.name).collect::<Vec<_>>(), indexes);

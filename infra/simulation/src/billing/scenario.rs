@@ -31,7 +31,18 @@ pub(crate) struct Scenario {
     pub(crate) stripe_faults: StripeFaults,
     /// Clock skews of processes.
     pub(crate) skews_ms: Vec<i64>,
+    /// Whether customers subscribe at Stripe, and get their plans from that.
+    pub(crate) subscribes: bool,
+    pub(crate) on_unpaid: OnUnpaid,
     pub(crate) steps: Vec<Step<Event>>,
+}
+
+/// Consequence of an outstanding payment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OnUnpaid {
+    Nothing,
+    Suspend,
+    Move,
 }
 
 /// Event of a step.
@@ -59,6 +70,22 @@ pub(crate) enum Event {
     Bill { runs: [Option<Crash>; 2] },
     /// Charge workers at the same time.
     Submit { workers: [Option<Crash>; 3] },
+    /// The customer subscribes to a plan at Stripe, if it has no subscription.
+    Subscribe { customer: usize, plan: usize },
+    /// The customer's subscription gets the price of another plan.
+    Switch { customer: usize, plan: usize },
+    /// The customer's subscription ends.
+    Cancel { customer: usize },
+    /// The customer's card is declined from now on, or no longer.
+    Decline { customer: usize, is_declined: bool },
+    /// Events of Stripe arrive, each so many times, and are handled by workers at the same time.
+    Deliver {
+        copies: u32,
+        is_shuffled: bool,
+        workers: [Option<Crash>; 2],
+    },
+    /// The nightly run names the customers who are to be followed up.
+    FollowUp,
 }
 
 /// End of a process.
@@ -151,6 +178,12 @@ impl Scenario {
             let day = if percent(30) { entropy.below(DAYS) } else { 0 };
             at.push((time(day, 60), Event::AddRecipient { customer }));
         }
+        // Of its own, so that the other steps are the same with and without subscriptions.
+        let subscriptions = Entropy::seeded(seed ^ 0x5b5c);
+        let subscribes = seed % 3 == 1;
+        if subscribes {
+            at.extend(subscription_steps(&subscriptions, crashes));
+        }
         at.sort_by_key(|(time, _)| *time);
         let mut last = Duration::ZERO;
         let steps = at.into_iter().map(|(time, event)| {
@@ -169,7 +202,62 @@ impl Scenario {
                 own: [0, 10, 30][pick(3)],
             },
             skews_ms: (0..4).map(|_| skew_ms(&entropy, 5_000)).collect(),
+            subscribes,
+            on_unpaid: [OnUnpaid::Nothing, OnUnpaid::Suspend, OnUnpaid::Move]
+                [index(&subscriptions, 3)],
             steps: steps.collect(),
         }
     }
+}
+
+/// Draws what customers do at Stripe, and when its events arrive.
+fn subscription_steps(entropy: &Entropy, crashes: u64) -> Vec<(Duration, Event)> {
+    let percent = |percent: u64| entropy.below(100) < percent;
+    let crash = || Crash {
+        after_ms: percent(crashes).then(|| entropy.below([200, 5_000, 60_000][index(entropy, 3)])),
+    };
+    let mut at = Vec::new();
+    let mut add = |day: u64, second: u64, event| {
+        let day = DAY * u32::try_from(day).unwrap_or(0);
+        at.push((day + Duration::from_secs(second), event));
+    };
+    for day in 0..DAYS {
+        for customer in 0..CUSTOMERS {
+            let plan = index(entropy, 2);
+            let second = 200 + entropy.below(86_000);
+            let draw = entropy.below(100);
+            match draw {
+                0..12 => add(day, second, Event::Subscribe { customer, plan }),
+                12..18 => add(day, second, Event::Switch { customer, plan }),
+                18..23 => add(day, second, Event::Cancel { customer }),
+                23..30 => add(
+                    day,
+                    second,
+                    Event::Decline {
+                        customer,
+                        is_declined: draw < 26,
+                    },
+                ),
+                // Twice in a moment, of which the events may be handled at the same time.
+                30..34 => {
+                    add(day, second, Event::Subscribe { customer, plan });
+                    add(day, second + 1, Event::Cancel { customer });
+                }
+                _ => {}
+            }
+        }
+        for _ in 0..entropy.below(4) {
+            let workers = [Some(crash()), percent(60).then(&crash)];
+            let deliver = Event::Deliver {
+                copies: 1 + u32::try_from(entropy.below(3)).unwrap_or(0),
+                is_shuffled: percent(50),
+                workers,
+            };
+            add(day, 300 + entropy.below(86_000), deliver);
+        }
+        if percent(80) {
+            add(day, 7_400, Event::FollowUp);
+        }
+    }
+    at
 }

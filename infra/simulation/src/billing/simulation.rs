@@ -8,7 +8,7 @@ use std::time::Duration;
 use aws_types::region::Region;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
-use stripe_fake::{Options, StripeFake};
+use stripe_fake::{DeliveryMode, NewEndpoint, Options, StripeFake};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tollgate_billing::{Billing, DuePosition, Mode, Part, due_charges, run as run_billing};
@@ -29,6 +29,7 @@ use super::Deviation;
 use super::model::{PRICE_RISE, Usage};
 use super::scenario::{CUSTOMERS, Crash, Event, PLANS, START, Scenario};
 use super::stripe::{Connection, StripeFaults};
+use super::subscriptions::{EventQueue, UNSUBSCRIBED, create_prices};
 use crate::network::{Endpoint, FaultRates, Network};
 use crate::time::Time;
 use crate::{PREFIX, SimulationError, Trace, setup};
@@ -40,24 +41,28 @@ const LAST_ROUNDS: usize = 8;
 
 pub(crate) struct Simulation<'a> {
     seed: u64,
-    scenario: &'a Scenario,
+    pub(crate) scenario: &'a Scenario,
     aws: LocalAws,
     time: Time,
-    trace: Trace,
-    fake: StripeFake,
+    pub(crate) trace: Trace,
+    pub(crate) fake: StripeFake,
     /// Store and client without faults.
-    admin: Store,
+    pub(crate) admin: Store,
     stripe: StripeClient,
     usage: Vec<Usage>,
     plans: Vec<&'static str>,
-    recipients: Vec<Option<String>>,
+    pub(crate) recipients: Vec<Option<String>>,
+    /// Plans that are sold, with their prices at Stripe.
+    pub(crate) prices: Vec<(&'static str, String)>,
+    /// Events of Stripe that are not handled yet.
+    pub(crate) queue: EventQueue,
     events: u64,
     connections: u64,
     last_event: Option<(usize, String)>,
     processes: JoinSet<()>,
 }
 
-fn id(customer: usize) -> Result<CustomerId, SimulationError> {
+pub(crate) fn id(customer: usize) -> Result<CustomerId, SimulationError> {
     setup(format!("c{customer}").parse())
 }
 
@@ -81,7 +86,9 @@ impl<'a> Simulation<'a> {
             clock.clone(),
             Entropy::seeded(seed),
         );
-        admin.seed_plans(&plans(scenario.cadence)?).await?;
+        fake.register_endpoint(NewEndpoint::default());
+        let prices = create_prices(&fake).await?;
+        admin.seed_plans(&plans(scenario.cadence, &prices)?).await?;
         let connection = Connection::new(fake.clone(), seed, StripeFaults::NONE, trace.clone());
         let stripe = setup(connection.client())?;
         let mut simulation = Self {
@@ -96,6 +103,8 @@ impl<'a> Simulation<'a> {
             usage: vec![Usage::default(); CUSTOMERS],
             plans: vec!["pro"; CUSTOMERS],
             recipients: vec![None; CUSTOMERS],
+            prices,
+            queue: EventQueue::default(),
             events: 0,
             connections: 0,
             last_event: None,
@@ -112,7 +121,10 @@ impl<'a> Simulation<'a> {
             id: id(customer)?,
             name: String::new(),
             email: None,
-            plan: setup("pro".parse())?,
+            plan: setup(match self.scenario.subscribes {
+                true => UNSUBSCRIBED.parse(),
+                false => "pro".parse(),
+            })?,
             pins: Pins::default(),
             recipient: None,
             subscription_plan: None,
@@ -125,7 +137,7 @@ impl<'a> Simulation<'a> {
         Ok(())
     }
 
-    fn now(&self) -> Timestamp {
+    pub(crate) fn now(&self) -> Timestamp {
         self.clock(0).now()
     }
 
@@ -203,6 +215,10 @@ impl<'a> Simulation<'a> {
             }
             Event::ChangePlan { customer, plan } => {
                 self.plans[customer] = PLANS[plan];
+                if self.scenario.subscribes {
+                    // The calls are those of the plan of their time, wherever the customer's plan comes from.
+                    return Ok(());
+                }
                 let change = CustomerChange {
                     plan: Some(setup(PLANS[plan].parse())?),
                     ..CustomerChange::default()
@@ -211,6 +227,25 @@ impl<'a> Simulation<'a> {
                 Ok(())
             }
             Event::AddRecipient { customer } => self.add_recipient(customer).await,
+            Event::Subscribe { customer, plan } => self.subscribe(customer, plan).await,
+            Event::Switch { customer, plan } => self.switch(customer, plan).await,
+            Event::Cancel { customer } => self.cancel(customer).await,
+            Event::Decline {
+                customer,
+                is_declined,
+            } => self.decline(customer, is_declined),
+            Event::Deliver {
+                copies,
+                is_shuffled,
+                workers,
+            } => {
+                let mode = DeliveryMode {
+                    copies,
+                    is_shuffled,
+                };
+                self.deliver(mode, &workers)
+            }
+            Event::FollowUp => self.follow_up().await,
             Event::Bill { runs } => {
                 for (process, crash) in runs.into_iter().flatten().enumerate() {
                     let store = self.store(process, tables);
@@ -229,7 +264,7 @@ impl<'a> Simulation<'a> {
         }
     }
 
-    fn payments(
+    pub(crate) fn payments(
         &mut self,
         process: usize,
         tables: FaultRates,
@@ -248,7 +283,11 @@ impl<'a> Simulation<'a> {
     }
 
     /// Starts a process, which ends when it crashes or its time is over. What it has sent arrives all the same.
-    fn spawn(&mut self, crash: Crash, process: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn spawn(
+        &mut self,
+        crash: Crash,
+        process: impl Future<Output = ()> + Send + 'static,
+    ) {
         let lasts = crash
             .after_ms
             .map_or(PROCESS_TIMEOUT, Duration::from_millis);
@@ -266,6 +305,7 @@ impl<'a> Simulation<'a> {
             customer,
             subscription: None,
         };
+        self.add_card(&stripe_id).await?;
         let before = self.recipients[customer].replace(stripe_id.clone());
         let change = CustomerChange {
             recipient: Some(RecipientChange {
@@ -351,9 +391,11 @@ impl<'a> Simulation<'a> {
             setup(run_billing(&billing, Mode::Charge, Part::default()).await)?;
             let payments = self.payments(0, FaultRates::NONE, StripeFaults::NONE)?;
             submit_all(payments, self.trace.clone()).await;
+            self.follow_up().await?;
+            self.handle_all().await?;
             sleep(Duration::from_secs(86_400)).await;
         }
-        Ok(())
+        self.handle_all().await
     }
 
     /// Compares the invoice items and the ledger with the model.
@@ -425,12 +467,15 @@ impl<'a> Simulation<'a> {
                 *counts.entry(item.charge()).or_default() += 1;
             }
             deviation.doubled += counts.values().map(|count| count - 1).sum::<u64>();
+            if self.scenario.subscribes {
+                self.compare_subscription(customer, &mut deviation).await?;
+            }
         }
         Ok(deviation)
     }
 
-    /// Returns all invoice items of a customer.
-    async fn items(&self, customer: usize) -> Result<Vec<InvoiceItem>, SimulationError> {
+    /// Returns all invoice items of a customer that bill charges. Stripe makes others itself, when a price changes.
+    pub(crate) async fn items(&self, customer: usize) -> Result<Vec<InvoiceItem>, SimulationError> {
         let Some(recipient) = &self.recipients[customer] else {
             return Ok(Vec::new());
         };
@@ -444,6 +489,7 @@ impl<'a> Simulation<'a> {
         while let Some(page) = setup(pages.next_page().await)? {
             all.extend(page.items);
         }
+        all.retain(|item| item.charge().is_some());
         Ok(all)
     }
 }
@@ -492,11 +538,12 @@ fn day_of_month(at: Timestamp) -> i64 {
 }
 
 /// Returns the plans, whose included calls are few and whose prices do not divide a cent.
-fn plans(cadence: &str) -> Result<Catalog, SimulationError> {
+fn plans(cadence: &str, prices: &[(&'static str, String)]) -> Result<Catalog, SimulationError> {
     let plan = |id: &str, month: Value, submission: &str| {
         json!({
             "id": id, "name": id, "requests_per_hour": 1, "fail_mode": "open", "month": month,
             "submission": submission,
+            "stripe_price": prices.iter().find(|(plan, _)| *plan == id).map(|(_, price)| price),
         })
     };
     let overage = |included: u64, prices: Value| json!({ "kind": "overage", "included": included, "prices": prices });

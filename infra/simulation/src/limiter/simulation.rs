@@ -172,6 +172,7 @@ impl<'a> Simulation<'a> {
             key_cache: scenario.key_cache,
             stale_keys: scenario.stale_keys,
             cors_origin: None,
+            upgrade_url: None,
         };
         let capacity = Capacity::default();
         let mut simulation = Self {
