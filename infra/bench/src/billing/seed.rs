@@ -10,7 +10,7 @@ use tollgate_domain::submission::Recipient;
 use tollgate_domain::usage::EVENT_TYPE;
 use tollgate_ingest::Ingest;
 use tollgate_local_aws::LocalAws;
-use tollgate_runtime::{Clock, Metrics};
+use tollgate_runtime::{Clock, Entropy, Metrics};
 use tollgate_store::{CustomerChange, RecipientChange, Store};
 use usage_writer::App;
 
@@ -31,6 +31,7 @@ const SHARDS: usize = 8;
 const CANDIDATES: usize = 200;
 /// Items of a request.
 const BATCH: usize = 25;
+const SEED: u64 = 3;
 
 /// Customer from whom others are cloned.
 struct Template {
@@ -64,8 +65,11 @@ pub(super) async fn customers(
     stripe_customers: &[String],
 ) -> Result<usize, BillingError> {
     let is_linked = !stripe_customers.is_empty();
-    let of_owing = templates(aws, "owing", CALLS_OF_OWING, is_linked).await?;
-    let of_others = templates(aws, "other", CALLS_OF_OTHERS, false).await?;
+    // Not the entropy of the store that wrote the plans: tokens of transactions must differ.
+    let (clock, entropy) = (Clock::system(), Entropy::seeded(SEED));
+    let store = Store::new(&aws.sdk_config(), STACK, clock, entropy);
+    let of_owing = templates(aws, &store, "owing", CALLS_OF_OWING, is_linked).await?;
+    let of_others = templates(aws, &store, "other", CALLS_OF_OTHERS, false).await?;
     let mut clones = Clones {
         aws,
         batch: BTreeMap::new(),
@@ -89,19 +93,19 @@ pub(super) async fn customers(
 /// of the tables.
 async fn templates(
     aws: &LocalAws,
+    store: &Store,
     name: &str,
     calls: usize,
     is_linked: bool,
 ) -> Result<Vec<Template>, BillingError> {
-    let store = store(aws);
     let ingest = Ingest::new(store.clone(), Clock::system(), Metrics::none());
     let app = App { ingest };
     let ids = (0..CANDIDATES).map(|number| format!("template-{name}-{number:03}"));
     let ids: Vec<String> = ids.collect();
     for id in &ids {
-        create_customer(&store, id, PLAN).await?;
+        create_customer(store, id, PLAN).await?;
         if is_linked {
-            link(&store, id).await?;
+            link(store, id).await?;
         }
     }
     for ids in ids.chunks(10) {
