@@ -6,6 +6,7 @@
 )]
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 
 use billing::{App, BillingRunError, Progress, handle, next_part};
 use serde_json::{Value, json};
@@ -82,6 +83,26 @@ async fn a_run_queues_each_charge_that_is_due() {
     let report = stack.run("2026-11-24T02:00:00Z").await;
     assert_eq!(report.charge_count, 0);
     assert_eq!(charges(&take(&stack, CHARGES)), expected);
+}
+
+/// The memory of a run does not grow with the number of charges that are due.
+#[tokio::test]
+async fn a_run_reads_customers_and_charges_in_pages() {
+    let stack = stack(3).await;
+    let limits = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&limits);
+    stack.at.aws.inject(move |call| {
+        let lists = ["open-charges", "OVERAGE#", "LATE#"];
+        if call.operation() == "Query" && lists.iter().any(|list| call.body.contains(list)) {
+            let request: Value = serde_json::from_str(&call.body).unwrap();
+            seen.lock().unwrap().push(request["Limit"].as_u64());
+        }
+        Fault::None
+    });
+    stack.run(NOW).await;
+    let limits = limits.lock().unwrap().clone();
+    assert!(limits.len() > 16, "{limits:?}");
+    assert!(limits.iter().all(|limit| *limit == Some(200)), "{limits:?}");
 }
 
 #[tokio::test]

@@ -12,6 +12,9 @@ const OPEN: [ChargeStatus; 3] = [
     ChargeStatus::Submitted,
 ];
 
+/// Charges per page. DynamoDB's own bound of a page would let the memory of a run grow with the number of charges.
+const PAGE: i32 = 200;
+
 /// Position in the list of charges that are due.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -38,7 +41,7 @@ pub async fn due_charges(
         return Ok((Vec::new(), None));
     };
     let page = store
-        .open_charges(*status, Some(now), after.as_deref(), None)
+        .open_charges(*status, Some(now), after.as_deref(), Some(PAGE))
         .await?;
     let next = match page.next {
         Some(after) => Some(DuePosition {
