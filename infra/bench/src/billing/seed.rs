@@ -57,7 +57,7 @@ pub(super) async fn services_with_plan() -> Result<LocalAws, BillingError> {
 }
 
 /// Creates customers, of whom `owing` have calls beyond the included ones in this month, and `others` have not.
-/// The who owe are linked to these Stripe customers, if there are any. Returns the number of written items.
+/// The customers who owe are linked to these Stripe customers, if there are any. Returns the number of written items.
 pub(super) async fn customers(
     aws: &LocalAws,
     owing: usize,
