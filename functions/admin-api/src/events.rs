@@ -7,6 +7,9 @@ use tollgate_web::{AdminCaller, Problem, QueryParams, page_size};
 
 use crate::App;
 
+/// Largest number of an event that can be asked for, which none reaches: JSON Schema's `int64`.
+const MAX_AFTER: u64 = i64::MAX.unsigned_abs();
+
 tollgate_web::operations!(pub(crate) (app: App) list);
 
 /// Lists the events after a number, oldest first.
@@ -29,6 +32,10 @@ async fn list(
 ) -> Result<Json<Events>, Problem> {
     let limit = i32::try_from(page_size(query.limit)?).unwrap_or(i32::MAX);
     let after = query.after.unwrap_or(0);
+    if after > MAX_AFTER {
+        let detail = format!("after may be at most {MAX_AFTER}.");
+        return Err(Problem::bad_request(detail).with("field", "after"));
+    }
     let events = app.store.numbered_events(after, limit).await?;
     let next_after = events.last().map_or(after, |last| last.number);
     Ok(Json(Events {

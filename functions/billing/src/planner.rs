@@ -269,6 +269,7 @@ async fn follow_up(
             .take_while(|follow_up| follow_up.due <= now)
             .map(|follow_up| FollowUpMessage {
                 follow_up: follow_up.customer,
+                stripe_customer: follow_up.stripe_customer,
             })
             .collect();
         queue.send(&messages).await?;

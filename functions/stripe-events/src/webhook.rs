@@ -80,8 +80,9 @@ fn problem(error: WebhookError) -> Problem {
             Problem::bad_request(format!("The signature is not valid: {reason}."))
         }
         WebhookError::Event(reason) => Problem::bad_request(format!("Not an event: {reason}.")),
-        WebhookError::Secret(_) | WebhookError::Malformed | WebhookError::Queue(_) => {
-            Problem::unavailable(error)
-        }
+        WebhookError::Secret(_)
+        | WebhookError::NotRead
+        | WebhookError::Malformed
+        | WebhookError::Queue(_) => Problem::unavailable(error),
     }
 }

@@ -20,7 +20,7 @@ use crate::tables::{STACK, SeedError};
 use crate::tools::{ToolError, build, target_dir};
 
 pub(crate) use page::{HEADING, page, tables};
-pub(crate) use planner::Night;
+pub(crate) use planner::Measured;
 pub(crate) use worker::Case;
 
 /// Customers in the largest run.
@@ -64,8 +64,8 @@ pub(crate) enum BillingError {
 /// Results of a run.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Results {
-    /// Nights with a hundredth, a tenth and all of the customers.
-    pub(crate) nights: Vec<Night>,
+    /// Runs with a hundredth, a tenth and all of the customers.
+    pub(crate) measured: Vec<Measured>,
     /// Rates of the workers.
     pub(crate) cases: Vec<Case>,
 }
@@ -111,7 +111,7 @@ impl Functions {
     }
 }
 
-/// Measures nights of up to `customers` customers, and the rate of the workers for `seconds` in each case.
+/// Measures measured of up to `customers` customers, and the rate of the workers for `seconds` in each case.
 pub(crate) async fn measure(customers: usize, seconds: u64) -> Result<Results, BillingError> {
     progress("building billing and the charge worker");
     let functions = Functions {
@@ -122,9 +122,9 @@ pub(crate) async fn measure(customers: usize, seconds: u64) -> Result<Results, B
     let dir = &functions.dir;
     std::fs::create_dir_all(dir).map_err(|error| ToolError::File(dir.clone(), error))?;
     let cases = worker::measure(&functions, Duration::from_secs(seconds)).await?;
-    let mut nights = Vec::new();
+    let mut measured = Vec::new();
     for customers in [customers / 100, customers / 10, customers] {
-        nights.push(planner::measure(&functions, customers).await?);
+        measured.push(planner::measure(&functions, customers).await?);
     }
-    Ok(Results { nights, cases })
+    Ok(Results { measured, cases })
 }

@@ -82,6 +82,7 @@ impl Event {
 #[into_params(parameter_in = Query)]
 pub struct EventsQuery {
     /// Number of the last event that is known; 0 if absent.
+    #[param(maximum = 9_223_372_036_854_775_807_u64)]
     pub after: Option<u64>,
     /// Page size; 50 if absent.
     #[param(minimum = 1, maximum = 100)]

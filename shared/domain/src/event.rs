@@ -94,7 +94,7 @@ pub enum EventKind {
     ChargeSettled,
     /// The provider rejected a charge, or it could not be sent to anyone.
     ChargeFailed,
-    /// A customer's invoice was not paid.
+    /// A payment of a customer's subscription failed.
     PaymentFailed,
     /// A customer's subscription was started, changed or ended.
     SubscriptionChanged,
@@ -243,13 +243,15 @@ impl Event {
         number: u64,
         occurred_at: Timestamp,
     ) -> Vec<Self> {
-        let cause = format!("{}\n{number}", after.id);
+        let (earlier, now) = (subscription(before), subscription(after));
+        let since = after.unpaid.map(|unpaid| unpaid.since.to_string());
+        // The number repeats if the table is restored to an earlier time.
+        let cause = format!("{}\n{number}\n{now:?}\n{}\n{since:?}", after.id, after.plan);
         let event = |kind, data| {
             let customer = Some(after.id.clone());
             Self::new(kind, &cause, customer, occurred_at, data)
         };
         let mut events = Vec::new();
-        let (earlier, now) = (subscription(before), subscription(after));
         if (earlier, &before.plan) != (now, &after.plan) {
             let data = json!({
                 "subscription": now,

@@ -14,8 +14,8 @@ use tollgate_stripe::{
 use crate::secret::NamedSecret;
 use crate::{Payments, RateLimited};
 
-/// Number of invocations of the charge worker at a time: the maximum concurrency of its queue, which is at least
-/// two (<https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-scaling.html>). A test compares it with the
+/// Number of invocations of the charge worker at a time, and of the worker of events: the maximum concurrency of
+/// their queues, which is at least two (<https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-scaling.html>). A test compares it with the
 /// template.
 pub const WORKERS: u32 = 2;
 
@@ -24,8 +24,11 @@ pub const WORKERS: u32 = 2;
 pub enum Patience {
     /// A caller waits at the gateway: two attempts within eight seconds.
     Caller,
-    /// A queue waits: all attempts of the client, at the worker's share of the rate that the environment sets.
+    /// A queue of charges waits: all attempts of the client, at the worker's share of the rate that the environment
+    /// sets.
     Queue,
+    /// A queue of Stripe's events waits, at a third of that.
+    Events,
 }
 
 impl Payments {
@@ -83,8 +86,12 @@ fn stripe(
             };
             Arc::new(transport)
         }
-        Patience::Queue => {
+        Patience::Queue | Patience::Events => {
             let interval = Duration::from_secs(WORKERS.into()) / config::stripe_rate(&init.env)?;
+            let interval = match patience {
+                Patience::Events => 3 * interval,
+                _ => interval,
+            };
             let timing = Arc::<TokioTiming<_>>::clone(&timing);
             Arc::new(RateLimited::new(transport, timing, interval))
         }

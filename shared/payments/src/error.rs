@@ -51,6 +51,9 @@ pub enum PaymentsError {
     /// Stripe returned a checkout session that is stored for another customer.
     #[error("the checkout session {0} is stored for another customer")]
     SessionTaken(String),
+    /// Items are pending although invoices were made of them.
+    #[error("items of the Stripe customer {0} are still pending after invoices were made of them")]
+    StillPending(String),
     /// A customer is to be moved to a plan that does not exist.
     #[error("there is no plan {0} to which a customer is to be moved")]
     NoSuchPlan(String),
@@ -131,6 +134,7 @@ impl Failure for PaymentsError {
             | PaymentsError::LinkTaken { .. }
             | PaymentsError::LinkGone(_)
             | PaymentsError::SessionTaken(_)
+            | PaymentsError::StillPending(_)
             | PaymentsError::NoSuchPlan(_) => FailureKind::Permanent,
         }
     }

@@ -6,6 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use tollgate_domain::customer::Customer;
 use tollgate_domain::id::{CustomerId, PlanId};
 use tollgate_domain::plan_book::PlanBook;
@@ -15,9 +17,9 @@ use tollgate_runtime::config::{self, InvalidConfig};
 use tollgate_runtime::{Init, metrics};
 use tollgate_store::FollowOutcome;
 use tollgate_stripe::{
-    CustomerId as StripeCustomerId, Event, InvalidEvent, InvoiceFilter, InvoiceItem,
-    InvoiceItemFilter, InvoiceStatus, NewInvoice, StripeClient, Subscription, SubscriptionId,
-    SubscriptionStatus,
+    CustomerId as StripeCustomerId, CustomerLookup, Event, InvalidEvent, InvoiceFilter,
+    InvoiceItem, InvoiceItemFilter, InvoiceStatus, NewInvoice, PaymentMethodId, StripeClient,
+    Subscription, SubscriptionId, SubscriptionStatus,
 };
 
 use crate::customers::{key, linked};
@@ -25,7 +27,7 @@ use crate::queue::FollowUpMessage;
 use crate::{CURRENCY, Patience, Payments, PaymentsError};
 
 /// Types of events that may change a customer. All others are ignored.
-pub const EVENT_TYPES: [&str; 9] = [
+pub const EVENT_TYPES: [&str; 11] = [
     "checkout.session.async_payment_succeeded",
     "checkout.session.completed",
     "customer.subscription.created",
@@ -33,8 +35,10 @@ pub const EVENT_TYPES: [&str; 9] = [
     "customer.subscription.paused",
     "customer.subscription.resumed",
     "customer.subscription.updated",
+    "invoice.marked_uncollectible",
     "invoice.paid",
     "invoice.payment_failed",
+    "invoice.voided",
 ];
 
 /// Tries of following a subscription while others change the customer.
@@ -78,11 +82,10 @@ pub enum MessageError {
     Payments(#[from] PaymentsError),
 }
 
-/// The subscription that a customer follows.
-struct Found {
-    state: SubscriptionState,
-    /// Subscription that invoices by itself.
-    live: Option<SubscriptionId>,
+/// Event of a partner event bus, whose detail is an event of Stripe.
+#[derive(Deserialize)]
+struct BusEvent {
+    detail: Box<RawValue>,
 }
 
 impl Follower {
@@ -92,7 +95,7 @@ impl Follower {
     /// When the environment lacks a variable, or has an invalid one.
     pub fn build(init: &Init) -> Result<Self, InvalidConfig> {
         Ok(Self {
-            payments: Payments::build(init, Patience::Queue)?,
+            payments: Payments::build(init, Patience::Events)?,
             rules: config::subscription_rules(&init.env)?,
         })
     }
@@ -102,11 +105,22 @@ impl Follower {
     /// # Errors
     /// When it is neither, or Stripe or the store fails. The message is then to be delivered again.
     pub async fn handle_message(&self, body: &str) -> Result<EventOutcome, MessageError> {
-        if let Ok(FollowUpMessage { follow_up }) = serde_json::from_str(body) {
-            self.follow(&follow_up).await?;
+        if let Ok(message) = serde_json::from_str(body) {
+            let FollowUpMessage {
+                follow_up,
+                stripe_customer,
+            } = message;
+            match stripe_customer {
+                Some(stripe_customer) => self.invoice_if_due(&stripe_customer).await?,
+                None => self.follow(&follow_up).await?,
+            }
             return Ok(EventOutcome::Followed);
         }
-        let event = Event::parse(body.as_bytes())?;
+        let event = match serde_json::from_str::<BusEvent>(body) {
+            // A dead letter of the rule has the event as it was on the bus.
+            Ok(on_bus) => Event::parse(on_bus.detail.get().as_bytes())?,
+            Err(_) => Event::parse(body.as_bytes())?,
+        };
         let outcome = self.handle(&event).await?;
         let metric = match outcome {
             EventOutcome::Followed | EventOutcome::Repeated => metrics::STRIPE_EVENTS,
@@ -179,15 +193,29 @@ impl Follower {
             };
             let customer = &before.customer;
             let Some(recipient) = &customer.recipient else {
-                return Ok(());
+                // An admin has removed the link, and decides on plan and suspension.
+                let after = Customer {
+                    subscription_plan: None,
+                    unpaid: None,
+                    ..customer.clone()
+                };
+                match store.follow(&before, &after, None).await? {
+                    FollowOutcome::Raced => continue,
+                    FollowOutcome::Followed | FollowOutcome::Gone => return Ok(()),
+                }
             };
-            if customer.erased_at.is_some() {
-                return Ok(());
-            }
             let stripe_customer = linked(customer, recipient)?;
             let plans = store.plans().await?;
-            let found = find(stripe, &plans, customer, recipient, &stripe_customer).await?;
-            let after = self.rules.apply(customer, &found.state, clock.now());
+            let state = find(stripe, &plans, customer, recipient, &stripe_customer).await?;
+            let mut after = self.rules.apply(customer, &state, clock.now());
+            if customer.erased_at.is_some() {
+                // Charges may still be due, and must not go to a subscription that has ended.
+                after = Customer {
+                    recipient: after.recipient,
+                    unpaid: None,
+                    ..customer.clone()
+                };
+            }
             if after.plan != customer.plan && plans.get(&after.plan).is_none() {
                 return Err(PaymentsError::NoSuchPlan(after.plan.as_str().to_owned()));
             }
@@ -196,7 +224,8 @@ impl Follower {
                     != Some(&recipient.subscription);
             if has_ended {
                 // Before the subscription is forgotten: whatever happens next, its last charges get an invoice.
-                store.schedule_invoice(id, clock.now()).await?;
+                let scheduled = store.schedule_invoice(id, &recipient.customer, clock.now());
+                scheduled.await?;
             }
             let due = self.rules.consequence_due(&after);
             match store.follow(&before, &after, due).await? {
@@ -211,30 +240,38 @@ impl Follower {
                     "a customer follows its subscription"
                 );
             }
-            return self
-                .invoice_if_due(stripe, id, &stripe_customer, found.live)
-                .await;
+            return self.invoice_if_due(stripe_customer.as_str()).await;
         }
         Err(PaymentsError::Contended)
     }
 
-    /// Makes the invoice that is scheduled for a customer, if it is due.
-    async fn invoice_if_due(
-        &self,
-        stripe: &StripeClient,
-        id: &CustomerId,
-        stripe_customer: &StripeCustomerId,
-        live: Option<SubscriptionId>,
-    ) -> Result<(), PaymentsError> {
+    /// Makes the invoice that is scheduled for a Stripe customer, if it is due.
+    async fn invoice_if_due(&self, stripe_customer: &str) -> Result<(), PaymentsError> {
         let Payments { store, clock, .. } = &self.payments;
-        // Read before the items are: a charge that comes later schedules an invoice again.
-        let Some(scheduled) = store.scheduled_invoice(id).await? else {
+        let stripe = self.payments.client()?;
+        // Read before the items are: an item that comes later schedules an invoice again.
+        let Some(scheduled) = store.scheduled_invoice(stripe_customer).await? else {
             return Ok(());
         };
         if scheduled.due > clock.now() {
             return Ok(());
         }
-        self.invoice(stripe, stripe_customer, live.as_ref()).await?;
+        let customer = stripe_customer.parse();
+        let customer: StripeCustomerId =
+            customer.map_err(|_| PaymentsError::InvalidLink(scheduled.customer.to_string()))?;
+        if let CustomerLookup::Deleted(deleted) = stripe.customer(&customer).await? {
+            tracing::error!(
+                customer = %scheduled.customer, stripe_customer = %deleted,
+                "charges of a Stripe customer who was deleted cannot be invoiced"
+            );
+        } else {
+            let all = stripe.subscriptions(&customer).all().await?;
+            let live = all.iter().find(|it| is_live(&it.status));
+            // Checkout leaves the card with the subscription, and not with the customer.
+            let card = all.iter().find_map(|it| it.default_payment_method.as_ref());
+            self.invoice(stripe, &customer, live.map(|it| &it.id), card)
+                .await?;
+        }
         store.end_scheduled_invoice(&scheduled).await?;
         Ok(())
     }
@@ -245,6 +282,7 @@ impl Follower {
         stripe: &StripeClient,
         customer: &StripeCustomerId,
         live: Option<&SubscriptionId>,
+        card: Option<&PaymentMethodId>,
     ) -> Result<(), PaymentsError> {
         let of_this_stack = format!("{}/", self.payments.stack);
         let is_ours = |item: &InvoiceItem| {
@@ -276,7 +314,8 @@ impl Follower {
                 .filter(|item| live.is_none() || item.subscription() == subscription);
             // A repetition for the same items returns the same invoice; drawn items are no longer pending.
             let drawn: BTreeSet<&str> = drawn.map(|item| item.id.as_str()).collect();
-            let parts: Vec<&str> = [self.payments.stack.as_str(), customer.as_str()]
+            let of = subscription.map_or("", |it| it.as_str());
+            let parts: Vec<&str> = [self.payments.stack.as_str(), customer.as_str(), of]
                 .into_iter()
                 .chain(drawn)
                 .collect();
@@ -285,6 +324,7 @@ impl Follower {
                 subscription,
                 currency: Some(CURRENCY),
                 auto_advance: true,
+                payment_method: card,
                 description: Some(FINAL_INVOICE),
                 metadata: &[],
             };
@@ -293,7 +333,7 @@ impl Follower {
                 .await?;
             tracing::info!(invoice = %made.id, "an invoice was made of pending items");
         }
-        Ok(())
+        Err(PaymentsError::StillPending(customer.as_str().to_owned()))
     }
 }
 
@@ -301,13 +341,13 @@ impl Follower {
 /// and that is of a plan.
 async fn find(
     stripe: &StripeClient,
-    plans: &PlanBook,
+    plan_book: &PlanBook,
     customer: &Customer,
     recipient: &Recipient,
     stripe_customer: &StripeCustomerId,
-) -> Result<Found, PaymentsError> {
+) -> Result<SubscriptionState, PaymentsError> {
     let all = stripe.subscriptions(stripe_customer).all().await?;
-    let prices = plans_of_prices(plans);
+    let prices = plans_of_prices(plan_book);
     let plan_of = |subscription: &Subscription| {
         let items = subscription.items.data.iter();
         let plans: Vec<&PlanId> = items
@@ -315,42 +355,41 @@ async fn find(
             .flatten()
             .copied()
             .collect();
-        // Several plans may have one price: for example, a plan that was renamed.
+        // Several plans may have one price: for example, one that replaces another at the same fee.
         let current = [customer.subscription_plan.as_ref(), Some(&customer.plan)];
         let current = current.into_iter().flatten().find(|id| plans.contains(id));
-        current.or(plans.first().copied()).cloned()
+        let is_sold = |id: &&&PlanId| plan_book.get(id).is_some_and(|it| it.retired_at.is_none());
+        let sold = plans.iter().find(is_sold);
+        current
+            .or(sold.copied())
+            .or(plans.first().copied())
+            .cloned()
     };
     let is_linked = |it: &Subscription| recipient.subscription.as_deref() == Some(it.id.as_str());
     let linked = all.iter().find(|it| is_linked(it));
+    // Another subscription, even one that is paid, does not pay the debt.
+    let is_owing = customer.unpaid.is_some() && owes(stripe, stripe_customer).await?;
     if let Some(linked) = linked.filter(|it| is_live(&it.status)) {
-        return Ok(Found::live(linked, plan_of(linked)));
+        return Ok(live(linked, plan_of(linked), is_owing));
     }
     for subscription in all.iter().filter(|it| !is_linked(it)) {
         let plan = plan_of(subscription);
         if plan.is_some() && is_bought(stripe, subscription).await? {
-            return Ok(Found::live(subscription, plan));
+            return Ok(live(subscription, plan, is_owing));
         }
     }
-    let is_owing = customer.unpaid.is_some() && owes(stripe, stripe_customer).await?;
-    Ok(Found {
-        state: SubscriptionState::Ended {
-            plan: linked.and_then(plan_of),
-            is_owing,
-        },
-        live: None,
+    Ok(SubscriptionState::Ended {
+        plan: linked.and_then(plan_of),
+        is_owing,
     })
 }
 
-impl Found {
-    fn live(subscription: &Subscription, plan: Option<PlanId>) -> Self {
-        Self {
-            state: SubscriptionState::Live {
-                id: subscription.id.as_str().to_owned(),
-                plan,
-                is_paid: is_paid(&subscription.status),
-            },
-            live: Some(subscription.id.clone()),
-        }
+/// Returns the state of a customer with this live subscription.
+fn live(subscription: &Subscription, plan: Option<PlanId>, is_owing: bool) -> SubscriptionState {
+    SubscriptionState::Live {
+        id: subscription.id.as_str().to_owned(),
+        plan,
+        is_paid: is_paid(&subscription.status) && !is_owing,
     }
 }
 

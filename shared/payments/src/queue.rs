@@ -33,6 +33,9 @@ pub struct ChargeMessage {
 pub struct FollowUpMessage {
     /// Customer.
     pub follow_up: CustomerId,
+    /// Stripe customer whose pending items are to be invoiced; absent for an outstanding payment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stripe_customer: Option<String>,
 }
 
 /// Error: not all messages were sent.

@@ -78,14 +78,8 @@ impl Payments {
                 .failed(&charge, Failure::NoRecipient, INVALID_RECIPIENT)
                 .await;
         };
-        if recipient.subscription.is_none() {
-            // Nothing at Stripe would invoice the charge. This comes first, so that no charge is without an invoice
-            // for longer than its month is open, whatever stops this attempt.
-            let month = charge.charge.month;
-            let due = month.end().saturating_add(INVOICE_AFTER_END);
-            let due = due.unwrap_or(Timestamp::MAX);
-            self.store.schedule_invoice(&name.customer, due).await?;
-        }
+        // Before the item is made, so that whatever stops this attempt, the item is invoiced.
+        self.schedule_invoice(&charge, &recipient).await?;
         let may_be_at_stripe = charge.may_be_at_provider();
         let begun = match self.store.begin_submission(&charge, &recipient).await? {
             BeginOutcome::Begun(begun) => begun,
@@ -126,12 +120,34 @@ impl Payments {
         }
     }
 
+    /// Schedules an invoice of the charge, if no subscription invoices it.
+    async fn schedule_invoice(
+        &self,
+        charge: &LedgerCharge,
+        recipient: &Recipient,
+    ) -> Result<(), SubmitError> {
+        if recipient.subscription.is_some() {
+            return Ok(());
+        }
+        let LedgerCharge { charge, .. } = charge;
+        let due = charge.month.end().saturating_add(INVOICE_AFTER_END);
+        let due = due.unwrap_or(Timestamp::MAX);
+        let scheduled = self
+            .store
+            .schedule_invoice(&charge.customer, &recipient.customer, due);
+        Ok(scheduled.await?)
+    }
+
     /// Records that the charge is at Stripe as this item.
     async fn settled(
         &self,
         charge: &LedgerCharge,
         item: &InvoiceItem,
     ) -> Result<SubmitOutcome, SubmitError> {
+        if let Some(recipient) = charge.recipient(None) {
+            // And after it: an invoice that was made in between has ended the schedule without the item.
+            self.schedule_invoice(charge, &recipient).await?;
+        }
         let id = &charge.charge.id;
         if item.amount != charge.charge.cents.0 || item.currency != CURRENCY {
             tracing::error!(

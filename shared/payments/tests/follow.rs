@@ -207,7 +207,10 @@ impl Stack {
         let due = page.items.into_iter().filter(|(_, it)| it.due <= now);
         let mut count = 0;
         for (_, follow_up) in due {
-            let message = json!({ "follow_up": follow_up.customer.as_str() });
+            let message = json!({
+                "follow_up": follow_up.customer.as_str(),
+                "stripe_customer": follow_up.stripe_customer,
+            });
             self.handle(&message.to_string()).await;
             count += 1;
         }
@@ -652,4 +655,205 @@ async fn a_subscription_that_stripe_cancels_for_debts_ends() {
         (p::<PlanId>("free"), None)
     );
     assert!(ended.suspended_at.is_some());
+}
+
+/// Subscribes by checkout, which leaves the card with the subscription.
+async fn check_out(stack: &Stack, plan: &str) {
+    let form = format!(
+        "mode=subscription&line_items[0][price]={}&line_items[0][quantity]=1&customer={}\
+         &success_url=https://app.example/&cancel_url=https://app.example/",
+        stack.price(plan).await,
+        stack.customer
+    );
+    let session = stack
+        .stripe
+        .call("POST", "/v1/checkout/sessions", &form)
+        .await;
+    let fake = &stack.stripe.fake;
+    fake.complete_checkout(&text(&session["id"]), Completion::Paid, None)
+        .unwrap();
+    stack.handle_events().await;
+}
+
+#[tokio::test]
+async fn the_last_invoice_is_charged_to_the_card_of_the_subscription() {
+    let mut stack = Stack::new(UnpaidRule::Nothing).await;
+    let created = stack.stripe.call("POST", "/v1/customers", "").await;
+    let without_card = text(&created["id"]);
+    let (before, after) = (Some((&*stack.customer, None)), Some((&*without_card, None)));
+    stack.link(before, after).await;
+    stack.customer = without_card;
+    check_out(&stack, "team").await;
+    let subscription = stack.subscription().await.unwrap();
+    stack
+        .add_item("test/ci_acme_2026-11_0001", Some(&subscription))
+        .await;
+    stack.cancel(&subscription).await;
+    stack.handle_events().await;
+    stack.advance(2 * DAY);
+    assert_eq!(stack.own_invoices().await, [(123, "paid".to_owned())]);
+}
+
+#[tokio::test]
+async fn another_subscription_does_not_pay_a_debt() {
+    let stack = Stack::new(UnpaidRule::Suspend).await;
+    let first = stack.subscribe("scale").await;
+    stack.handle_events().await;
+    fail_renewal(&stack).await;
+    stack.advance(7 * DAY);
+    stack.follow_up().await;
+    stack.cancel(&first).await;
+    stack.handle_events().await;
+    stack
+        .stripe
+        .fake
+        .decline_payments(&stack.customer, false)
+        .unwrap();
+    let second = stack.subscribe("team").await;
+    stack.handle_events().await;
+    let owing = stack.acme().await;
+    assert_eq!(stack.subscription().await, Some(second));
+    assert!(owing.suspended_at.is_some() && owing.unpaid.is_some());
+    pay(&stack).await;
+    let paid = stack.acme().await;
+    assert_eq!((paid.suspended_at, paid.unpaid), (None, None));
+    assert_eq!(paid.plan, p("team"));
+}
+
+#[tokio::test]
+async fn of_two_plans_with_one_price_the_one_that_is_not_retired_is_given() {
+    let stack = Stack::new(UnpaidRule::Nothing).await;
+    let price = stack.price("team").await;
+    stack.add_plan("crew", &price).await;
+    let team: PlanId = p("team");
+    let retired = stack.at.store.retire_plan(&team, Some(p(NOW))).await;
+    retired.unwrap();
+    stack.subscribe("team").await;
+    stack.handle_events().await;
+    assert_eq!(stack.plan().await, "crew");
+}
+
+#[tokio::test]
+async fn a_debt_that_is_written_off_has_no_consequence_any_more() {
+    for write_off in ["void", "mark_uncollectible"] {
+        let stack = Stack::new(UnpaidRule::Suspend).await;
+        let subscription = stack.subscribe("team").await;
+        stack.handle_events().await;
+        fail_renewal(&stack).await;
+        stack.cancel(&subscription).await;
+        stack.handle_events().await;
+        stack.advance(7 * DAY);
+        stack.follow_up().await;
+        assert!(stack.acme().await.suspended_at.is_some());
+        let path = format!("/v1/invoices?customer={}&status=open", stack.customer);
+        let open = stack.stripe.call("GET", &path, "").await;
+        let path = format!("/v1/invoices/{}/void", text(&open["data"][0]["id"]));
+        stack.stripe.call("POST", &path, "").await;
+        // The stand-in only voids; the other event leads to the same state.
+        let kind = match write_off {
+            "void" => "invoice.voided",
+            _ => "invoice.marked_uncollectible",
+        };
+        let invoice = json!({ "id": "in_1", "object": "invoice", "customer": stack.customer });
+        assert_eq!(
+            stack.handle(&event(kind, &invoice)).await,
+            EventOutcome::Followed
+        );
+        let freed = stack.acme().await;
+        assert_eq!((freed.suspended_at, freed.unpaid), (None, None));
+    }
+}
+
+#[tokio::test]
+async fn the_last_charges_of_an_erased_customer_get_an_invoice() {
+    let stack = Stack::new(UnpaidRule::Suspend).await;
+    let subscription = stack.subscribe("team").await;
+    stack.handle_events().await;
+    fail_renewal(&stack).await;
+    let now = stack.at.clock().now();
+    let erased = stack.at.store.erase_customer(&p("acme"), now).await;
+    erased.unwrap();
+    stack
+        .add_item("test/ci_acme_2026-11_0001", Some(&subscription))
+        .await;
+    stack.cancel(&subscription).await;
+    stack.handle_events().await;
+    // Further charges go to no subscription.
+    assert_eq!(stack.subscription().await, None);
+    assert_eq!(stack.own_invoices().await.len(), 1);
+    stack.add_item("test/ci_acme_2026-11_0002", None).await;
+    let acme = p("acme");
+    let due = stack.at.clock().now();
+    let scheduled = stack.at.store.schedule_invoice(&acme, &stack.customer, due);
+    scheduled.await.unwrap();
+    assert_eq!(stack.follow_up().await, 1);
+    assert_eq!(stack.own_invoices().await.len(), 2);
+    assert_eq!(stack.follow_up().await, 0);
+}
+
+#[tokio::test]
+async fn the_items_of_a_customer_who_is_linked_anew_get_an_invoice() {
+    for relinked in [Some("cus_other"), None] {
+        let stack = Stack::new(UnpaidRule::Nothing).await;
+        stack.add_item("test/ci_acme_2026-11_0001", None).await;
+        let due = stack.at.clock().now();
+        let acme = p("acme");
+        let scheduled = stack.at.store.schedule_invoice(&acme, &stack.customer, due);
+        scheduled.await.unwrap();
+        let before = Some((stack.customer.as_str(), None));
+        stack.link(before, relinked.map(|id| (id, None))).await;
+        assert_eq!(stack.follow_up().await, 1);
+        assert_eq!(stack.own_invoices().await, [(123, "draft".to_owned())]);
+        assert_eq!(stack.follow_up().await, 0);
+    }
+}
+
+#[tokio::test]
+async fn an_invoice_of_a_deleted_stripe_customer_is_given_up() {
+    let stack = Stack::new(UnpaidRule::Nothing).await;
+    let due = stack.at.clock().now();
+    let acme = p("acme");
+    let scheduled = stack.at.store.schedule_invoice(&acme, &stack.customer, due);
+    scheduled.await.unwrap();
+    let path = format!("/v1/customers/{}", stack.customer);
+    stack.stripe.call("DELETE", &path, "").await;
+    assert_eq!(stack.follow_up().await, 1);
+    assert_eq!(stack.follow_up().await, 0);
+}
+
+#[tokio::test]
+async fn an_unpaid_customer_who_is_unlinked_is_followed_up_once() {
+    let stack = Stack::new(UnpaidRule::Suspend).await;
+    let subscription = stack.subscribe("team").await;
+    stack.handle_events().await;
+    fail_renewal(&stack).await;
+    let before = Some((stack.customer.as_str(), Some(subscription.as_str())));
+    stack.link(before, None).await;
+    stack.advance(7 * DAY);
+    assert_eq!(stack.follow_up().await, 1);
+    let unlinked = stack.acme().await;
+    assert_eq!((unlinked.suspended_at, unlinked.unpaid), (None, None));
+    assert_eq!(unlinked.plan, p("team"));
+    assert_eq!(stack.follow_up().await, 0);
+}
+
+/// A dead letter of the rule on the partner bus has the event as it was there.
+#[tokio::test]
+async fn an_event_in_the_envelope_of_the_bus_is_handled() {
+    let stack = Stack::new(UnpaidRule::Nothing).await;
+    stack.subscribe("team").await;
+    let events = stack.take_events();
+    let created = events
+        .iter()
+        .find(|it| it.contains("\"customer.subscription.created\""));
+    let detail: Value = serde_json::from_str(created.unwrap()).unwrap();
+    let on_bus = json!({
+        "version": "0", "id": "1", "detail-type": "customer.subscription.created",
+        "source": "aws.partner/stripe.com/ed_1", "detail": detail,
+    });
+    assert_eq!(
+        stack.handle(&on_bus.to_string()).await,
+        EventOutcome::Followed
+    );
+    assert_eq!(stack.plan().await, "team");
 }

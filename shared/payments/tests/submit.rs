@@ -11,6 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::Request;
 use jiff::SignedDuration;
+use serde_json::json;
 use stripe_fake::{Fault as StripeFault, FaultRule, StripeFake};
 use tollgate_domain::billing::{Charge, ChargedOverage, PeriodLedger};
 use tollgate_domain::money::{MicroUsd, SignedCents};
@@ -532,4 +533,27 @@ async fn a_credit_becomes_an_item_of_negative_amount() {
     let submitted = stack.payments.submit(&credit.name()).await.unwrap();
     assert_eq!(submitted, SubmitOutcome::Settled);
     assert_eq!(stack.items_of(&recipient).await[0].amount, -5);
+}
+
+/// Otherwise nothing would invoice the item.
+#[tokio::test]
+async fn an_item_that_an_invoice_has_missed_is_scheduled_again() {
+    let stack = Stack::without_recipient().await;
+    let recipient = stack.add_recipient("acme").await;
+    let (aws, pk) = (
+        stack.at.aws.clone(),
+        format!("FOLLOWUP#INVOICE#{recipient}"),
+    );
+    stack.fake.set_injector(move |method, path| {
+        if (method, path) == ("POST", "/v1/invoiceitems") {
+            // The invoice is made now, and ends the schedule.
+            let request = json!({ "TableName": "test-registry", "Key": { "pk": { "S": pk } } });
+            let (status, response) = aws.call("DynamoDB_20120810.DeleteItem", &request.to_string());
+            assert_eq!(status, 200, "{response}");
+        }
+        None
+    });
+    assert_eq!(stack.submit().await, SubmitOutcome::Settled);
+    let scheduled = stack.at.store.scheduled_invoice(&recipient).await.unwrap();
+    assert_eq!(scheduled.unwrap().due, p("2026-12-05T00:00:00Z"));
 }

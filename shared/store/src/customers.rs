@@ -113,6 +113,9 @@ pub(crate) const SUBSCRIPTION_PLAN: &str = "subscription_plan";
 pub(crate) const SUSPENDED_AT: &str = "suspended_at";
 pub(crate) const UNPAID_SINCE: &str = "unpaid_since";
 pub(crate) const UNPAID_CONSEQUENCE: &str = "unpaid_consequence";
+/// Marks that an admin has set the plan, or the suspension. A consequence that followed before is then waived.
+pub(crate) const PLAN_WAIVER: &str = "plan_waiver";
+pub(crate) const SUSPENSION_WAIVER: &str = "suspension_waiver";
 
 pub(crate) fn customer_pk(id: &CustomerId) -> String {
     format!("CUSTOMER#{id}")
@@ -208,6 +211,10 @@ fn read_unpaid(item: &Reader<'_>) -> Result<Option<Unpaid>, StoreError> {
     };
     let consequence = match item.opt_text(UNPAID_CONSEQUENCE)? {
         None => None,
+        Some("suspended") if item.opt_text(SUSPENSION_WAIVER)?.is_some() => {
+            Some(Consequence::Waived)
+        }
+        Some("moved") if item.opt_text(PLAN_WAIVER)?.is_some() => Some(Consequence::Waived),
         Some("suspended") => Some(Consequence::Suspended),
         Some("moved") => Some(Consequence::Moved),
         Some("waived") => Some(Consequence::Waived),
@@ -346,11 +353,15 @@ impl Store {
         if let Some(suspended_at) = change.suspended_at {
             changes.apply_since(SUSPENDED_AT, suspended_at);
         }
-        if change.plan.is_some() || change.suspended_at.is_some() {
-            // Whatever followed from an outstanding payment, the payment does not undo what was decided since.
-            // Without one, the attribute has no meaning, and the next outstanding payment removes it.
-            let waived = consequence_text(Consequence::Waived);
-            changes.apply(UNPAID_CONSEQUENCE, Some(s(waived)));
+        // Whatever followed from an outstanding payment, the payment does not undo what was decided since. A mark
+        // that came before the consequence is removed with it.
+        for (waiver, is_changed) in [
+            (PLAN_WAIVER, change.plan.is_some()),
+            (SUSPENSION_WAIVER, change.suspended_at.is_some()),
+        ] {
+            if is_changed {
+                changes.apply(waiver, Some(t(self.clock.now())));
+            }
         }
         // Exists: an update must not create an incomplete customer.
         let mut condition = "attribute_exists(pk)".to_owned();

@@ -55,7 +55,7 @@ pub enum Projection {
 /// | `STRIPE#OPEN#<customer>` | the customer's last checkout session, the only one that may be open; expires |
 /// | `STRIPE#EVENT#<id>` | an event of Stripe's that was handled; expires |
 /// | `FOLLOWUP#UNPAID#<customer>` | when an outstanding payment has a consequence |
-/// | `FOLLOWUP#INVOICE#<customer>` | when charges that no subscription invoices get an invoice |
+/// | `FOLLOWUP#INVOICE#<Stripe customer>` | when items that no subscription invoices get an invoice |
 ///
 /// The functions' IAM roles are restricted to these prefixes (`docs/adr/0020`).
 pub const REGISTRY: Table = Table {

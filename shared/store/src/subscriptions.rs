@@ -2,7 +2,8 @@
 //! customer and a time from which its state at Stripe is to be looked at again.
 
 use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
-use aws_sdk_dynamodb::types::AttributeValue;
+use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure};
 use jiff::{SignedDuration, Timestamp};
 use tollgate_domain::customer::Customer;
 use tollgate_domain::event::Event;
@@ -12,8 +13,9 @@ use tollgate_domain::submission::Recipient;
 
 use crate::Store;
 use crate::customers::{
-    STRIPE_CUSTOMER, STRIPE_SUBSCRIPTION, SUBSCRIPTION_PLAN, SUSPENDED_AT, UNPAID_CONSEQUENCE,
-    UNPAID_SINCE, consequence_text, customer_pk, read_customer,
+    PLAN_WAIVER, STRIPE_CUSTOMER, STRIPE_SUBSCRIPTION, SUBSCRIPTION_PLAN, SUSPENDED_AT,
+    SUSPENSION_WAIVER, UNPAID_CONSEQUENCE, UNPAID_SINCE, consequence_text, customer_pk,
+    read_customer,
 };
 use crate::error::StoreError;
 use crate::item::{self, Item, Reader, n, s, t, ttl};
@@ -28,6 +30,7 @@ const FOLLOW_UP_PAGE: usize = 100;
 /// Attribute with the number of times that the customer's subscription was followed.
 const READS: &str = "subscription_reads";
 const PLAN: &str = "plan";
+const ERASED_AT: &str = "erased_at";
 const KIND: &str = "follow-up";
 
 /// Time for which the id of a handled event is kept. Stripe delivers an event again for three days by itself, and
@@ -41,9 +44,11 @@ pub struct CustomerToFollow {
     pub customer: Customer,
     /// Number of times that its subscription was followed.
     reads: u64,
-    /// Consequence as stored, which has no meaning if nothing is unpaid.
-    consequence: Option<String>,
+    /// Marks of an admin's decisions.
+    waivers: [Option<String>; 2],
 }
+
+const WAIVERS: [&str; 2] = [PLAN_WAIVER, SUSPENSION_WAIVER];
 
 /// Outcome of giving a customer the state of its subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +58,7 @@ pub enum FollowOutcome {
     /// The customer has changed since it was read, or was followed by someone else: both it and the subscription
     /// are to be read again.
     Raced,
-    /// The customer is erased, or does not exist.
+    /// The customer does not exist.
     Gone,
 }
 
@@ -62,6 +67,8 @@ pub enum FollowOutcome {
 pub struct FollowUp {
     /// Customer.
     pub customer: CustomerId,
+    /// Stripe customer whose pending items are to be invoiced; `None` for an outstanding payment.
+    pub stripe_customer: Option<String>,
     /// That time.
     pub due: Timestamp,
     /// Id of the write that scheduled it last.
@@ -73,9 +80,10 @@ fn unpaid_key(customer: &CustomerId) -> Item {
     item::key(format!("FOLLOWUP#UNPAID#{customer}"))
 }
 
-/// Returns the key of the follow-up of charges that no subscription invoices.
-fn invoice_key(customer: &CustomerId) -> Item {
-    item::key(format!("FOLLOWUP#INVOICE#{customer}"))
+/// Returns the partition key of the schedule of an invoice. It is that of the Stripe customer who has the items: the
+/// customer may be linked to another one by then.
+fn invoice_pk(stripe_customer: &str) -> String {
+    format!("FOLLOWUP#INVOICE#{stripe_customer}")
 }
 
 fn event_pk(event: &str) -> String {
@@ -83,8 +91,8 @@ fn event_pk(event: &str) -> String {
 }
 
 /// Returns the listing order of a follow-up: by time, and then by customer.
-fn order(customer: &CustomerId, due: Timestamp) -> AttributeValue {
-    s(format!("{due:.3}#{customer}"))
+fn order(customer: &CustomerId, due: Timestamp) -> String {
+    format!("{due:.3}#{customer}")
 }
 
 fn read_follow_up(item: &Item) -> Result<FollowUp, StoreError> {
@@ -95,6 +103,7 @@ fn read_follow_up(item: &Item) -> Result<FollowUp, StoreError> {
         .ok_or_else(|| item.corrupt(attr::LISTING_ORDER))?;
     Ok(FollowUp {
         customer: item.parsed(attr::CUSTOMER)?,
+        stripe_customer: item.opt_text(STRIPE_CUSTOMER)?.map(str::to_owned),
         due: due.parse().map_err(|_| item.corrupt(attr::LISTING_ORDER))?,
         written_by: item.text(attr::WRITTEN_BY)?.to_owned(),
     })
@@ -137,7 +146,10 @@ impl Store {
         Ok(Some(CustomerToFollow {
             customer: read_customer(&item)?,
             reads: reader.opt_number(READS)?.unwrap_or_default(),
-            consequence: reader.opt_text(UNPAID_CONSEQUENCE)?.map(str::to_owned),
+            waivers: [
+                reader.opt_text(PLAN_WAIVER)?.map(str::to_owned),
+                reader.opt_text(SUSPENSION_WAIVER)?.map(str::to_owned),
+            ],
         }))
     }
 
@@ -166,11 +178,9 @@ impl Store {
                 changes.apply(attribute, after);
             }
         }
-        if before.customer.unpaid != after.unpaid
-            && after.unpaid.is_none_or(|it| it.consequence.is_none())
-        {
-            // Of an earlier outstanding payment, or of none.
-            changes.remove(UNPAID_CONSEQUENCE);
+        if before.customer.unpaid != after.unpaid {
+            // They were set before this consequence, or with one that is over.
+            WAIVERS.iter().for_each(|waiver| changes.remove(waiver));
         }
         changes.apply(READS, Some(n(before.reads + 1)));
         changes.apply(attr::FOLLOWED_BY, Some(s(&write_id)));
@@ -183,14 +193,17 @@ impl Store {
             // The customer has the link by which its subscription was found.
             (STRIPE_CUSTOMER, stripe_customer),
             (STRIPE_SUBSCRIPTION, subscription),
-            // No admin has set the plan or the suspension, which would be overwritten, or the waiver of a
-            // consequence, which would be missed.
+            // No admin has set the plan or the suspension, which would be overwritten, or has left them as they are,
+            // which waives a consequence.
             (PLAN, Some(s(before.customer.plan.as_str()))),
             (SUSPENDED_AT, before.customer.suspended_at.map(t)),
-            (UNPAID_CONSEQUENCE, before.consequence.as_ref().map(s)),
+            (PLAN_WAIVER, before.waivers[0].as_ref().map(s)),
+            (SUSPENSION_WAIVER, before.waivers[1].as_ref().map(s)),
+            // Nobody has erased the customer: after that, only the link follows.
+            (ERASED_AT, before.customer.erased_at.map(t)),
         ];
-        // Exists: an update must not create an incomplete customer. Not erased: an erasure is final.
-        let mut condition = "attribute_exists(pk) AND attribute_not_exists(erased_at)".to_owned();
+        // Exists: an update must not create an incomplete customer.
+        let mut condition = "attribute_exists(pk)".to_owned();
         for (attribute, value) in as_read {
             changes.expect(attribute, value, &mut condition);
         }
@@ -219,13 +232,10 @@ impl Store {
             // By this very call, whose first response was lost for longer than the token is valid.
             return Ok(FollowOutcome::Followed);
         }
-        Ok(match read_customer(stored)?.erased_at {
-            Some(_) => FollowOutcome::Gone,
-            None => FollowOutcome::Raced,
-        })
+        Ok(FollowOutcome::Raced)
     }
 
-    /// Schedules an invoice for charges that no subscription invoices, at `due` or when it is scheduled already.
+    /// Schedules an invoice for items that no subscription invoices, at `due` or when it is scheduled before that.
     /// Idempotent.
     ///
     /// # Errors
@@ -233,39 +243,77 @@ impl Store {
     pub async fn schedule_invoice(
         &self,
         customer: &CustomerId,
+        stripe_customer: &str,
         due: Timestamp,
     ) -> Result<(), StoreError> {
-        self.client
-            .update_item()
-            .table_name(self.table(REGISTRY))
-            .set_key(Some(invoice_key(customer)))
-            // The first time stays. The write's id shows whoever makes the invoice at the same time that more is
-            // to be invoiced.
-            .update_expression(
-                "SET listing = :listing, listing_order = if_not_exists(listing_order, :order), \
-                 customer = :customer, written_by = :write",
-            )
-            .expression_attribute_values(":listing", s(FOLLOW_UPS))
-            .expression_attribute_values(":order", order(customer, due))
-            .expression_attribute_values(":customer", s(customer.as_str()))
-            .expression_attribute_values(":write", s(self.transaction_token()))
-            .send()
-            .await
-            .map_err(|error| StoreError::service("scheduling an invoice", error))?;
-        Ok(())
+        // The write's id shows whoever makes the invoice at the same time that more is to be invoiced.
+        let write_id = self.transaction_token();
+        let mut item = follow_up_item(
+            item::key(invoice_pk(stripe_customer)),
+            customer,
+            due,
+            &write_id,
+        );
+        item.insert(STRIPE_CUSTOMER.into(), s(stripe_customer));
+        let mut stored: Option<String> = None;
+        loop {
+            let put = self
+                .client
+                .put_item()
+                .table_name(self.table(REGISTRY))
+                .return_values_on_condition_check_failure(
+                    ReturnValuesOnConditionCheckFailure::AllOld,
+                );
+            let put = match &stored {
+                // Absent: a time that is scheduled already is known first.
+                None => put.condition_expression("attribute_not_exists(pk)"),
+                // The time is the stored one, of which the earlier one stays: nobody has changed it, and no invoice
+                // was made, since it was read.
+                Some(stored) => put
+                    .condition_expression("listing_order = :stored")
+                    .expression_attribute_values(":stored", s(stored)),
+            };
+            let earliest = stored
+                .as_ref()
+                .filter(|stored| **stored < order(customer, due));
+            if let Some(earliest) = earliest {
+                item.insert(attr::LISTING_ORDER.into(), s(earliest));
+            }
+            let Err(error) = put.set_item(Some(item.clone())).send().await else {
+                return Ok(());
+            };
+            let Some(PutItemError::ConditionalCheckFailedException(failed)) =
+                error.as_service_error()
+            else {
+                return Err(StoreError::service("scheduling an invoice", error));
+            };
+            let found = failed.item().filter(|found| !found.is_empty());
+            let found = found.map(|found| Reader::new(KIND, found));
+            if found
+                .as_ref()
+                .map(|found| found.is_written_by(&write_id))
+                .transpose()?
+                == Some(true)
+            {
+                // By this very call, whose first response was lost.
+                return Ok(());
+            }
+            let found = found.map(|found| found.text(attr::LISTING_ORDER).map(str::to_owned));
+            stored = found.transpose()?;
+            item.insert(attr::LISTING_ORDER.into(), s(order(customer, due)));
+        }
     }
 
-    /// Reads when an invoice is scheduled for a customer, if one is.
+    /// Reads when an invoice of a Stripe customer's items is scheduled, if one is.
     ///
     /// # Errors
     /// When the store fails.
     pub async fn scheduled_invoice(
         &self,
-        customer: &CustomerId,
+        stripe_customer: &str,
     ) -> Result<Option<FollowUp>, StoreError> {
-        let pk = format!("FOLLOWUP#INVOICE#{customer}");
-        let item = self.registry_item(pk, "reading a follow-up").await?;
-        item.as_ref().map(read_follow_up).transpose()
+        let item = self.registry_item(invoice_pk(stripe_customer), "reading a follow-up");
+        item.await?.as_ref().map(read_follow_up).transpose()
     }
 
     /// Ends the schedule of an invoice that was made. One that was scheduled again since stays.
@@ -273,12 +321,13 @@ impl Store {
     /// # Errors
     /// When the store fails; the schedule may then have ended.
     pub async fn end_scheduled_invoice(&self, scheduled: &FollowUp) -> Result<(), StoreError> {
+        let stripe_customer = scheduled.stripe_customer.as_deref().unwrap_or_default();
         let outcome = self
             .client
             .delete_item()
             .table_name(self.table(REGISTRY))
-            .set_key(Some(invoice_key(&scheduled.customer)))
-            // The schedule is the one that was read: a charge that came while the invoice was made is not on it.
+            .set_key(Some(item::key(invoice_pk(stripe_customer))))
+            // The schedule is the one that was read: an item that came while the invoice was made is not on it.
             .condition_expression("written_by = :write")
             .expression_attribute_values(":write", s(&scheduled.written_by))
             .send()
@@ -334,7 +383,7 @@ impl Store {
 
 fn follow_up_item(mut item: Item, customer: &CustomerId, due: Timestamp, write_id: &str) -> Item {
     item.insert(attr::LISTING.into(), s(FOLLOW_UPS));
-    item.insert(attr::LISTING_ORDER.into(), order(customer, due));
+    item.insert(attr::LISTING_ORDER.into(), s(order(customer, due)));
     item.insert(attr::CUSTOMER.into(), s(customer.as_str()));
     item.insert(attr::WRITTEN_BY.into(), s(write_id));
     item

@@ -1327,14 +1327,25 @@ async fn a_customer_that_was_changed_meanwhile_does_not_follow_what_was_read() {
 }
 
 #[tokio::test]
-async fn an_erased_or_missing_customer_follows_nothing() {
+async fn a_customer_that_was_erased_meanwhile_or_is_missing_follows_nothing() {
     let at = fixture();
     let before = customer_to_follow(&at).await;
     edit(&at, REGISTRY, "CUSTOMER#acme", |item| {
-        item["erased_at"] = json!({ "S": NOW });
+        item["erased_at"] = json!({ "S": "2026-11-22T10:00:00.000Z" });
     });
     let after = paid(&before.customer);
-    unchanged(&at, follow(&at, &before, &after, None), FollowOutcome::Gone).await;
+    unchanged(
+        &at,
+        follow(&at, &before, &after, None),
+        FollowOutcome::Raced,
+    )
+    .await;
+    // Once it is erased, the link still follows the subscription.
+    let erased = read_to_follow(&at).await;
+    let mut linked = erased.customer.clone();
+    linked.recipient = Some(recipient());
+    let followed = follow(&at, &erased, &linked, None).await;
+    assert_eq!(followed, FollowOutcome::Followed);
     delete(&at, REGISTRY, "CUSTOMER#acme");
     unchanged(&at, follow(&at, &before, &after, None), FollowOutcome::Gone).await;
     assert!(
@@ -1344,6 +1355,35 @@ async fn an_erased_or_missing_customer_follows_nothing() {
             .unwrap()
             .is_none()
     );
+}
+
+/// Only a decision about the same thing waives a consequence.
+#[tokio::test]
+async fn a_plan_waives_no_suspension_and_a_suspension_no_plan() {
+    let plan = CustomerChange {
+        plan: Some(p("enterprise")),
+        ..CustomerChange::default()
+    };
+    let enabled = CustomerChange {
+        suspended_at: Some(None),
+        ..CustomerChange::default()
+    };
+    let (suspended, moved) = (Consequence::Suspended, Consequence::Moved);
+    for (consequence, change, expected) in [
+        (suspended, &plan, suspended),
+        (suspended, &enabled, Consequence::Waived),
+        (moved, &plan, Consequence::Waived),
+        (moved, &enabled, moved),
+    ] {
+        let at = fixture();
+        let before = customer_to_follow(&at).await;
+        let mut after = unpaid(&before.customer);
+        after.unpaid.as_mut().unwrap().consequence = Some(consequence);
+        follow(&at, &before, &after, None).await;
+        update_customer(&at, "acme", change).await;
+        let stored = read_to_follow(&at).await.customer;
+        assert_eq!(stored.unpaid.unwrap().consequence, Some(expected));
+    }
 }
 
 /// An admin's decision about an earlier outstanding payment, or without one, says nothing about the next.
@@ -1362,25 +1402,76 @@ async fn a_new_outstanding_payment_has_no_consequence_yet() {
     let stored = read_to_follow(&at).await;
     assert_eq!(stored.customer, paid(&after));
     let item = the_one(&at, REGISTRY, "CUSTOMER#acme");
-    assert_eq!(item.get("unpaid_consequence"), None);
+    for attribute in ["unpaid_consequence", "plan_waiver", "suspension_waiver"] {
+        assert_eq!(item.get(attribute), None, "{attribute}");
+    }
     assert!(at.store.follow_ups(None).await.unwrap().items.is_empty());
 }
 
 #[tokio::test]
-async fn an_invoice_that_is_scheduled_again_stays_scheduled() {
+async fn an_invoice_that_is_scheduled_again_stays_scheduled_for_the_earliest_time() {
     let at = fixture();
-    let (acme, due) = (p("acme"), p("2026-12-04T00:00:00Z"));
-    let scheduled = async || at.store.scheduled_invoice(&acme).await.unwrap();
-    at.store.schedule_invoice(&acme, due).await.unwrap();
+    let acme: CustomerId = p("acme");
+    let schedule = async |due: &str| {
+        let scheduled = at.store.schedule_invoice(&acme, "cus_acme", p(due));
+        scheduled.await.unwrap();
+    };
+    let scheduled = async || at.store.scheduled_invoice("cus_acme").await.unwrap();
+    schedule("2026-12-04T00:00:00Z").await;
     let first = scheduled().await.unwrap();
-    // For a later month: the time of the first stays.
-    let later = at.store.schedule_invoice(&acme, p("2027-01-04T00:00:00Z"));
-    later.await.unwrap();
+    schedule("2027-01-04T00:00:00Z").await;
     at.store.end_scheduled_invoice(&first).await.unwrap();
     let second = scheduled().await.unwrap();
-    assert_eq!(second.due, due);
+    assert_eq!(second.due, p("2026-12-04T00:00:00Z"));
+    schedule("2026-11-22T10:00:00Z").await;
     at.store.end_scheduled_invoice(&second).await.unwrap();
+    let third = scheduled().await.unwrap();
+    assert_eq!(third.due, p("2026-11-22T10:00:00Z"));
+    at.store.end_scheduled_invoice(&third).await.unwrap();
     assert_eq!(scheduled().await, None);
+}
+
+/// The invoice of the other Stripe customer, who has the items, stays scheduled.
+#[tokio::test]
+async fn the_invoices_of_two_stripe_customers_of_a_customer_are_two() {
+    let at = fixture();
+    let acme: CustomerId = p("acme");
+    for stripe_customer in ["cus_1", "cus_2"] {
+        let scheduled = at.store.schedule_invoice(&acme, stripe_customer, p(NOW));
+        scheduled.await.unwrap();
+    }
+    let first = at.store.scheduled_invoice("cus_1").await.unwrap();
+    at.store
+        .end_scheduled_invoice(&first.unwrap())
+        .await
+        .unwrap();
+    let second = at.store.scheduled_invoice("cus_2").await.unwrap();
+    assert_eq!(second.unwrap().stripe_customer.as_deref(), Some("cus_2"));
+}
+
+/// An invoice that is made between the two writes ends the schedule, and the item is scheduled anew.
+#[tokio::test]
+async fn an_invoice_that_is_made_while_it_is_scheduled_again_is_scheduled() {
+    let at = fixture();
+    let acme: CustomerId = p("acme");
+    let due = "2026-12-04T00:00:00Z";
+    let schedule = async || at.store.schedule_invoice(&acme, "cus_acme", p(due)).await;
+    schedule().await.unwrap();
+    let aws = at.aws.clone();
+    let mut ended = false;
+    at.aws.inject(move |call| {
+        let replaces = call.body.contains(":stored");
+        if replaces && !std::mem::replace(&mut ended, true) {
+            let key = json!({ "pk": { "S": "FOLLOWUP#INVOICE#cus_acme" } });
+            let request = json!({ "TableName": "test-registry", "Key": key });
+            let (status, response) = aws.call("DynamoDB_20120810.DeleteItem", &request.to_string());
+            assert_eq!(status, 200, "{response}");
+        }
+        Fault::None
+    });
+    schedule().await.unwrap();
+    let scheduled = at.store.scheduled_invoice("cus_acme").await.unwrap();
+    assert_eq!(scheduled.unwrap().due, p(due));
 }
 
 #[tokio::test]

@@ -253,7 +253,7 @@ async fn an_unpaid_customer_with_follow_ups_and_a_handled_event() {
             let followed = follow(at, &before, &after, Some(due)).await;
             assert_eq!(followed, FollowOutcome::Followed);
             let acme = p("acme");
-            let scheduled = at.store.schedule_invoice(&acme, invoice);
+            let scheduled = at.store.schedule_invoice(&acme, "cus_acme", invoice);
             scheduled.await.unwrap();
             at.store.mark_handled("evt_1").await.unwrap();
         },
@@ -267,9 +267,9 @@ async fn an_unpaid_customer_with_follow_ups_and_a_handled_event() {
                 .map(|(_, it)| (it.customer.clone(), it.due));
             let expected = [(p("acme"), due), (p("acme"), invoice)];
             assert_eq!(found.collect::<Vec<_>>(), expected);
-            let scheduled = at.store.scheduled_invoice(&p("acme")).await.unwrap();
+            let scheduled = at.store.scheduled_invoice("cus_acme").await.unwrap();
             assert_eq!(scheduled.map(|it| it.due), Some(invoice));
-            assert_eq!(at.store.scheduled_invoice(&p("bolt")).await.unwrap(), None);
+            assert_eq!(at.store.scheduled_invoice("cus_bolt").await.unwrap(), None);
             assert!(at.store.is_handled("evt_1").await.unwrap());
             assert!(!at.store.is_handled("evt_2").await.unwrap());
         },

@@ -375,15 +375,21 @@ async fn a_subscription_is_followed_once() {
 async fn an_invoice_is_scheduled_and_ended_once() {
     let acme = p("acme");
     let schedule = async |at: &Fixture| {
-        let scheduled = at.store.schedule_invoice(&acme, p(NOW));
+        let scheduled = at.store.schedule_invoice(&acme, "cus_acme", p(NOW));
         scheduled.await.unwrap();
     };
-    check("UpdateItem", async |_| {}, schedule).await;
+    check("PutItem", async |_| {}, schedule).await;
+    check("PutItem", schedule, schedule).await;
     check("DeleteItem", schedule, async |at| {
-        let scheduled = at.store.scheduled_invoice(&acme).await.unwrap().unwrap();
+        let scheduled = at
+            .store
+            .scheduled_invoice("cus_acme")
+            .await
+            .unwrap()
+            .unwrap();
         let ended = at.store.end_scheduled_invoice(&scheduled);
         ended.await.unwrap();
-        at.store.scheduled_invoice(&acme).await.unwrap()
+        at.store.scheduled_invoice("cus_acme").await.unwrap()
     })
     .await;
 }

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use jiff::fmt::serde::timestamp::second;
 use serde::Deserialize;
+use serde_json::json;
 
 use crate::client::StripeClient;
 use crate::decode::DecodeError;
@@ -121,6 +122,28 @@ impl Event {
                 _ => InvalidEvent::Malformed(error.into()),
             }
         })
+    }
+}
+
+impl Event {
+    /// Returns the event without anything but ids, types and times: in the form in which [`parse`](Self::parse)
+    /// reads it.
+    #[must_use]
+    pub fn ids(&self) -> String {
+        json!({
+            "id": self.id.as_str(),
+            "object": "event",
+            "type": self.kind,
+            "created": self.created.as_second(),
+            "livemode": self.livemode,
+            "api_version": self.api_version,
+            "data": { "object": {
+                "id": self.object_id,
+                "object": self.object_type,
+                "customer": self.customer,
+            } },
+        })
+        .to_string()
     }
 }
 

@@ -86,6 +86,10 @@ stripe_id! {
     InvoiceId
 }
 stripe_id! {
+    /// Id of a payment method, usually `pm_…`.
+    PaymentMethodId
+}
+stripe_id! {
     /// Id of a price, usually `price_…`; older prices have ids that were chosen freely.
     PriceId
 }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use crate::client::StripeClient;
 use crate::decode::{open_enum, optional_id, or_default};
 use crate::error::StripeError;
-use crate::id::{CustomerId, InvoiceId, SubscriptionId};
+use crate::id::{CustomerId, InvoiceId, PaymentMethodId, SubscriptionId};
 use crate::pages::{Listed, Pages};
 use crate::parent::Parent;
 use crate::request::{ApiRequest, IdempotencyKey};
@@ -146,6 +146,8 @@ pub struct NewInvoice<'a> {
     pub currency: Option<&'a str>,
     /// Whether Stripe finalizes and collects it by itself.
     pub auto_advance: bool,
+    /// Payment method to charge; without it, the customer's.
+    pub payment_method: Option<&'a PaymentMethodId>,
     /// Text on the invoice.
     pub description: Option<&'a str>,
     /// Metadata.
@@ -189,6 +191,7 @@ impl StripeClient {
         form.add_some("currency", invoice.currency);
         form.add("pending_invoice_items_behavior", "include");
         form.add("auto_advance", invoice.auto_advance);
+        form.add_some("default_payment_method", invoice.payment_method);
         form.add_some("description", invoice.description);
         form.add_map("metadata", invoice.metadata);
         self.call(&request).await

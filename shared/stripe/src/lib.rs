@@ -49,7 +49,7 @@ pub use events::{Event, EventFilter, InvalidEvent};
 pub use https::{BoxError, CONNECT_TIMEOUT, HttpsTransport, Roots, tls};
 pub use id::{
     CheckoutSessionId, CustomerId, EventId, InvalidStripeId, InvoiceId, InvoiceItemId,
-    PortalSessionId, PriceId, ProductId, SubscriptionId, SubscriptionItemId,
+    PaymentMethodId, PortalSessionId, PriceId, ProductId, SubscriptionId, SubscriptionItemId,
 };
 pub use invoice_items::{CHARGE_METADATA, InvoiceItem, InvoiceItemFilter, NewInvoiceItem, Period};
 pub use invoices::{Invoice, InvoiceFilter, InvoiceStatus, NewInvoice};

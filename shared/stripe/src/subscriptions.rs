@@ -9,7 +9,9 @@ use serde::Deserialize;
 use crate::client::StripeClient;
 use crate::decode::{id, open_enum, optional_id, or_default};
 use crate::error::StripeError;
-use crate::id::{CustomerId, InvoiceId, PriceId, SubscriptionId, SubscriptionItemId};
+use crate::id::{
+    CustomerId, InvoiceId, PaymentMethodId, PriceId, SubscriptionId, SubscriptionItemId,
+};
 use crate::pages::{Listed, Pages};
 use crate::prices::Price;
 use crate::request::{ApiRequest, IdempotencyKey};
@@ -68,6 +70,9 @@ pub struct Subscription {
     /// Time of creation.
     #[serde(with = "second::required")]
     pub created: Timestamp,
+    /// Payment method, to which checkout sets the one that was used; without it, the customer's is charged.
+    #[serde(default, deserialize_with = "optional_id")]
+    pub default_payment_method: Option<PaymentMethodId>,
     /// Latest invoice.
     #[serde(default, deserialize_with = "optional_id")]
     pub latest_invoice: Option<InvoiceId>,

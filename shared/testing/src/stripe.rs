@@ -10,9 +10,9 @@ use serde_json::Value;
 use stripe_fake::{Fault, FaultRule, Options, StripeFake};
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_runtime::Clock;
-use tollgate_stripe::{
-    Config, FixedSecret, SecretKey, StripeClient, TokioTiming, Transport, TransportError,
-};
+use tollgate_stripe::{Config, FixedSecret, SecretKey, TokioTiming, Transport, TransportError};
+
+pub use tollgate_stripe::StripeClient;
 
 /// Change of a response of the stand-in, by the path and the parameters of the request.
 type Alter = dyn Fn(&str, &str, &mut Value) + Send + Sync;

@@ -51,7 +51,7 @@ async fn events_are_listed_after_a_number() {
     assert_eq!(numbers(&all), [1, 2, 3]);
     let page = list(&stack, &[("after", "1"), ("limit", "1")]).await;
     assert_eq!((numbers(&page), &page["next_after"]), (vec![2], &json!(2)));
-    for after in [3, 4, u64::MAX] {
+    for after in [3, 4, u64::MAX / 2] {
         let end = list(&stack, &[("after", &after.to_string())]).await;
         assert_eq!(end, json!({ "data": [], "next_after": after }));
     }
@@ -71,6 +71,7 @@ async fn a_query_that_is_no_number_is_rejected() {
     let stack = Stack::new();
     for (name, value) in [
         ("after", "-1"),
+        ("after", "9223372036854775808"),
         ("after", "x"),
         ("after", "18446744073709551616"),
         ("limit", "0"),

@@ -13,13 +13,12 @@ use tollgate_local_aws::CloudWatch;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_runtime::{Metrics, env};
 use tollgate_store::{CustomerChange, PlanOutcome, RecipientChange, Store, UpdateCustomerOutcome};
-use tollgate_stripe::StripeClient;
 use tollgate_testing::customers::add_customer;
 use tollgate_testing::event::{Event, text};
 use tollgate_testing::init::init_with;
 use tollgate_testing::p;
 use tollgate_testing::response::{ApiResponse, call};
-use tollgate_testing::stripe::Stripe;
+use tollgate_testing::stripe::{Stripe, StripeClient};
 
 /// Time at which all tests begin.
 pub(crate) const NOW: &str = "2026-11-22T10:00:00Z";

@@ -21,7 +21,7 @@ const MAX_PARTS: usize = 20;
 
 /// Nightly runs over some number of customers.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct Night {
+pub(crate) struct Measured {
     pub(crate) customers: usize,
     pub(crate) owing: usize,
     pub(crate) written_items: usize,
@@ -56,7 +56,7 @@ impl Run {
 pub(super) async fn measure(
     functions: &Functions,
     customers: usize,
-) -> Result<Night, BillingError> {
+) -> Result<Measured, BillingError> {
     let owing = customers / ONE_OWES_OF;
     progress(&format!(
         "creating {customers} customers, of whom {owing} owe"
@@ -79,7 +79,7 @@ pub(super) async fn measure(
     }
     let peak_bytes = process.memory()?.peak;
     process.shut_down().await?;
-    Ok(Night {
+    Ok(Measured {
         customers,
         owing,
         written_items,

@@ -57,7 +57,7 @@ pub(super) async fn services_with_plan() -> Result<LocalAws, BillingError> {
 }
 
 /// Creates customers, of whom `owing` have calls beyond the included ones in this month, and `others` have not.
-/// Those who owe are linked to these Stripe customers, if there are any. Returns the number of written items.
+/// The who owe are linked to these Stripe customers, if there are any. Returns the number of written items.
 pub(super) async fn customers(
     aws: &LocalAws,
     owing: usize,
@@ -73,7 +73,7 @@ pub(super) async fn customers(
     let mut clones = Clones {
         aws,
         batch: BTreeMap::new(),
-        waiting: 0,
+        unsent: 0,
         written: 0,
     };
     for number in 0..owing {
@@ -243,7 +243,7 @@ fn call(aws: &LocalAws, operation: &str, body: &str) -> Result<Value, BillingErr
 struct Clones<'a> {
     aws: &'a LocalAws,
     batch: BTreeMap<String, Vec<String>>,
-    waiting: usize,
+    unsent: usize,
     written: usize,
 }
 
@@ -261,8 +261,8 @@ impl Clones<'_> {
             }
             let put = format!(r#"{{"PutRequest":{{"Item":{item}}}}}"#);
             self.batch.entry(table.clone()).or_default().push(put);
-            self.waiting += 1;
-            if self.waiting == BATCH {
+            self.unsent += 1;
+            if self.unsent == BATCH {
                 self.flush()?;
             }
         }
@@ -270,7 +270,7 @@ impl Clones<'_> {
     }
 
     fn flush(&mut self) -> Result<(), BillingError> {
-        if self.waiting == 0 {
+        if self.unsent == 0 {
             return Ok(());
         }
         let tables = std::mem::take(&mut self.batch);
@@ -284,8 +284,8 @@ impl Clones<'_> {
         if unprocessed.is_some_and(|unprocessed| !unprocessed.is_empty()) {
             return Err(BillingError::Wrong("items were not written".to_owned()));
         }
-        self.written += self.waiting;
-        self.waiting = 0;
+        self.written += self.unsent;
+        self.unsent = 0;
         Ok(())
     }
 }

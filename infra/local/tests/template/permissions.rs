@@ -20,7 +20,7 @@ pub(crate) async fn defects(template: &str) -> Vec<String> {
             ("Plans", PLANS.to_owned()),
             ("StripeSecretName", "stripe".to_owned()),
             ("ReturnOrigins", "https://app.example".to_owned()),
-            ("UnpaidGraceDays", "1".to_owned()),
+            ("UnpaidGraceDays", "0".to_owned()),
         ],
         ..Options::default()
     };

@@ -250,7 +250,10 @@ impl Simulation<'_> {
             let page = self.admin.follow_ups(after.as_deref()).await?;
             let due = page.items.iter().filter(|(_, it)| it.due <= now);
             for (_, follow_up) in due {
-                let message = json!({ "follow_up": follow_up.customer.as_str() });
+                let message = json!({
+                    "follow_up": follow_up.customer.as_str(),
+                    "stripe_customer": follow_up.stripe_customer,
+                });
                 self.queue.push(message.to_string());
             }
             match page.next {

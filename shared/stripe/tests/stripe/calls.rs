@@ -262,6 +262,7 @@ async fn invoices() {
         subscription: Some(&subscription),
         currency: Some("usd"),
         auto_advance: true,
+        payment_method: None,
         description: Some("Final"),
         metadata: &[("final", "yes")],
     };
