@@ -3,14 +3,11 @@
 //! The ledger decides what is submitted, and the queue only when: a message that is lost, repeated or late changes
 //! nothing.
 
-use std::collections::HashSet;
-
-use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent, SqsMessage};
-use tokio::task::JoinSet;
+use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent, SqsMessage};
 use tollgate_domain::submission::ChargeRef;
 use tollgate_payments::{ChargeMessage, Patience, Payments, SubmitOutcome};
 use tollgate_runtime::config::InvalidConfig;
-use tollgate_runtime::{Chain, Init};
+use tollgate_runtime::{Chain, Init, sqs};
 
 /// Charges submitted at a time. The rate of requests is bounded by itself.
 const CONCURRENCY: usize = 4;
@@ -35,40 +32,12 @@ impl Worker {
 
 /// Submits the charges of a batch, and reports those that are to be delivered again in some minutes.
 pub async fn submit(worker: &Worker, batch: SqsEvent) -> SqsBatchResponse {
-    let mut messages = batch.records.into_iter();
-    let mut running = JoinSet::new();
-    let mut failed = HashSet::new();
-    loop {
-        while running.len() < CONCURRENCY {
-            let Some(message) = messages.next() else {
-                break;
-            };
-            let payments = worker.payments.clone();
-            running.spawn(async move {
-                let id = message.message_id.clone().unwrap_or_default();
-                (id, submit_message(&payments, &message).await)
-            });
-        }
-        match running.join_next().await {
-            None => break,
-            Some(Ok((id, is_done))) => {
-                if !is_done {
-                    failed.insert(id);
-                }
-            }
-            Some(Err(panic)) => std::panic::resume_unwind(panic.into_panic()),
-        }
-    }
+    let response = sqs::handle_each(batch, CONCURRENCY, |message| {
+        let payments = worker.payments.clone();
+        async move { submit_message(&payments, &message).await }
+    });
+    let response = response.await;
     worker.payments.metrics.write();
-    let mut response = SqsBatchResponse::default();
-    response.batch_item_failures = failed
-        .into_iter()
-        .map(|id| {
-            let mut failure = BatchItemFailure::default();
-            failure.item_identifier = id;
-            failure
-        })
-        .collect();
     response
 }
 

@@ -274,3 +274,37 @@ async fn a_message_that_is_no_position_fails() {
         assert!(matches!(failed, BillingRunError::Message(_)), "{message}");
     }
 }
+
+/// A run names all customers who are due, in parts if its time is over, and leaves the others.
+#[tokio::test]
+async fn customers_to_follow_up_are_named_in_pages() {
+    let stack = stack(0).await;
+    let schedule = async |n: usize, due: &str| {
+        let (customer, stripe) = (p(&format!("c-{n:03}")), format!("cus_{n:03}"));
+        let scheduled = stack.at.store.schedule_invoice(&customer, &stripe, p(due));
+        scheduled.await.unwrap();
+    };
+    for n in 0..150 {
+        schedule(n, NOW).await;
+    }
+    schedule(150, "2027-01-05T00:00:00Z").await;
+    let from = Some(Progress::FollowUp(None));
+    let (_, rest) = next_part(&stack.app, from, Some(p(NOW))).await.unwrap();
+    let mut named = take(&stack, "StripeEventQueue");
+    assert_eq!(named.len(), 100);
+    let Some(Progress::FollowUp(Some(_))) = &rest else {
+        panic!("{rest:?}");
+    };
+    // As in the message that continues the run.
+    let message = serde_json::to_value(rest.unwrap()).unwrap();
+    let rest = serde_json::from_value(message).unwrap();
+    let (_, rest) = next_part(&stack.app, Some(rest), None).await.unwrap();
+    assert_eq!(rest, None);
+    named.extend(take(&stack, "StripeEventQueue"));
+    let named: BTreeSet<&str> = named
+        .iter()
+        .map(|message| message["stripe_customer"].as_str().unwrap())
+        .collect();
+    assert_eq!(named.len(), 150);
+    assert!(!named.contains("cus_150"));
+}

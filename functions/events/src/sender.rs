@@ -1,18 +1,15 @@
 //! The webhook sender: makes the queued deliveries, and queues those that failed again.
 
-use std::collections::HashSet;
-
-use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent, SqsMessage};
+use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent, SqsMessage};
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use tokio::task::JoinSet;
 use tollgate_api::events::Event;
 use tollgate_domain::id::WebhookId;
 use tollgate_domain::webhook::{DeliveryFailure, Webhook, retry_after};
 use tollgate_payments::{MAX_DELAY_S, Queue, QueueError};
 use tollgate_runtime::config::{self, InvalidConfig};
-use tollgate_runtime::{Chain, Clock, Entropy, Init, Metrics, env, metrics};
+use tollgate_runtime::{Chain, Clock, Entropy, Init, Metrics, env, metrics, sqs};
 use tollgate_store::{Store, StoreError};
 use tollgate_stripe::outbound::{InvalidSigningSecret, SigningSecret, sign};
 
@@ -179,34 +176,12 @@ impl Sender {
 
 /// Makes the deliveries of a batch, all at the same time, and reports those whose messages are to be delivered again.
 pub async fn deliver(sender: &Sender, batch: SqsEvent) -> SqsBatchResponse {
-    let mut running = JoinSet::new();
-    for message in batch.records {
+    let response = sqs::handle_each(batch, usize::MAX, |message| {
         let sender = sender.clone();
-        running.spawn(async move {
-            let id = message.message_id.clone().unwrap_or_default();
-            (id, deliver_message(&sender, &message).await)
-        });
-    }
-    let mut failed = HashSet::new();
-    while let Some(outcome) = running.join_next().await {
-        match outcome {
-            Ok((_, true)) => {}
-            Ok((id, false)) => {
-                failed.insert(id);
-            }
-            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-        }
-    }
+        async move { deliver_message(&sender, &message).await }
+    });
+    let response = response.await;
     sender.metrics.write();
-    let mut response = SqsBatchResponse::default();
-    response.batch_item_failures = failed
-        .into_iter()
-        .map(|id| {
-            let mut failure = BatchItemFailure::default();
-            failure.item_identifier = id;
-            failure
-        })
-        .collect();
     response
 }
 

@@ -2,14 +2,12 @@
 //! sends.
 
 use axum::Json;
-use axum::body::Body;
 use axum::extract::{Request, State};
 use http::HeaderMap;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tollgate_api::payments::WebhookReceipt;
 use tollgate_api::problem::PaymentsUnavailable;
 use tollgate_payments::{Reception, SIGNATURE_HEADER, WebhookError, Webhooks};
-use tollgate_web::{NoQuery, Problem};
+use tollgate_web::{NoQuery, Problem, read_text};
 
 /// Largest body that is read. Events have some kilobytes, and a message of SQS may have 1 MB.
 const MAX_EVENT: usize = 256 * 1024;
@@ -36,7 +34,9 @@ async fn receive(
     request: Request,
 ) -> Result<Json<WebhookReceipt>, Problem> {
     let signature = signature(request.headers())?.to_owned();
-    let body = read(request.into_body()).await?;
+    // The raw body is what Stripe signs.
+    let too_large = || Problem::body_larger_than(MAX_EVENT);
+    let body = read_text(request.into_body(), MAX_EVENT, too_large).await?;
     let received = webhooks.receive(&body, &signature).await;
     webhooks.metrics.write();
     match received {
@@ -56,19 +56,6 @@ fn signature(headers: &HeaderMap) -> Result<&str, Problem> {
             "Send one header field Stripe-Signature: only Stripe calls this route.",
         )),
     }
-}
-
-/// Reads the raw body, which is what Stripe signs.
-async fn read(body: Body) -> Result<String, Problem> {
-    let bytes = match Limited::new(body, MAX_EVENT).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(error) if error.is::<LengthLimitError>() => {
-            return Err(Problem::body_larger_than(MAX_EVENT));
-        }
-        Err(_) => return Err(Problem::bad_request("The body is incomplete.")),
-    };
-    let text = String::from_utf8(bytes.into());
-    text.map_err(|_| Problem::bad_request("The body is not UTF-8 text."))
 }
 
 /// Creates the problem for a webhook that was not received. Stripe shows it to the operator, and sends the event

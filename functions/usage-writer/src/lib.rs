@@ -7,14 +7,14 @@
 
 use std::sync::Arc;
 
-use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent};
+use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tollgate_domain::usage::Defect;
 pub use tollgate_ingest::BATCH_TIMEOUT;
 use tollgate_ingest::{IncomingEvent, Ingest, IngestOutcome, QuarantineInput};
 use tollgate_runtime::config::InvalidConfig;
-use tollgate_runtime::{Chain, Init, metrics};
+use tollgate_runtime::{Chain, Init, metrics, sqs};
 
 /// State of a usage-writer instance. Cheap to clone; clones share it.
 #[derive(Debug, Clone)]
@@ -83,16 +83,7 @@ pub async fn handle(app: &App, batch: SqsEvent) -> SqsBatchResponse {
     let metrics = &ingest.metrics;
     metrics.record(metrics::FAILED_EVENTS, &[], failed.len() as u64);
     metrics.write();
-    let mut response = SqsBatchResponse::default();
-    response.batch_item_failures = failed
-        .into_iter()
-        .map(|message_id| {
-            let mut failure = BatchItemFailure::default();
-            failure.item_identifier = message_id;
-            failure
-        })
-        .collect();
-    response
+    sqs::failed(failed)
 }
 
 /// Parses the usage event in a message.

@@ -15,6 +15,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tollgate_domain::billing::grouped;
 use tollgate_domain::key::{KeyFormat, KeyKind};
 use tollgate_domain::llm::{LlmPrices, Tokens};
 use tollgate_domain::usage::EVENT_TYPE;
@@ -610,19 +611,6 @@ fn expect(response: &Response, status: StatusCode) -> Result<(), StepError> {
             response.status, response.text
         )
     })
-}
-
-/// Returns a number with its digits in groups of three.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut grouped = String::new();
-    for (at, digit) in digits.char_indices() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
-    grouped
 }
 
 fn text<'a>(value: &'a Value, member: &str) -> Result<&'a str, StepError> {

@@ -342,7 +342,8 @@ fn description(cents: SignedCents, calls: u64, plans: Vec<(u64, u64)>, days: [Da
 }
 
 /// Returns a number with a comma before each three digits.
-fn grouped(number: u64) -> String {
+#[must_use]
+pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut grouped = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.char_indices() {

@@ -37,6 +37,14 @@ pub struct Customer {
     pub erased_at: Option<Timestamp>,
 }
 
+impl Customer {
+    /// Returns the payment provider's id of the customer's subscription, if it has one.
+    #[must_use]
+    pub fn subscription(&self) -> Option<&str> {
+        self.recipient.as_ref()?.subscription.as_deref()
+    }
+}
+
 /// An outstanding payment of a customer's subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unpaid {

@@ -243,7 +243,7 @@ impl Event {
         number: u64,
         occurred_at: Timestamp,
     ) -> Vec<Self> {
-        let (earlier, now) = (subscription(before), subscription(after));
+        let (earlier, now) = (before.subscription(), after.subscription());
         let since = after.unpaid.map(|unpaid| unpaid.since.to_string());
         // The number repeats if the table is restored to an earlier time.
         let cause = format!("{}\n{number}\n{now:?}\n{}\n{since:?}", after.id, after.plan);
@@ -275,11 +275,6 @@ impl Event {
         let customer = Some(charge.customer.clone());
         Self::new(kind, &charge.id, customer, occurred_at, data)
     }
-}
-
-/// Returns the provider's id of the customer's subscription.
-fn subscription(customer: &Customer) -> Option<&str> {
-    customer.recipient.as_ref()?.subscription.as_deref()
 }
 
 fn charge_data(charge: &Charge) -> Value {

@@ -71,7 +71,7 @@ impl SubscriptionRules {
         }
         match state {
             SubscriptionState::Live { id, plan, is_paid } => {
-                let is_new = subscription(customer) != Some(id.as_str());
+                let is_new = customer.subscription() != Some(id.as_str());
                 self.follow_plan(&mut after, plan.as_ref(), is_new);
                 if *is_paid {
                     settle(&mut after);
@@ -160,11 +160,6 @@ impl SubscriptionRules {
             unpaid.consequence = Some(consequence);
         }
     }
-}
-
-/// Returns the provider's id of the customer's subscription.
-fn subscription(customer: &Customer) -> Option<&str> {
-    customer.recipient.as_ref()?.subscription.as_deref()
 }
 
 /// Whether the customer is on the plan of those who have not paid.
@@ -263,7 +258,7 @@ mod tests {
         let pro = apply(&rules, customer("free"), &[(0, live("sub_1", "pro", true))]);
         assert_eq!(pro.plan, p("pro"));
         assert_eq!(pro.subscription_plan, Some(p("pro")));
-        assert_eq!(subscription(&pro), Some("sub_1"));
+        assert_eq!(pro.subscription(), Some("sub_1"));
         let dearer = apply(&rules, pro.clone(), &[(1, live("sub_1", "scale", true))]);
         assert_eq!(dearer.plan, p("scale"));
         let ended = apply(&rules, dearer, &[(2, ENDED)]);

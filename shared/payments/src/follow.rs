@@ -24,6 +24,7 @@ use tollgate_stripe::{
 
 use crate::customers::{key, linked};
 use crate::queue::FollowUpMessage;
+use crate::subscription::has_ended;
 use crate::{CURRENCY, Patience, Payments, PaymentsError};
 
 /// Types of events that may change a customer. All others are ignored.
@@ -219,10 +220,7 @@ impl Follower {
             if after.plan != customer.plan && plans.get(&after.plan).is_none() {
                 return Err(PaymentsError::NoSuchPlan(after.plan.as_str().to_owned()));
             }
-            let has_ended = recipient.subscription.is_some()
-                && after.recipient.as_ref().map(|it| &it.subscription)
-                    != Some(&recipient.subscription);
-            if has_ended {
+            if recipient.subscription.is_some() && after.subscription() != customer.subscription() {
                 // Before the subscription is forgotten: whatever happens next, its last charges get an invoice.
                 let scheduled = store.schedule_invoice(id, &recipient.customer, clock.now());
                 scheduled.await?;
@@ -410,12 +408,7 @@ fn plans_of_prices(plans: &PlanBook) -> BTreeMap<&str, Vec<&PlanId>> {
 
 /// Whether a subscription that gave a plan still does. A first payment that is outstanding has given none.
 fn is_live(status: &SubscriptionStatus) -> bool {
-    !matches!(
-        status,
-        SubscriptionStatus::Canceled
-            | SubscriptionStatus::Incomplete
-            | SubscriptionStatus::IncompleteExpired
-    )
+    !has_ended(status) && *status != SubscriptionStatus::Incomplete
 }
 
 /// Whether no payment of a live subscription is outstanding.

@@ -131,6 +131,25 @@ impl Stack {
         text(&subscription["id"])
     }
 
+    /// Completes a checkout of a plan. Returns the id of the session.
+    async fn check_out(&self, plan: &str, completion: Completion) -> String {
+        let form = format!(
+            "mode=subscription&line_items[0][price]={}&line_items[0][quantity]=1&customer={}\
+             &success_url=https://app.example/&cancel_url=https://app.example/",
+            self.price(plan).await,
+            self.customer
+        );
+        let session = self
+            .stripe
+            .call("POST", "/v1/checkout/sessions", &form)
+            .await;
+        let session = text(&session["id"]);
+        let fake = &self.stripe.fake;
+        fake.complete_checkout(&session, completion, None).unwrap();
+        self.handle_events().await;
+        session
+    }
+
     async fn cancel(&self, subscription: &str) {
         let path = format!("/v1/subscriptions/{subscription}");
         self.stripe.call("DELETE", &path, "").await;
@@ -330,22 +349,9 @@ async fn an_older_reading_of_stripe_does_not_overwrite_a_newer_one() {
 async fn a_bank_debit_gives_the_plan_when_the_money_arrives() {
     for arrives in [true, false] {
         let stack = Stack::new(UnpaidRule::Nothing).await;
-        let form = format!(
-            "mode=subscription&line_items[0][price]={}&line_items[0][quantity]=1&customer={}\
-             &success_url=https://app.example/&cancel_url=https://app.example/",
-            stack.price("team").await,
-            stack.customer
-        );
-        let session = stack
-            .stripe
-            .call("POST", "/v1/checkout/sessions", &form)
-            .await;
-        let session = text(&session["id"]);
-        let fake = &stack.stripe.fake;
-        fake.complete_checkout(&session, Completion::Unpaid, None)
-            .unwrap();
-        stack.handle_events().await;
+        let session = stack.check_out("team", Completion::Unpaid).await;
         assert_eq!(stack.plan().await, "free");
+        let fake = &stack.stripe.fake;
         fake.settle_checkout(&session, arrives).unwrap();
         stack.handle_events().await;
         let expected = if arrives { "team" } else { "free" };
@@ -657,24 +663,6 @@ async fn a_subscription_that_stripe_cancels_for_debts_ends() {
     assert!(ended.suspended_at.is_some());
 }
 
-/// Subscribes by checkout, which leaves the card with the subscription.
-async fn check_out(stack: &Stack, plan: &str) {
-    let form = format!(
-        "mode=subscription&line_items[0][price]={}&line_items[0][quantity]=1&customer={}\
-         &success_url=https://app.example/&cancel_url=https://app.example/",
-        stack.price(plan).await,
-        stack.customer
-    );
-    let session = stack
-        .stripe
-        .call("POST", "/v1/checkout/sessions", &form)
-        .await;
-    let fake = &stack.stripe.fake;
-    fake.complete_checkout(&text(&session["id"]), Completion::Paid, None)
-        .unwrap();
-    stack.handle_events().await;
-}
-
 #[tokio::test]
 async fn the_last_invoice_is_charged_to_the_card_of_the_subscription() {
     let mut stack = Stack::new(UnpaidRule::Nothing).await;
@@ -683,7 +671,8 @@ async fn the_last_invoice_is_charged_to_the_card_of_the_subscription() {
     let (before, after) = (Some((&*stack.customer, None)), Some((&*without_card, None)));
     stack.link(before, after).await;
     stack.customer = without_card;
-    check_out(&stack, "team").await;
+    // It leaves the card with the subscription.
+    stack.check_out("team", Completion::Paid).await;
     let subscription = stack.subscription().await.unwrap();
     stack
         .add_item("test/ci_acme_2026-11_0001", Some(&subscription))

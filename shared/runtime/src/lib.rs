@@ -1,5 +1,5 @@
-//! Runtime environment of Tollgate's programs: configuration, time, randomness, AWS clients, logs and
-//! metrics. Only `main` functions create them; handlers take them as arguments.
+//! Runtime environment of Tollgate's programs: configuration, time, randomness, AWS clients, batches of messages,
+//! logs and metrics. Only `main` functions create them; handlers take them as arguments.
 
 pub mod aws;
 pub mod clock;
@@ -11,6 +11,7 @@ mod init;
 pub mod logging;
 pub mod metrics;
 mod roots;
+pub mod sqs;
 
 pub use clock::Clock;
 pub use entropy::Entropy;

@@ -9,7 +9,6 @@ use tollgate_domain::customer::Customer;
 use tollgate_domain::event::Event;
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::page::Page;
-use tollgate_domain::submission::Recipient;
 
 use crate::Store;
 use crate::customers::{
@@ -111,14 +110,12 @@ fn read_follow_up(item: &Item) -> Result<FollowUp, StoreError> {
 
 /// Returns the attributes of a customer that its subscription decides.
 fn state(customer: &Customer) -> [(&'static str, Option<AttributeValue>); 6] {
-    let subscription = customer.recipient.as_ref();
-    let subscription = subscription.and_then(|it| it.subscription.as_ref());
     let plan = customer.subscription_plan.as_ref();
     let unpaid = customer.unpaid;
     let consequence = unpaid.and_then(|unpaid| unpaid.consequence);
     [
         (PLAN, Some(s(customer.plan.as_str()))),
-        (STRIPE_SUBSCRIPTION, subscription.map(s)),
+        (STRIPE_SUBSCRIPTION, customer.subscription().map(s)),
         (SUBSCRIPTION_PLAN, plan.map(|plan| s(plan.as_str()))),
         (SUSPENDED_AT, customer.suspended_at.map(t)),
         (UNPAID_SINCE, unpaid.map(|unpaid| t(unpaid.since))),
@@ -185,8 +182,8 @@ impl Store {
         changes.apply(READS, Some(n(before.reads + 1)));
         changes.apply(attr::FOLLOWED_BY, Some(s(&write_id)));
         let recipient = before.customer.recipient.as_ref();
-        let stripe_customer = recipient.map(|it: &Recipient| s(&it.customer));
-        let subscription = recipient.and_then(|it| it.subscription.as_ref()).map(s);
+        let stripe_customer = recipient.map(|it| s(&it.customer));
+        let subscription = before.customer.subscription().map(s);
         let as_read = [
             // Nobody else has followed the subscription since the customer was read.
             (READS, (before.reads > 0).then(|| n(before.reads))),
@@ -255,31 +252,28 @@ impl Store {
             &write_id,
         );
         item.insert(STRIPE_CUSTOMER.into(), s(stripe_customer));
+        let order = order(customer, due);
         let mut stored: Option<String> = None;
         loop {
+            let earliest = stored.as_ref().unwrap_or(&order).min(&order);
+            item.insert(attr::LISTING_ORDER.into(), s(earliest));
             let put = self
                 .client
                 .put_item()
                 .table_name(self.table(REGISTRY))
+                .set_item(Some(item.clone()))
                 .return_values_on_condition_check_failure(
                     ReturnValuesOnConditionCheckFailure::AllOld,
                 );
             let put = match &stored {
                 // Absent: a time that is scheduled already is known first.
                 None => put.condition_expression("attribute_not_exists(pk)"),
-                // The time is the stored one, of which the earlier one stays: nobody has changed it, and no invoice
-                // was made, since it was read.
+                // As it was read: nobody has changed the time, and no invoice was made, since then.
                 Some(stored) => put
                     .condition_expression("listing_order = :stored")
                     .expression_attribute_values(":stored", s(stored)),
             };
-            let earliest = stored
-                .as_ref()
-                .filter(|stored| **stored < order(customer, due));
-            if let Some(earliest) = earliest {
-                item.insert(attr::LISTING_ORDER.into(), s(earliest));
-            }
-            let Err(error) = put.set_item(Some(item.clone())).send().await else {
+            let Err(error) = put.send().await else {
                 return Ok(());
             };
             let Some(PutItemError::ConditionalCheckFailedException(failed)) =
@@ -287,20 +281,17 @@ impl Store {
             else {
                 return Err(StoreError::service("scheduling an invoice", error));
             };
-            let found = failed.item().filter(|found| !found.is_empty());
-            let found = found.map(|found| Reader::new(KIND, found));
-            if found
-                .as_ref()
-                .map(|found| found.is_written_by(&write_id))
-                .transpose()?
-                == Some(true)
-            {
-                // By this very call, whose first response was lost.
-                return Ok(());
-            }
-            let found = found.map(|found| found.text(attr::LISTING_ORDER).map(str::to_owned));
-            stored = found.transpose()?;
-            item.insert(attr::LISTING_ORDER.into(), s(order(customer, due)));
+            stored = match failed.item().filter(|found| !found.is_empty()) {
+                None => None,
+                Some(found) => {
+                    let found = Reader::new(KIND, found);
+                    if found.is_written_by(&write_id)? {
+                        // By this very call, whose first response was lost.
+                        return Ok(());
+                    }
+                    Some(found.text(attr::LISTING_ORDER)?.to_owned())
+                }
+            };
         }
     }
 

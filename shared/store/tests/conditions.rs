@@ -1324,6 +1324,20 @@ async fn a_customer_that_was_changed_meanwhile_does_not_follow_what_was_read() {
     .await;
     let waived = read_to_follow(&at).await.customer.unpaid.unwrap();
     assert_eq!(waived.consequence, Some(Consequence::Waived));
+    // Given the plan that the customer is on.
+    let before = read_to_follow(&at).await;
+    let same = CustomerChange {
+        plan: Some(before.customer.plan.clone()),
+        ..CustomerChange::default()
+    };
+    update_customer(&at, "acme", &same).await;
+    let after = paid(&before.customer);
+    unchanged(
+        &at,
+        follow(&at, &before, &after, None),
+        FollowOutcome::Raced,
+    )
+    .await;
 }
 
 #[tokio::test]

@@ -30,15 +30,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         check_coding(request.headers())?;
         check_charset(request.headers())?;
-        let body: Body = request.into_body();
-        let bytes = match Limited::new(body, MAX_BODY).collect().await {
-            Ok(body) => body.to_bytes(),
-            Err(error) if error.is::<LengthLimitError>() => return Err(Problem::body_too_large()),
-            Err(_) => return Err(Problem::bad_request("The body is incomplete.")),
-        };
-        let text = std::str::from_utf8(&bytes)
-            .map_err(|_| Problem::bad_request("The body is not UTF-8 text."))?;
-        let mut json = serde_json::Deserializer::from_str(text);
+        let text = read_text(request.into_body(), MAX_BODY, Problem::body_too_large).await?;
+        let mut json = serde_json::Deserializer::from_str(&text);
         let body = serde_path_to_error::deserialize(&mut json);
         let Object(value) = body.map_err(|error| {
             let path = error.path().to_string();
@@ -48,6 +41,24 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
             .map_err(|error| Problem::bad_request(format!("After the JSON body: {error}.")))?;
         Ok(Self(value))
     }
+}
+
+/// Reads the text of a body of at most `max` bytes. Any other is rejected: with a 400, or with `too_large`.
+///
+/// # Errors
+/// When the body is larger, incomplete, or not UTF-8.
+pub async fn read_text(
+    body: Body,
+    max: usize,
+    too_large: impl FnOnce() -> Problem,
+) -> Result<String, Problem> {
+    let bytes = match Limited::new(body, max).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) if error.is::<LengthLimitError>() => return Err(too_large()),
+        Err(_) => return Err(Problem::bad_request("The body is incomplete.")),
+    };
+    let text = String::from_utf8(bytes.into());
+    text.map_err(|_| Problem::bad_request("The body is not UTF-8 text."))
 }
 
 /// Creates a 400 for a field of the body or the query that is invalid according to serde.

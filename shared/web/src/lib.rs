@@ -11,7 +11,7 @@ mod serve;
 
 pub use body::{
     JsonBody, MAX_BODY, NoQuery, PathParam, PathParams, QueryParams, check_enabled, check_name,
-    is_gzip,
+    is_gzip, read_text,
 };
 pub use caller::{AdminCaller, CustomerCaller, ManagingCaller};
 pub use idempotency::IdempotencyKey;

@@ -9,6 +9,7 @@ mod api;
 mod attach;
 mod deployment;
 mod metrics;
+mod payments;
 mod permissions;
 mod privileges;
 mod routes;
@@ -25,6 +26,7 @@ fn defects(template: &str) -> Vec<String> {
     let mut defects = Vec::new();
     defects.extend(api::defects(&stack));
     defects.extend(routes::defects(&stack));
+    defects.extend(payments::defects(&stack));
     defects.extend(usage::defects(&stack));
     defects.extend(tables::defects(&stack));
     defects.extend(variables::defects(&stack));
@@ -179,6 +181,16 @@ fn mistakes_in_the_template_are_found() {
         "wait for 60 s",
     );
     check("[ReportBatchItemFailures]", "[]", "ReportBatchItemFailures");
+    check(
+        "MaximumConcurrency: 2\n",
+        "MaximumConcurrency: 3\n",
+        "has 3 workers",
+    );
+    check(
+        "          - invoice.voided\n",
+        "",
+        "StripeEventRule does not select",
+    );
     check(
         "maxReceiveCount: 5",
         "maxReceiveCount: 1",
