@@ -81,7 +81,7 @@ impl SubscriptionRules {
             }
             SubscriptionState::Ended { plan, is_owing } => {
                 self.end(&mut after, plan.as_ref());
-                match *is_owing && after.unpaid.is_some() {
+                match *is_owing {
                     true => self.owe(&mut after, now),
                     false => settle(&mut after),
                 }
@@ -356,9 +356,11 @@ mod tests {
         assert_eq!(suspended.plan, p("free"));
         assert_eq!(suspended.suspended_at, Some(days(8)));
         assert_eq!(apply(&rules, suspended, &[(9, ENDED)]), customer("free"));
-        // An invoice that is open without having been overdue is none.
-        let unflagged = apply(&rules, customer("free"), &[(0, owing)]);
-        assert_eq!(unflagged, customer("free"));
+        // So does one that came after it, such as for the last usage.
+        let flagged = apply(&rules, customer("free"), &[(0, owing.clone())]);
+        assert_eq!(flagged.unpaid.unwrap().since, days(0));
+        let suspended = apply(&rules, flagged, &[(7, owing)]);
+        assert_eq!(suspended.suspended_at, Some(days(7)));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tollgate_domain::customer::Customer;
@@ -17,7 +18,7 @@ use tollgate_runtime::config::{self, InvalidConfig};
 use tollgate_runtime::{Init, metrics};
 use tollgate_store::FollowOutcome;
 use tollgate_stripe::{
-    CustomerId as StripeCustomerId, CustomerLookup, Event, InvalidEvent, InvoiceFilter,
+    CustomerId as StripeCustomerId, CustomerLookup, Event, InvalidEvent, Invoice, InvoiceFilter,
     InvoiceItem, InvoiceItemFilter, InvoiceStatus, NewInvoice, PaymentMethodId, StripeClient,
     Subscription, SubscriptionId, SubscriptionStatus,
 };
@@ -72,6 +73,16 @@ pub enum EventOutcome {
     Foreign,
 }
 
+/// Occasion on which a customer is followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Occasion {
+    /// A payment has failed. It may be of an invoice that is no subscription's, such as one for usage alone. Only this
+    /// event tells that invoice from one whose payment is on its way: both are open, and a payment was attempted.
+    FailedPayment,
+    /// Any other.
+    Any,
+}
+
 /// Error: a message was not handled.
 #[derive(Debug, thiserror::Error)]
 pub enum MessageError {
@@ -113,7 +124,7 @@ impl Follower {
             } = message;
             match stripe_customer {
                 Some(stripe_customer) => self.invoice_if_due(&stripe_customer).await?,
-                None => self.follow(&follow_up).await?,
+                None => self.follow(&follow_up, Occasion::Any).await?,
             }
             return Ok(EventOutcome::Followed);
         }
@@ -149,7 +160,11 @@ impl Follower {
         if store.is_handled(event.id.as_str()).await? {
             return Ok(EventOutcome::Repeated);
         }
-        self.follow(&customer).await?;
+        let occasion = match event.kind.as_str() {
+            "invoice.payment_failed" => Occasion::FailedPayment,
+            _ => Occasion::Any,
+        };
+        self.follow(&customer, occasion).await?;
         store.mark_handled(event.id.as_str()).await?;
         Ok(EventOutcome::Followed)
     }
@@ -181,11 +196,9 @@ impl Follower {
         Ok(started)
     }
 
-    /// Gives a customer the state of its subscription, and makes an invoice that is due.
-    ///
-    /// # Errors
-    /// When Stripe or the store fails. The customer may then have the state, and is to be followed again.
-    pub async fn follow(&self, id: &CustomerId) -> Result<(), PaymentsError> {
+    /// Gives a customer the state of its subscription, and makes an invoice that is due. After an error, the customer may
+    /// have the state, and is to be followed again.
+    async fn follow(&self, id: &CustomerId, occasion: Occasion) -> Result<(), PaymentsError> {
         let Payments { store, clock, .. } = &self.payments;
         let stripe = self.payments.client()?;
         for _ in 0..MAX_TRIES {
@@ -207,7 +220,18 @@ impl Follower {
             };
             let stripe_customer = linked(customer, recipient)?;
             let plans = store.plans().await?;
-            let state = find(stripe, &plans, customer, recipient, &stripe_customer).await?;
+            // Another subscription, even one that is paid, does not pay the debt.
+            let may_owe = customer.unpaid.is_some() || occasion == Occasion::FailedPayment;
+            let is_owing = may_owe && owes(stripe, &stripe_customer, clock.now()).await?;
+            let found = find(
+                stripe,
+                &plans,
+                customer,
+                recipient,
+                &stripe_customer,
+                is_owing,
+            );
+            let state = found.await?;
             let mut after = self.rules.apply(customer, &state, clock.now());
             if customer.erased_at.is_some() {
                 // Charges may still be due, and must not go to a subscription that has ended.
@@ -343,6 +367,7 @@ async fn find(
     customer: &Customer,
     recipient: &Recipient,
     stripe_customer: &StripeCustomerId,
+    is_owing: bool,
 ) -> Result<SubscriptionState, PaymentsError> {
     let all = stripe.subscriptions(stripe_customer).all().await?;
     let prices = plans_of_prices(plan_book);
@@ -365,8 +390,6 @@ async fn find(
     };
     let is_linked = |it: &Subscription| recipient.subscription.as_deref() == Some(it.id.as_str());
     let linked = all.iter().find(|it| is_linked(it));
-    // Another subscription, even one that is paid, does not pay the debt.
-    let is_owing = customer.unpaid.is_some() && owes(stripe, stripe_customer).await?;
     if let Some(linked) = linked.filter(|it| is_live(&it.status)) {
         return Ok(live(linked, plan_of(linked), is_owing));
     }
@@ -439,13 +462,20 @@ async fn is_bought(
     }
 }
 
-/// Whether an invoice of the customer is still to be paid. Those that were written off are not.
-async fn owes(stripe: &StripeClient, customer: &StripeCustomerId) -> Result<bool, PaymentsError> {
+/// Whether an invoice of the customer is still to be paid, after an attempt or when it is overdue. Those that were
+/// written off are not.
+async fn owes(
+    stripe: &StripeClient,
+    customer: &StripeCustomerId,
+    now: Timestamp,
+) -> Result<bool, PaymentsError> {
     let mut open = stripe.invoices(&InvoiceFilter {
         customer: Some(customer),
         status: Some(&InvoiceStatus::Open),
         ..InvoiceFilter::default()
     });
     let first = open.next_page().await?;
-    Ok(first.is_some_and(|page| page.items.iter().any(|it| it.amount_remaining > 0)))
+    let is_late = |it: &Invoice| it.attempted || it.due_date.is_some_and(|due| due <= now);
+    let is_unpaid = |it: &Invoice| it.amount_remaining > 0 && is_late(it);
+    Ok(first.is_some_and(|page| page.items.iter().any(is_unpaid)))
 }

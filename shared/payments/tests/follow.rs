@@ -71,6 +71,7 @@ impl Stack {
             stack.add_plan(plan, &price).await;
         }
         stack.link(None, Some((&stack.customer, None))).await;
+        assert_eq!(stack.follow_up().await, 1);
         stack.take_events();
         stack
     }
@@ -396,6 +397,7 @@ async fn a_subscription_to_something_else_changes_nothing() {
 #[tokio::test]
 async fn events_of_others_are_recognised_by_our_own_links() {
     let stack = Stack::new(UnpaidRule::Nothing).await;
+    stack.stripe.requests();
     let foreign = json!({
         "id": "sub_1", "object": "subscription", "customer": "cus_other",
         "metadata": { "tollgate_customer": "acme" },
@@ -409,13 +411,7 @@ async fn events_of_others_are_recognised_by_our_own_links() {
     let other = json!({ "id": "pi_1", "object": "payment_intent", "customer": stack.customer });
     let other = event("payment_intent.succeeded", &other);
     assert_eq!(stack.handle(&other).await, EventOutcome::Ignored);
-    assert!(
-        stack
-            .stripe
-            .requests()
-            .iter()
-            .all(|it| !it.starts_with("GET /v1/subscriptions"))
-    );
+    assert_eq!(stack.stripe.requests(), Vec::<String>::new());
 }
 
 #[tokio::test]
@@ -562,6 +558,67 @@ async fn a_debt_outlasts_the_subscription_and_ends_with_the_payment() {
     pay(&stack).await;
     let paid = stack.acme().await;
     assert_eq!((paid.suspended_at, paid.unpaid), (None, None));
+}
+
+/// An invoice for usage alone, of a customer without a subscription.
+#[tokio::test]
+async fn an_invoice_of_no_subscription_that_is_not_paid_has_the_same_consequence() {
+    let stack = Stack::new(UnpaidRule::Suspend).await;
+    stack.add_item("test/ci_acme_2026-11_0001", None).await;
+    let fake = &stack.stripe.fake;
+    fake.decline_payments(&stack.customer, true).unwrap();
+    let (acme, due) = (p("acme"), stack.at.clock().now());
+    let scheduled = stack.at.store.schedule_invoice(&acme, &stack.customer, due);
+    scheduled.await.unwrap();
+    assert_eq!(stack.follow_up().await, 1);
+    stack.advance(DAY);
+    let events = stack.take_events();
+    assert_eq!(stack.own_invoices().await, [(123, "open".to_owned())]);
+    // Its payment may be on its way, until Stripe says that it has failed.
+    let created = events
+        .iter()
+        .find(|event| event.contains("invoice.created"));
+    assert_eq!(stack.handle(created.unwrap()).await, EventOutcome::Ignored);
+    assert_eq!(stack.acme().await.unpaid, None);
+    let failed = events
+        .iter()
+        .find(|event| event.contains("invoice.payment_failed"));
+    let failed = failed.unwrap();
+    assert_eq!(stack.handle(failed).await, EventOutcome::Followed);
+    assert_eq!(
+        stack.acme().await.unpaid.unwrap().since,
+        stack.at.clock().now()
+    );
+    let kinds = stack.own_events().into_iter().map(|(kind, _)| kind);
+    assert_eq!(kinds.collect::<Vec<_>>(), ["payment.failed"]);
+    stack.advance(7 * DAY);
+    assert_eq!(stack.follow_up().await, 1);
+    assert!(stack.acme().await.suspended_at.is_some());
+    pay(&stack).await;
+    let paid = stack.acme().await;
+    assert_eq!((paid.suspended_at, paid.unpaid), (None, None));
+    // The failure is reported again, after the payment.
+    let again = failed.replacen("evt_", "evt_again", 1);
+    assert_eq!(stack.handle(&again).await, EventOutcome::Followed);
+    assert_eq!(stack.acme().await.unpaid, None);
+}
+
+#[tokio::test]
+async fn who_is_linked_by_hand_follows_a_subscription_of_which_no_event_comes() {
+    let stack = Stack::new(UnpaidRule::Nothing).await;
+    let linked = Some((stack.customer.as_str(), None));
+    stack.link(linked, None).await;
+    assert_eq!(stack.follow_up().await, 1);
+    // It is paid while it is nobody's.
+    let subscription = stack.subscribe("team").await;
+    let outcomes = stack.handle_events().await;
+    assert!(outcomes.iter().all(|it| *it == EventOutcome::Foreign));
+    stack.link(None, linked).await;
+    assert_eq!(stack.plan().await, "free");
+    assert_eq!(stack.follow_up().await, 1);
+    assert_eq!(stack.plan().await, "team");
+    assert_eq!(stack.subscription().await, Some(subscription));
+    assert_eq!(stack.follow_up().await, 0);
 }
 
 #[tokio::test]
@@ -782,7 +839,7 @@ async fn the_last_charges_of_an_erased_customer_get_an_invoice() {
 
 #[tokio::test]
 async fn the_items_of_a_customer_who_is_linked_anew_get_an_invoice() {
-    for relinked in [Some("cus_other"), None] {
+    for is_relinked in [true, false] {
         let stack = Stack::new(UnpaidRule::Nothing).await;
         stack.add_item("test/ci_acme_2026-11_0001", None).await;
         let due = stack.at.clock().now();
@@ -790,8 +847,12 @@ async fn the_items_of_a_customer_who_is_linked_anew_get_an_invoice() {
         let scheduled = stack.at.store.schedule_invoice(&acme, &stack.customer, due);
         scheduled.await.unwrap();
         let before = Some((stack.customer.as_str(), None));
-        stack.link(before, relinked.map(|id| (id, None))).await;
-        assert_eq!(stack.follow_up().await, 1);
+        let other = stack.stripe.call("POST", "/v1/customers", "").await;
+        let other = text(&other["id"]);
+        let after = is_relinked.then_some((other.as_str(), None));
+        stack.link(before, after).await;
+        // Of the invoice, and of the link.
+        assert_eq!(stack.follow_up().await, 2);
         assert_eq!(stack.own_invoices().await, [(123, "draft".to_owned())]);
         assert_eq!(stack.follow_up().await, 0);
     }

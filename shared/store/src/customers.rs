@@ -18,6 +18,7 @@ use crate::item::{Item, Reader, s, t};
 use crate::listing::CUSTOMERS;
 use crate::registry::{Changes, put_if_absent};
 use crate::schema::{REGISTRY, attr};
+use crate::subscriptions::put_follow_up;
 use crate::transaction::{Action, ConditionResult, Transacted};
 use crate::{Store, item};
 
@@ -109,6 +110,8 @@ pub enum UpdateCustomerOutcome {
 const PINS: &str = "pins";
 pub(crate) const STRIPE_CUSTOMER: &str = "stripe_customer";
 pub(crate) const STRIPE_SUBSCRIPTION: &str = "stripe_subscription";
+/// When the link changed, until the customer's subscription is followed by it.
+pub(crate) const RELINKED_AT: &str = "relinked_at";
 pub(crate) const SUBSCRIPTION_PLAN: &str = "subscription_plan";
 pub(crate) const SUSPENDED_AT: &str = "suspended_at";
 pub(crate) const UNPAID_SINCE: &str = "unpaid_since";
@@ -379,6 +382,9 @@ impl Store {
         let updated = match &change.recipient {
             Some(recipient) => {
                 apply_recipient(recipient, &mut changes, &mut condition);
+                if recipient.before != recipient.after {
+                    changes.apply(RELINKED_AT, Some(t(self.clock.now())));
+                }
                 let update = changes.into_action(customer_pk(id), condition);
                 match self.update_linked(id, update, recipient).await? {
                     Linked::Customer(updated) => updated,
@@ -405,7 +411,8 @@ impl Store {
         })
     }
 
-    /// Updates a customer, and the items that link Stripe customers to it, in one transaction.
+    /// Updates a customer, the items that link Stripe customers to it, and its follow-up, in one transaction: the other
+    /// Stripe customer may have a subscription, of which no event is to come.
     async fn update_linked(
         &self,
         id: &CustomerId,
@@ -434,6 +441,10 @@ impl Store {
                 .when("attribute_not_exists(pk) OR customer = :customer")
                 .value(":customer", s(id.as_str()))
         }));
+        if before != after {
+            let write_id = self.transaction_token();
+            actions.push(put_follow_up(id, self.clock.now(), &write_id));
+        }
         let outcome = self.transact("changing the recipient of a customer", actions);
         let results = match outcome.await? {
             Transacted::Committed => {

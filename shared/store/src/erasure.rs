@@ -91,6 +91,7 @@ pub const CONTENTS: &[Contents] = &[
             "pins",
             "plan",
             "plan_waiver",
+            "relinked_at",
             "stripe_customer",
             "stripe_subscription",
             "subscription_plan",

@@ -54,7 +54,7 @@ pub enum Projection {
 /// | `STRIPE#CHECKOUT#<id>` | the customer and the plan of a checkout session; expires |
 /// | `STRIPE#OPEN#<customer>` | the customer's last checkout session, the only one that may be open; expires |
 /// | `STRIPE#EVENT#<id>` | an event of Stripe's that was handled; expires |
-/// | `FOLLOWUP#UNPAID#<customer>` | when an outstanding payment has a consequence |
+/// | `FOLLOWUP#CUSTOMER#<customer>` | when a customer is to be followed: for an outstanding payment, or another link |
 /// | `FOLLOWUP#INVOICE#<Stripe customer>` | when items that no subscription invoices get an invoice |
 ///
 /// The functions' IAM roles are restricted to these prefixes (`docs/adr/0020`).

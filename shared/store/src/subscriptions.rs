@@ -12,9 +12,9 @@ use tollgate_domain::page::Page;
 
 use crate::Store;
 use crate::customers::{
-    PLAN_WAIVER, STRIPE_CUSTOMER, STRIPE_SUBSCRIPTION, SUBSCRIPTION_PLAN, SUSPENDED_AT,
-    SUSPENSION_WAIVER, UNPAID_CONSEQUENCE, UNPAID_SINCE, consequence_text, customer_pk,
-    read_customer,
+    PLAN_WAIVER, RELINKED_AT, STRIPE_CUSTOMER, STRIPE_SUBSCRIPTION, SUBSCRIPTION_PLAN,
+    SUSPENDED_AT, SUSPENSION_WAIVER, UNPAID_CONSEQUENCE, UNPAID_SINCE, consequence_text,
+    customer_pk, read_customer,
 };
 use crate::error::StoreError;
 use crate::item::{self, Item, Reader, n, s, t, ttl};
@@ -45,6 +45,8 @@ pub struct CustomerToFollow {
     reads: u64,
     /// Marks of an admin's decisions.
     waivers: [Option<String>; 2],
+    /// Whether its link has changed since its subscription was followed.
+    is_relinked: bool,
 }
 
 const WAIVERS: [&str; 2] = [PLAN_WAIVER, SUSPENSION_WAIVER];
@@ -66,7 +68,7 @@ pub enum FollowOutcome {
 pub struct FollowUp {
     /// Customer.
     pub customer: CustomerId,
-    /// Stripe customer whose pending items are to be invoiced; `None` for an outstanding payment.
+    /// Stripe customer whose pending items are to be invoiced; `None` to follow the customer's subscription.
     pub stripe_customer: Option<String>,
     /// That time.
     pub due: Timestamp,
@@ -74,9 +76,15 @@ pub struct FollowUp {
     written_by: String,
 }
 
-/// Returns the key of the follow-up of an outstanding payment.
-fn unpaid_key(customer: &CustomerId) -> Item {
-    item::key(format!("FOLLOWUP#UNPAID#{customer}"))
+/// Returns the key of the follow-up of a customer: for an outstanding payment, or for a link that has changed.
+fn follow_up_key(customer: &CustomerId) -> Item {
+    item::key(format!("FOLLOWUP#CUSTOMER#{customer}"))
+}
+
+/// Returns the put of the follow-up of a customer whose link changes, and which is to be followed at once.
+pub(crate) fn put_follow_up(customer: &CustomerId, now: Timestamp, write_id: &str) -> Action {
+    let item = follow_up_item(follow_up_key(customer), customer, now, write_id);
+    Action::put(REGISTRY, item)
 }
 
 /// Returns the partition key of the schedule of an invoice. It is that of the Stripe customer who has the items: the
@@ -147,6 +155,7 @@ impl Store {
                 reader.opt_text(PLAN_WAIVER)?.map(str::to_owned),
                 reader.opt_text(SUSPENSION_WAIVER)?.map(str::to_owned),
             ],
+            is_relinked: reader.opt_text(RELINKED_AT)?.is_some(),
         }))
     }
 
@@ -179,6 +188,9 @@ impl Store {
             // They were set before this consequence, or with one that is over.
             WAIVERS.iter().for_each(|waiver| changes.remove(waiver));
         }
+        if before.is_relinked {
+            changes.remove(RELINKED_AT);
+        }
         changes.apply(READS, Some(n(before.reads + 1)));
         changes.apply(attr::FOLLOWED_BY, Some(s(&write_id)));
         let recipient = before.customer.recipient.as_ref();
@@ -208,10 +220,10 @@ impl Store {
         match due {
             Some(due) => actions.push(Action::put(
                 REGISTRY,
-                follow_up_item(unpaid_key(id), id, due, &write_id),
+                follow_up_item(follow_up_key(id), id, due, &write_id),
             )),
-            None if before.customer.unpaid.is_some() => {
-                actions.push(Action::delete(REGISTRY, unpaid_key(id)));
+            None if before.customer.unpaid.is_some() || before.is_relinked => {
+                actions.push(Action::delete(REGISTRY, follow_up_key(id)));
             }
             None => {}
         }

@@ -56,6 +56,9 @@ pub struct Invoice {
     pub amount_paid: i64,
     /// Amount that is still to be paid.
     pub amount_remaining: i64,
+    /// Whether a payment has been attempted.
+    #[serde(default)]
+    pub attempted: bool,
     /// Reason for which it was made, such as `subscription_cycle`.
     #[serde(default)]
     pub billing_reason: Option<String>,

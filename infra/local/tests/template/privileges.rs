@@ -81,7 +81,7 @@ const KINDS: [Kind; 20] = [
     Kind {
         name: "follow-ups",
         table: REGISTRY,
-        keys: &["FOLLOWUP#UNPAID#acme", "FOLLOWUP#INVOICE#acme"],
+        keys: &["FOLLOWUP#CUSTOMER#acme", "FOLLOWUP#INVOICE#acme"],
         index_key: Some("follow-ups"),
     },
     Kind {
