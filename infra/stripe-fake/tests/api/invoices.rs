@@ -29,20 +29,27 @@ async fn manual_invoices_exclude_pending_items_by_default() {
     };
     check("", &[]).await;
     check("&pending_invoice_items_behavior=exclude", &[]).await;
-    let reply = create(&format!("&subscription={subscription}")).await;
-    api.check_error(&reply, 400, "invoice_no_subscription_line_items", "");
     let include = "&pending_invoice_items_behavior=include";
-    check(
-        &format!("&subscription={subscription}{include}"),
-        &[&of_subscription],
-    )
-    .await;
+    let named = format!("&subscription={subscription}");
+    for (more, param) in [
+        (include, "pending_invoice_items_behavior"),
+        (
+            "&pending_invoice_items_behavior=exclude",
+            "pending_invoice_items_behavior",
+        ),
+        ("&currency=usd", "currency"),
+    ] {
+        let reply = create(&format!("{named}{more}")).await;
+        api.check_error(&reply, 400, "", param);
+    }
+    // A subscription's items are taken in without being asked for.
+    check(&named, &[&of_subscription]).await;
     let again = api
         .item(&customer, 100, &format!("&subscription={subscription}"))
         .await;
     // Without a subscription, everything that is pending.
     check(include, &[&other, &again]).await;
-    let reply = create(&format!("&subscription={subscription}{include}")).await;
+    let reply = create(&named).await;
     api.check_error(&reply, 400, "invoice_no_subscription_line_items", "");
     let reply = create("&subscription=sub_none").await;
     api.check_error(&reply, 400, "resource_missing", "subscription");
@@ -250,7 +257,7 @@ async fn a_subscription_has_10_new_invoices_a_minute_and_20_a_day() {
     let create = async || {
         api.item(&customer, 100, &format!("&subscription={subscription}"))
             .await;
-        let form = format!("subscription={subscription}&pending_invoice_items_behavior=include");
+        let form = format!("subscription={subscription}");
         let key = api.get("/v1/invoices", "limit=1").await["data"][0]["id"].to_string();
         api.post_with_key("/v1/invoices", &form, &key)
             .await
