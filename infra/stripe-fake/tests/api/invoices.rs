@@ -70,6 +70,7 @@ async fn an_invoice_is_finalized_and_paid() {
     assert_eq!(draft["auto_advance"], false);
     assert_eq!(draft["number"], Value::Null);
     assert_eq!(draft["hosted_invoice_url"], Value::Null);
+    assert_eq!(draft["invoice_pdf"], Value::Null);
     assert_eq!(draft["amount_due"], 1_500);
     let path = format!("/v1/invoices/{}", id(&draft));
     let open = api.post(&format!("{path}/finalize"), "").await;
@@ -82,6 +83,9 @@ async fn an_invoice_is_finalized_and_paid() {
         "{}",
         page.text
     );
+    let file = api.page(open["invoice_pdf"].as_str().unwrap()).await;
+    assert_eq!(file.headers["content-type"], "application/pdf");
+    assert!(file.text.starts_with("%PDF-") && file.text.contains("(Total 15.00 USD)"));
     let reply = api.call("POST", &format!("{path}/finalize"), "").await;
     assert_eq!(reply.status, 400);
     let paid = api.post(&format!("{path}/pay"), "").await;
