@@ -191,8 +191,7 @@ const checks = {
     const credit = await item(of.id, -250, more);
     const since = {customer: of.id, pending: true, created: {gte: first.date}, limit: 100};
     expect(ids(await stripe.invoiceItems.list(since)), [credit.id, first.id], 'newest first');
-    const include = {customer: of.id, subscription: subscription.id, pending_invoice_items_behavior: 'include'};
-    const invoice = await stripe.invoices.create(include);
+    const invoice = await stripe.invoices.create({customer: of.id, subscription: subscription.id});
     expect([invoice.status, invoice.total], ['draft', 1000], 'a draft');
     const finalized = await stripe.invoices.finalizeInvoice(invoice.id);
     expect([finalized.status, typeof finalized.number], ['open', 'string'], 'an open invoice');

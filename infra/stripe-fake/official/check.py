@@ -201,7 +201,9 @@ def items_are_listed_and_invoiced():
     fails(lambda: client.invoices.create({"customer": "cus_none"}), stripe.InvalidRequestError, param="customer")
     excluded = client.invoices.create({"customer": of.id, "pending_invoice_items_behavior": "exclude"})
     expect(excluded.total == 0 and excluded.status == "draft", "an invoice without pending items")
-    invoice = client.invoices.create(of_subscription | {"pending_invoice_items_behavior": "include"})
+    both = of_subscription | {"pending_invoice_items_behavior": "include"}
+    fails(lambda: client.invoices.create(both), stripe.InvalidRequestError, param="pending_invoice_items_behavior")
+    invoice = client.invoices.create(of_subscription)
     expect((invoice.status, invoice.total, invoice.number) == ("draft", 1000, None), "a draft")
     lines = client.invoices.line_items.list(invoice.id)
     parents = {line.parent.invoice_item_details.invoice_item for line in lines.data}

@@ -19,11 +19,15 @@
 //! - An automatic invoice is finalized after an hour, even if webhooks fail. Stripe waits up to 72 hours
 //!   for a success response to `invoice.created`.
 //! - Events are listed without end; Stripe lists those of 30 days.
+//! - The PDF file of an invoice has its number and total only.
 //!
 //! Stripe does not document these, so they are assumptions: an error of the execution, such as a missing object, is
 //! stored under the idempotency key, and 409 and 429 are not; lists with a deleted customer are allowed; pending
-//! items of a deleted customer stay pending; an invoice with a `subscription` and nothing pending is an error; the
-//! texts of some errors.
+//! items of a deleted customer stay pending; an invoice with a `subscription` and nothing pending is an error; an
+//! invoice with a `subscription` takes in its items, also if it has ended, and allows neither
+//! `pending_invoice_items_behavior` nor `currency`; one without takes in those of all subscriptions, if it includes
+//! pending items; the texts of some errors. `shared/stripe/tests/test_mode/assumptions.rs` checks most of them in
+//! Stripe's test mode.
 
 // Objects such as invoices have more members than the default allows in one `json!`.
 #![recursion_limit = "256"]
@@ -49,6 +53,7 @@ mod journal;
 mod money;
 mod options;
 mod page;
+mod pdf;
 mod portal;
 mod price;
 mod renewal;

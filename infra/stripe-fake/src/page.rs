@@ -7,6 +7,7 @@ use axum::extract::{Path, State as Shared};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use http::StatusCode;
+use http::header::CONTENT_TYPE;
 
 use crate::calendar::day;
 use crate::checkout::{Completion, Status as SessionStatus};
@@ -14,6 +15,7 @@ use crate::error::ApiError;
 use crate::fake::StripeFake;
 use crate::form::Params;
 use crate::invoice::Status as InvoiceStatus;
+use crate::pdf;
 use crate::price::Price;
 use crate::state::State;
 use crate::subscription::Subscription;
@@ -24,6 +26,7 @@ pub(crate) fn routes() -> Router<StripeFake> {
         .route("/p/session/{secret}", get(portal))
         .route("/p/session/{secret}/change", post(change))
         .route("/i/{id}", get(invoice).post(pay))
+        .route("/i/{id}/pdf", get(invoice_pdf))
 }
 
 /// Error page.
@@ -348,6 +351,20 @@ fn invoice_page(state: &State, id: &str, alert: Option<&str>) -> Result<Html<Str
     }
     let number = invoice.number.as_deref().unwrap_or("draft");
     Ok(document(&format!("Invoice {number}"), &body))
+}
+
+async fn invoice_pdf(
+    Shared(fake): Shared<StripeFake>,
+    Path(id): Path<String>,
+) -> Result<Response, Failed> {
+    let mut inner = fake.lock();
+    let invoice = inner.state_of(&id).invoices.find(&id, "id")?;
+    let number = invoice.number.as_deref().unwrap_or("draft");
+    let title = format!("Invoice {number}");
+    let total = format!("Total {}", money(invoice.total(), &invoice.currency));
+    let note = "This file stands in for Stripe's. No money moves.";
+    let file = pdf::of_lines(&[&title, &total, note]);
+    Ok(([(CONTENT_TYPE, "application/pdf")], file).into_response())
 }
 
 async fn pay(

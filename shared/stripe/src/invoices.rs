@@ -143,9 +143,10 @@ pub struct InvoiceFilter<'a> {
 pub struct NewInvoice<'a> {
     /// Customer.
     pub customer: &'a CustomerId,
-    /// Subscription whose pending items it is for; without one, those without a subscription.
+    /// Subscription whose pending items it is for; without one, all of the customer's, also those of subscriptions.
     pub subscription: Option<&'a SubscriptionId>,
-    /// Currency of the items, in lower case; without it, the customer's.
+    /// Currency of the items, in lower case; without it, the customer's. That of a subscription is the
+    /// subscription's, whatever this says.
     pub currency: Option<&'a str>,
     /// Whether Stripe finalizes and collects it by itself.
     pub auto_advance: bool,
@@ -178,7 +179,8 @@ impl StripeClient {
         Pages::new(self, request)
     }
 
-    /// Creates a draft invoice that takes in pending invoice items. Stripe would leave them out by default.
+    /// Creates a draft invoice that takes in pending invoice items. Of a customer without any, it is empty; for a
+    /// subscription without any, it is a rejection.
     ///
     /// # Errors
     /// See [`StripeError`].
@@ -190,9 +192,16 @@ impl StripeClient {
         let mut request = ApiRequest::post("/v1/invoices", None, key);
         let form = &mut request.form;
         form.add("customer", invoice.customer);
-        form.add_some("subscription", invoice.subscription);
-        form.add_some("currency", invoice.currency);
-        form.add("pending_invoice_items_behavior", "include");
+        match invoice.subscription {
+            // Stripe then takes in its items, and rejects the parameters below beside it
+            // (https://github.com/stripe/stripe-cli/issues/1249).
+            Some(subscription) => form.add("subscription", subscription),
+            None => {
+                form.add_some("currency", invoice.currency);
+                // Stripe leaves them out by default.
+                form.add("pending_invoice_items_behavior", "include");
+            }
+        }
         form.add("auto_advance", invoice.auto_advance);
         form.add_some("default_payment_method", invoice.payment_method);
         form.add_some("description", invoice.description);

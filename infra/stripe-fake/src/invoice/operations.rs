@@ -47,8 +47,22 @@ fn collection(params: &Params, now: i64) -> Result<Collection, ApiError> {
     }
 }
 
+/// Checks that there is no parameter that Stripe rejects beside `subscription`, although its documentation does not
+/// say so (<https://github.com/stripe/stripe-cli/issues/1249>).
+fn check_subscription_alone(params: &Params) -> Result<(), ApiError> {
+    let others = ["pending_invoice_items_behavior", "currency"];
+    let Some(other) = others.iter().find(|name| params.get(name).is_some()) else {
+        return Ok(());
+    };
+    let message = format!("You may only specify one of these parameters: {other}, subscription.");
+    Err(ApiError::invalid(message).with_param(*other))
+}
+
 pub(crate) fn create(call: &mut Call<'_>) -> Result<Value, ApiError> {
     let (state, params) = (&mut *call.state, call.params);
+    if params.non_empty("subscription").is_some() {
+        check_subscription_alone(params)?;
+    }
     let subscription = match params.non_empty("subscription") {
         Some(id) => Some(state.subscriptions.find(id, "subscription")?),
         None => None,
@@ -70,6 +84,7 @@ pub(crate) fn create(call: &mut Call<'_>) -> Result<Value, ApiError> {
     let metadata = update_metadata(&Metadata::new(), params, "metadata")?;
     let collection = collection(params, state.now)?;
     let currency = params.text("currency").map(str::to_lowercase);
+    let currency = currency.or_else(|| subscription.map(|of| of.currency.clone()));
     let currency = currency.or_else(|| customer.currency.clone());
     let currency = currency.unwrap_or_else(|| "usd".to_owned());
     let method = params.non_empty("default_payment_method");
@@ -77,14 +92,13 @@ pub(crate) fn create(call: &mut Call<'_>) -> Result<Value, ApiError> {
     let method = method.map(str::to_owned);
     let customer_id = customer_id.to_owned();
     let subscription = subscription.map(|subscription| subscription.id.clone());
-    let drawn = match &subscription {
-        Some(subscription) => Drawn::OfSubscription(subscription),
-        None => Drawn::All,
+    let drawn = match (&subscription, params.text("pending_invoice_items_behavior")) {
+        (Some(subscription), _) => Some(Drawn::OfSubscription(subscription)),
+        (None, Some("include")) => Some(Drawn::All),
+        (None, _) => None,
     };
-    let mut items = match params.text("pending_invoice_items_behavior") {
-        Some("include") => state.pending_items(&customer_id, drawn, &currency),
-        _ => Vec::new(),
-    };
+    let items = drawn.map(|drawn| state.pending_items(&customer_id, drawn, &currency));
+    let mut items = items.unwrap_or_default();
     items.truncate(MAX_LINES);
     if let Some(subscription) = &subscription {
         state.check_new_invoices(&customer_id, subscription)?;

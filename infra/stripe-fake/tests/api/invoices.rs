@@ -29,20 +29,27 @@ async fn manual_invoices_exclude_pending_items_by_default() {
     };
     check("", &[]).await;
     check("&pending_invoice_items_behavior=exclude", &[]).await;
-    let reply = create(&format!("&subscription={subscription}")).await;
-    api.check_error(&reply, 400, "invoice_no_subscription_line_items", "");
     let include = "&pending_invoice_items_behavior=include";
-    check(
-        &format!("&subscription={subscription}{include}"),
-        &[&of_subscription],
-    )
-    .await;
+    let named = format!("&subscription={subscription}");
+    for (more, param) in [
+        (include, "pending_invoice_items_behavior"),
+        (
+            "&pending_invoice_items_behavior=exclude",
+            "pending_invoice_items_behavior",
+        ),
+        ("&currency=usd", "currency"),
+    ] {
+        let reply = create(&format!("{named}{more}")).await;
+        api.check_error(&reply, 400, "", param);
+    }
+    // A subscription's items are taken in without being asked for.
+    check(&named, &[&of_subscription]).await;
     let again = api
         .item(&customer, 100, &format!("&subscription={subscription}"))
         .await;
     // Without a subscription, everything that is pending.
     check(include, &[&other, &again]).await;
-    let reply = create(&format!("&subscription={subscription}{include}")).await;
+    let reply = create(&named).await;
     api.check_error(&reply, 400, "invoice_no_subscription_line_items", "");
     let reply = create("&subscription=sub_none").await;
     api.check_error(&reply, 400, "resource_missing", "subscription");
@@ -63,6 +70,7 @@ async fn an_invoice_is_finalized_and_paid() {
     assert_eq!(draft["auto_advance"], false);
     assert_eq!(draft["number"], Value::Null);
     assert_eq!(draft["hosted_invoice_url"], Value::Null);
+    assert_eq!(draft["invoice_pdf"], Value::Null);
     assert_eq!(draft["amount_due"], 1_500);
     let path = format!("/v1/invoices/{}", id(&draft));
     let open = api.post(&format!("{path}/finalize"), "").await;
@@ -75,6 +83,9 @@ async fn an_invoice_is_finalized_and_paid() {
         "{}",
         page.text
     );
+    let file = api.page(open["invoice_pdf"].as_str().unwrap()).await;
+    assert_eq!(file.headers["content-type"], "application/pdf");
+    assert!(file.text.starts_with("%PDF-") && file.text.contains("(Total 15.00 USD)"));
     let reply = api.call("POST", &format!("{path}/finalize"), "").await;
     assert_eq!(reply.status, 400);
     let paid = api.post(&format!("{path}/pay"), "").await;
@@ -250,7 +261,7 @@ async fn a_subscription_has_10_new_invoices_a_minute_and_20_a_day() {
     let create = async || {
         api.item(&customer, 100, &format!("&subscription={subscription}"))
             .await;
-        let form = format!("subscription={subscription}&pending_invoice_items_behavior=include");
+        let form = format!("subscription={subscription}");
         let key = api.get("/v1/invoices", "limit=1").await["data"][0]["id"].to_string();
         api.post_with_key("/v1/invoices", &form, &key)
             .await

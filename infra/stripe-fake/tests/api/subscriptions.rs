@@ -287,7 +287,7 @@ async fn cancellation_leaves_items_pending() {
         let item = api.get(&format!("/v1/invoiceitems/{item}"), "").await;
         assert_eq!(item["invoice"], Value::Null, "{form}");
         // A final invoice is the caller's.
-        let form = format!("subscription={subscription}&pending_invoice_items_behavior=include");
+        let form = format!("subscription={subscription}");
         assert_eq!(api.post("/v1/invoices", &form).await["total"], 100);
         let reply = api.call("DELETE", &path, "").await;
         api.check_error(&reply, 404, "resource_missing", "id");
@@ -556,7 +556,7 @@ async fn deleting_a_customer_cancels_the_subscriptions() {
             .await["status"],
         "canceled"
     );
-    let form = format!("subscription={subscription}&pending_invoice_items_behavior=include");
+    let form = format!("subscription={subscription}");
     let reply = api.call("POST", "/v1/invoices", &form).await;
     api.check_error(&reply, 400, "resource_missing", "customer");
     for operation in ["finalize", "pay"] {

@@ -266,15 +266,20 @@ async fn invoices() {
         description: Some("Final"),
         metadata: &[("final", "yes")],
     };
-    let expected = [
-        "customer=cus_1",
-        "subscription=sub_1",
-        "currency=usd",
-        "pending_invoice_items_behavior=include",
+    let rest = [
         "auto_advance=true",
         "description=Final",
         "metadata[final]=yes",
     ];
+    let expected = [&["customer=cus_1", "subscription=sub_1"][..], &rest].concat();
+    let create = async |client: StripeClient| client.create_invoice(&key(), &invoice).await;
+    check(create, "POST /v1/invoices", &expected).await;
+    let invoice = NewInvoice {
+        subscription: None,
+        ..invoice
+    };
+    let include = "pending_invoice_items_behavior=include";
+    let expected = [&["customer=cus_1", "currency=usd", include][..], &rest].concat();
     let create = async |client: StripeClient| client.create_invoice(&key(), &invoice).await;
     check(create, "POST /v1/invoices", &expected).await;
     let finalize =
