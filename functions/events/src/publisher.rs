@@ -1,5 +1,7 @@
 //! The event publisher.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use serde::Serialize;
 use tollgate_api::events::Event;
@@ -88,26 +90,28 @@ impl Publisher {
         until: Option<Timestamp>,
         published: &mut Published,
     ) -> Result<(), PublishError> {
-        // Of an invocation that ended half-way. An event that is not accepted does not hold up later ones.
-        let mut events = self.store.unsent_events().await?;
+        // Of invocations that ended half-way, or whose events were not accepted. An event that is not accepted again
+        // does not hold up later ones.
+        let mut tried = BTreeSet::new();
         let mut webhooks = None;
         let mut outcome = Ok(());
-        loop {
-            if !events.is_empty() {
-                let webhooks = match &webhooks {
-                    Some(webhooks) => webhooks,
-                    None => webhooks.insert(self.store.webhooks().await?),
-                };
-                outcome = outcome.and(self.send(events, webhooks, published).await);
-            }
-            if until.is_some_and(|until| self.clock.now() >= until) {
-                return outcome;
-            }
-            events = self.store.number_events().await?;
+        while until.is_none_or(|until| self.clock.now() < until) {
+            let mut events = self.store.unsent_events().await?;
+            events.retain(|event| tried.insert(event.number));
             if events.is_empty() {
-                return outcome;
+                events = self.store.number_events().await?;
+                tried.extend(events.iter().map(|event| event.number));
             }
+            if events.is_empty() {
+                break;
+            }
+            let webhooks = match &webhooks {
+                Some(webhooks) => webhooks,
+                None => webhooks.insert(self.store.webhooks().await?),
+            };
+            outcome = outcome.and(self.send(events, webhooks, published).await);
         }
+        outcome
     }
 
     /// Sends numbered events to the bus and to the queue of deliveries, and records that.

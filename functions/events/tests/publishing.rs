@@ -141,6 +141,26 @@ async fn a_publisher_whose_time_is_over_leaves_the_rest_to_the_next() {
     assert_eq!(published.events, 60);
 }
 
+#[tokio::test(start_paused = true)]
+async fn all_events_that_the_bus_rejected_are_published_once_it_accepts_them() {
+    let stack = Stack::new();
+    for n in 0..60 {
+        stack.record(EventKind::ChargeSettled, &n.to_string()).await;
+    }
+    let bus = record_bus(&stack, |call| match call.operation() == PUT {
+        true => Fault::Invalid,
+        false => Fault::None,
+    });
+    let failed = stack.publisher.publish(None).await.unwrap_err();
+    assert!(matches!(failed, PublishError::Bus(_)), "{failed}");
+    // Each of them once, although they remain.
+    assert_eq!(numbers(&bus), (1..=60).collect::<Vec<u64>>());
+    let bus = record_bus(&stack, |_| Fault::None);
+    let published = stack.publisher.publish(None).await.unwrap();
+    assert_eq!(published.events, 60);
+    assert_eq!(numbers(&bus).len(), 60);
+}
+
 /// Each request in turn fails, or its response is lost.
 #[tokio::test(start_paused = true)]
 async fn what_a_failed_publication_leaves_the_next_one_publishes_under_the_same_numbers() {

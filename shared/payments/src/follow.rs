@@ -234,6 +234,15 @@ impl Follower {
             let state = found.await?;
             let mut after = self.rules.apply(customer, &state, clock.now());
             if customer.erased_at.is_some() {
+                if let SubscriptionState::Live { id, .. } = &state
+                    && customer.subscription() != Some(id)
+                {
+                    // Of a checkout page that was open at the erasure. Only the operator can cancel and refund it.
+                    tracing::error!(
+                        customer = %customer.id, subscription = id,
+                        "an erased customer has bought a subscription"
+                    );
+                }
                 // Charges may still be due, and must not go to a subscription that has ended.
                 after = Customer {
                     recipient: after.recipient,
