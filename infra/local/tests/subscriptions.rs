@@ -115,6 +115,18 @@ impl Story {
         found.json()
     }
 
+    /// Returns the parts of the quota, in percent, of whose use operator and customer have been told.
+    async fn warnings(&self) -> Vec<i64> {
+        let published = self.target.admin.post("/_local/publish", json!({})).await;
+        assert_eq!(published.unwrap().status, StatusCode::OK);
+        let events = self.target.admin.get("/admin/events").await.unwrap().json();
+        let events = events["data"].as_array().unwrap().iter();
+        let warnings = events.filter(|event| event["type"] == "quota.threshold");
+        warnings
+            .map(|event| event["data"]["threshold_percent"].as_i64().unwrap())
+            .collect()
+    }
+
     /// Returns the id of the customer at the stand-in for Stripe.
     async fn stripe_customer(&self) -> String {
         let customer = self.target.admin.get("/admin/customers/acme").await;
@@ -127,8 +139,12 @@ impl Story {
 async fn a_customer_without_quota_subscribes_and_one_who_does_not_pay_is_suspended_until_the_payment()
  {
     let story = Story::new(None).await;
-    for _ in 0..5 {
-        assert_eq!(story.ping().await.status, StatusCode::OK);
+    for (percent, calls) in [(80, 4), (100, 1)] {
+        assert!(!story.warnings().await.contains(&percent));
+        for _ in 0..calls {
+            assert_eq!(story.ping().await.status, StatusCode::OK);
+        }
+        assert!(story.warnings().await.contains(&percent));
     }
     let denied = story.ping().await;
     assert_problem(&denied, StatusCode::TOO_MANY_REQUESTS, "quota-exceeded");

@@ -220,18 +220,11 @@ impl Follower {
             };
             let stripe_customer = linked(customer, recipient)?;
             let plans = store.plans().await?;
+            let all = stripe.subscriptions(&stripe_customer).all().await?;
             // Another subscription, even one that is paid, does not pay the debt.
             let may_owe = customer.unpaid.is_some() || occasion == Occasion::FailedPayment;
-            let is_owing = may_owe && owes(stripe, &stripe_customer, clock.now()).await?;
-            let found = find(
-                stripe,
-                &plans,
-                customer,
-                recipient,
-                &stripe_customer,
-                is_owing,
-            );
-            let state = found.await?;
+            let is_owing = may_owe && owes(stripe, &stripe_customer, &all, clock.now()).await?;
+            let state = find(stripe, &plans, customer, recipient, &all, is_owing).await?;
             let mut after = self.rules.apply(customer, &state, clock.now());
             if customer.erased_at.is_some() {
                 if let SubscriptionState::Live { id, .. } = &state
@@ -368,17 +361,16 @@ impl Follower {
     }
 }
 
-/// Reads the subscription that a customer follows: the linked one, until it ends; then the newest that is paid
+/// Finds the subscription that a customer follows: the linked one, until it ends; then the newest that is paid
 /// and that is of a plan.
 async fn find(
     stripe: &StripeClient,
     plan_book: &PlanBook,
     customer: &Customer,
     recipient: &Recipient,
-    stripe_customer: &StripeCustomerId,
+    all: &[Subscription],
     is_owing: bool,
 ) -> Result<SubscriptionState, PaymentsError> {
-    let all = stripe.subscriptions(stripe_customer).all().await?;
     let prices = plans_of_prices(plan_book);
     let plan_of = |subscription: &Subscription| {
         let items = subscription.items.data.iter();
@@ -472,10 +464,11 @@ async fn is_bought(
 }
 
 /// Whether an invoice of the customer is still to be paid, after an attempt or when it is overdue. Those that were
-/// written off are not.
+/// written off are not, nor is the first one of a subscription, which gives nothing before.
 async fn owes(
     stripe: &StripeClient,
     customer: &StripeCustomerId,
+    all: &[Subscription],
     now: Timestamp,
 ) -> Result<bool, PaymentsError> {
     let mut open = stripe.invoices(&InvoiceFilter {
@@ -485,6 +478,10 @@ async fn owes(
     });
     let first = open.next_page().await?;
     let is_late = |it: &Invoice| it.attempted || it.due_date.is_some_and(|due| due <= now);
-    let is_unpaid = |it: &Invoice| it.amount_remaining > 0 && is_late(it);
+    let is_first = |it: &Invoice| {
+        let of = all.iter().find(|of| Some(&of.id) == it.subscription());
+        of.is_some_and(|of| of.status == SubscriptionStatus::Incomplete)
+    };
+    let is_unpaid = |it: &Invoice| it.amount_remaining > 0 && is_late(it) && !is_first(it);
     Ok(first.is_some_and(|page| page.items.iter().any(is_unpaid)))
 }

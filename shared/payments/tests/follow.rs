@@ -604,6 +604,25 @@ async fn an_invoice_of_no_subscription_that_is_not_paid_has_the_same_consequence
 }
 
 #[tokio::test]
+async fn a_first_payment_that_fails_makes_no_debt() {
+    let stack = Stack::new(UnpaidRule::Suspend).await;
+    let fake = &stack.stripe.fake;
+    fake.decline_payments(&stack.customer, true).unwrap();
+    stack.subscribe("team").await;
+    let events = stack.take_events();
+    assert!(
+        events
+            .iter()
+            .any(|event| event.contains("invoice.payment_failed"))
+    );
+    for event in &events {
+        stack.handle(event).await;
+    }
+    let acme = stack.acme().await;
+    assert_eq!((acme.plan, acme.unpaid), (p("free"), None));
+}
+
+#[tokio::test]
 async fn who_is_linked_by_hand_follows_a_subscription_of_which_no_event_comes() {
     let stack = Stack::new(UnpaidRule::Nothing).await;
     let linked = Some((stack.customer.as_str(), None));

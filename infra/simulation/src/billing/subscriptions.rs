@@ -149,6 +149,22 @@ impl Simulation<'_> {
         Ok(found["data"].as_array().cloned().unwrap_or_default())
     }
 
+    /// Whether the payment of an invoice has failed, except of a subscription that has not begun.
+    async fn owes(&self, customer: usize, all: &[Value]) -> Result<bool, SimulationError> {
+        let Some(recipient) = &self.recipients[customer] else {
+            return Ok(false);
+        };
+        let path = format!("/v1/invoices?customer={recipient}&status=open&limit=100");
+        let found = at_stripe(&self.fake, Method::GET, &path, "").await?;
+        let not_begun = all.iter().filter(|it| it["status"] == "incomplete");
+        let not_begun: Vec<&Value> = not_begun.map(|it| &it["id"]).collect();
+        let mut open = found["data"].as_array().into_iter().flatten();
+        Ok(open.any(|invoice| {
+            let of = &invoice["parent"]["subscription_details"]["subscription"];
+            invoice["attempted"] == true && !not_begun.contains(&of)
+        }))
+    }
+
     /// Returns the one that has not ended.
     async fn current(&self, customer: usize) -> Result<Option<Value>, SimulationError> {
         let all = self.subscriptions(customer).await?.into_iter();
@@ -285,6 +301,7 @@ impl Simulation<'_> {
         };
         let all = self.subscriptions(customer).await?;
         let live: Vec<&Value> = all.iter().filter(|it| is_live(it)).collect();
+        let owes = self.owes(customer, &all).await?;
         let linked = stored.recipient.as_ref();
         let linked = linked.and_then(|it| it.subscription.clone());
         match live.as_slice() {
@@ -295,6 +312,9 @@ impl Simulation<'_> {
                 if stored.plan.as_str() != UNSUBSCRIBED {
                     differs(format!("is on {} without a subscription", stored.plan));
                 }
+                if stored.unpaid.is_some() != owes {
+                    differs(format!("has unpaid {:?}", stored.unpaid));
+                }
             }
             [live] => {
                 if linked.as_deref() != live["id"].as_str() {
@@ -303,7 +323,8 @@ impl Simulation<'_> {
                 let price = &live["items"]["data"][0]["price"]["id"];
                 let sold = self.prices.iter().find(|(_, id)| id == price);
                 let expected = sold.map_or("none", |(plan, _)| plan);
-                for what in plan_deviations(&stored, expected, live["status"] == "active") {
+                let is_paid = live["status"] == "active" && !owes;
+                for what in plan_deviations(&stored, expected, is_paid) {
                     differs(what);
                 }
             }
