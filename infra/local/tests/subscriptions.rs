@@ -115,7 +115,7 @@ impl Story {
         found.json()
     }
 
-    /// Returns the parts of the quota, in percent, of whose use operator and customer have been told.
+    /// Returns the parts of the quota, in percent, of which an event says that they are used.
     async fn warnings(&self) -> Vec<i64> {
         let published = self.target.admin.post("/_local/publish", json!({})).await;
         assert_eq!(published.unwrap().status, StatusCode::OK);

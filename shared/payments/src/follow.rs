@@ -77,7 +77,8 @@ pub enum EventOutcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Occasion {
     /// A payment has failed. It may be of an invoice that is no subscription's, such as one for usage alone. Only this
-    /// event tells that invoice from one whose payment is on its way: both are open, and a payment was attempted.
+    /// event distinguishes that invoice from one whose payment is on its way: both are open, and a payment was
+    /// attempted.
     FailedPayment,
     /// Any other.
     Any,

@@ -628,7 +628,7 @@ async fn who_is_linked_by_hand_follows_a_subscription_of_which_no_event_comes() 
     let linked = Some((stack.customer.as_str(), None));
     stack.link(linked, None).await;
     assert_eq!(stack.follow_up().await, 1);
-    // It is paid while it is nobody's.
+    // It is paid while the Stripe customer has no link.
     let subscription = stack.subscribe("team").await;
     let outcomes = stack.handle_events().await;
     assert!(outcomes.iter().all(|it| *it == EventOutcome::Foreign));
