@@ -26,6 +26,8 @@ const OPEN_CHARGES: i32 = 25;
 tollgate_web::operations!(pub(crate) (app: App) run, charges, open_charges, show_proof, unbilled);
 
 /// Runs billing, or reports what a run would charge.
+///
+/// Charges are written to the ledger. The next nightly run submits them.
 #[utoipa::path(
     post,
     path = "/admin/billing/run",
