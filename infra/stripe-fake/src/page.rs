@@ -10,7 +10,7 @@ use http::StatusCode;
 use http::header::CONTENT_TYPE;
 
 use crate::calendar::day;
-use crate::checkout::{Completion, Status as SessionStatus};
+use crate::checkout::{Completion, Session, Status as SessionStatus};
 use crate::error::ApiError;
 use crate::fake::StripeFake;
 use crate::form::Params;
@@ -49,15 +49,15 @@ impl From<ApiError> for Failed {
 async fn checkout(
     Shared(fake): Shared<StripeFake>,
     Path(id): Path<String>,
-) -> Result<Html<String>, Failed> {
+) -> Result<Response, Failed> {
     let mut inner = fake.lock();
     checkout_page(inner.state_of(&id), &id, None)
 }
 
-fn checkout_page(state: &State, id: &str, alert: Option<&str>) -> Result<Html<String>, Failed> {
+fn checkout_page(state: &State, id: &str, alert: Option<&str>) -> Result<Response, Failed> {
     let session = state.sessions.find(id, "id")?;
     if session.status != SessionStatus::Open {
-        return Err(ApiError::invalid("This checkout session is no longer open.").into());
+        return Ok(closed_page(session));
     }
     let mut body = String::new();
     if let Some(alert) = alert {
@@ -97,7 +97,24 @@ fn checkout_page(state: &State, id: &str, alert: Option<&str>) -> Result<Html<St
             escape(url)
         );
     }
-    Ok(document("Checkout", &body))
+    Ok(document("Checkout", &body).into_response())
+}
+
+/// Creates the page of a session that is complete or has expired. Who submits an open page twice sees it too.
+fn closed_page(session: &Session) -> Response {
+    let (text, url) = match session.status {
+        SessionStatus::Complete => ("is complete", Some(session.success_url())),
+        SessionStatus::Open | SessionStatus::Expired => ("has expired", session.cancel_url.clone()),
+    };
+    let mut body = format!("<p role=\"alert\">This checkout {text}. It takes no payment.</p>");
+    if let Some(url) = url.filter(|url| !url.is_empty()) {
+        let _ = write!(
+            body,
+            "<p><a id=\"return\" href=\"{}\">Return</a></p>",
+            escape(&url)
+        );
+    }
+    (StatusCode::BAD_REQUEST, document("Checkout", &body)).into_response()
 }
 
 async fn complete(
@@ -113,11 +130,12 @@ async fn complete(
     };
     let mut inner = fake.lock();
     let state = inner.state_of(&id);
+    if state.sessions.find(&id, "id")?.status != SessionStatus::Open {
+        return checkout_page(state, &id, None);
+    }
     match state.complete_session(&id, completion, form.text("email")) {
         Ok(()) => Ok(redirect(&state.sessions.find(&id, "id")?.success_url())),
-        Err(error) if error.status == 402 => {
-            Ok(checkout_page(state, &id, Some(&error.message))?.into_response())
-        }
+        Err(error) if error.status == 402 => checkout_page(state, &id, Some(&error.message)),
         Err(error) => Err(error.into()),
     }
 }
@@ -158,7 +176,7 @@ fn portal_page(state: &State, secret: &str, alert: Option<&str>) -> Result<Html<
     };
     let _ = write!(
         body,
-        "<form method=\"post\" action=\"{action}\"><p>Payments are <span id=\"card\">{card}</span>.</p>\
+        "<h2>Payment method</h2><form method=\"post\" action=\"{action}\"><p>Payments are <span id=\"card\">{card}</span>.</p>\
          <button id=\"new-card\" name=\"do\" value=\"new-card\">Add a card that is accepted</button></form><h2>Invoices</h2><ul>"
     );
     for invoice in state
@@ -202,7 +220,7 @@ fn subscription_section(
         body,
         "<section><h2>{}</h2><p>Status <span class=\"status\">{}</span>, until {}{}</p>\
          <form method=\"post\" action=\"{action}\"><input type=\"hidden\" name=\"subscription\" value=\"{id}\">\
-         <select name=\"price\">",
+         <label>Plan <select name=\"price\">",
         escape(state.product_name(current)),
         subscription.status.name(),
         day(subscription.period.1),
@@ -236,7 +254,7 @@ fn subscription_section(
     };
     let _ = write!(
         body,
-        "</select> <button id=\"change\" name=\"do\" value=\"change\">Change plan</button> {cancel} \
+        "</select></label> <button id=\"change\" name=\"do\" value=\"change\">Change plan</button> {cancel} \
          <button id=\"cancel-now\" name=\"do\" value=\"cancel-now\">Cancel at once</button></form></section>"
     );
 }
@@ -324,13 +342,14 @@ fn invoice_page(state: &State, id: &str, alert: Option<&str>) -> Result<Html<Str
     }
     let _ = write!(
         body,
-        "<p>Status <span id=\"status\">{}</span></p><table>",
+        "<p>Status <span id=\"status\">{}</span></p>\
+         <table><tr><th>Item</th><th>Period</th><th>Amount</th></tr>",
         invoice.status.name()
     );
     for line in &invoice.lines {
         let _ = write!(
             body,
-            "<tr><td>{}</td><td>{} – {}</td><td>{}</td></tr>",
+            "<tr><td>{}</td><td><time>{}</time> – <time>{}</time></td><td>{}</td></tr>",
             escape(line.description.as_deref().unwrap_or_default()),
             day(line.period.0),
             day(line.period.1),
@@ -418,9 +437,12 @@ fn document(title: &str, body: &str) -> Html<String> {
     let title = escape(title);
     Html(format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
-         <meta name=\"viewport\" content=\"width=device-width\"><title>{title} – stripe-fake</title>\
+         <meta name=\"viewport\" content=\"width=device-width\"><link rel=\"icon\" href=\"data:,\"><title>{title} – stripe-fake</title>\
          <style>body{{font-family:sans-serif;max-width:40rem;margin:2rem auto;padding:0 1rem}}\
-         button,select,input{{font:inherit;padding:.4rem;margin:.2rem 0}}</style></head>\
+         button,select,input{{font:inherit;padding:.4rem;margin:.2rem 0}}\
+         [role=alert]{{border-left:.3rem solid #b00;padding-left:.5rem}}\
+         th,td{{text-align:left;vertical-align:top;padding:0 .8rem .4rem 0}}\
+         time,td:last-child{{white-space:nowrap}}</style></head>\
          <body><h1>{title}</h1>{body}<hr><p>This page stands in for Stripe's. No money moves.</p></body></html>"
     ))
 }

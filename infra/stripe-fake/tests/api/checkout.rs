@@ -91,6 +91,10 @@ async fn a_customer_pays_on_the_page() {
     assert_eq!(ids(&api.get("/v1/invoices", &query).await).len(), 2);
     let again = api.submit(url(&session), "payment=paid").await.0;
     assert_eq!(again.status, 400);
+    let back = format!("href=\"https://shop.example/ok?s={}\"", id(&session));
+    for text in ["This checkout is complete.", &back] {
+        assert!(again.text.contains(text), "{text} {}", again.text);
+    }
 }
 
 #[tokio::test]
@@ -185,7 +189,14 @@ async fn sessions_expire_and_are_listed() {
     assert_eq!(api.call("POST", &path, "").await.status, 400);
     api.pass(86_400);
     assert_eq!(get(&api, &third).await["status"], "expired");
-    assert_eq!(api.page(url(&third)).await.status, 400);
+    let expired = api.page(url(&third)).await;
+    assert_eq!(expired.status, 400);
+    for text in [
+        "This checkout has expired.",
+        "href=\"https://shop.example/no\"",
+    ] {
+        assert!(expired.text.contains(text), "{text} {}", expired.text);
+    }
     let check = async |query: &str, expected: &[&Value]| {
         let list = api.get("/v1/checkout/sessions", query).await;
         assert_eq!(
