@@ -4,6 +4,7 @@
 
 pub mod billing;
 mod capacity;
+mod crash;
 pub mod ledgers;
 pub mod limiter;
 pub mod metering;

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep};
 use tollgate_local_aws::{Call, LocalAws, wire};
 use tollgate_runtime::Entropy;
 
-use crate::Trace;
+use crate::{Trace, crash};
 
 /// Percentages of requests that meet each fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -195,8 +195,13 @@ impl Network {
     pub(crate) fn http_client(&self) -> SharedHttpClient {
         let this = self.clone();
         wire::http_client(move |call| {
-            let response = this.send(call);
-            async { response.await.ok() }
+            let this = this.clone();
+            async move {
+                crash::pass().await;
+                let response = this.send(call).await.ok();
+                crash::pass().await;
+                response
+            }
         })
     }
 

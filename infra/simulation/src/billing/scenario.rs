@@ -5,11 +5,14 @@ use std::time::Duration;
 use tollgate_runtime::Entropy;
 
 use super::stripe::StripeFaults;
+use crate::crash::Crash;
 use crate::network::FaultRates;
 use crate::random::{Step, index, skew_ms};
 
 /// Customers of a run.
 pub(crate) const CUSTOMERS: usize = 3;
+/// Points before and after requests at which a process may crash. Few make more requests than half of that.
+const MOST_POINTS: u64 = 60;
 /// Plans that the customers move between.
 pub(crate) const PLANS: [&str; 4] = ["free", "pro", "team", "enterprise"];
 /// Time of the start, on the first day of a month.
@@ -88,24 +91,17 @@ pub(crate) enum Event {
     FollowUp,
 }
 
-/// End of a process.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Crash {
-    /// Time after which the process ends, whatever it does; never if `None`.
-    pub(crate) after_ms: Option<u64>,
-}
-
 impl Scenario {
     pub(crate) fn generate(seed: u64) -> Self {
         let entropy = Entropy::seeded(seed ^ 0xb111);
         let pick = |bound: usize| index(&entropy, bound);
         let percent = |percent: u64| entropy.below(100) < percent;
-        let crash = |likely: u64| Crash {
-            after_ms: percent(likely).then(|| match pick(3) {
-                0 => entropy.below(50),
-                1 => entropy.below(2_000),
-                _ => entropy.below(90_000),
-            }),
+        let ms = |max: u64| Crash::After(Duration::from_millis(entropy.below(max)));
+        let crash = |likely: u64| match percent(likely).then(|| pick(4)) {
+            None => Crash::Never,
+            Some(0) => ms(2_000),
+            Some(1) => ms(90_000),
+            Some(_) => Crash::AtPoint(entropy.below(MOST_POINTS)),
         };
         let crashes = [0, 30, 60][pick(3)];
         let mut at: Vec<(Duration, Event)> = Vec::new();
@@ -213,8 +209,11 @@ impl Scenario {
 /// Draws what customers do at Stripe, and when its events arrive.
 fn subscription_steps(entropy: &Entropy, crashes: u64) -> Vec<(Duration, Event)> {
     let percent = |percent: u64| entropy.below(100) < percent;
-    let crash = || Crash {
-        after_ms: percent(crashes).then(|| entropy.below([200, 5_000, 60_000][index(entropy, 3)])),
+    let crash = || match percent(crashes).then(|| index(entropy, 4)) {
+        None => Crash::Never,
+        Some(0) => Crash::After(Duration::from_millis(entropy.below(5_000))),
+        Some(1) => Crash::After(Duration::from_millis(entropy.below(60_000))),
+        Some(_) => Crash::AtPoint(entropy.below(MOST_POINTS)),
     };
     let mut at = Vec::new();
     let mut add = |day: u64, second: u64, event| {

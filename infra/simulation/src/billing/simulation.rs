@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use stripe_fake::{DeliveryMode, NewEndpoint, Options, StripeFake};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tollgate_billing::{Billing, DuePosition, Mode, Part, due_charges, run as run_billing};
 use tollgate_domain::customer::Customer;
 use tollgate_domain::event::EventKind;
@@ -28,9 +28,10 @@ use tollgate_stripe::{CustomerDetails, InvoiceItem, InvoiceItemFilter, StripeCli
 
 use super::Deviation;
 use super::model::{PRICE_RISE, Usage};
-use super::scenario::{CUSTOMERS, Crash, Event, PLANS, START, Scenario};
+use super::scenario::{CUSTOMERS, Event, PLANS, START, Scenario};
 use super::stripe::{Connection, StripeFaults};
 use super::subscriptions::{EventQueue, UNSUBSCRIBED, create_prices};
+use crate::crash::{self, Crash};
 use crate::network::{Endpoint, FaultRates, Network};
 use crate::time::Time;
 use crate::{PREFIX, SimulationError, Trace, setup};
@@ -283,18 +284,14 @@ impl<'a> Simulation<'a> {
         })
     }
 
-    /// Starts a process, which ends when it crashes or its time is over. What it has sent arrives all the same.
+    /// Starts a process.
     pub(crate) fn spawn(
         &mut self,
         crash: Crash,
         process: impl Future<Output = ()> + Send + 'static,
     ) {
-        let lasts = crash
-            .after_ms
-            .map_or(PROCESS_TIMEOUT, Duration::from_millis);
-        self.processes.spawn(async move {
-            let _ = timeout(lasts, process).await;
-        });
+        self.processes
+            .spawn(crash::run(process, crash, PROCESS_TIMEOUT));
     }
 
     async fn add_recipient(&mut self, customer: usize) -> Result<(), SimulationError> {

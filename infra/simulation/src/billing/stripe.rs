@@ -16,7 +16,7 @@ use tollgate_stripe::{
     TransportError,
 };
 
-use crate::Trace;
+use crate::{Trace, crash};
 
 /// Percentages of requests that meet each fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +103,7 @@ impl Transport for Connection {
     ) -> BoxFuture<'_, Result<Response<Bytes>, TransportError>> {
         let lost = || TransportError::Lost("the connection was lost".into());
         async move {
+            crash::pass().await;
             if self.meets(self.faults.request_lost) {
                 sleep(Duration::from_millis(self.entropy.below(2_000))).await;
                 return Err(lost());
@@ -132,7 +133,9 @@ impl Transport for Connection {
                 sleep(delay).await;
                 let _ = respond.send(fake.send(request).await);
             });
-            match responded.await {
+            let responded = responded.await;
+            crash::pass().await;
+            match responded {
                 Ok(Ok(response)) if !response_lost => Ok(response),
                 _ => Err(lost()),
             }

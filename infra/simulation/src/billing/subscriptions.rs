@@ -13,9 +13,10 @@ use tollgate_domain::subscription::{SubscriptionRules, UnpaidRule};
 use tollgate_payments::Follower;
 
 use super::Deviation;
-use super::scenario::{Crash, OnUnpaid};
+use super::scenario::OnUnpaid;
 use super::simulation::{Simulation, id};
 use super::stripe::StripeFaults;
+use crate::crash::Crash;
 use crate::network::FaultRates;
 use crate::{SimulationError, Trace, setup};
 
