@@ -224,7 +224,7 @@ impl Follower {
             let all = stripe.subscriptions(&stripe_customer).all().await?;
             // Another subscription, even one that is paid, does not pay the debt.
             let may_owe = customer.unpaid.is_some() || occasion == Occasion::FailedPayment;
-            let is_owing = may_owe && owes(stripe, &stripe_customer, &all, clock.now()).await?;
+            let is_owing = may_owe && owes(stripe, &stripe_customer, clock.now()).await?;
             let state = find(stripe, &plans, customer, recipient, &all, is_owing).await?;
             let mut after = self.rules.apply(customer, &state, clock.now());
             if customer.erased_at.is_some() {
@@ -465,11 +465,10 @@ async fn is_bought(
 }
 
 /// Whether an invoice of the customer is still to be paid, after an attempt or when it is overdue. Those that were
-/// written off are not, nor is the first one of a subscription, which gives nothing before.
+/// written off are not, nor is the first one of a subscription, which gives nothing before it is paid.
 async fn owes(
     stripe: &StripeClient,
     customer: &StripeCustomerId,
-    all: &[Subscription],
     now: Timestamp,
 ) -> Result<bool, PaymentsError> {
     let mut open = stripe.invoices(&InvoiceFilter {
@@ -479,10 +478,7 @@ async fn owes(
     });
     let first = open.next_page().await?;
     let is_late = |it: &Invoice| it.attempted || it.due_date.is_some_and(|due| due <= now);
-    let is_first = |it: &Invoice| {
-        let of = all.iter().find(|of| Some(&of.id) == it.subscription());
-        of.is_some_and(|of| of.status == SubscriptionStatus::Incomplete)
-    };
+    let is_first = |it: &Invoice| it.billing_reason.as_deref() == Some("subscription_create");
     let is_unpaid = |it: &Invoice| it.amount_remaining > 0 && is_late(it) && !is_first(it);
     Ok(first.is_some_and(|page| page.items.iter().any(is_unpaid)))
 }

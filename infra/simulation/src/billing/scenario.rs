@@ -216,46 +216,57 @@ fn subscription_steps(entropy: &Entropy, crashes: u64) -> Vec<(Duration, Event)>
         Some(_) => Crash::AtPoint(entropy.below(MOST_POINTS)),
     };
     let mut at = Vec::new();
-    let mut add = |day: u64, second: u64, event| {
+    let mut add = |day: u64, at_ms: u64, event| {
         let day = DAY * u32::try_from(day).unwrap_or(0);
-        at.push((day + Duration::from_secs(second), event));
+        at.push((day + Duration::from_millis(at_ms), event));
+    };
+    let deliver = || Event::Deliver {
+        copies: 1 + u32::try_from(entropy.below(3)).unwrap_or(0),
+        is_shuffled: percent(50),
+        workers: [Some(crash()), percent(60).then(&crash)],
     };
     for day in 0..DAYS {
         for customer in 0..CUSTOMERS {
             let plan = index(entropy, 2);
-            let second = 200 + entropy.below(86_000);
+            let at_ms = 200_000 + entropy.below(86_000_000);
             let draw = entropy.below(100);
             match draw {
-                0..12 => add(day, second, Event::Subscribe { customer, plan }),
-                12..18 => add(day, second, Event::Switch { customer, plan }),
-                18..23 => add(day, second, Event::Cancel { customer }),
-                23..30 => add(
+                0..12 => add(day, at_ms, Event::Subscribe { customer, plan }),
+                12..18 => add(day, at_ms, Event::Switch { customer, plan }),
+                18..23 => add(day, at_ms, Event::Cancel { customer }),
+                23..33 => add(
                     day,
-                    second,
+                    at_ms,
                     Event::Decline {
                         customer,
-                        is_declined: draw < 26,
+                        is_declined: draw < 28,
                     },
                 ),
-                // Twice in a moment, of which the events may be handled at the same time.
-                30..34 => {
-                    add(day, second, Event::Subscribe { customer, plan });
-                    add(day, second + 1, Event::Cancel { customer });
+                // Two changes in a moment. Workers may read the subscription before the second, and be late.
+                33..43 => {
+                    add(day, at_ms, Event::Subscribe { customer, plan });
+                    let first = at_ms + entropy.below(1_000);
+                    add(day, first, deliver());
+                    let change = first + entropy.below(1_500);
+                    let second = match percent(50) {
+                        true => Event::Switch {
+                            customer,
+                            plan: 1 - plan,
+                        },
+                        false => Event::Cancel { customer },
+                    };
+                    add(day, change, second);
+                    add(day, change + entropy.below(500), deliver());
                 }
                 _ => {}
             }
         }
         for _ in 0..entropy.below(4) {
-            let workers = [Some(crash()), percent(60).then(&crash)];
-            let deliver = Event::Deliver {
-                copies: 1 + u32::try_from(entropy.below(3)).unwrap_or(0),
-                is_shuffled: percent(50),
-                workers,
-            };
-            add(day, 300 + entropy.below(86_000), deliver);
+            let at_ms = 300_000 + entropy.below(86_000_000);
+            add(day, at_ms, deliver());
         }
         if percent(80) {
-            add(day, 7_400, Event::FollowUp);
+            add(day, 7_400_000, Event::FollowUp);
         }
     }
     at

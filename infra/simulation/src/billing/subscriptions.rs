@@ -66,8 +66,9 @@ pub(crate) async fn create_prices(
 ) -> Result<Vec<(&'static str, String)>, SimulationError> {
     let mut prices = Vec::new();
     for (plan, cents) in SOLD.into_iter().zip([4_900, 9_900]) {
+        // By the week, so that there are several renewals, which are paid or not.
         let form = format!(
-            "currency=usd&unit_amount={cents}&recurring[interval]=month&product_data[name]={plan}"
+            "currency=usd&unit_amount={cents}&recurring[interval]=week&product_data[name]={plan}"
         );
         let created = at_stripe(fake, Method::POST, "/v1/prices", &form).await?;
         prices.push((plan, text(&created["id"])));
@@ -150,19 +151,16 @@ impl Simulation<'_> {
         Ok(found["data"].as_array().cloned().unwrap_or_default())
     }
 
-    /// Whether the payment of an invoice has failed, except of a subscription that has not begun.
-    async fn owes(&self, customer: usize, all: &[Value]) -> Result<bool, SimulationError> {
+    /// Whether the payment of an invoice has failed, except of the first one of a subscription.
+    async fn owes(&self, customer: usize) -> Result<bool, SimulationError> {
         let Some(recipient) = &self.recipients[customer] else {
             return Ok(false);
         };
         let path = format!("/v1/invoices?customer={recipient}&status=open&limit=100");
         let found = at_stripe(&self.fake, Method::GET, &path, "").await?;
-        let not_begun = all.iter().filter(|it| it["status"] == "incomplete");
-        let not_begun: Vec<&Value> = not_begun.map(|it| &it["id"]).collect();
         let mut open = found["data"].as_array().into_iter().flatten();
         Ok(open.any(|invoice| {
-            let of = &invoice["parent"]["subscription_details"]["subscription"];
-            invoice["attempted"] == true && !not_begun.contains(&of)
+            invoice["attempted"] == true && invoice["billing_reason"] != "subscription_create"
         }))
     }
 
@@ -302,7 +300,7 @@ impl Simulation<'_> {
         };
         let all = self.subscriptions(customer).await?;
         let live: Vec<&Value> = all.iter().filter(|it| is_live(it)).collect();
-        let owes = self.owes(customer, &all).await?;
+        let owes = self.owes(customer).await?;
         let linked = stored.recipient.as_ref();
         let linked = linked.and_then(|it| it.subscription.clone());
         match live.as_slice() {
