@@ -608,7 +608,9 @@ async fn a_first_payment_that_fails_makes_no_debt() {
     let stack = Stack::new(UnpaidRule::Suspend).await;
     let fake = &stack.stripe.fake;
     fake.decline_payments(&stack.customer, true).unwrap();
-    stack.subscribe("team").await;
+    let subscription = stack.subscribe("team").await;
+    // The event of the failed payment comes when the subscription has ended.
+    stack.cancel(&subscription).await;
     let events = stack.take_events();
     assert!(
         events
