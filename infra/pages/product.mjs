@@ -5,13 +5,15 @@ import {createRequire} from 'node:module';
 import {join} from 'node:path';
 import {after, before, test} from 'node:test';
 
-const {CHROMIUM, PAGES_INSTALLED, STRIPE_FAKE_URL, TOLLGATE_ADMIN_KEY, TOLLGATE_URL} = process.env;
+const {CHROMIUM, PAGES_INSTALLED, RETURN_ORIGIN, STRIPE_FAKE_URL, TOLLGATE_ADMIN_KEY, TOLLGATE_URL} = process.env;
 const {chromium} = createRequire(join(PAGES_INSTALLED, 'x.js'))('playwright-core');
 
 /** Time after which a page is not expected to change any more. */
 const TIMEOUT_MS = 15_000;
 /** Width of a phone: what does not fit is noticed. */
 const VIEWPORT = {width: 360, height: 740};
+/** A page of the operator's. */
+const OWN_PAGE = '<!doctype html><link rel="icon" href="data:,"><h1>Welcome back</h1>';
 const FLAGS = [
   '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
   '--disable-component-update', '--disable-sync',
@@ -57,11 +59,8 @@ export async function createPlan(id, name, cents) {
   await asAdmin('POST', '/admin/plans', {id, definition});
 }
 
-/**
- * Returns the address to which customers are led back, with a mark of the reason. Without `ReturnOrigins`, it has to be
- * the product's own, which has no page for customers: this is its document that any browser shows.
- */
-export const returnUrl = mark => `${TOLLGATE_URL}/docs/openapi.json#${mark}`;
+/** Returns the address of the page of the operator's to which customers are led back. */
+export const returnUrl = page => `${RETURN_ORIGIN}/${page}`;
 
 /** A customer on the plan `free`, with a key for each role and a browser session. */
 class Customer {
@@ -81,13 +80,16 @@ class Customer {
     context.on('weberror', thrown => this.faults.push(`${thrown.page()?.url()}: ${thrown.error()}`));
     context.on('request', request => {
       const isAllowed = ['data:', 'blob:'].includes(new URL(request.url()).protocol)
-        || [TOLLGATE_URL, STRIPE_FAKE_URL].includes(new URL(request.url()).origin);
+        || [TOLLGATE_URL, STRIPE_FAKE_URL, RETURN_ORIGIN].includes(new URL(request.url()).origin);
       if (!isAllowed) this.faults.push(`a request to ${request.url()}`);
     });
   }
 
   static async create(id) {
-    const customer = new Customer(id, await browser.newContext({viewport: VIEWPORT}));
+    const context = await browser.newContext({viewport: VIEWPORT});
+    // Answered here: no server of that name is asked.
+    await context.route(`${RETURN_ORIGIN}/**`, route => route.fulfill({contentType: 'text/html', body: OWN_PAGE}));
+    const customer = new Customer(id, context);
     await asAdmin('POST', '/admin/customers', {id, plan: 'free'});
     const createKey = role => asAdmin('POST', '/admin/api-keys', {customer_id: id, role});
     customer.callKey = (await createKey('call')).key;

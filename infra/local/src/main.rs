@@ -111,6 +111,21 @@ struct StackArgs {
     /// Origin whose pages may call the API, or `*` for all origins.
     #[arg(long, env = env::CORS_ORIGINS.name, value_name = "ORIGIN")]
     cors_origins: Option<String>,
+    /// Origins to whose pages Stripe's pages may lead back, separated by commas. By default this program's.
+    #[arg(long, env = env::RETURN_ORIGINS.name, value_name = "ORIGINS")]
+    return_origins: Option<String>,
+    /// Page on which a customer whose monthly quota is used up can subscribe.
+    #[arg(long, env = env::UPGRADE_URL.name, value_name = "URL")]
+    upgrade_url: Option<String>,
+    /// Plan of a customer whose subscription has ended.
+    #[arg(long, env = env::PLAN_AFTER_CANCELLATION.name, value_name = "PLAN")]
+    plan_after_cancellation: Option<String>,
+    /// Consequence of an outstanding payment: `nothing`, `suspend`, or `plan:` and the id of a plan.
+    #[arg(long, env = env::ON_UNPAID.name, value_name = "CONSEQUENCE")]
+    on_unpaid: Option<String>,
+    /// Days after which an outstanding payment has a consequence.
+    #[arg(long, env = env::UNPAID_GRACE_DAYS.name, value_name = "DAYS")]
+    unpaid_grace_days: Option<String>,
 }
 
 /// Error of the `serve` command.
@@ -272,6 +287,11 @@ fn parameters(stack: StackArgs) -> Vec<(&'static str, String)> {
         ("KeyBrand", stack.key_brand),
         ("KeyEnv", stack.key_env),
         ("CorsOrigins", stack.cors_origins),
+        ("ReturnOrigins", stack.return_origins),
+        ("UpgradeUrl", stack.upgrade_url),
+        ("PlanAfterCancellation", stack.plan_after_cancellation),
+        ("OnUnpaid", stack.on_unpaid),
+        ("UnpaidGraceDays", stack.unpaid_grace_days),
     ];
     let given = given.into_iter();
     given

@@ -81,6 +81,8 @@ pub(crate) enum Event {
     Cancel { customer: usize },
     /// The customer's card is declined from now on, or no longer.
     Decline { customer: usize, is_declined: bool },
+    /// The customer pays its open invoices.
+    Pay { customer: usize },
     /// Events of Stripe arrive, each so many times, and are handled by workers at the same time.
     Deliver {
         copies: u32,
@@ -89,6 +91,8 @@ pub(crate) enum Event {
     },
     /// The nightly run names the customers who are to be followed up.
     FollowUp,
+    /// All events are handled, and customers are compared with their subscriptions.
+    Compare,
 }
 
 impl Scenario {
@@ -199,8 +203,12 @@ impl Scenario {
             },
             skews_ms: (0..4).map(|_| skew_ms(&entropy, 5_000)).collect(),
             subscribes,
-            on_unpaid: [OnUnpaid::Nothing, OnUnpaid::Suspend, OnUnpaid::Move]
-                [index(&subscriptions, 3)],
+            on_unpaid: [
+                OnUnpaid::Nothing,
+                OnUnpaid::Suspend,
+                OnUnpaid::Suspend,
+                OnUnpaid::Move,
+            ][index(&subscriptions, 4)],
             steps: steps.collect(),
         }
     }
@@ -242,6 +250,18 @@ fn subscription_steps(entropy: &Entropy, crashes: u64) -> Vec<(Duration, Event)>
                         is_declined: draw < 28,
                     },
                 ),
+                43..48 => {
+                    let is_declined = false;
+                    add(
+                        day,
+                        at_ms,
+                        Event::Decline {
+                            customer,
+                            is_declined,
+                        },
+                    );
+                    add(day, at_ms + 1, Event::Pay { customer });
+                }
                 // Two changes in a moment. Workers may read the subscription before the second, and be late.
                 33..43 => {
                     add(day, at_ms, Event::Subscribe { customer, plan });
@@ -267,6 +287,9 @@ fn subscription_steps(entropy: &Entropy, crashes: u64) -> Vec<(Duration, Event)>
         }
         if percent(80) {
             add(day, 7_400_000, Event::FollowUp);
+        }
+        if day % 4 == 3 {
+            add(day, 86_399_000, Event::Compare);
         }
     }
     at

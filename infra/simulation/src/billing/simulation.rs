@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use stripe_fake::{DeliveryMode, NewEndpoint, Options, StripeFake};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 use tollgate_billing::{Billing, DuePosition, Mode, Part, due_charges, run as run_billing};
 use tollgate_domain::customer::Customer;
 use tollgate_domain::event::EventKind;
@@ -62,6 +62,8 @@ pub(crate) struct Simulation<'a> {
     connections: u64,
     last_event: Option<(usize, String)>,
     processes: JoinSet<()>,
+    /// What was found before the end.
+    mismatches: Vec<String>,
 }
 
 pub(crate) fn id(customer: usize) -> Result<CustomerId, SimulationError> {
@@ -111,6 +113,7 @@ impl<'a> Simulation<'a> {
             connections: 0,
             last_event: None,
             processes: JoinSet::new(),
+            mismatches: Vec::new(),
         };
         for customer in 0..CUSTOMERS {
             simulation.create(customer, clock.now()).await?;
@@ -167,8 +170,11 @@ impl<'a> Simulation<'a> {
     }
 
     pub(crate) async fn run(mut self) -> Result<Deviation, SimulationError> {
+        // A step that takes long does not delay the later ones.
+        let mut at = Instant::now();
         for step in &self.scenario.steps {
-            sleep(step.after).await;
+            at += step.after;
+            sleep_until(at).await;
             let now = self.now();
             self.trace.log(|| format!("{now} {:?}", step.event));
             self.apply(step.event).await?;
@@ -176,7 +182,9 @@ impl<'a> Simulation<'a> {
         sleep(2 * PROCESS_TIMEOUT).await;
         while self.processes.join_next().await.is_some() {}
         self.finish().await?;
-        self.deviation().await
+        let mut deviation = self.deviation().await?;
+        deviation.mismatches.append(&mut self.mismatches);
+        Ok(deviation)
     }
 
     async fn apply(&mut self, event: Event) -> Result<(), SimulationError> {
@@ -236,6 +244,7 @@ impl<'a> Simulation<'a> {
                 customer,
                 is_declined,
             } => self.decline(customer, is_declined),
+            Event::Pay { customer } => self.pay(customer).await,
             Event::Deliver {
                 copies,
                 is_shuffled,
@@ -248,6 +257,16 @@ impl<'a> Simulation<'a> {
                 self.deliver(mode, &workers)
             }
             Event::FollowUp => self.follow_up().await,
+            Event::Compare => {
+                sleep(2 * PROCESS_TIMEOUT).await;
+                while self.processes.join_next().await.is_some() {}
+                self.handle_all().await?;
+                for customer in 0..CUSTOMERS {
+                    let found = self.compare_subscription(customer).await?;
+                    self.mismatches.extend(found);
+                }
+                Ok(())
+            }
             Event::Bill { runs } => {
                 for (process, crash) in runs.into_iter().flatten().enumerate() {
                     let store = self.store(process, tables);
@@ -489,7 +508,9 @@ impl<'a> Simulation<'a> {
             }
             deviation.doubled += counts.values().map(|count| count - 1).sum::<u64>();
             if self.scenario.subscribes {
-                self.compare_subscription(customer, &mut deviation).await?;
+                let mismatches = &mut deviation.mismatches;
+                mismatches.extend(self.compare_subscription(customer).await?);
+                mismatches.extend(self.compare_items(customer).await?);
             }
         }
         Ok(deviation)

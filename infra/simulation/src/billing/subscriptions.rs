@@ -12,7 +12,6 @@ use tollgate_domain::customer::{Consequence, Customer};
 use tollgate_domain::subscription::{SubscriptionRules, UnpaidRule};
 use tollgate_payments::Follower;
 
-use super::Deviation;
 use super::scenario::OnUnpaid;
 use super::simulation::{Simulation, id};
 use super::stripe::StripeFaults;
@@ -222,6 +221,20 @@ impl Simulation<'_> {
         }
     }
 
+    /// Pays the open invoices of a customer, as far as its card is not declined.
+    pub(crate) async fn pay(&self, customer: usize) -> Result<(), SimulationError> {
+        let Some(recipient) = &self.recipients[customer] else {
+            return Ok(());
+        };
+        let path = format!("/v1/invoices?customer={recipient}&status=open&limit=100");
+        let open = at_stripe(&self.fake, Method::GET, &path, "").await?;
+        for invoice in open["data"].as_array().into_iter().flatten() {
+            let path = format!("/v1/invoices/{}/pay", text(&invoice["id"]));
+            at_stripe(&self.fake, Method::POST, &path, "").await?;
+        }
+        Ok(())
+    }
+
     /// Queues the events since the last time, each so many times, and starts workers.
     pub(crate) fn deliver(
         &mut self,
@@ -290,13 +303,13 @@ impl Simulation<'_> {
     pub(crate) async fn compare_subscription(
         &self,
         customer: usize,
-        deviation: &mut Deviation,
-    ) -> Result<(), SimulationError> {
+    ) -> Result<Vec<String>, SimulationError> {
         let name = id(customer)?;
-        let mut differs = |what: String| deviation.mismatches.push(format!("{name}: {what}"));
+        let mut mismatches = Vec::new();
+        let mut differs = |what: String| mismatches.push(format!("{name}: {what}"));
         let Some(stored) = self.admin.customer(&name).await? else {
             differs("is not stored".to_owned());
-            return Ok(());
+            return Ok(mismatches);
         };
         let all = self.subscriptions(customer).await?;
         let live: Vec<&Value> = all.iter().filter(|it| is_live(it)).collect();
@@ -311,8 +324,8 @@ impl Simulation<'_> {
                 if stored.plan.as_str() != UNSUBSCRIBED {
                     differs(format!("is on {} without a subscription", stored.plan));
                 }
-                if stored.unpaid.is_some() != owes {
-                    differs(format!("has unpaid {:?}", stored.unpaid));
+                for what in payment_deviations(&stored, !owes) {
+                    differs(what);
                 }
             }
             [live] => {
@@ -323,21 +336,34 @@ impl Simulation<'_> {
                 let sold = self.prices.iter().find(|(_, id)| id == price);
                 let expected = sold.map_or("none", |(plan, _)| plan);
                 let is_paid = live["status"] == "active" && !owes;
-                for what in plan_deviations(&stored, expected, is_paid) {
+                let plan = plan_deviation(&stored, expected);
+                for what in payment_deviations(&stored, is_paid).into_iter().chain(plan) {
                     differs(what);
                 }
             }
             _ => differs(format!("has {} subscriptions", live.len())),
         }
-        let live = live.first().map(|it| text(&it["id"]));
+        Ok(mismatches)
+    }
+
+    /// Returns the pending items of a customer that no subscription will invoice, at the end.
+    pub(crate) async fn compare_items(
+        &self,
+        customer: usize,
+    ) -> Result<Vec<String>, SimulationError> {
+        let name = id(customer)?;
+        let mut mismatches = Vec::new();
+        let all = self.subscriptions(customer).await?;
+        let live = all.iter().find(|it| is_live(it));
+        let live = live.map(|it| text(&it["id"]));
         for item in self.items(customer).await? {
             let of = item.subscription().map(|it| it.as_str().to_owned());
             let has_renewal = live.is_some() && (of.is_none() || of == live);
             if item.invoice.is_none() && !has_renewal {
-                differs(format!("{} is on no invoice", item.id));
+                mismatches.push(format!("{name}: {} is on no invoice", item.id));
             }
         }
-        Ok(())
+        Ok(mismatches)
     }
 }
 
@@ -346,23 +372,26 @@ fn is_live(subscription: &Value) -> bool {
     ["active", "past_due", "unpaid"].contains(&text(&subscription["status"]).as_str())
 }
 
-/// Returns in what the plan and the suspension of a customer are not those of its subscription.
-fn plan_deviations(stored: &Customer, expected: &str, is_paid: bool) -> Vec<String> {
+/// Returns in what the flags of a customer are not those of its payments.
+fn payment_deviations(stored: &Customer, is_paid: bool) -> Vec<String> {
     let mut deviations = Vec::new();
     if stored.unpaid.is_some() == is_paid {
         deviations.push(format!("has unpaid {:?}", stored.unpaid));
     }
     let consequence = stored.unpaid.and_then(|unpaid| unpaid.consequence);
-    let plan = match consequence {
-        Some(Consequence::Moved) => UNPAID,
-        _ => expected,
-    };
-    if stored.plan.as_str() != plan {
-        deviations.push(format!("is on {}, not on {plan}", stored.plan));
-    }
     let is_suspended = consequence == Some(Consequence::Suspended);
     if stored.suspended_at.is_some() != is_suspended {
         deviations.push(format!("is suspended: {:?}", stored.suspended_at));
     }
     deviations
+}
+
+/// Returns in what the plan of a customer is not that of its subscription.
+fn plan_deviation(stored: &Customer, of_subscription: &str) -> Option<String> {
+    let consequence = stored.unpaid.and_then(|unpaid| unpaid.consequence);
+    let expected = match consequence {
+        Some(Consequence::Moved) => UNPAID,
+        _ => of_subscription,
+    };
+    (stored.plan.as_str() != expected).then(|| format!("is on {}, not on {expected}", stored.plan))
 }
