@@ -123,7 +123,7 @@ impl Simulation<'_> {
     fn rules(&self) -> Result<SubscriptionRules, SimulationError> {
         Ok(SubscriptionRules {
             plan_after_cancellation: setup(UNSUBSCRIBED.parse())?,
-            grace: SignedDuration::from_hours(3 * 24),
+            grace: SignedDuration::from_hours(24),
             unpaid: match self.scenario.on_unpaid {
                 OnUnpaid::Nothing => UnpaidRule::Nothing,
                 OnUnpaid::Suspend => UnpaidRule::Suspend,
