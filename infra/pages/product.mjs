@@ -87,7 +87,7 @@ class Customer {
 
   static async create(id) {
     const context = await browser.newContext({viewport: VIEWPORT});
-    // Answered here: no server of that name is asked.
+    // The response is made here: no server of that name gets the request.
     await context.route(`${RETURN_ORIGIN}/**`, route => route.fulfill({contentType: 'text/html', body: OWN_PAGE}));
     const customer = new Customer(id, context);
     await asAdmin('POST', '/admin/customers', {id, plan: 'free'});

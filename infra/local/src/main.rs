@@ -38,7 +38,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Starts the local stack and serves until SIGINT or SIGTERM (the default).
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
     /// Runs a demo of all features over HTTP on a free port and an empty store, and checks each step.
     Demo,
     /// Runs mixed traffic while keys are revoked, expire and change plans, and checks that each change
@@ -160,7 +160,7 @@ async fn main() -> ExitCode {
             Ok(code) => code,
             Err(error) => fail(&error),
         },
-        Some(Command::Serve(args)) => serve(args).await,
+        Some(Command::Serve(args)) => serve(*args).await,
         None => serve(cli.serve).await,
     }
 }

@@ -62,7 +62,7 @@ pub(crate) struct Simulation<'a> {
     connections: u64,
     last_event: Option<(usize, String)>,
     processes: JoinSet<()>,
-    /// What was found before the end.
+    /// Mismatches found before the end.
     mismatches: Vec<String>,
 }
 
