@@ -224,8 +224,18 @@ impl Follower {
             let all = stripe.subscriptions(&stripe_customer).all().await?;
             // Another subscription, even one that is paid, does not pay the debt.
             let may_owe = customer.unpaid.is_some() || occasion == Occasion::FailedPayment;
-            let is_owing = may_owe && owes(stripe, &stripe_customer, clock.now()).await?;
-            let state = find(stripe, &plans, customer, recipient, &all, is_owing).await?;
+            let prices = plans_of_prices(&plans);
+            // The Stripe customer may have subscriptions to something else, whose invoices are no concern of ours.
+            let is_ours = |id: &SubscriptionId| {
+                let is_of_plan = |it: &Subscription| {
+                    let mut items = it.items.data.iter();
+                    items.any(|item| prices.contains_key(item.price.id.as_str()))
+                };
+                recipient.subscription.as_deref() == Some(id.as_str())
+                    || all.iter().any(|it| it.id == *id && is_of_plan(it))
+            };
+            let is_owing = may_owe && owes(stripe, &stripe_customer, is_ours, clock.now()).await?;
+            let state = find(stripe, &plans, &prices, customer, recipient, &all, is_owing).await?;
             let mut after = self.rules.apply(customer, &state, clock.now());
             if customer.erased_at.is_some() {
                 if let SubscriptionState::Live { id, .. } = &state
@@ -367,12 +377,12 @@ impl Follower {
 async fn find(
     stripe: &StripeClient,
     plan_book: &PlanBook,
+    prices: &BTreeMap<&str, Vec<&PlanId>>,
     customer: &Customer,
     recipient: &Recipient,
     all: &[Subscription],
     is_owing: bool,
 ) -> Result<SubscriptionState, PaymentsError> {
-    let prices = plans_of_prices(plan_book);
     let plan_of = |subscription: &Subscription| {
         let items = subscription.items.data.iter();
         let plans: Vec<&PlanId> = items
@@ -464,11 +474,13 @@ async fn is_bought(
     }
 }
 
-/// Whether an invoice of the customer is still to be paid, after an attempt or when it is overdue. Those that were
-/// written off are not, nor is the first one of a subscription, which gives nothing before it is paid.
+/// Whether an invoice of no subscription, or of one that `is_ours`, is still to be paid, after an attempt or when it is
+/// overdue. Those that were written off are not, nor is the first one of a subscription, which gives nothing before it
+/// is paid.
 async fn owes(
     stripe: &StripeClient,
     customer: &StripeCustomerId,
+    is_ours: impl Fn(&SubscriptionId) -> bool,
     now: Timestamp,
 ) -> Result<bool, PaymentsError> {
     let mut open = stripe.invoices(&InvoiceFilter {
@@ -479,6 +491,9 @@ async fn owes(
     let first = open.next_page().await?;
     let is_late = |it: &Invoice| it.attempted || it.due_date.is_some_and(|due| due <= now);
     let is_first = |it: &Invoice| it.billing_reason.as_deref() == Some("subscription_create");
-    let is_unpaid = |it: &Invoice| it.amount_remaining > 0 && is_late(it) && !is_first(it);
+    let is_unpaid = |it: &Invoice| {
+        let concerns_us = it.subscription().is_none_or(&is_ours);
+        it.amount_remaining > 0 && is_late(it) && !is_first(it) && concerns_us
+    };
     Ok(first.is_some_and(|page| page.items.iter().any(is_unpaid)))
 }

@@ -392,6 +392,8 @@ async fn a_subscription_to_something_else_changes_nothing() {
     stack.handle_events().await;
     assert_eq!(stack.plan().await, "free");
     assert_eq!(stack.subscription().await, None);
+    fail_renewal(&stack).await;
+    assert_eq!(stack.acme().await.unpaid, None);
 }
 
 #[tokio::test]
