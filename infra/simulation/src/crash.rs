@@ -8,6 +8,12 @@ use std::time::Duration;
 use tokio::select;
 use tokio::sync::Notify;
 use tokio::time::sleep;
+use tollgate_runtime::Entropy;
+
+use crate::random::index;
+
+/// Points before and after requests at which a process may crash. Few make more requests than half of that.
+const MOST_POINTS: u64 = 60;
 
 /// End of a process, whatever it does then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +25,19 @@ pub(crate) enum Crash {
     /// It crashes at one of the points before and after each of its requests, counted from 0. So a crash between two
     /// requests, which is an instant, is as likely as any other.
     AtPoint(u64),
+}
+
+impl Crash {
+    /// Draws a crash that occurs in so many percent of cases: after one of two times at most, in milliseconds, or at a
+    /// point.
+    pub(crate) fn draw(entropy: &Entropy, percent: u64, max_ms: [u64; 2]) -> Self {
+        let is_drawn = entropy.below(100) < percent;
+        match is_drawn.then(|| index(entropy, 4)) {
+            None => Self::Never,
+            Some(kind @ (0 | 1)) => Self::After(Duration::from_millis(entropy.below(max_ms[kind]))),
+            Some(_) => Self::AtPoint(entropy.below(MOST_POINTS)),
+        }
+    }
 }
 
 /// Point at which a process crashes.

@@ -81,9 +81,9 @@ fn follow_up_key(customer: &CustomerId) -> Item {
     item::key(format!("FOLLOWUP#CUSTOMER#{customer}"))
 }
 
-/// Returns the put of the follow-up of a customer whose link changes, and which is to be followed at once.
-pub(crate) fn put_follow_up(customer: &CustomerId, now: Timestamp, write_id: &str) -> Action {
-    let item = follow_up_item(follow_up_key(customer), customer, now, write_id);
+/// Returns the put of the follow-up of a customer.
+pub(crate) fn put_follow_up(customer: &CustomerId, due: Timestamp, write_id: &str) -> Action {
+    let item = follow_up_item(follow_up_key(customer), customer, due, write_id);
     Action::put(REGISTRY, item)
 }
 
@@ -218,10 +218,7 @@ impl Store {
         }
         let mut actions = vec![changes.into_action(customer_pk(id), condition)];
         match due {
-            Some(due) => actions.push(Action::put(
-                REGISTRY,
-                follow_up_item(follow_up_key(id), id, due, &write_id),
-            )),
+            Some(due) => actions.push(put_follow_up(id, due, &write_id)),
             None if before.customer.unpaid.is_some() || before.is_relinked => {
                 actions.push(Action::delete(REGISTRY, follow_up_key(id)));
             }

@@ -11,8 +11,6 @@ use crate::random::{Step, index, skew_ms};
 
 /// Customers of a run.
 pub(crate) const CUSTOMERS: usize = 3;
-/// Points before and after requests at which a process may crash. Few make more requests than half of that.
-const MOST_POINTS: u64 = 60;
 /// Plans that the customers move between.
 pub(crate) const PLANS: [&str; 4] = ["free", "pro", "team", "enterprise"];
 /// Time of the start, on the first day of a month.
@@ -100,13 +98,7 @@ impl Scenario {
         let entropy = Entropy::seeded(seed ^ 0xb111);
         let pick = |bound: usize| index(&entropy, bound);
         let percent = |percent: u64| entropy.below(100) < percent;
-        let ms = |max: u64| Crash::After(Duration::from_millis(entropy.below(max)));
-        let crash = |likely: u64| match percent(likely).then(|| pick(4)) {
-            None => Crash::Never,
-            Some(0) => ms(2_000),
-            Some(1) => ms(90_000),
-            Some(_) => Crash::AtPoint(entropy.below(MOST_POINTS)),
-        };
+        let crash = |likely: u64| Crash::draw(&entropy, likely, [2_000, 90_000]);
         let crashes = [0, 30, 60][pick(3)];
         let mut at: Vec<(Duration, Event)> = Vec::new();
         let time = |day: u64, second: u64| {
@@ -217,12 +209,7 @@ impl Scenario {
 /// Draws what customers do at Stripe, and when its events arrive.
 fn subscription_steps(entropy: &Entropy, crashes: u64) -> Vec<(Duration, Event)> {
     let percent = |percent: u64| entropy.below(100) < percent;
-    let crash = || match percent(crashes).then(|| index(entropy, 4)) {
-        None => Crash::Never,
-        Some(0) => Crash::After(Duration::from_millis(entropy.below(5_000))),
-        Some(1) => Crash::After(Duration::from_millis(entropy.below(60_000))),
-        Some(_) => Crash::AtPoint(entropy.below(MOST_POINTS)),
-    };
+    let crash = || Crash::draw(entropy, crashes, [5_000, 60_000]);
     let mut at = Vec::new();
     let mut add = |day: u64, at_ms: u64, event| {
         let day = DAY * u32::try_from(day).unwrap_or(0);

@@ -179,8 +179,7 @@ impl<'a> Simulation<'a> {
             self.trace.log(|| format!("{now} {:?}", step.event));
             self.apply(step.event).await?;
         }
-        sleep(2 * PROCESS_TIMEOUT).await;
-        while self.processes.join_next().await.is_some() {}
+        self.await_processes().await;
         self.finish().await?;
         let mut deviation = self.deviation().await?;
         deviation.mismatches.append(&mut self.mismatches);
@@ -258,8 +257,7 @@ impl<'a> Simulation<'a> {
             }
             Event::FollowUp => self.follow_up().await,
             Event::Compare => {
-                sleep(2 * PROCESS_TIMEOUT).await;
-                while self.processes.join_next().await.is_some() {}
+                self.await_processes().await;
                 self.handle_all().await?;
                 for customer in 0..CUSTOMERS {
                     let found = self.compare_subscription(customer).await?;
@@ -301,6 +299,12 @@ impl<'a> Simulation<'a> {
             clock: self.clock(process),
             metrics: Metrics::none(),
         })
+    }
+
+    /// Waits until all processes have ended, and what they have sent has arrived.
+    async fn await_processes(&mut self) {
+        sleep(2 * PROCESS_TIMEOUT).await;
+        while self.processes.join_next().await.is_some() {}
     }
 
     /// Starts a process.

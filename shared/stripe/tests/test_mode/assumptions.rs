@@ -2,8 +2,8 @@
 //! `shared/payments/src/follow.rs` relies on those about invoices.
 
 use tollgate_stripe::{
-    Cancellation, CustomerId, Invoice, InvoiceFilter, InvoiceItemFilter, InvoiceItemId,
-    InvoiceStatus, NewInvoice, PaymentMethodId, StripeError, SubscriptionId, SubscriptionStatus,
+    CustomerId, Invoice, InvoiceFilter, InvoiceItemFilter, InvoiceItemId, InvoiceStatus,
+    PaymentMethodId, StripeError, SubscriptionId, SubscriptionStatus,
 };
 
 use crate::stripe::{Stripe, check, rejection};
@@ -15,22 +15,7 @@ async fn invoice(
     subscription: Option<&SubscriptionId>,
     card: Option<&PaymentMethodId>,
 ) -> Result<Invoice, StripeError> {
-    let invoice = NewInvoice {
-        customer,
-        subscription,
-        currency: Some("usd"),
-        auto_advance: true,
-        payment_method: card,
-        description: Some("Usage beyond the included calls"),
-        metadata: &stripe.mark(),
-    };
-    stripe.client.create_invoice(&stripe.key(), &invoice).await
-}
-
-async fn cancel(stripe: &Stripe, id: &SubscriptionId) {
-    let cancellation = Cancellation::default();
-    let ended = stripe.client.cancel_subscription(id, &cancellation).await;
-    ended.unwrap();
+    stripe.try_invoice(customer, subscription, card, true).await
 }
 
 /// Checks which items of a customer are pending.
@@ -105,7 +90,7 @@ async fn an_invoice_of_no_subscription_takes_in_all_items_also_of_an_ended_one()
         let ended = stripe.subscribe(&customer, &price, "").await.id;
         let of_ended = stripe.item(&customer, 100, Some(&ended)).await.id;
         let of_none = stripe.item(&customer, 200, None).await.id;
-        cancel(stripe, &ended).await;
+        stripe.cancel(&ended).await;
         check_pending(stripe, &customer, &[&of_ended, &of_none]).await;
         let made = invoice(stripe, &customer, None, Some(&card)).await.unwrap();
         assert_eq!((made.total, made.subscription()), (300, None));
@@ -123,7 +108,7 @@ async fn an_invoice_of_an_ended_subscription_takes_in_its_items_beside_a_live_on
         let price = stripe.price("unit_amount=3000").await;
         let ended = stripe.subscribe(&customer, &price, "").await.id;
         let of_ended = stripe.item(&customer, 100, Some(&ended)).await.id;
-        cancel(stripe, &ended).await;
+        stripe.cancel(&ended).await;
         let live = stripe.subscribe(&customer, &price, "").await;
         // The first invoice of the live one has not taken it in.
         assert_eq!(live.status, SubscriptionStatus::Active);

@@ -1,8 +1,6 @@
 //! Invoice items: what a charge becomes.
 
-use tollgate_stripe::{
-    Cancellation, InvoiceItem, InvoiceItemFilter, NewInvoice, StripeError, UnavailableCause,
-};
+use tollgate_stripe::{InvoiceItem, InvoiceItemFilter, StripeError, UnavailableCause};
 
 use crate::stripe::{DESCRIPTION, PERIOD, check, rejection};
 
@@ -72,18 +70,8 @@ async fn an_item_is_pending_until_it_is_on_an_invoice() {
             assert_eq!((&found[..], &invoiced[..]), (pending, drawn));
         };
         check(&[(first.clone(), None)], &[]).await;
-        let invoice = NewInvoice {
-            customer: &customer,
-            subscription: None,
-            currency: Some("usd"),
-            auto_advance: false,
-            payment_method: None,
-            description: None,
-            metadata: &stripe.mark(),
-        };
-        let key = stripe.key();
-        let invoice = stripe.client.create_invoice(&key, &invoice);
-        let invoice = invoice.await.unwrap().id;
+        let invoice = stripe.try_invoice(&customer, None, None, false).await;
+        let invoice = invoice.unwrap().id;
         let second = stripe.item(&customer, 100, None).await.id;
         check(&[(second, None)], &[(first, Some(invoice))]).await;
     })
@@ -96,11 +84,7 @@ async fn an_item_of_an_ended_subscription_is_rejected() {
         let (customer, _) = stripe.customer_with_card().await;
         let price = stripe.price("unit_amount=3000").await;
         let subscription = stripe.subscribe(&customer, &price, "").await.id;
-        let cancellation = Cancellation::default();
-        let ended = stripe
-            .client
-            .cancel_subscription(&subscription, &cancellation);
-        ended.await.unwrap();
+        stripe.cancel(&subscription).await;
         let charge = stripe.name();
         let item = stripe.try_item(&charge, &customer, 100, Some(&subscription));
         let rejected = rejection(item.await);

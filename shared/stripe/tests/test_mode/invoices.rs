@@ -3,14 +3,11 @@
 use std::time::Duration;
 
 use tollgate_stripe::{
-    CustomerId, Event, EventFilter, Invoice, InvoiceFilter, InvoiceId, InvoiceStatus, NewInvoice,
+    CustomerId, Event, EventFilter, Invoice, InvoiceFilter, InvoiceId, InvoiceStatus,
     PaymentMethodId, SubscriptionId,
 };
 
-use crate::stripe::{Stripe, check, rejection};
-
-/// Description of invoices.
-const DESCRIPTION: &str = "Usage beyond the included calls";
+use crate::stripe::{INVOICE_DESCRIPTION, Stripe, check, rejection};
 
 /// Creates an invoice of a customer's pending items.
 async fn invoice(
@@ -19,16 +16,9 @@ async fn invoice(
     subscription: Option<&SubscriptionId>,
     card: Option<&PaymentMethodId>,
 ) -> Invoice {
-    let invoice = NewInvoice {
-        customer,
-        subscription,
-        currency: Some("usd"),
-        auto_advance: false,
-        payment_method: card,
-        description: Some(DESCRIPTION),
-        metadata: &stripe.mark(),
-    };
-    let created = stripe.client.create_invoice(&stripe.key(), &invoice).await;
+    let created = stripe
+        .try_invoice(customer, subscription, card, false)
+        .await;
     created.unwrap()
 }
 
@@ -54,7 +44,7 @@ async fn an_invoice_of_pending_items_is_drafted_finalized_and_paid() {
         assert!(!draft.livemode);
         let path = format!("/v1/invoices/{}", draft.id);
         let raw = stripe.request(http::Method::GET, &path, "").await;
-        assert_eq!(raw["description"], DESCRIPTION);
+        assert_eq!(raw["description"], INVOICE_DESCRIPTION);
         assert_eq!(raw["default_payment_method"], card.as_str());
 
         let finalize = async || {
@@ -85,18 +75,8 @@ async fn a_final_invoice_that_advances_is_collected() {
     check(async |stripe| {
         let (customer, card) = stripe.customer_with_card().await;
         stripe.item(&customer, 1_250, None).await;
-        let new = NewInvoice {
-            customer: &customer,
-            subscription: None,
-            currency: Some("usd"),
-            auto_advance: true,
-            payment_method: Some(&card),
-            description: Some(DESCRIPTION),
-            metadata: &stripe.mark(),
-        };
-        let key = stripe.key();
-        let draft = stripe.client.create_invoice(&key, &new);
-        let draft = draft.await.unwrap();
+        let draft = stripe.try_invoice(&customer, None, Some(&card), true).await;
+        let draft = draft.unwrap();
         assert_eq!(draft.status, Some(InvoiceStatus::Draft));
         let key = stripe.key();
         let made = stripe.client.finalize_invoice(&draft.id, &key, None);

@@ -14,10 +14,11 @@ use serde_json::Value;
 use stripe_fake::{Options, StripeFake};
 use tokio::sync::Semaphore;
 use tollgate_stripe::{
-    API_VERSION, CONNECT_TIMEOUT, Config, Customer, CustomerDetails, CustomerId, CustomerLookup,
-    FixedSecret, HttpsTransport, IdempotencyKey, InvoiceItem, Mode, NewInvoiceItem,
-    PaymentMethodId, Period, PriceId, Rejection, Roots, SecretKey, StripeClient, StripeError,
-    Subscription, SubscriptionId, TokioTiming, Transport, TransportError,
+    API_VERSION, CONNECT_TIMEOUT, Cancellation, Config, Customer, CustomerDetails, CustomerId,
+    CustomerLookup, FixedSecret, HttpsTransport, IdempotencyKey, Invoice, InvoiceItem, Mode,
+    NewInvoice, NewInvoiceItem, PaymentMethodId, Period, PriceId, Rejection, Roots, SecretKey,
+    StripeClient, StripeError, Subscription, SubscriptionId, SubscriptionStatus, TokioTiming,
+    Transport, TransportError,
 };
 
 const VARIABLE: &str = "STRIPE_TEST_KEY";
@@ -265,6 +266,33 @@ impl Stripe {
         serde_json::from_value(created).unwrap()
     }
 
+    /// Ends a subscription at once.
+    pub(crate) async fn cancel(&self, id: &SubscriptionId) {
+        let cancellation = Cancellation::default();
+        let ended = self.client.cancel_subscription(id, &cancellation).await;
+        assert_eq!(ended.unwrap().status, SubscriptionStatus::Canceled);
+    }
+
+    /// Creates an invoice of pending items, or fails to.
+    pub(crate) async fn try_invoice(
+        &self,
+        customer: &CustomerId,
+        subscription: Option<&SubscriptionId>,
+        card: Option<&PaymentMethodId>,
+        auto_advance: bool,
+    ) -> Result<Invoice, StripeError> {
+        let invoice = NewInvoice {
+            customer,
+            subscription,
+            currency: Some("usd"),
+            auto_advance,
+            payment_method: card,
+            description: Some(INVOICE_DESCRIPTION),
+            metadata: &self.mark(),
+        };
+        self.client.create_invoice(&self.key(), &invoice).await
+    }
+
     /// Creates an invoice item, as a charge becomes one.
     pub(crate) async fn item(
         &self,
@@ -301,6 +329,8 @@ impl Stripe {
     }
 }
 
+/// Description of invoices.
+pub(crate) const INVOICE_DESCRIPTION: &str = "Usage beyond the included calls";
 /// Text of invoice items.
 pub(crate) const DESCRIPTION: &str = "1,234 calls, 1–14 Nov & more=100%";
 /// Seconds of the start and the end of the period of invoice items.

@@ -1,17 +1,10 @@
 //! Subscriptions: listed, read, changed and cancelled.
 
 use tollgate_stripe::{
-    Cancellation, InvoiceStatus, PriceChange, Proration, SubscriptionId, SubscriptionStatus,
-    SubscriptionUpdate,
+    Cancellation, InvoiceStatus, PriceChange, Proration, SubscriptionStatus, SubscriptionUpdate,
 };
 
-use crate::stripe::{Stripe, check, rejection};
-
-async fn cancel(stripe: &Stripe, id: &SubscriptionId) {
-    let cancellation = Cancellation::default();
-    let ended = stripe.client.cancel_subscription(id, &cancellation).await;
-    assert_eq!(ended.unwrap().status, SubscriptionStatus::Canceled);
-}
+use crate::stripe::{check, rejection};
 
 #[tokio::test]
 async fn a_subscription_that_is_paid_is_active_and_its_invoice_is_paid() {
@@ -75,7 +68,7 @@ async fn the_list_of_a_customer_has_ended_subscriptions_too() {
         let price = stripe.price("unit_amount=3000").await;
         let first = stripe.subscribe(&customer, &price, "").await.id;
         let second = stripe.subscribe(&customer, &price, "").await.id;
-        cancel(stripe, &first).await;
+        stripe.cancel(&first).await;
         let listed = stripe.client.subscriptions(&customer).all().await.unwrap();
         let mut statuses: Vec<_> = listed.iter().map(|it| (&it.id, &it.status)).collect();
         statuses.sort_by_key(|(id, _)| **id != first);
