@@ -40,48 +40,47 @@ impl Crash {
     }
 }
 
-/// Point at which a process crashes.
-struct Point {
-    /// Points that the process passes before.
-    left: AtomicU64,
+/// A process that may crash. Its connections have clones of it, so that requests of all its tasks count.
+#[derive(Debug, Clone)]
+pub(crate) struct Process {
+    /// Time after which it crashes.
+    lasts: Duration,
+    /// Points that it passes before it crashes.
+    left: Arc<AtomicU64>,
+    /// Whether it has reached the point at which it crashes.
     reached: Arc<Notify>,
 }
 
-tokio::task_local! {
-    static POINT: Point;
-}
-
-/// Passes the point before or after a request, unless the process crashes there.
-pub(crate) async fn pass() {
-    let is_reached = POINT.try_with(|point| {
-        let left = point.left.load(Ordering::Relaxed);
-        point.left.store(left.wrapping_sub(1), Ordering::Relaxed);
-        if left == 0 {
-            point.reached.notify_one();
+impl Process {
+    pub(crate) fn new(crash: Crash) -> Self {
+        let (lasts, left) = match crash {
+            Crash::Never => (Duration::MAX, u64::MAX),
+            Crash::After(time) => (time, u64::MAX),
+            Crash::AtPoint(point) => (Duration::MAX, point),
+        };
+        Self {
+            lasts,
+            left: Arc::new(left.into()),
+            reached: Arc::default(),
         }
-        left == 0
-    });
-    if is_reached == Ok(true) {
-        pending::<()>().await;
     }
-}
 
-/// Executes a process until it ends, it crashes, or its time is over. What it has sent arrives all the same.
-pub(crate) async fn run(process: impl Future<Output = ()>, crash: Crash, at_most: Duration) {
-    let reached = Arc::new(Notify::new());
-    let (lasts, left) = match crash {
-        Crash::Never => (at_most, u64::MAX),
-        Crash::After(time) => (time.min(at_most), u64::MAX),
-        Crash::AtPoint(point) => (at_most, point),
-    };
-    let point = Point {
-        left: AtomicU64::new(left),
-        reached: Arc::clone(&reached),
-    };
-    select! {
-        biased;
-        () = POINT.scope(point, process) => {}
-        () = reached.notified() => {}
-        () = sleep(lasts) => {}
+    /// Passes the point before or after a request, unless the process crashes there.
+    pub(crate) async fn pass(&self) {
+        if self.left.fetch_sub(1, Ordering::Relaxed) == 0 {
+            self.reached.notify_one();
+            pending::<()>().await;
+        }
+    }
+
+    /// Executes a future of the process until it ends, the process crashes, or its time is over. What it has sent arrives
+    /// all the same.
+    pub(crate) async fn run(self, future: impl Future<Output = ()>, at_most: Duration) {
+        select! {
+            biased;
+            () = future => {}
+            () = self.reached.notified() => {}
+            () = sleep(self.lasts.min(at_most)) => {}
+        }
     }
 }

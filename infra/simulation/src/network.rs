@@ -16,7 +16,8 @@ use tokio::time::{Instant, sleep};
 use tollgate_local_aws::{Call, LocalAws, wire};
 use tollgate_runtime::Entropy;
 
-use crate::{Trace, crash};
+use crate::Trace;
+use crate::crash::Process;
 
 /// Percentages of requests that meet each fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -191,15 +192,15 @@ impl Network {
         }
     }
 
-    /// Returns an HTTP client for the instance's SDK clients that sends over this network.
-    pub(crate) fn http_client(&self) -> SharedHttpClient {
-        let this = self.clone();
+    /// Returns an HTTP client for the SDK clients of a process that sends over this network.
+    pub(crate) fn http_client(&self, process: &Process) -> SharedHttpClient {
+        let (this, process) = (self.clone(), process.clone());
         wire::http_client(move |call| {
-            let this = this.clone();
+            let (this, process) = (this.clone(), process.clone());
             async move {
-                crash::pass().await;
+                process.pass().await;
                 let response = this.send(call).await.ok();
-                crash::pass().await;
+                process.pass().await;
                 response
             }
         })

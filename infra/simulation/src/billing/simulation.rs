@@ -31,7 +31,7 @@ use super::model::{PRICE_RISE, Usage};
 use super::scenario::{CUSTOMERS, Event, PLANS, START, Scenario};
 use super::stripe::{Connection, StripeFaults};
 use super::subscriptions::{EventQueue, UNSUBSCRIBED, create_prices};
-use crate::crash::{self, Crash};
+use crate::crash::{Crash, Process};
 use crate::network::{Endpoint, FaultRates, Network};
 use crate::time::Time;
 use crate::{PREFIX, SimulationError, Trace, setup};
@@ -93,7 +93,14 @@ impl<'a> Simulation<'a> {
         fake.register_endpoint(NewEndpoint::default());
         let prices = create_prices(&fake).await?;
         admin.seed_plans(&plans(scenario.cadence, &prices)?).await?;
-        let connection = Connection::new(fake.clone(), seed, StripeFaults::NONE, trace.clone());
+        let process = Process::new(Crash::Never);
+        let connection = Connection::new(
+            fake.clone(),
+            seed,
+            StripeFaults::NONE,
+            &process,
+            trace.clone(),
+        );
         let stripe = setup(connection.client())?;
         let mut simulation = Self {
             seed,
@@ -146,14 +153,14 @@ impl<'a> Simulation<'a> {
         self.clock(0).now()
     }
 
-    fn clock(&self, process: usize) -> Clock {
+    fn clock(&self, number: usize) -> Clock {
         let skews = &self.scenario.skews_ms;
-        let skew = skews.get(process).copied().unwrap_or(0);
+        let skew = skews.get(number).copied().unwrap_or(0);
         self.time.clock(Arc::new(AtomicI64::new(skew)))
     }
 
-    /// Returns the tables over a network of its own.
-    fn store(&mut self, process: usize, faults: FaultRates) -> Store {
+    /// Returns the tables over a network of a process's own, which has the clock of this number.
+    fn store(&mut self, number: usize, process: &Process, faults: FaultRates) -> Store {
         self.connections += 1;
         let seed = self.seed.wrapping_mul(1_000).wrapping_add(self.connections);
         let endpoint = Endpoint::tables(&self.aws);
@@ -163,10 +170,10 @@ impl<'a> Simulation<'a> {
         let region = Region::new(format!("billing-{}-{}", self.seed, self.connections));
         let sdk = self.aws.sdk_config().into_builder().region(region);
         let sdk = sdk
-            .http_client(network.http_client())
+            .http_client(network.http_client(process))
             .timeout_config(aws::timeouts(aws::BACKGROUND_TIMEOUT))
             .build();
-        Store::new(&sdk, PREFIX, self.clock(process), Entropy::seeded(seed))
+        Store::new(&sdk, PREFIX, self.clock(number), Entropy::seeded(seed))
     }
 
     pub(crate) async fn run(mut self) -> Result<Deviation, SimulationError> {
@@ -266,17 +273,20 @@ impl<'a> Simulation<'a> {
                 Ok(())
             }
             Event::Bill { runs } => {
-                for (process, crash) in runs.into_iter().flatten().enumerate() {
-                    let store = self.store(process, tables);
-                    let billing = Billing::new(store, self.clock(process), Metrics::none());
-                    self.spawn(crash, bill(billing));
+                for (number, crash) in runs.into_iter().flatten().enumerate() {
+                    let process = Process::new(crash);
+                    let store = self.store(number, &process, tables);
+                    let billing = Billing::new(store, self.clock(number), Metrics::none());
+                    self.spawn(process, bill(billing));
                 }
                 Ok(())
             }
             Event::Submit { workers } => {
-                for (process, crash) in workers.into_iter().flatten().enumerate() {
-                    let payments = self.payments(process, tables, self.scenario.stripe_faults)?;
-                    self.spawn(crash, submit_all(payments, self.trace.clone()));
+                let stripe = self.scenario.stripe_faults;
+                for (number, crash) in workers.into_iter().flatten().enumerate() {
+                    let process = Process::new(crash);
+                    let payments = self.payments(number, &process, tables, stripe)?;
+                    self.spawn(process, submit_all(payments, self.trace.clone()));
                 }
                 Ok(())
             }
@@ -285,18 +295,20 @@ impl<'a> Simulation<'a> {
 
     pub(crate) fn payments(
         &mut self,
-        process: usize,
+        number: usize,
+        process: &Process,
         tables: FaultRates,
         faults: StripeFaults,
     ) -> Result<Payments, SimulationError> {
-        let store = self.store(process, tables);
+        let store = self.store(number, process, tables);
         let seed = self.seed.wrapping_mul(77).wrapping_add(self.connections);
-        let connection = Connection::new(self.fake.clone(), seed, faults, self.trace.clone());
+        let trace = self.trace.clone();
+        let connection = Connection::new(self.fake.clone(), seed, faults, process, trace);
         Ok(Payments {
             stack: PREFIX.to_owned(),
             store,
             stripe: Some(setup(connection.client())?),
-            clock: self.clock(process),
+            clock: self.clock(number),
             metrics: Metrics::none(),
         })
     }
@@ -310,11 +322,10 @@ impl<'a> Simulation<'a> {
     /// Starts a process.
     pub(crate) fn spawn(
         &mut self,
-        crash: Crash,
-        process: impl Future<Output = ()> + Send + 'static,
+        process: Process,
+        future: impl Future<Output = ()> + Send + 'static,
     ) {
-        self.processes
-            .spawn(crash::run(process, crash, PROCESS_TIMEOUT));
+        self.processes.spawn(process.run(future, PROCESS_TIMEOUT));
     }
 
     async fn add_recipient(&mut self, customer: usize) -> Result<(), SimulationError> {
@@ -384,7 +395,8 @@ impl<'a> Simulation<'a> {
         let events: Arc<[IncomingEvent]> = [event].into();
         loop {
             // Each delivery may be to another instance, whose caches are empty.
-            let store = self.store(3, self.scenario.table_faults);
+            let process = Process::new(Crash::Never);
+            let store = self.store(3, &process, self.scenario.table_faults);
             let ingest = Ingest::new(store, self.clock(3), Metrics::none());
             let results = ingest.ingest(&events).await;
             match results.first() {
@@ -406,11 +418,12 @@ impl<'a> Simulation<'a> {
                 self.add_recipient(customer).await?;
             }
         }
+        let process = Process::new(Crash::Never);
         for _ in 0..LAST_ROUNDS {
-            let store = self.store(0, FaultRates::NONE);
+            let store = self.store(0, &process, FaultRates::NONE);
             let billing = Billing::new(store, self.clock(0), Metrics::none());
             setup(run_billing(&billing, Mode::Charge, Part::default()).await)?;
-            let payments = self.payments(0, FaultRates::NONE, StripeFaults::NONE)?;
+            let payments = self.payments(0, &process, FaultRates::NONE, StripeFaults::NONE)?;
             submit_all(payments, self.trace.clone()).await;
             self.follow_up().await?;
             self.handle_all().await?;

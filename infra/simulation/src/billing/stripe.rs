@@ -16,7 +16,8 @@ use tollgate_stripe::{
     TransportError,
 };
 
-use crate::{Trace, crash};
+use crate::Trace;
+use crate::crash::Process;
 
 /// Percentages of requests that meet each fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,16 +48,24 @@ pub(crate) struct Connection {
     fake: StripeFake,
     entropy: Entropy,
     faults: StripeFaults,
+    process: Process,
     trace: Trace,
 }
 
 impl Connection {
-    pub(crate) fn new(fake: StripeFake, seed: u64, faults: StripeFaults, trace: Trace) -> Self {
+    pub(crate) fn new(
+        fake: StripeFake,
+        seed: u64,
+        faults: StripeFaults,
+        process: &Process,
+        trace: Trace,
+    ) -> Self {
         let entropy = Entropy::seeded(seed);
         Self {
             fake,
             entropy,
             faults,
+            process: process.clone(),
             trace,
         }
     }
@@ -103,7 +112,7 @@ impl Transport for Connection {
     ) -> BoxFuture<'_, Result<Response<Bytes>, TransportError>> {
         let lost = || TransportError::Lost("the connection was lost".into());
         async move {
-            crash::pass().await;
+            self.process.pass().await;
             if self.meets(self.faults.request_lost) {
                 sleep(Duration::from_millis(self.entropy.below(2_000))).await;
                 return Err(lost());
@@ -134,7 +143,7 @@ impl Transport for Connection {
                 let _ = respond.send(fake.send(request).await);
             });
             let responded = responded.await;
-            crash::pass().await;
+            self.process.pass().await;
             match responded {
                 Ok(Ok(response)) if !response_lost => Ok(response),
                 _ => Err(lost()),

@@ -15,7 +15,7 @@ use tollgate_payments::Follower;
 use super::scenario::OnUnpaid;
 use super::simulation::{Simulation, id};
 use super::stripe::StripeFaults;
-use crate::crash::Crash;
+use crate::crash::{Crash, Process};
 use crate::network::FaultRates;
 use crate::{SimulationError, Trace, setup};
 
@@ -243,10 +243,11 @@ impl Simulation<'_> {
     ) -> Result<(), SimulationError> {
         self.queue_events(mode);
         let (tables, stripe) = (self.scenario.table_faults, self.scenario.stripe_faults);
-        for (process, crash) in workers.iter().flatten().enumerate() {
-            let follower = self.follower(process, tables, stripe)?;
+        for (number, crash) in workers.iter().flatten().enumerate() {
+            let process = Process::new(*crash);
+            let follower = self.follower(number, &process, tables, stripe)?;
             let (queue, trace) = (self.queue.clone(), self.trace.clone());
-            self.spawn(*crash, work(follower, queue, trace));
+            self.spawn(process, work(follower, queue, trace));
         }
         Ok(())
     }
@@ -260,12 +261,13 @@ impl Simulation<'_> {
 
     fn follower(
         &mut self,
-        process: usize,
+        number: usize,
+        process: &Process,
         tables: FaultRates,
         stripe: StripeFaults,
     ) -> Result<Follower, SimulationError> {
         Ok(Follower {
-            payments: self.payments(process, tables, stripe)?,
+            payments: self.payments(number, process, tables, stripe)?,
             rules: self.rules()?,
         })
     }
@@ -294,7 +296,8 @@ impl Simulation<'_> {
     /// Handles all events without faults.
     pub(crate) async fn handle_all(&mut self) -> Result<(), SimulationError> {
         self.queue_events(DeliveryMode::default());
-        let follower = self.follower(0, FaultRates::NONE, StripeFaults::NONE)?;
+        let process = Process::new(Crash::Never);
+        let follower = self.follower(0, &process, FaultRates::NONE, StripeFaults::NONE)?;
         work(follower, self.queue.clone(), self.trace.clone()).await;
         Ok(())
     }

@@ -25,6 +25,7 @@ use tollgate_store::{KeyChange, KeyRef, NewKey, Store};
 
 use super::scenario::{Event, Scenario};
 use crate::capacity::{Capacity, ConsumedCapacity};
+use crate::crash::{Crash, Process};
 use crate::network::{Endpoint, FaultRates, Network, Write};
 use crate::time::Time;
 use crate::{PREFIX, SimulationError, Trace, setup};
@@ -268,7 +269,7 @@ impl<'a> Simulation<'a> {
         let sdk = self.aws.sdk_config().into_builder();
         let sdk = sdk
             .region(self.names.region(number))
-            .http_client(network.http_client())
+            .http_client(network.http_client(&Process::new(Crash::Never)))
             .build();
         let sdk = single_requests(sdk);
         let store = Store::new(&sdk, PREFIX, clock.clone(), Entropy::seeded(seed));

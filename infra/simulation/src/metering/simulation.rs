@@ -26,6 +26,7 @@ use usage_writer::App;
 use super::queue::Queue;
 use super::scenario::{Event, Scenario};
 use super::{Deviation, model};
+use crate::crash::{Crash, Process};
 use crate::network::{Endpoint, FaultRates, Network};
 use crate::time::Time;
 use crate::{PREFIX, SimulationError, Trace, setup};
@@ -129,7 +130,9 @@ impl<'a> Simulation<'a> {
         let region = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
         let region = Region::new(format!("usage-{region}"));
         let sdk = self.aws.sdk_config().into_builder();
-        let sdk = sdk.region(region).http_client(network.http_client());
+        let sdk = sdk
+            .region(region)
+            .http_client(network.http_client(&Process::new(Crash::Never)));
         (network, seed, sdk.build())
     }
 
