@@ -29,6 +29,9 @@ pub struct App {
     /// Queue of Stripe's events, to whose worker customers are named that are to be followed up; `None` if there is no
     /// payment provider.
     pub events: Option<Queue>,
+    /// Whether events of Stripe arrive. Otherwise nothing would report a later change of a subscription that a customer
+    /// was made to follow once, and customers follow none.
+    pub has_events: bool,
     /// Queue that continues a run.
     pub runs: Queue,
 }
@@ -46,6 +49,7 @@ impl App {
             billing: Billing::build(init)?,
             charges: of_provider(env::CHARGE_QUEUE)?,
             events: of_provider(env::STRIPE_EVENT_QUEUE)?,
+            has_events: !init.env.get(env::STRIPE_EVENT_SOURCES)?.is_empty(),
             runs: queue(env::BILLING_RUN_QUEUE)?,
         })
     }
@@ -250,8 +254,8 @@ async fn queue_charges(
     }
 }
 
-/// Names all customers whose follow-up is due to the worker of Stripe's events. Returns what is left if the time is
-/// over. A follow-up stays until the worker has done it, so that the next run names it again.
+/// Names all customers whose follow-up is due to the worker of Stripe's events; without events, only those with an invoice
+/// to make. Returns what is left if the time is over. A follow-up stays until the worker has done it, so that the next run names it again.
 async fn follow_up(
     app: &App,
     mut cursor: Option<String>,
@@ -263,10 +267,10 @@ async fn follow_up(
     loop {
         let now = app.billing.clock.now();
         let page = app.billing.store.follow_ups(cursor.as_deref()).await?;
-        let found = page.items.len();
+        let has_later = page.items.iter().any(|(_, it)| it.due > now);
         let due = page.items.into_iter().map(|(_, follow_up)| follow_up);
         let messages: Vec<FollowUpMessage> = due
-            .take_while(|follow_up| follow_up.due <= now)
+            .filter(|it| it.due <= now && (app.has_events || it.stripe_customer.is_some()))
             .map(|follow_up| FollowUpMessage {
                 follow_up: follow_up.customer,
                 stripe_customer: follow_up.stripe_customer,
@@ -274,8 +278,7 @@ async fn follow_up(
             .collect();
         queue.send(&messages).await?;
         match page.next {
-            // The others are due later.
-            Some(next) if messages.len() == found => cursor = Some(next),
+            Some(next) if !has_later => cursor = Some(next),
             _ => return Ok(None),
         }
         if until.is_some_and(|until| now >= until) {

@@ -11,10 +11,13 @@ use std::sync::{Arc, Mutex};
 use billing::{App, BillingRunError, Progress, handle, next_part};
 use serde_json::{Value, json};
 use tollgate_billing::Position;
-use tollgate_domain::submission::SubmissionFailure;
+use tollgate_domain::id::CustomerId;
+use tollgate_domain::submission::{Recipient, SubmissionFailure};
 use tollgate_local_aws::Fault;
 use tollgate_runtime::env;
 use tollgate_store::schema::EVENTS;
+use tollgate_store::{CustomerChange, RecipientChange};
+use tollgate_testing::customers::add_customer;
 use tollgate_testing::init::init_with;
 use tollgate_testing::stored::{items, text};
 
@@ -26,13 +29,21 @@ use common::{NOW, Stack, p};
 const CHARGES: &str = "ChargeQueue";
 const RUNS: &str = "BillingRunQueue";
 
-/// Returns a stack with Stripe configured, and customers `c-000`, `c-001`, … with a charge due each.
+/// Returns a stack with Stripe and its webhooks configured, and customers `c-000`, `c-001`, … with a charge due each.
 async fn stack(customers: usize) -> Stack {
+    stack_with_events(customers, "webhook").await
+}
+
+/// Returns a stack to which Stripe's events come by these sources.
+async fn stack_with_events(customers: usize, sources: &str) -> Stack {
     let mut stack = Stack::new();
     let init = init_with(
         &stack.at,
         "BillingFunction",
-        [(env::STRIPE_SECRET, "stripe")],
+        [
+            (env::STRIPE_SECRET, "stripe"),
+            (env::STRIPE_EVENT_SOURCES, sources),
+        ],
     );
     stack.app = App::build(&init).unwrap();
     for n in 0..customers {
@@ -307,4 +318,46 @@ async fn customers_to_follow_up_are_named_in_pages() {
         .collect();
     assert_eq!(named.len(), 150);
     assert!(!named.contains("cus_150"));
+}
+
+/// Nothing would report later changes of a subscription that a customer was made to follow once.
+#[tokio::test]
+async fn customers_follow_subscriptions_only_if_events_of_stripe_arrive() {
+    for (sources, expected) in [
+        ("", vec![Some("cus_acme")]),
+        ("webhook", vec![None, Some("cus_acme")]),
+    ] {
+        let stack = stack_with_events(0, sources).await;
+        add_customer(&stack.at, "acme", "pro").await;
+        let link = CustomerChange {
+            recipient: Some(RecipientChange {
+                before: None,
+                after: Some(Recipient {
+                    customer: "cus_acme".to_owned(),
+                    subscription: None,
+                }),
+            }),
+            ..CustomerChange::default()
+        };
+        let acme: CustomerId = p("acme");
+        let store = &stack.at.store;
+        store.update_customer(&acme, &link).await.unwrap();
+        let scheduled = store.schedule_invoice(&acme, "cus_acme", p(NOW));
+        scheduled.await.unwrap();
+        stack.at.time.set(p("2026-12-01T00:00:00Z"));
+        let from = Some(Progress::FollowUp(None));
+        next_part(&stack.app, from, None).await.unwrap();
+        let mut named: Vec<Option<String>> = take(&stack, "StripeEventQueue")
+            .iter()
+            .map(|message| message["stripe_customer"].as_str().map(str::to_owned))
+            .collect();
+        named.sort();
+        let expected: Vec<Option<String>> = expected
+            .into_iter()
+            .map(|it| it.map(str::to_owned))
+            .collect();
+        assert_eq!(named, expected, "{sources:?}");
+        // One that is not named stays, for when events arrive.
+        assert_eq!(store.follow_ups(None).await.unwrap().items.len(), 2);
+    }
 }

@@ -90,8 +90,8 @@ impl Publisher {
         until: Option<Timestamp>,
         published: &mut Published,
     ) -> Result<(), PublishError> {
-        // Of invocations that ended half-way, or whose events were not accepted. An event that is not accepted again
-        // does not hold up later ones.
+        // Of invocations that ended half-way, or whose events were not accepted. One that is rejected again does not
+        // hold up later ones.
         let mut tried = BTreeSet::new();
         let mut webhooks = None;
         let mut outcome = Ok(());

@@ -35,6 +35,9 @@ impl State {
         invoice.starting_balance = starting_balance;
         invoice.ending_balance = Some(ending_balance);
         invoice.amount_due = amount_due;
+        if let Collection::Send { due } = invoice.collection {
+            self.schedule(due, Task::Overdue(id.to_owned()));
+        }
         self.emit_invoice("invoice.finalized", id);
         if amount_due == 0 {
             self.mark_paid(id);
@@ -73,6 +76,25 @@ impl State {
         if is_due {
             self.collect(id);
         }
+    }
+
+    /// Marks the subscription of an invoice past due that was sent and is not paid in time.
+    pub(crate) fn pass_due_date(&mut self, id: &str) {
+        let Some(invoice) = self.invoices.get(id) else {
+            return;
+        };
+        let subscription = invoice.subscription.clone();
+        if let (Status::Open, Some(subscription)) = (invoice.status, subscription) {
+            self.pass_due(&subscription);
+        }
+    }
+
+    fn pass_due(&mut self, subscription: &str) {
+        self.change_subscription(subscription, |subscription| {
+            if subscription.status == SubscriptionStatus::Active {
+                subscription.status = SubscriptionStatus::PastDue;
+            }
+        });
     }
 
     /// Attempts to collect an open invoice. Returns `false` if the payment is declined.
@@ -126,11 +148,7 @@ impl State {
         let Some(subscription) = subscription else {
             return;
         };
-        self.change_subscription(&subscription, |subscription| {
-            if subscription.status == SubscriptionStatus::Active {
-                subscription.status = SubscriptionStatus::PastDue;
-            }
-        });
+        self.pass_due(&subscription);
         let is_past_due = self
             .subscriptions
             .get(&subscription)

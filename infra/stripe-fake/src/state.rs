@@ -65,6 +65,8 @@ pub(crate) enum Task {
     Finalize(String),
     /// Attempt to collect an open invoice.
     Collect(String),
+    /// Time at which a sent invoice is to be paid.
+    Overdue(String),
     /// End of the time in which a checkout session can be completed.
     ExpireSession(String),
     /// Request that a fault has delayed.
@@ -128,6 +130,7 @@ impl State {
             Task::ExpireIncomplete(id) => self.expire_incomplete(&id),
             Task::Finalize(id) => self.finalize_when_due(&id),
             Task::Collect(id) => self.collect_when_due(&id),
+            Task::Overdue(id) => self.pass_due_date(&id),
             Task::ExpireSession(id) => self.expire_session_when_due(&id),
             Task::Execute(pending) => pending.execute(self),
         }

@@ -90,6 +90,16 @@ impl SubscriptionRules {
         after
     }
 
+    /// Returns a customer whose link an admin has removed: it keeps its plan, and no payment is known to be outstanding
+    /// any more.
+    #[must_use]
+    pub fn unlinked(customer: &Customer) -> Customer {
+        let mut after = customer.clone();
+        settle(&mut after);
+        after.subscription_plan = None;
+        after
+    }
+
     /// Returns the time from which an outstanding payment has a consequence that it has not had yet.
     #[must_use]
     pub fn consequence_due(&self, customer: &Customer) -> Option<Timestamp> {
@@ -381,6 +391,30 @@ mod tests {
         let states = [(0, unpaid.clone()), (8, unpaid), (9, paid)];
         let paid = apply(&rules, suspended, &states);
         assert_eq!(paid.suspended_at, Some(days(0)));
+    }
+
+    #[test]
+    fn what_followed_from_an_outstanding_payment_ends_with_the_link() {
+        let unpaid = live("sub_1", "pro", false);
+        let states = [
+            (0, live("sub_1", "pro", true)),
+            (1, unpaid.clone()),
+            (8, unpaid),
+        ];
+        for consequence in [
+            UnpaidRule::Nothing,
+            UnpaidRule::Suspend,
+            UnpaidRule::Move(p("basic")),
+        ] {
+            let owing = apply(&rules(consequence), customer("free"), &states);
+            assert!(owing.unpaid.is_some());
+            let unlinked = SubscriptionRules::unlinked(&owing);
+            assert_eq!((unlinked.unpaid, unlinked.suspended_at), (None, None));
+            assert_eq!(
+                (unlinked.plan, unlinked.subscription_plan),
+                (p("pro"), None)
+            );
+        }
     }
 
     fn state() -> impl Strategy<Value = SubscriptionState> {

@@ -20,10 +20,10 @@ use tollgate_store::FollowOutcome;
 use tollgate_stripe::{
     CustomerId as StripeCustomerId, CustomerLookup, Event, InvalidEvent, Invoice, InvoiceFilter,
     InvoiceItem, InvoiceItemFilter, InvoiceStatus, NewInvoice, PaymentMethodId, StripeClient,
-    Subscription, SubscriptionId, SubscriptionStatus,
+    StripeError, Subscription, SubscriptionId, SubscriptionStatus,
 };
 
-use crate::customers::{key, linked};
+use crate::customers::{key, linked, of_customer};
 use crate::queue::FollowUpMessage;
 use crate::subscription::has_ended;
 use crate::{CURRENCY, Patience, Payments, PaymentsError};
@@ -75,11 +75,11 @@ pub enum EventOutcome {
 
 /// Occasion on which a customer is followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Occasion {
-    /// A payment has failed. It may be of an invoice that is no subscription's, such as one for usage alone. Only this
-    /// event distinguishes that invoice from one whose payment is on its way: both are open, and a payment was
+enum Occasion<'a> {
+    /// The payment of the invoice with this id has failed. The invoice may be no subscription's, such as one for usage
+    /// alone. Only this event distinguishes it from one whose payment is on its way: both are open, and a payment was
     /// attempted.
-    FailedPayment,
+    FailedPayment(&'a str),
     /// Any other.
     Any,
 }
@@ -125,7 +125,17 @@ impl Follower {
             } = message;
             match stripe_customer {
                 Some(stripe_customer) => self.invoice_if_due(&stripe_customer).await?,
-                None => self.follow(&follow_up, Occasion::Any).await?,
+                None => match self.follow(&follow_up, Occasion::Any).await {
+                    // The link or the secret key is wrong. Repetitions would not help before someone mends that; the
+                    // follow-up stays, and each billing run names it again.
+                    Err(PaymentsError::LinkGone(customer)) => {
+                        tracing::error!(
+                            customer,
+                            "the Stripe customer that a customer is linked to does not exist"
+                        );
+                    }
+                    followed => followed?,
+                },
             }
             return Ok(EventOutcome::Followed);
         }
@@ -161,8 +171,8 @@ impl Follower {
         if store.is_handled(event.id.as_str()).await? {
             return Ok(EventOutcome::Repeated);
         }
-        let occasion = match event.kind.as_str() {
-            "invoice.payment_failed" => Occasion::FailedPayment,
+        let occasion = match (event.kind.as_str(), &event.object_id) {
+            ("invoice.payment_failed", Some(invoice)) => Occasion::FailedPayment(invoice),
             _ => Occasion::Any,
         };
         self.follow(&customer, occasion).await?;
@@ -199,7 +209,7 @@ impl Follower {
 
     /// Gives a customer the state of its subscription, and makes an invoice that is due. After an error, the customer may
     /// have the state, and is to be followed again.
-    async fn follow(&self, id: &CustomerId, occasion: Occasion) -> Result<(), PaymentsError> {
+    async fn follow(&self, id: &CustomerId, occasion: Occasion<'_>) -> Result<(), PaymentsError> {
         let Payments { store, clock, .. } = &self.payments;
         let stripe = self.payments.client()?;
         for _ in 0..MAX_TRIES {
@@ -208,12 +218,7 @@ impl Follower {
             };
             let customer = &before.customer;
             let Some(recipient) = &customer.recipient else {
-                // An admin has removed the link, and decides on plan and suspension.
-                let after = Customer {
-                    subscription_plan: None,
-                    unpaid: None,
-                    ..customer.clone()
-                };
+                let after = SubscriptionRules::unlinked(customer);
                 match store.follow(&before, &after, None).await? {
                     FollowOutcome::Raced => continue,
                     FollowOutcome::Followed | FollowOutcome::Gone => return Ok(()),
@@ -221,9 +226,9 @@ impl Follower {
             };
             let stripe_customer = linked(customer, recipient)?;
             let plans = store.plans().await?;
-            let all = stripe.subscriptions(&stripe_customer).all().await?;
-            // Another subscription, even one that is paid, does not pay the debt.
-            let may_owe = customer.unpaid.is_some() || occasion == Occasion::FailedPayment;
+            let found = subscriptions(stripe, id, &stripe_customer).await?;
+            let is_deleted = found.is_none();
+            let all = found.unwrap_or_default();
             let prices = plans_of_prices(&plans);
             // The Stripe customer may have subscriptions to something else, whose invoices are no concern of ours.
             let is_ours = |id: &SubscriptionId| {
@@ -234,7 +239,21 @@ impl Follower {
                 recipient.subscription.as_deref() == Some(id.as_str())
                     || all.iter().any(|it| it.id == *id && is_of_plan(it))
             };
-            let is_owing = may_owe && owes(stripe, &stripe_customer, is_ours, clock.now()).await?;
+            let is_debt = |invoice: &Invoice| {
+                let is_meant = match (&customer.unpaid, occasion) {
+                    // Another subscription, even one that is paid, does not pay the debt.
+                    (Some(_), _) => true,
+                    (None, Occasion::FailedPayment(failed)) => invoice.id.as_str() == failed,
+                    (None, Occasion::Any) => false,
+                };
+                is_meant && !is_first(invoice) && invoice.subscription().is_none_or(is_ours)
+            };
+            let may_owe = customer.unpaid.is_some() || occasion != Occasion::Any;
+            let is_owing = match is_deleted {
+                // Nobody can pay any more. What followed from a debt is left to an admin.
+                true => customer.unpaid.is_some(),
+                false => may_owe && owes(stripe, &stripe_customer, is_debt, clock.now()).await?,
+            };
             let state = find(stripe, &plans, &prices, customer, recipient, &all, is_owing).await?;
             let mut after = self.rules.apply(customer, &state, clock.now());
             if customer.erased_at.is_some() {
@@ -294,31 +313,48 @@ impl Follower {
         let customer = stripe_customer.parse();
         let customer: StripeCustomerId =
             customer.map_err(|_| PaymentsError::InvalidLink(scheduled.customer.to_string()))?;
-        if let CustomerLookup::Deleted(deleted) = stripe.customer(&customer).await? {
-            tracing::error!(
-                customer = %scheduled.customer, stripe_customer = %deleted,
-                "charges of a Stripe customer who was deleted cannot be invoiced"
-            );
-        } else {
-            let all = stripe.subscriptions(&customer).all().await?;
-            let live = all.iter().find(|it| is_live(&it.status));
-            // Checkout leaves the card with the subscription, and not with the customer.
-            let card = all.iter().find_map(|it| it.default_payment_method.as_ref());
-            self.invoice(stripe, &customer, live.map(|it| &it.id), card)
-                .await?;
+        match stripe.customer(&customer).await {
+            Ok(CustomerLookup::Present(_)) => {}
+            Ok(CustomerLookup::Deleted(deleted)) => {
+                tracing::error!(
+                    customer = %scheduled.customer, stripe_customer = %deleted,
+                    "charges of a Stripe customer who was deleted cannot be invoiced"
+                );
+                return Ok(store.end_scheduled_invoice(&scheduled).await?);
+            }
+            Err(StripeError::Rejected(rejection)) if rejection.is_missing() => {
+                // As for a link to follow: the schedule stays until someone mends the link or the secret key.
+                tracing::error!(
+                    customer = %scheduled.customer, stripe_customer,
+                    "charges of a Stripe customer who does not exist cannot be invoiced"
+                );
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let all = stripe.subscriptions(&customer).all().await?;
+        let live = all.iter().find(|it| is_live(&it.status));
+        // Checkout leaves the card with the subscription, and not with the customer.
+        let card = all.iter().find_map(|it| it.default_payment_method.as_ref());
+        let is_rest_pending = self.invoice(stripe, &customer, live.map(|it| &it.id), card);
+        if is_rest_pending.await? && store.customer_of_stripe(stripe_customer).await?.is_none() {
+            // The subscription invoices the rest, unless it ends before: no event of that leads here, because the Stripe
+            // customer is linked no longer. So each billing run looks again.
+            return Ok(());
         }
         store.end_scheduled_invoice(&scheduled).await?;
         Ok(())
     }
 
-    /// Makes invoices of the pending items that the live subscription will not invoice.
+    /// Makes invoices of the pending items that the live subscription will not invoice. Returns whether it will invoice
+    /// others of this stack.
     async fn invoice(
         &self,
         stripe: &StripeClient,
         customer: &StripeCustomerId,
         live: Option<&SubscriptionId>,
         card: Option<&PaymentMethodId>,
-    ) -> Result<(), PaymentsError> {
+    ) -> Result<bool, PaymentsError> {
         let of_this_stack = format!("{}/", self.payments.stack);
         let is_ours = |item: &InvoiceItem| {
             let charge = item.charge();
@@ -340,7 +376,7 @@ impl Follower {
                 None => pending.iter().collect(),
             };
             let Some(first) = left.iter().find(|item| is_ours(item)) else {
-                return Ok(());
+                return Ok(pending.iter().any(is_ours));
             };
             // Stripe makes an invoice of all pending items, or of those of one subscription.
             let subscription = live.and(first.subscription());
@@ -369,6 +405,25 @@ impl Follower {
             tracing::info!(invoice = %made.id, "an invoice was made of pending items");
         }
         Err(PaymentsError::StillPending(customer.as_str().to_owned()))
+    }
+}
+
+/// Returns all subscriptions of a Stripe customer; `None` if it was deleted, with which they have ended.
+async fn subscriptions(
+    stripe: &StripeClient,
+    customer: &CustomerId,
+    stripe_customer: &StripeCustomerId,
+) -> Result<Option<Vec<Subscription>>, PaymentsError> {
+    let listed = stripe.subscriptions(stripe_customer).all().await;
+    let gone = match listed.map_err(|error| of_customer(customer, error)) {
+        Err(gone @ PaymentsError::LinkGone(_)) => gone,
+        listed => return Ok(Some(listed?)),
+    };
+    match stripe.customer(stripe_customer).await {
+        Ok(CustomerLookup::Deleted(_)) => Ok(None),
+        Ok(CustomerLookup::Present(_)) => Err(gone),
+        Err(StripeError::Rejected(rejection)) if rejection.is_missing() => Err(gone),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -474,13 +529,18 @@ async fn is_bought(
     }
 }
 
-/// Whether an invoice of no subscription, or of one that `is_ours`, is still to be paid, after an attempt or when it is
-/// overdue. Those that were written off are not, nor is the first one of a subscription, which gives nothing before it
-/// is paid.
+/// Whether an invoice is the first one of a subscription that gives nothing before it is paid. One that is sent to the
+/// customer, and due later, does.
+fn is_first(invoice: &Invoice) -> bool {
+    invoice.billing_reason.as_deref() == Some("subscription_create") && invoice.due_date.is_none()
+}
+
+/// Whether an invoice that `is_debt` is still to be paid, after an attempt or when it is overdue. One that was written
+/// off is not.
 async fn owes(
     stripe: &StripeClient,
     customer: &StripeCustomerId,
-    is_ours: impl Fn(&SubscriptionId) -> bool,
+    is_debt: impl Fn(&Invoice) -> bool,
     now: Timestamp,
 ) -> Result<bool, PaymentsError> {
     let mut open = stripe.invoices(&InvoiceFilter {
@@ -490,10 +550,6 @@ async fn owes(
     });
     let first = open.next_page().await?;
     let is_late = |it: &Invoice| it.attempted || it.due_date.is_some_and(|due| due <= now);
-    let is_first = |it: &Invoice| it.billing_reason.as_deref() == Some("subscription_create");
-    let is_unpaid = |it: &Invoice| {
-        let concerns_us = it.subscription().is_none_or(&is_ours);
-        it.amount_remaining > 0 && is_late(it) && !is_first(it) && concerns_us
-    };
+    let is_unpaid = |it: &Invoice| it.amount_remaining > 0 && is_late(it) && is_debt(it);
     Ok(first.is_some_and(|page| page.items.iter().any(is_unpaid)))
 }

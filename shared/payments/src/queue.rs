@@ -33,7 +33,7 @@ pub struct ChargeMessage {
 pub struct FollowUpMessage {
     /// Customer.
     pub follow_up: CustomerId,
-    /// Stripe customer whose pending items are to be invoiced; absent for an outstanding payment.
+    /// Stripe customer whose pending items are to be invoiced; absent to follow the customer's subscription.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stripe_customer: Option<String>,
 }

@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use stripe_fake::{Completion, DeliveryMode, Fault, NewEndpoint};
 use tollgate_domain::customer::{Consequence, Customer};
-use tollgate_domain::id::PlanId;
+use tollgate_domain::id::{CustomerId, PlanId};
 use tollgate_domain::plan::Catalog;
 use tollgate_domain::plan_book::PlanVersions;
 use tollgate_domain::submission::Recipient;
@@ -581,7 +581,17 @@ async fn an_invoice_of_no_subscription_that_is_not_paid_has_the_same_consequence
         .iter()
         .find(|event| event.contains("invoice.created"));
     assert_eq!(stack.handle(created.unwrap()).await, EventOutcome::Ignored);
-    assert_eq!(stack.acme().await.unpaid, None);
+    let subscription =
+        json!({ "id": "sub_1", "object": "subscription", "customer": stack.customer });
+    let other = json!({ "id": "in_other", "object": "invoice", "customer": stack.customer });
+    for (kind, about) in [
+        ("customer.subscription.updated", &subscription),
+        ("invoice.payment_failed", &other),
+    ] {
+        let handled = stack.handle(&event(kind, about)).await;
+        assert_eq!(handled, EventOutcome::Followed);
+        assert_eq!(stack.acme().await.unpaid, None, "{kind}");
+    }
     let failed = events
         .iter()
         .find(|event| event.contains("invoice.payment_failed"));
@@ -626,12 +636,91 @@ async fn a_first_payment_that_fails_makes_no_debt() {
     assert_eq!((acme.plan, acme.unpaid), (p("free"), None));
 }
 
+/// An invoice that is sent to the customer, and due later, is for what the subscription gave meanwhile.
+#[tokio::test]
+async fn a_first_invoice_that_was_sent_is_a_debt_also_after_the_subscription() {
+    let stack = Stack::new(UnpaidRule::Suspend).await;
+    let form = format!(
+        "customer={}&items[0][price]={}&collection_method=send_invoice&days_until_due=10",
+        stack.customer,
+        stack.price("team").await
+    );
+    let subscription = stack.stripe.call("POST", "/v1/subscriptions", &form).await;
+    let subscription = text(&subscription["id"]);
+    let linked = Some((stack.customer.as_str(), None));
+    stack
+        .link(linked, Some((&stack.customer, Some(&subscription))))
+        .await;
+    stack.advance(12 * DAY);
+    stack.handle_events().await;
+    assert!(stack.acme().await.unpaid.is_some());
+    stack.cancel(&subscription).await;
+    stack.handle_events().await;
+    assert_eq!(stack.subscription().await, None);
+    assert!(stack.acme().await.unpaid.is_some());
+    pay(&stack).await;
+    assert_eq!(stack.acme().await.unpaid, None);
+}
+
+/// The id has a typing error, or the secret key is one of other software.
+#[tokio::test]
+async fn a_link_to_nobody_changes_nothing_until_it_is_mended() {
+    let stack = Stack::new(UnpaidRule::Nothing).await;
+    let subscription = stack.subscribe("team").await;
+    stack.handle_events().await;
+    let (right, wrong) = (stack.customer.as_str(), "cus_nobody");
+    let before = Some((right, Some(subscription.as_str())));
+    stack.link(before, Some((wrong, None))).await;
+    let acme: CustomerId = p("acme");
+    let now = stack.at.clock().now();
+    let scheduled = stack.at.store.schedule_invoice(&acme, wrong, now);
+    scheduled.await.unwrap();
+    // Of the link, of the earlier Stripe customer's items, and of the invoice.
+    assert_eq!(stack.follow_up().await, 3);
+    assert_eq!(stack.follow_up().await, 2);
+    assert_eq!(stack.plan().await, "team");
+    let about = json!({ "id": "sub_1", "object": "subscription", "customer": wrong });
+    let about = event("customer.subscription.updated", &about);
+    // An event that this key cannot follow is kept as a dead letter.
+    let failed = stack.follower.handle_message(&about).await;
+    assert!(matches!(
+        failed,
+        Err(MessageError::Payments(PaymentsError::LinkGone(_)))
+    ));
+    stack.link(Some((wrong, None)), Some((right, None))).await;
+    stack.follow_up().await;
+    assert_eq!(stack.subscription().await, Some(subscription));
+}
+
+#[tokio::test]
+async fn the_deletion_of_a_stripe_customer_ends_its_subscription_and_pays_no_debt() {
+    for is_owing in [true, false] {
+        let stack = Stack::new(UnpaidRule::Suspend).await;
+        stack.subscribe("team").await;
+        stack.handle_events().await;
+        if is_owing {
+            fail_renewal(&stack).await;
+            stack.advance(7 * DAY);
+            stack.follow_up().await;
+        }
+        let path = format!("/v1/customers/{}", stack.customer);
+        stack.stripe.call("DELETE", &path, "").await;
+        stack.handle_events().await;
+        let acme = stack.acme().await;
+        assert_eq!(acme.plan, p("free"));
+        assert_eq!(acme.recipient.unwrap().subscription, None);
+        assert_eq!(acme.unpaid.is_some(), is_owing);
+        assert_eq!(acme.suspended_at.is_some(), is_owing);
+    }
+}
+
 #[tokio::test]
 async fn who_is_linked_by_hand_follows_a_subscription_of_which_no_event_comes() {
     let stack = Stack::new(UnpaidRule::Nothing).await;
     let linked = Some((stack.customer.as_str(), None));
     stack.link(linked, None).await;
-    assert_eq!(stack.follow_up().await, 1);
+    // Of the customer, and of the Stripe customer's items.
+    assert_eq!(stack.follow_up().await, 2);
     // It is paid while the Stripe customer has no link.
     let subscription = stack.subscribe("team").await;
     let outcomes = stack.handle_events().await;
@@ -865,10 +954,6 @@ async fn the_items_of_a_customer_who_is_linked_anew_get_an_invoice() {
     for is_relinked in [true, false] {
         let stack = Stack::new(UnpaidRule::Nothing).await;
         stack.add_item("test/ci_acme_2026-11_0001", None).await;
-        let due = stack.at.clock().now();
-        let acme = p("acme");
-        let scheduled = stack.at.store.schedule_invoice(&acme, &stack.customer, due);
-        scheduled.await.unwrap();
         let before = Some((stack.customer.as_str(), None));
         let other = stack.stripe.call("POST", "/v1/customers", "").await;
         let other = text(&other["id"]);
@@ -876,6 +961,37 @@ async fn the_items_of_a_customer_who_is_linked_anew_get_an_invoice() {
         stack.link(before, after).await;
         // Of the invoice, and of the link.
         assert_eq!(stack.follow_up().await, 2);
+        assert_eq!(stack.own_invoices().await, [(123, "draft".to_owned())]);
+        assert_eq!(stack.follow_up().await, 0);
+    }
+}
+
+/// No event reports the end of a subscription whose Stripe customer is linked no longer.
+#[tokio::test]
+async fn the_items_of_an_earlier_subscription_get_an_invoice_whenever_it_ends() {
+    for ends_before in [true, false] {
+        let stack = Stack::new(UnpaidRule::Nothing).await;
+        let subscription = stack.subscribe("team").await;
+        stack.handle_events().await;
+        stack
+            .add_item("test/ci_acme_2026-11_0001", Some(&subscription))
+            .await;
+        if ends_before {
+            stack.cancel(&subscription).await;
+        }
+        let before = Some((stack.customer.as_str(), Some(subscription.as_str())));
+        let other = stack.stripe.call("POST", "/v1/customers", "").await;
+        let other = text(&other["id"]);
+        stack.link(before, Some((other.as_str(), None))).await;
+        assert_eq!(stack.follow_up().await, 2);
+        if !ends_before {
+            assert_eq!(stack.own_invoices().await, []);
+            assert_eq!(stack.follow_up().await, 1);
+            stack.cancel(&subscription).await;
+            let outcomes = stack.handle_events().await;
+            assert!(outcomes.iter().all(|it| *it == EventOutcome::Foreign));
+            assert_eq!(stack.follow_up().await, 1);
+        }
         assert_eq!(stack.own_invoices().await, [(123, "draft".to_owned())]);
         assert_eq!(stack.follow_up().await, 0);
     }
@@ -895,19 +1011,31 @@ async fn an_invoice_of_a_deleted_stripe_customer_is_given_up() {
 }
 
 #[tokio::test]
-async fn an_unpaid_customer_who_is_unlinked_is_followed_up_once() {
-    let stack = Stack::new(UnpaidRule::Suspend).await;
-    let subscription = stack.subscribe("team").await;
-    stack.handle_events().await;
-    fail_renewal(&stack).await;
-    let before = Some((stack.customer.as_str(), Some(subscription.as_str())));
-    stack.link(before, None).await;
-    stack.advance(7 * DAY);
-    assert_eq!(stack.follow_up().await, 1);
-    let unlinked = stack.acme().await;
-    assert_eq!((unlinked.suspended_at, unlinked.unpaid), (None, None));
-    assert_eq!(unlinked.plan, p("team"));
-    assert_eq!(stack.follow_up().await, 0);
+async fn what_followed_from_an_outstanding_payment_ends_with_the_link() {
+    for (rule, is_late) in [
+        (UnpaidRule::Suspend, false),
+        (UnpaidRule::Suspend, true),
+        (UnpaidRule::Move(p("enterprise")), true),
+    ] {
+        let stack = Stack::new(rule).await;
+        let subscription = stack.subscribe("team").await;
+        stack.handle_events().await;
+        fail_renewal(&stack).await;
+        let before = Some((stack.customer.as_str(), Some(subscription.as_str())));
+        stack.advance(7 * DAY);
+        if is_late {
+            assert_eq!(stack.follow_up().await, 1);
+            let late = stack.acme().await;
+            assert!(late.suspended_at.is_some() || late.plan == p("enterprise"));
+        }
+        stack.link(before, None).await;
+        // Of the customer, and of the Stripe customer's items.
+        assert_eq!(stack.follow_up().await, 2);
+        let unlinked = stack.acme().await;
+        assert_eq!((unlinked.suspended_at, unlinked.unpaid), (None, None));
+        assert_eq!(unlinked.plan, p("team"));
+        assert_eq!(stack.follow_up().await, 0);
+    }
 }
 
 /// A dead letter of the rule on the partner bus has the event as it was there.

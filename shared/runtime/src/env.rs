@@ -87,6 +87,12 @@ pub const STRIPE_EVENT_QUEUE: Var = Var {
     name: "TOLLGATE_STRIPE_EVENT_QUEUE",
     doc: "URL of the queue of Stripe's events.",
 };
+/// Ways by which Stripe's events arrive.
+pub const STRIPE_EVENT_SOURCES: Var = Var {
+    name: "TOLLGATE_STRIPE_EVENT_SOURCES",
+    doc: "Names of the webhook endpoint's signing secret and of the partner event bus; if empty, no events of Stripe \
+          arrive, and plans are left to admins.",
+};
 /// Plan of customers whose subscription has ended.
 pub const PLAN_AFTER_CANCELLATION: Var = Var {
     name: "TOLLGATE_PLAN_AFTER_CANCELLATION",
@@ -218,6 +224,7 @@ pub const TEMPLATE_VARS: &[Var] = &[
     BILLING_RUN_QUEUE,
     STRIPE_WEBHOOK_SECRET,
     STRIPE_EVENT_QUEUE,
+    STRIPE_EVENT_SOURCES,
     PLAN_AFTER_CANCELLATION,
     ON_UNPAID,
     UNPAID_GRACE_DAYS,

@@ -18,7 +18,7 @@ use crate::item::{Item, Reader, s, t};
 use crate::listing::CUSTOMERS;
 use crate::registry::{Changes, put_if_absent};
 use crate::schema::{REGISTRY, attr};
-use crate::subscriptions::put_follow_up;
+use crate::subscriptions::{put_follow_up, put_invoice_schedule};
 use crate::transaction::{Action, ConditionResult, Transacted};
 use crate::{Store, item};
 
@@ -411,8 +411,9 @@ impl Store {
         })
     }
 
-    /// Updates a customer, the items that link Stripe customers to it, and its follow-up, in one transaction: the other
-    /// Stripe customer may have a subscription, of which no event is to come.
+    /// Updates a customer, the items that link Stripe customers to it, and its follow-ups, in one transaction: the other
+    /// Stripe customer may have a subscription, of which no event is to come, and the earlier one items that nothing
+    /// else invoices.
     async fn update_linked(
         &self,
         id: &CustomerId,
@@ -442,8 +443,13 @@ impl Store {
                 .value(":customer", s(id.as_str()))
         }));
         if before != after {
-            let write_id = self.transaction_token();
-            actions.push(put_follow_up(id, self.clock.now(), &write_id));
+            let (now, write_id) = (self.clock.now(), self.transaction_token());
+            actions.push(put_follow_up(id, now, &write_id));
+            actions.extend(
+                before
+                    .as_ref()
+                    .map(|before| put_invoice_schedule(id, &before.customer, now, &write_id)),
+            );
         }
         let outcome = self.transact("changing the recipient of a customer", actions);
         let results = match outcome.await? {

@@ -45,8 +45,8 @@ pub struct CustomerToFollow {
     reads: u64,
     /// Marks of an admin's decisions.
     waivers: [Option<String>; 2],
-    /// Whether its link has changed since its subscription was followed.
-    is_relinked: bool,
+    /// When its link changed, if its subscription was not followed since.
+    relinked_at: Option<String>,
 }
 
 const WAIVERS: [&str; 2] = [PLAN_WAIVER, SUSPENSION_WAIVER];
@@ -84,6 +84,17 @@ fn follow_up_key(customer: &CustomerId) -> Item {
 /// Returns the put of the follow-up of a customer.
 pub(crate) fn put_follow_up(customer: &CustomerId, due: Timestamp, write_id: &str) -> Action {
     let item = follow_up_item(follow_up_key(customer), customer, due, write_id);
+    Action::put(REGISTRY, item)
+}
+
+/// Returns the put of the schedule of an invoice that is due now, whatever is scheduled already: nothing is due before.
+pub(crate) fn put_invoice_schedule(
+    customer: &CustomerId,
+    stripe_customer: &str,
+    now: Timestamp,
+    write_id: &str,
+) -> Action {
+    let item = invoice_item(customer, stripe_customer, now, write_id);
     Action::put(REGISTRY, item)
 }
 
@@ -155,7 +166,7 @@ impl Store {
                 reader.opt_text(PLAN_WAIVER)?.map(str::to_owned),
                 reader.opt_text(SUSPENSION_WAIVER)?.map(str::to_owned),
             ],
-            is_relinked: reader.opt_text(RELINKED_AT)?.is_some(),
+            relinked_at: reader.opt_text(RELINKED_AT)?.map(str::to_owned),
         }))
     }
 
@@ -188,7 +199,7 @@ impl Store {
             // They were set before this consequence, or with one that is over.
             WAIVERS.iter().for_each(|waiver| changes.remove(waiver));
         }
-        if before.is_relinked {
+        if before.relinked_at.is_some() {
             changes.remove(RELINKED_AT);
         }
         changes.apply(READS, Some(n(before.reads + 1)));
@@ -199,7 +210,8 @@ impl Store {
         let as_read = [
             // Nobody else has followed the subscription since the customer was read.
             (READS, (before.reads > 0).then(|| n(before.reads))),
-            // The customer has the link by which its subscription was found.
+            // The customer has the link by which its subscription was found, and has had no other in between.
+            (RELINKED_AT, before.relinked_at.as_ref().map(s)),
             (STRIPE_CUSTOMER, stripe_customer),
             (STRIPE_SUBSCRIPTION, subscription),
             // No admin has set the plan or the suspension, which would be overwritten, or has left them as they are,
@@ -219,7 +231,7 @@ impl Store {
         let mut actions = vec![changes.into_action(customer_pk(id), condition)];
         match due {
             Some(due) => actions.push(put_follow_up(id, due, &write_id)),
-            None if before.customer.unpaid.is_some() || before.is_relinked => {
+            None if before.customer.unpaid.is_some() || before.relinked_at.is_some() => {
                 actions.push(Action::delete(REGISTRY, follow_up_key(id)));
             }
             None => {}
@@ -254,13 +266,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         // The write's id shows whoever makes the invoice at the same time that more is to be invoiced.
         let write_id = self.transaction_token();
-        let mut item = follow_up_item(
-            item::key(invoice_pk(stripe_customer)),
-            customer,
-            due,
-            &write_id,
-        );
-        item.insert(STRIPE_CUSTOMER.into(), s(stripe_customer));
+        let mut item = invoice_item(customer, stripe_customer, due, &write_id);
         let order = order(customer, due);
         let mut stored: Option<String> = None;
         loop {
@@ -386,5 +392,17 @@ fn follow_up_item(mut item: Item, customer: &CustomerId, due: Timestamp, write_i
     item.insert(attr::LISTING_ORDER.into(), s(order(customer, due)));
     item.insert(attr::CUSTOMER.into(), s(customer.as_str()));
     item.insert(attr::WRITTEN_BY.into(), s(write_id));
+    item
+}
+
+fn invoice_item(
+    customer: &CustomerId,
+    stripe_customer: &str,
+    due: Timestamp,
+    write_id: &str,
+) -> Item {
+    let key = item::key(invoice_pk(stripe_customer));
+    let mut item = follow_up_item(key, customer, due, write_id);
+    item.insert(STRIPE_CUSTOMER.into(), s(stripe_customer));
     item
 }

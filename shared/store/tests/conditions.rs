@@ -1309,6 +1309,24 @@ async fn a_customer_that_was_changed_meanwhile_does_not_follow_what_was_read() {
         )
         .await;
     }
+    // Linked to another Stripe customer and back, whose events in between nobody has followed.
+    let at = fixture();
+    let before = customer_to_follow(&at).await;
+    let (first, second) = (recipient_of("cus_acme", None), recipient_of("cus_2", None));
+    at.time.set(p("2026-11-22T11:00:00Z"));
+    update_customer(
+        &at,
+        "acme",
+        &relink(Some(first.clone()), Some(second.clone())),
+    )
+    .await;
+    update_customer(&at, "acme", &relink(Some(second), Some(first))).await;
+    unchanged(
+        &at,
+        follow(&at, &before, &paid(&before.customer), None),
+        FollowOutcome::Raced,
+    )
+    .await;
     // Suspended for an outstanding payment, and enabled and suspended again by an admin, in the same millisecond.
     let at = fixture();
     let before = customer_to_follow(&at).await;

@@ -193,7 +193,7 @@ impl StripeClient {
         let form = &mut request.form;
         form.add("customer", invoice.customer);
         match invoice.subscription {
-            // Stripe then takes in its items, and rejects the parameters below beside it
+            // Stripe then takes in its items, in its currency, and rejects `pending_invoice_items_behavior` beside it
             // (https://github.com/stripe/stripe-cli/issues/1249).
             Some(subscription) => form.add("subscription", subscription),
             None => {

@@ -570,3 +570,27 @@ async fn deleting_a_customer_cancels_the_subscriptions() {
         ["customer.subscription.deleted", "customer.deleted"]
     );
 }
+
+#[tokio::test]
+async fn a_subscription_whose_sent_invoice_is_not_paid_in_time_is_past_due_until_the_payment() {
+    let api = Api::new();
+    let customer = api.customer().await;
+    let more = "&collection_method=send_invoice&days_until_due=10";
+    let subscription = api
+        .subscribe(&customer, &api.price(4_900).await, more)
+        .await;
+    assert_eq!(subscription["status"], "active");
+    let path = format!("/v1/subscriptions/{}", id(&subscription));
+    let status = async || api.get(&path, "").await["status"].clone();
+    api.pass(9 * 86_400);
+    assert_eq!(status().await, "active");
+    api.pass(2 * 86_400);
+    assert_eq!(status().await, "past_due");
+    let open = api.get("/v1/invoices", "status=open").await;
+    let [invoice] = &ids(&open)[..] else {
+        panic!("not one invoice: {open}");
+    };
+    let form = "paid_out_of_band=true";
+    api.post(&format!("/v1/invoices/{invoice}/pay"), form).await;
+    assert_eq!(status().await, "active");
+}

@@ -161,7 +161,12 @@ impl Stripe {
         self.request(Method::POST, path, form).await
     }
 
-    async fn send(&self, method: &Method, path: &str, form: &str) -> (StatusCode, Value) {
+    pub(crate) async fn send(
+        &self,
+        method: &Method,
+        path: &str,
+        form: &str,
+    ) -> (StatusCode, Value) {
         let key = self.key();
         for seconds in 0.. {
             let request = Request::builder()
@@ -196,17 +201,17 @@ impl Stripe {
         // What a customer has goes before the customer, whose deletion also cancels the subscriptions.
         for Created { collection, id } in created.iter().rev() {
             let path = format!("{collection}/{id}");
-            let (method, path, form) = match *collection {
-                CUSTOMERS => (Method::DELETE, path, ""),
-                PRODUCTS => (Method::POST, path, "active=false"),
-                INVOICES => (Method::POST, path, "auto_advance=false"),
-                SESSIONS => (Method::POST, format!("{path}/expire"), ""),
+            // Statuses of what the test itself has ended: a customer who is deleted, an invoice that is final or went with
+            // its customer, a session that is complete or expired.
+            let (method, path, form, over): (_, _, _, &[u16]) = match *collection {
+                CUSTOMERS => (Method::DELETE, path, "", &[404]),
+                PRODUCTS => (Method::POST, path, "active=false", &[]),
+                INVOICES => (Method::POST, path, "auto_advance=false", &[400, 404]),
+                SESSIONS => (Method::POST, format!("{path}/expire"), "", &[400]),
                 _ => continue,
             };
             let (status, body) = self.send(&method, &path, form).await;
-            // The test itself has ended it.
-            let is_over = matches!(status.as_u16(), 400 | 404);
-            if !status.is_success() && !is_over {
+            if !status.is_success() && !over.contains(&status.as_u16()) {
                 failed.push(format!("{method} {path}: {status} {body}"));
             }
         }
@@ -233,6 +238,15 @@ impl Stripe {
         let form = format!("invoice_settings[default_payment_method]={card}");
         self.post(&format!("/v1/customers/{id}"), &form).await;
         (id, card)
+    }
+
+    /// Makes a card the default of a customer that is declined at every charge.
+    pub(crate) async fn decline(&self, customer: &CustomerId) {
+        let path = "/v1/payment_methods/pm_card_chargeCustomerFail/attach";
+        let card = self.post(path, &format!("customer={customer}")).await;
+        let card = card["id"].as_str().unwrap();
+        let form = format!("invoice_settings[default_payment_method]={card}");
+        self.post(&format!("/v1/customers/{customer}"), &form).await;
     }
 
     /// Deletes a customer.

@@ -46,17 +46,26 @@ async fn a_subscription_that_is_paid_is_active_and_its_invoice_is_paid() {
 }
 
 #[tokio::test]
-async fn a_subscription_whose_first_payment_is_outstanding_is_incomplete() {
+async fn a_subscription_whose_first_payment_is_outstanding_or_declined_is_incomplete() {
     check(async |stripe| {
-        let customer = stripe.customer().await.id;
         let price = stripe.price("unit_amount=3000").await;
-        let more = "&payment_behavior=default_incomplete";
-        let created = stripe.subscribe(&customer, &price, more).await;
-        assert_eq!(created.status, SubscriptionStatus::Incomplete);
-        let invoice = created.latest_invoice.unwrap();
-        let invoice = stripe.client.invoice(&invoice).await.unwrap();
-        assert_eq!(invoice.status, Some(InvoiceStatus::Open));
-        assert_eq!(invoice.amount_remaining, 3_000);
+        for is_declined in [false, true] {
+            let customer = stripe.customer().await.id;
+            let more = match is_declined {
+                true => "",
+                false => "&payment_behavior=default_incomplete",
+            };
+            if is_declined {
+                stripe.decline(&customer).await;
+            }
+            let created = stripe.subscribe(&customer, &price, more).await;
+            assert_eq!(created.status, SubscriptionStatus::Incomplete);
+            let invoice = created.latest_invoice.unwrap();
+            let invoice = stripe.client.invoice(&invoice).await.unwrap();
+            assert_eq!(invoice.status, Some(InvoiceStatus::Open));
+            assert_eq!((invoice.attempted, invoice.due_date), (is_declined, None));
+            assert_eq!(invoice.amount_remaining, 3_000);
+        }
     })
     .await;
 }
