@@ -13,7 +13,7 @@ use tollgate_api::schema;
 use tollgate_api::{List, PageQuery};
 use tollgate_domain::customer::Customer;
 use tollgate_domain::id::{CustomerId, PlanId};
-use tollgate_domain::plan_book::{Pin, PinTooEarly, Pins, PlanBook};
+use tollgate_domain::plan_book::{InvalidPin, Pin, Pins, PlanBook};
 use tollgate_domain::submission::Recipient;
 use tollgate_store::schema::{TABLES, Table};
 use tollgate_store::{
@@ -124,12 +124,16 @@ impl App {
             let detail = format!("The plan {} has no version {version}.", pin.plan);
             return Err(Problem::unprocessable(detail).with("field", "pin.version"));
         }
-        let too_early = |error: PinTooEarly| {
+        let invalid = |error: InvalidPin| {
+            let (bound, month) = match error {
+                InvalidPin::TooEarly(month) => ("earliest", month),
+                InvalidPin::TooLate(month) => ("latest", month),
+            };
             Problem::unprocessable(format!("{error}."))
                 .with("field", "pin.from")
-                .with("earliest", error.0.to_string())
+                .with(bound, month.to_string())
         };
-        pins.set(pin, self.clock.now()).map_err(too_early)?;
+        pins.set(pin, self.clock.now()).map_err(invalid)?;
         Ok(pins)
     }
 }

@@ -374,5 +374,8 @@ fn invalid_version(error: &InvalidVersion) -> Problem {
         } => Problem::unprocessable(detail)
             .with("field", "takes_effect")
             .with("earliest", earliest.to_string()),
+        InvalidVersion::TooLate(latest) => Problem::unprocessable(detail)
+            .with("field", "takes_effect")
+            .with("latest", latest.to_string()),
     }
 }

@@ -27,6 +27,16 @@ pub fn earliest_effect(now: Timestamp) -> Month {
     Month::containing(noticed).next()
 }
 
+/// Months after [`earliest_effect`] in which a version or a pin can take effect: no earlier one can follow it, so that a
+/// mistyped year must not keep a plan as it is for ever.
+const MOST_AHEAD: i32 = 24;
+
+/// Returns the last month in which a version or a pin that is created at `now` can take effect.
+#[must_use]
+pub fn latest_effect(now: Timestamp) -> Month {
+    earliest_effect(now).plus(MOST_AHEAD)
+}
+
 /// Versions of one plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlanVersions {
@@ -62,6 +72,9 @@ pub enum InvalidVersion {
         "a version takes effect at the start of a month, more than an hour from now: {0} at the earliest"
     )]
     TooEarly(Month),
+    /// The version would take effect too far ahead.
+    #[error("a version takes effect in {0} at the latest")]
+    TooLate(Month),
     /// The version would take effect before the latest one.
     #[error(
         "version {latest} takes effect in {month}, and a later one cannot take effect before that"
@@ -149,7 +162,7 @@ impl PlanVersions {
     ///
     /// # Errors
     /// When `expected` is not the latest version, or `takes_effect` is before [`earliest_effect`] or the month in which
-    /// the latest version takes effect.
+    /// the latest version takes effect, or after [`latest_effect`].
     pub fn next(
         &self,
         plan: Plan,
@@ -164,6 +177,10 @@ impl PlanVersions {
         let earliest = earliest_effect(now);
         if takes_effect < earliest {
             return Err(InvalidVersion::TooEarly(earliest));
+        }
+        let last = latest_effect(now);
+        if takes_effect > last {
+            return Err(InvalidVersion::TooLate(last));
         }
         if takes_effect < latest.takes_effect {
             return Err(InvalidVersion::BeforeLatest {
@@ -273,12 +290,18 @@ pub struct Pin {
     pub from: Month,
 }
 
-/// Error: the pin would apply to a month that has begun, or does not begin more than [`NOTICE`] from then.
+/// Error: the pin cannot be added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "a pin takes effect at the start of a month, more than an hour from now: {0} at the earliest"
-)]
-pub struct PinTooEarly(pub Month);
+pub enum InvalidPin {
+    /// The pin would apply to a month that has begun, or does not begin more than [`NOTICE`] from then.
+    #[error(
+        "a pin takes effect at the start of a month, more than an hour from now: {0} at the earliest"
+    )]
+    TooEarly(Month),
+    /// The pin would take effect too far ahead.
+    #[error("a pin takes effect in {0} at the latest")]
+    TooLate(Month),
+}
 
 impl Pins {
     /// Whether there are none.
@@ -300,11 +323,14 @@ impl Pins {
     /// Adds a pin, in the place of those of the plan that would take effect in the same month or later.
     ///
     /// # Errors
-    /// When the month is before [`earliest_effect`].
-    pub fn set(&mut self, pin: Pin, now: Timestamp) -> Result<(), PinTooEarly> {
-        let earliest = earliest_effect(now);
+    /// When the month is before [`earliest_effect`] or after [`latest_effect`].
+    pub fn set(&mut self, pin: Pin, now: Timestamp) -> Result<(), InvalidPin> {
+        let (earliest, last) = (earliest_effect(now), latest_effect(now));
         if pin.from < earliest {
-            return Err(PinTooEarly(earliest));
+            return Err(InvalidPin::TooEarly(earliest));
+        }
+        if pin.from > last {
+            return Err(InvalidPin::TooLate(last));
         }
         self.0
             .retain(|other| other.plan != pin.plan || other.from < pin.from);
@@ -422,7 +448,7 @@ mod tests {
             [(Some(1), "2026-12".into()), (Some(3), "2027-01".into())]
         );
         let too_early = pins.set(pin(1, "2026-11"), at(NOW)).unwrap_err();
-        assert_eq!(too_early, PinTooEarly(month("2026-12")));
+        assert_eq!(too_early, InvalidPin::TooEarly(month("2026-12")));
     }
 
     #[test]
@@ -450,6 +476,8 @@ mod tests {
         };
         check("2027-02", 2, Ok(3));
         check("2027-03", 2, Ok(3));
+        check("2028-12", 2, Ok(3));
+        check("2029-01", 2, Err(InvalidVersion::TooLate(month("2028-12"))));
         check("2027-03", 1, Err(InvalidVersion::NotExpected(2)));
         check(
             "2026-11",

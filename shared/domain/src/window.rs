@@ -194,6 +194,12 @@ impl Month {
         Self(self.shift((-1).month()))
     }
 
+    /// Returns the month so many months later.
+    #[must_use]
+    pub fn plus(self, months: i32) -> Self {
+        Self(self.shift(months.months()))
+    }
+
     fn shift(self, by: Span) -> Date {
         self.0.saturating_add(by)
     }
