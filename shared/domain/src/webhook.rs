@@ -276,7 +276,17 @@ fn literal(host: &str) -> Option<Option<IpAddr>> {
     }
     let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
     let is_valid = (1..=253).contains(&host.len()) && host.bytes().all(is_name);
-    is_valid.then_some(None)
+    // Addresses are also written with fewer numbers, or with hexadecimal ones
+    // (<https://url.spec.whatwg.org/#ends-in-a-number-checker>). No domain ends in a number.
+    let last = host
+        .trim_end_matches('.')
+        .rsplit('.')
+        .next()
+        .unwrap_or_default();
+    let hex = last.strip_prefix("0x").or(last.strip_prefix("0X"));
+    let is_number = last.bytes().all(|byte| byte.is_ascii_digit())
+        || hex.is_some_and(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    (is_valid && !is_number).then_some(None)
 }
 
 #[cfg(test)]
@@ -413,6 +423,11 @@ mod tests {
             "https://[::1",
             "https://[fe80::1%25eth0]/",
             "https://[1.1.1.1]/",
+            "https://0x0a000001/",
+            "https://0X7f.1/",
+            "https://2130706433/",
+            "https://127.1./",
+            "https://0/",
             &long,
         ] {
             check(malformed, Err(Malformed));
