@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use flate2::read::MultiGzDecoder;
@@ -233,7 +233,7 @@ impl Gateway {
         let call = self.calls.spawn(async move {
             if is_open {
                 let event = event.into_proxy(Map::new(), &body.bytes);
-                return invoke(&this.calls, &function, &event).await;
+                return invoke(&this.calls, &function, &event, Some(INTEGRATION_TIMEOUT)).await;
             }
             this.process(&function, event, body, &request_id).await
         });
@@ -251,7 +251,7 @@ impl Gateway {
         match authorize(&self.authorizers.calls, &event).await? {
             Decision::Allow(context) => {
                 let event = event.into_proxy(context, &body.bytes);
-                invoke(&self.calls, function, &event).await
+                invoke(&self.calls, function, &event, Some(INTEGRATION_TIMEOUT)).await
             }
             Decision::Deny(context) => {
                 Ok(self.gateway_response(GatewayError::AccessDenied, request_id, &context))
@@ -283,10 +283,14 @@ impl Gateway {
         let (this, function) = (Arc::clone(self), function.clone());
         let call = self
             .calls
-            .spawn(async move { invoke(&this.calls, &function, &event).await });
+            .spawn(async move { invoke(&this.calls, &function, &event, None).await });
         match call.await {
             Ok(Ok(response)) => response,
-            Ok(Err(_)) | Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+            Ok(Err(_)) => {
+                let failed = std::io::Error::other("a local route has failed");
+                Problem::internal(failed).render(LOCAL_REQUEST_ID)
+            }
+            Err(panicked) => Problem::internal(panicked).render(LOCAL_REQUEST_ID),
         }
     }
 
@@ -551,11 +555,13 @@ fn inflated(headers: &HeaderMap, body: Bytes) -> Result<Bytes, GatewayError> {
 }
 
 /// Invokes a function with a proxy event, and then flushes its emitter as its internal extension would.
-/// The invocation is tracked in `calls` until its response is complete.
+/// The invocation is tracked in `calls` until its response is complete. An invocation of a local route takes as long as
+/// it takes.
 async fn invoke(
     calls: &TaskTracker,
     function: &Function,
     event: &Value,
+    timeout: Option<Duration>,
 ) -> Result<Response, GatewayError> {
     let request = tollgate_web::request_of(&event.to_string())
         .map_err(|_| GatewayError::IntegrationFailure)?;
@@ -570,7 +576,10 @@ async fn invoke(
         let body = body.collect().await?.to_bytes();
         Ok::<_, axum::Error>(Response::from_parts(head, body.into()))
     });
-    let outcome = tokio::time::timeout(INTEGRATION_TIMEOUT, running).await;
+    let outcome = match timeout {
+        Some(timeout) => tokio::time::timeout(timeout, running).await,
+        None => Ok(running.await),
+    };
     // In Lambda, the response does not wait for the flush. Here it does, so that the usage event of a call
     // with a response is on the bus even if the process is killed directly afterwards.
     if let Some(emitter) = emitter {
@@ -794,7 +803,7 @@ mod tests {
             let function = metered(&metering, tollgate_web::serve(streams(then_fails)));
             let event = include_str!("../../../events/ping/ping.json");
             let event = serde_json::from_str(event).unwrap();
-            let response = invoke(&TaskTracker::new(), &function, &event).await;
+            let response = invoke(&TaskTracker::new(), &function, &event, None).await;
 
             let messages = at.aws.queue().receive(usize::MAX).unwrap();
             let event: Value = serde_json::from_str(&messages[0].body).unwrap();
