@@ -53,7 +53,8 @@ impl App {
             ..
         } = ingest.clone();
         Ok(Self {
-            billing: Billing::new(store.clone(), clock.clone(), metrics.clone()),
+            billing: Billing::new(store.clone(), clock.clone(), metrics.clone())
+                .configured(&init.env)?,
             ingest,
             entropy: init.entropy.clone(),
             store,

@@ -219,11 +219,10 @@ pub async fn next_part(
             return Ok((report, Some(Progress::Bill(position))));
         }
     }
-    if let (Some(queue), Some(due)) = (&app.charges, due) {
-        report.destination = "stripe";
-        if let Some(rest) = queue_charges(app, queue, due, until).await? {
-            return Ok((report, Some(Progress::Queue(rest))));
-        }
+    if let (Some(queue), Some(due)) = (&app.charges, due)
+        && let Some(rest) = queue_charges(app, queue, due, until).await?
+    {
+        return Ok((report, Some(Progress::Queue(rest))));
     }
     let rest = follow_up(app, None, until).await?;
     Ok((report, rest))
@@ -255,7 +254,8 @@ async fn queue_charges(
 }
 
 /// Names all customers whose follow-up is due to the worker of Stripe's events; without events, only those with an invoice
-/// to make. Returns what is left if the time is over. A follow-up stays until the worker has done it, so that the next run names it again.
+/// to make. Returns what is left if the time is over. A follow-up stays in the table until the worker has done it, so that
+/// the next run names it again.
 async fn follow_up(
     app: &App,
     mut cursor: Option<String>,

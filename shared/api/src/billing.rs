@@ -45,7 +45,7 @@ pub struct BillingRun {
     pub cents: SignedCents,
     /// Billing periods that could not be billed. The next run tries them again.
     pub failed: u64,
-    /// Destination of the charges: `ledger_only` while no payment provider is configured.
+    /// Destination of the charges: `stripe`, or `ledger_only` while no payment provider is configured.
     #[schema(value_type = String)]
     pub destination: &'static str,
     /// The first hundred charges.

@@ -15,14 +15,14 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 use tollgate_api::billing::{BillingRun, ChargeSummary, FailedPeriod};
-use tollgate_domain::billing::{Charge, UnknownPlan, charge_due, may_close, months_to_bill};
+use tollgate_domain::billing::{Charge, NotRated, charge_due, may_close, months_to_bill};
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::money::SignedCents;
 use tollgate_domain::page::Page;
 use tollgate_domain::plan_book::{Pins, PlanBook};
 use tollgate_domain::window::Month;
 use tollgate_runtime::config::InvalidConfig;
-use tollgate_runtime::{Chain, Clock, Init, Metrics, metrics};
+use tollgate_runtime::{Chain, Clock, Env, Init, Metrics, env, metrics};
 use tollgate_store::{OverageMark, RecordChargeOutcome, Store, StoreError};
 
 pub use due::{DuePosition, due_charges};
@@ -38,6 +38,8 @@ pub struct Billing {
     pub clock: Clock,
     /// Metrics of billing runs and charges.
     pub metrics: Metrics,
+    /// Destination of charges, as reports have it.
+    pub destination: &'static str,
 }
 
 impl Billing {
@@ -47,16 +49,28 @@ impl Billing {
     /// When the environment lacks the tables.
     pub fn build(init: &Init) -> Result<Self, InvalidConfig> {
         let (clock, metrics) = (init.clock.clone(), init.metrics.clone());
-        Ok(Self::new(Store::build(init)?, clock, metrics))
+        Self::new(Store::build(init)?, clock, metrics).configured(&init.env)
     }
 
-    /// Creates billing for a new instance.
+    /// Takes the destination of charges from the environment.
+    ///
+    /// # Errors
+    /// When the environment does not say whether there is a secret key of Stripe.
+    pub fn configured(mut self, env: &Env) -> Result<Self, InvalidConfig> {
+        if !env.get(env::STRIPE_SECRET)?.is_empty() {
+            self.destination = "stripe";
+        }
+        Ok(self)
+    }
+
+    /// Creates billing for a new instance, without a destination of charges.
     #[must_use]
     pub fn new(store: Store, clock: Clock, metrics: Metrics) -> Self {
         Self {
             store,
             clock,
             metrics,
+            destination: "ledger_only",
         }
     }
 
@@ -92,7 +106,7 @@ enum NotBilled {
     #[error("the store failed")]
     Store(#[from] StoreError),
     #[error(transparent)]
-    UnknownPlan(#[from] UnknownPlan),
+    NotRated(#[from] NotRated),
     #[error("concurrent runs kept charging the same customer")]
     Raced,
 }
@@ -102,7 +116,7 @@ impl NotBilled {
         match self {
             NotBilled::Store(error) if error.is_transient() => "the store did not respond".into(),
             NotBilled::Store(_) => "the stored data of the customer cannot be read".into(),
-            NotBilled::UnknownPlan(_) | NotBilled::Raced => self.to_string(),
+            NotBilled::NotRated(_) | NotBilled::Raced => self.to_string(),
         }
     }
 }
@@ -141,7 +155,7 @@ pub async fn run(
 ) -> Result<(BillingRun, Option<Position>), StoreError> {
     let mut report = BillingRun {
         dry_run: mode == Mode::DryRun,
-        destination: "ledger_only",
+        destination: billing.destination,
         ..BillingRun::default()
     };
     let mut running = Running {

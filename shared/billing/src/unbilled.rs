@@ -1,6 +1,6 @@
 //! Usage that was counted after its month had closed, and the charge that would be due if it were open.
 
-use tollgate_domain::billing::{Charge, UnknownPlan, charge_due};
+use tollgate_domain::billing::{Charge, NotRated, charge_due};
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::money::{Cents, MicroUsd};
 use tollgate_domain::page::Page;
@@ -19,7 +19,7 @@ pub struct UnbilledCustomer {
     /// The customer.
     pub customer_id: CustomerId,
     /// The unbilled usage. An error if a plan of the month's calls does not exist.
-    pub usage: Result<UnbilledUsage, UnknownPlan>,
+    pub usage: Result<UnbilledUsage, NotRated>,
 }
 
 /// Overage that no charge covers.
@@ -72,7 +72,7 @@ async fn unbilled_usage(
     plans: &PlanBook,
     customer: &CustomerId,
     month: Month,
-) -> Result<Result<Option<UnbilledUsage>, UnknownPlan>, StoreError> {
+) -> Result<Result<Option<UnbilledUsage>, NotRated>, StoreError> {
     let plans = plans.catalog(month, &billing.pins(customer).await?);
     let ledger = billing.store.period_ledger(customer, month).await?;
     let days = billing.store.billable_days(customer, month).await?;

@@ -74,6 +74,17 @@ pub struct OverageLine {
 #[error("plan {0} does not exist")]
 pub struct UnknownPlan(pub PlanId);
 
+/// Error: the charge that is due for a month is unknown.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotRated {
+    /// See [`UnknownPlan`].
+    #[error(transparent)]
+    UnknownPlan(#[from] UnknownPlan),
+    /// The overage is larger than can be represented, which only mistaken prices or adjustments make it.
+    #[error("the overage is larger than 18 trillion dollars: a price or an adjustment is wrong")]
+    TooLarge,
+}
+
 /// Computes the overage of a month: one line for each plan that charges for overage and has calls.
 ///
 /// Calls are taken in the order of their days; calls after the included ones have the price of their
@@ -254,7 +265,7 @@ pub struct Charge {
 /// far. It is a credit if adjustments have reduced the overage below the charges.
 ///
 /// # Errors
-/// When a plan of the calls is not in the catalogue, so that the month's overage is unknown.
+/// When a plan of the calls is not in the catalogue, or the sum cannot be represented.
 pub fn charge_due(
     customer: &CustomerId,
     month: Month,
@@ -262,10 +273,14 @@ pub fn charge_due(
     days: &BillableDays,
     charged: &PeriodLedger,
     now: Timestamp,
-) -> Result<Option<Charge>, UnknownPlan> {
+) -> Result<Option<Charge>, NotRated> {
     let lines = overage(plans, days)?;
     let beyond = lines.iter().filter(|line| line.overage_calls > 0);
     let cumulative_overage: MicroUsd = beyond.clone().map(|line| line.micro_usd).sum();
+    // Sums saturate.
+    if cumulative_overage == MicroUsd(u64::MAX) {
+        return Err(NotRated::TooLarge);
+    }
     let cents = cumulative_overage.to_cents().minus(charged.cents);
     if cents == SignedCents(0) {
         return Ok(None);
@@ -449,7 +464,7 @@ mod tests {
         plans: &Catalog,
         days: &BillableDays,
         charged: &PeriodLedger,
-    ) -> Result<Option<Charge>, UnknownPlan> {
+    ) -> Result<Option<Charge>, NotRated> {
         let (customer, month) = ("acme".parse().unwrap(), "2026-11".parse().unwrap());
         let now = "2026-11-23T02:00:00Z".parse().unwrap();
         charge_due(&customer, month, plans, days, charged, now)
