@@ -67,6 +67,14 @@ pub(crate) enum Event {
     ChangePlan { customer: usize, plan: usize },
     /// The customer becomes one of Stripe's.
     AddRecipient { customer: usize },
+    /// The customer is linked to another Stripe customer.
+    Relink { customer: usize },
+    /// The customer's link is removed.
+    Unlink { customer: usize },
+    /// The customer is linked again to its last Stripe customer, if it is linked to none.
+    LinkBack { customer: usize },
+    /// The subscriptions of Stripe customers end that the customer was linked to before.
+    CancelFormer { customer: usize },
     /// Billing runs at the same time, each of which crashes after so many milliseconds, or not.
     Bill { runs: [Option<Crash>; 2] },
     /// Charge workers at the same time.
@@ -175,6 +183,8 @@ impl Scenario {
         let subscribes = seed % 3 == 1;
         if subscribes {
             at.extend(subscription_steps(&subscriptions, crashes));
+            // For the same reason.
+            at.extend(link_steps(&Entropy::seeded(seed ^ 0x11c4)));
         }
         at.sort_by_key(|(time, _)| *time);
         let mut last = Duration::ZERO;
@@ -277,6 +287,35 @@ fn subscription_steps(entropy: &Entropy, crashes: u64) -> Vec<(Duration, Event)>
         }
         if day % 4 == 3 {
             add(day, 86_399_000, Event::Compare);
+        }
+    }
+    at
+}
+
+/// Draws when an admin changes links.
+fn link_steps(entropy: &Entropy) -> Vec<(Duration, Event)> {
+    let mut at = Vec::new();
+    for customer in 0..CUSTOMERS {
+        let day = 2 + entropy.below(MONTH_DAYS);
+        let mut time = DAY * u32::try_from(day).unwrap_or(0)
+            + Duration::from_millis(entropy.below(86_000_000));
+        let mut wait = |most: Duration| {
+            let most = u64::try_from(most.as_millis()).unwrap_or(u64::MAX);
+            time += Duration::from_millis(1 + entropy.below(most));
+            time
+        };
+        match entropy.below(5) {
+            0 => {
+                at.push((wait(DAY), Event::Relink { customer }));
+                at.push((wait(8 * DAY), Event::CancelFormer { customer }));
+            }
+            1 => {
+                at.push((wait(DAY), Event::Unlink { customer }));
+                // In a moment, or after days.
+                let longest = [Duration::from_secs(2), 4 * DAY][index(entropy, 2)];
+                at.push((wait(longest), Event::LinkBack { customer }));
+            }
+            _ => {}
         }
     }
     at

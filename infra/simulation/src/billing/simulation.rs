@@ -23,7 +23,7 @@ use tollgate_ingest::{IncomingEvent, Ingest, IngestOutcome};
 use tollgate_local_aws::LocalAws;
 use tollgate_payments::Payments;
 use tollgate_runtime::{Clock, Entropy, Metrics, aws};
-use tollgate_store::{CustomerChange, RecipientChange, Store};
+use tollgate_store::{CustomerChange, RecipientChange, Store, UpdateCustomerOutcome};
 use tollgate_stripe::{CustomerDetails, InvoiceItem, InvoiceItemFilter, StripeClient};
 
 use super::Deviation;
@@ -54,6 +54,10 @@ pub(crate) struct Simulation<'a> {
     usage: Vec<Usage>,
     plans: Vec<&'static str>,
     pub(crate) recipients: Vec<Option<String>>,
+    /// Stripe customers to whom each customer was linked before.
+    pub(crate) former: Vec<Vec<String>>,
+    /// Whether the link of each customer was ever removed.
+    pub(crate) was_unlinked: Vec<bool>,
     /// Plans that are sold, with their prices at Stripe.
     pub(crate) prices: Vec<(&'static str, String)>,
     /// Events of Stripe that are not handled yet.
@@ -114,6 +118,8 @@ impl<'a> Simulation<'a> {
             usage: vec![Usage::default(); CUSTOMERS],
             plans: vec!["pro"; CUSTOMERS],
             recipients: vec![None; CUSTOMERS],
+            former: vec![Vec::new(); CUSTOMERS],
+            was_unlinked: vec![false; CUSTOMERS],
             prices,
             queue: EventQueue::default(),
             events: 0,
@@ -243,6 +249,13 @@ impl<'a> Simulation<'a> {
                 Ok(())
             }
             Event::AddRecipient { customer } => self.add_recipient(customer).await,
+            Event::Relink { customer } => match self.recipients[customer] {
+                Some(_) => self.add_recipient(customer).await,
+                None => Ok(()),
+            },
+            Event::Unlink { customer } => self.unlink(customer).await,
+            Event::LinkBack { customer } => self.link_back(customer).await,
+            Event::CancelFormer { customer } => self.cancel_former(customer).await,
             Event::Subscribe { customer, plan } => self.subscribe(customer, plan).await,
             Event::Switch { customer, plan } => self.switch(customer, plan).await,
             Event::Cancel { customer } => self.cancel(customer).await,
@@ -265,6 +278,8 @@ impl<'a> Simulation<'a> {
             Event::FollowUp => self.follow_up().await,
             Event::Compare => {
                 self.await_processes().await;
+                // Of links that have changed.
+                self.follow_up().await?;
                 self.handle_all().await?;
                 for customer in 0..CUSTOMERS {
                     let found = self.compare_subscription(customer).await?;
@@ -329,25 +344,66 @@ impl<'a> Simulation<'a> {
     }
 
     async fn add_recipient(&mut self, customer: usize) -> Result<(), SimulationError> {
-        let key = setup(format!("create-{customer}").parse())?;
+        let number = self.former[customer].len() + self.recipients[customer].iter().len();
+        let key = setup(format!("create-{customer}-{number}").parse())?;
         let details = CustomerDetails::default();
         let created = self.stripe.create_customer(&key, &details).await;
         let stripe_id = setup(created)?.id.as_str().to_owned();
-        let recipient = |customer| Recipient {
-            customer,
+        self.add_card(&stripe_id).await?;
+        let after = Recipient {
+            customer: stripe_id,
             subscription: None,
         };
-        self.add_card(&stripe_id).await?;
-        let before = self.recipients[customer].replace(stripe_id.clone());
-        let change = CustomerChange {
-            recipient: Some(RecipientChange {
-                before: before.map(recipient),
-                after: Some(recipient(stripe_id)),
-            }),
-            ..CustomerChange::default()
-        };
-        self.admin.update_customer(&id(customer)?, &change).await?;
+        self.link(customer, Some(after)).await
+    }
+
+    async fn unlink(&mut self, customer: usize) -> Result<(), SimulationError> {
+        if self.recipients[customer].is_some() {
+            self.was_unlinked[customer] = true;
+            self.link(customer, None).await?;
+        }
         Ok(())
+    }
+
+    async fn link_back(&mut self, customer: usize) -> Result<(), SimulationError> {
+        if self.recipients[customer].is_none()
+            && let Some(last) = self.former[customer].pop()
+        {
+            let after = Recipient {
+                // Found anew, one with an outstanding payment would have to be paid first.
+                subscription: self.live_subscription(&last).await?,
+                customer: last,
+            };
+            self.link(customer, Some(after)).await?;
+        }
+        Ok(())
+    }
+
+    /// Replaces the link of a customer, whatever it is.
+    async fn link(
+        &mut self,
+        customer: usize,
+        after: Option<Recipient>,
+    ) -> Result<(), SimulationError> {
+        let stripe_id = after.as_ref().map(|after| after.customer.clone());
+        let before = std::mem::replace(&mut self.recipients[customer], stripe_id);
+        self.former[customer].extend(before);
+        let name = id(customer)?;
+        loop {
+            let stored = self.admin.customer(&name).await?;
+            let change = CustomerChange {
+                recipient: Some(RecipientChange {
+                    before: stored.and_then(|stored| stored.recipient),
+                    after: after.clone(),
+                }),
+                ..CustomerChange::default()
+            };
+            let updated = self.admin.update_customer(&name, &change).await?;
+            // A worker has followed the subscription since the customer was read.
+            if updated != UpdateCustomerOutcome::Changed {
+                return Ok(());
+            }
+        }
     }
 
     fn envelope(&mut self, customer: usize, kind: &str, data: &Value) -> String {
@@ -535,9 +591,21 @@ impl<'a> Simulation<'a> {
 
     /// Returns all invoice items of a customer that bill charges. Stripe makes others itself, when a price changes.
     pub(crate) async fn items(&self, customer: usize) -> Result<Vec<InvoiceItem>, SimulationError> {
-        let Some(recipient) = &self.recipients[customer] else {
-            return Ok(Vec::new());
-        };
+        let mut all = Vec::new();
+        for recipient in self.former[customer]
+            .iter()
+            .chain(&self.recipients[customer])
+        {
+            all.extend(self.items_of(recipient).await?);
+        }
+        Ok(all)
+    }
+
+    /// Returns those of one Stripe customer.
+    pub(crate) async fn items_of(
+        &self,
+        recipient: &str,
+    ) -> Result<Vec<InvoiceItem>, SimulationError> {
         let recipient = setup(recipient.parse())?;
         let mut pages = self.stripe.invoice_items(&InvoiceItemFilter {
             customer: &recipient,

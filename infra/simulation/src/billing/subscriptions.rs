@@ -142,12 +142,27 @@ impl Simulation<'_> {
 
     /// Returns the subscriptions of a customer, newest first.
     async fn subscriptions(&self, customer: usize) -> Result<Vec<Value>, SimulationError> {
-        let Some(recipient) = &self.recipients[customer] else {
-            return Ok(Vec::new());
-        };
+        match &self.recipients[customer] {
+            Some(recipient) => self.subscriptions_of(recipient).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Returns the subscriptions of a Stripe customer, newest first.
+    async fn subscriptions_of(&self, recipient: &str) -> Result<Vec<Value>, SimulationError> {
         let path = format!("/v1/subscriptions?customer={recipient}&status=all&limit=100");
         let found = at_stripe(&self.fake, Method::GET, &path, "").await?;
         Ok(found["data"].as_array().cloned().unwrap_or_default())
+    }
+
+    /// Returns the subscription of a Stripe customer that was paid once and has not ended.
+    pub(crate) async fn live_subscription(
+        &self,
+        recipient: &str,
+    ) -> Result<Option<String>, SimulationError> {
+        let all = self.subscriptions_of(recipient).await?;
+        let live = all.iter().find(|it| is_live(it));
+        Ok(live.map(|live| text(&live["id"])))
     }
 
     /// Whether the payment of an invoice has failed, except of the first one of a subscription.
@@ -206,6 +221,19 @@ impl Simulation<'_> {
         if let Some(current) = self.current(customer).await? {
             let path = format!("/v1/subscriptions/{}", text(&current["id"]));
             at_stripe(&self.fake, Method::DELETE, &path, "").await?;
+        }
+        Ok(())
+    }
+
+    /// Ends the subscriptions of Stripe customers that the customer was linked to before.
+    pub(crate) async fn cancel_former(&self, customer: usize) -> Result<(), SimulationError> {
+        for former in &self.former[customer] {
+            for subscription in self.subscriptions_of(former).await? {
+                if is_live(&subscription) {
+                    let path = format!("/v1/subscriptions/{}", text(&subscription["id"]));
+                    at_stripe(&self.fake, Method::DELETE, &path, "").await?;
+                }
+            }
         }
         Ok(())
     }
@@ -317,6 +345,14 @@ impl Simulation<'_> {
         let all = self.subscriptions(customer).await?;
         let live: Vec<&Value> = all.iter().filter(|it| is_live(it)).collect();
         let owes = self.owes(customer).await?;
+        if self.recipients[customer].is_none() {
+            if stored.unpaid.is_some() || stored.suspended_at.is_some() {
+                differs(format!("owes {:?} without a link", stored.unpaid));
+            }
+            return Ok(mismatches);
+        }
+        // Without a link, the plan stays, and a debt is forgotten until a payment of it fails again.
+        let was_unlinked = self.was_unlinked[customer];
         let linked = stored.recipient.as_ref();
         let linked = linked.and_then(|it| it.subscription.clone());
         match live.as_slice() {
@@ -324,10 +360,11 @@ impl Simulation<'_> {
                 if linked.is_some() || stored.subscription_plan.is_some() {
                     differs(format!("follows {linked:?}, which has ended"));
                 }
-                if stored.plan.as_str() != UNSUBSCRIBED {
+                if stored.plan.as_str() != UNSUBSCRIBED && !was_unlinked {
                     differs(format!("is on {} without a subscription", stored.plan));
                 }
-                for what in payment_deviations(&stored, !owes) {
+                let is_forgotten = was_unlinked && stored.unpaid.is_none();
+                for what in payment_deviations(&stored, !owes || is_forgotten) {
                     differs(what);
                 }
             }
@@ -338,7 +375,8 @@ impl Simulation<'_> {
                 let price = &live["items"]["data"][0]["price"]["id"];
                 let sold = self.prices.iter().find(|(_, id)| id == price);
                 let expected = sold.map_or("none", |(plan, _)| plan);
-                let is_paid = live["status"] == "active" && !owes;
+                let is_forgotten = was_unlinked && stored.unpaid.is_none();
+                let is_paid = live["status"] == "active" && (!owes || is_forgotten);
                 let plan = plan_deviation(&stored, expected);
                 for what in payment_deviations(&stored, is_paid).into_iter().chain(plan) {
                     differs(what);
@@ -356,14 +394,17 @@ impl Simulation<'_> {
     ) -> Result<Vec<String>, SimulationError> {
         let name = id(customer)?;
         let mut mismatches = Vec::new();
-        let all = self.subscriptions(customer).await?;
-        let live = all.iter().find(|it| is_live(it));
-        let live = live.map(|it| text(&it["id"]));
-        for item in self.items(customer).await? {
-            let of = item.subscription().map(|it| it.as_str().to_owned());
-            let has_renewal = live.is_some() && (of.is_none() || of == live);
-            if item.invoice.is_none() && !has_renewal {
-                mismatches.push(format!("{name}: {} is on no invoice", item.id));
+        let former = self.former[customer].iter();
+        for recipient in former.chain(&self.recipients[customer]) {
+            let all = self.subscriptions_of(recipient).await?;
+            let live = all.iter().find(|it| is_live(it));
+            let live = live.map(|it| text(&it["id"]));
+            for item in self.items_of(recipient).await? {
+                let of = item.subscription().map(|it| it.as_str().to_owned());
+                let has_renewal = live.is_some() && (of.is_none() || of == live);
+                if item.invoice.is_none() && !has_renewal {
+                    mismatches.push(format!("{name}: {} is on no invoice", item.id));
+                }
             }
         }
         Ok(mismatches)
