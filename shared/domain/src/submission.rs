@@ -18,6 +18,9 @@ use crate::window::Month;
 pub const ATTEMPT_TIMEOUT: SignedDuration = SignedDuration::from_mins(5);
 /// Time after which a rejected charge is submitted again. Less than a day, so that each nightly run tries.
 pub const RETRY_REJECTED: SignedDuration = SignedDuration::from_hours(20);
+/// Time after which a charge is submitted again whose customer has no recipient: longer than the run that finds that,
+/// and short for whoever has just set one.
+pub const RETRY_NO_RECIPIENT: SignedDuration = SignedDuration::from_hours(1);
 
 /// Name of a charge: the billing period, and the number within it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -94,9 +94,23 @@ impl SubscriptionRules {
     /// any more.
     #[must_use]
     pub fn unlinked(customer: &Customer) -> Customer {
+        let mut after = match customer.erased_at {
+            // The erasure was final.
+            Some(_) => Customer {
+                unpaid: None,
+                ..customer.clone()
+            },
+            None => Self::settled(customer),
+        };
+        after.subscription_plan = None;
+        after
+    }
+
+    /// Returns a customer without the outstanding payment, and without what followed from it.
+    #[must_use]
+    pub fn settled(customer: &Customer) -> Customer {
         let mut after = customer.clone();
         settle(&mut after);
-        after.subscription_plan = None;
         after
     }
 
@@ -414,6 +428,16 @@ mod tests {
                 (unlinked.plan, unlinked.subscription_plan),
                 (p("pro"), None)
             );
+            let erased = Customer {
+                erased_at: Some(days(9)),
+                ..owing
+            };
+            let unlinked = Customer {
+                unpaid: None,
+                subscription_plan: None,
+                ..erased.clone()
+            };
+            assert_eq!(SubscriptionRules::unlinked(&erased), unlinked);
         }
     }
 

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tollgate_domain::customer::Customer;
@@ -47,6 +47,10 @@ pub const EVENT_TYPES: [&str; 11] = [
 const MAX_TRIES: u32 = 5;
 /// Most invoices that are made of a customer's pending items at a time. Stripe takes 250 items into each.
 const MAX_INVOICES: u32 = 20;
+
+/// Time for which an invoice of a Stripe customer stays scheduled who does not exist and is linked no longer: the link was a
+/// mistake, unless it is the secret key that is wrong, which is mended by then.
+const MISSING_KEPT: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 /// Text on an invoice that is made here.
 const FINAL_INVOICE: &str = "Usage beyond the included calls";
@@ -129,6 +133,7 @@ impl Follower {
                     // The link or the secret key is wrong. Repetitions would not help before someone mends that; the
                     // follow-up stays, and each billing run names it again.
                     Err(PaymentsError::LinkGone(customer)) => {
+                        self.record_missing();
                         tracing::error!(
                             customer,
                             "the Stripe customer that a customer is linked to does not exist"
@@ -216,15 +221,20 @@ impl Follower {
             let Some(before) = store.customer_to_follow(id).await? else {
                 return Ok(());
             };
-            let customer = &before.customer;
-            let Some(recipient) = &customer.recipient else {
-                let after = SubscriptionRules::unlinked(customer);
+            let stored = &before.customer;
+            let Some(recipient) = &stored.recipient else {
+                let after = SubscriptionRules::unlinked(stored);
                 match store.follow(&before, &after, None).await? {
                     FollowOutcome::Raced => continue,
                     FollowOutcome::Followed | FollowOutcome::Gone => return Ok(()),
                 }
             };
-            let stripe_customer = linked(customer, recipient)?;
+            let stripe_customer = linked(stored, recipient)?;
+            // What was owed at an earlier Stripe customer ends with its link, as it does without another one.
+            let settled = before
+                .owes_elsewhere()
+                .then(|| SubscriptionRules::settled(stored));
+            let customer = settled.as_ref().unwrap_or(stored);
             let plans = store.plans().await?;
             let found = subscriptions(stripe, id, &stripe_customer).await?;
             let is_deleted = found.is_none();
@@ -246,7 +256,15 @@ impl Follower {
                     (None, Occasion::FailedPayment(failed)) => invoice.id.as_str() == failed,
                     (None, Occasion::Any) => false,
                 };
-                is_meant && !is_first(invoice) && invoice.subscription().is_none_or(is_ours)
+                // The status of a live subscription says whether its latest invoice is paid in time: its payment may be on
+                // its way.
+                let is_in_time = all.iter().any(|it| {
+                    it.latest_invoice.as_ref() == Some(&invoice.id)
+                        && is_live(&it.status)
+                        && is_paid(&it.status)
+                });
+                let is_ours = invoice.subscription().is_none_or(is_ours);
+                is_meant && is_ours && !is_first(invoice) && !is_in_time
             };
             let may_owe = customer.unpaid.is_some() || occasion != Occasion::Any;
             let is_owing = match is_deleted {
@@ -254,7 +272,19 @@ impl Follower {
                 true => customer.unpaid.is_some(),
                 false => may_owe && owes(stripe, &stripe_customer, is_debt, clock.now()).await?,
             };
-            let state = find(stripe, &plans, &prices, customer, recipient, &all, is_owing).await?;
+            let is_shared = prices.values().any(|of_price| of_price.len() > 1);
+            let bought = match is_shared {
+                true => self.bought_plan(id).await?,
+                false => None,
+            };
+            let choice = PlanChoice {
+                plan_book: &plans,
+                prices: &prices,
+                customer,
+                recipient,
+                bought,
+            };
+            let state = find(stripe, &choice, &all, is_owing).await?;
             let mut after = self.rules.apply(customer, &state, clock.now());
             if customer.erased_at.is_some() {
                 if let SubscriptionState::Live { id, .. } = &state
@@ -270,7 +300,7 @@ impl Follower {
                 after = Customer {
                     recipient: after.recipient,
                     unpaid: None,
-                    ..customer.clone()
+                    ..stored.clone()
                 };
             }
             if after.plan != customer.plan && plans.get(&after.plan).is_none() {
@@ -287,9 +317,9 @@ impl Follower {
                 FollowOutcome::Raced => continue,
                 FollowOutcome::Gone => return Ok(()),
             }
-            if after != *customer {
+            if after != *stored {
                 tracing::info!(
-                    customer = %id, plan = %after.plan, plan_before = %customer.plan,
+                    customer = %id, plan = %after.plan, plan_before = %stored.plan,
                     suspended = after.suspended_at.is_some(), unpaid = after.unpaid.is_some(),
                     "a customer follows its subscription"
                 );
@@ -297,6 +327,15 @@ impl Follower {
             return self.invoice_if_due(stripe_customer.as_str()).await;
         }
         Err(PaymentsError::Contended)
+    }
+
+    /// Returns the plan of the customer's last checkout.
+    async fn bought_plan(&self, customer: &CustomerId) -> Result<Option<PlanId>, PaymentsError> {
+        let store = &self.payments.store;
+        let Some(session) = store.open_checkout(customer).await? else {
+            return Ok(None);
+        };
+        Ok(store.checkout(&session).await?.map(|started| started.plan))
     }
 
     /// Makes the invoice that is scheduled for a Stripe customer, if it is due.
@@ -324,10 +363,15 @@ impl Follower {
             }
             Err(StripeError::Rejected(rejection)) if rejection.is_missing() => {
                 // As for a link to follow: the schedule stays until someone mends the link or the secret key.
+                self.record_missing();
                 tracing::error!(
                     customer = %scheduled.customer, stripe_customer,
                     "charges of a Stripe customer who does not exist cannot be invoiced"
                 );
+                let is_old = clock.now().duration_since(scheduled.due) > MISSING_KEPT;
+                if is_old && store.customer_of_stripe(stripe_customer).await?.is_none() {
+                    store.end_scheduled_invoice(&scheduled).await?;
+                }
                 return Ok(());
             }
             Err(error) => return Err(error.into()),
@@ -336,14 +380,36 @@ impl Follower {
         let live = all.iter().find(|it| is_live(&it.status));
         // Checkout leaves the card with the subscription, and not with the customer.
         let card = all.iter().find_map(|it| it.default_payment_method.as_ref());
-        let is_rest_pending = self.invoice(stripe, &customer, live.map(|it| &it.id), card);
-        if is_rest_pending.await? && store.customer_of_stripe(stripe_customer).await?.is_none() {
-            // The subscription invoices the rest, unless it ends before: no event of that leads here, because the Stripe
-            // customer is linked no longer. So each billing run looks again.
+        let live = live.map(|it| &it.id);
+        let is_rest_pending = self.invoice(stripe, &customer, live, card).await?;
+        if is_rest_pending && !self.is_followed(stripe_customer, live).await? {
+            // The subscription invoices the rest, unless it ends before: no event of that leads here, because no
+            // customer follows it. So each billing run looks again.
             return Ok(());
         }
         store.end_scheduled_invoice(&scheduled).await?;
         Ok(())
+    }
+
+    /// Whether the customer who is linked to a Stripe customer follows this subscription of it, so that its end makes an
+    /// invoice.
+    async fn is_followed(
+        &self,
+        stripe_customer: &str,
+        subscription: Option<&SubscriptionId>,
+    ) -> Result<bool, PaymentsError> {
+        let store = &self.payments.store;
+        let Some(customer) = store.customer_of_stripe(stripe_customer).await? else {
+            return Ok(false);
+        };
+        let customer = store.customer(&customer).await?;
+        let followed = customer.as_ref().and_then(Customer::subscription);
+        Ok(followed.is_some() && followed == subscription.map(|it| it.as_str()))
+    }
+
+    fn record_missing(&self) {
+        let metrics = &self.payments.metrics;
+        metrics.record(metrics::MISSING_STRIPE_CUSTOMERS, &[], 1);
     }
 
     /// Makes invoices of the pending items that the live subscription will not invoice. Returns whether it will invoice
@@ -427,17 +493,33 @@ async fn subscriptions(
     }
 }
 
+/// Facts that decide on the plan of a subscription, besides its price.
+struct PlanChoice<'a> {
+    plan_book: &'a PlanBook,
+    /// Plans of each price.
+    prices: &'a BTreeMap<&'a str, Vec<&'a PlanId>>,
+    customer: &'a Customer,
+    recipient: &'a Recipient,
+    /// Plan of the customer's last checkout, if several plans have one price.
+    bought: Option<PlanId>,
+}
+
 /// Finds the subscription that a customer follows: the linked one, until it ends; then the newest that is paid
 /// and that is of a plan.
 async fn find(
     stripe: &StripeClient,
-    plan_book: &PlanBook,
-    prices: &BTreeMap<&str, Vec<&PlanId>>,
-    customer: &Customer,
-    recipient: &Recipient,
+    choice: &PlanChoice<'_>,
     all: &[Subscription],
     is_owing: bool,
 ) -> Result<SubscriptionState, PaymentsError> {
+    let PlanChoice {
+        plan_book,
+        prices,
+        customer,
+        recipient,
+        bought,
+    } = choice;
+    let is_linked = |it: &Subscription| recipient.subscription.as_deref() == Some(it.id.as_str());
     let plan_of = |subscription: &Subscription| {
         let items = subscription.items.data.iter();
         let plans: Vec<&PlanId> = items
@@ -446,7 +528,12 @@ async fn find(
             .copied()
             .collect();
         // Several plans may have one price: for example, one that replaces another at the same fee.
-        let current = [customer.subscription_plan.as_ref(), Some(&customer.plan)];
+        let bought = bought.as_ref().filter(|_| !is_linked(subscription));
+        let current = [
+            bought,
+            customer.subscription_plan.as_ref(),
+            Some(&customer.plan),
+        ];
         let current = current.into_iter().flatten().find(|id| plans.contains(id));
         let is_sold = |id: &&&PlanId| plan_book.get(id).is_some_and(|it| it.retired_at.is_none());
         let sold = plans.iter().find(is_sold);
@@ -455,7 +542,6 @@ async fn find(
             .or(plans.first().copied())
             .cloned()
     };
-    let is_linked = |it: &Subscription| recipient.subscription.as_deref() == Some(it.id.as_str());
     let linked = all.iter().find(|it| is_linked(it));
     if let Some(linked) = linked.filter(|it| is_live(&it.status)) {
         return Ok(live(linked, plan_of(linked), is_owing));

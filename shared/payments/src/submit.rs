@@ -1,9 +1,10 @@
 //! Submission of one charge.
 
 use jiff::{SignedDuration, Timestamp};
+use tollgate_domain::money::SignedCents;
 use tollgate_domain::submission::{
-    ATTEMPT_TIMEOUT, ChargeRef, ChargeState, LedgerCharge, RETRY_REJECTED, Recipient,
-    SubmissionFailure,
+    ATTEMPT_TIMEOUT, ChargeRef, ChargeState, ChargeStatus, LedgerCharge, RETRY_NO_RECIPIENT,
+    RETRY_REJECTED, Recipient, SubmissionFailure,
 };
 use tollgate_runtime::{Chain, metrics};
 use tollgate_store::{BeginOutcome, FailOutcome, SettleOutcome, StoreError};
@@ -35,6 +36,8 @@ pub enum SubmitOutcome {
     Later,
     /// Another attempt is under way, or the time of the next one has not come.
     NotDue,
+    /// A credit waits until the month's charges before it are at Stripe: an invoice must not have it without them.
+    Waits,
     /// No secret key is configured, and the charge stays in the ledger.
     NotConfigured,
     /// There is no such charge.
@@ -66,6 +69,9 @@ impl Payments {
             Some(next_try) if next_try > self.clock.now() => return Ok(SubmitOutcome::NotDue),
             Some(_) => {}
         }
+        if charge.charge.cents < SignedCents(0) && self.has_open_charge_before(name).await? {
+            return Ok(SubmitOutcome::Waits);
+        }
         let customer = self.store.customer(&name.customer).await?;
         let current = customer.and_then(|customer| customer.recipient);
         let Some(recipient) = charge.recipient(current.as_ref()) else {
@@ -79,7 +85,8 @@ impl Payments {
                 .await;
         };
         // Before the item is made, so that whatever stops this attempt, the item is invoiced.
-        self.schedule_invoice(&charge, &recipient).await?;
+        self.schedule_invoice(&charge, &recipient, current.as_ref())
+            .await?;
         let may_be_at_stripe = charge.may_be_at_provider();
         let begun = match self.store.begin_submission(&charge, &recipient).await? {
             BeginOutcome::Begun(begun) => begun,
@@ -120,18 +127,43 @@ impl Payments {
         }
     }
 
-    /// Schedules an invoice of the charge, if no subscription invoices it.
+    /// Whether a charge of the month before this one, other than a credit, is not settled.
+    async fn has_open_charge_before(&self, name: &ChargeRef) -> Result<bool, SubmitError> {
+        // The latest is the likeliest.
+        for number in (1..name.number).rev() {
+            let earlier = ChargeRef {
+                number,
+                ..name.clone()
+            };
+            let earlier = self.store.charge(&earlier).await?;
+            let is_open = |it: LedgerCharge| {
+                it.charge.cents > SignedCents(0) && it.state.status() != ChargeStatus::Settled
+            };
+            if earlier.is_some_and(is_open) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Schedules an invoice of the charge, unless the subscription of its customer, which is linked to `current`, invoices
+    /// it.
     async fn schedule_invoice(
         &self,
         charge: &LedgerCharge,
         recipient: &Recipient,
+        current: Option<&Recipient>,
     ) -> Result<(), SubmitError> {
-        if recipient.subscription.is_some() {
-            return Ok(());
-        }
         let LedgerCharge { charge, .. } = charge;
-        let due = charge.month.end().saturating_add(INVOICE_AFTER_END);
-        let due = due.unwrap_or(Timestamp::MAX);
+        let due = match &recipient.subscription {
+            Some(_) if current == Some(recipient) => return Ok(()),
+            // The link has changed since an earlier attempt, and what was scheduled for that may be done.
+            Some(_) => self.clock.now(),
+            None => {
+                let due = charge.month.end().saturating_add(INVOICE_AFTER_END);
+                due.unwrap_or(Timestamp::MAX)
+            }
+        };
         let scheduled = self
             .store
             .schedule_invoice(&charge.customer, &recipient.customer, due);
@@ -145,8 +177,11 @@ impl Payments {
         item: &InvoiceItem,
     ) -> Result<SubmitOutcome, SubmitError> {
         if let Some(recipient) = charge.recipient(None) {
+            let customer = self.store.customer(&charge.charge.customer).await?;
+            let current = customer.and_then(|customer| customer.recipient);
             // And after it: an invoice that was made in between has ended the schedule without the item.
-            self.schedule_invoice(charge, &recipient).await?;
+            self.schedule_invoice(charge, &recipient, current.as_ref())
+                .await?;
         }
         let id = &charge.charge.id;
         if item.amount != charge.charge.cents.0 || item.currency != CURRENCY {
@@ -179,7 +214,8 @@ impl Payments {
             "a charge is not at Stripe"
         );
         let (wait, outcome) = match failure {
-            Failure::Rejected | Failure::NoRecipient => (RETRY_REJECTED, SubmitOutcome::Failed),
+            Failure::Rejected => (RETRY_REJECTED, SubmitOutcome::Failed),
+            Failure::NoRecipient => (RETRY_NO_RECIPIENT, SubmitOutcome::Failed),
             Failure::Unavailable(wait) => (wait, SubmitOutcome::Later),
         };
         let next_try = self

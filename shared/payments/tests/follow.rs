@@ -18,7 +18,10 @@ use tollgate_domain::subscription::{SubscriptionRules, UnpaidRule};
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_payments::{EventOutcome, Follower, MessageError, Payments, PaymentsError};
 use tollgate_runtime::Metrics;
-use tollgate_store::{CustomerChange, PlanOutcome, RecipientChange, UpdateCustomerOutcome};
+use tollgate_store::{
+    CheckoutRecord, CustomerChange, PlanOutcome, RecipientChange, RecordCheckoutOutcome,
+    StartedCheckout, UpdateCustomerOutcome,
+};
 use tollgate_testing::customers::add_customer;
 use tollgate_testing::p;
 use tollgate_testing::stored::stored;
@@ -891,6 +894,124 @@ async fn of_two_plans_with_one_price_the_one_that_is_not_retired_is_given() {
     assert_eq!(stack.plan().await, "crew");
 }
 
+/// Two plans may have one price, of which the customer chose one.
+#[tokio::test]
+async fn of_two_plans_with_one_price_the_one_that_was_bought_is_given() {
+    let stack = Stack::new(UnpaidRule::Nothing).await;
+    let price = stack.price("team").await;
+    stack.add_plan("crew", &price).await;
+    for plan in ["crew", "team"] {
+        let bought = StartedCheckout {
+            session: format!("cs_{plan}"),
+            customer: p("acme"),
+            plan: p(plan),
+            created_at: stack.at.clock().now(),
+        };
+        let earlier = stack.at.store.open_checkout(&p("acme")).await.unwrap();
+        let record = CheckoutRecord {
+            started: &bought,
+            stripe_customer: &stack.customer,
+            earlier: earlier.as_deref(),
+            idempotency: None,
+        };
+        let recorded = stack.at.store.record_checkout(&record).await;
+        assert_eq!(recorded.unwrap(), RecordCheckoutOutcome::Recorded);
+        let subscription = stack.subscribe("team").await;
+        stack.handle_events().await;
+        assert_eq!(stack.plan().await, plan);
+        stack.cancel(&subscription).await;
+        stack.handle_events().await;
+        assert_eq!(stack.plan().await, "free");
+    }
+}
+
+/// A renewal by bank debit is open, and was attempted, for days. The subscription says that it is in time.
+#[tokio::test]
+async fn a_renewal_whose_payment_is_on_its_way_is_no_debt() {
+    let mut stack = Stack::new(UnpaidRule::Suspend).await;
+    stack.subscribe("team").await;
+    stack.handle_events().await;
+    fail_renewal(&stack).await;
+    let customer = stack.customer.clone();
+    let active = move |path: &str, _: &str, body: &mut Value| {
+        if path == "/v1/subscriptions" && body["data"][0]["customer"] == customer.as_str() {
+            body["data"][0]["status"] = json!("active");
+        }
+    };
+    stack.follower.payments.stripe = Some(stack.stripe.altered(active));
+    let about = json!({ "id": "sub_1", "object": "subscription", "customer": stack.customer });
+    let about = event("customer.subscription.updated", &about);
+    assert_eq!(stack.handle(&about).await, EventOutcome::Followed);
+    assert_eq!(stack.acme().await.unpaid, None);
+}
+
+/// A debt at an earlier Stripe customer ends with its link.
+#[tokio::test]
+async fn a_debt_does_not_pass_to_another_stripe_customer() {
+    let mut stack = Stack::new(UnpaidRule::Suspend).await;
+    let subscription = stack.subscribe("team").await;
+    stack.handle_events().await;
+    fail_renewal(&stack).await;
+    stack.advance(7 * DAY);
+    stack.follow_up().await;
+    assert!(stack.acme().await.suspended_at.is_some());
+    let earlier = stack.customer.clone();
+    let other = stack.stripe.call("POST", "/v1/customers", "").await;
+    let other = text(&other["id"]);
+    stack
+        .link(
+            Some((&earlier, Some(&subscription))),
+            Some((other.as_str(), None)),
+        )
+        .await;
+    // It has an invoice whose payment is on its way.
+    stack.customer = other;
+    stack.add_item("other/1", None).await;
+    let fake = &stack.stripe.fake;
+    fake.decline_payments(&stack.customer, true).unwrap();
+    let form = format!(
+        "customer={}&pending_invoice_items_behavior=include",
+        stack.customer
+    );
+    let invoice = stack.stripe.call("POST", "/v1/invoices", &form).await;
+    let path = format!("/v1/invoices/{}/finalize", text(&invoice["id"]));
+    stack.stripe.call("POST", &path, "auto_advance=true").await;
+    stack.take_events();
+    assert_eq!(stack.follow_up().await, 2);
+    let relinked = stack.acme().await;
+    assert_eq!((relinked.suspended_at, relinked.unpaid), (None, None));
+}
+
+/// Stripe does not say whether it has lists of a customer who was deleted.
+#[tokio::test]
+async fn a_deleted_stripe_customer_without_lists_has_no_subscription_and_keeps_its_debt() {
+    for is_owing in [true, false] {
+        let mut stack = Stack::new(UnpaidRule::Suspend).await;
+        stack.subscribe("team").await;
+        stack.handle_events().await;
+        if is_owing {
+            fail_renewal(&stack).await;
+            stack.advance(7 * DAY);
+            stack.follow_up().await;
+        }
+        let path = format!("/v1/customers/{}", stack.customer);
+        stack.stripe.call("DELETE", &path, "").await;
+        let without = |path: &str, _: &str, body: &mut Value| {
+            if ["/v1/subscriptions", "/v1/invoices"].contains(&path) {
+                let missing = json!({ "code": "resource_missing", "param": "customer" });
+                *body = json!({ "error": missing });
+            }
+        };
+        stack.follower.payments.stripe = Some(stack.stripe.altered(without));
+        stack.handle_events().await;
+        let acme = stack.acme().await;
+        assert_eq!(acme.plan, p("free"));
+        assert_eq!(acme.recipient.unwrap().subscription, None);
+        assert_eq!(acme.unpaid.is_some(), is_owing);
+        assert_eq!(acme.suspended_at.is_some(), is_owing);
+    }
+}
+
 #[tokio::test]
 async fn a_debt_that_is_written_off_has_no_consequence_any_more() {
     for write_off in ["void", "mark_uncollectible"] {
@@ -964,6 +1085,27 @@ async fn the_items_of_a_customer_who_is_linked_anew_get_an_invoice() {
         assert_eq!(stack.own_invoices().await, [(123, "draft".to_owned())]);
         assert_eq!(stack.follow_up().await, 0);
     }
+}
+
+/// A subscription that is not followed invoices pending items at its renewal, unless it ends before.
+#[tokio::test]
+async fn the_items_beside_a_subscription_that_is_not_followed_get_an_invoice_when_it_ends() {
+    let stack = Stack::new(UnpaidRule::Nothing).await;
+    let other = stack.stripe.price(500).await;
+    let form = format!("customer={}&items[0][price]={other}", stack.customer);
+    let subscription = stack.stripe.call("POST", "/v1/subscriptions", &form).await;
+    stack.add_item("test/ci_acme_2026-11_0001", None).await;
+    let (acme, due) = (p("acme"), stack.at.clock().now());
+    let scheduled = stack.at.store.schedule_invoice(&acme, &stack.customer, due);
+    scheduled.await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(stack.follow_up().await, 1);
+        assert_eq!(stack.own_invoices().await, []);
+    }
+    stack.cancel(&text(&subscription["id"])).await;
+    stack.handle_events().await;
+    assert_eq!(stack.own_invoices().await, [(123, "draft".to_owned())]);
+    assert_eq!(stack.follow_up().await, 0);
 }
 
 /// No event reports the end of a subscription whose Stripe customer is linked no longer.

@@ -354,7 +354,7 @@ async fn a_charge_without_a_recipient_waits_with_the_reason() {
     let failed = stack.ledger().await;
     let reason = "The customer has no Stripe customer.".to_owned();
     assert_eq!(failed.state, ChargeState::Failed { reason });
-    assert_eq!(failed.next_try, Some(p("2026-11-23T22:00:00Z")));
+    assert_eq!(failed.next_try, Some(p("2026-11-23T03:00:00Z")));
     assert_eq!(failed.attempts.count, 0);
     assert_eq!(stack.fake.take_log().len(), 0);
     assert_eq!(stack.announced(), ["charge.failed"]);
@@ -556,4 +556,93 @@ async fn an_item_that_an_invoice_has_missed_is_scheduled_again() {
     assert_eq!(stack.submit().await, SubmitOutcome::Settled);
     let scheduled = stack.at.store.scheduled_invoice(&recipient).await.unwrap();
     assert_eq!(scheduled.unwrap().due, p("2026-12-05T00:00:00Z"));
+}
+
+/// An invoice must not have a credit without the charge that it takes back.
+#[tokio::test]
+async fn a_credit_waits_for_the_charges_before_it() {
+    let stack = Stack::without_recipient().await;
+    let first_charge = charge("acme", 1);
+    let ledger = stack.at.store.period_ledger(&p("acme"), p("2026-11")).await;
+    let credit = Charge {
+        cents: SignedCents(-5),
+        cumulative_overage: MicroUsd(first_charge.cumulative_overage.0 - 50_000),
+        ..charge("acme", 2)
+    };
+    let recorded = stack
+        .at
+        .store
+        .record_charge(&credit, &ledger.unwrap())
+        .await;
+    assert_eq!(recorded.unwrap(), RecordChargeOutcome::Written);
+    let submit_credit = async || stack.payments.submit(&credit.name()).await.unwrap();
+    assert_eq!(stack.submit().await, SubmitOutcome::Failed);
+    let recipient = stack.add_recipient("acme").await;
+    assert_eq!(submit_credit().await, SubmitOutcome::Waits);
+    let pending = stack
+        .at
+        .store
+        .charge(&credit.name())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(pending.state, ChargeState::Pending);
+    assert_eq!(stack.items_of(&recipient).await, []);
+    stack.advance(60);
+    assert_eq!(stack.submit().await, SubmitOutcome::Settled);
+    assert_eq!(submit_credit().await, SubmitOutcome::Settled);
+    let amounts = stack
+        .items_of(&recipient)
+        .await
+        .into_iter()
+        .map(|it| it.amount);
+    assert_eq!(amounts.sum::<i64>(), first_charge.cents.0 - 5);
+}
+
+/// The link changes between the attempt that made the item and the one that records it. Nothing else invoices the item if
+/// the subscription ends.
+#[tokio::test]
+async fn an_item_of_an_earlier_link_is_scheduled_to_be_invoiced() {
+    let stack = Stack::without_recipient().await;
+    let earlier = stack.add_recipient("acme").await;
+    let price = Stripe {
+        fake: stack.fake.clone(),
+        client: stack.stripe.clone(),
+    };
+    let subscription = price.subscribe(&earlier, &price.price(4_900).await).await;
+    let subscription = subscription["id"].as_str().unwrap();
+    stack
+        .set_recipient("acme", &earlier, Some(subscription))
+        .await;
+    let fault = StripeFault::ResponseLost;
+    stack
+        .fake
+        .add_fault(FaultRule::new("POST", "/v1/invoiceitems", 100, fault));
+    assert_eq!(stack.submit().await, SubmitOutcome::Later);
+    stack.fake.clear_faults();
+    let later = stack.add_recipient("acme").await;
+    // As after the relink's own follow-up, which found nothing to invoice.
+    let of_link = stack
+        .at
+        .store
+        .scheduled_invoice(&earlier)
+        .await
+        .unwrap()
+        .unwrap();
+    stack
+        .at
+        .store
+        .end_scheduled_invoice(&of_link)
+        .await
+        .unwrap();
+    stack.advance(60);
+    assert_eq!(stack.submit().await, SubmitOutcome::Settled);
+    let scheduled = stack.at.store.scheduled_invoice(&earlier).await.unwrap();
+    assert_eq!(scheduled.unwrap().due, stack.at.clock().now());
+    let items = stack.items_of(&earlier).await;
+    assert_eq!(items.len(), 1);
+    assert_eq!(
+        stack.at.store.scheduled_invoice(&later).await.unwrap(),
+        None
+    );
 }

@@ -218,7 +218,12 @@ pub const SETTLED_CHARGES: Metric = count(
 /// Charges that Stripe rejects.
 pub const FAILED_CHARGES: Metric = count(
     "FailedCharges",
-    "Charges that Stripe rejected, or whose customers have no Stripe customer; the next billing run submits them again.",
+    "Charges that Stripe rejected, or whose customers have no Stripe customer; the next nightly run submits them again.",
+);
+/// Stripe customers that are to be looked at and do not exist.
+pub const MISSING_STRIPE_CUSTOMERS: Metric = count(
+    "MissingStripeCustomers",
+    "Links to Stripe customers that do not exist, and invoices of such that are due, at each billing run.",
 );
 /// Charges that are at Stripe more than once.
 pub const DOUBLED_CHARGES: Metric = count(
@@ -304,6 +309,7 @@ pub const ALL: &[Metric] = &[
     SETTLED_CHARGES,
     FAILED_CHARGES,
     DOUBLED_CHARGES,
+    MISSING_STRIPE_CUSTOMERS,
     CHECKOUTS_STARTED,
     PORTALS_OPENED,
     STRIPE_EVENTS,

@@ -17,8 +17,8 @@ use crate::{Store, item};
 /// weeks, and events of it are delivered for three days more.
 const CHECKOUT_KEPT: SignedDuration = SignedDuration::from_hours(90 * 24);
 
-/// Time for which it is kept which session of a customer may be open: longer than Stripe's page is open.
-const OPEN_KEPT: SignedDuration = SignedDuration::from_hours(3 * 24);
+/// Time for which a customer's last session is kept: longer than Stripe's page is open, and than a bank debit takes.
+const OPEN_KEPT: SignedDuration = SignedDuration::from_hours(30 * 24);
 
 /// A checkout session that was started.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -100,6 +100,7 @@ pub const CONTENTS: &[Contents] = &[
             "suspension_waiver",
             "unpaid_consequence",
             "unpaid_since",
+            "unpaid_to",
             "written_by",
         ],
     },

@@ -13,7 +13,7 @@ use tollgate_domain::page::Page;
 use crate::Store;
 use crate::customers::{
     PLAN_WAIVER, RELINKED_AT, STRIPE_CUSTOMER, STRIPE_SUBSCRIPTION, SUBSCRIPTION_PLAN,
-    SUSPENDED_AT, SUSPENSION_WAIVER, UNPAID_CONSEQUENCE, UNPAID_SINCE, consequence_text,
+    SUSPENDED_AT, SUSPENSION_WAIVER, UNPAID_CONSEQUENCE, UNPAID_SINCE, UNPAID_TO, consequence_text,
     customer_pk, read_customer,
 };
 use crate::error::StoreError;
@@ -47,9 +47,22 @@ pub struct CustomerToFollow {
     waivers: [Option<String>; 2],
     /// When its link changed, if its subscription was not followed since.
     relinked_at: Option<String>,
+    /// Stripe customer of the outstanding payment.
+    unpaid_to: Option<String>,
 }
 
 const WAIVERS: [&str; 2] = [PLAN_WAIVER, SUSPENSION_WAIVER];
+
+impl CustomerToFollow {
+    /// Whether the outstanding payment is of another Stripe customer than the linked one.
+    #[must_use]
+    pub fn owes_elsewhere(&self) -> bool {
+        let linked = self.customer.recipient.as_ref();
+        let owed = self.unpaid_to.as_ref();
+        owed.zip(linked)
+            .is_some_and(|(owed, linked)| *owed != linked.customer)
+    }
+}
 
 /// Outcome of giving a customer the state of its subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,6 +180,7 @@ impl Store {
                 reader.opt_text(SUSPENSION_WAIVER)?.map(str::to_owned),
             ],
             relinked_at: reader.opt_text(RELINKED_AT)?.map(str::to_owned),
+            unpaid_to: reader.opt_text(UNPAID_TO)?.map(str::to_owned),
         }))
     }
 
@@ -201,6 +215,11 @@ impl Store {
         }
         if before.relinked_at.is_some() {
             changes.remove(RELINKED_AT);
+        }
+        let linked = after.recipient.as_ref().map(|it| it.customer.as_str());
+        let unpaid_to = after.unpaid.and(linked);
+        if before.unpaid_to.as_deref() != unpaid_to {
+            changes.apply(UNPAID_TO, unpaid_to.map(s));
         }
         changes.apply(READS, Some(n(before.reads + 1)));
         changes.apply(attr::FOLLOWED_BY, Some(s(&write_id)));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use serde_json::Value;
 use stripe_fake::{Fault, FaultRule, Options, StripeFake};
 use tollgate_local_aws::fixture::Fixture;
@@ -36,9 +36,12 @@ impl Transport for InProcess {
             let Some(alter) = &self.alter else {
                 return Ok(response);
             };
-            let (parts, body) = response.into_parts();
-            let mut body = serde_json::from_slice(&body).unwrap();
+            let (mut parts, body) = response.into_parts();
+            let mut body: Value = serde_json::from_slice(&body).unwrap();
             alter(&path, &form, &mut body);
+            if parts.status.is_success() && body.get("error").is_some() {
+                parts.status = StatusCode::BAD_REQUEST;
+            }
             Ok(Response::from_parts(parts, body.to_string().into()))
         }
         .boxed()
@@ -84,7 +87,7 @@ impl Stripe {
     }
 
     /// Returns a client of the stand-in that gets its responses changed by a function of path, body of the request and
-    /// response: for what the stand-in, being right, does not do.
+    /// response: for what the stand-in does not do. A response that becomes an error gets the status 400.
     pub fn altered(
         &self,
         alter: impl Fn(&str, &str, &mut Value) + Send + Sync + 'static,

@@ -257,12 +257,15 @@ async fn exercise_all(running: &Running) -> Option<()> {
     get("/admin/billing/unbilled?month=2026-10").await;
     client.get("/api/usage/current").await.unwrap();
 
-    // A customer subscribes to a plan, and opens the billing portal.
-    let paid = json!({ "id": "paid", "definition": {
-        "name": "", "requests_per_hour": 10, "month": { "kind": "unlimited" }, "fail_mode": "open",
-        "monthly_fee_cents": 100, "stripe_price": create_price(running).await,
-    } });
-    post("/admin/plans", paid).await;
+    // A customer subscribes to a plan, whose price another one has too, and opens the billing portal.
+    let price = create_price(running).await;
+    for plan in ["paid", "same"] {
+        let plan = json!({ "id": plan, "definition": {
+            "name": "", "requests_per_hour": 10, "month": { "kind": "unlimited" }, "fail_mode": "open",
+            "monthly_fee_cents": 100, "stripe_price": price,
+        } });
+        post("/admin/plans", plan).await;
+    }
     let page = "https://app.example/";
     let checkout = json!({ "plan": "paid", "success_url": page, "cancel_url": page });
     once("/admin/customers/acme/checkout", checkout).await;
