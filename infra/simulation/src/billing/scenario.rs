@@ -180,11 +180,12 @@ impl Scenario {
         }
         // Of its own, so that the other steps are the same with and without subscriptions.
         let subscriptions = Entropy::seeded(seed ^ 0x5b5c);
-        let subscribes = seed % 3 == 1;
+        let subscribes = !seed.is_multiple_of(3);
         if subscribes {
             at.extend(subscription_steps(&subscriptions, crashes));
             // For the same reason.
             at.extend(link_steps(&Entropy::seeded(seed ^ 0x11c4)));
+            at.extend(debt_steps(&Entropy::seeded(seed ^ 0xdeb7)));
         }
         at.sort_by_key(|(time, _)| *time);
         let mut last = Duration::ZERO;
@@ -304,12 +305,14 @@ fn link_steps(entropy: &Entropy) -> Vec<(Duration, Event)> {
             time += Duration::from_millis(1 + entropy.below(most));
             time
         };
-        match entropy.below(5) {
-            0 => {
-                at.push((wait(DAY), Event::Relink { customer }));
-                at.push((wait(8 * DAY), Event::CancelFormer { customer }));
+        match entropy.below(6) {
+            0..4 => {
+                let plan = index(entropy, 2);
+                at.push((wait(DAY), Event::Subscribe { customer, plan }));
+                at.push((wait(5 * DAY), Event::Relink { customer }));
+                at.push((wait(5 * DAY), Event::CancelFormer { customer }));
             }
-            1 => {
+            4 => {
                 at.push((wait(DAY), Event::Unlink { customer }));
                 // In a moment, or after days.
                 let longest = [Duration::from_secs(2), 4 * DAY][index(entropy, 2)];
@@ -317,6 +320,33 @@ fn link_steps(entropy: &Entropy) -> Vec<(Duration, Event)> {
             }
             _ => {}
         }
+    }
+    at
+}
+
+/// Draws who owes a renewal for longer than the grace period, and then pays.
+fn debt_steps(entropy: &Entropy) -> Vec<(Duration, Event)> {
+    let mut at = Vec::new();
+    for customer in 0..CUSTOMERS {
+        if entropy.below(3) == 0 {
+            continue;
+        }
+        let day = 4 + entropy.below(MONTH_DAYS - 10);
+        let time = |days: u64, entropy: &Entropy| {
+            DAY * u32::try_from(day + days).unwrap_or(0)
+                + Duration::from_millis(entropy.below(86_000_000))
+        };
+        let decline = |is_declined| Event::Decline {
+            customer,
+            is_declined,
+        };
+        let plan = index(entropy, 2);
+        at.push((time(0, entropy), Event::Subscribe { customer, plan }));
+        at.push((time(1, entropy), decline(true)));
+        // Within a week, a renewal has failed.
+        let paid = time(10 + entropy.below(3), entropy);
+        at.push((paid, decline(false)));
+        at.push((paid, Event::Pay { customer }));
     }
     at
 }
