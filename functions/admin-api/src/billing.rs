@@ -6,7 +6,7 @@ use tollgate_api::billing::{
     BillingRun, Charge, ChargesQuery, OpenCharge, OpenChargesQuery, Proof, RunBilling, Unbilled,
     UnbilledCustomer, UnbilledQuery,
 };
-use tollgate_api::problem::{NotFound, Unprocessable};
+use tollgate_api::problem::{Member, NotFound, Unprocessable};
 use tollgate_api::schema;
 use tollgate_api::{InvalidCursor, List};
 use tollgate_billing::{Mode, Part, proof, run as run_billing, unbilled as list_unbilled};
@@ -50,7 +50,7 @@ async fn run(
         Some(false) => Mode::Charge,
         None => {
             let detail = "dry_run is required: true reports what would be charged, false charges.";
-            return Err(Problem::unprocessable(detail).with("field", "dry_run"));
+            return Err(Problem::unprocessable(detail).with(Member::Field, "dry_run"));
         }
     };
     let (report, _) = run_billing(&app.billing, mode, Part::default()).await?;

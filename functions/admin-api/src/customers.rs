@@ -8,7 +8,7 @@ use tollgate_api::customers::{
     self, CreateCustomer, EraseQuery, Erasure, StripeLink, UpdateCustomer,
 };
 use tollgate_api::json::{Object, Whole};
-use tollgate_api::problem::{Conflict, NotFound, Unprocessable};
+use tollgate_api::problem::{Conflict, Member, NotFound, Unprocessable};
 use tollgate_api::schema;
 use tollgate_api::{List, PageQuery};
 use tollgate_domain::customer::Customer;
@@ -41,7 +41,7 @@ fn check_id(id: Option<&CustomerId>) -> Result<(), Problem> {
         return Ok(());
     }
     let detail = "id must not be \".\" or \"..\", which have a special meaning in URLs.";
-    Err(Problem::unprocessable(detail).with("field", "id"))
+    Err(Problem::unprocessable(detail).with(Member::Field, "id"))
 }
 
 /// Checks the form of an e-mail address, to catch typing errors. Only sending a message to an address shows
@@ -58,7 +58,7 @@ fn check_email(email: Option<&str>) -> Result<(), Problem> {
         return Ok(());
     }
     let detail = "email is not an e-mail address.";
-    Err(Problem::unprocessable(detail).with("field", "email"))
+    Err(Problem::unprocessable(detail).with(Member::Field, "email"))
 }
 
 /// Checks that the plan takes new customers.
@@ -71,8 +71,8 @@ fn check_plan(plans: &PlanBook, plan: &PlanId) -> Result<(), Problem> {
     let offered = plans.iter().filter(|plan| plan.retired_at.is_none());
     let offered: Vec<&str> = offered.map(|plan| plan.id().as_str()).collect();
     Err(Problem::unprocessable(detail)
-        .with("field", "plan")
-        .with("plans", offered))
+        .with(Member::Field, "plan")
+        .with(Member::Plans, offered))
 }
 
 /// Checks the `pin` field of a merge patch, which cannot be removed with `null`.
@@ -84,7 +84,7 @@ fn check_pin(pin: Option<Object<customers::Pin>>) -> Result<Pin, Problem> {
     })) = pin
     else {
         let detail = "pin cannot be removed: a pin to the version null ends it.";
-        return Err(Problem::unprocessable(detail).with("field", "pin"));
+        return Err(Problem::unprocessable(detail).with(Member::Field, "pin"));
     };
     let version = version.map(|Whole(version)| version);
     Ok(Pin {
@@ -106,7 +106,7 @@ fn check_stripe(link: Option<Object<StripeLink>>) -> Result<Option<Recipient>, P
     for (field, prefix, id) in ids {
         if !id.is_none_or(|id| is_stripe_id(id, prefix)) {
             let detail = format!("{field} must be an id of Stripe's, which begins with {prefix}.");
-            return Err(Problem::unprocessable(detail).with("field", field));
+            return Err(Problem::unprocessable(detail).with(Member::Field, field));
         }
     }
     Ok(Some(link.into()))
@@ -117,20 +117,20 @@ impl App {
     fn pinned(&self, plans: &PlanBook, mut pins: Pins, pin: Pin) -> Result<Pins, Problem> {
         let Some(plan) = plans.get(&pin.plan) else {
             let detail = format!("There is no plan {}.", pin.plan);
-            return Err(Problem::unprocessable(detail).with("field", "pin.plan"));
+            return Err(Problem::unprocessable(detail).with(Member::Field, "pin.plan"));
         };
         let exists = |number: u64| plan.iter().any(|version| version.number == number);
         if let Some(version) = pin.version.filter(|version| !exists(*version)) {
             let detail = format!("The plan {} has no version {version}.", pin.plan);
-            return Err(Problem::unprocessable(detail).with("field", "pin.version"));
+            return Err(Problem::unprocessable(detail).with(Member::Field, "pin.version"));
         }
         let invalid = |error: InvalidPin| {
             let (bound, month) = match error {
-                InvalidPin::TooEarly(month) => ("earliest", month),
-                InvalidPin::TooLate(month) => ("latest", month),
+                InvalidPin::TooEarly(month) => (Member::Earliest, month),
+                InvalidPin::TooLate(month) => (Member::Latest, month),
             };
             Problem::unprocessable(format!("{error}."))
-                .with("field", "pin.from")
+                .with(Member::Field, "pin.from")
                 .with(bound, month.to_string())
         };
         pins.set(pin, self.clock.now()).map_err(invalid)?;
@@ -196,7 +196,7 @@ async fn create(
         CreateOutcome::KeyReused => Err(IdempotencyKey::reused()),
         CreateOutcome::Taken | CreateOutcome::NoCustomer => {
             let detail = "A customer with this id exists already.";
-            Err(Problem::conflict(detail).with("field", "id"))
+            Err(Problem::conflict(detail).with(Member::Field, "id"))
         }
     }
 }
@@ -284,7 +284,7 @@ async fn update(
 ) -> Result<Json<customers::Customer>, Problem> {
     if patch.plan == Some(None) {
         let detail = "plan cannot be removed: a customer always has a plan.";
-        return Err(Problem::unprocessable(detail).with("field", "plan"));
+        return Err(Problem::unprocessable(detail).with(Member::Field, "plan"));
     }
     let enabled = patch.enabled.map(check_enabled).transpose()?;
     let mut change = CustomerChange {
@@ -333,7 +333,7 @@ async fn update(
         }
         UpdateCustomerOutcome::RecipientTaken => {
             let detail = "The Stripe customer is linked to another customer.";
-            Err(Problem::conflict(detail).with("field", "stripe.customer"))
+            Err(Problem::conflict(detail).with(Member::Field, "stripe.customer"))
         }
     }
 }
@@ -361,7 +361,7 @@ async fn erase(
 ) -> Result<Json<Erasure>, Problem> {
     let Some(dry_run) = query.dry_run else {
         let detail = "dry_run is required: true reports what would be erased, false erases it.";
-        return Err(Problem::unprocessable(detail).with("field", "dry_run"));
+        return Err(Problem::unprocessable(detail).with(Member::Field, "dry_run"));
     };
     let erasure = if dry_run {
         app.store.erasure(&id).await?

@@ -1,6 +1,7 @@
 //! The problem of usage that cannot be counted.
 
 use serde_json::json;
+use tollgate_api::problem::Member;
 use tollgate_api::usage::Defect;
 use tollgate_web::Problem;
 
@@ -8,5 +9,5 @@ use tollgate_web::Problem;
 pub(crate) fn not_countable(defects: &[Defect]) -> Problem {
     let detail = "Nothing was counted, because the request has the defects listed. Correct them, and send \
                   the whole request again.";
-    Problem::unprocessable(detail).with("defects", json!(defects))
+    Problem::unprocessable(detail).with(Member::Defects, json!(defects))
 }

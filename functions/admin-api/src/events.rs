@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use tollgate_api::events::{Event, Events, EventsQuery};
+use tollgate_api::problem::Member;
 use tollgate_web::{AdminCaller, Problem, QueryParams, page_size};
 
 use crate::App;
@@ -34,7 +35,7 @@ async fn list(
     let after = query.after.unwrap_or(0);
     if after > MAX_AFTER {
         let detail = format!("after may be at most {MAX_AFTER}.");
-        return Err(Problem::bad_request(detail).with("field", "after"));
+        return Err(Problem::bad_request(detail).with(Member::Field, "after"));
     }
     let events = app.store.numbered_events(after, limit).await?;
     let next_after = events.last().map_or(after, |last| last.number);

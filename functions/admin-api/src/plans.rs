@@ -9,7 +9,7 @@ use tollgate_api::plans::{
     AffectedCustomer, AffectedCustomers, AffectedQuery, CreatePlan, CreatePlanVersion,
     NewPlanVersion, Plan, PlanDefinition, PlanVersion, UpdatePlan,
 };
-use tollgate_api::problem::{Conflict, NotFound, Unprocessable};
+use tollgate_api::problem::{Conflict, Member, NotFound, Unprocessable};
 use tollgate_api::{List, schema};
 use tollgate_domain::id::PlanId;
 use tollgate_domain::lease::MAX_LEASE;
@@ -46,7 +46,7 @@ fn no_such_plan() -> Problem {
 
 fn check_definition(definition: PlanDefinition, id: PlanId) -> Result<plan::Plan, Problem> {
     let invalid = |field: &str, detail: String| {
-        Err(Problem::unprocessable(detail).with("field", format!("definition.{field}")))
+        Err(Problem::unprocessable(detail).with(Member::Field, format!("definition.{field}")))
     };
     if check_name(&definition.name).is_err() {
         let detail = "name must have at most 100 characters, and no control characters.";
@@ -200,7 +200,7 @@ async fn create(
         return Ok(created(StatusCode::OK, app.represent(&stored)));
     }
     let detail = "A plan with this id exists already. Plans are changed by further versions.";
-    Err(Problem::conflict(detail).with("field", "id"))
+    Err(Problem::conflict(detail).with(Member::Field, "id"))
 }
 
 /// Returns the response to a creating request.
@@ -255,7 +255,7 @@ async fn update(
         None => return Err(Problem::unprocessable("The patch changes nothing.")),
         Some(None) => {
             let detail = "retired must be true or false.";
-            return Err(Problem::unprocessable(detail).with("field", "retired"));
+            return Err(Problem::unprocessable(detail).with(Member::Field, "retired"));
         }
         Some(Some(retired)) => retired,
     };
@@ -292,11 +292,11 @@ async fn create_version(
     let Some(dry_run) = body.dry_run else {
         let detail = "dry_run is required: true lists the customers to whom the version would apply, \
                       false adds it.";
-        return Err(Problem::unprocessable(detail).with("field", "dry_run"));
+        return Err(Problem::unprocessable(detail).with(Member::Field, "dry_run"));
     };
     if query.cursor.is_some() && !dry_run {
         let detail = "cursor is a position in the list of a dry run.";
-        return Err(Problem::unprocessable(detail).with("field", "cursor"));
+        return Err(Problem::unprocessable(detail).with(Member::Field, "cursor"));
     }
     let (expected, takes_effect) = (body.expected_version.0, body.takes_effect);
     let Object(definition) = body.definition;
@@ -366,16 +366,16 @@ fn invalid_version(error: &InvalidVersion) -> Problem {
     let detail = format!("{error}.");
     match error {
         InvalidVersion::NotExpected(latest) => Problem::conflict(detail)
-            .with("field", "expected_version")
-            .with("latest_version", *latest),
+            .with(Member::Field, "expected_version")
+            .with(Member::LatestVersion, *latest),
         InvalidVersion::TooEarly(earliest)
         | InvalidVersion::BeforeLatest {
             month: earliest, ..
         } => Problem::unprocessable(detail)
-            .with("field", "takes_effect")
-            .with("earliest", earliest.to_string()),
+            .with(Member::Field, "takes_effect")
+            .with(Member::Earliest, earliest.to_string()),
         InvalidVersion::TooLate(latest) => Problem::unprocessable(detail)
-            .with("field", "takes_effect")
-            .with("latest", latest.to_string()),
+            .with(Member::Field, "takes_effect")
+            .with(Member::Latest, latest.to_string()),
     }
 }

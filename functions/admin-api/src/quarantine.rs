@@ -5,7 +5,7 @@ use axum::extract::State;
 use lambda_http::http::StatusCode;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
-use tollgate_api::problem::{Conflict, NotFound, Unprocessable};
+use tollgate_api::problem::{Conflict, Member, NotFound, Unprocessable};
 use tollgate_api::quarantine::{
     QuarantineQuery, Quarantined, QuarantinedDetails, QuarantinedKind, QuarantinedStatus, Rejected,
     Replay, Replayed,
@@ -175,7 +175,7 @@ async fn replay(
     let event = body.event.or_else(|| replayable_event(&item, &original));
     let Some(mut event) = event else {
         let detail = "The item contains no usage event. Send a corrected one as event.";
-        return Err(Problem::unprocessable(detail).with("field", "event"));
+        return Err(Problem::unprocessable(detail).with(Member::Field, "event"));
     };
     let identity = hex::encode(Sha256::digest(item.id.to_string()));
     event.insert("source".to_owned(), SOURCE.into());

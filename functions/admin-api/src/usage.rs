@@ -9,7 +9,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use tollgate_analytics::list_adjustments;
 use tollgate_api::List;
-use tollgate_api::problem::{Conflict, NotFound, Unprocessable};
+use tollgate_api::problem::{Conflict, Member, NotFound, Unprocessable};
 use tollgate_api::quarantine::QuarantinedRef;
 use tollgate_api::schema;
 use tollgate_api::usage::{
@@ -57,7 +57,7 @@ async fn ingest(
     if !(1..=MAX_EVENTS).contains(&batch.events.len()) {
         let (found, field) = (batch.events.len(), "events");
         let detail = format!("The request has {found} events; it must have 1 to {MAX_EVENTS}.");
-        return Err(Problem::unprocessable(detail).with("field", field));
+        return Err(Problem::unprocessable(detail).with(Member::Field, field));
     }
     let mut events = Vec::with_capacity(batch.events.len());
     // Indexes of the valid events in the request.
@@ -148,16 +148,16 @@ fn conflict(conflicts: Vec<String>, quarantined: &QuarantinedOfConflicts) -> Pro
     let detail = "The events listed in conflicts were not counted, because other events with the same \
                   source and id came before these or with them. All other events were counted.";
     if items.is_empty() {
-        return Problem::conflict(detail).with("conflicts", conflicts);
+        return Problem::conflict(detail).with(Member::Conflicts, conflicts);
     }
     let detail = format!(
         "{detail} Usage of the earlier events that could not be counted is quarantined. To count it, \
          send a correction to POST /admin/usage/quarantine/{{id}}/replay."
     );
     Problem::conflict(detail)
-        .with("conflicts", conflicts)
-        .with("quarantined", json!(items))
-        .with("quarantined_more", json!(more))
+        .with(Member::Conflicts, conflicts)
+        .with(Member::Quarantined, json!(items))
+        .with(Member::QuarantinedMore, json!(more))
 }
 
 /// Lists the counted usage events of a customer by day.
@@ -183,7 +183,7 @@ async fn log(
     let days = (from, list_request.window(query.to, today)?);
     if days.0 > days.1 {
         let detail = "In the query: from must not be after to.";
-        return Err(Problem::bad_request(detail).with("field", "from"));
+        return Err(Problem::bad_request(detail).with(Member::Field, "from"));
     }
     let page = app
         .store

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use axum::Json;
 use axum::extract::State;
 use lambda_http::http::StatusCode;
-use tollgate_api::problem::{Conflict, NotFound, Unprocessable};
+use tollgate_api::problem::{Conflict, Member, NotFound, Unprocessable};
 use tollgate_api::schema;
 use tollgate_api::webhooks::{CreatedWebhook, NewWebhook, Webhook, Webhooks};
 use tollgate_domain::event::EventKind;
@@ -44,7 +44,7 @@ async fn create(
     JsonBody(body): JsonBody<NewWebhook>,
 ) -> Result<(StatusCode, Json<CreatedWebhook>), Problem> {
     let url = TargetUrl::parse(&body.url, app.webhook_reach)
-        .map_err(|error| Problem::unprocessable(error.to_string()).with("field", "url"))?;
+        .map_err(|error| Problem::unprocessable(error.to_string()).with(Member::Field, "url"))?;
     let webhook = tollgate_domain::webhook::Webhook {
         id: app.entropy.with(WebhookId::random),
         url,
@@ -81,7 +81,7 @@ fn kinds(types: Option<Vec<String>>) -> Result<BTreeSet<EventKind>, Problem> {
     kinds.ok_or_else(|| {
         let names = EventKind::ALL.map(EventKind::as_str).join(", ");
         let detail = format!("types must have at least one of {names}, and no others.");
-        Problem::unprocessable(detail).with("field", "types")
+        Problem::unprocessable(detail).with(Member::Field, "types")
     })
 }
 

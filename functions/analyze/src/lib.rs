@@ -4,7 +4,7 @@
 
 use axum::{Extension, Json};
 use tollgate_api::examples::{Analysis, Analyze, ModelUsage};
-use tollgate_api::problem::Unprocessable;
+use tollgate_api::problem::{Member, Unprocessable};
 use tollgate_domain::money::MicroUsd;
 use tollgate_metering::RequestCost;
 use tollgate_web::{CustomerCaller, JsonBody, Problem};
@@ -33,7 +33,7 @@ async fn analyze(
 ) -> Result<Json<Analysis>, Problem> {
     if !(1..=MAX_TEXT).contains(&question.text.chars().count()) {
         let detail = "text must have 1 to 100,000 characters.";
-        return Err(Problem::unprocessable(detail).with("field", "text"));
+        return Err(Problem::unprocessable(detail).with(Member::Field, "text"));
     }
     // The first model would read the text and write a draft, the second would read both. A token is about
     // four bytes.

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use lambda_http::http::StatusCode;
 use tollgate_api::payments::{Checkout, StartCheckout};
 use tollgate_api::problem::{
-    CheckoutError, Conflict, NotFound, PaymentsUnavailable, Unprocessable,
+    CheckoutError, Conflict, Member, NotFound, PaymentsUnavailable, Unprocessable,
 };
 use tollgate_api::schema;
 use tollgate_domain::id::{CustomerId, KeyId, PlanId};
@@ -132,7 +132,7 @@ impl App {
                     "The customer has a subscription to the plan {} already.",
                     body.plan
                 );
-                Err(Problem::conflict(detail).with("field", "plan"))
+                Err(Problem::conflict(detail).with(Member::Field, "plan"))
             }
             CheckoutOutcome::Subscribed => {
                 let detail = "The customer has a subscription already. Its plan is changed in the billing portal.";
@@ -155,6 +155,6 @@ fn respond(status: StatusCode, checkout: Checkout) -> Response {
 fn not_for_sale(detail: String, offered: &[PlanId]) -> Problem {
     let offered: Vec<&str> = offered.iter().map(PlanId::as_str).collect();
     Problem::unprocessable(detail)
-        .with("field", "plan")
-        .with("plans", offered)
+        .with(Member::Field, "plan")
+        .with(Member::Plans, offered)
 }

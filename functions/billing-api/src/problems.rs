@@ -1,6 +1,7 @@
 //! Problems of payments.
 
 use lambda_http::http::{HeaderValue, header};
+use tollgate_api::problem::Member;
 use tollgate_domain::failure::{Failure, FailureKind};
 use tollgate_payments::{PaymentsError, ReturnOrigins};
 use tollgate_web::Problem;
@@ -56,5 +57,5 @@ pub(crate) fn check_return_url(
     };
     let detail =
         format!("{field} must be an address on an origin that the operator allows. {allowed}");
-    Err(Problem::unprocessable(detail).with("field", field))
+    Err(Problem::unprocessable(detail).with(Member::Field, field))
 }

@@ -1,6 +1,7 @@
 //! Checks of the members of requests, and problems that several operations have.
 
 use jiff::Timestamp;
+use tollgate_api::problem::Member;
 use tollgate_domain::time::Rfc3339;
 use tollgate_web::Problem;
 
@@ -11,7 +12,7 @@ pub(crate) fn check_limit(field: &'static str, limit: Option<u64>) -> Result<(),
     match limit {
         Some(limit) if limit > MAX_LIMIT => {
             let detail = "A limit must be at most 1,000,000,000,000.";
-            Err(Problem::unprocessable(detail).with("field", field))
+            Err(Problem::unprocessable(detail).with(Member::Field, field))
         }
         _ => Ok(()),
     }
@@ -26,7 +27,7 @@ pub(crate) fn check_expiry(
     match expires_at.map(in_ms) {
         Some(at) if at <= now => {
             let detail = "expires_at must be in the future. To end the key now, revoke it.";
-            Err(Problem::unprocessable(detail).with("field", "expires_at"))
+            Err(Problem::unprocessable(detail).with(Member::Field, "expires_at"))
         }
         expires_at => Ok(expires_at),
     }

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use lambda_http::http::{StatusCode, header};
 use tollgate_api::keys::{CreateKey, IssuedKey, Key};
-use tollgate_api::problem::Unprocessable;
+use tollgate_api::problem::{Member, Unprocessable};
 use tollgate_domain::id::KeyId;
 use tollgate_domain::key::{ApiKey, KeyKind, KeyRecord, Owner};
 use tollgate_domain::plan::Overrides;
@@ -64,7 +64,7 @@ async fn create(
     let expires_at = check_expiry(body.expires_at, now)?;
     let Some(customer) = body.customer_id else {
         let detail = "customer_id is required.";
-        return Err(Problem::unprocessable(detail).with("field", "customer_id"));
+        return Err(Problem::unprocessable(detail).with(Member::Field, "customer_id"));
     };
     let owner = Owner::Customer(customer);
     for _ in 0..MAX_ATTEMPTS {
@@ -93,7 +93,7 @@ async fn create(
             CreateOutcome::KeyReused => return Err(IdempotencyKey::reused()),
             CreateOutcome::NoCustomer => {
                 let detail = "There is no customer with this id, or the customer was erased.";
-                return Err(Problem::unprocessable(detail).with("field", "customer_id"));
+                return Err(Problem::unprocessable(detail).with(Member::Field, "customer_id"));
             }
             CreateOutcome::Taken => {}
         }

@@ -6,7 +6,7 @@ use axum::response::Response;
 use jiff::SignedDuration;
 use tollgate_api::json::Whole;
 use tollgate_api::keys::{IssuedKey, RotateKey};
-use tollgate_api::problem::{Conflict, NotFound, Unprocessable};
+use tollgate_api::problem::{Conflict, Member, NotFound, Unprocessable};
 use tollgate_domain::id::KeyId;
 use tollgate_domain::key::{KeyRecord, KeyStatus, Owner};
 use tollgate_store::{KeyRef, NewKey, RotateOutcome};
@@ -54,7 +54,7 @@ async fn rotate(
         .filter(|grace_s| *grace_s <= MAX_GRACE_S)
     else {
         let detail = "grace_period_s must be at most 2,592,000 (30 days).";
-        return Err(Problem::unprocessable(detail).with("field", "grace_period_s"));
+        return Err(Problem::unprocessable(detail).with(Member::Field, "grace_period_s"));
     };
     let now = issuer.app.clock.now();
     let store = &issuer.app.store;
@@ -108,7 +108,7 @@ fn check_rotatable(key: &KeyRecord, status: KeyStatus) -> Result<(), Problem> {
     match (status, &key.rotated_to) {
         (KeyStatus::Revoked, _) => Err(Problem::conflict("The key is revoked.")),
         (_, Some(successor)) => Err(Problem::conflict("The key has already been rotated.")
-            .with("rotated_to", successor.as_str())),
+            .with(Member::RotatedTo, successor.as_str())),
         (KeyStatus::Suspended, None) => Err(Problem::conflict(
             "The key is suspended. Enable it before you rotate it.",
         )),

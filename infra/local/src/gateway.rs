@@ -555,8 +555,8 @@ fn inflated(headers: &HeaderMap, body: Bytes) -> Result<Bytes, GatewayError> {
 }
 
 /// Invokes a function with a proxy event, and then flushes its emitter as its internal extension would.
-/// The invocation is tracked in `calls` until its response is complete. An invocation of a local route takes as long as
-/// it takes.
+/// The invocation is tracked in `calls` until its response is complete. Local routes have no `timeout`: their requests
+/// take as long as they take.
 async fn invoke(
     calls: &TaskTracker,
     function: &Function,
@@ -769,6 +769,7 @@ mod tests {
     use tollgate_local_aws::fixture::Fixture;
     use tollgate_metering::{Emitter, Metering, RequestCost, UnsentLog};
     use tollgate_runtime::Metrics;
+    use tower::util::BoxCloneSyncService;
 
     use super::*;
     use crate::functions::metered;
@@ -790,6 +791,27 @@ mod tests {
             Body::new(body)
         };
         Router::new().route("/api/secure/ping", get(stream))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_local_route_may_take_longer_than_the_gateway_waits() {
+        let slow = get(async || tokio::time::sleep(INTEGRATION_TIMEOUT * 2).await);
+        let routes = Router::new().route("/api/secure/ping", slow);
+        let function = Function {
+            service: BoxCloneSyncService::new(tollgate_web::serve(routes)),
+            emitter: None,
+        };
+        let event = include_str!("../../../events/ping/ping.json");
+        let event = serde_json::from_str(event).unwrap();
+        let status = async |timeout| {
+            let outcome = invoke(&TaskTracker::new(), &function, &event, timeout).await;
+            outcome.map(|response| response.status())
+        };
+        assert!(matches!(status(None).await, Ok(StatusCode::OK)));
+        assert!(matches!(
+            status(Some(INTEGRATION_TIMEOUT)).await,
+            Err(GatewayError::IntegrationTimeout)
+        ));
     }
 
     #[tokio::test]

@@ -290,6 +290,7 @@ fn schema_of_problem() -> Value {
                 "description": "Plans that exist.",
             },
             "earliest": text("First month that a version or a pin may take effect in, as `YYYY-MM`."),
+            "latest": text("Last month that a version or a pin may take effect in, as `YYYY-MM`."),
             "latest_version": {
                 "type": "integer", "description": "Number of the plan's latest version.",
             },
@@ -407,13 +408,13 @@ fn complete(
 mod tests {
     use super::{LIMIT_HEADERS, schema_of_problem};
     use crate::context;
-    use crate::problem::EXTENSION_MEMBERS;
+    use crate::problem::Member;
 
     #[test]
     fn the_schema_of_problems_has_every_member() {
         let schema = schema_of_problem();
         let mut declared: Vec<&str> = vec!["type", "title", "status", "detail", "request_id"];
-        declared.extend(EXTENSION_MEMBERS);
+        declared.extend(Member::ALL.iter().map(|member| member.name()));
         declared.sort_unstable();
         let properties = schema["properties"].as_object().unwrap();
         let properties: Vec<&str> = properties.keys().map(String::as_str).collect();

@@ -3,24 +3,64 @@
 use utoipa::ToResponse;
 use utoipa::openapi::{RefOr, Response};
 
-/// Members that problem types add to those of RFC 9457. The schema of problems declares them.
-pub const EXTENSION_MEMBERS: [&str; 15] = [
-    "field",
-    "defects",
-    "conflicts",
-    "quarantined",
-    "quarantined_more",
-    "plans",
-    "earliest",
-    "latest_version",
-    "rotated_to",
-    "window",
-    "limit",
-    "remaining",
-    "resets_at",
-    "retry_after_s",
-    "upgrade_url",
-];
+/// Declares the members that problem types add, so that each has a name and is listed.
+macro_rules! members {
+    ($($(#[$doc:meta])* $member:ident => $name:literal,)*) => {
+        /// Member that problem types add to those of RFC 9457. The schema of problems declares it.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Member {
+            $($(#[$doc])* $member,)*
+        }
+
+        impl Member {
+            /// All members.
+            pub const ALL: &[Self] = &[$(Self::$member,)*];
+
+            /// Returns the name in the problem.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$member => $name,)*
+                }
+            }
+        }
+    };
+}
+
+members! {
+    /// Member of the body, or parameter, at fault.
+    Field => "field",
+    /// Defects of usage that cannot be counted.
+    Defects => "defects",
+    /// JSON pointers to usage events whose source and id are taken.
+    Conflicts => "conflicts",
+    /// Quarantined items of the events that came first.
+    Quarantined => "quarantined",
+    /// JSON pointers to the events with more items than listed.
+    QuarantinedMore => "quarantined_more",
+    /// Plans that exist.
+    Plans => "plans",
+    /// First month that a version or a pin may take effect in.
+    Earliest => "earliest",
+    /// Last month that a version or a pin may take effect in.
+    Latest => "latest",
+    /// Number of the plan's latest version.
+    LatestVersion => "latest_version",
+    /// Id of the successor of a rotated key.
+    RotatedTo => "rotated_to",
+    /// Window of the exceeded limit.
+    Window => "window",
+    /// Calls allowed in the window.
+    Limit => "limit",
+    /// Calls left in the window.
+    Remaining => "remaining",
+    /// End of the window.
+    ResetsAt => "resets_at",
+    /// Seconds until a retry can succeed.
+    RetryAfterS => "retry_after_s",
+    /// Page on which the customer can subscribe to a larger plan.
+    UpgradeUrl => "upgrade_url",
+}
 
 /// Type of a problem: what went wrong, with its status and title.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

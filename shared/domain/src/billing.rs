@@ -705,6 +705,19 @@ mod tests {
     }
 
     #[test]
+    fn an_overage_that_does_not_fit_is_not_rated() {
+        // A million dollars a call.
+        let plans = charging(&[("pro", 1_000_000_000_000)]);
+        let rated = |calls| {
+            let month = days(&[("2026-11-01", "pro", calls)]);
+            try_due(&plans, &month, &PeriodLedger::default())
+        };
+        let largest = rated(18_446_744).unwrap().unwrap();
+        assert_eq!(largest.cents, SignedCents(1_844_674_400_000_000));
+        assert_eq!(rated(18_446_745), Err(NotRated::TooLarge));
+    }
+
+    #[test]
     fn the_digest_can_be_recomputed_with_sha256sum() {
         let month = days(&[("2026-11-01", "pro", 2), ("2026-11-02", "free", 1)]);
         // printf '2026-11-01 pro 2\n2026-11-02 free 1\n' | sha256sum

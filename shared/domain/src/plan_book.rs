@@ -449,6 +449,8 @@ mod tests {
         );
         let too_early = pins.set(pin(1, "2026-11"), at(NOW)).unwrap_err();
         assert_eq!(too_early, InvalidPin::TooEarly(month("2026-12")));
+        let too_late = pins.set(pin(1, "2029-01"), at(NOW)).unwrap_err();
+        assert_eq!(too_late, InvalidPin::TooLate(month("2028-12")));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Submission of one charge.
 
 use jiff::{SignedDuration, Timestamp};
+use tollgate_domain::id::CustomerId as OwnId;
 use tollgate_domain::money::SignedCents;
 use tollgate_domain::submission::{
     ATTEMPT_TIMEOUT, ChargeRef, ChargeState, ChargeStatus, LedgerCharge, RETRY_NO_RECIPIENT,
@@ -72,8 +73,7 @@ impl Payments {
         if charge.charge.cents < SignedCents(0) && self.has_open_charge_before(name).await? {
             return Ok(SubmitOutcome::Waits);
         }
-        let customer = self.store.customer(&name.customer).await?;
-        let current = customer.and_then(|customer| customer.recipient);
+        let current = self.recipient_of(&name.customer).await?;
         let Some(recipient) = charge.recipient(current.as_ref()) else {
             return self
                 .failed(&charge, Failure::NoRecipient, NO_RECIPIENT)
@@ -127,6 +127,12 @@ impl Payments {
         }
     }
 
+    /// Returns whom charges of a customer go to at present.
+    async fn recipient_of(&self, customer: &OwnId) -> Result<Option<Recipient>, SubmitError> {
+        let customer = self.store.customer(customer).await?;
+        Ok(customer.and_then(|customer| customer.recipient))
+    }
+
     /// Whether a charge of the month before this one, other than a credit, is not settled.
     async fn has_open_charge_before(&self, name: &ChargeRef) -> Result<bool, SubmitError> {
         // The latest is the likeliest.
@@ -177,8 +183,10 @@ impl Payments {
         item: &InvoiceItem,
     ) -> Result<SubmitOutcome, SubmitError> {
         if let Some(recipient) = charge.recipient(None) {
-            let customer = self.store.customer(&charge.charge.customer).await?;
-            let current = customer.and_then(|customer| customer.recipient);
+            let current = match recipient.subscription {
+                Some(_) => self.recipient_of(&charge.charge.customer).await?,
+                None => None,
+            };
             // And after it: an invoice that was made in between has ended the schedule without the item.
             self.schedule_invoice(charge, &recipient, current.as_ref())
                 .await?;

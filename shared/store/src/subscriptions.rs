@@ -13,7 +13,7 @@ use tollgate_domain::page::Page;
 use crate::Store;
 use crate::customers::{
     PLAN_WAIVER, RELINKED_AT, STRIPE_CUSTOMER, STRIPE_SUBSCRIPTION, SUBSCRIPTION_PLAN,
-    SUSPENDED_AT, SUSPENSION_WAIVER, UNPAID_CONSEQUENCE, UNPAID_SINCE, UNPAID_TO, consequence_text,
+    SUSPENDED_AT, SUSPENSION_WAIVER, UNPAID_BY, UNPAID_CONSEQUENCE, UNPAID_SINCE, consequence_text,
     customer_pk, read_customer,
 };
 use crate::error::StoreError;
@@ -48,7 +48,7 @@ pub struct CustomerToFollow {
     /// When its link changed, if its subscription was not followed since.
     relinked_at: Option<String>,
     /// Stripe customer of the outstanding payment.
-    unpaid_to: Option<String>,
+    unpaid_by: Option<String>,
 }
 
 const WAIVERS: [&str; 2] = [PLAN_WAIVER, SUSPENSION_WAIVER];
@@ -58,7 +58,7 @@ impl CustomerToFollow {
     #[must_use]
     pub fn owes_elsewhere(&self) -> bool {
         let linked = self.customer.recipient.as_ref();
-        let owed = self.unpaid_to.as_ref();
+        let owed = self.unpaid_by.as_ref();
         owed.zip(linked)
             .is_some_and(|(owed, linked)| *owed != linked.customer)
     }
@@ -180,7 +180,7 @@ impl Store {
                 reader.opt_text(SUSPENSION_WAIVER)?.map(str::to_owned),
             ],
             relinked_at: reader.opt_text(RELINKED_AT)?.map(str::to_owned),
-            unpaid_to: reader.opt_text(UNPAID_TO)?.map(str::to_owned),
+            unpaid_by: reader.opt_text(UNPAID_BY)?.map(str::to_owned),
         }))
     }
 
@@ -217,9 +217,9 @@ impl Store {
             changes.remove(RELINKED_AT);
         }
         let linked = after.recipient.as_ref().map(|it| it.customer.as_str());
-        let unpaid_to = after.unpaid.and(linked);
-        if before.unpaid_to.as_deref() != unpaid_to {
-            changes.apply(UNPAID_TO, unpaid_to.map(s));
+        let unpaid_by = after.unpaid.and(linked);
+        if before.unpaid_by.as_deref() != unpaid_by {
+            changes.apply(UNPAID_BY, unpaid_by.map(s));
         }
         changes.apply(READS, Some(n(before.reads + 1)));
         changes.apply(attr::FOLLOWED_BY, Some(s(&write_id)));

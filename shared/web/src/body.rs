@@ -12,6 +12,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tollgate_api::json::Object;
+use tollgate_api::problem::Member;
 use tollgate_domain::name::is_name;
 
 use crate::Problem;
@@ -73,7 +74,7 @@ fn invalid_field(location: &str, path: &str, reason: &str) -> Problem {
     let reason = reword_for_callers(reason);
     let problem = Problem::bad_request(format!("{location}: {reason}."));
     match field {
-        Some(field) => problem.with("field", field),
+        Some(field) => problem.with(Member::Field, field),
         None => problem,
     }
 }
@@ -272,7 +273,7 @@ pub fn check_name(name: &str) -> Result<(), Problem> {
         return Ok(());
     }
     let detail = "name must have at most 100 characters, and no control characters.";
-    Err(Problem::unprocessable(detail).with("field", "name"))
+    Err(Problem::unprocessable(detail).with(Member::Field, "name"))
 }
 
 /// Checks the `enabled` field of a merge patch, which cannot be removed with `null`.
@@ -282,6 +283,6 @@ pub fn check_name(name: &str) -> Result<(), Problem> {
 pub fn check_enabled(enabled: Option<bool>) -> Result<bool, Problem> {
     enabled.ok_or_else(|| {
         let detail = "enabled must be true or false.";
-        Problem::unprocessable(detail).with("field", "enabled")
+        Problem::unprocessable(detail).with(Member::Field, "enabled")
     })
 }

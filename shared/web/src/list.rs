@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use tollgate_api::problem::Member;
 use tollgate_api::{Cursor, InvalidCursor, List};
 use tollgate_domain::page::Page;
 
@@ -100,7 +101,7 @@ pub fn page_size(limit: Option<usize>) -> Result<usize, Problem> {
         limit @ 1..=MAX_LIMIT => Ok(limit),
         _ => {
             let detail = "In the query: limit must be 1 to 100.";
-            Err(Problem::bad_request(detail).with("field", "limit"))
+            Err(Problem::bad_request(detail).with(Member::Field, "limit"))
         }
     }
 }

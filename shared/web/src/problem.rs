@@ -10,7 +10,7 @@ use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tollgate_api::InvalidCursor;
-use tollgate_api::problem::{EXTENSION_MEMBERS, ProblemType};
+use tollgate_api::problem::{Member, ProblemType};
 use tollgate_domain::failure::{Failure, FailureKind};
 use tollgate_runtime::Chain;
 
@@ -144,11 +144,10 @@ impl Problem {
             .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    /// Adds an extension member, one of [`EXTENSION_MEMBERS`].
+    /// Adds an extension member.
     #[must_use]
-    pub fn with(mut self, member: &str, value: impl Into<Value>) -> Self {
-        debug_assert!(EXTENSION_MEMBERS.contains(&member), "{member}");
-        self.members.insert(member.to_owned(), value.into());
+    pub fn with(mut self, member: Member, value: impl Into<Value>) -> Self {
+        self.members.insert(member.name().to_owned(), value.into());
         self
     }
 
@@ -200,7 +199,7 @@ impl<E: Failure> From<E> for Problem {
         match error.kind() {
             FailureKind::InvalidCursor => {
                 let detail = format!("In the query: {InvalidCursor}.");
-                Self::bad_request(detail).with("field", "cursor")
+                Self::bad_request(detail).with(Member::Field, "cursor")
             }
             FailureKind::Transient => Self::unavailable(error),
             FailureKind::Permanent => Self::internal(error),

@@ -6,6 +6,7 @@ use http::header::{HeaderValue, LINK};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tollgate_api::json::nullable;
+use tollgate_api::problem::Member;
 use tollgate_domain::id::PlanId;
 use tollgate_testing::event::Event;
 use tollgate_testing::response::{call, needs_a_manager};
@@ -61,8 +62,8 @@ async fn manager(caller: ManagingCaller) -> Json<Value> {
 
 async fn conflict() -> Problem {
     Problem::conflict("It is taken.")
-        .with("rotated_to", "acme")
-        .with("plans", vec![1, 2])
+        .with(Member::RotatedTo, "acme")
+        .with(Member::Plans, vec![1, 2])
         .with_header(LINK, HeaderValue::from_static("</help>"))
 }
 

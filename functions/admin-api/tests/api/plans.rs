@@ -200,7 +200,7 @@ async fn a_version_is_added_from_a_later_month_on() {
 }
 
 #[tokio::test]
-async fn a_version_is_rejected_if_it_is_based_on_another_or_takes_effect_too_early() {
+async fn a_version_is_rejected_if_it_is_based_on_another_or_takes_effect_too_early_or_late() {
     let stack = Stack::new();
     let first = add_version(&stack, "pro", version(1, "2027-02", false)).await;
     first.json(201);
@@ -221,6 +221,11 @@ async fn a_version_is_rejected_if_it_is_based_on_another_or_takes_effect_too_ear
         };
         assert_eq!(early.body["earliest"], earliest);
         early.problem(422, "unprocessable", Some("takes_effect"));
+    }
+    for month in ["2029-01", "9999-12"] {
+        let late = add_version(&stack, "pro", version(2, month, false)).await;
+        assert_eq!(late.body["latest"], "2028-12");
+        late.problem(422, "unprocessable", Some("takes_effect"));
     }
     // Within an hour of the month's start, instances may not know it in time.
     stack.at.time.set(p("2027-01-31T23:00:00Z"));
@@ -405,10 +410,17 @@ async fn an_invalid_pin_is_rejected() {
             json!({ "plan": "pro", "version": 1, "from": "2026-11" }),
             "pin.from",
         ),
+        (
+            json!({ "plan": "pro", "version": 1, "from": "2029-01" }),
+            "pin.from",
+        ),
     ] {
         let response = stack.update("acme", json!({ "pin": pin })).await;
         response.problem(422, "unprocessable", Some(field));
     }
+    let late = json!({ "plan": "pro", "version": 1, "from": "2029-01" });
+    let late = stack.update("acme", json!({ "pin": late })).await;
+    assert_eq!(late.body["latest"], "2028-12");
     let absent = stack
         .update(
             "acme",

@@ -109,9 +109,7 @@ impl Scenario {
         let crash = |likely: u64| Crash::draw(&entropy, likely, [2_000, 90_000]);
         let crashes = [0, 30, 60][pick(3)];
         let mut at: Vec<(Duration, Event)> = Vec::new();
-        let time = |day: u64, second: u64| {
-            DAY * u32::try_from(day).unwrap_or(0) + Duration::from_secs(second)
-        };
+        let time = |day: u64, second: u64| days(day) + Duration::from_secs(second);
         for day in 0..DAYS {
             for customer in 0..CUSTOMERS {
                 let second = 10_000 + entropy.below(70_000);
@@ -217,14 +215,17 @@ impl Scenario {
     }
 }
 
+fn days(days: u64) -> Duration {
+    Duration::from_secs(days * DAY.as_secs())
+}
+
 /// Draws what customers do at Stripe, and when its events arrive.
 fn subscription_steps(entropy: &Entropy, crashes: u64) -> Vec<(Duration, Event)> {
     let percent = |percent: u64| entropy.below(100) < percent;
     let crash = || Crash::draw(entropy, crashes, [5_000, 60_000]);
     let mut at = Vec::new();
     let mut add = |day: u64, at_ms: u64, event| {
-        let day = DAY * u32::try_from(day).unwrap_or(0);
-        at.push((day + Duration::from_millis(at_ms), event));
+        at.push((days(day) + Duration::from_millis(at_ms), event));
     };
     let deliver = || Event::Deliver {
         copies: 1 + u32::try_from(entropy.below(3)).unwrap_or(0),
@@ -298,8 +299,7 @@ fn link_steps(entropy: &Entropy) -> Vec<(Duration, Event)> {
     let mut at = Vec::new();
     for customer in 0..CUSTOMERS {
         let day = 2 + entropy.below(MONTH_DAYS);
-        let mut time = DAY * u32::try_from(day).unwrap_or(0)
-            + Duration::from_millis(entropy.below(86_000_000));
+        let mut time = days(day) + Duration::from_millis(entropy.below(86_000_000));
         let mut wait = |most: Duration| {
             let most = u64::try_from(most.as_millis()).unwrap_or(u64::MAX);
             time += Duration::from_millis(1 + entropy.below(most));
@@ -332,9 +332,8 @@ fn debt_steps(entropy: &Entropy) -> Vec<(Duration, Event)> {
             continue;
         }
         let day = 4 + entropy.below(MONTH_DAYS - 10);
-        let time = |days: u64, entropy: &Entropy| {
-            DAY * u32::try_from(day + days).unwrap_or(0)
-                + Duration::from_millis(entropy.below(86_000_000))
+        let time = |later: u64, entropy: &Entropy| {
+            days(day + later) + Duration::from_millis(entropy.below(86_000_000))
         };
         let decline = |is_declined| Event::Decline {
             customer,

@@ -343,8 +343,15 @@ impl<'a> Simulation<'a> {
         self.processes.spawn(process.run(future, PROCESS_TIMEOUT));
     }
 
+    /// Returns all Stripe customers that a customer is or was linked to.
+    pub(crate) fn all_recipients(&self, customer: usize) -> impl Iterator<Item = &String> {
+        self.former[customer]
+            .iter()
+            .chain(&self.recipients[customer])
+    }
+
     async fn add_recipient(&mut self, customer: usize) -> Result<(), SimulationError> {
-        let number = self.former[customer].len() + self.recipients[customer].iter().len();
+        let number = self.all_recipients(customer).count();
         let key = setup(format!("create-{customer}-{number}").parse())?;
         let details = CustomerDetails::default();
         let created = self.stripe.create_customer(&key, &details).await;
@@ -592,10 +599,7 @@ impl<'a> Simulation<'a> {
     /// Returns all invoice items of a customer that bill charges. Stripe makes others itself, when a price changes.
     pub(crate) async fn items(&self, customer: usize) -> Result<Vec<InvoiceItem>, SimulationError> {
         let mut all = Vec::new();
-        for recipient in self.former[customer]
-            .iter()
-            .chain(&self.recipients[customer])
-        {
+        for recipient in self.all_recipients(customer) {
             all.extend(self.items_of(recipient).await?);
         }
         Ok(all)

@@ -219,20 +219,22 @@ impl Simulation<'_> {
 
     pub(crate) async fn cancel(&self, customer: usize) -> Result<(), SimulationError> {
         if let Some(current) = self.current(customer).await? {
-            let path = format!("/v1/subscriptions/{}", text(&current["id"]));
-            at_stripe(&self.fake, Method::DELETE, &path, "").await?;
+            self.cancel_subscription(&text(&current["id"])).await?;
         }
+        Ok(())
+    }
+
+    async fn cancel_subscription(&self, id: &str) -> Result<(), SimulationError> {
+        let path = format!("/v1/subscriptions/{id}");
+        at_stripe(&self.fake, Method::DELETE, &path, "").await?;
         Ok(())
     }
 
     /// Ends the subscriptions of Stripe customers that the customer was linked to before.
     pub(crate) async fn cancel_former(&self, customer: usize) -> Result<(), SimulationError> {
         for former in &self.former[customer] {
-            for subscription in self.subscriptions_of(former).await? {
-                if is_live(&subscription) {
-                    let path = format!("/v1/subscriptions/{}", text(&subscription["id"]));
-                    at_stripe(&self.fake, Method::DELETE, &path, "").await?;
-                }
+            if let Some(live) = self.live_subscription(former).await? {
+                self.cancel_subscription(&live).await?;
             }
         }
         Ok(())
@@ -344,7 +346,6 @@ impl Simulation<'_> {
         };
         let all = self.subscriptions(customer).await?;
         let live: Vec<&Value> = all.iter().filter(|it| is_live(it)).collect();
-        let owes = self.owes(customer).await?;
         if self.recipients[customer].is_none() {
             if stored.unpaid.is_some() || stored.suspended_at.is_some() {
                 differs(format!("owes {:?} without a link", stored.unpaid));
@@ -353,6 +354,8 @@ impl Simulation<'_> {
         }
         // Without a link, the plan stays, and a debt is forgotten until a payment of it fails again.
         let was_unlinked = self.was_unlinked[customer];
+        let is_forgotten = was_unlinked && stored.unpaid.is_none();
+        let owes = !is_forgotten && self.owes(customer).await?;
         let linked = stored.recipient.as_ref();
         let linked = linked.and_then(|it| it.subscription.clone());
         match live.as_slice() {
@@ -363,8 +366,7 @@ impl Simulation<'_> {
                 if stored.plan.as_str() != UNSUBSCRIBED && !was_unlinked {
                     differs(format!("is on {} without a subscription", stored.plan));
                 }
-                let is_forgotten = was_unlinked && stored.unpaid.is_none();
-                for what in payment_deviations(&stored, !owes || is_forgotten) {
+                for what in payment_deviations(&stored, !owes) {
                     differs(what);
                 }
             }
@@ -375,8 +377,7 @@ impl Simulation<'_> {
                 let price = &live["items"]["data"][0]["price"]["id"];
                 let sold = self.prices.iter().find(|(_, id)| id == price);
                 let expected = sold.map_or("none", |(plan, _)| plan);
-                let is_forgotten = was_unlinked && stored.unpaid.is_none();
-                let is_paid = live["status"] == "active" && (!owes || is_forgotten);
+                let is_paid = live["status"] == "active" && !owes;
                 let plan = plan_deviation(&stored, expected);
                 for what in payment_deviations(&stored, is_paid).into_iter().chain(plan) {
                     differs(what);
@@ -394,11 +395,8 @@ impl Simulation<'_> {
     ) -> Result<Vec<String>, SimulationError> {
         let name = id(customer)?;
         let mut mismatches = Vec::new();
-        let former = self.former[customer].iter();
-        for recipient in former.chain(&self.recipients[customer]) {
-            let all = self.subscriptions_of(recipient).await?;
-            let live = all.iter().find(|it| is_live(it));
-            let live = live.map(|it| text(&it["id"]));
+        for recipient in self.all_recipients(customer) {
+            let live = self.live_subscription(recipient).await?;
             for item in self.items_of(recipient).await? {
                 let of = item.subscription().map(|it| it.as_str().to_owned());
                 let has_renewal = live.is_some() && (of.is_none() || of == live);
