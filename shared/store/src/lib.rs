@@ -21,6 +21,7 @@ mod item;
 mod keys;
 mod listing;
 mod log;
+mod log_before;
 mod plan_cache;
 mod plans;
 mod quarantine;
@@ -65,7 +66,7 @@ use aws_types::SdkConfig;
 use tollgate_runtime::env::MissingVar;
 use tollgate_runtime::{Clock, Entropy, Init, env};
 
-use usage::WrittenMarks;
+use usage::{ClaimsSince, ClosedBuckets, WrittenMarks};
 
 /// The tables of one stack.
 #[derive(Debug, Clone)]
@@ -75,6 +76,8 @@ pub struct Store {
     clock: Clock,
     entropy: Entropy,
     written_marks: WrittenMarks,
+    closed_buckets: ClosedBuckets,
+    claims_since: ClaimsSince,
 }
 
 impl Store {
@@ -91,6 +94,8 @@ impl Store {
             clock,
             entropy,
             written_marks: WrittenMarks::default(),
+            closed_buckets: ClosedBuckets::default(),
+            claims_since: ClaimsSince::default(),
         }
     }
 

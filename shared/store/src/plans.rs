@@ -11,6 +11,7 @@ use crate::error::StoreError;
 use crate::item::{Item, Reader, keys, n, s, t};
 use crate::schema::{BILLING, attr};
 use crate::transaction::{Action, Transacted};
+use crate::usage::CLAIMS;
 
 /// Partition of all plans, which are few.
 pub(crate) const PLANS: &str = "PLANS";
@@ -98,7 +99,7 @@ fn read_plans(items: &[Item]) -> Result<PlanBook, StoreError> {
     for item in items {
         let reader = Reader::new("plan", item);
         let sk = reader.text(attr::SK)?;
-        if sk == SEED {
+        if [SEED, CLAIMS].contains(&sk) {
             continue;
         }
         match item.get(DEFINITION) {
@@ -240,9 +241,11 @@ impl Store {
             let version = version_item(plan.latest(), &write_id)?;
             actions.push(Action::put(BILLING, version).when("attribute_not_exists(pk)"));
         }
+        actions.push(Self::no_older_claims());
         match self.transact(SEEDING, actions).await? {
             Transacted::Committed => Ok(SeedOutcome::Seeded),
             Transacted::Cancelled(results) => {
+                self.begin_claims().await?;
                 // The store has plans without a seed.
                 let Some(stored) = results[0].item() else {
                     return Ok(SeedOutcome::Differs);

@@ -1,12 +1,21 @@
-//! Reads of more than one item: all pages of a query, and batches of keys.
+//! Requests about more than one item: all pages of a query, batches of keys, and puts.
 
 use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes};
+use futures_util::stream::{self, StreamExt};
 
 use crate::Store;
 use crate::error::StoreError;
 use crate::item::Item;
 use crate::schema::Table;
 use crate::transaction::Backoff;
+
+/// Requests that one operation sends at a time.
+const CONCURRENCY: usize = 16;
+
+/// Awaits these futures, some at a time. Returns their outputs in their order.
+pub(crate) async fn concurrently<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
+    stream::iter(futures).buffered(CONCURRENCY).collect().await
+}
 
 /// DynamoDB's bound on the keys of one batch.
 const BATCH_GET: usize = 100;
@@ -64,6 +73,23 @@ impl Store {
         let unread = found.unprocessed_keys.unwrap_or_default().into_values();
         let unread = unread.flat_map(|left| left.keys);
         Ok((items.flatten().collect(), unread.collect()))
+    }
+
+    /// Puts items, whatever is there. If it fails, some of them may have been put.
+    pub(crate) async fn put_all(
+        &self,
+        operation: &'static str,
+        table: Table,
+        items: Vec<Item>,
+    ) -> Result<(), StoreError> {
+        let put = |item| {
+            let put = self.client.put_item().table_name(self.table(table));
+            put.set_item(Some(item)).send()
+        };
+        for put in concurrently(items.into_iter().map(put).collect()).await {
+            put.map_err(|error| StoreError::service(operation, error))?;
+        }
+        Ok(())
     }
 
     /// Reads all items that meet the key condition, consistently and in the order of their sort keys.

@@ -27,6 +27,7 @@ use super::queue::Queue;
 use super::scenario::{Event, Scenario};
 use super::{Deviation, model};
 use crate::crash::{Crash, Process};
+use crate::lagging::lagging_tables;
 use crate::network::{Endpoint, FaultRates, Network};
 use crate::time::Time;
 use crate::{PREFIX, SimulationError, Trace, setup};
@@ -43,6 +44,7 @@ pub(crate) struct Simulation<'a> {
     seed: u64,
     scenario: &'a Scenario,
     aws: LocalAws,
+    tables: Endpoint,
     time: Time,
     trace: Trace,
     entropy: Entropy,
@@ -91,6 +93,7 @@ impl<'a> Simulation<'a> {
             seed,
             scenario,
             aws: aws.clone(),
+            tables: lagging_tables(aws),
             time: Time::starting_at(setup(scenario.start.parse())?),
             trace,
             queue: Queue::new(Entropy::seeded(seed ^ 0x0b05)),
@@ -181,7 +184,7 @@ impl<'a> Simulation<'a> {
 
     /// Starts a writer, which runs until it is aborted.
     fn writer(&mut self, skew_ms: i64, running: &mut JoinSet<()>) -> Writer {
-        let tables = Endpoint::tables(&self.aws);
+        let tables = self.tables.clone();
         let (network, seed, sdk) = self.connect(tables, self.scenario.table_faults);
         let timeouts = aws::timeouts(aws::BACKGROUND_TIMEOUT);
         let sdk = sdk.into_builder().timeout_config(timeouts).build();
