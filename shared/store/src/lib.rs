@@ -66,7 +66,7 @@ use aws_types::SdkConfig;
 use tollgate_runtime::env::MissingVar;
 use tollgate_runtime::{Clock, Entropy, Init, env};
 
-use usage::{ClaimsSince, ClosedBuckets, WrittenMarks};
+use usage::{ClaimsSince, ClosedBuckets, MAX_CLAIMS, WrittenMarks};
 
 /// The tables of one stack.
 #[derive(Debug, Clone)]
@@ -77,6 +77,8 @@ pub struct Store {
     entropy: Entropy,
     written_marks: WrittenMarks,
     closed_buckets: ClosedBuckets,
+    /// Claims of a bucket at which it is closed.
+    max_claims: usize,
     claims_since: ClaimsSince,
 }
 
@@ -95,6 +97,7 @@ impl Store {
             entropy,
             written_marks: WrittenMarks::default(),
             closed_buckets: ClosedBuckets::default(),
+            max_claims: MAX_CLAIMS,
             claims_since: ClaimsSince::default(),
         }
     }
@@ -107,6 +110,13 @@ impl Store {
         let prefix = init.env.get(env::TABLE_PREFIX)?;
         let (clock, entropy) = (init.clock.clone(), init.entropy.clone());
         Ok(Self::new(&init.sdk, prefix, clock, entropy))
+    }
+
+    /// Sets the number of claims at which a bucket is closed, so that few usage events can show what follows from it.
+    #[must_use]
+    pub fn with_buckets_of(mut self, claims: usize) -> Self {
+        self.max_claims = claims;
+        self
     }
 
     /// Returns the source of randomness, which also gives retries their jitter.

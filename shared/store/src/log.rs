@@ -16,7 +16,7 @@ use crate::Store;
 use crate::body::{Compressor, read_body};
 use crate::error::StoreError;
 use crate::event_part::EventPart;
-use crate::item::{Item, MAX_SK, Reader, keys, s, t, ttl};
+use crate::item::{Item, MAX_SK, Reader, keys, s, ttl};
 use crate::schema::{USAGE_LOG, attr};
 use crate::usage::TransactionId;
 
@@ -348,9 +348,8 @@ fn log_items(id: &TransactionId, counted: &[NewEntry<'_>]) -> Result<Vec<Item>, 
     for ((customer, day, received_at), texts) in segments {
         for (piece, text) in texts.iter().enumerate() {
             let (attempt, number) = (id.attempt.as_str(), id.number);
-            let sk = format!("{day}#{attempt}#{number:03}#{piece:03}");
+            let sk = format!("{day}#{received_at:.3}#{attempt}#{number:03}#{piece:03}");
             let mut segment = keys(segment_pk(customer), sk);
-            segment.insert(attr::RECEIVED_AT.into(), t(received_at));
             segment.insert(attr::EXPIRES.into(), kept_until(received_at));
             items.extend(compressor.compress(text)?.in_items(segment));
         }
@@ -379,16 +378,17 @@ impl<'a> Segment<'a> {
         let parts = || {
             let mut parts = sk.split('#');
             let day = parts.next()?.parse().ok()?;
+            let received_at = parts.next()?.parse().ok()?;
             let attempt = parts.next()?;
             let number = parts.next()?.parse().ok()?;
-            Some((day, TransactionId::new(attempt, number)))
+            Some((day, received_at, TransactionId::new(attempt, number)))
         };
-        let (day, transaction) = parts().ok_or_else(|| reader.corrupt(attr::SK))?;
+        let (day, received_at, transaction) = parts().ok_or_else(|| reader.corrupt(attr::SK))?;
         Ok(Self {
             item,
             sk,
             day,
-            received_at: reader.parsed(attr::RECEIVED_AT)?,
+            received_at,
             expires: i64::try_from(reader.number(attr::EXPIRES)?).unwrap_or(i64::MAX),
             transaction,
         })

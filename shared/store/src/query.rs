@@ -82,14 +82,31 @@ impl Store {
         table: Table,
         items: Vec<Item>,
     ) -> Result<(), StoreError> {
-        let put = |item| {
-            let put = self.client.put_item().table_name(self.table(table));
-            put.set_item(Some(item)).send()
-        };
-        for put in concurrently(items.into_iter().map(put).collect()).await {
-            put.map_err(|error| StoreError::service(operation, error))?;
+        let puts = items
+            .into_iter()
+            .map(|item| self.put(operation, table, item));
+        let puts = concurrently(puts.collect()).await;
+        puts.into_iter().collect()
+    }
+
+    async fn put(
+        &self,
+        operation: &'static str,
+        table: Table,
+        item: Item,
+    ) -> Result<(), StoreError> {
+        let put = self.client.put_item().table_name(self.table(table));
+        let put = put.set_item(Some(item));
+        let mut backoff = Backoff::new();
+        loop {
+            let Err(error) = put.clone().send().await else {
+                return Ok(());
+            };
+            let error = StoreError::service(operation, error);
+            if !error.is_transient() || !backoff.next_try(&self.entropy).await {
+                return Err(error);
+            }
         }
-        Ok(())
     }
 
     /// Reads all items that meet the key condition, consistently and in the order of their sort keys.

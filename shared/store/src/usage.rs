@@ -10,7 +10,7 @@ mod since;
 mod sort_keys;
 mod write;
 
-pub(crate) use claims::{ClosedBuckets, TransactionId};
+pub(crate) use claims::{ClosedBuckets, MAX_CLAIMS, TransactionId};
 pub use overage::OverageMark;
 pub(crate) use overage::WrittenMarks;
 pub(crate) use since::{CLAIMS, ClaimsSince};

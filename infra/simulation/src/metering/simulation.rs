@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
-use tollgate_domain::id::CustomerId;
+use tollgate_domain::id::{CustomerId, uuid_v7};
 use tollgate_domain::money::MicroUsd;
 use tollgate_domain::plan::Catalog;
 use tollgate_domain::usage::{ADJUSTMENT_TYPE, Cost, EVENT_TYPE, UsageRecord};
@@ -34,6 +34,8 @@ use crate::{PREFIX, SimulationError, Trace, setup};
 
 /// Longer than the greatest delay of a request on the network.
 const ALL_HAS_ARRIVED: Duration = Duration::from_secs(600);
+/// Most waits of that length for messages to be handled: longer than the latest duplicate takes.
+const MAX_WAITS: u32 = 30 * 24 * 6;
 /// The usage-writer's function timeout.
 const WRITER_TIMEOUT: Duration = Duration::from_secs(300);
 
@@ -192,6 +194,7 @@ impl<'a> Simulation<'a> {
         let clock = self.time.clock(Arc::clone(&skew_ms));
         let entropy = Entropy::seeded(seed);
         let store = Store::new(&sdk, PREFIX, clock.clone(), entropy.clone());
+        let store = store.with_buckets_of(self.scenario.max_claims);
         let ingest = Ingest::new(store, clock, Metrics::none());
         let app = App { ingest };
         let crash_percent = Arc::new(AtomicU64::new(self.scenario.writer_crash_percent));
@@ -285,8 +288,18 @@ impl<'a> Simulation<'a> {
             writer.network.set_faults(FaultRates::NONE);
             writer.crash_percent.store(0, Ordering::Relaxed);
         }
+        let mut waits = 0;
         while !self.queue.is_empty() {
             sleep(ALL_HAS_ARRIVED).await;
+            // Duplicates may come for weeks, and each message may fail once or twice more.
+            waits += 1;
+            if waits > MAX_WAITS {
+                let stuck = "messages are not handled though there are no faults any more";
+                return Ok(Deviation {
+                    mismatches: vec![stuck.to_owned()],
+                    ..Deviation::default()
+                });
+            }
         }
         // Delayed requests to the tables arrive now.
         sleep(ALL_HAS_ARRIVED).await;
@@ -359,9 +372,16 @@ impl<'a> Simulation<'a> {
     /// Generates a usage event with adjustments of today and yesterday.
     fn adjustments(&mut self, customer: usize) -> Value {
         self.calls += 1;
-        let id = format!("a{}-{}", self.seed, self.calls);
         let now = self.time.clock(Arc::default()).now();
         let random = |bound| i64::try_from(self.entropy.below(bound)).unwrap_or(0);
+        let uuid = |at| self.entropy.with(|rng| uuid_v7(at, rng));
+        let id = match random(4) {
+            0 => uuid(now),
+            // All of one moment, and of another century.
+            1 => uuid(self.time.start),
+            2 => uuid(now + SignedDuration::from_hours(100 * 365 * 24)),
+            _ => format!("a{}-{}", self.seed, self.calls),
+        };
         let adjustments: Vec<Value> = (0..1 + random(3))
             .map(|_| {
                 let plan = if random(2) == 0 { "free" } else { "pro" };

@@ -29,7 +29,7 @@ const CLAIMING: &str = "claiming usage events";
 /// Span of the ids that share a bucket, in milliseconds.
 const STEP_MS: u64 = 5_000;
 /// Claims of a bucket at which it is closed. 2,000 usage events a second are half as many.
-const MAX_CLAIMS: usize = 20_000;
+pub(crate) const MAX_CLAIMS: usize = 20_000;
 /// Children of a closed bucket, as a power of two: most claims of a batch then have a child for themselves, so that few
 /// levels hold any number of claims.
 const CHILD_BITS: usize = 12;
@@ -37,9 +37,9 @@ const CHILD_BITS: usize = 12;
 const MAX_LEVEL: usize = 16;
 /// Bytes of a stored claim.
 const ENTRY: usize = 18;
-/// Age at which an attempt without a marker is taken for ended. It is longer than any write takes; a longer one
+/// Age at which an attempt without a marker is taken for ended. It is longer than a write takes; one that takes longer
 /// finds that it was aborted.
-const ABANDONED_AFTER: SignedDuration = SignedDuration::from_secs(60);
+const ABANDONED_AFTER: SignedDuration = SignedDuration::from_secs(20);
 /// Time for which markers outlast their claims, so that clocks may differ and TTL may delete in any order.
 const MARKER_KEPT: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// Closed buckets that an instance remembers.
@@ -126,10 +126,17 @@ fn uuid_v7_ms(id: &str) -> Option<u64> {
 pub(crate) struct AttemptId(Arc<str>);
 
 impl AttemptId {
-    fn draw(store: &Store) -> Self {
+    pub(super) fn draw(store: &Store) -> Self {
         let ms = u64::try_from(store.clock.now().as_millisecond()).unwrap_or(0);
         let random = store.entropy.with(|rng| random_base62(rng, 14));
         Self(format!("{ms:012x}{random}").into())
+    }
+
+    pub(super) fn transaction(&self, number: u8) -> TransactionId {
+        TransactionId {
+            attempt: self.clone(),
+            number,
+        }
     }
 
     fn began(&self) -> Option<Timestamp> {
@@ -246,7 +253,7 @@ impl Rival {
     }
 
     /// Whether the attempt is so old that it is to be aborted if it has no marker.
-    fn is_abandoned(&self, now: Timestamp) -> bool {
+    pub(super) fn is_abandoned(&self, now: Timestamp) -> bool {
         let began = self.transaction.attempt.began();
         began.is_none_or(|began| now.duration_since(began) > ABANDONED_AFTER)
     }
@@ -291,10 +298,13 @@ pub(super) struct Attempt {
 }
 
 impl Store {
-    /// Puts claims, each with the number of the transaction that is to count it, and then looks for others on the same
+    /// Puts the claims of an attempt, each with the number of the transaction that is to count it, and then looks for others on the same
     /// events. There must be at most 65,536 of them.
-    pub(super) async fn claim(&self, claims: &[(Claim, u8)]) -> Result<Attempt, StoreError> {
-        let id = AttemptId::draw(self);
+    pub(super) async fn claim(
+        &self,
+        id: &AttemptId,
+        claims: &[(Claim, u8)],
+    ) -> Result<Attempt, StoreError> {
         let mut by_bucket: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         for (at, (claim, _)) in claims.iter().enumerate() {
             by_bucket
@@ -326,10 +336,10 @@ impl Store {
         self.put_all(CLAIMING, USAGE_LOG, items).await?;
         // Strictly after the puts were acknowledged: whoever puts a claim later sees ours.
         let rivals = self
-            .look(Some(&id), claims.iter().map(|(claim, _)| claim))
+            .look(Some(id), claims.iter().map(|(claim, _)| claim))
             .await?;
         Ok(Attempt {
-            id,
+            id: id.clone(),
             indexes,
             rivals,
         })
@@ -398,7 +408,7 @@ impl Store {
                         let child = child_of(bucket, &claims[*at].identity, level);
                         children.entry(child).or_default().push(*at);
                     }
-                } else if count > MAX_CLAIMS && level < MAX_LEVEL {
+                } else if count > self.max_claims && level < MAX_LEVEL {
                     self.close_bucket(bucket).await?;
                 }
             }
@@ -461,24 +471,6 @@ impl Store {
             }
             _ => Err(StoreError::service(CLAIMING, error)),
         }
-    }
-
-    /// Returns the markers that the transactions of these claims have, where they are known, after aborting those that
-    /// were abandoned.
-    pub(super) async fn resolve<'a>(
-        &self,
-        rivals: impl Iterator<Item = &'a Rival> + Clone,
-    ) -> Result<HashMap<TransactionId, Marker>, StoreError> {
-        let ids = rivals.clone().map(|rival| rival.transaction.clone());
-        let mut markers = self.markers(ids).await?;
-        let now = self.clock.now();
-        for rival in rivals {
-            let id = &rival.transaction;
-            if !markers.contains_key(id) && rival.is_abandoned(now) {
-                markers.insert(id.clone(), self.abort(id).await?);
-            }
-        }
-        Ok(markers)
     }
 }
 

@@ -13,7 +13,7 @@ use tollgate_domain::window::Day;
 
 use super::aggregate::add;
 use super::batch::batches;
-use super::claims::{Attempt, Claim, Marker, Rival, TransactionId};
+use super::claims::{Attempt, AttemptId, Claim, Marker, Rival, TransactionId};
 use super::pending::{PendingPart, claim_of, prepare};
 use super::sort_keys::{billable_month, day_sk, endpoints_sk, in_shard};
 use crate::Store;
@@ -324,14 +324,18 @@ impl Counter<'_> {
             .zip(&batches)
             .flat_map(|(number, batch)| batch.iter().map(move |part| (part.claim.clone(), number)))
             .collect();
+        let id = AttemptId::draw(self.store);
         let decided = async {
-            let attempt = self.store.claim(&claims).await?;
+            let attempt = self.store.claim(&id, &claims).await?;
             let decisions = self.decide(&claims, &attempt).await?;
             Ok::<_, StoreError>((attempt, decisions))
         };
         let (attempt, decisions) = match decided.await {
             Ok(decided) => decided,
             Err(error) => {
+                let numbers = (0..=u8::MAX).zip(&batches).map(|(number, _)| number);
+                let given_up = numbers.map(|number| self.give_up(id.transaction(number)));
+                concurrently(given_up.collect()).await;
                 let error = Arc::new(error);
                 let parts = batches.into_iter().flatten();
                 let failed =
@@ -343,10 +347,7 @@ impl Counter<'_> {
         let batches = (0..=u8::MAX).zip(batches).map(|(number, parts)| {
             let (indexes, decisions) = decided.by_ref().take(parts.len()).unzip();
             Batch {
-                id: TransactionId {
-                    attempt: attempt.id.clone(),
-                    number,
-                },
+                id: attempt.id.transaction(number),
                 parts,
                 indexes,
                 decisions,
@@ -382,6 +383,8 @@ impl Counter<'_> {
         let mut waits = WAITS_MS.into_iter();
         while !open.is_empty() {
             self.read_markers(&mut markers, attempt, &open).await?;
+            self.abort_abandoned(&mut markers, claims, attempt, &open)
+                .await?;
             open.retain(|at| {
                 let (claim, rivals) = (&claims[*at].0, &attempt.rivals[*at]);
                 let decision = Decision::of(claim, rivals, &markers, attempt);
@@ -394,6 +397,31 @@ impl Counter<'_> {
             }
         }
         Ok(decisions)
+    }
+
+    /// Aborts the transactions that these claims wait for and that were abandoned.
+    async fn abort_abandoned(
+        &self,
+        markers: &mut HashMap<TransactionId, Marker>,
+        claims: &[(Claim, u8)],
+        attempt: &Attempt,
+        of: &[usize],
+    ) -> Result<(), StoreError> {
+        let now = self.store.clock.now();
+        for at in of {
+            let (claim, rivals) = (&claims[*at].0, &attempt.rivals[*at]);
+            let decision = Decision::of(claim, rivals, markers, attempt);
+            if !matches!(decision, None | Some(Decision::Leave)) {
+                continue;
+            }
+            for rival in rivals.iter().filter(|rival| rival.excludes(claim)) {
+                let id = &rival.transaction;
+                if !markers.contains_key(id) && rival.is_abandoned(now) {
+                    markers.insert(id.clone(), self.store.abort(id).await?);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Waits some time for the attempts to which these claims were left, given by their places and the indexes of their
@@ -442,11 +470,19 @@ impl Counter<'_> {
         of: &[usize],
     ) -> Result<(), StoreError> {
         let rivals = of.iter().flat_map(|at| &attempt.rivals[*at]);
-        let unknown: Vec<&Rival> = rivals
-            .filter(|rival| !markers.contains_key(&rival.transaction))
+        let ids = rivals.map(|rival| &rival.transaction);
+        let unknown: Vec<TransactionId> = ids
+            .filter(|id| !markers.contains_key(*id))
+            .cloned()
             .collect();
-        markers.extend(self.store.resolve(unknown.into_iter()).await?);
+        markers.extend(self.store.markers(unknown).await?);
         Ok(())
+    }
+
+    /// Aborts an own transaction, if the store responds, so that others need not wait until it is old.
+    async fn give_up(&self, id: TransactionId) {
+        let aborting = self.store.abort(&id);
+        let _ = tokio::time::timeout(FINDING_OUT_TIMEOUT, aborting).await;
     }
 
     async fn wait(&self, ms: u64) {
@@ -459,9 +495,10 @@ impl Counter<'_> {
         let committed = if batch.decisions.contains(&Decision::Count) {
             self.commit(&mut batch).await
         } else {
-            if batch.decisions.contains(&Decision::Leave) {
-                // Others need not wait until it is old.
-                let _ = self.store.abort(&batch.id).await;
+            // Others need not wait until it is old. For a duplicate, they do not wait at all.
+            let is_duplicate = |decision: &Decision| *decision == Decision::Duplicate;
+            if !batch.decisions.iter().all(is_duplicate) {
+                self.give_up(batch.id.clone()).await;
             }
             Ok(())
         };
