@@ -339,6 +339,7 @@ fn greet(running: &Running, storage: &str) {
     println!("curl -s {url}/admin/billing/run -H \"x-api-key: {key}\" -d '{{\"dry_run\":true}}'");
     println!();
     println!(
-        "POST {url}/_local/clock, /_local/drain and /_local/nightly set the clock, deliver usage and bill"
+        "POST {url}/_local/clock, /_local/drain, /_local/nightly and /_local/publish set the clock, deliver usage, bill and \
+         publish events"
     );
 }

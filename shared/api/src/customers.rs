@@ -148,7 +148,8 @@ pub struct Pin {
     #[serde(deserialize_with = "Option::deserialize")]
     #[schema(value_type = Option<u64>, required, minimum = 1)]
     pub version: Option<Whole>,
-    /// First month of the pin: one that begins more than an hour after the pin is set.
+    /// First month of the pin: one that begins more than an hour after the pin is set, or one of the 24 months after
+    /// that.
     #[schema(value_type = schema::Month)]
     pub from: Month,
 }

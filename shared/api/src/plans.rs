@@ -268,8 +268,8 @@ pub struct CreatePlanVersion {
     /// Number of the latest version, on which the new one is based.
     #[schema(value_type = u64, minimum = 1)]
     pub expected_version: Whole,
-    /// First month to which the version applies: one that begins more than an hour from now, and not before
-    /// the one in which the latest version takes effect.
+    /// First month to which the version applies: one that begins more than an hour from now, or one of the 24 months
+    /// after that, and not before the one in which the latest version takes effect.
     #[schema(value_type = schema::Month)]
     pub takes_effect: Month,
     /// Whether to write nothing and only list the customers to whom the version would apply. Required.

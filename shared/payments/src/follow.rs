@@ -357,7 +357,7 @@ impl Follower {
             Ok(CustomerLookup::Deleted(deleted)) => {
                 tracing::error!(
                     customer = %scheduled.customer, stripe_customer = %deleted,
-                    "charges of a Stripe customer who was deleted cannot be invoiced"
+                    "items of a Stripe customer who was deleted cannot be invoiced, if there are any"
                 );
                 return Ok(store.end_scheduled_invoice(&scheduled).await?);
             }
@@ -366,7 +366,7 @@ impl Follower {
                 self.record_missing();
                 tracing::error!(
                     customer = %scheduled.customer, stripe_customer,
-                    "charges of a Stripe customer who does not exist cannot be invoiced"
+                    "items of a Stripe customer who does not exist cannot be invoiced, if there are any"
                 );
                 let is_old = clock.now().duration_since(scheduled.due) > MISSING_KEPT;
                 if is_old && store.customer_of_stripe(stripe_customer).await?.is_none() {
