@@ -224,6 +224,7 @@ impl Store {
     /// # Errors
     /// When the store fails; the plans may then be stored.
     pub async fn seed_plans(&self, plans: &Catalog) -> Result<SeedOutcome, StoreError> {
+        self.begin_claims().await?;
         let digest = seed_digest(plans)?;
         let now = self.clock.now();
         let write_id = self.transaction_token();
@@ -241,11 +242,9 @@ impl Store {
             let version = version_item(plan.latest(), &write_id)?;
             actions.push(Action::put(BILLING, version).when("attribute_not_exists(pk)"));
         }
-        actions.push(Self::no_older_claims());
         match self.transact(SEEDING, actions).await? {
             Transacted::Committed => Ok(SeedOutcome::Seeded),
             Transacted::Cancelled(results) => {
-                self.begin_claims().await?;
                 // The store has plans without a seed.
                 let Some(stored) = results[0].item() else {
                     return Ok(SeedOutcome::Differs);

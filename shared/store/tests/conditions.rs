@@ -51,10 +51,15 @@ async fn unchanged<T: Debug + PartialEq>(
     );
 }
 
-/// Returns stored items without claims, which are put before it is known whether there is anything to count.
+/// Returns stored items without claims, which are put before it is known whether there is anything to count, and without
+/// the marks that there was nothing.
 fn without_claims(mut stored: Value) -> Value {
     if let Some(log) = stored.get_mut(USAGE_LOG.name).and_then(Value::as_array_mut) {
-        log.retain(|item| !text(item, "pk").starts_with("#CLAIMS#"));
+        log.retain(|item| {
+            !["#CLAIMS#", "#ATTEMPT#"]
+                .iter()
+                .any(|kind| text(item, "pk").starts_with(kind))
+        });
     }
     stored
 }

@@ -9,11 +9,11 @@ use crate::Store;
 use crate::error::StoreError;
 use crate::item::{Item, Reader, keys, s, t};
 use crate::plans::PLANS;
-use crate::schema::BILLING;
-use crate::transaction::Action;
+use crate::schema::{BILLING, USAGE_LOG, attr};
 
 /// Sort key of the item with the time, beside the plans, which every writer may read.
 pub(crate) const CLAIMS: &str = "#CLAIMS";
+const BEGINNING: &str = "beginning claims";
 /// Attribute with the time.
 const SINCE: &str = "since";
 /// Time after a deployment in which instances of the release before it may still count usage.
@@ -32,22 +32,32 @@ fn item(since: Timestamp) -> Item {
 }
 
 impl Store {
-    /// Returns the action that says of an empty store that it never had other claims.
-    pub(crate) fn no_older_claims() -> Action {
-        Action::put(BILLING, item(Timestamp::UNIX_EPOCH)).when(IS_FIRST)
-    }
-
-    /// Says of a store that was in use before claims were put that all releases put them from some time on.
+    /// Says since when claims are put, before the first of the functions that put them is created: for ever, if no usage
+    /// was counted before, or from some time on.
     pub(crate) async fn begin_claims(&self) -> Result<(), StoreError> {
         if self.claims_since().await?.is_some() {
             return Ok(());
         }
+        let found = self
+            .client
+            .scan()
+            .table_name(self.table(USAGE_LOG))
+            .projection_expression(attr::PK)
+            .consistent_read(true)
+            .limit(1)
+            .send()
+            .await
+            .map_err(|error| StoreError::service(BEGINNING, error))?;
         let now = self.clock.now();
+        let since = match found.items().is_empty() {
+            true => Timestamp::UNIX_EPOCH,
+            false => now.saturating_add(DEPLOYING).unwrap_or(now),
+        };
         let put = self
             .client
             .put_item()
             .table_name(self.table(BILLING))
-            .set_item(Some(item(now.saturating_add(DEPLOYING).unwrap_or(now))))
+            .set_item(Some(item(since)))
             .condition_expression(IS_FIRST)
             .send()
             .await;
@@ -55,7 +65,7 @@ impl Store {
             Ok(_) => Ok(()),
             Err(error) => match error.as_service_error() {
                 Some(PutItemError::ConditionalCheckFailedException(_)) => Ok(()),
-                _ => Err(StoreError::service("beginning claims", error)),
+                _ => Err(StoreError::service(BEGINNING, error)),
             },
         }
     }
