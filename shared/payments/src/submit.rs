@@ -183,6 +183,7 @@ impl Payments {
         item: &InvoiceItem,
     ) -> Result<SubmitOutcome, SubmitError> {
         if let Some(recipient) = charge.recipient(None) {
+            // Without a subscription, an invoice is scheduled whoever the customer is linked to.
             let current = match recipient.subscription {
                 Some(_) => self.recipient_of(&charge.charge.customer).await?,
                 None => None,

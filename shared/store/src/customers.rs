@@ -116,7 +116,7 @@ pub(crate) const SUBSCRIPTION_PLAN: &str = "subscription_plan";
 pub(crate) const SUSPENDED_AT: &str = "suspended_at";
 pub(crate) const UNPAID_SINCE: &str = "unpaid_since";
 pub(crate) const UNPAID_CONSEQUENCE: &str = "unpaid_consequence";
-/// Stripe customer to whom a payment is outstanding. Items of earlier releases have none.
+/// Stripe customer who owes the outstanding payment. Items of earlier releases have none.
 pub(crate) const UNPAID_BY: &str = "unpaid_by";
 /// Marks that an admin has set the plan, or the suspension. A consequence that followed before is then waived.
 pub(crate) const PLAN_WAIVER: &str = "plan_waiver";

@@ -47,7 +47,7 @@ pub struct CustomerToFollow {
     waivers: [Option<String>; 2],
     /// When its link changed, if its subscription was not followed since.
     relinked_at: Option<String>,
-    /// Stripe customer of the outstanding payment.
+    /// Stripe customer who owes the outstanding payment.
     unpaid_by: Option<String>,
 }
 
@@ -58,9 +58,10 @@ impl CustomerToFollow {
     #[must_use]
     pub fn owes_elsewhere(&self) -> bool {
         let linked = self.customer.recipient.as_ref();
-        let owed = self.unpaid_by.as_ref();
-        owed.zip(linked)
-            .is_some_and(|(owed, linked)| *owed != linked.customer)
+        let owing = self.unpaid_by.as_ref();
+        owing
+            .zip(linked)
+            .is_some_and(|(owing, linked)| *owing != linked.customer)
     }
 }
 

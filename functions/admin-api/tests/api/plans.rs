@@ -410,10 +410,6 @@ async fn an_invalid_pin_is_rejected() {
             json!({ "plan": "pro", "version": 1, "from": "2026-11" }),
             "pin.from",
         ),
-        (
-            json!({ "plan": "pro", "version": 1, "from": "2029-01" }),
-            "pin.from",
-        ),
     ] {
         let response = stack.update("acme", json!({ "pin": pin })).await;
         response.problem(422, "unprocessable", Some(field));
@@ -421,6 +417,7 @@ async fn an_invalid_pin_is_rejected() {
     let late = json!({ "plan": "pro", "version": 1, "from": "2029-01" });
     let late = stack.update("acme", json!({ "pin": late })).await;
     assert_eq!(late.body["latest"], "2028-12");
+    late.problem(422, "unprocessable", Some("pin.from"));
     let absent = stack
         .update(
             "acme",

@@ -332,18 +332,17 @@ fn debt_steps(entropy: &Entropy) -> Vec<(Duration, Event)> {
             continue;
         }
         let day = 4 + entropy.below(MONTH_DAYS - 10);
-        let time = |later: u64, entropy: &Entropy| {
-            days(day + later) + Duration::from_millis(entropy.below(86_000_000))
-        };
+        let time =
+            |later: u64| days(day + later) + Duration::from_millis(entropy.below(86_000_000));
         let decline = |is_declined| Event::Decline {
             customer,
             is_declined,
         };
         let plan = index(entropy, 2);
-        at.push((time(0, entropy), Event::Subscribe { customer, plan }));
-        at.push((time(1, entropy), decline(true)));
+        at.push((time(0), Event::Subscribe { customer, plan }));
+        at.push((time(1), decline(true)));
         // Within a week, a renewal has failed.
-        let paid = time(10 + entropy.below(3), entropy);
+        let paid = time(10 + entropy.below(3));
         at.push((paid, decline(false)));
         at.push((paid, Event::Pay { customer }));
     }
