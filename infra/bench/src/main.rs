@@ -27,6 +27,7 @@ mod page;
 mod peers;
 mod plot;
 mod report;
+mod routing;
 mod run;
 mod runtime_api;
 mod rush;
@@ -48,6 +49,7 @@ use tollgate_runtime::Chain;
 use crate::effort::Effort;
 use crate::figures::Figures;
 use crate::report::{contenders_table, traffic_table};
+use crate::routing::Rate;
 use crate::tools::{ROOT, machine};
 
 type Error = Box<dyn std::error::Error>;
@@ -154,7 +156,12 @@ async fn measure(args: &Args) -> Result<(), Error> {
     } else {
         Effort::full()
     };
-    let results = run::authorizer(&effort, &args.profile).await?;
+    let rates: &[Rate] = if args.quick {
+        &routing::QUICK
+    } else {
+        &routing::FULL
+    };
+    let results = run::authorizer(&effort, rates, &args.profile).await?;
     let figures = Figures::of(&results);
     let tables = [
         figures.table(),

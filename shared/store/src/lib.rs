@@ -63,6 +63,7 @@ pub use webhooks::CreateWebhookOutcome;
 
 use aws_sdk_dynamodb::Client;
 use aws_types::SdkConfig;
+use jiff::Timestamp;
 use tollgate_runtime::env::MissingVar;
 use tollgate_runtime::{Clock, Entropy, Init, env};
 
@@ -80,6 +81,8 @@ pub struct Store {
     /// Claims of a bucket at which it is closed.
     max_claims: usize,
     claims_since: ClaimsSince,
+    /// Time since which no other process counts usage.
+    alone_since: Timestamp,
 }
 
 impl Store {
@@ -99,6 +102,17 @@ impl Store {
             closed_buckets: ClosedBuckets::default(),
             max_claims: MAX_CLAIMS,
             claims_since: ClaimsSince::default(),
+            alone_since: Timestamp::MIN,
+        }
+    }
+
+    /// Returns the same tables, in which no other process than this one counts usage from now on. What was being counted
+    /// when another process ended is then counted at once, and not only when its attempts are old.
+    #[must_use]
+    pub fn alone(self) -> Self {
+        Self {
+            alone_since: self.clock.now(),
+            ..self
         }
     }
 

@@ -224,7 +224,8 @@ impl Store {
     /// # Errors
     /// When the store fails; the plans may then be stored.
     pub async fn seed_plans(&self, plans: &Catalog) -> Result<SeedOutcome, StoreError> {
-        self.begin_claims().await?;
+        // Boxed, because the compiler bounds the depth of a future's type.
+        Box::pin(self.begin_claims()).await?;
         let digest = seed_digest(plans)?;
         let now = self.clock.now();
         let write_id = self.transaction_token();

@@ -11,7 +11,7 @@ use tollgate_domain::usage::UsageRecord;
 use tollgate_domain::window::Day;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_local_aws::{Call, Fault};
-use tollgate_store::schema::{USAGE, USAGE_LOG};
+use tollgate_store::schema::USAGE;
 use tollgate_store::{
     EventPart, LoggedPart, RejectedRecord, ShardCounts, WriteUsageOutcome, WriteUsageResult,
 };

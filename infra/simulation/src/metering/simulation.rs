@@ -91,12 +91,13 @@ impl<'a> Simulation<'a> {
         trace: Trace,
     ) -> Result<Self, SimulationError> {
         let entropy = Entropy::seeded(seed);
+        let time = Time::starting_at(setup(scenario.start.parse())?);
         let mut simulation = Self {
             seed,
             scenario,
             aws: aws.clone(),
-            tables: lagging_tables(aws),
-            time: Time::starting_at(setup(scenario.start.parse())?),
+            tables: lagging_tables(aws, time.clock(Arc::default())),
+            time,
             trace,
             queue: Queue::new(Entropy::seeded(seed ^ 0x0b05)),
             entropy,

@@ -252,10 +252,12 @@ impl Rival {
         self.part == claim.part || self.digest != claim.digest
     }
 
-    /// Whether the attempt is so old that it is to be aborted if it has no marker.
-    pub(super) fn is_abandoned(&self, now: Timestamp) -> bool {
+    /// Whether the attempt is so old, or began before `alone_since`, that it is to be aborted if it has no marker.
+    pub(super) fn is_abandoned(&self, now: Timestamp, alone_since: Timestamp) -> bool {
         let began = self.transaction.attempt.began();
-        began.is_none_or(|began| now.duration_since(began) > ABANDONED_AFTER)
+        began.is_none_or(|began| {
+            began < alone_since || now.duration_since(began) > ABANDONED_AFTER
+        })
     }
 }
 
@@ -440,7 +442,7 @@ impl Store {
         &self,
         of: impl IntoIterator<Item = TransactionId>,
     ) -> Result<HashMap<TransactionId, Marker>, StoreError> {
-        let ids: HashSet<TransactionId> = of.into_iter().collect();
+        let ids: BTreeSet<TransactionId> = of.into_iter().collect();
         let wanted = ids.iter().map(TransactionId::key).collect();
         let found = self.batch_get(CLAIMING, USAGE_LOG, wanted).await?;
         let markers = found.iter();

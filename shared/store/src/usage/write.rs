@@ -407,7 +407,7 @@ impl Counter<'_> {
         attempt: &Attempt,
         of: &[usize],
     ) -> Result<(), StoreError> {
-        let now = self.store.clock.now();
+        let (now, alone_since) = (self.store.clock.now(), self.store.alone_since);
         for at in of {
             let (claim, rivals) = (&claims[*at].0, &attempt.rivals[*at]);
             let decision = Decision::of(claim, rivals, markers, attempt);
@@ -416,7 +416,7 @@ impl Counter<'_> {
             }
             for rival in rivals.iter().filter(|rival| rival.excludes(claim)) {
                 let id = &rival.transaction;
-                if !markers.contains_key(id) && rival.is_abandoned(now) {
+                if !markers.contains_key(id) && rival.is_abandoned(now, alone_since) {
                     markers.insert(id.clone(), self.store.abort(id).await?);
                 }
             }
