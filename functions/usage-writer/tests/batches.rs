@@ -486,7 +486,11 @@ async fn only_the_message_that_could_not_be_counted_fails() {
     stack.at.aws.heal();
     let counted = async |customer: usize| {
         let customer = format!("e-{customer}");
-        let month = stack.at.store.month_usage(&p(&customer), p("2026-11")).await;
+        let month = stack
+            .at
+            .store
+            .month_usage(&p(&customer), p("2026-11"))
+            .await;
         (month.unwrap(), stack.logged(&[&customer]).await.len())
     };
     for customer in (0..20).filter(|n| *n != 7) {

@@ -506,7 +506,10 @@ async fn run(seed: u64) -> RunStats {
     stack.at.aws.heal();
     let parts = stack.logged(&CUSTOMERS).await;
     let second = parts.iter().filter(|(_, part)| *part == 1);
-    stats.divided = second.map(|(event, _)| event).collect::<BTreeSet<_>>().len();
+    stats.divided = second
+        .map(|(event, _)| event)
+        .collect::<BTreeSet<_>>()
+        .len();
     assert_as_modelled(&stack, &model, seed).await;
     let usage = stack.items(USAGE);
     assert_eq!(deliver(&stack.app, batch(&all)).await, NONE, "seed {seed}");

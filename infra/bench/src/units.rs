@@ -75,14 +75,14 @@ impl Write<'_> {
     }
 
     /// Returns the units of the write, those of the indexes included: for the item before or after it, whichever is
-    /// larger. A refused write is charged for the item as it is.
+    /// larger. A rejected write is charged for the item as it is.
     fn units(&self, before: &Item, after: &Item) -> f64 {
         let indexes = self.table.map_or(&[][..], |table| table.indexes);
         let of_indexes = indexes.iter().map(|index| {
-            let entry = |item| entry(self.table, index, item);
-            match (entry(before), entry(after)) {
+            let projected = |item| projected(self.table, index, item);
+            match (projected(before), projected(after)) {
                 (before, after) if before == after => 0.0,
-                (None, Some(entry)) | (Some(entry), None) => write_units(size(&entry)),
+                (None, Some(projected)) | (Some(projected), None) => write_units(size(&projected)),
                 (Some(before), Some(after)) => {
                     let is_same_key = [index.hash, index.range]
                         .iter()
@@ -99,8 +99,8 @@ impl Write<'_> {
     }
 }
 
-/// Returns the entry of an item in an index, if it has one.
-fn entry(table: Option<&Table>, index: &Index, item: &Item) -> Option<Item> {
+/// Returns what an index contains of an item, if anything.
+fn projected(table: Option<&Table>, index: &Index, item: &Item) -> Option<Item> {
     let keys = [index.hash, index.range];
     if !keys.iter().all(|key| item.contains_key(*key)) {
         return None;
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_costs_the_larger_item_before_or_after_it_even_if_it_is_refused() {
+    fn a_write_costs_the_larger_item_before_or_after_it_even_if_it_is_rejected() {
         let aws = services().unwrap();
         let mut write = |item: &Value, condition: Option<&str>| {
             let mut request = put("usage-log", item);
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn an_index_is_charged_when_its_entry_changes() {
+    fn an_index_is_charged_when_its_item_changes() {
         let aws = services().unwrap();
         let mut day = item("a", 10);
         day["billable_month"] = json!({ "S": "2026-11#1" });

@@ -66,25 +66,25 @@ pub fn kept_from(now: Timestamp) -> Day {
 
 /// A part that is to be written to the log.
 #[derive(Clone, Copy)]
-pub(crate) struct NewEntry<'a> {
+pub(crate) struct NewRow<'a> {
     pub(crate) part: &'a EventPart<'a>,
     /// Index of its claim in the attempt.
     pub(crate) index: u16,
 }
 
-/// Body of an entry.
-enum EntryBody<'a> {
+/// Body of a row.
+enum RowBody<'a> {
     Here(&'a [u8]),
     /// In items of its own, whose partition key is `#BODY#` and this.
     Elsewhere(&'a str),
 }
 
-impl EntryBody<'_> {
+impl RowBody<'_> {
     /// Returns the number of bytes in the segment, about.
     fn len(&self) -> usize {
         match self {
-            EntryBody::Here(body) => body.len(),
-            EntryBody::Elsewhere(key) => key.len(),
+            RowBody::Here(body) => body.len(),
+            RowBody::Elsewhere(key) => key.len(),
         }
     }
 }
@@ -93,34 +93,34 @@ fn segment_pk(customer: &CustomerId) -> String {
     format!("#LOG#{customer}")
 }
 
-/// Appends an entry to the text of a segment: a line with the index of its claim, the number of its part, its number of
+/// Appends a row to the text of a segment: a line with the index of its claim, the number of its part, its number of
 /// records, and the length of the body, which follows, or where it is.
-fn append(text: &mut Vec<u8>, entry: &NewEntry<'_>, body: &EntryBody<'_>) {
-    let NewEntry { part, index } = entry;
+fn append(text: &mut Vec<u8>, row: &NewRow<'_>, body: &RowBody<'_>) {
+    let NewRow { part, index } = row;
     let (number, records) = (part.part, part.records);
     match body {
-        EntryBody::Here(body) => {
+        RowBody::Here(body) => {
             text.extend(format!("{index} {number} {records} {}\n", body.len()).into_bytes());
             text.extend(*body);
         }
-        EntryBody::Elsewhere(key) => {
+        RowBody::Elsewhere(key) => {
             text.extend(format!("{index} {number} {records} @{key}\n").into_bytes());
         }
     }
 }
 
-/// An entry of a segment, as stored.
-struct Entry<'a> {
+/// A row of a segment, as stored.
+struct Row<'a> {
     index: u16,
     part: usize,
     records: u64,
-    body: EntryBody<'a>,
+    body: RowBody<'a>,
 }
 
-/// Reads the entries of a segment's text.
-fn entries(mut text: &[u8]) -> Result<Vec<Entry<'_>>, StoreError> {
+/// Reads the rows of a segment's text.
+fn rows(mut text: &[u8]) -> Result<Vec<Row<'_>>, StoreError> {
     let corrupt = || StoreError::corrupt("log segment", "body");
-    let mut entries = Vec::new();
+    let mut rows = Vec::new();
     while !text.is_empty() {
         let end = text.iter().position(|byte| *byte == b'\n');
         let (line, rest) = text.split_at(end.ok_or_else(corrupt)?);
@@ -131,24 +131,24 @@ fn entries(mut text: &[u8]) -> Result<Vec<Entry<'_>>, StoreError> {
         let index = field()?.parse().map_err(|_| corrupt())?;
         let part = field()?.parse().map_err(|_| corrupt())?;
         let records = field()?.parse().map_err(|_| corrupt())?;
-        let place = field()?;
-        let body = match place.strip_prefix('@') {
-            Some(key) => EntryBody::Elsewhere(key),
+        let last = field()?;
+        let body = match last.strip_prefix('@') {
+            Some(key) => RowBody::Elsewhere(key),
             None => {
-                let length = place.parse().map_err(|_| corrupt())?;
+                let length = last.parse().map_err(|_| corrupt())?;
                 let (body, rest) = text.split_at_checked(length).ok_or_else(corrupt)?;
                 text = rest;
-                EntryBody::Here(body)
+                RowBody::Here(body)
             }
         };
-        entries.push(Entry {
+        rows.push(Row {
             index,
             part,
             records,
             body,
         });
     }
-    Ok(entries)
+    Ok(rows)
 }
 
 impl Store {
@@ -157,9 +157,9 @@ impl Store {
     pub(crate) async fn put_log<'a>(
         &self,
         id: &TransactionId,
-        counted: impl Iterator<Item = NewEntry<'a>>,
+        counted: impl Iterator<Item = NewRow<'a>>,
     ) -> Result<(), StoreError> {
-        let counted: Vec<NewEntry<'_>> = counted.collect();
+        let counted: Vec<NewRow<'_>> = counted.collect();
         self.put_all(LOGGING, USAGE_LOG, log_items(id, &counted)?)
             .await
     }
@@ -226,7 +226,7 @@ impl Store {
     ) -> Result<Option<String>, StoreError> {
         let after = after.map(Position::read).transpose()?;
         let (from, to) = (format!("{from}#"), format!("{to}#~"));
-        // The segment of the cursor is read again: it may have more entries.
+        // The segment of the cursor is read again: it may have more rows.
         let first = after.as_ref().map_or(&*from, |after| after.segment);
         let mut start = None;
         loop {
@@ -256,21 +256,21 @@ impl Store {
                     continue;
                 };
                 let skipped = match &after {
-                    Some(after) if after.segment == segment.sk => after.entries,
+                    Some(after) if after.segment == segment.sk => after.rows,
                     _ => 0,
                 };
                 let text = read_body("log segment", [segment.item])?;
-                for (at, entry) in entries(&text)?.iter().enumerate().skip(skipped) {
-                    if !marker.has_counted(entry.index) {
+                for (at, row) in rows(&text)?.iter().enumerate().skip(skipped) {
+                    if !marker.has_counted(row.index) {
                         continue;
                     }
-                    let Some(body) = self.entry_body(&entry.body).await? else {
+                    let Some(body) = self.row_body(&row.body).await? else {
                         continue;
                     };
                     let is_added = filling.add(LoggedPart {
-                        part: entry.part,
+                        part: row.part,
                         day: segment.day,
-                        records: entry.records,
+                        records: row.records,
                         received_at: segment.received_at,
                         body,
                     });
@@ -286,11 +286,11 @@ impl Store {
         }
     }
 
-    /// Reads the body of an entry: `None` if it has expired.
-    async fn entry_body(&self, body: &EntryBody<'_>) -> Result<Option<Vec<u8>>, StoreError> {
+    /// Reads the body of a row: `None` if it has expired.
+    async fn row_body(&self, body: &RowBody<'_>) -> Result<Option<Vec<u8>>, StoreError> {
         match body {
-            EntryBody::Here(body) => Ok(Some(body.to_vec())),
-            EntryBody::Elsewhere(key) => {
+            RowBody::Here(body) => Ok(Some(body.to_vec())),
+            RowBody::Elsewhere(key) => {
                 let pk = s(format!("{BODY}{key}"));
                 let items = self.query_all(LISTING, USAGE_LOG, "pk = :pk", [(":pk", pk)]);
                 let items = items.await?;
@@ -302,45 +302,45 @@ impl Store {
 }
 
 /// Returns the items that log these parts: segments, and the bodies that are not in one.
-fn log_items(id: &TransactionId, counted: &[NewEntry<'_>]) -> Result<Vec<Item>, StoreError> {
-    let event = |entry: &NewEntry<'_>| (entry.part.source.to_owned(), entry.part.id.to_owned());
+fn log_items(id: &TransactionId, counted: &[NewRow<'_>]) -> Result<Vec<Item>, StoreError> {
+    let event = |row: &NewRow<'_>| (row.part.source.to_owned(), row.part.id.to_owned());
     let mut parts: HashMap<_, usize> = HashMap::new();
-    for entry in counted {
-        *parts.entry(event(entry)).or_default() += 1;
+    for row in counted {
+        *parts.entry(event(row)).or_default() += 1;
     }
     let mut compressor = Compressor::new();
     let mut items = Vec::new();
     let mut elsewhere: HashMap<_, String> = HashMap::new();
     let mut segments: BTreeMap<(&CustomerId, Day, Timestamp), Vec<Vec<u8>>> = BTreeMap::new();
-    for entry in counted {
-        let part = entry.part;
+    for row in counted {
+        let part = row.part;
         // Without a day, all of it is rejected, and in the quarantine.
         let Some(day) = part.aggregates.days.keys().next() else {
             continue;
         };
         let texts = segments.entry((part.customer, *day, part.received_at));
         let texts = texts.or_default();
-        let is_alone = parts.get(&event(entry)) == Some(&1);
-        let place = if is_alone && part.body.len() <= MAX_SEGMENT {
-            EntryBody::Here(part.body)
+        let is_alone = parts.get(&event(row)) == Some(&1);
+        let body = if is_alone && part.body.len() <= MAX_SEGMENT {
+            RowBody::Here(part.body)
         } else {
-            let key = match elsewhere.entry(event(entry)) {
+            let key = match elsewhere.entry(event(row)) {
                 hash_map::Entry::Occupied(key) => key.into_mut(),
                 hash_map::Entry::Vacant(key) => {
-                    let name = format!("{}#{}#{}", id.attempt.as_str(), id.number, entry.index);
+                    let name = format!("{}#{}#{}", id.attempt.as_str(), id.number, row.index);
                     let mut head = keys(format!("{BODY}{name}"), "00");
                     head.insert(attr::EXPIRES.into(), kept_until(part.received_at));
                     items.extend(compressor.compress(part.body)?.in_items(head));
                     key.insert(name)
                 }
             };
-            EntryBody::Elsewhere(key)
+            RowBody::Elsewhere(key)
         };
         match texts.last_mut() {
-            Some(text) if text.len() + place.len() <= MAX_SEGMENT => append(text, entry, &place),
+            Some(text) if text.len() + body.len() <= MAX_SEGMENT => append(text, row, &body),
             _ => {
                 let mut text = Vec::new();
-                append(&mut text, entry, &place);
+                append(&mut text, row, &body);
                 texts.push(text);
             }
         }
@@ -441,22 +441,22 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// Position in a list: a segment, and the number of its entries that were listed.
+/// Position in a list: a segment, and the number of its rows that were listed.
 struct Position<'a> {
     segment: &'a str,
-    entries: usize,
+    rows: usize,
 }
 
 impl<'a> Position<'a> {
     fn read(cursor: &'a str) -> Result<Self, StoreError> {
         let invalid = || StoreError::invalid_cursor(LISTING);
-        let (segment, entries) = cursor.split_once(SEPARATOR).ok_or_else(invalid)?;
+        let (segment, rows) = cursor.split_once(SEPARATOR).ok_or_else(invalid)?;
         if segment.len() > MAX_SK {
             return Err(invalid());
         }
         Ok(Self {
             segment,
-            entries: entries.parse().map_err(|_| invalid())?,
+            rows: rows.parse().map_err(|_| invalid())?,
         })
     }
 }

@@ -1,9 +1,9 @@
 //! Claims on usage events, by which each part of one is counted once.
 //!
-//! A write first puts its claims into buckets, unconditionally, and then looks who else has claims on the same events.
-//! Of two attempts that claim the same part, at least one sees the other: its look begins after the other's put was
-//! acknowledged. An attempt counts a part only if every other one that it sees has not counted it and never will, which
-//! the markers say, each of them written once. The proof and its limits are in `docs/adr/0038`.
+//! A write first puts its claims into buckets, unconditionally, and then looks who else has claims on the same events. If
+//! two attempts claim the same part, at least one sees the other: its look begins after the other's put was acknowledged.
+//! An attempt counts a part only if every other one that it sees has not counted it and never will, which the markers say,
+//! each of them written once. The proof and its limits are in `docs/adr/0038`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
@@ -36,7 +36,7 @@ const CHILD_BITS: usize = 12;
 /// Levels of buckets: as many as the digest of an identity has bits for.
 const MAX_LEVEL: usize = 16;
 /// Bytes of a stored claim.
-const ENTRY: usize = 18;
+const CLAIM_BYTES: usize = 18;
 /// Age at which an attempt without a marker is taken for ended. It is longer than a write takes; one that takes longer
 /// finds that it was aborted.
 const ABANDONED_AFTER: SignedDuration = SignedDuration::from_secs(20);
@@ -52,7 +52,7 @@ const IS_FIRST: &str = "attribute_not_exists(pk)";
 /// Sort key of items that are alone in their partition.
 const ONLY: &str = "#";
 
-/// What identifies a usage event: the digest of its source and id.
+/// Identity of a usage event: the digest of its source and id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Identity([u8; 32]);
 
@@ -180,7 +180,7 @@ impl TransactionId {
     }
 }
 
-/// What is known of a transaction.
+/// Mark that decides for ever whether a transaction has counted its claims.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Marker {
     /// It has counted its claims, except those with these indexes in the attempt.
@@ -255,9 +255,7 @@ impl Rival {
     /// Whether the attempt is so old, or began before `alone_since`, that it is to be aborted if it has no marker.
     pub(super) fn is_abandoned(&self, now: Timestamp, alone_since: Timestamp) -> bool {
         let began = self.transaction.attempt.began();
-        began.is_none_or(|began| {
-            began < alone_since || now.duration_since(began) > ABANDONED_AFTER
-        })
+        began.is_none_or(|began| began < alone_since || now.duration_since(began) > ABANDONED_AFTER)
     }
 }
 
@@ -322,16 +320,16 @@ impl Store {
         for (bucket, of_bucket) in by_bucket {
             let mut item = keys(bucket, id.as_str());
             item.insert("first".into(), n(next.into()));
-            let mut entries = Vec::with_capacity(of_bucket.len() * ENTRY);
+            let mut bytes = Vec::with_capacity(of_bucket.len() * CLAIM_BYTES);
             for at in of_bucket {
                 let (claim, transaction) = &claims[at];
-                entries.extend(claim.identity.short());
-                entries.extend([claim.part, *transaction]);
-                entries.extend(claim.digest);
+                bytes.extend(claim.identity.short());
+                bytes.extend([claim.part, *transaction]);
+                bytes.extend(claim.digest);
                 indexes[at] = next;
                 next = next.wrapping_add(1);
             }
-            item.insert("claims".into(), b(entries));
+            item.insert("claims".into(), b(bytes));
             item.insert(attr::EXPIRES.into(), ttl(kept_until));
             items.push(item);
         }
@@ -394,13 +392,13 @@ impl Store {
                         is_closed |= is_closing(item)?;
                         continue;
                     };
-                    count += put.entries.len() / ENTRY;
+                    count += put.bytes.len() / CLAIM_BYTES;
                     if own == Some(&put.attempt) {
                         continue;
                     }
-                    for (offset, entry) in put.entries.chunks_exact(ENTRY).enumerate() {
-                        for at in by_identity.get(&entry[..8]).into_iter().flatten() {
-                            rivals[*at].push(put.rival(offset, entry));
+                    for (offset, stored) in put.bytes.chunks_exact(CLAIM_BYTES).enumerate() {
+                        for at in by_identity.get(&stored[..8]).into_iter().flatten() {
+                            rivals[*at].push(put.rival(offset, stored));
                         }
                     }
                 }
@@ -481,7 +479,7 @@ struct PutClaims<'a> {
     attempt: AttemptId,
     /// Index of the first.
     first: u16,
-    entries: &'a [u8],
+    bytes: &'a [u8],
 }
 
 impl<'a> PutClaims<'a> {
@@ -495,20 +493,20 @@ impl<'a> PutClaims<'a> {
         Ok(Some(Self {
             attempt: AttemptId(sort_key.into()),
             first: u16::try_from(item.number("first")?).map_err(|_| item.corrupt("first"))?,
-            entries: item.bytes("claims")?,
+            bytes: item.bytes("claims")?,
         }))
     }
 
-    fn rival(&self, offset: usize, entry: &[u8]) -> Rival {
+    fn rival(&self, offset: usize, stored: &[u8]) -> Rival {
         let index = u16::try_from(offset).unwrap_or(u16::MAX);
         Rival {
             transaction: TransactionId {
                 attempt: self.attempt.clone(),
-                number: entry[9],
+                number: stored[9],
             },
             index: self.first.wrapping_add(index),
-            part: entry[8],
-            digest: first_eight(&entry[10..]),
+            part: stored[8],
+            digest: first_eight(&stored[10..]),
         }
     }
 }

@@ -113,7 +113,7 @@ fn may_be_counted_before(part: &EventPart<'_>, since: Timestamp) -> bool {
     }
 }
 
-/// What the parts of a usage event have in common.
+/// Properties that the parts of a usage event have in common.
 struct Event {
     identity: Identity,
     bucket: Arc<str>,

@@ -21,7 +21,7 @@ use crate::canonical::is_same_event;
 use crate::error::StoreError;
 use crate::event_part::{EventPart, event_pk};
 use crate::item::{Reader, keys, s};
-use crate::log::NewEntry;
+use crate::log::NewRow;
 use crate::query::concurrently;
 use crate::schema::attr;
 use crate::shard_counts::ShardCounts;
@@ -53,9 +53,9 @@ pub enum WriteUsageOutcome {
 /// Outcome of counting a part, or the error because of which the outcome is unknown.
 pub type WriteUsageResult = Result<WriteUsageOutcome, Arc<StoreError>>;
 
-/// What became of a claim.
+/// Outcome of a claim.
 #[derive(Debug, Clone)]
-enum Verdict {
+enum Outcome {
     /// Counted by this call.
     Counted,
     /// Counted before.
@@ -66,22 +66,22 @@ enum Verdict {
     Failed(Arc<StoreError>),
 }
 
-impl Verdict {
+impl Outcome {
     fn into_result(self) -> WriteUsageResult {
         match self {
-            Verdict::Counted => Ok(WriteUsageOutcome::Counted),
-            Verdict::Duplicate => Ok(WriteUsageOutcome::Duplicate),
-            Verdict::Conflict(_) => Ok(WriteUsageOutcome::Conflict),
-            Verdict::Failed(error) => Err(error),
+            Outcome::Counted => Ok(WriteUsageOutcome::Counted),
+            Outcome::Duplicate => Ok(WriteUsageOutcome::Duplicate),
+            Outcome::Conflict(_) => Ok(WriteUsageOutcome::Conflict),
+            Outcome::Failed(error) => Err(error),
         }
     }
 
     fn contended() -> Self {
-        Verdict::Failed(Arc::new(StoreError::contended(COUNTING)))
+        Outcome::Failed(Arc::new(StoreError::contended(COUNTING)))
     }
 }
 
-/// What is to become of a claim, by those of others.
+/// Intention with a claim, by those of others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Decision {
     Count,
@@ -94,7 +94,7 @@ enum Decision {
 impl Decision {
     /// Decides on a claim by those of others: `None` as long as it waits for another attempt.
     ///
-    /// Of attempts that wait for one another, the one with the least id goes first.
+    /// The attempt with the least id goes first if attempts wait for one another.
     fn of(
         claim: &Claim,
         rivals: &[Rival],
@@ -148,9 +148,9 @@ impl Store {
             }
         };
         let (pending, failed) = prepare(parts, since);
-        let mut verdicts: Vec<Option<Verdict>> = vec![None; parts.len()];
+        let mut outcomes: Vec<Option<Outcome>> = vec![None; parts.len()];
         for (index, error) in failed {
-            verdicts[index] = Some(Verdict::Failed(Arc::new(error)));
+            outcomes[index] = Some(Outcome::Failed(Arc::new(error)));
         }
         let (own, repeated) = distinct(&pending);
         let counter = Counter {
@@ -158,19 +158,19 @@ impl Store {
             plans,
             shard_counts,
         };
-        for (index, verdict) in counter.count(own.clone()).await {
-            verdicts[index] = Some(verdict);
+        for (index, outcome) in counter.count(own.clone()).await {
+            outcomes[index] = Some(outcome);
         }
         for part in repeated {
             let of_same = own
                 .iter()
                 .filter(|it| it.claim.identity == part.claim.identity);
-            let of_same = of_same.filter_map(|it| Some((it, verdicts[it.index].as_ref()?)));
-            verdicts[part.index] = Some(verdict_of_repetition(&part.claim, of_same));
+            let of_same = of_same.filter_map(|it| Some((it, outcomes[it.index].as_ref()?)));
+            outcomes[part.index] = Some(outcome_of_repetition(&part.claim, of_same));
         }
-        let results = verdicts.into_iter();
+        let results = outcomes.into_iter();
         let mut results: Vec<WriteUsageResult> = results
-            .map(|verdict| verdict.unwrap_or_else(Verdict::contended).into_result())
+            .map(|outcome| outcome.unwrap_or_else(Outcome::contended).into_result())
             .collect();
         let is_counted = |result: &WriteUsageResult| {
             let counted = [WriteUsageOutcome::Counted, WriteUsageOutcome::Duplicate];
@@ -232,30 +232,30 @@ fn distinct<'a, 'b>(
     })
 }
 
-/// Returns the verdict on a claim that another part of the same write excludes, by those on the claims of the same
+/// Returns the outcome of a claim that another part of the same write excludes, by those on the claims of the same
 /// identity.
-fn verdict_of_repetition<'a>(
+fn outcome_of_repetition<'a>(
     claim: &Claim,
-    of_same: impl Iterator<Item = (&'a &'a PendingPart<'a>, &'a Verdict)>,
-) -> Verdict {
-    let mut verdict = Verdict::contended();
+    of_same: impl Iterator<Item = (&'a &'a PendingPart<'a>, &'a Outcome)>,
+) -> Outcome {
+    let mut outcome = Outcome::contended();
     for (part, of_part) in of_same {
         let is_same_event = part.claim.digest == claim.digest;
         match of_part {
-            Verdict::Counted | Verdict::Duplicate if !is_same_event => {
-                return Verdict::Conflict(part.claim.digest);
+            Outcome::Counted | Outcome::Duplicate if !is_same_event => {
+                return Outcome::Conflict(part.claim.digest);
             }
             // It is this event that was counted, though perhaps not this part of it.
-            Verdict::Conflict(counted) if *counted == claim.digest => return Verdict::contended(),
-            Verdict::Conflict(_) => verdict = of_part.clone(),
-            Verdict::Counted | Verdict::Duplicate if part.claim.part == claim.part => {
-                return Verdict::Duplicate;
+            Outcome::Conflict(counted) if *counted == claim.digest => return Outcome::contended(),
+            Outcome::Conflict(_) => outcome = of_part.clone(),
+            Outcome::Counted | Outcome::Duplicate if part.claim.part == claim.part => {
+                return Outcome::Duplicate;
             }
-            Verdict::Failed(_) if part.claim.part == claim.part => verdict = of_part.clone(),
-            Verdict::Counted | Verdict::Duplicate | Verdict::Failed(_) => {}
+            Outcome::Failed(_) if part.claim.part == claim.part => outcome = of_part.clone(),
+            Outcome::Counted | Outcome::Duplicate | Outcome::Failed(_) => {}
         }
     }
-    verdict
+    outcome
 }
 
 /// Counts the parts of one write.
@@ -293,33 +293,33 @@ impl<'a, 'b> Batch<'a, 'b> {
 }
 
 impl Counter<'_> {
-    /// Counts parts of which none excludes another. Returns their verdicts by their indexes.
+    /// Counts parts of which none excludes another. Returns their outcomes by their indexes.
     ///
     /// The future is boxed, because it contains itself: what is left of a failed batch is counted by itself.
     fn count<'f>(
         &'f self,
         parts: Vec<&'f PendingPart<'f>>,
-    ) -> BoxFuture<'f, Vec<(usize, Verdict)>> {
+    ) -> BoxFuture<'f, Vec<(usize, Outcome)>> {
         Box::pin(async move {
-            let mut verdicts = Vec::with_capacity(parts.len());
+            let mut outcomes = Vec::with_capacity(parts.len());
             let (mut attempt, mut claims) = (Vec::new(), 0);
             for batch in batches(parts) {
                 if attempt.len() == MAX_TRANSACTIONS || claims + batch.len() > MAX_CLAIMS {
-                    verdicts.extend(self.attempt(std::mem::take(&mut attempt)).await);
+                    outcomes.extend(self.attempt(std::mem::take(&mut attempt)).await);
                     claims = 0;
                 }
                 claims += batch.len();
                 attempt.push(batch);
             }
             if !attempt.is_empty() {
-                verdicts.extend(self.attempt(attempt).await);
+                outcomes.extend(self.attempt(attempt).await);
             }
-            verdicts
+            outcomes
         })
     }
 
     /// Makes one attempt to count these batches.
-    async fn attempt(&self, batches: Vec<Vec<&PendingPart<'_>>>) -> Vec<(usize, Verdict)> {
+    async fn attempt(&self, batches: Vec<Vec<&PendingPart<'_>>>) -> Vec<(usize, Outcome)> {
         let claims: Vec<(Claim, u8)> = (0..=u8::MAX)
             .zip(&batches)
             .flat_map(|(number, batch)| batch.iter().map(move |part| (part.claim.clone(), number)))
@@ -339,7 +339,7 @@ impl Counter<'_> {
                 let error = Arc::new(error);
                 let parts = batches.into_iter().flatten();
                 let failed =
-                    |part: &PendingPart<'_>| (part.index, Verdict::Failed(Arc::clone(&error)));
+                    |part: &PendingPart<'_>| (part.index, Outcome::Failed(Arc::clone(&error)));
                 return parts.map(failed).collect();
             }
         };
@@ -364,9 +364,9 @@ impl Counter<'_> {
             .collect();
         let writes = batches.into_iter().map(|batch| self.write_batch(batch));
         let written = concurrently(writes.collect()).await;
-        let mut verdicts: Vec<(usize, Verdict)> = written.into_iter().flatten().collect();
-        verdicts.extend(self.await_others(&claims, &attempt, left).await);
-        verdicts
+        let mut outcomes: Vec<(usize, Outcome)> = written.into_iter().flatten().collect();
+        outcomes.extend(self.await_others(&claims, &attempt, left).await);
+        outcomes
     }
 
     /// Decides on the claims of an attempt. Waits some time for attempts that are under way.
@@ -425,15 +425,15 @@ impl Counter<'_> {
     }
 
     /// Waits some time for the attempts to which these claims were left, given by their places and the indexes of their
-    /// parts. Returns the verdicts on the parts. Those that the others have not counted are to be written again.
+    /// parts. Returns the outcomes of the parts. Those that the others have not counted are to be written again.
     async fn await_others(
         &self,
         claims: &[(Claim, u8)],
         attempt: &Attempt,
         mut left: Vec<(usize, usize)>,
-    ) -> Vec<(usize, Verdict)> {
+    ) -> Vec<(usize, Outcome)> {
         let mut markers = HashMap::new();
-        let mut verdicts = Vec::with_capacity(left.len());
+        let mut outcomes = Vec::with_capacity(left.len());
         let mut waits = WAITS_MS.into_iter();
         while !left.is_empty() {
             let places: Vec<usize> = left.iter().map(|(at, _)| *at).collect();
@@ -441,13 +441,13 @@ impl Counter<'_> {
             let _ = self.read_markers(&mut markers, attempt, &places).await;
             left.retain(|(at, index)| {
                 let (claim, rivals) = (&claims[*at].0, &attempt.rivals[*at]);
-                let verdict = match Decision::of(claim, rivals, &markers, attempt) {
-                    Some(Decision::Duplicate) => Verdict::Duplicate,
-                    Some(Decision::Conflict(digest)) => Verdict::Conflict(digest),
-                    Some(Decision::Count) => Verdict::contended(),
+                let outcome = match Decision::of(claim, rivals, &markers, attempt) {
+                    Some(Decision::Duplicate) => Outcome::Duplicate,
+                    Some(Decision::Conflict(digest)) => Outcome::Conflict(digest),
+                    Some(Decision::Count) => Outcome::contended(),
                     Some(Decision::Leave) | None => return true,
                 };
-                verdicts.push((*index, verdict));
+                outcomes.push((*index, outcome));
                 false
             });
             match waits.next() {
@@ -455,11 +455,11 @@ impl Counter<'_> {
                 _ => break,
             }
         }
-        verdicts.extend(
+        outcomes.extend(
             left.into_iter()
-                .map(|(_, index)| (index, Verdict::contended())),
+                .map(|(_, index)| (index, Outcome::contended())),
         );
-        verdicts
+        outcomes
     }
 
     /// Reads the markers of the transactions that the other claims belong to, as far as they are not known.
@@ -490,8 +490,8 @@ impl Counter<'_> {
         tokio::time::sleep(Duration::from_millis(ms)).await;
     }
 
-    /// Counts the parts of a batch that are to be counted. Returns the verdicts on all that were not left.
-    async fn write_batch(&self, mut batch: Batch<'_, '_>) -> Vec<(usize, Verdict)> {
+    /// Counts the parts of a batch that are to be counted. Returns the outcomes of all that were not left.
+    async fn write_batch(&self, mut batch: Batch<'_, '_>) -> Vec<(usize, Outcome)> {
         let committed = if batch.decisions.contains(&Decision::Count) {
             self.commit(&mut batch).await
         } else {
@@ -502,34 +502,34 @@ impl Counter<'_> {
             }
             Ok(())
         };
-        let (mut verdicts, mut failed) = (Vec::with_capacity(batch.parts.len()), Vec::new());
+        let (mut outcomes, mut failed) = (Vec::with_capacity(batch.parts.len()), Vec::new());
         for (part, decision) in batch.parts.into_iter().zip(batch.decisions) {
-            let verdict = match decision {
-                Decision::Count if committed.is_ok() => Verdict::Counted,
+            let outcome = match decision {
+                Decision::Count if committed.is_ok() => Outcome::Counted,
                 Decision::Count => {
                     failed.push(part);
                     continue;
                 }
-                Decision::Duplicate => Verdict::Duplicate,
-                Decision::Conflict(digest) => Verdict::Conflict(digest),
+                Decision::Duplicate => Outcome::Duplicate,
+                Decision::Conflict(digest) => Outcome::Conflict(digest),
                 Decision::Leave => continue,
             };
-            verdicts.push((part.index, verdict));
+            outcomes.push((part.index, outcome));
         }
         if let Err(error) = committed {
             match divide(&failed, &error) {
                 Some(halves) => {
                     for half in halves {
-                        verdicts.extend(self.count(half).await);
+                        outcomes.extend(self.count(half).await);
                     }
                 }
                 None => {
-                    let error = Verdict::Failed(Arc::new(error));
-                    verdicts.extend(failed.iter().map(|part| (part.index, error.clone())));
+                    let error = Outcome::Failed(Arc::new(error));
+                    outcomes.extend(failed.iter().map(|part| (part.index, error.clone())));
                 }
             }
         }
-        verdicts
+        outcomes
     }
 
     /// Writes a batch to the log, and then counts it in one transaction. An error means that it was not counted, or that
@@ -550,11 +550,11 @@ impl Counter<'_> {
     }
 
     async fn transact(&self, batch: &mut Batch<'_, '_>) -> Result<(), StoreError> {
-        let entries = batch.counted().map(|(pending, index)| NewEntry {
+        let rows = batch.counted().map(|(pending, index)| NewRow {
             part: pending.part,
             index,
         });
-        self.store.put_log(&batch.id, entries).await?;
+        self.store.put_log(&batch.id, rows).await?;
         let mut backoff = Backoff::new();
         loop {
             // Built anew for each try, so that after a conflict it may go to other shards.
@@ -565,7 +565,7 @@ impl Counter<'_> {
                     Ok(Transacted::Committed) => return Ok(()),
                     Ok(Transacted::Cancelled(results)) => {
                         if let Some(marker) = results.first().and_then(ConditionResult::item) {
-                            return outcome_of_refusal(&Marker::read(marker)?);
+                            return outcome_of_rejection(&Marker::read(marker)?);
                         }
                         self.leave_out_guarded(batch, &results[1..]).await?;
                         continue;
@@ -671,7 +671,7 @@ impl Counter<'_> {
 }
 
 /// Returns the outcome of a transaction that had this marker before. Nobody else commits it.
-fn outcome_of_refusal(marker: &Marker) -> Result<(), StoreError> {
+fn outcome_of_rejection(marker: &Marker) -> Result<(), StoreError> {
     match marker {
         // By an earlier try, whose response was lost.
         Marker::Committed { .. } => Ok(()),
