@@ -36,6 +36,7 @@ mod server;
 mod shapes;
 mod tables;
 mod tools;
+mod units;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -70,7 +71,7 @@ enum Command {
     /// Measures the authorizer, a minimal function without an SDK, and authorizers in Node.js and Python.
     /// Prints tables, and writes docs/benchmarks.md, its plot and docs/cost.md.
     Authorizer(Args),
-    /// Measures the usage-writer on in-memory engines. Prints a table.
+    /// Measures the usage-writer on in-memory engines. Prints tables.
     Writer {
         /// Also writes the figures to this file.
         #[arg(long, value_name = "PATH")]
@@ -185,7 +186,7 @@ async fn measure(args: &Args) -> Result<(), Error> {
 
 async fn measure_writer(json: Option<&Path>) -> Result<(), Error> {
     let figures = writer::measure().await?;
-    print!("{}", figures.table());
+    print!("{}", figures.tables());
     write_figures(json, &figures)
 }
 

@@ -210,7 +210,9 @@ fn units(size: usize, of: usize) -> f64 {
 /// Returns the size of an item: the bytes of its attributes' names and values.
 fn size(item: &Item) -> usize {
     let attributes = item.iter();
-    attributes.map(|(name, value)| name.len() + size_of(value)).sum()
+    attributes
+        .map(|(name, value)| name.len() + size_of(value))
+        .sum()
 }
 
 fn size_of(value: &Value) -> usize {
@@ -219,7 +221,12 @@ fn size_of(value: &Value) -> usize {
         // Base64 of four characters is three bytes.
         "B" | "BS" => text.trim_end_matches('=').len() * 3 / 4,
         // One byte for two significant digits, and one more.
-        _ => text.trim_matches(|it| it == '-' || it == '0').len().div_ceil(2) + 1,
+        _ => {
+            text.trim_matches(|it| it == '-' || it == '0')
+                .len()
+                .div_ceil(2)
+                + 1
+        }
     };
     let attribute: BTreeMap<&str, &Value> = value
         .as_object()
@@ -273,13 +280,19 @@ mod tests {
         let aws = services().unwrap();
         let puts = ["a", "b", "c"].map(|pk| json!({ "Put": put("usage-log", &item(pk, 10)) }));
         let units = call(&aws, "TransactWriteItems", json!({ "TransactItems": puts }));
-        assert_eq!(units, Units { read: 0.0, write: 6.0 });
+        assert_eq!(
+            units,
+            Units {
+                read: 0.0,
+                write: 6.0
+            }
+        );
     }
 
     #[test]
     fn a_write_costs_the_larger_item_before_or_after_it_even_if_it_is_rejected() {
         let aws = services().unwrap();
-        let mut write = |item: &Value, condition: Option<&str>| {
+        let write = |item: &Value, condition: Option<&str>| {
             let mut request = put("usage-log", item);
             if let Some(condition) = condition {
                 request["ConditionExpression"] = condition.into();
@@ -298,7 +311,7 @@ mod tests {
         let aws = services().unwrap();
         let mut day = item("a", 10);
         day["billable_month"] = json!({ "S": "2026-11#1" });
-        let mut write = |day: &Value| call(&aws, "PutItem", put("usage", day)).write;
+        let write = |day: &Value| call(&aws, "PutItem", put("usage", day)).write;
         assert_eq!(write(&day), 2.0);
         day["x"] = json!({ "S": "other" });
         assert_eq!(write(&day), 1.0);

@@ -772,7 +772,10 @@ async fn usage_that_was_counted_by_items_is_not_counted_again() {
         }
         let month = at.store.month_usage(&acme, november).await.unwrap();
         assert_eq!((month.calls, month.adjusted.count), (8, 4));
-        assert_eq!(all_billable(&at.store, november).await, std::slice::from_ref(&acme));
+        assert_eq!(
+            all_billable(&at.store, november).await,
+            std::slice::from_ref(&acme)
+        );
         let days = (p("2026-11-01"), p("2026-11-30"));
         let logged = at.store.list_logged(&acme, days, None).await.unwrap();
         let found = logged

@@ -38,9 +38,10 @@ use requests::Meter;
 pub use requests::{Consumed, Purpose, Requests};
 pub use router::{Route, Router};
 
-/// Time that a call keeps its instance busy besides requests to DynamoDB. Added to the end of a decision and not slept:
-/// timers have whole milliseconds, so that the end of a call is known at least one before it is reached, and no call
-/// that arrives then depends on the order in which tasks run.
+/// Time that a call keeps its instance busy besides requests to DynamoDB.
+///
+/// It is added to the end of a decision and not slept. Timers have whole milliseconds; so the end of a call is known at
+/// least one millisecond before it is reached, and routes do not depend on the order in which tasks run.
 pub const HANDLER_TIME: Duration = Duration::from_millis(1);
 
 /// Calls of a key allowed in an hour, and of a customer in a month. Neither is reached.
@@ -302,7 +303,7 @@ impl Simulation {
         let mut arrivals = Arrivals::new(seed, per_second, self.events.len());
         let mut router = Router::new(idle_timeout);
         let mut before = Ongoing::default();
-        let mut after = None;
+        let mut after: Option<Ongoing> = None;
         loop {
             let (at, key) = arrivals.next();
             // Tasks run only at whole milliseconds, so that a call is decided up to one too late. Its times are exact.
@@ -310,7 +311,8 @@ impl Simulation {
             while let Some(call) = self.calls.try_join_next() {
                 let call = finished(call)?;
                 router.finish(call.instance, call.ended);
-                after.as_mut().unwrap_or(&mut before).calls.push(call);
+                let period = after.as_mut().filter(|_| call.arrived >= warm_up);
+                period.unwrap_or(&mut before).calls.push(call);
             }
             if at >= warm_up && after.is_none() {
                 after = Some(self.begin(&router));
