@@ -12,9 +12,14 @@ use crate::transaction::Backoff;
 /// Requests that one operation sends at a time.
 const CONCURRENCY: usize = 16;
 
-/// Awaits these futures, some at a time. Returns their outputs in their order.
+/// Awaits these futures, some at a time; a slow one delays no others. Returns their outputs in their order.
 pub(crate) async fn concurrently<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
-    stream::iter(futures).buffered(CONCURRENCY).collect().await
+    let numbered = futures.into_iter().enumerate();
+    let numbered = numbered.map(|(number, future)| async move { (number, future.await) });
+    let unordered = stream::iter(numbered).buffer_unordered(CONCURRENCY);
+    let mut outputs: Vec<(usize, F::Output)> = unordered.collect().await;
+    outputs.sort_unstable_by_key(|(number, _)| *number);
+    outputs.into_iter().map(|(_, output)| output).collect()
 }
 
 /// DynamoDB's bound on the keys of one batch.
