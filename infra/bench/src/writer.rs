@@ -25,7 +25,7 @@ use traffic::{Batching, Traffic};
 /// Batches as the template's event source mapping makes them, if one poller is enough.
 const BATCHING: Batching = Batching {
     size: 1_000,
-    window_s: 10,
+    window_s: 20,
     pollers: 1,
 };
 /// Time of the first usage event: on no border of days.
@@ -293,8 +293,17 @@ fn shapes_to_measure() -> Vec<(Traffic, Batching)> {
     for endpoints in [5, 20] {
         shapes.push((Traffic { endpoints, ..usual }, BATCHING));
     }
+    // Far more than share a bucket, which is divided.
+    shapes.push((at((1e6, 60_000)), BATCHING));
     for rate in [(2.0, 600), (20.0, 2_000), (200.0, 10_000)] {
-        for (size, window_s) in [(100, 5), (1_000, 1), (1_000, 5), (1_000, 30), (10_000, 60)] {
+        for (size, window_s) in [
+            (100, 5),
+            (1_000, 1),
+            (1_000, 5),
+            (1_000, 10),
+            (1_000, 60),
+            (10_000, 60),
+        ] {
             let batching = Batching {
                 size,
                 window_s,
