@@ -16,7 +16,6 @@ use tollgate_api::{Cursor, List};
 use tollgate_ingest::{IncomingEvent, IngestOutcome};
 use tollgate_store::{
     QuarantineId, QuarantineKind, QuarantinedItem, RejectedRecord, Resolution, ResolveOutcome,
-    is_same_event,
 };
 use tollgate_web::{AdminCaller, JsonBody, ListRequest, NoQuery, PathParam, Problem, QueryParams};
 
@@ -208,7 +207,7 @@ async fn replay(
         }
         ResolveOutcome::Missing => return Err(no_such_item()),
     }
-    let results = app.ingest.ingest(&events.into()).await;
+    let results = app.ingest.ingest(&events).await;
     app.metrics.write();
     let mut outcome = IngestedOutcome::Duplicate;
     for result in results {
@@ -280,14 +279,15 @@ impl App {
         event: &Value,
     ) -> Result<Json<Replayed>, Problem> {
         let event = event.to_string();
-        match self.store.logged_event(SOURCE, &identity).await? {
-            Some(logged) if is_same_event(&logged, event.as_bytes()) => Ok(Json(Replayed {
+        let is_counted = self.store.is_counted(SOURCE, &identity, event.as_bytes());
+        match is_counted.await? {
+            Some(true) => Ok(Json(Replayed {
                 source: SOURCE,
                 id: identity,
                 outcome: IngestedOutcome::Duplicate,
             })),
-            Some(_) => Err(replayed_as_another()),
-            // The event is no longer in the log, so it cannot be compared.
+            Some(false) => Err(replayed_as_another()),
+            // Its claim has expired, so it cannot be compared.
             None => Err(replayed()),
         }
     }

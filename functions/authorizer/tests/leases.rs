@@ -91,13 +91,17 @@ async fn a_key_in_constant_use_costs_about_one_write_per_second_and_counter() {
 }
 
 #[tokio::test]
-async fn a_key_in_rare_use_reserves_no_more_than_it_spends() {
+async fn a_key_in_rare_use_reserves_as_many_units_as_it_has_spent_up_to_eight() {
     let stack = Stack::with_acme("enterprise", Overrides::default()).await;
-    for calls in 1..=5 {
+    let mut reserved = Vec::new();
+    for _ in 0..20 {
         assert_eq!(stack.call().await, Allowed);
-        assert_eq!(in_this_hour(&stack), calls);
+        reserved.push(in_this_hour(&stack));
         advance_ms(&stack, 60_000);
     }
+    let twice = [1, 2, 4, 4, 8, 8, 8, 8];
+    let by_eight = [&[16; 8][..], &[24; 4]].concat();
+    assert_eq!(reserved, [&twice[..], &by_eight].concat());
 }
 
 #[tokio::test]

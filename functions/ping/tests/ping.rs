@@ -58,7 +58,10 @@ async fn a_ping_is_metered_once_as_a_usage_event() {
     assert_eq!(event_bridge["source"], "tollgate:ping");
     let mut detail = event_bridge["detail"].clone();
     let id = detail["id"].take();
-    assert_eq!(id.as_str().map(str::len), Some(24));
+    let id = id.as_str().unwrap();
+    // A UUID of version 7, with the time at which the event was made.
+    assert_eq!(id.len(), 36, "{id}");
+    assert!(id.starts_with("01a202b2-c500-7"), "{id}");
     let expected = json!({
         "specversion": "1.0",
         "id": Value::Null,

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::latency::TlsStarts;
 use crate::report::{NotMeasured, PeerResults, Results, number, resident_mb, table};
+use crate::routing::Routing;
 use crate::rush::Rush;
 use crate::samples::Samples;
 
@@ -20,6 +21,7 @@ pub(crate) struct Figures {
     rss_mb: f64,
     requests_per_call_hot: f64,
     requests_per_call_zipf: f64,
+    routing: Vec<Routing>,
     rush: Rush,
     node: Option<Ratios>,
     python: Option<Ratios>,
@@ -125,6 +127,7 @@ impl Figures {
             rss_mb: rounded(resident_mb(&ours.warm)),
             requests_per_call_hot: rounded(hot.requests_per_call()),
             requests_per_call_zipf: rounded(zipf.requests_per_call()),
+            routing: results.routing.clone(),
             rush: results.rush.clone(),
             node: ratios(&results.node),
             python: ratios(&results.python),
@@ -201,6 +204,15 @@ impl Figures {
                 Some(self.requests_per_call_zipf),
                 None,
             ),
+        ];
+        lines.extend(self.routing.iter().map(|routing| {
+            let name = format!(
+                "DynamoDB requests per call, routing at {} calls/s",
+                routing.per_second
+            );
+            line(&name, Some(routing.steady.requests_per_call()), None)
+        }));
+        lines.extend([
             line(
                 "rush: slowest decision, ms",
                 Some(rush.slowest_ms),
@@ -226,7 +238,7 @@ impl Figures {
                 Some(rush.largest_item_bytes as f64),
                 None,
             ),
-        ];
+        ]);
         for (peer, ratios) in [("Node.js", self.node), ("Python", self.python)] {
             let of = |ratio: fn(&Ratios) -> f64| ratios.as_ref().map(ratio);
             let at_least = Some(Target::AtLeast(5.0));
@@ -300,6 +312,7 @@ mod tests {
             rss_mb: 7.0,
             requests_per_call_hot: 0.004,
             requests_per_call_zipf: 1.0,
+            routing: Vec::new(),
             rush: Rush {
                 calls: 500,
                 slowest_ms: 999.0,

@@ -27,6 +27,7 @@ mod page;
 mod peers;
 mod plot;
 mod report;
+mod routing;
 mod run;
 mod runtime_api;
 mod rush;
@@ -35,6 +36,7 @@ mod server;
 mod shapes;
 mod tables;
 mod tools;
+mod units;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -48,6 +50,7 @@ use tollgate_runtime::Chain;
 use crate::effort::Effort;
 use crate::figures::Figures;
 use crate::report::{contenders_table, traffic_table};
+use crate::routing::Rate;
 use crate::tools::{ROOT, machine};
 
 type Error = Box<dyn std::error::Error>;
@@ -68,7 +71,7 @@ enum Command {
     /// Measures the authorizer, a minimal function without an SDK, and authorizers in Node.js and Python.
     /// Prints tables, and writes docs/benchmarks.md, its plot and docs/cost.md.
     Authorizer(Args),
-    /// Measures the usage-writer on in-memory engines. Prints a table.
+    /// Measures the usage-writer on in-memory engines. Prints tables.
     Writer {
         /// Also writes the figures to this file.
         #[arg(long, value_name = "PATH")]
@@ -154,7 +157,12 @@ async fn measure(args: &Args) -> Result<(), Error> {
     } else {
         Effort::full()
     };
-    let results = run::authorizer(&effort, &args.profile).await?;
+    let rates: &[Rate] = if args.quick {
+        &routing::QUICK
+    } else {
+        &routing::FULL
+    };
+    let results = run::authorizer(&effort, rates, &args.profile).await?;
     let figures = Figures::of(&results);
     let tables = [
         figures.table(),
@@ -178,7 +186,7 @@ async fn measure(args: &Args) -> Result<(), Error> {
 
 async fn measure_writer(json: Option<&Path>) -> Result<(), Error> {
     let figures = writer::measure().await?;
-    print!("{}", figures.table());
+    print!("{}", figures.tables());
     write_figures(json, &figures)
 }
 

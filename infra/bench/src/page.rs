@@ -2,7 +2,8 @@
 
 use crate::effort::Effort;
 use crate::figures::Figures;
-use crate::report::{NotMeasured, PeerResults, Results, contenders_table, traffic_table};
+use crate::report::{NotMeasured, PeerResults, Results, contenders_table, number, traffic_table};
+use crate::routing::Routing;
 use crate::rush::{INSTANCES, WITHIN_MS};
 use crate::tools::Machine;
 
@@ -36,6 +37,7 @@ pub(crate) fn page(
         results.hot.shutdown_counts.total(),
         results.zipf.shutdown_counts.total(),
     );
+    let routing = routing(&results.routing);
     let node = peer("Node.js", &results.node);
     let python = peer("Python", &results.python);
     let cores_used = if results.on_one_core {
@@ -76,13 +78,14 @@ The peers:
 ## Traffic and DynamoDB
 
 {traffic}
-Calls of a shape are sequential, at a steady rate. *hot* is one key on one instance, for {hot_s} s.
+Calls of *hot* and *zipf* are sequential, at a steady rate. *hot* is one key on one instance, for {hot_s} s.
 *zipf* distributes calls over the keys by Zipf's law, for {zipf_s} s: the n-th key gets one n-th of the
 first key's calls. Each call goes to a random instance, which is close to the worst case for key caches
 and quota leases. Requests during cold starts are included. When an instance shuts down it
 releases its leases; this took another {hot_shutdown} and {zipf_shutdown} requests, which the table does
 not include. Units are DynamoDB capacity units, as reported by the engine.
 
+{routing}
 *rush*, in the table of figures, is a burst of cold starts: one call on each of {INSTANCES} instances with
 empty caches, all within {WITHIN_MS} ms, on one key whose hourly limit and monthly quota are not reached. It
 runs the same code in virtual time (`cargo run --release -p simulation -- rush`): a round trip to DynamoDB
@@ -127,6 +130,54 @@ it takes a millisecond or more, so avoided requests save more time than here. No
 started, no zip is unpacked, and a process has a whole core instead of a share of one: cold starts on
 Lambda are longer for all contenders. Times vary by a quarter between runs; compare within one run.
 "
+    )
+}
+
+/// Describes the traffic shape `routing`: its assumptions, and what the table does not have.
+fn routing(rates: &[Routing]) -> String {
+    let Some(first) = rates.first() else {
+        return String::new();
+    };
+    let Routing {
+        handler_ms,
+        round_trip_ms,
+        cold_start_ms,
+        idle_timeout_s,
+        ..
+    } = first;
+    let per_rate = |rate: &Routing| {
+        let Routing {
+            per_second,
+            seconds,
+            warm_up_s,
+            whole,
+            steady,
+            ..
+        } = rate;
+        let (whole_requests, round_trips) = (
+            number(whole.requests_per_call()),
+            number(steady.round_trips_per_1000),
+        );
+        let (cold_starts, all_cold_starts) = (steady.instances_started, whole.instances_started);
+        let most_instances = whole.most_instances;
+        format!(
+            "- {per_second} calls/s, for {seconds} s after a warm-up of {warm_up_s} s: decisions wait for {round_trips} round trips per
+  1,000 calls; {cold_starts} cold starts. With the warm-up: {whole_requests} requests per call; {all_cold_starts} cold
+  starts, at most {most_instances} instances at once.
+"
+        )
+    };
+    let per_rate: String = rates.iter().map(per_rate).collect();
+    format!(
+        "*routing* is the same distribution of keys, one for each customer, on as many instances as Lambda starts for
+it. It runs the same code in virtual time (`cargo run --release -p simulation -- routing`). Calls arrive by a Poisson
+process. An instance serves one call at a time, for {handler_ms} ms and {round_trip_ms} ms for each sequential request to
+DynamoDB; of several idle instances, the one that was used last serves a call. If none is idle, a new one does,
+after a cold start of {cold_start_ms} ms. An instance ends after {idle_timeout_s} s without a call, and releases its
+leases. These times are assumptions; AWS documents neither the choice of an idle instance nor its end. The plan has
+an hourly limit and a monthly quota, which are not reached. The table has the steady state:
+
+{per_rate}"
     )
 }
 

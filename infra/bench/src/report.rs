@@ -1,8 +1,9 @@
 //! Results, and their tables.
 
-use std::fmt::Write;
+use std::collections::BTreeMap;
 
 use crate::latency::{TlsStarts, Warm};
+use crate::routing::Routing;
 use crate::rush::Rush;
 use crate::samples::{Samples, us};
 use crate::shapes::Traffic;
@@ -22,6 +23,7 @@ pub(crate) struct Results {
     pub(crate) zip_bytes: u64,
     pub(crate) hot: Traffic,
     pub(crate) zipf: Traffic,
+    pub(crate) routing: Vec<Routing>,
     pub(crate) rush: Rush,
 }
 
@@ -100,13 +102,8 @@ pub(crate) fn contenders_table(results: &Results) -> String {
 /// Returns a table of the DynamoDB requests of each traffic shape.
 pub(crate) fn traffic_table(results: &Results) -> String {
     let row = |name: &str, traffic: &Traffic| {
-        let mut by_operation = String::new();
-        for (operation, count) in &traffic.counts.requests {
-            let separator = if by_operation.is_empty() { "" } else { ", " };
-            let count = number(traffic.per_1000(*count as f64));
-            // Writing to a string does not fail.
-            let _ = write!(by_operation, "{separator}{operation} {count}");
-        }
+        let by_operation = &traffic.counts.requests;
+        let requests = list(by_operation, |count| traffic.per_1000(count));
         [
             format!(
                 "{name}: {} on {}",
@@ -115,13 +112,33 @@ pub(crate) fn traffic_table(results: &Results) -> String {
             ),
             number(traffic.calls_per_second()),
             number(traffic.requests_per_call()),
-            by_operation,
+            requests,
             number(traffic.per_1000(traffic.counts.read_units)),
             number(traffic.per_1000(traffic.counts.write_units)),
             percentiles(&traffic.latency, 1.0),
         ]
     };
-    let rows = [row("hot", &results.hot), row("zipf", &results.zipf)];
+    let routed = |routing: &Routing| {
+        let steady = &routing.steady;
+        let in_us = |ms: u64| number(ms as f64 * 1e3);
+        let [p50, p90, p99] = [steady.p50_ms, steady.p90_ms, steady.p99_ms].map(in_us);
+        [
+            format!(
+                "routing: {} on at most {}",
+                keys(routing.keys),
+                instances(steady.most_instances as usize)
+            ),
+            routing.per_second.to_string(),
+            number(steady.requests_per_call()),
+            list(&steady.requests, |count| steady.per_1000(count)),
+            number(steady.per_1000(steady.read_units)),
+            number(steady.per_1000(steady.write_units)),
+            format!("{p50} / {p90} / {p99}"),
+        ]
+    };
+    let mut rows = vec![row("hot", &results.hot)];
+    rows.extend(results.routing.iter().map(routed));
+    rows.push(row("zipf", &results.zipf));
     table(
         [
             "shape",
@@ -134,6 +151,15 @@ pub(crate) fn traffic_table(results: &Results) -> String {
         ],
         &rows,
     )
+}
+
+/// Lists names with their counts, which `per_1000` converts.
+fn list(counts: &BTreeMap<String, u64>, per_1000: impl Fn(f64) -> f64) -> String {
+    let items = counts.iter().map(|(name, count)| {
+        let name = name.replace('_', " ");
+        format!("{name} {}", number(per_1000(*count as f64)))
+    });
+    items.collect::<Vec<_>>().join(", ")
 }
 
 fn keys(count: usize) -> String {

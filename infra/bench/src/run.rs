@@ -14,6 +14,7 @@ use crate::handler::{self, HandlerError};
 use crate::latency::{Case, starts, tls_starts, warm};
 use crate::peers::{self, Peer};
 use crate::report::{Measured, NotMeasured, PeerResults, Results};
+use crate::routing::{self, Rate};
 use crate::rush;
 use crate::shapes;
 use crate::tables::{self, STACK, SeedError};
@@ -46,7 +47,11 @@ pub(crate) enum RunError {
 }
 
 /// Builds, installs and measures all contenders.
-pub(crate) async fn authorizer(effort: &Effort, profile: &str) -> Result<Results, RunError> {
+pub(crate) async fn authorizer(
+    effort: &Effort,
+    rates: &[Rate],
+    profile: &str,
+) -> Result<Results, RunError> {
     let dir = target_dir().await?.join("bench");
     std::fs::create_dir_all(&dir).map_err(|error| ToolError::File(dir.clone(), error))?;
     progress(&format!("logs go to {}", dir.display()));
@@ -100,6 +105,8 @@ pub(crate) async fn authorizer(effort: &Effort, profile: &str) -> Result<Results
     let zipf = shapes::zipf(&deployed, &endpoint, &events.zipf, effort.zipf_s).await?;
     progress("measuring the rush");
     let rush = rush::measure(&dir, profile).await?;
+    progress("measuring routed traffic");
+    let routing = routing::measure(&dir, profile, rates).await?;
 
     let measured = |at: usize| Measured {
         start: starts[at].clone(),
@@ -127,6 +134,7 @@ pub(crate) async fn authorizer(effort: &Effort, profile: &str) -> Result<Results
         zip_bytes: zipped(&binary)?,
         hot,
         zipf,
+        routing,
         rush,
     })
 }

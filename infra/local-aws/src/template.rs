@@ -309,6 +309,17 @@ impl Stack {
         value.ok_or_else(missing)
     }
 
+    /// Resolves a whole number, or a `!Ref` to a parameter that is one.
+    ///
+    /// # Errors
+    /// When the node is neither; `what` describes it in the error.
+    pub fn number(&self, node: Node<'_>, what: &str) -> Result<u64, InvalidTemplate> {
+        node.number(what).or_else(|missing| {
+            let text = self.value(node, what)?;
+            text.parse().map_err(|_| missing)
+        })
+    }
+
     /// Resolves a property that an `!If` may omit with `AWS::NoValue`.
     ///
     /// # Errors

@@ -103,9 +103,10 @@ impl FunctionFactory {
     }
 
     pub(crate) fn usage_writer(&self) -> Result<usage_writer::App, StartError> {
-        Ok(usage_writer::App::build(
-            &self.init("UsageWriterFunction")?,
-        )?)
+        let mut app = usage_writer::App::build(&self.init("UsageWriterFunction")?)?;
+        // The data are locked: a process that counted usage before has ended.
+        app.ingest.store = app.ingest.store.alone();
+        Ok(app)
     }
 
     pub(crate) fn billing(&self) -> Result<billing::App, StartError> {

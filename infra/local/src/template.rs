@@ -53,7 +53,7 @@ impl EventSource {
         // SQS delivers at once unless the mapping has a window.
         let window = match source.get("MaximumBatchingWindowInSeconds") {
             window if window.0.is_null() => 0,
-            window => window.number(&what("batching window"))?,
+            window => stack.number(window, &what("batching window"))?,
         };
         let of_queue = stack.resources().get(queue).get("Properties");
         let timeout = of_queue

@@ -5,6 +5,7 @@
 pub mod billing;
 mod capacity;
 mod crash;
+mod lagging;
 pub mod ledgers;
 pub mod limiter;
 pub mod metering;

@@ -2,6 +2,7 @@
 //! limits, revoked keys and ending windows.
 
 mod model;
+mod routing;
 mod rush;
 mod scenario;
 mod simulation;
@@ -9,6 +10,10 @@ mod simulation;
 use tollgate_local_aws::LocalAws;
 
 use crate::{SimulationError, Trace, in_virtual_time};
+pub use routing::{
+    Consumed, HANDLER_TIME, MonthKind, Period, Purpose, Requests, Route, Router, Routing,
+    RoutingOutcome, routing,
+};
 pub use rush::{Rush, RushOutcome, rush};
 use scenario::Scenario;
 use simulation::Simulation;

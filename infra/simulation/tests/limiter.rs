@@ -7,7 +7,9 @@
 
 use std::time::Duration;
 
-use simulation::limiter::{Rush, RushOutcome, rush};
+use simulation::limiter::{
+    HANDLER_TIME, MonthKind, Purpose, Routing, RoutingOutcome, Rush, RushOutcome, routing, rush,
+};
 use simulation::seeds::run_until_failed;
 use simulation::{limiter, services};
 
@@ -58,6 +60,74 @@ fn check_rush(rounds: usize, limits: [Option<u64>; 2]) -> RushOutcome {
     let largest = outcome.consumed.largest_item_bytes;
     assert!(largest < 1_300, "{limits:?} {outcome:?}");
     outcome
+}
+
+const ROUND_TRIP: Duration = Duration::from_millis(4);
+
+/// Simulates routed traffic with cold starts, across the end of an hour and a month, and checks that every call is
+/// counted, that the purposes of all requests are known, and that decisions wait for nothing else.
+fn check_routing(keys: usize, keys_per_customer: usize, month: MonthKind) -> RoutingOutcome {
+    let parameters = Routing {
+        start: "2026-11-30T23:59:30Z".parse().unwrap(),
+        per_second: 50,
+        keys,
+        keys_per_customer,
+        month,
+        max_lease: 1_000,
+        key_cache: Duration::from_secs(5),
+        round_trip: ROUND_TRIP,
+        cold_start: Duration::from_millis(200),
+        idle_timeout: Duration::from_secs(10),
+        warm_up: Duration::from_secs(20),
+        steady: Duration::from_secs(20),
+        seed: 3,
+    };
+    let outcome = routing(parameters, &services().unwrap()).unwrap();
+    let RoutingOutcome { whole, steady, .. } = &outcome;
+    assert!(outcome.is_counted(), "{outcome:?}");
+    for period in [whole, steady] {
+        for purpose in [Purpose::OtherRead, Purpose::OtherWrite] {
+            assert_eq!(period.requests.of(purpose).requests, 0, "{purpose:?}");
+        }
+        let fastest = period.latency(0);
+        assert!(fastest >= HANDLER_TIME, "{fastest:?}");
+    }
+    // Ten calls arrive before the first instance has started. Those that are not needed later end.
+    assert!(whole.most_instances >= 5, "{}", whole.most_instances);
+    assert!(steady.most_instances < whole.most_instances);
+    assert!(whole.latency(100) > Duration::from_millis(200));
+    outcome
+}
+
+#[test]
+fn routed_calls_are_counted_and_their_requests_are_known() {
+    let many = check_routing(1_000, 1, MonthKind::Blocked).steady.requests;
+    let count = |purpose| many.of(purpose).requests;
+    // Requests of a call on either side of the period's bounds are not all in it.
+    let are_equal = |one, other| count(one).abs_diff(count(other)) <= 5;
+    assert!(are_equal(Purpose::Key, Purpose::Customer), "{many:?}");
+    // The hour ended before the period, and a month has the calls of one key.
+    assert!(
+        are_equal(Purpose::HourLease, Purpose::MonthLease),
+        "{many:?}"
+    );
+
+    let shared = check_routing(1_000, 10, MonthKind::Overage).steady.requests;
+    assert!(shared.of(Purpose::MonthLease).requests < count(Purpose::MonthLease));
+
+    let one = check_routing(1, 1, MonthKind::Blocked).steady.requests;
+    assert!(one.writes().requests * 10 < many.writes().requests);
+}
+
+/// Without this, figures could not be compared.
+#[test]
+fn every_run_of_routed_traffic_is_the_same() {
+    let run = || check_routing(100, 1, MonthKind::Blocked);
+    let (first, second) = (run(), run());
+    assert_eq!(
+        (first.whole, first.steady, first.end),
+        (second.whole, second.steady, second.end)
+    );
 }
 
 /// Returns the log lines of a seed that report the outcomes of calls.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use jiff::Timestamp;
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
@@ -107,6 +108,15 @@ pub fn random_base62(rng: &mut impl Rng, len: usize) -> String {
         );
     }
     text
+}
+
+/// Generates a UUID of version 7 (RFC 9562) with this time.
+pub fn uuid_v7(at: Timestamp, rng: &mut impl Rng) -> String {
+    let ms = u64::try_from(at.as_millisecond()).unwrap_or(0);
+    let mut random = [0; 10];
+    rng.fill_bytes(&mut random);
+    let id = uuid::Builder::from_unix_timestamp_millis(ms, &random).into_uuid();
+    id.hyphenated().to_string()
 }
 
 /// Encodes `value` as exactly six base62 digits, most significant first.

@@ -15,6 +15,12 @@ pub const MAX_UNLIMITED_LEASE: u64 = 10_000;
 /// Divisor of the rest of the limit that bounds one reservation: at most a sixteenth, so that the
 /// instances that share a limit exhaust it at about the same time.
 const REST_DIVISOR: u64 = 16;
+/// Most units that are reserved because an instance has spent as many, whatever their rate. If the instance crashes, they
+/// are lost to the window, and fewer calls than reconciliation tolerates are not reported.
+const MAX_AS_SPENT: u64 = 8;
+/// Divisor of the rest of the limit that bounds such a reservation. Its units may stay unspent for long, so that they are
+/// fewer where the limit is nearly reached.
+const REST_DIVISOR_AS_SPENT: u64 = 64;
 /// Time that a reservation under a limit should last.
 const LEASE_DURATION: SignedDuration = SignedDuration::from_secs(1);
 /// Time that a reservation without a limit should last. It is longer, because it takes no units from
@@ -81,15 +87,21 @@ impl Lease {
     }
 
     /// Computes the number of units to reserve next: those of one second (ten without a limit) at the
-    /// rate of the last reservation, at most `max`, fewer close to the limit, and at least one.
+    /// rate of the last reservation, or up to eight if as many were spent before, at most `max`, fewer close to the limit,
+    /// and at least one.
     #[must_use]
     pub fn next_lease(&self, limit: Option<u64>, max: u64, now: Timestamp) -> u64 {
         let duration = limit.map_or(UNLIMITED_LEASE_DURATION, |_| LEASE_DURATION);
+        let rest = limit.map_or(u64::MAX, |limit| limit.saturating_sub(self.total_reserved));
         let by_rate = self.last.map_or(1, |last| last.next(duration, now));
-        let by_rest = limit.map_or(u64::MAX, |limit| {
-            limit.saturating_sub(self.total_reserved) / REST_DIVISOR
-        });
-        by_rate.min(by_rest).min(max).max(1)
+        // Whoever has called often will call again: a slow key then costs a fraction of a write for each call.
+        let as_spent = self.last.map_or(1, |_| self.spent.min(MAX_AS_SPENT));
+        let as_spent = as_spent.min(rest / REST_DIVISOR_AS_SPENT);
+        by_rate
+            .max(as_spent)
+            .min(rest / REST_DIVISOR)
+            .min(max)
+            .max(1)
     }
 
     /// Adds `units` that were reserved at `now`, after which the counter's total was `total`.
@@ -240,6 +252,48 @@ mod tests {
             after_reservation(64, 64).next_lease(None, MAX_LEASE, far),
             1
         );
+    }
+
+    #[test]
+    fn a_slow_key_reserves_as_many_units_as_it_has_spent_up_to_eight() {
+        let slow = |limit: Option<u64>, max: u64, calls: u64| {
+            let mut lease = Lease::default();
+            let mut sizes = Vec::new();
+            for call in 0..calls {
+                // A call each minute.
+                let now = at(i64::try_from(call).unwrap() * 60_000);
+                if !lease.covers(limit) {
+                    let units = lease.next_lease(limit, max, now);
+                    let total = lease.spent() + units;
+                    lease.reserved(units, total, now);
+                    sizes.push(units);
+                }
+                lease.spend();
+            }
+            sizes
+        };
+        let check = |limit, max, expected: &[u64]| {
+            assert_eq!(slow(limit, max, 40), expected, "{limit:?}, {max}");
+        };
+        check(Some(10_000), MAX_LEASE, &[1, 1, 2, 4, 8, 8, 8, 8]);
+        check(None, MAX_LEASE, &[1, 1, 2, 4, 8, 8, 8, 8]);
+        check(Some(10_000), 3, &[&[1, 1, 2][..], &[3; 12]].concat());
+        // Strict, or close to the limit.
+        check(Some(10_000), 1, &[1; 40]);
+        check(Some(120), MAX_LEASE, &[1; 40]);
+    }
+
+    #[test]
+    fn a_lease_that_was_released_begins_with_one_unit() {
+        let mut lease = Lease::default();
+        for now in [at(0), at(60_000), at(120_000)] {
+            lease.reserved(2, 100, now);
+            lease.spend();
+            lease.spend();
+        }
+        assert_eq!(lease.next_lease(Some(10_000), MAX_LEASE, at(180_000)), 6);
+        lease.release();
+        assert_eq!(lease.next_lease(Some(10_000), MAX_LEASE, at(180_000)), 1);
     }
 
     #[test]

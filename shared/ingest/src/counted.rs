@@ -52,17 +52,19 @@ impl Ingest {
         let body = String::from_utf8_lossy(&logged.body);
         let received = parse_event(&body).map_err(CountedError::Unreadable)?;
         let plans = self.plans_of(std::iter::once(&received)).await?;
-        let customer = &received.customer;
-        let foreign = self.owners.foreign(&self.store, customer, [&received]);
-        let foreign = foreign.await?;
+        let foreign = self.owners.foreign(&self.store, [&received]).await?;
         let ReceivedEvent {
-            source, id, items, ..
+            source,
+            id,
+            customer,
+            items,
+            ..
         } = &received;
         let indexes = split(items).into_iter().nth(logged.part);
         let items = indexes.into_iter().flatten().map(|index| &items[index]);
         let checked = |item: &EventItem| {
             let at = logged.received_at;
-            let checked = self.check_item(item, &plans, &foreign, at).ok()?;
+            let checked = self.check_item(customer, item, &plans, &foreign, at).ok()?;
             Some(match checked {
                 CountableItem::Record(record) => Ok(record.clone()),
                 CountableItem::Adjustment(adjustment) => Err(adjustment.clone()),

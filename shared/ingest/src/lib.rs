@@ -1,7 +1,6 @@
 //! Checking and counting of usage events: used by the usage-writer and by `POST /admin/usage/events`.
 //!
-//! The usage events of a customer are written together, but each succeeds or fails on its own. Usage that
-//! can never be counted is quarantined. A usage event that could not be counted now may be ingested again:
+//! Usage events are written together, but each succeeds or fails on its own. Usage that can never be counted is quarantined. A usage event that could not be counted now may be ingested again:
 //! its deduplication claim counts it once.
 
 mod counted;
@@ -12,13 +11,13 @@ mod quarantine;
 mod split;
 mod tasks;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use tollgate_domain::billing::may_close;
-use tollgate_domain::id::{CustomerId, KeyId};
+use tollgate_domain::id::CustomerId;
 use tollgate_domain::plan_book::PlanBook;
 use tollgate_domain::usage::{Aggregates, CountableItem, Defect, EventItem, ReceivedEvent};
 use tollgate_runtime::config::InvalidConfig;
@@ -29,6 +28,7 @@ use tollgate_store::{
 
 pub use counted::{CountedError, CountedPart};
 pub use event::IncomingEvent;
+use owners::ForeignKeys;
 pub use owners::Owners;
 use part::Part;
 pub use quarantine::QuarantineInput;
@@ -50,8 +50,7 @@ pub struct Ingest {
     pub metrics: Metrics,
 }
 
-/// Time limit for counting a batch. When the writes of one customer hang, the usage events of all others
-/// still succeed.
+/// Time limit for counting a batch.
 const COUNTING_TIMEOUT: Duration = Duration::from_secs(15);
 /// Most time that ingesting a batch takes, and quarantining its conflicts after that.
 pub const BATCH_TIMEOUT: Duration = COUNTING_TIMEOUT.saturating_add(quarantine::TIMEOUT);
@@ -69,6 +68,11 @@ pub enum IngestOutcome {
 
 /// The [`IngestOutcome`], or the error that leaves the outcome unknown.
 pub type IngestResult = Result<IngestOutcome, Arc<StoreError>>;
+
+fn all_failed(events: &[IncomingEvent], error: StoreError) -> Vec<IngestResult> {
+    let error = Arc::new(error);
+    events.iter().map(|_| Err(Arc::clone(&error))).collect()
+}
 
 impl Ingest {
     /// Builds ingestion for a new instance.
@@ -93,36 +97,14 @@ impl Ingest {
         }
     }
 
-    /// Counts usage events, each at most once ever, and those of a customer together. Returns a result
-    /// for each, in their order.
-    pub async fn ingest(&self, events: &Arc<[IncomingEvent]>) -> Vec<IngestResult> {
-        let mut by_customer: BTreeMap<&CustomerId, Vec<usize>> = BTreeMap::new();
-        for (index, event) in events.iter().enumerate() {
-            let indexes = by_customer.entry(&event.received.customer).or_default();
-            indexes.push(index);
+    /// Counts usage events, each at most once ever. Returns a result for each, in their order.
+    pub async fn ingest(&self, events: &[IncomingEvent]) -> Vec<IngestResult> {
+        // Boxed: the nested futures of all the store's operations are more than the compiler lays out.
+        let counting: BoxFuture<'_, _> = Box::pin(self.count(events));
+        match tokio::time::timeout(COUNTING_TIMEOUT, counting).await {
+            Ok(results) => results,
+            Err(_) => all_failed(events, StoreError::timed_out("counting usage")),
         }
-        let tasks = by_customer.into_values().map(|indexes| {
-            let (ingest, events) = (self.clone(), Arc::clone(events));
-            async move {
-                let of_customer: Vec<&IncomingEvent> =
-                    indexes.iter().map(|index| &events[*index]).collect();
-                let results = ingest.ingest_of_customer(&of_customer).await;
-                indexes.into_iter().zip(results).collect::<Vec<_>>()
-            }
-        });
-        let mut results: Vec<Option<IngestResult>> = vec![None; events.len()];
-        for (index, result) in tasks::run(tasks, COUNTING_TIMEOUT)
-            .await
-            .into_iter()
-            .flatten()
-        {
-            results[index] = Some(result);
-        }
-        let timed_out = || Err(Arc::new(StoreError::timed_out("counting usage")));
-        let results = results.into_iter();
-        results
-            .map(|result| result.unwrap_or_else(timed_out))
-            .collect()
     }
 
     /// Validates usage events as of now. Returns, for each, the records and adjustments that cannot be
@@ -138,16 +120,16 @@ impl Ingest {
         let plans = self
             .plans_of(events.iter().map(|event| &event.received))
             .await?;
+        let received = events.iter().map(|event| &event.received);
+        let foreign = self.owners.foreign(&self.store, received).await?;
         let mut rejected = Vec::with_capacity(events.len());
         for event in events {
             let ReceivedEvent {
                 customer, items, ..
             } = &event.received;
-            let received = [&event.received];
-            let foreign = self.owners.foreign(&self.store, customer, received).await?;
             let defects = items.iter().enumerate().filter_map(|(index, item)| {
                 let reason = self
-                    .check_item(item, &plans, &foreign, now)
+                    .check_item(customer, item, &plans, &foreign, now)
                     .err()?
                     .to_string();
                 Some(RejectedRecord { index, reason })
@@ -172,30 +154,24 @@ impl Ingest {
         Ok(self.plans.read_after(started).await?.plans)
     }
 
-    /// Counts usage events of one customer.
-    async fn ingest_of_customer(&self, events: &[&IncomingEvent]) -> Vec<IngestResult> {
+    async fn count(&self, events: &[IncomingEvent]) -> Vec<IngestResult> {
         let received_at = self.clock.now();
-        let Some(first) = events.first() else {
-            return Vec::new();
-        };
         let received = events.iter().map(|event| &event.received);
-        let customer = &first.received.customer;
         let read = async {
             let plans = self.plans_of(received.clone()).await?;
-            let foreign = self.owners.foreign(&self.store, customer, received).await?;
+            let foreign = self.owners.foreign(&self.store, received).await?;
             Ok::<_, StoreError>((plans, foreign))
         };
         let (plans, foreign) = match read.await {
             Ok(read) => read,
-            Err(error) => {
-                let error = Arc::new(error);
-                return events.iter().map(|_| Err(Arc::clone(&error))).collect();
-            }
+            Err(error) => return all_failed(events, error),
         };
         let mut parts = Vec::new();
         let mut event_indexes = Vec::new();
-        for (event_index, &event) in events.iter().enumerate() {
-            let items = &event.received.items;
+        for (event_index, event) in events.iter().enumerate() {
+            let ReceivedEvent {
+                customer, items, ..
+            } = &event.received;
             for (number, indexes) in split::split(items).into_iter().enumerate() {
                 let mut part = Part {
                     event,
@@ -207,7 +183,8 @@ impl Ingest {
                     earliest: received_at,
                 };
                 for index in indexes {
-                    let checked = self.check_item(&items[index], &plans, &foreign, received_at);
+                    let checked =
+                        self.check_item(customer, &items[index], &plans, &foreign, received_at);
                     part.add(index, checked);
                 }
                 parts.push(part);
@@ -238,17 +215,18 @@ impl Ingest {
         results
     }
 
-    /// Checks one record or adjustment. `foreign` are the event's keys that belong to other customers.
+    /// Checks one record or adjustment of a customer's event. `foreign` are the keys that belong to others.
     fn check_item<'a>(
         &self,
+        customer: &CustomerId,
         item: &'a EventItem,
         plans: &PlanBook,
-        foreign: &BTreeSet<KeyId>,
+        foreign: &ForeignKeys,
         now: Timestamp,
     ) -> Result<CountableItem<'a>, Defect> {
         let countable = item.check(plans, now)?;
         match countable {
-            CountableItem::Record(record) if foreign.contains(&record.key_id) => {
+            CountableItem::Record(record) if foreign.contains(customer, &record.key_id) => {
                 Err(Defect::Key(record.key_id.clone()))
             }
             _ => Ok(countable),

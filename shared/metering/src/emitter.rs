@@ -9,7 +9,7 @@ use aws_sdk_eventbridge::Client;
 use aws_sdk_eventbridge::types::PutEventsRequestEntry;
 use aws_types::SdkConfig;
 use jiff::{SignedDuration, Timestamp};
-use tollgate_domain::id::{CustomerId, random_base62};
+use tollgate_domain::id::{CustomerId, uuid_v7};
 use tollgate_domain::usage::{
     EVENT_TYPE, Extensions, MAX_RECORDS, UsageData, UsageEvent, UsageRecord,
 };
@@ -259,12 +259,13 @@ impl Emitter {
 
     /// Makes one event of these records, or several if it would be too large for a request.
     fn make_event(&self, customer: &CustomerId, records: &[UsageRecord], buffer: &mut Buffer) {
+        let now = self.now();
         let event = UsageEvent {
             specversion: "1.0".to_owned(),
-            id: self.0.entropy.with(|rng| random_base62(rng, 24)),
+            id: self.0.entropy.with(|rng| uuid_v7(now, rng)),
             source: self.0.source.clone(),
             r#type: EVENT_TYPE.to_owned(),
-            time: self.now(),
+            time: now,
             subject: customer.clone(),
             datacontenttype: Some("application/json".to_owned()),
             extensions: Extensions::default(),

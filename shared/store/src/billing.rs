@@ -118,7 +118,7 @@ impl Store {
         let customer = |item: &Item| Reader::new("billable month", item).parsed(attr::PK);
         let customers = found.items().iter().map(customer);
         let mut items: Vec<CustomerId> = customers.collect::<Result<_, _>>()?;
-        // The index contains each shard of a month's aggregate, next to each other.
+        // The index contains each shard of each day of the month, next to one another.
         items.dedup();
         if let Some((last, _)) = &last
             && items.first() == Some(last)

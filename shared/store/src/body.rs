@@ -63,9 +63,14 @@ impl Body {
         self.0.len()
     }
 
-    /// Adds the beginning of the body to `head`, and returns the put of the head, to which a condition
-    /// can be added, and the puts of the other pieces.
-    pub(crate) fn put(&self, table: Table, mut head: Item) -> (Action, Vec<Action>) {
+    /// Returns the puts of the body's items. The first is `head` with the beginning of the body.
+    pub(crate) fn puts(&self, table: Table, head: Item) -> impl Iterator<Item = Action> {
+        let items = self.in_items(head).into_iter();
+        items.map(move |item| Action::put(table, item))
+    }
+
+    /// Returns the items that store the body. The first is `head` with the beginning of the body.
+    pub(crate) fn in_items(&self, mut head: Item) -> Vec<Item> {
         let mut pieces = self.0.chunks(PIECE);
         let first = pieces.next().unwrap_or_default();
         head.insert("body".into(), b(first.to_vec()));
@@ -81,10 +86,10 @@ impl Body {
             if let Some(expires) = &expires {
                 item.insert(attr::EXPIRES.into(), expires.clone());
             }
-            Action::put(table, item)
+            item
         });
-        let rest = rest.collect();
-        (Action::put(table, head), rest)
+        let rest: Vec<Item> = rest.collect();
+        std::iter::once(head).chain(rest).collect()
     }
 }
 

@@ -123,11 +123,20 @@ impl<'a> Reader<'a> {
         Ok(self.opt_text(attr::WRITTEN_BY)? == Some(write_id))
     }
 
-    pub(crate) fn bytes(&self, attribute: &'static str) -> Result<&'a [u8], StoreError> {
+    pub(crate) fn opt_bytes(
+        &self,
+        attribute: &'static str,
+    ) -> Result<Option<&'a [u8]>, StoreError> {
         match self.item.get(attribute) {
-            Some(AttributeValue::B(blob)) => Ok(blob.as_ref()),
-            _ => Err(self.corrupt(attribute)),
+            None => Ok(None),
+            Some(AttributeValue::B(blob)) => Ok(Some(blob.as_ref())),
+            Some(_) => Err(self.corrupt(attribute)),
         }
+    }
+
+    pub(crate) fn bytes(&self, attribute: &'static str) -> Result<&'a [u8], StoreError> {
+        self.opt_bytes(attribute)?
+            .ok_or_else(|| self.corrupt(attribute))
     }
 }
 

@@ -21,6 +21,7 @@ mod item;
 mod keys;
 mod listing;
 mod log;
+mod log_before;
 mod plan_cache;
 mod plans;
 mod quarantine;
@@ -62,10 +63,11 @@ pub use webhooks::CreateWebhookOutcome;
 
 use aws_sdk_dynamodb::Client;
 use aws_types::SdkConfig;
+use jiff::Timestamp;
 use tollgate_runtime::env::MissingVar;
 use tollgate_runtime::{Clock, Entropy, Init, env};
 
-use usage::WrittenMarks;
+use usage::{ClaimsSince, ClosedBuckets, MAX_CLAIMS, WrittenMarks};
 
 /// The tables of one stack.
 #[derive(Debug, Clone)]
@@ -75,6 +77,12 @@ pub struct Store {
     clock: Clock,
     entropy: Entropy,
     written_marks: WrittenMarks,
+    closed_buckets: ClosedBuckets,
+    /// Claims of a bucket at which it is closed.
+    max_claims: usize,
+    claims_since: ClaimsSince,
+    /// Time since which no other process counts usage.
+    alone_since: Timestamp,
 }
 
 impl Store {
@@ -91,6 +99,20 @@ impl Store {
             clock,
             entropy,
             written_marks: WrittenMarks::default(),
+            closed_buckets: ClosedBuckets::default(),
+            max_claims: MAX_CLAIMS,
+            claims_since: ClaimsSince::default(),
+            alone_since: Timestamp::MIN,
+        }
+    }
+
+    /// Returns the same tables, in which no other process than this one counts usage from now on. What was being counted
+    /// when another process ended is then counted at once, and not only when its attempts are old.
+    #[must_use]
+    pub fn alone(self) -> Self {
+        Self {
+            alone_since: self.clock.now(),
+            ..self
         }
     }
 
@@ -102,6 +124,13 @@ impl Store {
         let prefix = init.env.get(env::TABLE_PREFIX)?;
         let (clock, entropy) = (init.clock.clone(), init.entropy.clone());
         Ok(Self::new(&init.sdk, prefix, clock, entropy))
+    }
+
+    /// Sets the number of claims at which a bucket is closed, so that few usage events can show what follows from it.
+    #[must_use]
+    pub fn with_buckets_of(mut self, claims: usize) -> Self {
+        self.max_claims = claims;
+        self
     }
 
     /// Returns the source of randomness, which also gives retries their jitter.

@@ -11,6 +11,7 @@ use crate::error::StoreError;
 use crate::item::{Item, Reader, keys, n, s, t};
 use crate::schema::{BILLING, attr};
 use crate::transaction::{Action, Transacted};
+use crate::usage::CLAIMS;
 
 /// Partition of all plans, which are few.
 pub(crate) const PLANS: &str = "PLANS";
@@ -98,7 +99,7 @@ fn read_plans(items: &[Item]) -> Result<PlanBook, StoreError> {
     for item in items {
         let reader = Reader::new("plan", item);
         let sk = reader.text(attr::SK)?;
-        if sk == SEED {
+        if [SEED, CLAIMS].contains(&sk) {
             continue;
         }
         match item.get(DEFINITION) {
@@ -223,6 +224,8 @@ impl Store {
     /// # Errors
     /// When the store fails; the plans may then be stored.
     pub async fn seed_plans(&self, plans: &Catalog) -> Result<SeedOutcome, StoreError> {
+        // Boxed, because the compiler bounds the depth of a future's type.
+        Box::pin(self.begin_claims()).await?;
         let digest = seed_digest(plans)?;
         let now = self.clock.now();
         let write_id = self.transaction_token();

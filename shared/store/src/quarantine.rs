@@ -240,7 +240,10 @@ impl Store {
     /// # Errors
     /// When the store fails; the event may then be quarantined, and the call can be repeated.
     pub async fn quarantine_conflict(&self, part: &EventPart<'_>) -> Result<(), StoreError> {
-        let item = quarantine_item(part, format!("{CONFLICT}{}", digest_of_event(part.body)));
+        let item = quarantine_item(
+            part,
+            format!("{CONFLICT}{}", hex::encode(digest_of_event(part.body))),
+        );
         self.quarantine(item, part.body).await
     }
 
@@ -265,12 +268,15 @@ impl Store {
     }
 
     async fn quarantine(&self, item: Item, body: &[u8]) -> Result<(), StoreError> {
-        let (head, pieces) = Compressor::new().compress(body)?.put(QUARANTINE, item);
+        let body = Compressor::new().compress(body)?;
+        let puts = body.puts(QUARANTINE, item).enumerate();
         // Absent: the key has a digest of the content, so a repetition has nothing to add, and must not
         // undo the first item's resolution. The pieces change together with the head.
-        let mut actions = vec![head.when("attribute_not_exists(pk)")];
-        actions.extend(pieces);
-        self.transact("quarantining", actions).await?;
+        let actions = puts.map(|(piece, put)| match piece {
+            0 => put.when("attribute_not_exists(pk)"),
+            _ => put,
+        });
+        self.transact("quarantining", actions.collect()).await?;
         Ok(())
     }
 

@@ -1,12 +1,26 @@
-//! Reads of more than one item: all pages of a query, and batches of keys.
+//! Requests about more than one item: all pages of a query, batches of keys, and puts.
 
 use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes};
+use futures_util::stream::{self, StreamExt};
 
 use crate::Store;
 use crate::error::StoreError;
 use crate::item::Item;
 use crate::schema::Table;
 use crate::transaction::Backoff;
+
+/// Requests that one operation sends at a time.
+const CONCURRENCY: usize = 16;
+
+/// Awaits these futures, some at a time; a slow one delays no others. Returns their outputs in their order.
+pub(crate) async fn concurrently<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
+    let numbered = futures.into_iter().enumerate();
+    let numbered = numbered.map(|(number, future)| async move { (number, future.await) });
+    let unordered = stream::iter(numbered).buffer_unordered(CONCURRENCY);
+    let mut outputs: Vec<(usize, F::Output)> = unordered.collect().await;
+    outputs.sort_unstable_by_key(|(number, _)| *number);
+    outputs.into_iter().map(|(_, output)| output).collect()
+}
 
 /// DynamoDB's bound on the keys of one batch.
 const BATCH_GET: usize = 100;
@@ -64,6 +78,40 @@ impl Store {
         let unread = found.unprocessed_keys.unwrap_or_default().into_values();
         let unread = unread.flat_map(|left| left.keys);
         Ok((items.flatten().collect(), unread.collect()))
+    }
+
+    /// Puts items, whatever is there. If it fails, some of them may have been put.
+    pub(crate) async fn put_all(
+        &self,
+        operation: &'static str,
+        table: Table,
+        items: Vec<Item>,
+    ) -> Result<(), StoreError> {
+        let puts = items
+            .into_iter()
+            .map(|item| self.put(operation, table, item));
+        let puts = concurrently(puts.collect()).await;
+        puts.into_iter().collect()
+    }
+
+    async fn put(
+        &self,
+        operation: &'static str,
+        table: Table,
+        item: Item,
+    ) -> Result<(), StoreError> {
+        let put = self.client.put_item().table_name(self.table(table));
+        let put = put.set_item(Some(item));
+        let mut backoff = Backoff::new();
+        loop {
+            let Err(error) = put.clone().send().await else {
+                return Ok(());
+            };
+            let error = StoreError::service(operation, error);
+            if !error.is_transient() || !backoff.next_try(&self.entropy).await {
+                return Err(error);
+            }
+        }
     }
 
     /// Reads all items that meet the key condition, consistently and in the order of their sort keys.

@@ -100,17 +100,17 @@ pub const COUNTERS: Table = Table {
 ///
 /// | `pk` | `sk` | item |
 /// |---|---|---|
-/// | `<customer>` | `DAY#<day>` | aggregate of a UTC day |
+/// | `<customer>` | `DAY#<day>` | aggregate of a UTC day; a month is the sum of its days |
 /// | `<customer>` | `ENDPOINT#<day>#<method> <route>` | aggregate of an endpoint in a UTC day |
-/// | `<customer>` | `MONTH#<month>` | aggregate of a UTC month |
+/// | `<customer>` | `MONTH#<month>` | aggregate of a UTC month, as earlier releases kept it; no longer read or written |
 /// | `RECONCILIATION#<day>` | `<customer>` | discrepancy between the two ledgers of a customer's day |
 /// | `RECONCILIATION#<day>` | `#` | summary of the day's reconciliation |
 /// | `OVERAGE#<month>#<shard>` | `<customer>` | mark of a customer with calls beyond the included ones |
 /// | `LATE#<month>#<shard>` | `<customer>` | mark of a customer whose calls were adjusted when the month may have been closed |
-/// | `<customer>` | `ADJUSTMENT#<day>#<source>#<id>#<index>` | one adjustment, which the aggregates of its day and month include |
+/// | `<customer>` | `ADJUSTMENT#<day>#<source>#<id>#<index>` | one adjustment, which the aggregate of its day includes |
 ///
 /// An aggregate on which writers conflict is sharded: in its further items `/<shard>`, from `/1`, follows
-/// the day or month. The aggregate is the sum of all its items.
+/// the day. The aggregate is the sum of all its items.
 pub const USAGE: Table = Table {
     name: "usage",
     hash: "pk",
@@ -119,8 +119,8 @@ pub const USAGE: Table = Table {
     indexes: &[BILLABLE],
 };
 
-/// Customers with calls in a month on a plan that charges overage: the month items with
-/// `billable_month` = `<month>#<shard>`.
+/// Customers with calls in a month on a plan that charges overage: the items of days, and of months in earlier
+/// releases, with `billable_month` = `<month>#<shard>`.
 pub const BILLABLE: Index = Index {
     name: "billable",
     hash: attr::BILLABLE_MONTH,
@@ -128,9 +128,21 @@ pub const BILLABLE: Index = Index {
     projection: Projection::KeysOnly,
 };
 
-/// Log of counted usage events: each with its deduplication claim and its body. `pk` =
-/// `<source>#<id>`, `#` and `%` in the source percent-encoded; `sk` = number of the part. The body is in
-/// the first part's item, and continues in `00+1`, `00+2`… if it is large.
+/// Log of counted usage events, and the claims by which each of them is counted once (`docs/adr/0038`).
+///
+/// | `pk` | `sk` | item |
+/// |---|---|---|
+/// | `#CLAIMS#<step>` | `<attempt>` | claims of an attempt on usage events whose ids are of a step of five seconds |
+/// | `#CLAIMS#<identity>` | `<attempt>` | claims of an attempt on a usage event whose id has no time |
+/// | either with `/<child>`, repeatedly | `<attempt>` | claims whose bucket is closed |
+/// | any of these | `#CLOSED` | mark that the bucket is closed |
+/// | `#ATTEMPT#<attempt>#<transaction>` | `#` | marker: whether a transaction has counted its claims, and which not |
+/// | `#LOG#<customer>` | `<day>#<received_at>#<attempt>#<transaction>#<piece>` | segment: the usage events of a customer's day that a transaction counts, compressed together |
+/// | `#BODY#<attempt>#<transaction>#<claim>` | `00` | body of a usage event that is not in a segment |
+/// | `<source>#<id>` | number of the part | claim and body of a usage event that an earlier release counted |
+///
+/// In the last one, `#` and `%` in the source are percent-encoded. A large body continues in further items, with `+1`,
+/// `+2`… after the sort key.
 pub const USAGE_LOG: Table = Table {
     name: "usage-log",
     hash: "pk",
@@ -139,7 +151,7 @@ pub const USAGE_LOG: Table = Table {
     indexes: &[LOGGED],
 };
 
-/// Parts of counted usage events by customer, in the order of their records' days: `log_order` =
+/// Parts of usage events that earlier releases counted, by customer, in the order of their records' days: `log_order` =
 /// `<day>#<received_at>`.
 pub const LOGGED: Index = Index {
     name: "logged",
@@ -182,6 +194,7 @@ pub const OPEN_QUARANTINE: Index = Index {
 /// | `PLANS` | `<plan>` | a plan: the number of its latest version, and its retirement |
 /// | `PLANS` | `<plan>#<version>` | a version of a plan |
 /// | `PLANS` | `#SEED` | digest of the plans with which the store was seeded |
+/// | `PLANS` | `#CLAIMS` | time since which claims on usage events are put |
 /// | `<customer>#<month>` | `PERIOD` | period ledger: count and sum of the billing period's charges |
 /// | `<customer>#<month>` | `CHARGE#<number>` | one charge |
 /// | `MONTH#<month>` | `CLOSED` | mark that the month is no longer billed |

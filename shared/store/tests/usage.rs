@@ -11,7 +11,7 @@ use tollgate_domain::usage::UsageRecord;
 use tollgate_domain::window::Day;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_local_aws::{Call, Fault};
-use tollgate_store::schema::{USAGE, USAGE_LOG};
+use tollgate_store::schema::USAGE;
 use tollgate_store::{
     EventPart, LoggedPart, RejectedRecord, ShardCounts, WriteUsageOutcome, WriteUsageResult,
 };
@@ -79,32 +79,27 @@ async fn events_of_a_customer_share_a_transaction_and_its_aggregates() {
     let events: Vec<Event> = (0..97).map(|n| ping(&format!("e-{n}"))).collect();
     let results = write(&at, &events, &ShardCounts::default()).await;
     assert_eq!(outcomes_of(&results), all(WriteUsageOutcome::Counted, 97));
-    // Ninety-seven claims, and one update each of the day, the endpoint and the month.
-    assert_eq!(*sizes.lock().unwrap(), [100]);
+    // The marker, and one update each of the day and the endpoint.
+    assert_eq!(*sizes.lock().unwrap(), [3]);
     assert_eq!(calls(&at).await, 97);
-    assert_eq!(items(&at, USAGE).len(), 3);
+    assert_eq!(items(&at, USAGE).len(), 2);
 }
 
 #[tokio::test]
 async fn events_that_do_not_fit_in_a_transaction_share_the_next() {
     let at = fixture();
     let sizes = transactions(&at, |_| Fault::None);
-    let mut events: Vec<Event> = (0..97).map(|n| ping(&format!("e-{n}"))).collect();
-    events.push(Event::new(
-        "acme",
-        "e-97",
-        &[call(NOW, "pro", "/other", 200)],
-    ));
-    events.push(Event::new(
-        "globex",
-        "e-98",
-        &[call(NOW, "pro", "/ping", 200)],
-    ));
+    let event = |customer: &str, n: usize| {
+        let call = call(NOW, "pro", &format!("/{n}"), 200);
+        Event::new(customer, &format!("{customer}-{n}"), &[call])
+    };
+    let mut events = vec![event("globex", 0)];
+    events.extend((0..99).map(|n| event("acme", n)));
     let results = write(&at, &events, &ShardCounts::default()).await;
-    assert_eq!(outcomes_of(&results), all(WriteUsageOutcome::Counted, 99));
-    // One claim and three aggregates of each customer.
-    assert_eq!(*sizes.lock().unwrap(), [100, 8]);
-    assert_eq!(calls(&at).await, 98);
+    assert_eq!(outcomes_of(&results), all(WriteUsageOutcome::Counted, 100));
+    // The marker, the day and ninety-eight endpoints; then those of the rest, and of another customer.
+    assert_eq!(*sizes.lock().unwrap(), [100, 5]);
+    assert_eq!(calls(&at).await, 99);
 }
 
 #[tokio::test]
@@ -125,8 +120,7 @@ async fn duplicates_and_conflicts_do_not_prevent_the_count_of_the_others() {
         WriteUsageOutcome::Duplicate,
     ];
     assert_eq!(outcomes_of(&results), expected.map(Some));
-    // The first finds two in the log, the second counts the rest; the third has the copy within the call.
-    assert_eq!(*sizes.lock().unwrap(), [7, 5, 4]);
+    assert_eq!(*sizes.lock().unwrap(), [3]);
     assert_eq!(calls(&at).await, 4);
     let again = write(&at, &events, &ShardCounts::default()).await;
     let expected = [
@@ -137,13 +131,19 @@ async fn duplicates_and_conflicts_do_not_prevent_the_count_of_the_others() {
         WriteUsageOutcome::Duplicate,
     ];
     assert_eq!(outcomes_of(&again), expected.map(Some));
+    assert_eq!(sizes.lock().unwrap().len(), 1, "nothing is left to count");
     assert_eq!(calls(&at).await, 4);
 }
 
 #[tokio::test]
 async fn an_event_that_cannot_be_written_fails_alone() {
     let at = fixture();
-    let events: Vec<Event> = (0..20).map(|n| ping(&format!("e-{n}"))).collect();
+    let mut events: Vec<Event> = (0..20).map(|n| ping(&format!("e-{n}"))).collect();
+    // Its quarantined record makes it visible in the transaction.
+    events[13].rejected.push(RejectedRecord {
+        index: 1,
+        reason: "too late".into(),
+    });
     let sizes = transactions(&at, |call| match call.body.contains("#e-13\"") {
         true => Fault::Invalid,
         false => Fault::None,
@@ -156,29 +156,25 @@ async fn an_event_that_cannot_be_written_fails_alone() {
     assert!(sizes.lock().unwrap().len() < 12);
 }
 
-#[tokio::test(start_paused = true)]
-async fn the_parts_after_a_failed_one_are_not_counted() {
+#[tokio::test]
+async fn no_part_of_another_event_is_counted_beside_one() {
     let at = fixture();
-    let mut parts = [ping("e-1"), ping("e-1"), ping("e-2")];
+    let mut parts = [ping("e-1"), ping("e-1")];
     parts[1].part = 1;
-    transactions(&at, |call| match call.body.contains(r#"{"S":"00"}"#) {
-        true => Fault::Invalid,
-        false => Fault::None,
-    });
+    // The first part has failed.
+    let results = write(&at, &parts[1..], &ShardCounts::default()).await;
+    assert_eq!(outcomes_of(&results), all(WriteUsageOutcome::Counted, 1));
+    let mut rival = [ping("e-1"), ping("e-1"), ping("e-1")];
+    for (number, part) in rival.iter_mut().enumerate() {
+        part.part = number;
+        part.body = b"rival".to_vec();
+    }
+    let results = write(&at, &rival, &ShardCounts::default()).await;
+    assert_eq!(outcomes_of(&results), all(WriteUsageOutcome::Conflict, 3));
     let results = write(&at, &parts, &ShardCounts::default()).await;
-    assert_eq!(outcomes_of(&results), [None, None, None]);
-    assert!(items(&at, USAGE_LOG).is_empty());
-    at.aws.heal();
-    let mut rival = parts[0].part();
-    rival.body = b"rival";
-    let (plans, shard_counts) = (plans(), ShardCounts::default());
-    let rival = [rival];
-    let counted = at.store.write_usage(&rival, &plans, &shard_counts).await;
-    assert_eq!(outcomes_of(&counted), all(WriteUsageOutcome::Counted, 1));
-    // If the second part were counted now, the log would contain parts of two events under one key.
-    let results = write(&at, &parts[..2], &ShardCounts::default()).await;
-    assert_eq!(outcomes_of(&results), all(WriteUsageOutcome::Conflict, 2));
-    assert_eq!(calls(&at).await, 1);
+    let expected = [WriteUsageOutcome::Counted, WriteUsageOutcome::Duplicate];
+    assert_eq!(outcomes_of(&results), expected.map(Some));
+    assert_eq!(calls(&at).await, 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -197,9 +193,9 @@ async fn after_conflicts_writers_use_different_shards() {
         let results = write(&at, &[ping(&format!("e-{n}"))], &shard_counts).await;
         assert_eq!(outcomes_of(&results), all(WriteUsageOutcome::Counted, 1));
     }
-    // By now sixteen shards each of the month, the day and the endpoint are in use.
+    // By now sixteen shards each of the day and the endpoint are in use.
     let items = items(&at, USAGE);
-    let shards = items.len() / 3;
+    let shards = items.len() / 2;
     assert!((9..=16).contains(&shards), "{shards}");
     // A partition takes 1,000 writes per second, so no item may take most of the writes.
     let most = items

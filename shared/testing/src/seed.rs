@@ -25,6 +25,14 @@ pub fn seed_plans(at: &Fixture, plans: &Catalog) -> SeedOutcome {
     })
 }
 
+/// Says, as the seed of the plans does, that no release before claims were put has counted usage.
+pub fn no_older_claims(at: &Fixture) {
+    let since = json!({
+        "pk": { "S": "PLANS" }, "sk": { "S": "#CLAIMS" }, "since": { "S": "1970-01-01T00:00:00.000Z" },
+    });
+    raw(at, "PutItem", BILLING, json!({ "Item": since }));
+}
+
 /// Removes a plan, as if the store was seeded without it after usage had been counted on it.
 pub fn remove_plan(at: &Fixture, id: &str) {
     for sk in [id.to_owned(), format!("{id}#000001")] {

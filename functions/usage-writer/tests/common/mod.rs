@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use aws_lambda_events::sqs::SqsEvent;
+use jiff::SignedDuration;
 use serde_json::{Value, json};
 use tollgate_domain::usage::Aggregate;
 use tollgate_local_aws::fixture::Fixture;
@@ -212,10 +213,35 @@ impl Stack {
         items(&self.at, table)
     }
 
+    /// Reads the counted parts in the log of these customers: the text of the event, and the number of the part.
+    pub(crate) async fn logged(&self, customers: &[&str]) -> Vec<(String, usize)> {
+        let mut all = Vec::new();
+        for name in customers {
+            let (customer, days) = (p(name), (p("2026-01-01"), p("2028-01-01")));
+            let mut after = None;
+            loop {
+                let page = self.at.store.list_logged(&customer, days, after.as_deref());
+                let page = page.await.unwrap();
+                let parts = page.items.into_iter();
+                all.extend(parts.map(|it| (String::from_utf8(it.body).unwrap(), it.part)));
+                after = page.next;
+                if after.is_none() {
+                    break;
+                }
+            }
+        }
+        all
+    }
+
     /// Reads the quarantined content of the usage event of that id.
     pub(crate) async fn quarantined(&self, id: &str) -> Vec<QuarantinedContent> {
         let found = self.at.store.quarantined_of_event(SOURCE, id).await;
         found.unwrap()
+    }
+
+    /// Advances the clock until others may abort the attempts that are under way.
+    pub(crate) fn abandon_attempts(&self) {
+        self.at.time.advance(SignedDuration::from_secs(21));
     }
 
     /// Injects a fault into all calls whose body contains this text, from now on.

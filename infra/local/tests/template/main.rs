@@ -169,16 +169,21 @@ fn mistakes_in_the_template_are_found() {
         "AddDefaultAuthorizerToCorsPreflight: true",
         "a preflight needs a key",
     );
-    check("BatchSize: 100", "BatchSize: 10", "batches of 10");
+    check("BatchSize: 1000", "BatchSize: 10", "batches of 10");
     check(
         "Role: !GetAtt UsageWriterFunctionRole.Arn\n      Timeout: 30",
         "Role: !GetAtt UsageWriterFunctionRole.Arn\n      Timeout: 20",
         "a batch may take 23 s, and the usage-writer has 20",
     );
     check(
-        "MaximumBatchingWindowInSeconds: 5",
+        "MaximumBatchingWindowInSeconds: !Ref UsageWindowSeconds",
         "MaximumBatchingWindowInSeconds: 60",
         "wait for 60 s",
+    );
+    check(
+        "VisibilityTimeout: 240",
+        "VisibilityTimeout: 180",
+        "messages become visible too early",
     );
     check("[ReportBatchItemFailures]", "[]", "ReportBatchItemFailures");
     check(
@@ -408,7 +413,7 @@ fn roles_that_allow_too_much_are_found() {
         "ForAllValues:StringNotLike: { dynamodb:LeadingKeys: NONE }",
         "billing may write plans",
     );
-    let seed = "Action: dynamodb:PutItem\n            Resource: !GetAtt BillingTable.Arn\n            Condition: { ";
+    let seed = "Action: [dynamodb:PutItem, dynamodb:Query]\n            Resource: !GetAtt BillingTable.Arn\n            Condition: { ";
     check(
         &format!("{seed}{of_plans}"),
         &format!("{seed}ForAllValues:StringLike: {{ dynamodb:LeadingKeys: \"*\" }}"),

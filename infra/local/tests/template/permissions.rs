@@ -157,6 +157,15 @@ async fn exercise_all(running: &Running) -> Option<()> {
         .post("/_local/clock", json!({ "now": "2026-11-22T10:00:00Z" }))
         .await
         .unwrap();
+    // As in a stack with usage of a release that did not put claims.
+    let since = json!({ "TableName": "local-billing", "Item": {
+        "pk": { "S": "PLANS" }, "sk": { "S": "#CLAIMS" },
+        "since": { "S": "2026-11-23T10:00:00.000Z" },
+    } });
+    let (status, response) = running
+        .aws
+        .call("DynamoDB_20120810.PutItem", &since.to_string());
+    assert_eq!(status, 200, "{response}");
 
     post(
         "/admin/customers",
@@ -318,9 +327,12 @@ async fn exercise_all(running: &Running) -> Option<()> {
     });
     let body = json!({ "Entries": details });
     let headers = [("x-amz-target", "AWSEvents.PutEvents")];
-    let put = anyone.send(Method::POST, "/", &headers, body.to_string().into());
-    put.await.unwrap();
-    anyone.post("/_local/drain", json!({})).await.unwrap();
+    // The second time, all of them are duplicates or known conflicts.
+    for _ in 0..2 {
+        let put = anyone.send(Method::POST, "/", &headers, body.to_string().into());
+        put.await.unwrap();
+        anyone.post("/_local/drain", json!({})).await.unwrap();
+    }
 
     // Sent to the admin API: records, adjustments, and another event with the same identity.
     let record = json!({

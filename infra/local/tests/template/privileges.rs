@@ -26,7 +26,7 @@ struct Kind {
     index_key: Option<&'static str>,
 }
 
-const KINDS: [Kind; 20] = [
+const KINDS: [Kind; 21] = [
     Kind {
         name: "customers",
         table: REGISTRY,
@@ -111,8 +111,14 @@ const KINDS: [Kind; 20] = [
     Kind {
         name: "counted usage events",
         table: USAGE_LOG,
-        keys: &["tollgate:ping#e-1"],
+        keys: &["tollgate:ping#e-1", "#LOG#acme", "#BODY#1#0#0"],
         index_key: Some("acme"),
+    },
+    Kind {
+        name: "claims on usage events",
+        table: USAGE_LOG,
+        keys: &["#CLAIMS#156d8e8b1", "#ATTEMPT#019ac#0"],
+        index_key: None,
     },
     Kind {
         name: "quarantined usage",

@@ -6,7 +6,9 @@ use tollgate_local_aws::MAX_RECEIVES;
 use tollgate_local_aws::template::Stack;
 
 /// Designed batch size and batching window in seconds.
-const BATCH: (usize, u64) = (100, 5);
+const BATCH: (usize, u64) = (1_000, 20);
+/// Longest batching window that the parameter allows, in seconds.
+const LONGEST_WINDOW_S: u64 = 60;
 
 pub(crate) fn defects(stack: &Stack) -> Vec<String> {
     let mut defects = Vec::new();
@@ -38,6 +40,17 @@ pub(crate) fn defects(stack: &Stack) -> Vec<String> {
             ));
         }
         Err(error) => defects.push(error.to_string()),
+    }
+    let window = stack.root().at("Parameters.UsageWindowSeconds.MaxValue");
+    let invisible = resources.at("UsageQueue.Properties.VisibilityTimeout");
+    match (
+        timeout.number("timeout"),
+        window.number("window"),
+        invisible.number("visibility"),
+    ) {
+        (Ok(timeout), Ok(LONGEST_WINDOW_S), Ok(invisible))
+            if invisible >= 6 * timeout + LONGEST_WINDOW_S => {}
+        _ => defects.push("messages become visible too early".to_owned()),
     }
     let policy = resources.at("UsageQueue.Properties.RedrivePolicy");
     let deliveries = policy.get("maxReceiveCount").number("maxReceiveCount");

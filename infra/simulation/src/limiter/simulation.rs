@@ -466,7 +466,7 @@ fn number(item: &Value, name: &str) -> i64 {
 
 impl Outcome {
     /// Reads the outcome from the authorizer's response.
-    fn from_response(response: &str) -> Self {
+    pub(super) fn from_response(response: &str) -> Self {
         if response.contains(r#""Effect":"Allow""#) {
             if response.contains(r#""rateLimitLimit":"#) {
                 Self::AllowedCounted

@@ -40,6 +40,7 @@ struct State {
 struct Message {
     body: String,
     visible_at: Instant,
+    receives: u32,
 }
 
 impl Queue {
@@ -135,6 +136,7 @@ impl Queue {
                 let message = Message {
                     body: event.to_string(),
                     visible_at: Instant::now() + self.within(Duration::from_secs(10)),
+                    receives: 0,
                 };
                 let id = state.last_id;
                 state.messages.insert(id, message);
@@ -182,6 +184,7 @@ impl Queue {
         let received = ids.into_iter().take(count).filter_map(|id| {
             let message = state.messages.get_mut(&id)?;
             message.visible_at = now + VISIBILITY_TIMEOUT;
+            message.receives += 1;
             Some((id.to_string(), message.body.clone()))
         });
         received.collect()
@@ -207,6 +210,17 @@ impl Queue {
                 }
             }
         }
+    }
+
+    /// Returns how often the message was received that was received most often, of those that are left.
+    pub(crate) fn most_receives(&self) -> u32 {
+        let receives = |message: &Message| message.receives;
+        self.state()
+            .messages
+            .values()
+            .map(receives)
+            .max()
+            .unwrap_or(0)
     }
 
     /// Returns whether all messages were deleted.

@@ -25,6 +25,8 @@ pub(crate) struct Scenario {
     pub(crate) writer_skews_ms: Vec<i64>,
     /// Percentage of batches during which the writer crashes.
     pub(crate) writer_crash_percent: u64,
+    /// Claims at which a bucket is closed.
+    pub(crate) max_claims: usize,
     pub(crate) steps: Vec<Step<Event>>,
 }
 
@@ -115,6 +117,7 @@ impl Scenario {
             function_skews_ms: (0..functions).map(|_| skew_ms()).collect(),
             writer_skews_ms: (0..writers).map(|_| skew_ms()).collect(),
             writer_crash_percent: [0, 10, 30][index(3)],
+            max_claims: [2, 10, 20_000][index(3)],
             steps: (0..10 + index(30)).map(step).collect(),
         }
     }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
-use tollgate_domain::id::CustomerId;
+use tollgate_domain::id::{CustomerId, uuid_v7};
 use tollgate_domain::money::MicroUsd;
 use tollgate_domain::plan::Catalog;
 use tollgate_domain::usage::{ADJUSTMENT_TYPE, Cost, EVENT_TYPE, UsageRecord};
@@ -27,12 +27,15 @@ use super::queue::Queue;
 use super::scenario::{Event, Scenario};
 use super::{Deviation, model};
 use crate::crash::{Crash, Process};
+use crate::lagging::lagging_tables;
 use crate::network::{Endpoint, FaultRates, Network};
 use crate::time::Time;
 use crate::{PREFIX, SimulationError, Trace, setup};
 
 /// Longer than the greatest delay of a request on the network.
 const ALL_HAS_ARRIVED: Duration = Duration::from_secs(600);
+/// Most times that a message is received. Without faults, a few are enough.
+const MAX_RECEIVES: u32 = 200;
 /// The usage-writer's function timeout.
 const WRITER_TIMEOUT: Duration = Duration::from_secs(300);
 
@@ -43,6 +46,7 @@ pub(crate) struct Simulation<'a> {
     seed: u64,
     scenario: &'a Scenario,
     aws: LocalAws,
+    tables: Endpoint,
     time: Time,
     trace: Trace,
     entropy: Entropy,
@@ -87,11 +91,13 @@ impl<'a> Simulation<'a> {
         trace: Trace,
     ) -> Result<Self, SimulationError> {
         let entropy = Entropy::seeded(seed);
+        let time = Time::starting_at(setup(scenario.start.parse())?);
         let mut simulation = Self {
             seed,
             scenario,
             aws: aws.clone(),
-            time: Time::starting_at(setup(scenario.start.parse())?),
+            tables: lagging_tables(aws, time.clock(Arc::default())),
+            time,
             trace,
             queue: Queue::new(Entropy::seeded(seed ^ 0x0b05)),
             entropy,
@@ -181,7 +187,7 @@ impl<'a> Simulation<'a> {
 
     /// Starts a writer, which runs until it is aborted.
     fn writer(&mut self, skew_ms: i64, running: &mut JoinSet<()>) -> Writer {
-        let tables = Endpoint::tables(&self.aws);
+        let tables = self.tables.clone();
         let (network, seed, sdk) = self.connect(tables, self.scenario.table_faults);
         let timeouts = aws::timeouts(aws::BACKGROUND_TIMEOUT);
         let sdk = sdk.into_builder().timeout_config(timeouts).build();
@@ -189,6 +195,7 @@ impl<'a> Simulation<'a> {
         let clock = self.time.clock(Arc::clone(&skew_ms));
         let entropy = Entropy::seeded(seed);
         let store = Store::new(&sdk, PREFIX, clock.clone(), entropy.clone());
+        let store = store.with_buckets_of(self.scenario.max_claims);
         let ingest = Ingest::new(store, clock, Metrics::none());
         let app = App { ingest };
         let crash_percent = Arc::new(AtomicU64::new(self.scenario.writer_crash_percent));
@@ -284,6 +291,13 @@ impl<'a> Simulation<'a> {
         }
         while !self.queue.is_empty() {
             sleep(ALL_HAS_ARRIVED).await;
+            if self.queue.most_receives() > MAX_RECEIVES {
+                let stuck = "messages are not handled though there are no faults any more";
+                return Ok(Deviation {
+                    mismatches: vec![stuck.to_owned()],
+                    ..Deviation::default()
+                });
+            }
         }
         // Delayed requests to the tables arrive now.
         sleep(ALL_HAS_ARRIVED).await;
@@ -356,9 +370,16 @@ impl<'a> Simulation<'a> {
     /// Generates a usage event with adjustments of today and yesterday.
     fn adjustments(&mut self, customer: usize) -> Value {
         self.calls += 1;
-        let id = format!("a{}-{}", self.seed, self.calls);
         let now = self.time.clock(Arc::default()).now();
         let random = |bound| i64::try_from(self.entropy.below(bound)).unwrap_or(0);
+        let uuid = |at| self.entropy.with(|rng| uuid_v7(at, rng));
+        let id = match random(4) {
+            0 => uuid(now),
+            // All of one moment, and of another century.
+            1 => uuid(self.time.start),
+            2 => uuid(now + SignedDuration::from_hours(100 * 365 * 24)),
+            _ => format!("a{}-{}", self.seed, self.calls),
+        };
         let adjustments: Vec<Value> = (0..1 + random(3))
             .map(|_| {
                 let plan = if random(2) == 0 { "free" } else { "pro" };

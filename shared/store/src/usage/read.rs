@@ -8,14 +8,14 @@ use tollgate_domain::usage::{Aggregate, Endpoint};
 use tollgate_domain::window::{Day, Month};
 
 use super::aggregate::read_aggregate;
-use super::sort_keys::{DAY, day_sk, endpoints_sk, month_sk};
+use super::sort_keys::{DAY, day_sk, endpoints_sk};
 use crate::Store;
 use crate::error::StoreError;
 use crate::item::{Item, Reader, s};
 use crate::schema::{USAGE, attr};
 
 impl Store {
-    /// Reads the aggregate of a customer's month consistently.
+    /// Reads the aggregate of a customer's month consistently: the sum of its days.
     ///
     /// # Errors
     /// When the store fails.
@@ -24,7 +24,11 @@ impl Store {
         customer: &CustomerId,
         month: Month,
     ) -> Result<Aggregate, StoreError> {
-        self.aggregate(customer, month_sk(month)).await
+        let mut sum = Aggregate::default();
+        for day in self.day_usage(customer, month).await?.values() {
+            sum.merge(day);
+        }
+        Ok(sum)
     }
 
     /// Reads the aggregates of the days of a customer's month consistently.

@@ -18,11 +18,6 @@ pub(super) fn endpoints_sk(day: Day) -> String {
     format!("ENDPOINT#{day}")
 }
 
-/// Returns the sort key of a month's aggregate, with which those of its further shards begin.
-pub(super) fn month_sk(month: Month) -> String {
-    format!("MONTH#{month}")
-}
-
 /// Returns the sort key of a shard. That of shard 0 is the one of an aggregate that is not sharded.
 pub(super) fn in_shard(sk: String, shard: u32) -> String {
     match shard {

@@ -1,27 +1,43 @@
-//! Counting of usage events: deduplication claims and aggregates, in one transaction.
+//! Counting of usage events: claims, then the log, then one transaction for as many parts as fit.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
+use futures_util::future::BoxFuture;
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::plan_book::PlanBook;
 use tollgate_domain::usage::{Aggregate, Aggregates, Endpoint};
-use tollgate_domain::window::Month;
+use tollgate_domain::window::Day;
 
 use super::aggregate::add;
 use super::batch::batches;
-use super::pending::PendingPart;
-use super::sort_keys::{billable_month, day_sk, endpoints_sk, in_shard, month_sk};
+use super::claims::{Attempt, AttemptId, Claim, Marker, Rival, TransactionId};
+use super::pending::{PendingPart, claim_of, prepare};
+use super::sort_keys::{billable_month, day_sk, endpoints_sk, in_shard};
 use crate::Store;
-use crate::body::Compressor;
 use crate::canonical::is_same_event;
 use crate::error::StoreError;
-use crate::event_part::EventPart;
+use crate::event_part::{EventPart, event_pk};
 use crate::item::{Reader, keys, s};
+use crate::log::NewRow;
+use crate::query::concurrently;
 use crate::schema::attr;
 use crate::shard_counts::ShardCounts;
 use crate::transaction::{Action, Backoff, ConditionResult, Effect, FailedTry, Transacted};
+
+const COUNTING: &str = "counting usage";
+/// Most transactions of an attempt: claims have one byte for their number.
+const MAX_TRANSACTIONS: usize = 256;
+/// Most claims of an attempt.
+const MAX_CLAIMS: usize = 1 << 16;
+/// Time limit of a transaction with its retries. When the writes of one customer hang, others still succeed.
+const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time limit for finding out whether a failed transaction took effect.
+const FINDING_OUT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Waits for the markers of attempts that are under way, each up to twice as long.
+const WAITS_MS: [u64; 5] = [10, 30, 80, 150, 300];
 
 /// Outcome of counting a part of a usage event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,83 +53,125 @@ pub enum WriteUsageOutcome {
 /// Outcome of counting a part, or the error because of which the outcome is unknown.
 pub type WriteUsageResult = Result<WriteUsageOutcome, Arc<StoreError>>;
 
-/// Outcome of writing a batch.
-enum BatchOutcome {
-    /// One outcome per part. A part without one was not counted, and can be.
-    Written(Vec<Option<WriteUsageOutcome>>),
-    /// The batch may have been counted.
-    Failed(StoreError),
+/// Outcome of a claim.
+#[derive(Debug, Clone)]
+enum Outcome {
+    /// Counted by this call.
+    Counted,
+    /// Counted before.
+    Duplicate,
+    /// An event of the same identity was counted that has this digest.
+    Conflict([u8; 8]),
+    /// Not counted, as far as is known.
+    Failed(Arc<StoreError>),
+}
+
+impl Outcome {
+    fn into_result(self) -> WriteUsageResult {
+        match self {
+            Outcome::Counted => Ok(WriteUsageOutcome::Counted),
+            Outcome::Duplicate => Ok(WriteUsageOutcome::Duplicate),
+            Outcome::Conflict(_) => Ok(WriteUsageOutcome::Conflict),
+            Outcome::Failed(error) => Err(error),
+        }
+    }
+
+    fn contended() -> Self {
+        Outcome::Failed(Arc::new(StoreError::contended(COUNTING)))
+    }
+}
+
+/// Intention with a claim, by those of others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Decision {
+    Count,
+    Duplicate,
+    Conflict([u8; 8]),
+    /// Left to another attempt, which may count it.
+    Leave,
+}
+
+impl Decision {
+    /// Decides on a claim by those of others: `None` as long as it waits for another attempt.
+    ///
+    /// The attempt with the least id goes first if attempts wait for one another.
+    fn of(
+        claim: &Claim,
+        rivals: &[Rival],
+        markers: &HashMap<TransactionId, Marker>,
+        own: &Attempt,
+    ) -> Option<Self> {
+        let marker = |rival: &Rival| markers.get(&rival.transaction);
+        let counted = rivals
+            .iter()
+            .filter(|rival| marker(rival).is_some_and(|marker| marker.has_counted(rival.index)));
+        let mut is_duplicate = false;
+        for rival in counted {
+            if rival.digest != claim.digest {
+                return Some(Decision::Conflict(rival.digest));
+            }
+            is_duplicate |= rival.part == claim.part;
+        }
+        if is_duplicate {
+            return Some(Decision::Duplicate);
+        }
+        let mut open = rivals
+            .iter()
+            .filter(|rival| rival.excludes(claim) && marker(rival).is_none())
+            .peekable();
+        if open.peek().is_none() {
+            return Some(Decision::Count);
+        }
+        let goes_first = open.all(|rival| own.id < rival.transaction.attempt);
+        (!goes_first).then_some(Decision::Leave)
+    }
 }
 
 impl Store {
-    /// Counts parts of usage events, each at most once. A transaction writes their deduplication claims,
-    /// adds their records to the aggregates, and quarantines the rejected records. As many of the parts
-    /// as fit share one transaction, in their order, so that each aggregate is written once for all of
-    /// them. The parts of an event must follow one another, from the first; `shard_counts` is that of
-    /// the instance.
+    /// Counts parts of usage events, each at most once. A transaction adds their records to the aggregates, and
+    /// quarantines the rejected records. As many of the parts as fit share one transaction, so that each aggregate is
+    /// written once for all of them. The parts of an event must follow one another, from the first; `shard_counts` is
+    /// that of the instance.
     ///
-    /// Returns one result per part. A part with an error may have been counted, and a retry finds out
-    /// whether it was.
+    /// Returns one result per part. A part with an error may have been counted, and a retry finds out whether it was.
     pub async fn write_usage(
         &self,
         parts: &[EventPart<'_>],
         plans: &PlanBook,
         shard_counts: &ShardCounts,
     ) -> Vec<WriteUsageResult> {
-        let mut results: Vec<Option<WriteUsageResult>> = vec![None; parts.len()];
-        let mut pending = Vec::with_capacity(parts.len());
-        let mut compressor = Compressor::new();
-        for (index, part) in parts.iter().enumerate() {
-            match PendingPart::new(index, part, &mut compressor) {
-                Ok(part) => pending.push(part),
-                Err(error) => results[index] = Some(Err(Arc::new(error))),
+        let since = match self.claims_since().await {
+            Ok(since) => since,
+            Err(error) => {
+                let error = Arc::new(error);
+                return parts.iter().map(|_| Err(Arc::clone(&error))).collect();
             }
+        };
+        let (pending, failed) = prepare(parts, since);
+        let mut outcomes: Vec<Option<Outcome>> = vec![None; parts.len()];
+        for (index, error) in failed {
+            outcomes[index] = Some(Outcome::Failed(Arc::new(error)));
         }
-        // Reversed, so that the next batch to be written is the last.
-        let mut batches = batches(&pending);
-        batches.reverse();
-        // Results because of which later parts of the same event are not counted: were they counted all
-        // the same, another event with the same source and id could claim the first part.
-        let mut stopped: BTreeMap<(&str, &str), WriteUsageResult> = BTreeMap::new();
-        while let Some(mut batch) = batches.pop() {
-            batch.retain(|part| {
-                let result = stopped.get(&part.identity());
-                results[part.index] = result.cloned();
-                result.is_none()
-            });
-            match self.write_batch(&batch, plans, shard_counts).await {
-                BatchOutcome::Written(outcomes) => {
-                    let mut rest = Vec::new();
-                    for (part, outcome) in batch.into_iter().zip(outcomes) {
-                        match outcome {
-                            Some(outcome) => results[part.index] = Some(Ok(outcome)),
-                            None => rest.push(part),
-                        }
-                        if outcome == Some(WriteUsageOutcome::Conflict) {
-                            stopped.insert(part.identity(), Ok(WriteUsageOutcome::Conflict));
-                        }
-                    }
-                    if !rest.is_empty() {
-                        batches.push(rest);
-                    }
-                }
-                // One part may be the cause of the whole batch's failure.
-                BatchOutcome::Failed(error) if batch.len() > 1 && !error.is_transient() => {
-                    let rest = batch.split_off(batch.len() / 2);
-                    batches.extend([rest, batch]);
-                }
-                BatchOutcome::Failed(error) => {
-                    let error = Arc::new(error);
-                    for part in batch {
-                        results[part.index] = Some(Err(Arc::clone(&error)));
-                        stopped.insert(part.identity(), Err(Arc::clone(&error)));
-                    }
-                }
-            }
+        let (own, repeated) = distinct(&pending);
+        let counter = Counter {
+            store: self,
+            plans,
+            shard_counts,
+        };
+        for (index, outcome) in counter.count(own.clone()).await {
+            outcomes[index] = Some(outcome);
         }
-        let lost = || Err(Arc::new(StoreError::corrupt("claim", attr::PK)));
-        let results = results.into_iter();
-        let mut results: Vec<_> = results.map(|result| result.unwrap_or_else(lost)).collect();
+        for part in repeated {
+            let of_same = own
+                .iter()
+                .filter(|it| it.claim.identity == part.claim.identity);
+            let of_same = of_same.filter_map(|it| Some((it, outcomes[it.index].as_ref()?)));
+            outcomes[part.index] = Some(outcome_of_repetition(&part.claim, of_same));
+        }
+        let results = outcomes.into_iter();
+        let mut results: Vec<WriteUsageResult> = results
+            .map(|outcome| outcome.unwrap_or_else(Outcome::contended).into_result())
+            .collect();
         let is_counted = |result: &WriteUsageResult| {
             let counted = [WriteUsageOutcome::Counted, WriteUsageOutcome::Duplicate];
             result
@@ -134,112 +192,451 @@ impl Store {
         results
     }
 
-    /// Counts parts that fit into one transaction, if none of them is in the log yet. Otherwise counts
-    /// none, and returns the outcomes of those that are in the log.
-    async fn write_batch(
+    /// Whether a usage event with this source and id was counted, and if so, whether it is the one with this body.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn is_counted(
         &self,
-        batch: &[&PendingPart<'_>],
-        plans: &PlanBook,
-        shard_counts: &ShardCounts,
-    ) -> BatchOutcome {
-        const OPERATION: &str = "counting usage";
-        if batch.is_empty() {
-            return BatchOutcome::Written(Vec::new());
+        source: &str,
+        id: &str,
+        body: &[u8],
+    ) -> Result<Option<bool>, StoreError> {
+        let claim = claim_of(source, id, body);
+        let mut rivals = self.look(None, std::iter::once(&claim)).await?;
+        let rivals = rivals.pop().unwrap_or_default();
+        let of_rivals = rivals.iter().map(|rival| rival.transaction.clone());
+        let markers = self.markers(of_rivals).await?;
+        let counted = rivals.iter().find(|rival| {
+            let marker = markers.get(&rival.transaction);
+            marker.is_some_and(|marker| marker.has_counted(rival.index))
+        });
+        if let Some(counted) = counted {
+            return Ok(Some(counted.digest == claim.digest));
         }
-        let write_id = self.transaction_token();
+        let before = self.logged_body_before(&event_pk(source, id)).await?;
+        Ok(before.map(|before| is_same_event(&before, body)))
+    }
+}
+
+/// Divides parts into those of which none excludes another, and the others.
+fn distinct<'a, 'b>(
+    pending: &'b [PendingPart<'a>],
+) -> (Vec<&'b PendingPart<'a>>, Vec<&'b PendingPart<'a>>) {
+    let mut digests = HashMap::new();
+    let mut claimed = BTreeSet::new();
+    pending.iter().partition(|part| {
+        let claim = &part.claim;
+        let digest = digests.entry(claim.identity).or_insert(claim.digest);
+        *digest == claim.digest && claimed.insert((claim.identity, claim.part))
+    })
+}
+
+/// Returns the outcome of a claim that another part of the same write excludes, by those on the claims of the same
+/// identity.
+fn outcome_of_repetition<'a>(
+    claim: &Claim,
+    of_same: impl Iterator<Item = (&'a &'a PendingPart<'a>, &'a Outcome)>,
+) -> Outcome {
+    let mut outcome = Outcome::contended();
+    for (part, of_part) in of_same {
+        let is_same_event = part.claim.digest == claim.digest;
+        match of_part {
+            Outcome::Counted | Outcome::Duplicate if !is_same_event => {
+                return Outcome::Conflict(part.claim.digest);
+            }
+            // It is this event that was counted, though perhaps not this part of it.
+            Outcome::Conflict(counted) if *counted == claim.digest => return Outcome::contended(),
+            Outcome::Conflict(_) => outcome = of_part.clone(),
+            Outcome::Counted | Outcome::Duplicate if part.claim.part == claim.part => {
+                return Outcome::Duplicate;
+            }
+            Outcome::Failed(_) if part.claim.part == claim.part => outcome = of_part.clone(),
+            Outcome::Counted | Outcome::Duplicate | Outcome::Failed(_) => {}
+        }
+    }
+    outcome
+}
+
+/// Counts the parts of one write.
+#[derive(Clone, Copy)]
+struct Counter<'s> {
+    store: &'s Store,
+    plans: &'s PlanBook,
+    shard_counts: &'s ShardCounts,
+}
+
+/// Parts of one transaction.
+struct Batch<'a, 'b> {
+    id: TransactionId,
+    parts: Vec<&'b PendingPart<'a>>,
+    /// Indexes of their claims in the attempt.
+    indexes: Vec<u16>,
+    decisions: Vec<Decision>,
+}
+
+impl<'a, 'b> Batch<'a, 'b> {
+    fn counted(&self) -> impl Iterator<Item = (&'b PendingPart<'a>, u16)> {
+        let parts = self.parts.iter().zip(&self.indexes).zip(&self.decisions);
+        parts
+            .filter(|(_, decision)| **decision == Decision::Count)
+            .map(|((part, index), _)| (*part, *index))
+    }
+
+    fn marker(&self) -> Marker {
+        let indexes = self.indexes.iter().zip(&self.decisions);
+        let except = indexes.filter(|(_, decision)| **decision != Decision::Count);
+        Marker::Committed {
+            except: except.map(|(index, _)| *index).collect(),
+        }
+    }
+}
+
+impl Counter<'_> {
+    /// Counts parts of which none excludes another. Returns their outcomes by their indexes.
+    ///
+    /// The future is boxed, because it contains itself: what is left of a failed batch is counted by itself.
+    fn count<'f>(
+        &'f self,
+        parts: Vec<&'f PendingPart<'f>>,
+    ) -> BoxFuture<'f, Vec<(usize, Outcome)>> {
+        Box::pin(async move {
+            let mut outcomes = Vec::with_capacity(parts.len());
+            let (mut attempt, mut claims) = (Vec::new(), 0);
+            for batch in batches(parts) {
+                if attempt.len() == MAX_TRANSACTIONS || claims + batch.len() > MAX_CLAIMS {
+                    outcomes.extend(self.attempt(std::mem::take(&mut attempt)).await);
+                    claims = 0;
+                }
+                claims += batch.len();
+                attempt.push(batch);
+            }
+            if !attempt.is_empty() {
+                outcomes.extend(self.attempt(attempt).await);
+            }
+            outcomes
+        })
+    }
+
+    /// Makes one attempt to count these batches.
+    async fn attempt(&self, batches: Vec<Vec<&PendingPart<'_>>>) -> Vec<(usize, Outcome)> {
+        let claims: Vec<(Claim, u8)> = (0..=u8::MAX)
+            .zip(&batches)
+            .flat_map(|(number, batch)| batch.iter().map(move |part| (part.claim.clone(), number)))
+            .collect();
+        let id = AttemptId::draw(self.store);
+        let decided = async {
+            let attempt = self.store.claim(&id, &claims).await?;
+            let decisions = self.decide(&claims, &attempt).await?;
+            Ok::<_, StoreError>((attempt, decisions))
+        };
+        let (attempt, decisions) = match decided.await {
+            Ok(decided) => decided,
+            Err(error) => {
+                let numbers = (0..=u8::MAX).zip(&batches).map(|(number, _)| number);
+                let given_up = numbers.map(|number| self.give_up(id.transaction(number)));
+                concurrently(given_up.collect()).await;
+                let error = Arc::new(error);
+                let parts = batches.into_iter().flatten();
+                let failed =
+                    |part: &PendingPart<'_>| (part.index, Outcome::Failed(Arc::clone(&error)));
+                return parts.map(failed).collect();
+            }
+        };
+        let mut decided = attempt.indexes.iter().copied().zip(decisions);
+        let batches = (0..=u8::MAX).zip(batches).map(|(number, parts)| {
+            let (indexes, decisions) = decided.by_ref().take(parts.len()).unzip();
+            Batch {
+                id: attempt.id.transaction(number),
+                parts,
+                indexes,
+                decisions,
+            }
+        });
+        let batches: Vec<Batch<'_, '_>> = batches.collect();
+        let all = batches
+            .iter()
+            .flat_map(|batch| batch.parts.iter().zip(&batch.decisions));
+        let left: Vec<(usize, usize)> = all
+            .enumerate()
+            .filter(|(_, (_, decision))| **decision == Decision::Leave)
+            .map(|(at, (part, _))| (at, part.index))
+            .collect();
+        let writes = batches.into_iter().map(|batch| self.write_batch(batch));
+        let written = concurrently(writes.collect()).await;
+        let mut outcomes: Vec<(usize, Outcome)> = written.into_iter().flatten().collect();
+        outcomes.extend(self.await_others(&claims, &attempt, left).await);
+        outcomes
+    }
+
+    /// Decides on the claims of an attempt. Waits some time for attempts that are under way.
+    async fn decide(
+        &self,
+        claims: &[(Claim, u8)],
+        attempt: &Attempt,
+    ) -> Result<Vec<Decision>, StoreError> {
+        let mut decisions = vec![Decision::Count; claims.len()];
+        let mut open: Vec<usize> = (0..claims.len())
+            .filter(|at| !attempt.rivals[*at].is_empty())
+            .collect();
+        let mut markers = HashMap::new();
+        let mut waits = WAITS_MS.into_iter();
+        while !open.is_empty() {
+            self.read_markers(&mut markers, attempt, &open).await?;
+            self.abort_abandoned(&mut markers, claims, attempt, &open)
+                .await?;
+            open.retain(|at| {
+                let (claim, rivals) = (&claims[*at].0, &attempt.rivals[*at]);
+                let decision = Decision::of(claim, rivals, &markers, attempt);
+                decisions[*at] = decision.unwrap_or(Decision::Leave);
+                decision.is_none()
+            });
+            match waits.next() {
+                Some(wait) if !open.is_empty() => self.wait(wait).await,
+                _ => break,
+            }
+        }
+        Ok(decisions)
+    }
+
+    /// Aborts the transactions that these claims wait for and that were abandoned.
+    async fn abort_abandoned(
+        &self,
+        markers: &mut HashMap<TransactionId, Marker>,
+        claims: &[(Claim, u8)],
+        attempt: &Attempt,
+        of: &[usize],
+    ) -> Result<(), StoreError> {
+        let (now, alone_since) = (self.store.clock.now(), self.store.alone_since);
+        for at in of {
+            let (claim, rivals) = (&claims[*at].0, &attempt.rivals[*at]);
+            let decision = Decision::of(claim, rivals, markers, attempt);
+            if !matches!(decision, None | Some(Decision::Leave)) {
+                continue;
+            }
+            for rival in rivals.iter().filter(|rival| rival.excludes(claim)) {
+                let id = &rival.transaction;
+                if !markers.contains_key(id) && rival.is_abandoned(now, alone_since) {
+                    markers.insert(id.clone(), self.store.abort(id).await?);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits some time for the attempts to which these claims were left, given by their places and the indexes of their
+    /// parts. Returns the outcomes of the parts. Those that the others have not counted are to be written again.
+    async fn await_others(
+        &self,
+        claims: &[(Claim, u8)],
+        attempt: &Attempt,
+        mut left: Vec<(usize, usize)>,
+    ) -> Vec<(usize, Outcome)> {
+        let mut markers = HashMap::new();
+        let mut outcomes = Vec::with_capacity(left.len());
+        let mut waits = WAITS_MS.into_iter();
+        while !left.is_empty() {
+            let places: Vec<usize> = left.iter().map(|(at, _)| *at).collect();
+            // If it fails, no more is known than before.
+            let _ = self.read_markers(&mut markers, attempt, &places).await;
+            left.retain(|(at, index)| {
+                let (claim, rivals) = (&claims[*at].0, &attempt.rivals[*at]);
+                let outcome = match Decision::of(claim, rivals, &markers, attempt) {
+                    Some(Decision::Duplicate) => Outcome::Duplicate,
+                    Some(Decision::Conflict(digest)) => Outcome::Conflict(digest),
+                    Some(Decision::Count) => Outcome::contended(),
+                    Some(Decision::Leave) | None => return true,
+                };
+                outcomes.push((*index, outcome));
+                false
+            });
+            match waits.next() {
+                Some(wait) if !left.is_empty() => self.wait(wait).await,
+                _ => break,
+            }
+        }
+        outcomes.extend(
+            left.into_iter()
+                .map(|(_, index)| (index, Outcome::contended())),
+        );
+        outcomes
+    }
+
+    /// Reads the markers of the transactions that the other claims belong to, as far as they are not known.
+    async fn read_markers(
+        &self,
+        markers: &mut HashMap<TransactionId, Marker>,
+        attempt: &Attempt,
+        of: &[usize],
+    ) -> Result<(), StoreError> {
+        let rivals = of.iter().flat_map(|at| &attempt.rivals[*at]);
+        let ids = rivals.map(|rival| &rival.transaction);
+        let unknown: Vec<TransactionId> = ids
+            .filter(|id| !markers.contains_key(*id))
+            .cloned()
+            .collect();
+        markers.extend(self.store.markers(unknown).await?);
+        Ok(())
+    }
+
+    /// Aborts an own transaction, if the store responds, so that others need not wait until it is old.
+    async fn give_up(&self, id: TransactionId) {
+        let aborting = self.store.abort(&id);
+        let _ = tokio::time::timeout(FINDING_OUT_TIMEOUT, aborting).await;
+    }
+
+    async fn wait(&self, ms: u64) {
+        let ms = ms + self.store.entropy.below(ms);
+        tokio::time::sleep(Duration::from_millis(ms)).await;
+    }
+
+    /// Counts the parts of a batch that are to be counted. Returns the outcomes of all that were not left.
+    async fn write_batch(&self, mut batch: Batch<'_, '_>) -> Vec<(usize, Outcome)> {
+        let committed = if batch.decisions.contains(&Decision::Count) {
+            self.commit(&mut batch).await
+        } else {
+            // Others need not wait until it is old. For a duplicate, they do not wait at all.
+            let is_duplicate = |decision: &Decision| *decision == Decision::Duplicate;
+            if !batch.decisions.iter().all(is_duplicate) {
+                self.give_up(batch.id.clone()).await;
+            }
+            Ok(())
+        };
+        let (mut outcomes, mut failed) = (Vec::with_capacity(batch.parts.len()), Vec::new());
+        for (part, decision) in batch.parts.into_iter().zip(batch.decisions) {
+            let outcome = match decision {
+                Decision::Count if committed.is_ok() => Outcome::Counted,
+                Decision::Count => {
+                    failed.push(part);
+                    continue;
+                }
+                Decision::Duplicate => Outcome::Duplicate,
+                Decision::Conflict(digest) => Outcome::Conflict(digest),
+                Decision::Leave => continue,
+            };
+            outcomes.push((part.index, outcome));
+        }
+        if let Err(error) = committed {
+            match divide(&failed, &error) {
+                Some(halves) => {
+                    for half in halves {
+                        outcomes.extend(self.count(half).await);
+                    }
+                }
+                None => {
+                    let error = Outcome::Failed(Arc::new(error));
+                    outcomes.extend(failed.iter().map(|part| (part.index, error.clone())));
+                }
+            }
+        }
+        outcomes
+    }
+
+    /// Writes a batch to the log, and then counts it in one transaction. An error means that it was not counted, or that
+    /// this is unknown.
+    async fn commit(&self, batch: &mut Batch<'_, '_>) -> Result<(), StoreError> {
+        let within = tokio::time::timeout(TRANSACTION_TIMEOUT, self.transact(batch)).await;
+        let error = match within {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => error,
+            Err(_) => StoreError::timed_out(COUNTING),
+        };
+        // The marker says whether it took effect, and prevents that it does later.
+        let aborted = tokio::time::timeout(FINDING_OUT_TIMEOUT, self.store.abort(&batch.id)).await;
+        match aborted {
+            Ok(Ok(Marker::Committed { .. })) => Ok(()),
+            Ok(Ok(Marker::Aborted) | Err(_)) | Err(_) => Err(error),
+        }
+    }
+
+    async fn transact(&self, batch: &mut Batch<'_, '_>) -> Result<(), StoreError> {
+        let rows = batch.counted().map(|(pending, index)| NewRow {
+            part: pending.part,
+            index,
+        });
+        self.store.put_log(&batch.id, rows).await?;
         let mut backoff = Backoff::new();
         loop {
             // Built anew for each try, so that after a conflict it may go to other shards.
-            let actions = self.counting_actions(batch, &write_id, plans, shard_counts);
-            let actions = match self.build_actions(OPERATION, actions) {
-                Ok(actions) => actions,
-                Err(error) => return BatchOutcome::Failed(error),
-            };
-            let token = self.transaction_token();
-            let FailedTry { error, effect } = match self.attempt(OPERATION, actions, &token).await {
-                Ok(Transacted::Committed) => {
-                    let counted = vec![Some(WriteUsageOutcome::Counted); batch.len()];
-                    return BatchOutcome::Written(counted);
-                }
-                Ok(Transacted::Cancelled(results)) => {
-                    let outcomes = self.logged_outcomes(batch, &write_id, &results).await;
-                    return outcomes.map_or_else(BatchOutcome::Failed, BatchOutcome::Written);
-                }
-                Err(failed) => failed,
-            };
-            if effect == Effect::Conflict {
-                let customers: BTreeSet<_> = batch.iter().map(|p| p.part.customer).collect();
-                for customer in customers {
-                    shard_counts.record_conflict(customer, self.clock.now());
-                }
-            }
-            if effect == Effect::Permanent || !backoff.next_try(&self.entropy).await {
-                return BatchOutcome::Failed(error);
-            }
-        }
-    }
-
-    /// Returns the outcome of each part whose claim the log already contained.
-    async fn logged_outcomes(
-        &self,
-        batch: &[&PendingPart<'_>],
-        write_id: &str,
-        results: &[ConditionResult],
-    ) -> Result<Vec<Option<WriteUsageOutcome>>, StoreError> {
-        let mut outcomes = Vec::with_capacity(batch.len());
-        for (index, pending) in batch.iter().enumerate() {
-            let Some(ConditionResult::Failed(claim)) = results.get(index) else {
-                outcomes.push(None);
-                continue;
-            };
-            let claim = claim.as_ref();
-            let claim = claim.ok_or_else(|| StoreError::corrupt("claim", attr::PK))?;
-            let claim = Reader::new("claim", claim);
-            outcomes.push(Some(if claim.text("digest")? != pending.digest {
-                // Another text. It may be the same event all the same: the spacing of JSON, the order of
-                // its members and the extension attributes can differ between deliveries.
-                match self.logged_body(&pending.pk).await? {
-                    Some(body) if is_same_event(pending.part.body, &body) => {
-                        WriteUsageOutcome::Duplicate
+            let actions = self.store.build_actions(COUNTING, self.actions(batch))?;
+            let token = self.store.transaction_token();
+            let FailedTry { error, effect } =
+                match self.store.attempt(COUNTING, actions, &token).await {
+                    Ok(Transacted::Committed) => return Ok(()),
+                    Ok(Transacted::Cancelled(results)) => {
+                        if let Some(marker) = results.first().and_then(ConditionResult::item) {
+                            return outcome_of_rejection(&Marker::read(marker)?);
+                        }
+                        self.leave_out_guarded(batch, &results[1..]).await?;
+                        continue;
                     }
-                    _ => WriteUsageOutcome::Conflict,
+                    Err(failed) => failed,
+                };
+            if effect == Effect::Conflict {
+                let customers: BTreeSet<_> =
+                    batch.parts.iter().map(|it| it.part.customer).collect();
+                for customer in customers {
+                    self.shard_counts
+                        .record_conflict(customer, self.store.clock.now());
                 }
-            } else if claim.is_written_by(write_id)? {
-                WriteUsageOutcome::Counted
-            } else {
-                WriteUsageOutcome::Duplicate
-            }));
+            }
+            if effect == Effect::Permanent || !backoff.next_try(&self.store.entropy).await {
+                return Err(error);
+            }
         }
-        if outcomes.iter().all(Option::is_none) {
-            return Err(StoreError::corrupt("claim", attr::PK));
-        }
-        Ok(outcomes)
     }
 
-    /// Returns the actions that count these parts. The claims come first, in the order of the parts.
-    fn counting_actions(
+    /// Leaves out of a batch what a release before claims were put has counted, by the results of its guards.
+    async fn leave_out_guarded(
         &self,
-        batch: &[&PendingPart<'_>],
-        write_id: &str,
-        plans: &PlanBook,
-        shard_counts: &ShardCounts,
-    ) -> Vec<Action> {
-        let mut claims = Vec::new();
-        let mut others = Vec::new();
+        batch: &mut Batch<'_, '_>,
+        results: &[ConditionResult],
+    ) -> Result<(), StoreError> {
+        let guarded = batch.parts.iter().zip(&mut batch.decisions);
+        let guarded =
+            guarded.filter(|(part, decision)| **decision == Decision::Count && part.is_guarded());
+        let mut is_any = false;
+        for ((part, decision), result) in guarded.zip(results) {
+            let Some(claim) = result.item() else { continue };
+            is_any = true;
+            let claim = Reader::new("claim", claim);
+            let is_same = claim.text("digest")? == part.text_digest()
+                || self
+                    .store
+                    .logged_body_before(&part.part.pk())
+                    .await?
+                    .is_some_and(|body| is_same_event(part.part.body, &body));
+            *decision = match is_same {
+                true => Decision::Duplicate,
+                // Its digest is of another kind, and equal to none of ours.
+                false => Decision::Conflict([0; 8]),
+            };
+        }
+        match is_any {
+            true => Ok(()),
+            false => Err(StoreError::corrupt("claim", attr::PK)),
+        }
+    }
+
+    /// Returns the actions that count a batch: the marker, the guards, and then the others.
+    fn actions(&self, batch: &Batch<'_, '_>) -> Vec<Action> {
+        let now = self.store.clock.now();
+        let mut actions = vec![batch.marker().put(&batch.id, now)];
+        actions.extend(batch.counted().filter_map(|(pending, _)| pending.guard()));
         let mut sums: BTreeMap<&CustomerId, Aggregates> = BTreeMap::new();
-        for pending in batch {
-            let (claim, puts) = pending.actions(write_id);
-            claims.push(claim);
-            others.extend(puts);
+        for (pending, _) in batch.counted() {
+            actions.extend(pending.actions());
             let sum = sums.entry(pending.part.customer).or_default();
             sum.merge(pending.part.aggregates);
         }
         for (customer, sums) in &sums {
-            let shards = shard_counts.shards(customer, self.clock.now());
-            let shard = u32::try_from(self.entropy.below(shards.into())).unwrap_or_default();
+            let shards = self.shard_counts.shards(customer, now);
+            let shard = self.store.entropy.below(shards.into());
+            let shard = u32::try_from(shard).unwrap_or_default();
             let key = |sk| keys(customer.as_str(), in_shard(sk, shard));
             for (day, aggregate) in &sums.days {
-                others.push(add(key(day_sk(*day)), aggregate));
+                let action = add(key(day_sk(*day)), aggregate);
+                actions.push(self.index_if_billable(action, customer, *day, aggregate));
             }
             for ((day, endpoint), aggregate) in &sums.endpoints {
                 let Endpoint { method, route } = endpoint;
@@ -247,37 +644,56 @@ impl Store {
                 if let Some(AttributeValue::S(sk)) = key.get_mut(attr::SK) {
                     sk.push_str(&format!("#{method} {route}"));
                 }
-                others.push(add(key, aggregate));
-            }
-            for (month, aggregate) in &sums.months {
-                let action = add(key(month_sk(*month)), aggregate);
-                others.push(index_if_billable(
-                    action, customer, *month, aggregate, plans,
-                ));
+                actions.push(add(key, aggregate));
             }
         }
-        claims.extend(others);
-        claims
+        actions
+    }
+
+    /// Adds a day to the index of billable months if any of its calls was made on a plan that charges overage in some
+    /// month.
+    fn index_if_billable(
+        &self,
+        action: Action,
+        customer: &CustomerId,
+        day: Day,
+        aggregate: &Aggregate,
+    ) -> Action {
+        let adjusted = aggregate.adjusted.billable.keys();
+        let mut used = aggregate.billable.keys().chain(adjusted);
+        if used.any(|plan| self.plans.may_charge_overage(plan)) {
+            let partition = billable_month(day.month(), customer);
+            action.also_set(attr::BILLABLE_MONTH, s(partition))
+        } else {
+            action
+        }
     }
 }
 
-/// Adds a month to the index of billable months if any of its calls was made on a plan that charges
-/// overage in some month.
-fn index_if_billable(
-    action: Action,
-    customer: &CustomerId,
-    month: Month,
-    aggregate: &Aggregate,
-    plans: &PlanBook,
-) -> Action {
-    let mut used = aggregate
-        .billable
-        .keys()
-        .chain(aggregate.adjusted.billable.keys());
-    if used.any(|plan| plans.may_charge_overage(plan)) {
-        let partition = billable_month(month, customer);
-        action.also_set(attr::BILLABLE_MONTH, s(partition))
-    } else {
-        action
+/// Returns the outcome of a transaction that had this marker before. Nobody else commits it.
+fn outcome_of_rejection(marker: &Marker) -> Result<(), StoreError> {
+    match marker {
+        // By an earlier try, whose response was lost.
+        Marker::Committed { .. } => Ok(()),
+        Marker::Aborted => Err(StoreError::contended(COUNTING)),
     }
+}
+
+/// Divides parts whose transaction has failed, to be counted by themselves: `None` if they all fail.
+fn divide<'a, 'b>(
+    parts: &[&'b PendingPart<'a>],
+    error: &StoreError,
+) -> Option<Vec<Vec<&'b PendingPart<'a>>>> {
+    if !error.is_transient() {
+        // One part may be the cause of the whole batch's failure.
+        let (first, second) = parts.split_at(parts.len() / 2);
+        return (parts.len() > 1).then(|| vec![first.to_vec(), second.to_vec()]);
+    }
+    // So may the aggregates of one customer.
+    let mut by_customer: BTreeMap<&CustomerId, Vec<&PendingPart<'_>>> = BTreeMap::new();
+    for part in parts {
+        let of_customer = by_customer.entry(part.part.customer).or_default();
+        of_customer.push(part);
+    }
+    (by_customer.len() > 1).then(|| by_customer.into_values().collect())
 }

@@ -28,6 +28,7 @@ use tollgate_store::{
     StartedCheckout, Store, StoreError, UpdateCustomerOutcome, UpdateOutcome, WriteUsageOutcome,
 };
 use tollgate_testing::customers::key_record;
+use tollgate_testing::seed::no_older_claims;
 use tollgate_testing::stored::{items, raw, text};
 use tollgate_testing::{p, plans};
 
@@ -35,7 +36,9 @@ use tollgate_testing::{p, plans};
 pub(crate) const NOW: &str = "2026-11-22T10:00:00Z";
 
 pub(crate) fn fixture() -> Fixture {
-    Fixture::at(NOW)
+    let at = Fixture::at(NOW);
+    no_older_claims(&at);
+    at
 }
 
 /// A key with its record.
@@ -241,6 +244,7 @@ pub(crate) fn call(time: &str, plan: &str, endpoint: &str, status: u16) -> Usage
 }
 
 /// Owned data of an [`EventPart`].
+#[derive(Clone)]
 pub(crate) struct Event {
     pub(crate) source: String,
     pub(crate) id: String,

@@ -1,0 +1,152 @@
+//! The log as releases wrote it before claims were put: an item for each part of a usage event, which is also its claim.
+//! It is read for as long as its items are kept, and nothing is added to it.
+
+use tollgate_domain::id::CustomerId;
+use tollgate_domain::window::Day;
+
+use crate::Store;
+use crate::body::{is_piece, read_body};
+use crate::error::StoreError;
+use crate::event_part::part_sk;
+use crate::item::{Item, MAX_PK, MAX_SK, Reader, keys, s};
+use crate::log::{Filling, LISTING, LoggedPart, SEPARATOR};
+use crate::schema::{LOGGED, USAGE_LOG, attr};
+
+/// Parts that are read at a time.
+const PARTS: i32 = 25;
+
+impl Store {
+    /// Lists the parts of a customer's day after this cursor. Returns the cursor of the first one that did not fit.
+    pub(crate) async fn list_day_before(
+        &self,
+        customer: &CustomerId,
+        day: Day,
+        after: Option<&str>,
+        filling: &mut Filling,
+    ) -> Result<Option<String>, StoreError> {
+        let order = format!("{day}#");
+        let mut start = after
+            .map(|after| start_after(customer, &order, after))
+            .transpose()?;
+        let mut last = after.map(str::to_owned);
+        loop {
+            let found = self
+                .client
+                .query()
+                .table_name(self.table(USAGE_LOG))
+                .index_name(LOGGED.name)
+                .key_condition_expression("customer = :customer AND begins_with(log_order, :day)")
+                .expression_attribute_values(":customer", s(customer.as_str()))
+                .expression_attribute_values(":day", s(&order))
+                .limit(PARTS)
+                .set_exclusive_start_key(start)
+                .send()
+                .await
+                .map_err(|error| StoreError::service(LISTING, error))?;
+            for item in found.items() {
+                let key = Reader::new("log", item);
+                let (pk, sk) = (key.text(attr::PK)?, key.text(attr::SK)?);
+                if let Some(logged) = self.logged_part(pk, sk, day).await?
+                    && !filling.add(logged)
+                {
+                    // Before the first one, the day begins.
+                    return Ok(Some(last.unwrap_or_else(|| first_of(&order))));
+                }
+                last = Some(cursor(item)?);
+            }
+            start = found.last_evaluated_key;
+            if start.is_none() {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Reads the body of the usage event with this partition key, if it was counted then.
+    pub(crate) async fn logged_body_before(&self, pk: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let items = self.log_items(pk).await?;
+        let mut body = Vec::new();
+        for item in &items {
+            if has_body(item)? {
+                body.push(item);
+            }
+        }
+        let found = !body.is_empty();
+        found.then(|| read_body("log", body)).transpose()
+    }
+
+    async fn log_items(&self, pk: &str) -> Result<Vec<Item>, StoreError> {
+        self.query_all(
+            "reading a counted usage event",
+            USAGE_LOG,
+            "pk = :pk",
+            [(":pk", s(pk))],
+        )
+        .await
+    }
+
+    /// Reads a part, unless it has expired since it was listed.
+    async fn logged_part(
+        &self,
+        pk: &str,
+        sk: &str,
+        day: Day,
+    ) -> Result<Option<LoggedPart>, StoreError> {
+        let items = self.log_items(pk).await?;
+        let mut part = None;
+        let mut body = Vec::new();
+        for item in &items {
+            if Reader::new("log", item).text(attr::SK)? == sk {
+                part = Some(Reader::new("log", item));
+            }
+            if has_body(item)? {
+                body.push(item);
+            }
+        }
+        let Some(part) = part.filter(|_| !body.is_empty()) else {
+            return Ok(None);
+        };
+        Ok(Some(LoggedPart {
+            part: sk.parse().map_err(|_| part.corrupt(attr::SK))?,
+            received_at: part.parsed(attr::RECEIVED_AT)?,
+            day,
+            records: part.number("records")?,
+            body: read_body("log", body)?,
+        }))
+    }
+}
+
+/// Whether the item has the body, or a piece of it. The guards of later releases have none.
+fn has_body(item: &Item) -> Result<bool, StoreError> {
+    let item = Reader::new("log", item);
+    let sk = item.text(attr::SK)?;
+    Ok((sk == part_sk(0) || is_piece(sk)) && item.opt_bytes("body")?.is_some())
+}
+
+/// Returns the cursor before all parts of a day. No part has an empty key.
+fn first_of(order: &str) -> String {
+    [order, "#", "#"].join(&SEPARATOR.to_string())
+}
+
+fn cursor(key: &Item) -> Result<String, StoreError> {
+    let key = Reader::new("log", key);
+    let parts = [attr::LOG_ORDER, attr::PK, attr::SK].map(|name| key.text(name));
+    let [order, pk, sk] = parts;
+    Ok([order?, pk?, sk?].join(&SEPARATOR.to_string()))
+}
+
+fn start_after(customer: &CustomerId, day: &str, cursor: &str) -> Result<Item, StoreError> {
+    let invalid = || StoreError::invalid_cursor(LISTING);
+    let (order, key) = cursor.split_once(SEPARATOR).ok_or_else(invalid)?;
+    let (pk, sk) = key.split_once(SEPARATOR).ok_or_else(invalid)?;
+    let are_keys = [(order, MAX_SK), (pk, MAX_PK), (sk, MAX_SK)];
+    let are_keys = are_keys
+        .iter()
+        .all(|(key, max)| (1..=*max).contains(&key.len()));
+    if !are_keys || !order.starts_with(day) {
+        return Err(invalid());
+    }
+    let mut start = keys(pk, sk);
+    start.insert(attr::CUSTOMER.into(), s(customer.as_str()));
+    start.insert(attr::LOG_ORDER.into(), s(order));
+    Ok(start)
+}

@@ -1,0 +1,98 @@
+//! The time since which all releases that count usage put claims.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use jiff::{SignedDuration, Timestamp};
+
+use crate::Store;
+use crate::error::StoreError;
+use crate::item::{Item, Reader, keys, s, t};
+use crate::plans::PLANS;
+use crate::schema::{BILLING, USAGE_LOG, attr};
+
+/// Sort key of the item with the time, beside the plans, which every writer may read.
+pub(crate) const CLAIMS: &str = "#CLAIMS";
+const BEGINNING: &str = "beginning claims";
+/// Attribute with the time.
+const SINCE: &str = "since";
+/// Time after a deployment in which instances of the release before it may still count usage.
+const DEPLOYING: SignedDuration = SignedDuration::from_hours(24);
+/// Absent: the time never changes.
+const IS_FIRST: &str = "attribute_not_exists(pk)";
+
+/// The time, once this instance has read it. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ClaimsSince(Arc<Mutex<Option<Timestamp>>>);
+
+fn item(since: Timestamp) -> Item {
+    let mut item = keys(PLANS, CLAIMS);
+    item.insert(SINCE.into(), t(since));
+    item
+}
+
+impl Store {
+    /// Says since when claims are put, before the first of the functions that put them is created: for ever, if no usage
+    /// was counted before, or from some time on.
+    pub(crate) async fn begin_claims(&self) -> Result<(), StoreError> {
+        if self.claims_since().await?.is_some() {
+            return Ok(());
+        }
+        let found = self
+            .client
+            .scan()
+            .table_name(self.table(USAGE_LOG))
+            .projection_expression(attr::PK)
+            .consistent_read(true)
+            .limit(1)
+            .send()
+            .await
+            .map_err(|error| StoreError::service(BEGINNING, error))?;
+        let now = self.clock.now();
+        let since = match found.items().is_empty() {
+            true => Timestamp::UNIX_EPOCH,
+            false => now.saturating_add(DEPLOYING).unwrap_or(now),
+        };
+        let put = self
+            .client
+            .put_item()
+            .table_name(self.table(BILLING))
+            .set_item(Some(item(since)))
+            .condition_expression(IS_FIRST)
+            .send()
+            .await;
+        match put {
+            Ok(_) => Ok(()),
+            Err(error) => match error.as_service_error() {
+                Some(PutItemError::ConditionalCheckFailedException(_)) => Ok(()),
+                _ => Err(StoreError::service(BEGINNING, error)),
+            },
+        }
+    }
+
+    /// Returns the time since which all releases put claims, if it is known.
+    pub(crate) async fn claims_since(&self) -> Result<Option<Timestamp>, StoreError> {
+        let known = *self.claims_since.lock();
+        if known.is_some() {
+            return Ok(known);
+        }
+        let found = self.query_all(
+            "reading the time of claims",
+            BILLING,
+            "pk = :pk AND sk = :sk",
+            [(":pk", s(PLANS)), (":sk", s(CLAIMS))],
+        );
+        let found = found.await?;
+        let since = found.first();
+        let since = since.map(|item| Reader::new("claims", item).parsed(SINCE));
+        let since = since.transpose()?;
+        *self.claims_since.lock() = since;
+        Ok(since)
+    }
+}
+
+impl ClaimsSince {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Timestamp>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
