@@ -1,6 +1,6 @@
 //! Benchmarks. `cargo run --release -p bench -- authorizer` compares the authorizer's release binary with a
 //! minimal function and with authorizers in other languages. `writer`, `metering` and `billing` measure the
-//! usage-writer, the metering layer, and billing.
+//! usage-writer, the metering layer, and billing; `cost` computes what calls cost.
 
 #![allow(
     clippy::float_arithmetic,
@@ -51,7 +51,7 @@ use crate::effort::Effort;
 use crate::figures::Figures;
 use crate::report::{contenders_table, traffic_table};
 use crate::routing::Rate;
-use crate::tools::{ROOT, machine};
+use crate::tools::{ROOT, machine, target_dir};
 
 type Error = Box<dyn std::error::Error>;
 
@@ -69,10 +69,17 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Measures the authorizer, a minimal function without an SDK, and authorizers in Node.js and Python.
-    /// Prints tables, and writes docs/benchmarks.md, its plot and docs/cost.md.
+    /// Prints tables, and writes docs/benchmarks.md and its plot.
     Authorizer(Args),
     /// Measures the usage-writer on in-memory engines. Prints tables.
     Writer {
+        /// Also writes the figures to this file.
+        #[arg(long, value_name = "PATH")]
+        json: Option<PathBuf>,
+    },
+    /// Computes the cost of a million calls from the requests of the authorizer and the usage-writer, and from list prices.
+    /// Prints tables, and writes docs/cost.md.
+    Cost {
         /// Also writes the figures to this file.
         #[arg(long, value_name = "PATH")]
         json: Option<PathBuf>,
@@ -119,6 +126,7 @@ async fn main() -> ExitCode {
         match &command {
             Command::Authorizer(args) => measure(args).await,
             Command::Writer { json } => measure_writer(json.as_deref()).await,
+            Command::Cost { json } => measure_cost(json.as_deref()).await,
             Command::Metering { json } => measure_metering(json.as_deref()).await,
             Command::Billing {
                 customers,
@@ -178,8 +186,6 @@ async fn measure(args: &Args) -> Result<(), Error> {
         let (_, of_billing) = parts(&path)?;
         write(&path, &format!("{page}{of_billing}"))?;
         write(&docs.join("benchmarks.svg"), &plot::svg(&results))?;
-        let prices = cost::Prices::listed()?;
-        write(&docs.join("cost.md"), &cost::page(&results, &prices))?;
     }
     Ok(())
 }
@@ -188,6 +194,16 @@ async fn measure_writer(json: Option<&Path>) -> Result<(), Error> {
     let figures = writer::measure().await?;
     print!("{}", figures.tables());
     write_figures(json, &figures)
+}
+
+async fn measure_cost(json: Option<&Path>) -> Result<(), Error> {
+    let prices = cost::Prices::listed()?;
+    let dir = target_dir().await?.join("bench");
+    let measured = cost::measure(&dir, RELEASE).await?;
+    print!("{}", cost::tables(&measured, &prices).join("\n"));
+    write_figures(json, &measured.figures(&prices))?;
+    let page = Path::new(ROOT).join("docs/cost.md");
+    write(&page, &cost::page(&measured, &prices))
 }
 
 async fn measure_metering(json: Option<&Path>) -> Result<(), Error> {

@@ -62,12 +62,13 @@ impl Period {
     }
 }
 
-/// A rate of calls, with the seconds of the warm-up and of the steady state.
+/// A rate of calls with a number of keys, and the seconds of the warm-up and of the steady state.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rate {
-    per_second: u32,
-    warm_up_s: u32,
-    seconds: u32,
+    pub(crate) per_second: u32,
+    pub(crate) keys: u32,
+    pub(crate) warm_up_s: u32,
+    pub(crate) seconds: u32,
 }
 
 /// Rates for published figures. The instances that all start with the first calls end after five minutes, unless the
@@ -75,16 +76,19 @@ pub(crate) struct Rate {
 pub(crate) const FULL: [Rate; 3] = [
     Rate {
         per_second: 5,
+        keys: 1_000,
         warm_up_s: 600,
         seconds: 3_600,
     },
     Rate {
         per_second: 50,
+        keys: 1_000,
         warm_up_s: 600,
         seconds: 1_200,
     },
     Rate {
         per_second: 500,
+        keys: 1_000,
         warm_up_s: 420,
         seconds: 300,
     },
@@ -93,6 +97,7 @@ pub(crate) const FULL: [Rate; 3] = [
 /// Rates for a smoke test of the benchmark.
 pub(crate) const QUICK: [Rate; 1] = [Rate {
     per_second: 50,
+    keys: 1_000,
     warm_up_s: 10,
     seconds: 20,
 }];
@@ -111,6 +116,7 @@ pub(crate) async fn measure(
         command
             .arg("routing")
             .args(["--per-second", &rate.per_second.to_string()])
+            .args(["--keys", &rate.keys.to_string()])
             .args(["--warm-up-s", &rate.warm_up_s.to_string()])
             .args(["--seconds", &rate.seconds.to_string()])
             .arg("--json")

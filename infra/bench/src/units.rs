@@ -11,6 +11,8 @@ use serde_json::{Map, Value, json};
 use tollgate_local_aws::LocalAws;
 use tollgate_store::schema::{Index, Projection, TABLES, Table};
 
+use crate::tables::STACK;
+
 const WRITE_UNIT: usize = 1_024;
 const READ_UNIT: usize = 4_096;
 /// A transaction prepares each write, and then commits it.
@@ -51,6 +53,23 @@ pub(crate) fn metered_call(aws: &LocalAws, target: &str, body: &str) -> ((u16, S
         units.read = read_units(operation, &request, &found);
     }
     (response, units)
+}
+
+/// Returns the bytes of all items of a table that DynamoDB charges storage for: 100 for each item besides its attributes.
+pub(crate) fn stored_bytes(aws: &LocalAws, table: Table) -> usize {
+    let mut bytes = 0;
+    let mut request = json!({ "TableName": format!("{STACK}-{}", table.name) });
+    loop {
+        let (_, found) = aws.call("DynamoDB_20120810.Scan", &request.to_string());
+        let mut found: Value = serde_json::from_str(&found).unwrap_or_default();
+        let items = found["Items"].as_array().into_iter().flatten();
+        let items = items.filter_map(Value::as_object);
+        bytes += items.map(|item| size(item) + 100).sum::<usize>();
+        match found["LastEvaluatedKey"].take() {
+            Value::Null => return bytes,
+            last => request["ExclusiveStartKey"] = last,
+        }
+    }
 }
 
 type Item = Map<String, Value>;
@@ -257,7 +276,7 @@ fn size_of(value: &Value) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tables::{STACK, services};
+    use crate::tables::services;
 
     fn call(aws: &LocalAws, operation: &str, request: Value) -> Units {
         let target = format!("DynamoDB_20120810.{operation}");

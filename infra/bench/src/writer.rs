@@ -14,16 +14,17 @@ use tollgate_local_aws::{Call, LocalAws, wire};
 use tollgate_runtime::clock::ManualClock;
 use tollgate_runtime::{Clock, Entropy, Metrics};
 use tollgate_store::Store;
+use tollgate_store::schema::USAGE_LOG;
 use usage_writer::App;
 
 use crate::figures::HEADER;
 use crate::report::table;
 use crate::tables::{STACK, SeedError, services, services_with_plans};
-use crate::units::{Units, metered_call};
-use traffic::{Batching, Traffic};
+use crate::units::{Units, metered_call, stored_bytes};
+pub(crate) use traffic::{Batching, Traffic};
 
 /// Batches as the template's event source mapping makes them, if one poller is enough.
-const BATCHING: Batching = Batching {
+pub(crate) const BATCHING: Batching = Batching {
     size: 1_000,
     window_s: 20,
     pollers: 1,
@@ -73,13 +74,17 @@ pub(crate) struct Figures {
     engine_requests_per_second: f64,
 }
 
-/// Units per 1,000 usage records, and messages per batch.
-#[derive(Debug, Clone, Copy, Serialize)]
-struct PerThousand {
-    write_units: f64,
-    read_units: f64,
-    requests: f64,
-    messages_per_batch: f64,
+/// Units per 1,000 usage records, and sizes.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub(crate) struct PerThousand {
+    pub(crate) write_units: f64,
+    pub(crate) read_units: f64,
+    pub(crate) requests: f64,
+    pub(crate) messages_per_batch: f64,
+    /// Average bytes of a message.
+    pub(crate) message_bytes: f64,
+    /// Bytes of the items in the usage log, per 1,000 records.
+    pub(crate) stored_bytes: f64,
 }
 
 /// Traffic of events of one record at a rate, and what it consumes.
@@ -342,7 +347,10 @@ async fn ingest(app: &App, batch: SqsEvent) -> Result<(), WriterError> {
 
 /// Ingests traffic in these batches, one after another. Returns what it consumes per 1,000 records that are not
 /// duplicates.
-async fn consumed(traffic: Traffic, batching: Batching) -> Result<PerThousand, WriterError> {
+pub(crate) async fn consumed(
+    traffic: Traffic,
+    batching: Batching,
+) -> Result<PerThousand, WriterError> {
     let aws = services_with_plans().await?;
     let metered = Arc::new(Mutex::new((Units::default(), 0_u64)));
     let (service, meter) = (aws.clone(), Arc::clone(&metered));
@@ -355,10 +363,12 @@ async fn consumed(traffic: Traffic, batching: Batching) -> Result<PerThousand, W
         response
     });
     let batches = traffic.batches(batching, FROM, &Entropy::seeded(1))?;
-    let (count, mut messages) = (batches.len(), 0);
+    let (count, mut messages, mut bytes) = (batches.len(), 0, 0);
     for batch in batches {
         clock.set(batch.at);
         messages += batch.messages;
+        let bodies = batch.event.records.iter().filter_map(|it| it.body.as_ref());
+        bytes += bodies.map(String::len).sum::<usize>();
         ingest(&app, batch.event).await?;
     }
     let (units, requests) = *lock(&metered);
@@ -368,6 +378,8 @@ async fn consumed(traffic: Traffic, batching: Batching) -> Result<PerThousand, W
         read_units: per_1000(units.read),
         requests: per_1000(requests as f64),
         messages_per_batch: messages as f64 / count as f64,
+        message_bytes: bytes as f64 / messages as f64,
+        stored_bytes: per_1000(stored_bytes(&aws, USAGE_LOG) as f64),
     })
 }
 
