@@ -128,7 +128,7 @@ pub(crate) async fn measure(dir: &Path, profile: &str) -> Result<Measured, CostE
     })
 }
 
-/// How a call is decided, reported and counted.
+/// Way of a call: its decision, and how it is reported and counted.
 #[derive(Clone, Copy)]
 struct Way<'a> {
     name: &'a str,
