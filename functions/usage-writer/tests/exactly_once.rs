@@ -60,10 +60,15 @@ async fn copies_of_an_event_in_concurrent_writers_count_once() {
             deliver(&stack.app, batch(&copies)).await
         });
     }
-    for failed in writers.join_all().await {
-        assert_eq!(failed, NONE);
-    }
+    // Whoever has waited too long for another writer returns its messages.
+    let returned = writers.join_all().await.concat();
+    assert!(
+        returned.len() < 16,
+        "none of the writers has counted the event"
+    );
     assert_counted_once(&stack, "after all").await;
+    stack.count(&body).await;
+    assert_counted_once(&stack, "at another delivery").await;
 }
 
 /// Returns a usage event of 100 records at 100 endpoints, the last of which is invalid: two transactions.

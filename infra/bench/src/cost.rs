@@ -74,17 +74,25 @@ const SQS_ONE_BY_ONE: f64 = 3.0;
 const KEPT_DAYS: f64 = 400.0;
 const DAYS_PER_MONTH: f64 = 365.0 / 12.0;
 
-/// Rates that are simulated: of one busy key, and of 1,000 keys.
-const BUSY: Rate = Rate {
-    per_second: 50,
-    keys: 1,
-    warm_up_s: 60,
-    seconds: 600,
-};
+/// Rates of calls with one busy key. The first is that of the whole way of a call.
+const BUSY: [Rate; 2] = [
+    Rate {
+        per_second: 500,
+        keys: 1,
+        warm_up_s: 420,
+        seconds: 120,
+    },
+    Rate {
+        per_second: 50,
+        keys: 1,
+        warm_up_s: 420,
+        seconds: 600,
+    },
+];
 
 /// Measured requests and units.
 pub(crate) struct Measured {
-    busy: Routing,
+    busy: Vec<Routing>,
     thousand_keys: Vec<Routing>,
     /// Events of one record, of 100 records, and of one record in half-empty batches.
     one_record: PerThousand,
@@ -104,8 +112,6 @@ pub(crate) enum CostError {
 /// Simulates the authorizer, and lets the usage-writer count.
 pub(crate) async fn measure(dir: &Path, profile: &str) -> Result<Measured, CostError> {
     std::fs::create_dir_all(dir).map_err(|error| ToolError::File(dir.to_owned(), error))?;
-    let busy = routing::measure(dir, profile, &[BUSY]).await?;
-    let busy = busy.into_iter().next();
     let usage = |per_second: f64, events: usize, records: usize| Traffic {
         per_second,
         events,
@@ -120,7 +126,7 @@ pub(crate) async fn measure(dir: &Path, profile: &str) -> Result<Measured, CostE
         ..writer::BATCHING
     };
     Ok(Measured {
-        busy: busy.ok_or_else(|| ToolError::Output("simulation".to_owned()))?,
+        busy: routing::measure(dir, profile, &BUSY).await?,
         thousand_keys: routing::measure(dir, profile, &routing::FULL).await?,
         one_record: writer::consumed(usage(200.0, 20_000, 1), writer::BATCHING).await?,
         hundred_records: writer::consumed(usage(20.0, 1_000, 100), writer::BATCHING).await?,
@@ -140,7 +146,7 @@ struct Way<'a> {
 }
 
 /// Averages of one decision.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Decision {
     read_units: f64,
     write_units: f64,
@@ -265,30 +271,33 @@ impl Prices {
 
 impl Measured {
     fn ways(&self) -> Vec<Way<'_>> {
-        let busy = Decision::of(&self.busy);
-        let mut ways = vec![
-            Way {
-                name: "one busy key, buffered",
-                decision: busy,
-                records: 100.0,
-                counting: self.hundred_records,
-                sqs_requests: SQS_FULL,
-            },
-            Way {
-                name: "one busy key, every invocation",
-                decision: busy,
-                records: 1.0,
-                counting: self.one_record,
-                sqs_requests: SQS_FULL,
-            },
-            Way {
-                name: "the same, half-empty batches",
-                decision: busy,
-                records: 1.0,
-                counting: self.half_empty,
-                sqs_requests: SQS_ONE_BY_ONE,
-            },
+        let flush_modes = [
+            (
+                "one key at 500/s, buffered",
+                100.0,
+                self.hundred_records,
+                SQS_FULL,
+            ),
+            ("the same, every invocation", 1.0, self.one_record, SQS_FULL),
+            (
+                "the same, half-empty batches",
+                1.0,
+                self.half_empty,
+                SQS_ONE_BY_ONE,
+            ),
         ];
+        let busy = self.busy.first().map(Decision::of);
+        let mut ways: Vec<Way<'_>> = flush_modes
+            .into_iter()
+            .zip(std::iter::repeat(busy.unwrap_or_default()))
+            .map(|((name, records, counting, sqs_requests), decision)| Way {
+                name,
+                decision,
+                records,
+                counting,
+                sqs_requests,
+            })
+            .collect();
         let names = [
             "1,000 keys at 5/s",
             "1,000 keys at 50/s",

@@ -120,7 +120,7 @@ fn columns(head: &[&str], rows: &[Vec<String>]) -> String {
 }
 
 fn designs(measured: &Measured, prices: &Prices) -> String {
-    let routings = std::iter::once(&measured.busy).chain(&measured.thousand_keys);
+    let routings = measured.busy.iter().chain(&measured.thousand_keys);
     let ours = routings.map(|routing| {
         let name = match routing.keys {
             1 => format!("Tollgate, one key at {} calls/s", routing.per_second),
