@@ -202,13 +202,13 @@ impl Backoff {
 pub(crate) struct FailedTry {
     pub(crate) error: StoreError,
     pub(crate) effect: Effect,
+    /// Indexes of the actions on whose items another transaction was in progress.
+    pub(crate) conflicts: Vec<usize>,
 }
 
 /// Effect of a failed try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Effect {
-    /// None: another transaction was in progress on one of the items.
-    Conflict,
     /// None, and a retry may succeed.
     None,
     /// All of the transaction or none of it.
@@ -233,7 +233,8 @@ impl Store {
         let mut backoff = Backoff::new();
         loop {
             let actions = actions.clone();
-            let FailedTry { error, effect } = match self.attempt(operation, actions, &token).await {
+            let tried = self.attempt(operation, actions, &token).await;
+            let FailedTry { error, effect, .. } = match tried {
                 Ok(transacted) => return Ok(transacted),
                 Err(failed) => failed,
             };
@@ -279,6 +280,7 @@ impl Store {
             return Ok(Transacted::Committed);
         };
         let mut effect = None;
+        let mut conflicts = Vec::new();
         if let Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) =
             error.as_service_error()
         {
@@ -287,10 +289,12 @@ impl Store {
             if results.iter().any(ConditionResult::is_failed) {
                 return Ok(Transacted::Cancelled(results));
             }
-            let has = |code| reasons.iter().any(|reason| reason.code() == Some(code));
-            if has(CONFLICT) {
-                effect = Some(Effect::Conflict);
-            } else if THROTTLES.iter().any(|code| has(code)) {
+            let codes = reasons.iter().map(|reason| reason.code());
+            let of_conflicts = codes.clone().enumerate();
+            let of_conflicts = of_conflicts.filter(|(_, code)| *code == Some(CONFLICT));
+            conflicts.extend(of_conflicts.map(|(index, _)| index));
+            let is_throttled = codes.flatten().any(|code| THROTTLES.contains(&code));
+            if is_throttled || !conflicts.is_empty() {
                 effect = Some(Effect::None);
             }
         }
@@ -299,6 +303,7 @@ impl Store {
             Some(effect) => FailedTry {
                 error: error.transient(),
                 effect,
+                conflicts,
             },
             None => {
                 let effect = if error.is_transient() {
@@ -306,7 +311,11 @@ impl Store {
                 } else {
                     Effect::Permanent
                 };
-                FailedTry { error, effect }
+                FailedTry {
+                    error,
+                    effect,
+                    conflicts,
+                }
             }
         })
     }

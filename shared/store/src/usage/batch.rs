@@ -15,6 +15,9 @@ const MAX_ACTIONS: usize = 100 - 1;
 /// a hundred items.
 const MAX_BODY_BYTES: usize = 3_500_000;
 
+/// Bound on the parts of a batch: fewer than an attempt has claims. Many parts add to the same aggregates.
+const MAX_PARTS: usize = 10_000;
+
 /// Divides the parts into batches that fit into one transaction each. The parts of a customer follow one another, so
 /// that as few transactions as possible add to its aggregates.
 pub(super) fn batches<'a, 'b>(
@@ -29,7 +32,8 @@ pub(super) fn batches<'a, 'b>(
         let (more_puts, more_bytes) = pending.puts();
         let more_aggregates = aggregates_of(pending.part).filter(|it| !aggregates.contains(it));
         let fits = puts + more_puts + aggregates.len() + more_aggregates.count() <= MAX_ACTIONS
-            && bytes + more_bytes <= MAX_BODY_BYTES;
+            && bytes + more_bytes <= MAX_BODY_BYTES
+            && batch.len() < MAX_PARTS;
         if !fits && !batch.is_empty() {
             batches.push(std::mem::take(&mut batch));
             (puts, bytes) = (0, 0);

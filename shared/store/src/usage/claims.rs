@@ -36,7 +36,7 @@ const CHILD_BITS: usize = 12;
 /// Levels of buckets: as many as the digest of an identity has bits for.
 const MAX_LEVEL: usize = 16;
 /// Bytes of a stored claim.
-const CLAIM_BYTES: usize = 18;
+pub(super) const CLAIM_BYTES: usize = 18;
 /// Age at which an attempt without a marker is taken for ended. It is longer than a write takes; one that takes longer
 /// finds that it was aborted.
 const ABANDONED_AFTER: SignedDuration = SignedDuration::from_secs(20);
@@ -298,8 +298,8 @@ pub(super) struct Attempt {
 }
 
 impl Store {
-    /// Puts the claims of an attempt, each with the number of the transaction that is to count it, and then looks for others on the same
-    /// events. There must be at most 65,536 of them.
+    /// Puts the claims of an attempt, each with the number of the transaction that is to count it, and then looks for others
+    /// on the same events. There must be so few that one item has room for them.
     pub(super) async fn claim(
         &self,
         id: &AttemptId,

@@ -13,7 +13,7 @@ use tollgate_domain::window::Day;
 
 use super::aggregate::add;
 use super::batch::batches;
-use super::claims::{Attempt, AttemptId, Claim, Marker, Rival, TransactionId};
+use super::claims::{Attempt, AttemptId, CLAIM_BYTES, Claim, Marker, Rival, TransactionId};
 use super::pending::{PendingPart, claim_of, prepare};
 use super::sort_keys::{billable_month, day_sk, endpoints_sk, in_shard};
 use crate::Store;
@@ -30,8 +30,9 @@ use crate::transaction::{Action, Backoff, ConditionResult, Effect, FailedTry, Tr
 const COUNTING: &str = "counting usage";
 /// Most transactions of an attempt: claims have one byte for their number.
 const MAX_TRANSACTIONS: usize = 256;
-/// Most claims of an attempt.
-const MAX_CLAIMS: usize = 1 << 16;
+/// Most claims of an attempt: as many as one item has room for, in case they all share a bucket.
+const MAX_CLAIMS: usize = 20_000;
+const _: () = assert!(MAX_CLAIMS * CLAIM_BYTES < 400_000);
 /// Time limit of a transaction with its retries. When the writes of one customer hang, others still succeed.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time limit for finding out whether a failed transaction took effect.
@@ -558,27 +559,30 @@ impl Counter<'_> {
         let mut backoff = Backoff::new();
         loop {
             // Built anew for each try, so that after a conflict it may go to other shards.
-            let actions = self.store.build_actions(COUNTING, self.actions(batch))?;
+            let (customers, actions): (Vec<_>, Vec<_>) = self.actions(batch).into_iter().unzip();
+            let actions = self.store.build_actions(COUNTING, actions)?;
             let token = self.store.transaction_token();
-            let FailedTry { error, effect } =
-                match self.store.attempt(COUNTING, actions, &token).await {
-                    Ok(Transacted::Committed) => return Ok(()),
-                    Ok(Transacted::Cancelled(results)) => {
-                        if let Some(marker) = results.first().and_then(ConditionResult::item) {
-                            return outcome_of_rejection(&Marker::read(marker)?);
-                        }
-                        self.leave_out_guarded(batch, &results[1..]).await?;
-                        continue;
+            let FailedTry {
+                error,
+                effect,
+                conflicts,
+            } = match self.store.attempt(COUNTING, actions, &token).await {
+                Ok(Transacted::Committed) => return Ok(()),
+                Ok(Transacted::Cancelled(results)) => {
+                    if let Some(marker) = results.first().and_then(ConditionResult::item) {
+                        return outcome_of_rejection(&Marker::read(marker)?);
                     }
-                    Err(failed) => failed,
-                };
-            if effect == Effect::Conflict {
-                let customers: BTreeSet<_> =
-                    batch.parts.iter().map(|it| it.part.customer).collect();
-                for customer in customers {
-                    self.shard_counts
-                        .record_conflict(customer, self.store.clock.now());
+                    self.leave_out_guarded(batch, &results[1..]).await?;
+                    continue;
                 }
+                Err(failed) => failed,
+            };
+            let hot = conflicts
+                .iter()
+                .filter_map(|index| customers.get(*index).copied().flatten());
+            for customer in hot.collect::<BTreeSet<_>>() {
+                self.shard_counts
+                    .record_conflict(customer, self.store.clock.now());
             }
             if effect == Effect::Permanent || !backoff.next_try(&self.store.entropy).await {
                 return Err(error);
@@ -618,25 +622,28 @@ impl Counter<'_> {
         }
     }
 
-    /// Returns the actions that count a batch: the marker, the guards, and then the others.
-    fn actions(&self, batch: &Batch<'_, '_>) -> Vec<Action> {
+    /// Returns the actions that count a batch: the marker, the guards, and then the others. Those on aggregates have the
+    /// customer whose they are.
+    fn actions<'a>(&self, batch: &Batch<'a, '_>) -> Vec<(Option<&'a CustomerId>, Action)> {
         let now = self.store.clock.now();
-        let mut actions = vec![batch.marker().put(&batch.id, now)];
-        actions.extend(batch.counted().filter_map(|(pending, _)| pending.guard()));
+        let mut actions = vec![(None, batch.marker().put(&batch.id, now))];
+        let guards = batch.counted().filter_map(|(pending, _)| pending.guard());
+        actions.extend(guards.map(|guard| (None, guard)));
         let mut sums: BTreeMap<&CustomerId, Aggregates> = BTreeMap::new();
         for (pending, _) in batch.counted() {
-            actions.extend(pending.actions());
+            actions.extend(pending.actions().into_iter().map(|action| (None, action)));
             let sum = sums.entry(pending.part.customer).or_default();
             sum.merge(pending.part.aggregates);
         }
-        for (customer, sums) in &sums {
+        for (customer, sums) in sums {
             let shards = self.shard_counts.shards(customer, now);
             let shard = self.store.entropy.below(shards.into());
             let shard = u32::try_from(shard).unwrap_or_default();
             let key = |sk| keys(customer.as_str(), in_shard(sk, shard));
             for (day, aggregate) in &sums.days {
                 let action = add(key(day_sk(*day)), aggregate);
-                actions.push(self.index_if_billable(action, customer, *day, aggregate));
+                let action = self.index_if_billable(action, customer, *day, aggregate);
+                actions.push((Some(customer), action));
             }
             for ((day, endpoint), aggregate) in &sums.endpoints {
                 let Endpoint { method, route } = endpoint;
@@ -644,7 +651,7 @@ impl Counter<'_> {
                 if let Some(AttributeValue::S(sk)) = key.get_mut(attr::SK) {
                     sk.push_str(&format!("#{method} {route}"));
                 }
-                actions.push(add(key, aggregate));
+                actions.push((Some(customer), add(key, aggregate)));
             }
         }
         actions
