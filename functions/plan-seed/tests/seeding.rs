@@ -66,7 +66,17 @@ async fn a_new_stack_gets_the_plans_of_the_parameter() {
     assert_eq!(response, expected);
     assert_eq!(stored_plans(&stack).await, shipped(&stack));
     let tables = stored(&stack.at);
-    assert_eq!(tables.as_object().unwrap().len(), 1, "{tables}");
+    let names: Vec<&String> = tables.as_object().unwrap().keys().collect();
+    assert_eq!(names, ["billing", "usage-log"], "{tables}");
+    // Functions of earlier releases read all items beside the plans as plans, except the digest of the seed.
+    let beside = tables["billing"].as_array().unwrap();
+    let beside = beside.iter().filter_map(|item| item["sk"]["S"].as_str());
+    let beside: Vec<&str> = beside.filter(|sk| sk.starts_with('#')).collect();
+    assert_eq!(beside, ["#SEED"]);
+    let [since] = &tables["usage-log"].as_array().unwrap()[..] else {
+        panic!("{tables}");
+    };
+    assert_eq!(since["pk"]["S"], "#CLAIMS_SINCE");
 }
 
 #[tokio::test]

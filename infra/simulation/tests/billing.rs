@@ -10,7 +10,7 @@ use simulation::seeds::run_until_failed;
 
 #[test]
 fn each_cent_is_charged_once_under_injected_faults() {
-    let failed = run_until_failed(40, |seed, _| billing::run(seed)).unwrap();
+    let failed = run_until_failed(72, |seed, _| billing::run(seed)).unwrap();
     assert!(failed.is_empty(), "{failed:#?}");
 }
 

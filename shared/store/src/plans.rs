@@ -11,7 +11,6 @@ use crate::error::StoreError;
 use crate::item::{Item, Reader, keys, n, s, t};
 use crate::schema::{BILLING, attr};
 use crate::transaction::{Action, Transacted};
-use crate::usage::CLAIMS;
 
 /// Partition of all plans, which are few.
 pub(crate) const PLANS: &str = "PLANS";
@@ -99,7 +98,7 @@ fn read_plans(items: &[Item]) -> Result<PlanBook, StoreError> {
     for item in items {
         let reader = Reader::new("plan", item);
         let sk = reader.text(attr::SK)?;
-        if [SEED, CLAIMS].contains(&sk) {
+        if sk == SEED {
             continue;
         }
         match item.get(DEFINITION) {

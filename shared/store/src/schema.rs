@@ -139,6 +139,7 @@ pub const BILLABLE: Index = Index {
 /// | `#ATTEMPT#<attempt>#<transaction>` | `#` | marker: whether a transaction has counted its claims, and which not |
 /// | `#LOG#<customer>` | `<day>#<received_at>#<attempt>#<transaction>#<piece>` | segment: the usage events of a customer's day that a transaction counts, compressed together |
 /// | `#BODY#<attempt>#<transaction>#<claim>` | `00` | body of a usage event that is not in a segment |
+/// | `#CLAIMS_SINCE` | `#` | time since which all releases that count usage put claims |
 /// | `<source>#<id>` | number of the part | claim and body of a usage event that an earlier release counted |
 ///
 /// In the last one, `#` and `%` in the source are percent-encoded. A large body continues in further items, with `+1`,
@@ -194,7 +195,6 @@ pub const OPEN_QUARANTINE: Index = Index {
 /// | `PLANS` | `<plan>` | a plan: the number of its latest version, and its retirement |
 /// | `PLANS` | `<plan>#<version>` | a version of a plan |
 /// | `PLANS` | `#SEED` | digest of the plans with which the store was seeded |
-/// | `PLANS` | `#CLAIMS` | time since which claims on usage events are put |
 /// | `<customer>#<month>` | `PERIOD` | period ledger: count and sum of the billing period's charges |
 /// | `<customer>#<month>` | `CHARGE#<number>` | one charge |
 /// | `MONTH#<month>` | `CLOSED` | mark that the month is no longer billed |

@@ -13,5 +13,5 @@ mod write;
 pub(crate) use claims::{ClosedBuckets, MAX_CLAIMS, TransactionId};
 pub use overage::OverageMark;
 pub(crate) use overage::WrittenMarks;
-pub(crate) use since::{CLAIMS, ClaimsSince};
+pub(crate) use since::ClaimsSince;
 pub use write::{WriteUsageOutcome, WriteUsageResult};

@@ -6,7 +6,7 @@ use serde_json::json;
 use tollgate_domain::plan::Catalog;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_store::SeedOutcome;
-use tollgate_store::schema::BILLING;
+use tollgate_store::schema::{BILLING, USAGE_LOG};
 
 use crate::stored::raw;
 
@@ -28,9 +28,9 @@ pub fn seed_plans(at: &Fixture, plans: &Catalog) -> SeedOutcome {
 /// Says, as the seed of the plans does, that no release before claims were put has counted usage.
 pub fn no_older_claims(at: &Fixture) {
     let since = json!({
-        "pk": { "S": "PLANS" }, "sk": { "S": "#CLAIMS" }, "since": { "S": "1970-01-01T00:00:00.000Z" },
+        "pk": { "S": "#CLAIMS_SINCE" }, "sk": { "S": "#" }, "since": { "S": "1970-01-01T00:00:00.000Z" },
     });
-    raw(at, "PutItem", BILLING, json!({ "Item": since }));
+    raw(at, "PutItem", USAGE_LOG, json!({ "Item": since }));
 }
 
 /// Removes a plan, as if the store was seeded without it after usage had been counted on it.

@@ -208,9 +208,11 @@ impl Stack {
         all
     }
 
-    /// Reads all items of a table, as DynamoDB JSON.
+    /// Reads all items of a table, as DynamoDB JSON, except the time of claims, which is stored with the plans.
     pub(crate) fn items(&self, table: Table) -> Vec<Value> {
-        items(&self.at, table)
+        let mut items = items(&self.at, table);
+        items.retain(|item| item["pk"]["S"] != "#CLAIMS_SINCE");
+        items
     }
 
     /// Reads the counted parts in the log of these customers: the text of the event, and the number of the part.

@@ -158,8 +158,8 @@ async fn exercise_all(running: &Running) -> Option<()> {
         .await
         .unwrap();
     // As in a stack with usage of a release that did not put claims.
-    let since = json!({ "TableName": "local-billing", "Item": {
-        "pk": { "S": "PLANS" }, "sk": { "S": "#CLAIMS" },
+    let since = json!({ "TableName": "local-usage-log", "Item": {
+        "pk": { "S": "#CLAIMS_SINCE" }, "sk": { "S": "#" },
         "since": { "S": "2026-11-23T10:00:00.000Z" },
     } });
     let (status, response) = running

@@ -26,7 +26,7 @@ struct Kind {
     index_key: Option<&'static str>,
 }
 
-const KINDS: [Kind; 21] = [
+const KINDS: [Kind; 22] = [
     Kind {
         name: "customers",
         table: REGISTRY,
@@ -118,6 +118,12 @@ const KINDS: [Kind; 21] = [
         name: "claims on usage events",
         table: USAGE_LOG,
         keys: &["#CLAIMS#156d8e8b1", "#ATTEMPT#019ac#0"],
+        index_key: None,
+    },
+    Kind {
+        name: "time of claims",
+        table: USAGE_LOG,
+        keys: &["#CLAIMS_SINCE"],
         index_key: None,
     },
     Kind {

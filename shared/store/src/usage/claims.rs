@@ -425,11 +425,8 @@ impl Store {
 
     /// Closes a bucket. Whoever looks at it from now on looks at its children, too.
     async fn close_bucket(&self, bucket: &str) -> Result<(), StoreError> {
-        let now = self.clock.now();
-        // As long as the claims in its children.
-        let kept_until = now.saturating_add(2 * LOG_KEPT).unwrap_or(now);
-        let mut item = keys(bucket, CLOSED);
-        item.insert(attr::EXPIRES.into(), ttl(kept_until));
+        // Never expires: its children may have claims for as long as there are ids of its time.
+        let item = keys(bucket, CLOSED);
         self.put_all(CLAIMING, USAGE_LOG, vec![item]).await?;
         self.closed_buckets.insert(bucket);
         Ok(())

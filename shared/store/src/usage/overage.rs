@@ -4,7 +4,7 @@
 //! write the mark reports an error, and the repetition, which counts nothing, writes it. The run that closes a month
 //! does not rely on marks.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -19,6 +19,7 @@ use super::sort_keys::shard_of;
 use crate::Store;
 use crate::error::StoreError;
 use crate::item::{MAX_SK, Reader, keys, s};
+use crate::query::concurrently;
 use crate::schema::{BILLABLE_SHARDS, USAGE, attr};
 
 const MARKING: &str = "marking overage";
@@ -89,12 +90,13 @@ fn has_overage(usage: &Aggregate, plans: &PlanBook) -> bool {
 }
 
 impl Store {
-    /// Marks the customers of usage that was counted, now or before, if they have overage.
+    /// Marks the customers of usage that was counted, now or before, if they have overage. Returns the errors of those for
+    /// whom that failed.
     pub(super) async fn mark_overage<'a>(
         &self,
         counted: impl Iterator<Item = (&'a CustomerId, &'a Aggregates)>,
         plans: &PlanBook,
-    ) -> Result<(), StoreError> {
+    ) -> HashMap<CustomerId, Arc<StoreError>> {
         let charges = |aggregate: &Aggregate| {
             let adjusted = aggregate.adjusted.billable.keys();
             let mut used = aggregate.billable.keys().chain(adjusted);
@@ -113,22 +115,31 @@ impl Store {
                 }
             }
         }
-        for mark in marks {
-            if self.written_marks.contains(&mark) {
-                continue;
-            }
-            let (kind, customer, month) = &mark;
-            let is_due = match kind {
-                OverageMark::LateAdjustment => true,
-                // Read consistently after the write: of concurrent writers, the last one sees all calls.
-                OverageMark::Overage => {
-                    has_overage(&self.month_usage(customer, *month).await?, plans)
-                }
-            };
-            if is_due {
-                self.put_mark(*kind, customer, *month).await?;
-                self.written_marks.insert(mark);
-            }
+        let marks = marks
+            .into_iter()
+            .filter(|mark| !self.written_marks.contains(mark));
+        let marking = marks.map(|mark| async move {
+            let marked = self.mark_if_due(&mark, plans).await;
+            marked.err().map(|error| (mark.1, Arc::new(error)))
+        });
+        let failed = concurrently(marking.collect()).await;
+        failed.into_iter().flatten().collect()
+    }
+
+    async fn mark_if_due(
+        &self,
+        mark: &(OverageMark, CustomerId, Month),
+        plans: &PlanBook,
+    ) -> Result<(), StoreError> {
+        let (kind, customer, month) = mark;
+        let is_due = match kind {
+            OverageMark::LateAdjustment => true,
+            // Read consistently after the write: of concurrent writers, the last one sees all calls.
+            OverageMark::Overage => has_overage(&self.month_usage(customer, *month).await?, plans),
+        };
+        if is_due {
+            self.put_mark(*kind, customer, *month).await?;
+            self.written_marks.insert(mark.clone());
         }
         Ok(())
     }

@@ -8,11 +8,11 @@ use jiff::{SignedDuration, Timestamp};
 use crate::Store;
 use crate::error::StoreError;
 use crate::item::{Item, Reader, keys, s, t};
-use crate::plans::PLANS;
-use crate::schema::{BILLING, USAGE_LOG, attr};
+use crate::schema::{USAGE_LOG, attr};
 
-/// Sort key of the item with the time, beside the plans, which every writer may read.
-pub(crate) const CLAIMS: &str = "#CLAIMS";
+/// Partition key of the item with the time. It is in a table of which earlier releases read no item that they did not write.
+const SINCE_PK: &str = "#CLAIMS_SINCE";
+const SINCE_SK: &str = "#";
 const BEGINNING: &str = "beginning claims";
 /// Attribute with the time.
 const SINCE: &str = "since";
@@ -26,7 +26,7 @@ const IS_FIRST: &str = "attribute_not_exists(pk)";
 pub(crate) struct ClaimsSince(Arc<Mutex<Option<Timestamp>>>);
 
 fn item(since: Timestamp) -> Item {
-    let mut item = keys(PLANS, CLAIMS);
+    let mut item = keys(SINCE_PK, SINCE_SK);
     item.insert(SINCE.into(), t(since));
     item
 }
@@ -56,7 +56,7 @@ impl Store {
         let put = self
             .client
             .put_item()
-            .table_name(self.table(BILLING))
+            .table_name(self.table(USAGE_LOG))
             .set_item(Some(item(since)))
             .condition_expression(IS_FIRST)
             .send()
@@ -78,9 +78,9 @@ impl Store {
         }
         let found = self.query_all(
             "reading the time of claims",
-            BILLING,
-            "pk = :pk AND sk = :sk",
-            [(":pk", s(PLANS)), (":sk", s(CLAIMS))],
+            USAGE_LOG,
+            "pk = :pk",
+            [(":pk", s(SINCE_PK))],
         );
         let found = found.await?;
         let since = found.first();

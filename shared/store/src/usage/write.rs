@@ -184,10 +184,10 @@ impl Store {
             .zip(&results)
             .filter(|(_, result)| is_counted(result));
         let counted = counted.map(|(part, _)| (part.customer, part.aggregates));
-        if let Err(error) = self.mark_overage(counted, plans).await {
-            let error = Arc::new(error);
-            for result in results.iter_mut().filter(|result| is_counted(result)) {
-                *result = Err(Arc::clone(&error));
+        let unmarked = self.mark_overage(counted, plans).await;
+        for (part, result) in parts.iter().zip(&mut results) {
+            if let Some(error) = unmarked.get(part.customer).filter(|_| is_counted(result)) {
+                *result = Err(Arc::clone(error));
             }
         }
         results
@@ -520,9 +520,10 @@ impl Counter<'_> {
         if let Err(error) = committed {
             match divide(&failed, &error) {
                 Some(halves) => {
-                    for half in halves {
-                        outcomes.extend(self.count(half).await);
-                    }
+                    // At the same time, so that one that hangs does not use up the time of the others.
+                    let counting = halves.into_iter().map(|half| self.count(half));
+                    let counted = concurrently(counting.collect()).await;
+                    outcomes.extend(counted.into_iter().flatten());
                 }
                 None => {
                     let error = Outcome::Failed(Arc::new(error));
