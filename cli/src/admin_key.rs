@@ -9,8 +9,6 @@ use rand::rngs::SysError;
 use tollgate_domain::id::KeyId;
 use tollgate_domain::key::{ApiKey, InvalidKeyFormat, KeyFormat, KeyKind, KeyRecord, Owner};
 use tollgate_domain::name::is_name;
-use tollgate_domain::plan::Overrides;
-use tollgate_domain::role::CustomerRole;
 use tollgate_runtime::{Clock, Entropy, aws, env};
 use tollgate_store::{CreateOutcome, NewKey, Store, StoreError};
 
@@ -66,21 +64,17 @@ pub(crate) async fn create(args: Create) -> Result<ApiKey, CreateError> {
     let store = Store::new(&sdk, &args.stack_name, clock, entropy.clone());
     let secret = entropy.with(|rng| format.generate(KeyKind::Admin, rng));
     let record = KeyRecord {
-        id: entropy.with(KeyId::random),
-        prefix: secret.prefix(),
         name: args.name,
-        owner: Owner::Admin,
-        customer_role: CustomerRole::Call,
-        created_at: now,
         expires_at: args
             .expires_in_days
             .map(|days| expiry(now, days))
             .transpose()?,
-        revoked_at: None,
-        suspended_at: None,
-        overrides: Overrides::default(),
-        rotated_to: None,
-        hour_counter_id: None,
+        ..KeyRecord::new(
+            entropy.with(KeyId::random),
+            secret.prefix(),
+            Owner::Admin,
+            now,
+        )
     };
     let key = NewKey {
         secret: &secret,

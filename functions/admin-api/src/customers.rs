@@ -176,19 +176,14 @@ async fn create(
     check_id(body.id.as_ref())?;
     check_plan(&app.store.plans().await?, &body.plan)?;
     let customer = Customer {
-        id: body
-            .id
-            .unwrap_or_else(|| app.entropy.with(CustomerId::random)),
         name: body.name,
         email: body.email,
-        plan: body.plan,
-        pins: Pins::default(),
-        recipient: None,
-        subscription_plan: None,
-        unpaid: None,
-        created_at: app.clock.now(),
-        suspended_at: None,
-        erased_at: None,
+        ..Customer::new(
+            body.id
+                .unwrap_or_else(|| app.entropy.with(CustomerId::random)),
+            body.plan,
+            app.clock.now(),
+        )
     };
     match app.store.create_customer(&customer, mark.as_ref()).await? {
         CreateOutcome::New => Ok(created(StatusCode::CREATED, customer)),

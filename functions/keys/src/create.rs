@@ -70,18 +70,16 @@ async fn create(
     for _ in 0..MAX_ATTEMPTS {
         let secret = issuer.generate();
         let record = KeyRecord {
-            id: issuer.entropy.with(KeyId::random),
-            prefix: secret.prefix(),
             name: body.name.clone(),
-            owner: owner.clone(),
-            customer_role,
-            created_at: now,
             expires_at,
-            revoked_at: None,
-            suspended_at: None,
             overrides,
-            rotated_to: None,
-            hour_counter_id: None,
+            customer_role,
+            ..KeyRecord::new(
+                issuer.entropy.with(KeyId::random),
+                secret.prefix(),
+                owner.clone(),
+                now,
+            )
         };
         let key = NewKey {
             secret: &secret,

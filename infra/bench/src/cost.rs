@@ -410,12 +410,7 @@ mod tests {
         };
         let way = Way {
             name: "",
-            decision: Decision {
-                read_units: 0.0,
-                write_units: 0.0,
-                ms: 0.0,
-                log_lines: 0.0,
-            },
+            decision: Decision::default(),
             records: 100.0,
             counting,
             sqs_requests: SQS_FULL,

@@ -6,9 +6,7 @@ use serde_json::{Value, json};
 use tollgate_domain::customer::Customer;
 use tollgate_domain::id::{CustomerId, InvalidId, KeyId, PlanId};
 use tollgate_domain::key::{ApiKey, InvalidKeyFormat, KeyFormat, KeyKind, KeyRecord, Owner};
-use tollgate_domain::plan::{Catalog, InvalidCatalog, Overrides};
-use tollgate_domain::plan_book::Pins;
-use tollgate_domain::role::CustomerRole;
+use tollgate_domain::plan::{Catalog, InvalidCatalog};
 use tollgate_local_aws::{InvalidPattern, LocalAws, Rule};
 use tollgate_runtime::{Clock, Entropy};
 use tollgate_store::{CreateOutcome, NewKey, Store, StoreError};
@@ -141,18 +139,8 @@ impl Seeding<'_> {
         let id = create_customer(&self.store, id, plan).await?;
         let now = Timestamp::now();
         let record = KeyRecord {
-            id: key_id,
-            prefix: key.prefix(),
             name: "bench".to_owned(),
-            owner: Owner::Customer(id.clone()),
-            customer_role: CustomerRole::Call,
-            created_at: now,
-            expires_at: None,
-            revoked_at: None,
-            suspended_at: None,
-            overrides: Overrides::default(),
-            rotated_to: None,
-            hour_counter_id: None,
+            ..KeyRecord::new(key_id, key.prefix(), Owner::Customer(id.clone()), now)
         };
         let new = NewKey {
             secret: &key,
@@ -203,17 +191,8 @@ pub(crate) async fn create_customer(
 ) -> Result<CustomerId, SeedError> {
     let id: CustomerId = id.parse()?;
     let customer = Customer {
-        id: id.clone(),
         name: id.as_str().to_owned(),
-        email: None,
-        plan: plan.parse::<PlanId>()?,
-        pins: Pins::default(),
-        recipient: None,
-        subscription_plan: None,
-        unpaid: None,
-        created_at: Timestamp::now(),
-        suspended_at: None,
-        erased_at: None,
+        ..Customer::new(id.clone(), plan.parse::<PlanId>()?, Timestamp::now())
     };
     created(&id, &store.create_customer(&customer, None).await?)?;
     Ok(id)

@@ -10,7 +10,6 @@ use serde_json::json;
 use tokio::runtime::Builder;
 use tokio::time::{Instant, timeout};
 use tollgate_domain::customer::Customer;
-use tollgate_domain::plan_book::Pins;
 use tollgate_local_aws::{Fault, LambdaHost, LocalAws, Rule};
 use tollgate_runtime::clock::ManualClock;
 use tollgate_runtime::{Clock, Entropy};
@@ -51,17 +50,12 @@ fn store(aws: &LocalAws) -> Store {
 
 fn acme() -> Customer {
     Customer {
-        id: "acme".parse().unwrap(),
         name: "Acme Ltd".into(),
-        email: None,
-        plan: "pro".parse().unwrap(),
-        pins: Pins::default(),
-        recipient: None,
-        subscription_plan: None,
-        unpaid: None,
-        created_at: clock().now(),
-        suspended_at: None,
-        erased_at: None,
+        ..Customer::new(
+            "acme".parse().unwrap(),
+            "pro".parse().unwrap(),
+            clock().now(),
+        )
     }
 }
 

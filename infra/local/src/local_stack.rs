@@ -24,8 +24,6 @@ use tollgate_domain::customer::Customer;
 use tollgate_domain::id::KeyId;
 use tollgate_domain::key::{self, ApiKey, KeyPrefix, KeyRecord, KeyStatus, Owner};
 use tollgate_domain::page::Page;
-use tollgate_domain::plan::Overrides;
-use tollgate_domain::role::CustomerRole;
 use tollgate_local_aws::template::{Stack, TEMPLATE};
 use tollgate_local_aws::{LocalAws, Role};
 use tollgate_runtime::{Chain, Entropy};
@@ -466,18 +464,13 @@ async fn store_admin_key(
     key: &ApiKey,
 ) -> Result<(), StartError> {
     let record = KeyRecord {
-        id: factory.entropy.with(KeyId::random),
-        prefix: key.prefix(),
         name: "local admin".to_owned(),
-        owner: Owner::Admin,
-        customer_role: CustomerRole::Call,
-        created_at: factory.clock.now(),
-        expires_at: None,
-        revoked_at: None,
-        suspended_at: None,
-        overrides: Overrides::default(),
-        rotated_to: None,
-        hour_counter_id: None,
+        ..KeyRecord::new(
+            factory.entropy.with(KeyId::random),
+            key.prefix(),
+            Owner::Admin,
+            factory.clock.now(),
+        )
     };
     let new = NewKey {
         secret: key,

@@ -11,10 +11,9 @@ use serde_json::json;
 use tollgate_domain::customer::Customer;
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::key::{ApiKey, KeyFormat, KeyKind, KeyRecord, Owner};
-use tollgate_domain::plan::{Catalog, Overrides};
-use tollgate_domain::plan_book::{Pins, PlanBook};
+use tollgate_domain::plan::Catalog;
+use tollgate_domain::plan_book::PlanBook;
 use tollgate_domain::reconciliation::LedgerComparison;
-use tollgate_domain::role::CustomerRole;
 use tollgate_domain::usage::{Aggregates, UsageRecord};
 use tollgate_domain::window::Day;
 use tollgate_local_aws::LocalAws;
@@ -129,19 +128,7 @@ impl Simulation {
 
     async fn create(&mut self, number: usize) -> Result<(), SimulationError> {
         let plan = ["pro", "enterprise"][number % 2];
-        let customer = Customer {
-            id: name(number)?,
-            name: String::new(),
-            email: None,
-            plan: setup(plan.parse())?,
-            pins: Pins::default(),
-            recipient: None,
-            subscription_plan: None,
-            unpaid: None,
-            created_at: self.now(),
-            suspended_at: None,
-            erased_at: None,
-        };
+        let customer = Customer::new(name(number)?, setup(plan.parse())?, self.now());
         self.store.create_customer(&customer, None).await?;
         let format = setup(KeyFormat::new("tg", "live"))?;
         let mut keys = Vec::new();
@@ -149,20 +136,12 @@ impl Simulation {
             let secret = self
                 .entropy
                 .with(|rng| format.generate(KeyKind::Customer, rng));
-            let record = KeyRecord {
-                id: setup(format!("key_{number}_{key}").parse())?,
-                prefix: secret.prefix(),
-                name: String::new(),
-                owner: Owner::Customer(customer.id.clone()),
-                customer_role: CustomerRole::Call,
-                created_at: self.now(),
-                expires_at: None,
-                revoked_at: None,
-                suspended_at: None,
-                overrides: Overrides::default(),
-                rotated_to: None,
-                hour_counter_id: None,
-            };
+            let record = KeyRecord::new(
+                setup(format!("key_{number}_{key}").parse())?,
+                secret.prefix(),
+                Owner::Customer(customer.id.clone()),
+                self.now(),
+            );
             let new = NewKey {
                 secret: &secret,
                 record: &record,

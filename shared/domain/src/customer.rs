@@ -38,6 +38,24 @@ pub struct Customer {
 }
 
 impl Customer {
+    /// Creates a customer without a name, who follows this plan and is no customer of the payment provider.
+    #[must_use]
+    pub fn new(id: CustomerId, plan: PlanId, created_at: Timestamp) -> Self {
+        Self {
+            id,
+            name: String::new(),
+            email: None,
+            plan,
+            pins: Pins::default(),
+            recipient: None,
+            subscription_plan: None,
+            unpaid: None,
+            created_at,
+            suspended_at: None,
+            erased_at: None,
+        }
+    }
+
     /// Returns the payment provider's id of the customer's subscription, if it has one.
     #[must_use]
     pub fn subscription(&self) -> Option<&str> {

@@ -302,6 +302,27 @@ pub struct KeyRecord {
     pub hour_counter_id: Option<KeyId>,
 }
 
+impl KeyRecord {
+    /// Creates the record of a new key without a name: it may call, never expires, and has no limits of its own.
+    #[must_use]
+    pub fn new(id: KeyId, prefix: KeyPrefix, owner: Owner, created_at: Timestamp) -> Self {
+        Self {
+            id,
+            prefix,
+            name: String::new(),
+            owner,
+            customer_role: CustomerRole::Call,
+            created_at,
+            expires_at: None,
+            revoked_at: None,
+            suspended_at: None,
+            overrides: Overrides::default(),
+            rotated_to: None,
+            hour_counter_id: None,
+        }
+    }
+}
+
 /// Customer or admin on whose behalf a key acts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Owner {

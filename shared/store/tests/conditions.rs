@@ -1005,6 +1005,39 @@ async fn plans_are_seeded_into_an_empty_store_only() {
     );
 }
 
+/// The first decides, of two seeds at the same time, or of two tries of one whose response was lost.
+#[tokio::test]
+async fn the_time_of_claims_is_written_once() {
+    let shipped = Catalog::shipped().unwrap();
+    for fault in [Fault::None, Fault::ResponseLost] {
+        let at = Fixture::at(NOW);
+        let (aws, mut is_first) = (at.aws.clone(), true);
+        at.aws.inject(move |call| {
+            let is_put = call.operation() == "PutItem" && call.body.contains("#CLAIMS_SINCE");
+            if !is_put || !std::mem::take(&mut is_first) {
+                return Fault::None;
+            }
+            if fault == Fault::None {
+                let other = call.body.replace("1970-01-01", "2026-11-23");
+                assert_ne!(other, call.body);
+                let (status, response) = aws.call(&call.target, &other);
+                assert_eq!(status, 200, "{response}");
+            }
+            fault
+        });
+        let seeded = at.store.seed_plans(&shipped).await.unwrap();
+        assert_eq!(seeded, SeedOutcome::Seeded);
+        let [since] = &items(&at, USAGE_LOG)[..] else {
+            panic!("one item");
+        };
+        let expected = match fault {
+            Fault::None => "2026-11-23T00:00:00.000Z",
+            _ => "1970-01-01T00:00:00.000Z",
+        };
+        assert_eq!(text(since, "since"), expected);
+    }
+}
+
 #[tokio::test]
 async fn a_plan_that_exists_is_not_created() {
     let at = fixture();

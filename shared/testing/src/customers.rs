@@ -3,9 +3,6 @@
 use tollgate_domain::customer::Customer;
 use tollgate_domain::id::KeyId;
 use tollgate_domain::key::{ApiKey, KeyFormat, KeyRecord, Owner};
-use tollgate_domain::plan::Overrides;
-use tollgate_domain::plan_book::Pins;
-use tollgate_domain::role::CustomerRole;
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_store::{CreateOutcome, NewKey};
 
@@ -14,17 +11,8 @@ use crate::p;
 /// Creates a customer on a plan.
 pub async fn add_customer(at: &Fixture, id: &str, plan: &str) {
     let customer = Customer {
-        id: p(id),
         name: format!("{id} Ltd"),
-        email: None,
-        plan: p(plan),
-        pins: Pins::default(),
-        recipient: None,
-        subscription_plan: None,
-        unpaid: None,
-        created_at: p("2026-11-01T08:30:00Z"),
-        suspended_at: None,
-        erased_at: None,
+        ..Customer::new(p(id), p(plan), p("2026-11-01T08:30:00Z"))
     };
     let outcome = at.store.create_customer(&customer, None).await.unwrap();
     assert_eq!(outcome, CreateOutcome::New);
@@ -52,20 +40,7 @@ pub async fn add_key_with(
 
 /// Returns the record of a key that is active, without limits of its own.
 pub fn key_record(secret: &ApiKey, id: KeyId, owner: Owner) -> KeyRecord {
-    KeyRecord {
-        id,
-        prefix: secret.prefix(),
-        name: String::new(),
-        owner,
-        customer_role: CustomerRole::Call,
-        created_at: p("2026-11-01T09:00:00Z"),
-        expires_at: None,
-        revoked_at: None,
-        suspended_at: None,
-        overrides: Overrides::default(),
-        rotated_to: None,
-        hour_counter_id: None,
-    }
+    KeyRecord::new(id, secret.prefix(), owner, p("2026-11-01T09:00:00Z"))
 }
 
 /// Stores a new key.

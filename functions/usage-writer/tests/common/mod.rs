@@ -208,7 +208,7 @@ impl Stack {
         all
     }
 
-    /// Reads all items of a table, as DynamoDB JSON, except the time of claims, which is stored with the plans.
+    /// Reads all items of a table, as DynamoDB JSON, except the time of claims, which the seed of the plans stores.
     pub(crate) fn items(&self, table: Table) -> Vec<Value> {
         let mut items = items(&self.at, table);
         items.retain(|item| item["pk"]["S"] != "#CLAIMS_SINCE");

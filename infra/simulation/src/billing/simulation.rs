@@ -16,7 +16,6 @@ use tollgate_domain::customer::Customer;
 use tollgate_domain::event::EventKind;
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::plan::Catalog;
-use tollgate_domain::plan_book::Pins;
 use tollgate_domain::submission::{ChargeState, Recipient};
 use tollgate_domain::window::{Day, Month};
 use tollgate_ingest::{IncomingEvent, Ingest, IngestOutcome};
@@ -135,22 +134,14 @@ impl<'a> Simulation<'a> {
     }
 
     async fn create(&mut self, customer: usize, now: Timestamp) -> Result<(), SimulationError> {
-        let customer = Customer {
-            id: id(customer)?,
-            name: String::new(),
-            email: None,
-            plan: setup(match self.scenario.subscribes {
+        let customer = Customer::new(
+            id(customer)?,
+            setup(match self.scenario.subscribes {
                 true => UNSUBSCRIBED.parse(),
                 false => "pro".parse(),
             })?,
-            pins: Pins::default(),
-            recipient: None,
-            subscription_plan: None,
-            unpaid: None,
-            created_at: now,
-            suspended_at: None,
-            erased_at: None,
-        };
+            now,
+        );
         self.admin.create_customer(&customer, None).await?;
         Ok(())
     }

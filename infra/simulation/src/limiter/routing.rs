@@ -22,9 +22,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tollgate_domain::customer::Customer;
 use tollgate_domain::id::{CustomerId, KeyId, PlanId};
 use tollgate_domain::key::{KeyFormat, KeyKind, KeyRecord, Owner};
-use tollgate_domain::plan::{Catalog, Overrides};
-use tollgate_domain::plan_book::{Pins, PlanVersions};
-use tollgate_domain::role::CustomerRole;
+use tollgate_domain::plan::Catalog;
+use tollgate_domain::plan_book::PlanVersions;
 use tollgate_domain::window::Month;
 use tollgate_local_aws::{LocalAws, wire};
 use tollgate_runtime::{Entropy, Metrics};
@@ -242,19 +241,11 @@ impl Simulation {
             ..
         } = self.parameters;
         for n in 0..keys.div_ceil(keys_per_customer.max(1)).max(1) {
-            let customer = Customer {
-                id: setup(format!("customer-{n}").parse())?,
-                name: String::new(),
-                email: None,
-                plan: plan.clone(),
-                pins: Pins::default(),
-                recipient: None,
-                subscription_plan: None,
-                unpaid: None,
-                created_at: self.time.start,
-                suspended_at: None,
-                erased_at: None,
-            };
+            let customer = Customer::new(
+                setup(format!("customer-{n}").parse())?,
+                plan.clone(),
+                self.time.start,
+            );
             self.admin.create_customer(&customer, None).await?;
             self.customers.push(customer.id);
         }
@@ -262,20 +253,12 @@ impl Simulation {
         for n in 0..keys {
             let customer = &self.customers[n % self.customers.len()];
             let secret = entropy.with(|rng| format.generate(KeyKind::Customer, rng));
-            let record = KeyRecord {
-                id: entropy.with(KeyId::random),
-                prefix: secret.prefix(),
-                name: String::new(),
-                owner: Owner::Customer(customer.clone()),
-                customer_role: CustomerRole::Call,
-                created_at: self.time.start,
-                expires_at: None,
-                revoked_at: None,
-                suspended_at: None,
-                overrides: Overrides::default(),
-                rotated_to: None,
-                hour_counter_id: None,
-            };
+            let record = KeyRecord::new(
+                entropy.with(KeyId::random),
+                secret.prefix(),
+                Owner::Customer(customer.clone()),
+                self.time.start,
+            );
             let new = NewKey {
                 secret: &secret,
                 record: &record,

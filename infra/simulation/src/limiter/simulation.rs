@@ -16,8 +16,7 @@ use tollgate_domain::decision::Window;
 use tollgate_domain::id::PlanId;
 use tollgate_domain::key::{ApiKey, KeyFormat, KeyKind, KeyRecord, Owner};
 use tollgate_domain::plan::{Catalog, Overrides};
-use tollgate_domain::plan_book::{Pins, PlanVersions};
-use tollgate_domain::role::CustomerRole;
+use tollgate_domain::plan_book::PlanVersions;
 use tollgate_domain::window::{Hour, Month};
 use tollgate_local_aws::LocalAws;
 use tollgate_runtime::{Entropy, Metrics};
@@ -209,36 +208,19 @@ impl<'a> Simulation<'a> {
         plan: PlanId,
         entropy: &Entropy,
     ) -> Result<(), SimulationError> {
-        let customer = Customer {
-            id: setup(self.names.customer().parse())?,
-            name: String::new(),
-            email: None,
-            plan,
-            pins: Pins::default(),
-            recipient: None,
-            subscription_plan: None,
-            unpaid: None,
-            created_at: self.time.start,
-            suspended_at: None,
-            erased_at: None,
-        };
+        let customer = Customer::new(setup(self.names.customer().parse())?, plan, self.time.start);
         self.admin.create_customer(&customer, None).await?;
         let format = setup(KeyFormat::new("tg", "live"))?;
         for (n, overrides) in self.scenario.keys.iter().enumerate() {
             let secret = entropy.with(|rng| format.generate(KeyKind::Customer, rng));
             let record = KeyRecord {
-                id: setup(self.names.key(n).parse())?,
-                prefix: secret.prefix(),
-                name: String::new(),
-                owner: Owner::Customer(customer.id.clone()),
-                customer_role: CustomerRole::Call,
-                created_at: self.time.start,
-                expires_at: None,
-                revoked_at: None,
-                suspended_at: None,
                 overrides: *overrides,
-                rotated_to: None,
-                hour_counter_id: None,
+                ..KeyRecord::new(
+                    setup(self.names.key(n).parse())?,
+                    secret.prefix(),
+                    Owner::Customer(customer.id.clone()),
+                    self.time.start,
+                )
             };
             let new = NewKey {
                 secret: &secret,

@@ -87,17 +87,9 @@ impl Key {
 
 pub(crate) fn customer(id: &str) -> Customer {
     Customer {
-        id: p(id),
         name: format!("{id} Ltd"),
         email: Some(format!("bills@{id}.example")),
-        plan: p("pro"),
-        pins: Pins::default(),
-        recipient: None,
-        subscription_plan: None,
-        unpaid: None,
-        created_at: p("2026-11-01T08:30:00.125Z"),
-        suspended_at: None,
-        erased_at: None,
+        ..Customer::new(p(id), p("pro"), p("2026-11-01T08:30:00.125Z"))
     }
 }
 
