@@ -12,8 +12,6 @@ const {chromium} = createRequire(join(PAGES_INSTALLED, 'x.js'))('playwright-core
 const TIMEOUT_MS = 15_000;
 /** Width of a phone: what does not fit is noticed. */
 const VIEWPORT = {width: 360, height: 740};
-/** A page of the operator's. */
-const OWN_PAGE = '<!doctype html><link rel="icon" href="data:,"><h1>Welcome back</h1>';
 const FLAGS = [
   '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
   '--disable-component-update', '--disable-sync',
@@ -87,8 +85,6 @@ class Customer {
 
   static async create(id) {
     const context = await browser.newContext({viewport: VIEWPORT});
-    // The response is made here: no server of that name gets the request.
-    await context.route(`${RETURN_ORIGIN}/**`, route => route.fulfill({contentType: 'text/html', body: OWN_PAGE}));
     const customer = new Customer(id, context);
     await asAdmin('POST', '/admin/customers', {id, plan: 'free'});
     const createKey = role => asAdmin('POST', '/admin/api-keys', {customer_id: id, role});
