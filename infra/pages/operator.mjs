@@ -1,7 +1,6 @@
 // A server of the operator's pages, to which customers are led back. Prints its origin when it listens.
 //
-// Browsers follow redirects to it, which tests could not answer themselves: Playwright intercepts requests, but not those
-// that follow a redirect.
+// Tests cannot respond themselves: Playwright intercepts requests, but not those that follow a redirect.
 
 import {createServer} from 'node:http';
 

@@ -17,6 +17,9 @@ pub struct Event {
     pub(crate) physical_resource_id: Option<String>,
     #[serde(default)]
     resource_properties: Value,
+    /// Absent unless the resource is updated.
+    #[serde(default)]
+    old_resource_properties: Value,
 }
 
 /// Kind of a request.
@@ -42,5 +45,14 @@ impl Event {
     /// Returns the property `Plans`. `None` if it is missing or no text.
     pub(crate) fn plans(&self) -> Option<&str> {
         self.resource_properties["Plans"].as_str()
+    }
+
+    /// Whether the functions are about to change from a release with another layout of stored usage.
+    pub(crate) fn changes_layout(&self) -> bool {
+        let layout = |properties: &Value| properties["Layout"].as_str().map(str::to_owned);
+        let new = layout(&self.resource_properties);
+        matches!(self.request_type, RequestType::Update)
+            && new.is_some()
+            && new != layout(&self.old_resource_properties)
     }
 }

@@ -95,7 +95,13 @@ async fn seed(app: &App, event: &Event) -> Result<SeedOutcome, SeedError> {
     let plans = config::parse_plans(plans)?;
     let deadline = Instant::now() + SEED_TIME;
     loop {
-        let seeding = timeout_at(deadline, app.store.seed_plans(&plans)).await;
+        let seeding = async {
+            if event.changes_layout() {
+                app.store.begin_claims_again().await?;
+            }
+            app.store.seed_plans(&plans).await
+        };
+        let seeding = timeout_at(deadline, seeding).await;
         let error = match seeding {
             Ok(Ok(outcome)) => return Ok(outcome),
             Ok(Err(error)) => error,

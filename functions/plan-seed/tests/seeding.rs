@@ -16,9 +16,10 @@ use tollgate_domain::plan::Catalog;
 use tollgate_domain::plan_book::PlanBook;
 use tollgate_local_aws::template::Stack as Template;
 use tollgate_local_aws::{Fault, Permission};
-use tollgate_testing::event_file;
+use tollgate_store::schema::USAGE_LOG;
 use tollgate_testing::faults::{fail_in_turn, fail_operation};
-use tollgate_testing::stored::stored;
+use tollgate_testing::stored::{items, raw, stored, text};
+use tollgate_testing::{event_file, p};
 
 mod common;
 
@@ -101,6 +102,43 @@ async fn a_repeated_request_and_an_update_without_a_change_of_the_plans_change_n
         assert_eq!(response["PhysicalResourceId"], "plans");
         assert_eq!(stored(&stack.at), before);
     }
+}
+
+/// A deployment that fails is rolled back to the release before it, which then counts usage without claims, and is repeated.
+#[tokio::test]
+async fn a_second_change_from_a_release_without_claims_moves_their_time() {
+    let stack = Stack::new();
+    let since = || {
+        let items = items(&stack.at, USAGE_LOG);
+        let item = items
+            .iter()
+            .find(|item| text(item, "pk") == "#CLAIMS_SINCE");
+        text(item.unwrap(), "since")
+    };
+    let update = |old: Value| {
+        let mut update = request("update", &json!("shipped"));
+        update["ResourceProperties"]["Layout"] = "2".into();
+        update["OldResourceProperties"]["Layout"] = old;
+        update
+    };
+    let counted = json!({ "pk": { "S": "tollgate:ping#e-1" }, "sk": { "S": "00" } });
+    raw(&stack.at, "PutItem", USAGE_LOG, json!({ "Item": counted }));
+    for (day, old, expected) in [
+        ("01", json!(null), "2026-12-02T00:00:00.000Z"),
+        ("05", json!("2"), "2026-12-02T00:00:00.000Z"),
+        ("09", json!(null), "2026-12-10T00:00:00.000Z"),
+    ] {
+        stack.at.time.set(p(&format!("2026-12-{day}T00:00:00Z")));
+        let response = stack.handle(update(old)).await;
+        assert_eq!(response["Status"], "SUCCESS");
+        assert_eq!(since(), expected);
+    }
+    // The roll-back itself.
+    let mut update = request("update", &json!("shipped"));
+    update["OldResourceProperties"]["Layout"] = "2".into();
+    stack.at.time.set(p("2026-12-20T00:00:00Z"));
+    stack.handle(update).await;
+    assert_eq!(since(), "2026-12-10T00:00:00.000Z");
 }
 
 /// Log of the current thread, at the most verbose level.

@@ -649,7 +649,12 @@ async fn seed_included(target: &Target, customer: &str) {
     let part = usage::event_part("included", &customer, &aggregates, received_at);
     let store = &target.running.store;
     let outcomes = store
-        .write_usage(&[part], &plans(), &ShardCounts::default())
+        .write_usage(
+            &[part],
+            &plans(),
+            &ShardCounts::default(),
+            Duration::from_secs(15),
+        )
         .await;
     assert_eq!(*outcomes[0].as_ref().unwrap(), WriteUsageOutcome::Counted);
 }

@@ -29,6 +29,8 @@ const BURSTS: [(usize, i64); CUSTOMERS] = [(2, 100), (5, 500)];
 const CUSTOMERS: usize = 2;
 const KEYS: usize = 2;
 const INSTANCES: usize = 3;
+/// Time for counting usage.
+const WITHIN: Duration = Duration::from_secs(15);
 /// Time without an invocation after which an instance is shut down, as Lambda does.
 const IDLE: SignedDuration = SignedDuration::from_mins(7);
 /// Records of one usage event.
@@ -325,7 +327,9 @@ impl Simulation {
             };
             let parts = std::slice::from_ref(&part);
             let shard_counts = ShardCounts::default();
-            let written = self.store.write_usage(parts, &self.plans, &shard_counts);
+            let written = self
+                .store
+                .write_usage(parts, &self.plans, &shard_counts, WITHIN);
             for outcome in written.await {
                 setup(outcome)?;
             }

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
+use tokio::time::{Instant, timeout_at};
 use tollgate_domain::billing::may_close;
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::plan_book::PlanBook;
@@ -51,9 +52,9 @@ pub struct Ingest {
 }
 
 /// Time limit for counting a batch.
-const COUNTING_TIMEOUT: Duration = Duration::from_secs(15);
+const COUNTING_TIME: Duration = Duration::from_secs(15);
 /// Most time that ingesting a batch takes, and quarantining its conflicts after that.
-pub const BATCH_TIMEOUT: Duration = COUNTING_TIMEOUT.saturating_add(quarantine::TIMEOUT);
+pub const BATCH_TIMEOUT: Duration = COUNTING_TIME.saturating_add(quarantine::TIMEOUT);
 
 /// Outcome of ingesting one usage event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -101,10 +102,7 @@ impl Ingest {
     pub async fn ingest(&self, events: &[IncomingEvent]) -> Vec<IngestResult> {
         // Boxed: the nested futures of all the store's operations are more than the compiler lays out.
         let counting: BoxFuture<'_, _> = Box::pin(self.count(events));
-        match tokio::time::timeout(COUNTING_TIMEOUT, counting).await {
-            Ok(results) => results,
-            Err(_) => all_failed(events, StoreError::timed_out("counting usage")),
-        }
+        counting.await
     }
 
     /// Validates usage events as of now. Returns, for each, the records and adjustments that cannot be
@@ -155,6 +153,7 @@ impl Ingest {
     }
 
     async fn count(&self, events: &[IncomingEvent]) -> Vec<IngestResult> {
+        let deadline = Instant::now() + COUNTING_TIME;
         let received_at = self.clock.now();
         let received = events.iter().map(|event| &event.received);
         let read = async {
@@ -162,9 +161,10 @@ impl Ingest {
             let foreign = self.owners.foreign(&self.store, received).await?;
             Ok::<_, StoreError>((plans, foreign))
         };
-        let (plans, foreign) = match read.await {
-            Ok(read) => read,
-            Err(error) => return all_failed(events, error),
+        let (plans, foreign) = match timeout_at(deadline, read).await {
+            Ok(Ok(read)) => read,
+            Ok(Err(error)) => return all_failed(events, error),
+            Err(_) => return all_failed(events, StoreError::timed_out("counting usage")),
         };
         let mut parts = Vec::new();
         let mut event_indexes = Vec::new();
@@ -193,7 +193,10 @@ impl Ingest {
         }
         let stored = parts.iter().map(|part| part.as_stored(received_at));
         let stored: Vec<EventPart> = stored.collect();
-        let written = self.store.write_usage(&stored, &plans, &self.shard_counts);
+        let left = deadline.saturating_duration_since(Instant::now());
+        let written = self
+            .store
+            .write_usage(&stored, &plans, &self.shard_counts, left);
         let written = written.await;
         let mut results: Vec<IngestResult> = vec![Ok(IngestOutcome::Duplicate); events.len()];
         for ((part, index), written) in parts.iter().zip(event_indexes).zip(written) {

@@ -37,6 +37,8 @@ const CLOSED: &str = "CLOSED";
 const LEFT_OPEN: &str = "LEFT_OPEN";
 pub(crate) const OVERAGE_BY_PLAN: &str = "overage_by_plan";
 const LISTING: &str = "listing billable customers";
+/// Items of a customer in the index of billable months: one for each day, unless its aggregates are sharded.
+const DAYS: i32 = 31;
 /// Separator of a cursor's parts, which neither a customer's id nor a month contains.
 const SEPARATOR: char = '\n';
 
@@ -110,22 +112,33 @@ impl Store {
             .index_name(BILLABLE.name)
             .key_condition_expression("billable_month = :month")
             .expression_attribute_values(":month", partition)
-            .set_limit(limit)
+            .set_limit(limit.map(|limit| limit.saturating_mul(DAYS)))
             .set_exclusive_start_key(start)
             .send()
             .await
             .map_err(|error| StoreError::service(LISTING, error))?;
         let customer = |item: &Item| Reader::new("billable month", item).parsed(attr::PK);
         let customers = found.items().iter().map(customer);
-        let mut items: Vec<CustomerId> = customers.collect::<Result<_, _>>()?;
-        // The index contains each shard of each day of the month, next to one another.
+        let customers: Vec<CustomerId> = customers.collect::<Result<_, _>>()?;
+        // The index contains each shard of each day of the month, those of a customer next to one another.
+        let mut items = customers.clone();
         items.dedup();
         if let Some((last, _)) = &last
             && items.first() == Some(last)
         {
             items.remove(0);
         }
-        let next = match &found.last_evaluated_key {
+        let limit = limit.and_then(|limit| usize::try_from(limit).ok());
+        let limit = limit.filter(|limit| items.len() > *limit);
+        let read_to = match limit {
+            Some(limit) => {
+                items.truncate(limit);
+                let of_last = customers.iter().rposition(|it| Some(it) == items.last());
+                of_last.and_then(|at| found.items().get(at))
+            }
+            None => found.last_evaluated_key.as_ref(),
+        };
+        let next = match read_to {
             Some(item) => {
                 let sk = Reader::new("billable month", item).text(attr::SK)?;
                 let last = Some((customer(item)?, sk.to_owned()));

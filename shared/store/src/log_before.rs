@@ -1,11 +1,15 @@
 //! The log as releases wrote it before claims were put: an item for each part of a usage event, which is also its claim.
 //! It is read for as long as its items are kept, and nothing is added to it.
 
+use std::collections::HashSet;
+
+use sha2::{Digest, Sha256};
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::window::Day;
 
 use crate::Store;
 use crate::body::{is_piece, read_body};
+use crate::canonical::digest_of_event;
 use crate::error::StoreError;
 use crate::event_part::part_sk;
 use crate::item::{Item, MAX_PK, MAX_SK, Reader, keys, s};
@@ -14,6 +18,76 @@ use crate::schema::{LOGGED, USAGE_LOG, attr};
 
 /// Parts that are read at a time.
 const PARTS: i32 = 25;
+/// Attribute with the digest of the event's text.
+pub(crate) const DIGEST: &str = "digest";
+
+/// Returns the digest of an event's text, by which those releases compared events at first.
+pub(crate) fn digest_of_text(body: &[u8]) -> String {
+    hex::encode(Sha256::digest(body))
+}
+
+/// Parts and content of a usage event, as far as the log has them.
+pub(crate) struct CountedBefore {
+    /// Sort keys of the parts that were counted.
+    parts: HashSet<String>,
+    /// Digest of the text that was counted.
+    text: String,
+    /// Digest of its content, unless only guards of later releases are left.
+    content: Option<[u8; 32]>,
+}
+
+impl CountedBefore {
+    /// Reads the items of an event: `None` if no part of it was counted.
+    fn read(items: &[Item]) -> Result<Option<Self>, StoreError> {
+        let mut parts = HashSet::new();
+        let mut text = None;
+        for item in items {
+            let item = Reader::new("log", item);
+            let sk = item.text(attr::SK)?;
+            if !is_piece(sk) {
+                parts.insert(sk.to_owned());
+                text = Some(item.text(DIGEST)?.to_owned());
+            }
+        }
+        let Some(text) = text else {
+            return Ok(None);
+        };
+        let body = body_of(items)?;
+        Ok(Some(Self {
+            parts,
+            text,
+            content: body.map(|body| digest_of_event(&body)),
+        }))
+    }
+
+    /// Whether it was an event with this body: `None` if that is unknown.
+    pub(crate) fn is_of(&self, body: &[u8]) -> Option<bool> {
+        if self.text == digest_of_text(body) {
+            return Some(true);
+        }
+        self.content.map(|content| content == digest_of_event(body))
+    }
+
+    /// Returns the digest of the event's content, if that is known.
+    pub(crate) fn content(&self) -> Option<[u8; 32]> {
+        self.content
+    }
+
+    pub(crate) fn has_part(&self, part: usize) -> bool {
+        self.parts.contains(&part_sk(part))
+    }
+}
+
+fn body_of(items: &[Item]) -> Result<Option<Vec<u8>>, StoreError> {
+    let mut body = Vec::new();
+    for item in items {
+        if has_body(item)? {
+            body.push(item);
+        }
+    }
+    let found = !body.is_empty();
+    found.then(|| read_body("log", body)).transpose()
+}
 
 impl Store {
     /// Lists the parts of a customer's day after this cursor. Returns the cursor of the first one that did not fit.
@@ -61,17 +135,12 @@ impl Store {
         }
     }
 
-    /// Reads the body of the usage event with this partition key, if it was counted then.
-    pub(crate) async fn logged_body_before(&self, pk: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        let items = self.log_items(pk).await?;
-        let mut body = Vec::new();
-        for item in &items {
-            if has_body(item)? {
-                body.push(item);
-            }
-        }
-        let found = !body.is_empty();
-        found.then(|| read_body("log", body)).transpose()
+    /// Reads what was counted of the usage event with this partition key.
+    pub(crate) async fn counted_before(
+        &self,
+        pk: &str,
+    ) -> Result<Option<CountedBefore>, StoreError> {
+        CountedBefore::read(&self.log_items(pk).await?)
     }
 
     async fn log_items(&self, pk: &str) -> Result<Vec<Item>, StoreError> {
@@ -93,16 +162,12 @@ impl Store {
     ) -> Result<Option<LoggedPart>, StoreError> {
         let items = self.log_items(pk).await?;
         let mut part = None;
-        let mut body = Vec::new();
         for item in &items {
             if Reader::new("log", item).text(attr::SK)? == sk {
                 part = Some(Reader::new("log", item));
             }
-            if has_body(item)? {
-                body.push(item);
-            }
         }
-        let Some(part) = part.filter(|_| !body.is_empty()) else {
+        let (Some(part), Some(body)) = (part, body_of(&items)?) else {
             return Ok(None);
         };
         Ok(Some(LoggedPart {
@@ -110,7 +175,7 @@ impl Store {
             received_at: part.parsed(attr::RECEIVED_AT)?,
             day,
             records: part.number("records")?,
-            body: read_body("log", body)?,
+            body,
         }))
     }
 }

@@ -364,23 +364,39 @@ async fn pages_of_billable(at: &Fixture, limit: Option<i32>) -> (Vec<String>, u3
     }
 }
 
-/// For any page size, a customer whose month is sharded is listed once.
+/// For any page size, a customer whose days are sharded is listed once, and a page has as many customers as it may.
 #[tokio::test]
 async fn billable_customers_are_listed_once_in_pages_of_any_size() {
     let at = fixture();
-    let items = ["acme", "globex", "initech"].into_iter().flat_map(|id| {
-        ["MONTH#2026-11", "MONTH#2026-11/1", "MONTH#2026-11/2"].map(|sk| {
-            json!({
-                "pk": { "S": id },
-                "sk": { "S": sk },
-                "billable_month": { "S": "2026-11#3" },
-            })
+    let item = |id: &str, sk: String| {
+        json!({
+            "pk": { "S": id },
+            "sk": { "S": sk },
+            "billable_month": { "S": "2026-11#3" },
         })
-    });
-    put_all(&at, items);
+    };
+    let days = |id: &'static str, shards: &'static [&str]| {
+        (1..=30).flat_map(move |day| {
+            let shards = shards.iter();
+            shards.map(move |shard| item(id, format!("DAY#2026-11-{day:02}{shard}")))
+        })
+    };
+    put_all(&at, days("acme", &["", "/1", "/2", "/3"]));
+    put_all(&at, days("globex", &[""]));
+    put_all(&at, days("initech", &[""]));
+    // As earlier releases stored it.
+    let month = item("umbrella", "MONTH#2026-11".to_owned());
+    put_all(&at, std::iter::once(month));
     for limit in 1..=10 {
-        let (listed, _) = pages_of_billable(&at, Some(limit)).await;
-        assert_eq!(listed, ["acme", "globex", "initech"], "{limit}");
+        let (listed, pages) = pages_of_billable(&at, Some(limit)).await;
+        let expected = ["acme", "globex", "initech", "umbrella"];
+        assert_eq!(listed, expected, "{limit}");
+        let full = u32::try_from(expected.len().div_ceil(usize::try_from(limit).unwrap()));
+        // Those of the customer with shards take some more.
+        assert!(
+            pages <= full.unwrap() + BILLABLE_SHARDS + 4,
+            "{limit}: {pages}"
+        );
     }
 }
 

@@ -18,7 +18,7 @@ use tollgate_store::{
 use tollgate_testing::stored::items;
 use tollgate_testing::{p, plans};
 
-use common::{Event, NOW, adjustment, call, fixture, write_usage};
+use common::{Event, NOW, WITHIN, adjustment, call, fixture, write_usage};
 
 const TRANSACTION: &str = "TransactWriteItems";
 
@@ -29,7 +29,9 @@ async fn write(
     shard_counts: &ShardCounts,
 ) -> Vec<WriteUsageResult> {
     let parts: Vec<EventPart> = events.iter().map(Event::part).collect();
-    at.store.write_usage(&parts, &plans(), shard_counts).await
+    let plans = plans();
+    let written = at.store.write_usage(&parts, &plans, shard_counts, WITHIN);
+    written.await
 }
 
 /// Returns the outcomes, `None` for an error.

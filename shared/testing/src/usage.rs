@@ -1,5 +1,7 @@
 //! Counted usage, written as the usage-writer does.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::usage::{Adjustment, Aggregate, Aggregates};
@@ -73,6 +75,8 @@ async fn count(
         ..event_part(&id, &customer, aggregates, at.clock().now())
     };
     let (store, plans, shard_counts) = (&at.store, plans(), ShardCounts::default());
-    let outcomes = store.write_usage(&[part], &plans, &shard_counts).await;
+    let (parts, within) = ([part], Duration::from_secs(15));
+    let written = store.write_usage(&parts, &plans, &shard_counts, within);
+    let outcomes = written.await;
     assert_eq!(*outcomes[0].as_ref().unwrap(), WriteUsageOutcome::Counted);
 }

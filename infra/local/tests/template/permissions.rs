@@ -317,21 +317,24 @@ async fn exercise_all(running: &Running) -> Option<()> {
     let adjusting = |calls: i64| adjusting_on("2026-11-22T09:00:00Z", calls);
     let mut late = adjusting_on("2026-10-25T09:00:00Z", 1);
     late["id"] = "a-2".into();
-    let details = [json!({}), adjusting(1), adjusting(2), late.clone()].map(|detail| {
-        json!({
-            "EventBusName": "local-usage",
-            "Source": "test",
-            "DetailType": "tollgate.adjustment.v1",
-            "Detail": detail.to_string(),
-        })
-    });
-    let body = json!({ "Entries": details });
-    let headers = [("x-amz-target", "AWSEvents.PutEvents")];
-    // The second time, all of them are duplicates or known conflicts.
-    for _ in 0..2 {
+    let emit = async |details: &[Value]| {
+        let sent = details.iter().map(|detail| {
+            json!({
+                "EventBusName": "local-usage",
+                "Source": "test",
+                "DetailType": "tollgate.adjustment.v1",
+                "Detail": detail.to_string(),
+            })
+        });
+        let body = json!({ "Entries": sent.collect::<Vec<_>>() });
+        let headers = [("x-amz-target", "AWSEvents.PutEvents")];
         let put = anyone.send(Method::POST, "/", &headers, body.to_string().into());
         put.await.unwrap();
         anyone.post("/_local/drain", json!({})).await.unwrap();
+    };
+    // The second time, all of them are duplicates or known conflicts.
+    for _ in 0..2 {
+        emit(&[json!({}), adjusting(1), adjusting(2), late.clone()]).await;
     }
 
     // Sent to the admin API: records, adjustments, and another event with the same identity.
@@ -372,6 +375,15 @@ async fn exercise_all(running: &Running) -> Option<()> {
         let tomorrow = json!({ "now": "2026-11-23T10:00:00Z" });
         anyone.post("/_local/clock", tomorrow).await.unwrap();
         anyone.post("/_local/nightly", json!({})).await.unwrap();
+    }
+
+    // After the time of claims, only claims say what was counted.
+    let later = json!({ "advance_s": 60 });
+    anyone.post("/_local/clock", later).await.unwrap();
+    let mut event = adjusting(1);
+    event["id"] = "a-3".into();
+    for _ in 0..2 {
+        emit(std::slice::from_ref(&event)).await;
     }
 
     for key in [&admins, &path, &by_id] {

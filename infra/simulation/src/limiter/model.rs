@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tollgate_domain::decision::Window;
 use tollgate_domain::plan::Overrides;
 
@@ -344,12 +345,19 @@ fn of_counter(writes: &[Write], counter: &str) -> Vec<Write> {
     writes.iter().filter(is_of_counter).cloned().collect()
 }
 
-/// Counts the writes that took effect after the instance's last write, without a response that reached it:
-/// the request had timed out, but arrived later. The instance could not detect them.
+/// Counts the writes that took effect after the instance's last write with the same share, without a response that reached
+/// it: the request had timed out, but arrived later. The instance could not detect them.
 fn late_effects(writes: &[Write]) -> u64 {
-    let last = writes.last().map(|write| write.at);
+    let is_late = |effect: &Instant| {
+        let (before, after) = writes.split_at(writes.partition_point(|write| write.at <= *effect));
+        match (before.last(), after.first()) {
+            // After so long a time, an instance writes with another share.
+            (Some(before), Some(after)) => after.at.duration_since(before.at) >= SHARE_RETENTION,
+            _ => true,
+        }
+    };
     let unseen = writes.iter().filter_map(|write| write.unseen_effect);
-    count(unseen.filter(|effect| last.is_some_and(|last| *effect >= last)))
+    count(unseen.filter(is_late))
 }
 
 /// A time between two writes that was so long that the instance's share may have been removed.

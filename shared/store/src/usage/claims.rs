@@ -80,7 +80,8 @@ impl Identity {
     }
 }
 
-fn first_eight(bytes: &[u8]) -> [u8; 8] {
+/// Returns the first eight bytes, or zeros for those that there are not.
+pub(super) fn first_eight(bytes: &[u8]) -> [u8; 8] {
     let mut eight = [0; 8];
     for (to, from) in eight.iter_mut().zip(bytes) {
         *to = *from;
@@ -110,7 +111,7 @@ pub(super) fn bucket(identity: &Identity, id: &str) -> String {
 }
 
 /// Returns the Unix time of a UUID of version 7, in milliseconds.
-fn uuid_v7_ms(id: &str) -> Option<u64> {
+pub(super) fn uuid_v7_ms(id: &str) -> Option<u64> {
     // In its usual form only: in another one, it is another id.
     let uuid = Uuid::try_parse(id).ok().filter(|_| id.len() == 36)?;
     let is_v7 =
@@ -248,7 +249,7 @@ pub(super) struct Rival {
 
 impl Rival {
     /// Whether not both claims may be counted: they are on the same part, or on different events of the same identity.
-    pub(super) fn excludes(&self, claim: &Claim) -> bool {
+    fn excludes(&self, claim: &Claim) -> bool {
         self.part == claim.part || self.digest != claim.digest
     }
 
@@ -288,12 +289,12 @@ fn child_of(bucket: &str, identity: &Identity, level: usize) -> String {
     format!("{bucket}/{:03x}", identity.child(level))
 }
 
-/// An attempt whose claims are put: for each of them, its index, and the other claims on the same event.
+/// An attempt whose claims are put.
 pub(super) struct Attempt {
     pub(super) id: AttemptId,
     /// Indexes of the claims in the attempt, in the order in which they were given.
     pub(super) indexes: Vec<u16>,
-    /// Other claims, likewise.
+    /// Claims of others that exclude them, likewise.
     pub(super) rivals: Vec<Vec<Rival>>,
 }
 
@@ -356,7 +357,8 @@ impl Store {
         bucket
     }
 
-    /// Looks for the claims of other attempts than `own` on the same events. Reads consistently.
+    /// Looks for the claims of other attempts than `own` that exclude these, or, without one, for all on the same events.
+    /// Reads consistently.
     pub(super) async fn look<'a>(
         &self,
         own: Option<&AttemptId>,
@@ -398,7 +400,10 @@ impl Store {
                     }
                     for (offset, stored) in put.bytes.chunks_exact(CLAIM_BYTES).enumerate() {
                         for at in by_identity.get(&stored[..8]).into_iter().flatten() {
-                            rivals[*at].push(put.rival(offset, stored));
+                            let rival = put.rival(offset, stored);
+                            if own.is_none() || rival.excludes(claims[*at]) {
+                                rivals[*at].push(rival);
+                            }
                         }
                     }
                 }
@@ -409,7 +414,8 @@ impl Store {
                         children.entry(child).or_default().push(*at);
                     }
                 } else if count > self.max_claims && level < MAX_LEVEL {
-                    self.close_bucket(bucket).await?;
+                    // If it fails, the next one to look closes it.
+                    let _ = self.close_bucket(bucket).await;
                 }
             }
             buckets = children;

@@ -8,6 +8,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::time::{Instant, timeout_at};
 use tollgate_domain::billing::may_close;
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::page::Page;
@@ -91,11 +92,12 @@ fn has_overage(usage: &Aggregate, plans: &PlanBook) -> bool {
 
 impl Store {
     /// Marks the customers of usage that was counted, now or before, if they have overage. Returns the errors of those for
-    /// whom that failed.
+    /// whom that failed, or was not done at the deadline.
     pub(super) async fn mark_overage<'a>(
         &self,
         counted: impl Iterator<Item = (&'a CustomerId, &'a Aggregates)>,
         plans: &PlanBook,
+        deadline: Instant,
     ) -> HashMap<CustomerId, Arc<StoreError>> {
         let charges = |aggregate: &Aggregate| {
             let adjusted = aggregate.adjusted.billable.keys();
@@ -119,7 +121,8 @@ impl Store {
             .into_iter()
             .filter(|mark| !self.written_marks.contains(mark));
         let marking = marks.map(|mark| async move {
-            let marked = self.mark_if_due(&mark, plans).await;
+            let marked = timeout_at(deadline, self.mark_if_due(&mark, plans)).await;
+            let marked = marked.unwrap_or_else(|_| Err(StoreError::timed_out(MARKING)));
             marked.err().map(|error| (mark.1, Arc::new(error)))
         });
         let failed = concurrently(marking.collect()).await;

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use sha2::{Digest, Sha256};
-use tollgate_domain::usage::{MAX_AGE, MAX_AHEAD};
+use tollgate_domain::usage::MAX_AHEAD;
 use tollgate_domain::window::Day;
 
-use super::claims::{Claim, Identity, bucket};
+use super::claims::{Claim, Identity, bucket, first_eight, uuid_v7_ms};
 use crate::adjustments::adjustment_item;
 use crate::body::{Body, Compressor};
 use crate::canonical::digest_of_event;
@@ -15,6 +14,7 @@ use crate::error::StoreError;
 use crate::event_part::{EventPart, event_pk, part_sk};
 use crate::item::{keys, s, ttl};
 use crate::log::LOG_KEPT;
+use crate::log_before::{DIGEST, digest_of_text};
 use crate::quarantine::quarantine_item;
 use crate::schema::{QUARANTINE, USAGE, USAGE_LOG, attr};
 use crate::transaction::Action;
@@ -26,21 +26,54 @@ pub(super) struct PendingPart<'a> {
     pub(super) part: &'a EventPart<'a>,
     pub(super) claim: Claim,
     /// Body for the quarantine, if records are rejected.
-    rejected: Option<Body>,
-    /// Whether a release before claims were put may have counted the part.
-    is_guarded: bool,
+    rejected: Option<Arc<Body>>,
+    /// Possible effects of releases before claims were put.
+    before: Before,
+}
+
+/// Possible effects on a part of instances of a release before claims were put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Before {
+    /// They cannot have counted it.
+    Nothing,
+    /// They may have counted it.
+    HaveCounted,
+    /// They may still count it.
+    MayCount,
+}
+
+impl Before {
+    /// Returns the possible effects if all releases have put claims since `since`.
+    ///
+    /// Earlier ones rejected records that were more than [`MAX_AHEAD`] in the future, and the records of a day make a part.
+    /// They may have counted another event of the same identity, unless that was created later.
+    fn of(part: &EventPart<'_>, since: Option<Timestamp>) -> Self {
+        let Some(since) = since.filter(|since| *since < part.received_at) else {
+            return Self::MayCount;
+        };
+        let latest = since.saturating_add(MAX_AHEAD).unwrap_or(since);
+        let mut days = part.aggregates.days.keys();
+        let is_later = days.all(|day| *day > Day::containing(latest));
+        let created = uuid_v7_ms(part.id).and_then(|ms| i64::try_from(ms).ok());
+        let is_created_later = created.is_some_and(|ms| ms > latest.as_millisecond());
+        let is_expired = part.received_at.duration_since(since) > LOG_KEPT;
+        match is_expired || (is_later && is_created_later) {
+            true => Self::Nothing,
+            false => Self::HaveCounted,
+        }
+    }
 }
 
 impl<'a> PendingPart<'a> {
     fn new(
         index: usize,
         part: &'a EventPart<'a>,
-        event: &Event,
+        event: &mut Event,
         since: Option<Timestamp>,
         compressor: &mut Compressor,
     ) -> Result<Self, StoreError> {
         let is_rejected = !part.rejected.is_empty();
-        let rejected = is_rejected.then(|| compressor.compress(part.body));
+        let rejected = is_rejected.then(|| event.compressed(part.body, compressor));
         Ok(Self {
             index,
             part,
@@ -51,39 +84,40 @@ impl<'a> PendingPart<'a> {
                 digest: event.digest,
             },
             rejected: rejected.transpose()?,
-            is_guarded: since.is_none_or(|since| may_be_counted_before(part, since)),
+            before: Before::of(part, since),
         })
     }
 
     /// Returns the number of items that the part's transaction puts, besides aggregates, and their bytes of bodies.
     pub(super) fn puts(&self) -> (usize, usize) {
-        let body = self.rejected.as_ref();
+        let body = self.rejected.as_deref();
         let (items, bytes) = body.map_or((0, 0), |body| (body.items(), body.len()));
-        let guards = usize::from(self.is_guarded);
+        let guards = usize::from(self.is_guarded());
         (guards + items + self.part.adjustments.len(), bytes)
     }
 
-    pub(super) fn is_guarded(&self) -> bool {
-        self.is_guarded
+    /// Whether the event is to be looked for in the log of releases before claims were put.
+    pub(super) fn may_be_counted_before(&self) -> bool {
+        self.before >= Before::HaveCounted
     }
 
-    /// Returns the put that fails if a release before claims were put has counted the part.
+    /// Whether the part's transaction fails if a release before claims were put has counted it.
+    pub(super) fn is_guarded(&self) -> bool {
+        self.before == Before::MayCount
+    }
+
+    /// Returns the put that fails then, and after which no instance of such a release counts the part.
     pub(super) fn guard(&self) -> Option<Action> {
         let part = self.part;
         let kept_until = part.received_at.saturating_add(LOG_KEPT);
-        self.is_guarded.then(|| {
+        self.is_guarded().then(|| {
             let mut guard = keys(part.pk(), part_sk(part.part));
-            guard.insert("digest".into(), s(self.text_digest()));
+            guard.insert(DIGEST.into(), s(digest_of_text(part.body)));
             let kept_until = kept_until.unwrap_or(part.received_at);
             guard.insert(attr::EXPIRES.into(), ttl(kept_until));
             // Absent: the part was not counted, and no instance of that release can count it from now on.
             Action::put(USAGE_LOG, guard).when("attribute_not_exists(pk)")
         })
-    }
-
-    /// Returns the digest of the event's text, by which a release before claims were put compared events.
-    pub(super) fn text_digest(&self) -> String {
-        hex::encode(Sha256::digest(self.part.body))
     }
 
     /// Returns the puts of the part's transaction, besides aggregates. They are unconditional: they take effect together
@@ -102,22 +136,12 @@ impl<'a> PendingPart<'a> {
     }
 }
 
-/// Whether a release before claims were put, which were put at `since` at the latest, may have counted the part. It
-/// rejected records that were more than [`MAX_AHEAD`] in the future, and those of a day make a part.
-fn may_be_counted_before(part: &EventPart<'_>, since: Timestamp) -> bool {
-    let latest = since.saturating_add(MAX_AHEAD).unwrap_or(since);
-    match part.aggregates.days.keys().next() {
-        Some(day) => *day <= Day::containing(latest),
-        // All of it is rejected, for as long as that may be because it is too old.
-        None => part.received_at.duration_since(latest) <= MAX_AGE,
-    }
-}
-
 /// Properties that the parts of a usage event have in common.
 struct Event {
     identity: Identity,
     bucket: Arc<str>,
     digest: [u8; 8],
+    compressed: Option<Arc<Body>>,
 }
 
 impl Event {
@@ -126,19 +150,24 @@ impl Event {
         Self {
             bucket: bucket(&identity, part.id).into(),
             identity,
-            digest: digest(part.body),
+            digest: first_eight(&digest_of_event(part.body)),
+            compressed: None,
         }
     }
-}
 
-/// Returns the beginning of the digest of an event's content.
-fn digest(body: &[u8]) -> [u8; 8] {
-    let digest = digest_of_event(body);
-    let mut beginning = [0; 8];
-    for (to, from) in beginning.iter_mut().zip(digest) {
-        *to = from;
+    /// Returns the compressed body.
+    fn compressed(
+        &mut self,
+        body: &[u8],
+        compressor: &mut Compressor,
+    ) -> Result<Arc<Body>, StoreError> {
+        if let Some(compressed) = &self.compressed {
+            return Ok(Arc::clone(compressed));
+        }
+        let compressed = Arc::new(compressor.compress(body)?);
+        self.compressed = Some(Arc::clone(&compressed));
+        Ok(compressed)
     }
-    beginning
 }
 
 /// Returns the claim on the first part of an event.
@@ -148,11 +177,12 @@ pub(super) fn claim_of(source: &str, id: &str, body: &[u8]) -> Claim {
         bucket: bucket(&identity, id).into(),
         identity,
         part: 0,
-        digest: digest(body),
+        digest: first_eight(&digest_of_event(body)),
     }
 }
 
-/// Prepares parts; since `since`, all releases that count put claims. Returns those that can be written, and the errors of the others by their indexes.
+/// Prepares parts. Since `since`, all releases that count put claims. Returns those that can be written, and the errors of
+/// the others by their indexes.
 pub(super) fn prepare<'a>(
     parts: &'a [EventPart<'a>],
     since: Option<Timestamp>,
@@ -165,11 +195,11 @@ pub(super) fn prepare<'a>(
         // The parts of an event follow one another, and share its text.
         let is_same =
             |other: &EventPart<'_>| std::ptr::eq(other.body, part.body) && other.part < part.part;
-        let event = match last.take() {
+        let mut event = match last.take() {
             Some((other, event)) if is_same(other) => event,
             _ => Event::of(part),
         };
-        match PendingPart::new(index, part, &event, since, &mut compressor) {
+        match PendingPart::new(index, part, &mut event, since, &mut compressor) {
             Ok(part) => pending.push(part),
             Err(error) => failed.push((index, error)),
         }

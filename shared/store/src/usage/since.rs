@@ -18,7 +18,7 @@ const BEGINNING: &str = "beginning claims";
 const SINCE: &str = "since";
 /// Time after a deployment in which instances of the release before it may still count usage.
 const DEPLOYING: SignedDuration = SignedDuration::from_hours(24);
-/// Absent: the time never changes.
+/// Absent: a second deployment of this release does not change the time.
 const IS_FIRST: &str = "attribute_not_exists(pk)";
 
 /// The time, once this instance has read it. Clones share it.
@@ -48,10 +48,9 @@ impl Store {
             .send()
             .await
             .map_err(|error| StoreError::service(BEGINNING, error))?;
-        let now = self.clock.now();
         let since = match found.items().is_empty() {
             true => Timestamp::UNIX_EPOCH,
-            false => now.saturating_add(DEPLOYING).unwrap_or(now),
+            false => self.after_deployment(),
         };
         let put = self
             .client
@@ -68,6 +67,30 @@ impl Store {
                 _ => Err(StoreError::service(BEGINNING, error)),
             },
         }
+    }
+
+    /// Says since when claims are put, before this release replaces an earlier one. That may be for a second time, because
+    /// a deployment that fails is rolled back; what the earlier release counted in between, it counted without claims.
+    ///
+    /// # Errors
+    /// When the store fails; the time may then be stored.
+    pub async fn begin_claims_again(&self) -> Result<(), StoreError> {
+        let since = self.after_deployment();
+        self.client
+            .put_item()
+            .table_name(self.table(USAGE_LOG))
+            .set_item(Some(item(since)))
+            .send()
+            .await
+            .map_err(|error| StoreError::service(BEGINNING, error))?;
+        *self.claims_since.lock() = Some(since);
+        Ok(())
+    }
+
+    /// Returns the time after which no instance of an earlier release counts usage.
+    fn after_deployment(&self) -> Timestamp {
+        let now = self.clock.now();
+        now.saturating_add(DEPLOYING).unwrap_or(now)
     }
 
     /// Returns the time since which all releases put claims, if it is known.

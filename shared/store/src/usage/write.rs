@@ -1,11 +1,12 @@
 //! Counting of usage events: claims, then the log, then one transaction for as many parts as fit.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use futures_util::future::BoxFuture;
+use tokio::time::{Instant, timeout_at};
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::plan_book::PlanBook;
 use tollgate_domain::usage::{Aggregate, Aggregates, Endpoint};
@@ -13,15 +14,17 @@ use tollgate_domain::window::Day;
 
 use super::aggregate::add;
 use super::batch::batches;
-use super::claims::{Attempt, AttemptId, CLAIM_BYTES, Claim, Marker, Rival, TransactionId};
+use super::claims::{
+    Attempt, AttemptId, CLAIM_BYTES, Claim, Identity, Marker, Rival, TransactionId, first_eight,
+};
 use super::pending::{PendingPart, claim_of, prepare};
 use super::sort_keys::{billable_month, day_sk, endpoints_sk, in_shard};
 use crate::Store;
-use crate::canonical::is_same_event;
 use crate::error::StoreError;
 use crate::event_part::{EventPart, event_pk};
-use crate::item::{Reader, keys, s};
+use crate::item::{keys, s};
 use crate::log::NewRow;
+use crate::log_before::CountedBefore;
 use crate::query::concurrently;
 use crate::schema::attr;
 use crate::shard_counts::ShardCounts;
@@ -37,6 +40,8 @@ const _: () = assert!(MAX_CLAIMS * CLAIM_BYTES < 400_000);
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time limit for finding out whether a failed transaction took effect.
 const FINDING_OUT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time at the end of a write for the marks of overage.
+const MARKING_TIME: Duration = Duration::from_secs(3);
 /// Waits for the markers of attempts that are under way, each up to twice as long.
 const WAITS_MS: [u64; 5] = [10, 30, 80, 150, 300];
 
@@ -82,6 +87,30 @@ impl Outcome {
     }
 }
 
+/// Outcomes of the parts of a write, as far as they are known.
+struct Outcomes(Mutex<Vec<Option<Outcome>>>);
+
+impl Outcomes {
+    fn of(parts: usize) -> Self {
+        Self(Mutex::new(vec![None; parts]))
+    }
+
+    fn set(&self, index: usize, outcome: Outcome) {
+        let mut outcomes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        outcomes[index] = Some(outcome);
+    }
+
+    /// Returns the outcomes after the time for counting.
+    fn into_known(self) -> Vec<Outcome> {
+        let outcomes = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let unknown = Outcome::Failed(Arc::new(StoreError::timed_out(COUNTING)));
+        let outcomes = outcomes.into_iter();
+        outcomes
+            .map(|outcome| outcome.unwrap_or_else(|| unknown.clone()))
+            .collect()
+    }
+}
+
 /// Intention with a claim, by those of others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Decision {
@@ -93,7 +122,7 @@ enum Decision {
 }
 
 impl Decision {
-    /// Decides on a claim by those of others: `None` as long as it waits for another attempt.
+    /// Decides on a claim by those of others that exclude it: `None` as long as it waits for another attempt.
     ///
     /// The attempt with the least id goes first if attempts wait for one another.
     fn of(
@@ -103,28 +132,34 @@ impl Decision {
         own: &Attempt,
     ) -> Option<Self> {
         let marker = |rival: &Rival| markers.get(&rival.transaction);
-        let counted = rivals
+        let mut counted = rivals
             .iter()
             .filter(|rival| marker(rival).is_some_and(|marker| marker.has_counted(rival.index)));
-        let mut is_duplicate = false;
-        for rival in counted {
-            if rival.digest != claim.digest {
-                return Some(Decision::Conflict(rival.digest));
-            }
-            is_duplicate |= rival.part == claim.part;
+        if let Some(counted) = counted.next() {
+            return Some(match counted.digest == claim.digest {
+                true => Decision::Duplicate,
+                false => Decision::Conflict(counted.digest),
+            });
         }
-        if is_duplicate {
-            return Some(Decision::Duplicate);
-        }
-        let mut open = rivals
-            .iter()
-            .filter(|rival| rival.excludes(claim) && marker(rival).is_none())
-            .peekable();
+        let open = rivals.iter().filter(|rival| marker(rival).is_none());
+        let mut open = open.peekable();
         if open.peek().is_none() {
             return Some(Decision::Count);
         }
         let goes_first = open.all(|rival| own.id < rival.transaction.attempt);
         (!goes_first).then_some(Decision::Leave)
+    }
+
+    /// Decides on a part by what a release before claims were put has counted: `None` if it leaves the part to count.
+    fn by(before: &CountedBefore, part: &EventPart<'_>) -> Option<Self> {
+        match before.is_of(part.body)? {
+            true => before.has_part(part.part).then_some(Decision::Duplicate),
+            false => {
+                let counted = before.content();
+                let counted = counted.map(|content| first_eight(&content));
+                Some(Decision::Conflict(counted.unwrap_or_default()))
+            }
+        }
     }
 }
 
@@ -135,44 +170,45 @@ impl Store {
     /// that of the instance.
     ///
     /// Returns one result per part. A part with an error may have been counted, and a retry finds out whether it was.
+    /// After the time `within`, what is not known to be counted is an error.
     pub async fn write_usage(
         &self,
         parts: &[EventPart<'_>],
         plans: &PlanBook,
         shard_counts: &ShardCounts,
+        within: Duration,
     ) -> Vec<WriteUsageResult> {
-        let since = match self.claims_since().await {
-            Ok(since) => since,
-            Err(error) => {
-                let error = Arc::new(error);
-                return parts.iter().map(|_| Err(Arc::clone(&error))).collect();
-            }
+        let deadline = Instant::now() + within;
+        let counting_until = Instant::now() + within.saturating_sub(MARKING_TIME);
+        let since = match timeout_at(counting_until, self.claims_since()).await {
+            Ok(Ok(since)) => since,
+            Ok(Err(error)) => return all_failed(parts, error),
+            Err(_) => return all_failed(parts, StoreError::timed_out(COUNTING)),
         };
         let (pending, failed) = prepare(parts, since);
-        let mut outcomes: Vec<Option<Outcome>> = vec![None; parts.len()];
+        let outcomes = Outcomes::of(parts.len());
         for (index, error) in failed {
-            outcomes[index] = Some(Outcome::Failed(Arc::new(error)));
+            outcomes.set(index, Outcome::Failed(Arc::new(error)));
         }
         let (own, repeated) = distinct(&pending);
         let counter = Counter {
             store: self,
             plans,
             shard_counts,
+            outcomes: &outcomes,
         };
-        for (index, outcome) in counter.count(own.clone()).await {
-            outcomes[index] = Some(outcome);
-        }
+        // Outcomes that are set when the time is over were decided for ever.
+        let _ = timeout_at(counting_until, counter.count(own.clone())).await;
+        let mut outcomes = outcomes.into_known();
         for part in repeated {
             let of_same = own
                 .iter()
                 .filter(|it| it.claim.identity == part.claim.identity);
-            let of_same = of_same.filter_map(|it| Some((it, outcomes[it.index].as_ref()?)));
-            outcomes[part.index] = Some(outcome_of_repetition(&part.claim, of_same));
+            let of_same = of_same.map(|it| (it, &outcomes[it.index]));
+            outcomes[part.index] = outcome_of_repetition(&part.claim, of_same);
         }
         let results = outcomes.into_iter();
-        let mut results: Vec<WriteUsageResult> = results
-            .map(|outcome| outcome.unwrap_or_else(Outcome::contended).into_result())
-            .collect();
+        let mut results: Vec<WriteUsageResult> = results.map(Outcome::into_result).collect();
         let is_counted = |result: &WriteUsageResult| {
             let counted = [WriteUsageOutcome::Counted, WriteUsageOutcome::Duplicate];
             result
@@ -184,7 +220,7 @@ impl Store {
             .zip(&results)
             .filter(|(_, result)| is_counted(result));
         let counted = counted.map(|(part, _)| (part.customer, part.aggregates));
-        let unmarked = self.mark_overage(counted, plans).await;
+        let unmarked = self.mark_overage(counted, plans, deadline).await;
         for (part, result) in parts.iter().zip(&mut results) {
             if let Some(error) = unmarked.get(part.customer).filter(|_| is_counted(result)) {
                 *result = Err(Arc::clone(error));
@@ -215,9 +251,14 @@ impl Store {
         if let Some(counted) = counted {
             return Ok(Some(counted.digest == claim.digest));
         }
-        let before = self.logged_body_before(&event_pk(source, id)).await?;
-        Ok(before.map(|before| is_same_event(&before, body)))
+        let before = self.counted_before(&event_pk(source, id)).await?;
+        Ok(before.and_then(|before| before.is_of(body)))
     }
+}
+
+fn all_failed(parts: &[EventPart<'_>], error: StoreError) -> Vec<WriteUsageResult> {
+    let error = Arc::new(error);
+    parts.iter().map(|_| Err(Arc::clone(&error))).collect()
 }
 
 /// Divides parts into those of which none excludes another, and the others.
@@ -265,6 +306,7 @@ struct Counter<'s> {
     store: &'s Store,
     plans: &'s PlanBook,
     shard_counts: &'s ShardCounts,
+    outcomes: &'s Outcomes,
 }
 
 /// Parts of one transaction.
@@ -294,33 +336,29 @@ impl<'a, 'b> Batch<'a, 'b> {
 }
 
 impl Counter<'_> {
-    /// Counts parts of which none excludes another. Returns their outcomes by their indexes.
+    /// Counts parts of which none excludes another.
     ///
     /// The future is boxed, because it contains itself: what is left of a failed batch is counted by itself.
-    fn count<'f>(
-        &'f self,
-        parts: Vec<&'f PendingPart<'f>>,
-    ) -> BoxFuture<'f, Vec<(usize, Outcome)>> {
+    fn count<'f>(&'f self, parts: Vec<&'f PendingPart<'f>>) -> BoxFuture<'f, ()> {
         Box::pin(async move {
-            let mut outcomes = Vec::with_capacity(parts.len());
             let (mut attempt, mut claims) = (Vec::new(), 0);
             for batch in batches(parts) {
                 if attempt.len() == MAX_TRANSACTIONS || claims + batch.len() > MAX_CLAIMS {
-                    outcomes.extend(self.attempt(std::mem::take(&mut attempt)).await);
+                    self.attempt(std::mem::take(&mut attempt)).await;
                     claims = 0;
                 }
                 claims += batch.len();
                 attempt.push(batch);
             }
             if !attempt.is_empty() {
-                outcomes.extend(self.attempt(attempt).await);
+                self.attempt(attempt).await;
             }
-            outcomes
         })
     }
 
     /// Makes one attempt to count these batches.
-    async fn attempt(&self, batches: Vec<Vec<&PendingPart<'_>>>) -> Vec<(usize, Outcome)> {
+    async fn attempt(&self, batches: Vec<Vec<&PendingPart<'_>>>) {
+        let parts: Vec<&PendingPart<'_>> = batches.iter().flatten().copied().collect();
         let claims: Vec<(Claim, u8)> = (0..=u8::MAX)
             .zip(&batches)
             .flat_map(|(number, batch)| batch.iter().map(move |part| (part.claim.clone(), number)))
@@ -328,7 +366,7 @@ impl Counter<'_> {
         let id = AttemptId::draw(self.store);
         let decided = async {
             let attempt = self.store.claim(&id, &claims).await?;
-            let decisions = self.decide(&claims, &attempt).await?;
+            let decisions = self.decide(&parts, &attempt).await?;
             Ok::<_, StoreError>((attempt, decisions))
         };
         let (attempt, decisions) = match decided.await {
@@ -338,12 +376,16 @@ impl Counter<'_> {
                 let given_up = numbers.map(|number| self.give_up(id.transaction(number)));
                 concurrently(given_up.collect()).await;
                 let error = Arc::new(error);
-                let parts = batches.into_iter().flatten();
-                let failed =
-                    |part: &PendingPart<'_>| (part.index, Outcome::Failed(Arc::clone(&error)));
-                return parts.map(failed).collect();
+                for part in parts {
+                    let failed = Outcome::Failed(Arc::clone(&error));
+                    self.outcomes.set(part.index, failed);
+                }
+                return;
             }
         };
+        let left = decisions.iter().enumerate();
+        let left = left.filter(|(_, decision)| **decision == Decision::Leave);
+        let left: Vec<usize> = left.map(|(at, _)| at).collect();
         let mut decided = attempt.indexes.iter().copied().zip(decisions);
         let batches = (0..=u8::MAX).zip(batches).map(|(number, parts)| {
             let (indexes, decisions) = decided.by_ref().take(parts.len()).unzip();
@@ -354,40 +396,34 @@ impl Counter<'_> {
                 decisions,
             }
         });
-        let batches: Vec<Batch<'_, '_>> = batches.collect();
-        let all = batches
-            .iter()
-            .flat_map(|batch| batch.parts.iter().zip(&batch.decisions));
-        let left: Vec<(usize, usize)> = all
-            .enumerate()
-            .filter(|(_, (_, decision))| **decision == Decision::Leave)
-            .map(|(at, (part, _))| (at, part.index))
-            .collect();
-        let writes = batches.into_iter().map(|batch| self.write_batch(batch));
-        let written = concurrently(writes.collect()).await;
-        let mut outcomes: Vec<(usize, Outcome)> = written.into_iter().flatten().collect();
-        outcomes.extend(self.await_others(&claims, &attempt, left).await);
-        outcomes
+        let writes = batches.map(|batch| self.write_batch(batch));
+        concurrently(writes.collect()).await;
+        self.await_others(&parts, &attempt, left).await;
     }
 
-    /// Decides on the claims of an attempt. Waits some time for attempts that are under way.
+    /// Decides on the parts of an attempt. Waits some time for attempts that are under way.
     async fn decide(
         &self,
-        claims: &[(Claim, u8)],
+        parts: &[&PendingPart<'_>],
         attempt: &Attempt,
     ) -> Result<Vec<Decision>, StoreError> {
-        let mut decisions = vec![Decision::Count; claims.len()];
-        let mut open: Vec<usize> = (0..claims.len())
-            .filter(|at| !attempt.rivals[*at].is_empty())
+        let before = self.decide_by_before(parts.iter().copied()).await?;
+        let has_rivals = |at: &usize| !attempt.rivals[*at].is_empty();
+        let mut open: Vec<usize> = (0..parts.len())
+            .filter(|at| before[*at].is_none() && has_rivals(at))
+            .collect();
+        let decisions = before.into_iter();
+        let mut decisions: Vec<Decision> = decisions
+            .map(|decision| decision.unwrap_or(Decision::Count))
             .collect();
         let mut markers = HashMap::new();
         let mut waits = WAITS_MS.into_iter();
         while !open.is_empty() {
             self.read_markers(&mut markers, attempt, &open).await?;
-            self.abort_abandoned(&mut markers, claims, attempt, &open)
+            self.abort_abandoned(&mut markers, parts, attempt, &open)
                 .await?;
             open.retain(|at| {
-                let (claim, rivals) = (&claims[*at].0, &attempt.rivals[*at]);
+                let (claim, rivals) = (&parts[*at].claim, &attempt.rivals[*at]);
                 let decision = Decision::of(claim, rivals, &markers, attempt);
                 decisions[*at] = decision.unwrap_or(Decision::Leave);
                 decision.is_none()
@@ -400,22 +436,47 @@ impl Counter<'_> {
         Ok(decisions)
     }
 
-    /// Aborts the transactions that these claims wait for and that were abandoned.
+    /// Decides on those parts that a release before claims were put decides on, by all that it has counted of their
+    /// events.
+    async fn decide_by_before<'a: 'b, 'b>(
+        &self,
+        parts: impl Iterator<Item = &'b PendingPart<'a>> + Clone,
+    ) -> Result<Vec<Option<Decision>>, StoreError> {
+        let looked_for = parts.clone().filter(|part| part.may_be_counted_before());
+        let looked_for: BTreeMap<Identity, String> = looked_for
+            .map(|part| (part.claim.identity, part.part.pk()))
+            .collect();
+        let reads = looked_for.values().map(|pk| self.store.counted_before(pk));
+        let found = concurrently(reads.collect()).await;
+        let found: Vec<Option<CountedBefore>> = found.into_iter().collect::<Result<_, _>>()?;
+        let found: BTreeMap<&Identity, CountedBefore> = looked_for
+            .keys()
+            .zip(found)
+            .filter_map(|(identity, before)| Some((identity, before?)))
+            .collect();
+        let decide = |part: &PendingPart<'_>| {
+            let before = found.get(&part.claim.identity)?;
+            Decision::by(before, part.part)
+        };
+        Ok(parts.map(decide).collect())
+    }
+
+    /// Aborts the transactions that these parts wait for and that were abandoned.
     async fn abort_abandoned(
         &self,
         markers: &mut HashMap<TransactionId, Marker>,
-        claims: &[(Claim, u8)],
+        parts: &[&PendingPart<'_>],
         attempt: &Attempt,
         of: &[usize],
     ) -> Result<(), StoreError> {
         let (now, alone_since) = (self.store.clock.now(), self.store.alone_since);
         for at in of {
-            let (claim, rivals) = (&claims[*at].0, &attempt.rivals[*at]);
+            let (claim, rivals) = (&parts[*at].claim, &attempt.rivals[*at]);
             let decision = Decision::of(claim, rivals, markers, attempt);
             if !matches!(decision, None | Some(Decision::Leave)) {
                 continue;
             }
-            for rival in rivals.iter().filter(|rival| rival.excludes(claim)) {
+            for rival in rivals {
                 let id = &rival.transaction;
                 if !markers.contains_key(id) && rival.is_abandoned(now, alone_since) {
                     markers.insert(id.clone(), self.store.abort(id).await?);
@@ -425,30 +486,32 @@ impl Counter<'_> {
         Ok(())
     }
 
-    /// Waits some time for the attempts to which these claims were left, given by their places and the indexes of their
-    /// parts. Returns the outcomes of the parts. Those that the others have not counted are to be written again.
+    /// Waits some time for the attempts to which these parts were left, given by their places. Those that the others have
+    /// not counted are to be written again.
     async fn await_others(
         &self,
-        claims: &[(Claim, u8)],
+        parts: &[&PendingPart<'_>],
         attempt: &Attempt,
-        mut left: Vec<(usize, usize)>,
-    ) -> Vec<(usize, Outcome)> {
+        mut left: Vec<usize>,
+    ) {
+        // Said first, in case that the time is over before more is known.
+        for at in &left {
+            self.outcomes.set(parts[*at].index, Outcome::contended());
+        }
         let mut markers = HashMap::new();
-        let mut outcomes = Vec::with_capacity(left.len());
         let mut waits = WAITS_MS.into_iter();
         while !left.is_empty() {
-            let places: Vec<usize> = left.iter().map(|(at, _)| *at).collect();
             // If it fails, no more is known than before.
-            let _ = self.read_markers(&mut markers, attempt, &places).await;
-            left.retain(|(at, index)| {
-                let (claim, rivals) = (&claims[*at].0, &attempt.rivals[*at]);
+            let _ = self.read_markers(&mut markers, attempt, &left).await;
+            left.retain(|at| {
+                let (claim, rivals) = (&parts[*at].claim, &attempt.rivals[*at]);
                 let outcome = match Decision::of(claim, rivals, &markers, attempt) {
                     Some(Decision::Duplicate) => Outcome::Duplicate,
                     Some(Decision::Conflict(digest)) => Outcome::Conflict(digest),
-                    Some(Decision::Count) => Outcome::contended(),
+                    Some(Decision::Count) => return false,
                     Some(Decision::Leave) | None => return true,
                 };
-                outcomes.push((*index, outcome));
+                self.outcomes.set(parts[*at].index, outcome);
                 false
             });
             match waits.next() {
@@ -456,11 +519,6 @@ impl Counter<'_> {
                 _ => break,
             }
         }
-        outcomes.extend(
-            left.into_iter()
-                .map(|(_, index)| (index, Outcome::contended())),
-        );
-        outcomes
     }
 
     /// Reads the markers of the transactions that the other claims belong to, as far as they are not known.
@@ -491,8 +549,8 @@ impl Counter<'_> {
         tokio::time::sleep(Duration::from_millis(ms)).await;
     }
 
-    /// Counts the parts of a batch that are to be counted. Returns the outcomes of all that were not left.
-    async fn write_batch(&self, mut batch: Batch<'_, '_>) -> Vec<(usize, Outcome)> {
+    /// Counts the parts of a batch that are to be counted.
+    async fn write_batch(&self, mut batch: Batch<'_, '_>) {
         let committed = if batch.decisions.contains(&Decision::Count) {
             self.commit(&mut batch).await
         } else {
@@ -503,7 +561,7 @@ impl Counter<'_> {
             }
             Ok(())
         };
-        let (mut outcomes, mut failed) = (Vec::with_capacity(batch.parts.len()), Vec::new());
+        let mut failed = Vec::new();
         for (part, decision) in batch.parts.into_iter().zip(batch.decisions) {
             let outcome = match decision {
                 Decision::Count if committed.is_ok() => Outcome::Counted,
@@ -515,23 +573,22 @@ impl Counter<'_> {
                 Decision::Conflict(digest) => Outcome::Conflict(digest),
                 Decision::Leave => continue,
             };
-            outcomes.push((part.index, outcome));
+            self.outcomes.set(part.index, outcome);
         }
-        if let Err(error) = committed {
-            match divide(&failed, &error) {
-                Some(halves) => {
-                    // At the same time, so that one that hangs does not use up the time of the others.
-                    let counting = halves.into_iter().map(|half| self.count(half));
-                    let counted = concurrently(counting.collect()).await;
-                    outcomes.extend(counted.into_iter().flatten());
-                }
-                None => {
-                    let error = Outcome::Failed(Arc::new(error));
-                    outcomes.extend(failed.iter().map(|part| (part.index, error.clone())));
+        let Err(error) = committed else { return };
+        match divide(&failed, &error) {
+            Some(halves) => {
+                // At the same time, so that one that hangs does not use up the time of the others.
+                let counting = halves.into_iter().map(|half| self.count(half));
+                concurrently(counting.collect()).await;
+            }
+            None => {
+                let error = Outcome::Failed(Arc::new(error));
+                for part in failed {
+                    self.outcomes.set(part.index, error.clone());
                 }
             }
         }
-        outcomes
     }
 
     /// Writes a batch to the log, and then counts it in one transaction. An error means that it was not counted, or that
@@ -591,31 +648,29 @@ impl Counter<'_> {
         }
     }
 
-    /// Leaves out of a batch what a release before claims were put has counted, by the results of its guards.
+    /// Leaves out of a batch what a release before claims were put has counted since it was looked for, by the results of
+    /// the guards.
     async fn leave_out_guarded(
         &self,
         batch: &mut Batch<'_, '_>,
         results: &[ConditionResult],
     ) -> Result<(), StoreError> {
-        let guarded = batch.parts.iter().zip(&mut batch.decisions);
-        let guarded =
-            guarded.filter(|(part, decision)| **decision == Decision::Count && part.is_guarded());
+        let guarded = batch.counted().map(|(part, _)| part);
+        let guarded = guarded.filter(|part| part.is_guarded()).zip(results);
+        let failed = guarded.filter(|(_, result)| result.item().is_some());
+        let failed: BTreeSet<Identity> = failed.map(|(part, _)| part.claim.identity).collect();
+        let of_same = |part: &&PendingPart<'_>| failed.contains(&part.claim.identity);
+        let parts = batch.parts.iter().copied().filter(of_same);
+        let decided = self.decide_by_before(parts).await?;
+        let decisions = batch.parts.iter().zip(&mut batch.decisions);
+        let decisions = decisions.filter(|(part, _)| of_same(part));
         let mut is_any = false;
-        for ((part, decision), result) in guarded.zip(results) {
-            let Some(claim) = result.item() else { continue };
-            is_any = true;
-            let claim = Reader::new("claim", claim);
-            let is_same = claim.text("digest")? == part.text_digest()
-                || self
-                    .store
-                    .logged_body_before(&part.part.pk())
-                    .await?
-                    .is_some_and(|body| is_same_event(part.part.body, &body));
-            *decision = match is_same {
-                true => Decision::Duplicate,
-                // Its digest is of another kind, and equal to none of ours.
-                false => Decision::Conflict([0; 8]),
-            };
+        for ((_, decision), decided) in decisions.zip(decided) {
+            let is_counted = *decision == Decision::Count;
+            if let Some(decided) = decided.filter(|_| is_counted) {
+                *decision = decided;
+                is_any = true;
+            }
         }
         match is_any {
             true => Ok(()),

@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test binary uses a part of this")]
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -167,6 +168,9 @@ pub(crate) async fn release(at: &Fixture, share: &mut LeaseShare, units: u64, ca
     at.store.settle(share, spent(calls)).await.unwrap();
 }
 
+/// Time for counting usage.
+pub(crate) const WITHIN: Duration = Duration::from_secs(15);
+
 /// Returns the outcome of a reservation at the root of a counter.
 pub(crate) fn reserved(units: u64, used: u64) -> ReserveOutcome {
     ReserveOutcome::Reserved { units, used }
@@ -191,7 +195,7 @@ pub(crate) async fn try_to_write(
 ) -> Result<WriteUsageOutcome, StoreError> {
     let part = std::slice::from_ref(part);
     let mut outcomes = store
-        .write_usage(part, &plans(), &ShardCounts::default())
+        .write_usage(part, &plans(), &ShardCounts::default(), WITHIN)
         .await;
     let outcome = outcomes.pop().unwrap();
     outcome.map_err(|error| Arc::into_inner(error).unwrap())

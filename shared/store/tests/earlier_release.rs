@@ -1,0 +1,280 @@
+//! Usage that a release before claims were put has counted, or counts still while it is replaced.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot begin, or cannot look, has failed"
+)]
+
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tollgate_local_aws::fixture::Fixture;
+use tollgate_local_aws::{Call, Fault};
+use tollgate_store::schema::{QUARANTINE, USAGE_LOG};
+use tollgate_store::{EventPart, RejectedRecord, ShardCounts, WriteUsageOutcome};
+use tollgate_testing::stored::{items, raw, text};
+use tollgate_testing::{p, plans};
+
+mod common;
+
+use common::{Event, NOW, WITHIN, call};
+
+/// Times since which claims are put: the release is still being replaced, or was replaced before.
+const DEPLOYING: &str = "2026-11-23T10:00:00Z";
+const DEPLOYED: &str = "2026-11-22T09:00:00Z";
+
+use WriteUsageOutcome::{Conflict, Counted, Duplicate};
+
+fn at(now: &str, since: &str) -> Fixture {
+    let at = Fixture::at(now);
+    let since = json!({
+        "pk": { "S": "#CLAIMS_SINCE" }, "sk": { "S": "#" }, "since": { "S": since },
+    });
+    raw(&at, "PutItem", USAGE_LOG, json!({ "Item": since }));
+    at
+}
+
+fn ping(id: &str) -> Event {
+    Event::new("acme", id, &[call(NOW, "pro", "/ping", 200)])
+}
+
+/// Returns an event with the same identity as that of [`ping`], and records of two days, as its parts.
+fn other(id: &str) -> Vec<Event> {
+    let times = ["2026-11-21T10:00:00Z", NOW];
+    let parts = times.iter().enumerate().map(|(part, time)| Event {
+        part,
+        body: b"other".to_vec(),
+        ..Event::new("acme", id, &[call(time, "pro", "/ping", 200)])
+    });
+    parts.collect()
+}
+
+/// Returns the log's item of a part, as those releases stored it.
+fn logged(event: &Event) -> Value {
+    let EventPart { source, id, .. } = event.part();
+    let mut item = json!({
+        "pk": { "S": format!("{source}#{id}") },
+        "sk": { "S": format!("{:02}", event.part) },
+        "customer": { "S": event.customer },
+        "records": { "N": event.records.to_string() },
+        "digest": { "S": hex::encode(Sha256::digest(&event.body)) },
+        "written_by": { "S": "a-write" },
+        "received_at": { "S": event.received_at },
+        "expires": { "N": "1830000000" },
+    });
+    if let Some(day) = event.aggregates.days.keys().next() {
+        item["log_order"] = json!({ "S": format!("{day}#{:.3}", event.received_at) });
+    }
+    if event.part == 0 {
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
+        gzip.write_all(&event.body).unwrap();
+        item["body"] = json!({ "B": BASE64_STANDARD.encode(gzip.finish().unwrap()) });
+    }
+    item
+}
+
+/// Counts an event, as far as the log says, as those releases did.
+fn count_before(at: &Fixture, events: &[Event]) {
+    for event in events {
+        raw(at, "PutItem", USAGE_LOG, json!({ "Item": logged(event) }));
+    }
+}
+
+/// Counts parts in one write. Returns the outcomes, `None` for an error.
+async fn write(at: &Fixture, events: &[Event]) -> Vec<Option<WriteUsageOutcome>> {
+    let parts: Vec<EventPart<'_>> = events.iter().map(Event::part).collect();
+    let plans = plans();
+    let shard_counts = ShardCounts::default();
+    let written = at
+        .store
+        .write_usage(&parts, &plans, &shard_counts, WITHIN)
+        .await;
+    let written = written.iter();
+    written.map(|one| one.as_ref().ok().copied()).collect()
+}
+
+/// Returns the calls that were counted since.
+async fn calls(at: &Fixture) -> u64 {
+    let month = at.store.month_usage(&p("acme"), p("2026-11")).await;
+    month.unwrap().calls
+}
+
+fn guards(at: &Fixture) -> usize {
+    let items = items(at, USAGE_LOG);
+    let is_guard = |item: &&Value| !text(item, "pk").starts_with('#');
+    items.iter().filter(is_guard).count()
+}
+
+#[tokio::test]
+async fn what_an_earlier_release_counted_is_a_duplicate() {
+    for since in [DEPLOYING, DEPLOYED] {
+        let at = at(NOW, since);
+        count_before(&at, &[ping("e-1")]);
+        assert_eq!(write(&at, &[ping("e-1")]).await, [Some(Duplicate)]);
+        let mut in_another_text = ping("e-1");
+        in_another_text.body = br#"{ "subject": "acme", "id": "e-1" }"#.to_vec();
+        assert_eq!(write(&at, &[in_another_text]).await, [Some(Duplicate)]);
+        assert_eq!(calls(&at).await, 0);
+    }
+}
+
+/// The first part's item has the body, by which another text of the event is recognised.
+#[tokio::test]
+async fn the_parts_that_an_earlier_release_left_are_counted() {
+    for since in [DEPLOYING, DEPLOYED] {
+        let at = at(NOW, since);
+        let mut parts = other("e-1");
+        for part in &mut parts {
+            part.body = br#"{"id":"e-1","time":1}"#.to_vec();
+        }
+        count_before(&at, &parts[..1]);
+        for part in &mut parts {
+            part.body = br#"{"time":1,"id":"e-1"}"#.to_vec();
+        }
+        assert_eq!(write(&at, &parts).await, [Some(Duplicate), Some(Counted)]);
+        assert_eq!(write(&at, &parts).await, [Some(Duplicate); 2]);
+        assert_eq!(calls(&at).await, 1);
+    }
+}
+
+#[tokio::test]
+async fn no_part_of_another_event_is_counted() {
+    for since in [DEPLOYING, DEPLOYED] {
+        let at = at(NOW, since);
+        count_before(&at, &[ping("e-1")]);
+        assert_eq!(write(&at, &other("e-1")).await, [Some(Conflict); 2]);
+        assert_eq!(calls(&at).await, 0);
+    }
+}
+
+/// Its first delivery in this write fails, for the other event's outcome says that it was counted.
+#[tokio::test]
+async fn an_event_behind_another_of_its_identity_is_no_conflict() {
+    for since in [DEPLOYING, DEPLOYED] {
+        let at = at(NOW, since);
+        count_before(&at, &[ping("e-1")]);
+        let mut both = other("e-1");
+        both.push(ping("e-1"));
+        let expected = [Some(Conflict), Some(Conflict), None];
+        assert_eq!(write(&at, &both).await, expected);
+        assert_eq!(write(&at, &both[2..]).await, [Some(Duplicate)]);
+        both.rotate_right(1);
+        let expected = [Duplicate, Conflict, Conflict].map(Some);
+        assert_eq!(write(&at, &both).await, expected);
+        assert_eq!(calls(&at).await, 0);
+    }
+}
+
+/// An instance of the earlier release counts an event after it was looked for.
+#[tokio::test]
+async fn what_an_earlier_release_counts_meanwhile_is_not_counted_again() {
+    for (written, expected) in [
+        (vec![ping("e-1")], vec![Some(Duplicate)]),
+        (other("e-1"), vec![Some(Conflict); 2]),
+    ] {
+        let at = at(NOW, DEPLOYING);
+        let (aws, mut is_first) = (at.aws.clone(), true);
+        at.aws.inject(move |call: &Call| {
+            if call.operation() == "TransactWriteItems" && std::mem::take(&mut is_first) {
+                let put = json!({ "TableName": "test-usage-log", "Item": logged(&ping("e-1")) });
+                let (status, response) = aws.call("DynamoDB_20120810.PutItem", &put.to_string());
+                assert_eq!(status, 200, "{response}");
+            }
+            Fault::None
+        });
+        let mut events = written;
+        events.push(ping("e-2"));
+        let mut expected = expected;
+        expected.push(Some(Counted));
+        assert_eq!(write(&at, &events).await, expected);
+        assert_eq!(calls(&at).await, 1);
+    }
+}
+
+/// The guard is the item by which those releases recognise an event.
+#[tokio::test]
+async fn an_earlier_release_finds_what_this_one_counts_while_it_is_replaced() {
+    for (since, expected) in [(DEPLOYING, 1), (DEPLOYED, 0)] {
+        let at = at(NOW, since);
+        assert_eq!(write(&at, &[ping("e-1")]).await, [Some(Counted)]);
+        assert_eq!(guards(&at), expected);
+        let put = json!({
+            "Item": logged(&ping("e-1")),
+            "ConditionExpression": "attribute_not_exists(pk)",
+            "TableName": "test-usage-log",
+        });
+        let put = at.aws.call("DynamoDB_20120810.PutItem", &put.to_string());
+        assert_eq!(put.0 == 400, expected == 1, "{}", put.1);
+        // Redelivered to this one.
+        assert_eq!(write(&at, &[ping("e-1")]).await, [Some(Duplicate)]);
+        assert_eq!(calls(&at).await, 1);
+    }
+}
+
+/// Its records are of a day on which those releases counted nothing.
+#[tokio::test]
+async fn an_id_that_is_used_again_weeks_later_is_found() {
+    let now = "2026-12-20T10:00:00Z";
+    let at = at(now, DEPLOYED);
+    count_before(&at, &[ping("e-1")]);
+    let later = |id: &str| Event {
+        body: b"later".to_vec(),
+        received_at: p(now),
+        ..Event::new("acme", id, &[call(now, "pro", "/ping", 200)])
+    };
+    assert_eq!(write(&at, &[later("e-1")]).await, [Some(Conflict)]);
+    assert_eq!(write(&at, &[later("e-2")]).await, [Some(Counted)]);
+}
+
+/// An event that was created after the earlier release was replaced costs no read of its log.
+#[tokio::test]
+async fn an_event_that_was_created_later_is_not_looked_for() {
+    let now = "2026-11-28T10:00:00Z";
+    let at = at(now, DEPLOYED);
+    let created = |time: &str| {
+        let ms = p::<Timestamp>(time).as_millisecond();
+        let hex = format!("{ms:012x}");
+        format!("{}-{}-7000-8000-000000000000", &hex[..8], &hex[8..])
+    };
+    for (time, is_looked_for) in [(now, false), ("2026-11-22T09:05:00Z", true)] {
+        let id = created(time);
+        let event = Event {
+            received_at: p(now),
+            ..Event::new("acme", &id, &[call(now, "pro", "/ping", 200)])
+        };
+        let key = format!("tollgate:ping#{id}");
+        let is_found = Arc::new(AtomicBool::new(false));
+        let found = Arc::clone(&is_found);
+        at.aws.inject(move |call: &Call| {
+            let is_read = call.operation() == "Query" && call.body.contains(&key);
+            found.fetch_or(is_read, Ordering::Relaxed);
+            Fault::None
+        });
+        assert_eq!(write(&at, &[event]).await, [Some(Counted)]);
+        assert_eq!(is_found.load(Ordering::Relaxed), is_looked_for);
+    }
+}
+
+/// Without a counted record, a part is of no day.
+#[tokio::test]
+async fn a_rejected_event_that_comes_again_after_weeks_is_quarantined_once() {
+    let now = "2027-01-10T10:00:00Z";
+    let at = at(now, DEPLOYED);
+    let mut rejected = Event::new("acme", "e-1", &[]);
+    rejected.rejected.push(RejectedRecord {
+        index: 0,
+        reason: "too late".into(),
+    });
+    count_before(&at, std::slice::from_ref(&rejected));
+    rejected.received_at = p(now);
+    assert_eq!(write(&at, &[rejected]).await, [Some(Duplicate)]);
+    assert!(items(&at, QUARANTINE).is_empty());
+}
