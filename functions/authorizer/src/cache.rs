@@ -2,7 +2,8 @@
 //!
 //! A key is read at most once per TTL: concurrent calls share one read, and a key in constant use is
 //! refreshed ahead of the end of its TTL, so that no call waits for it. The TTL counts from before the
-//! read, so that a revoked key works no longer than the TTL after its revocation.
+//! read, so that a revoked key works no longer than the TTL after its revocation. A key that was found before is read
+//! together with its customer.
 //!
 //! A key that existed when it was last read stays cached beyond the TTL, for use while the store is
 //! unavailable (stale-if-error): [`KeyCache::find_stale`].
@@ -12,10 +13,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, Shared};
+use futures_util::future::{self, BoxFuture, Shared};
 use jiff::Timestamp;
 use tokio::time::Instant;
 use tollgate_domain::customer::Customer;
+use tollgate_domain::id::CustomerId;
 use tollgate_domain::key::{KeyDigest, KeyRecord, Owner};
 use tollgate_store::{Store, StoreError};
 
@@ -154,12 +156,15 @@ impl KeyCache {
         let entry = entries.take(&digest).map(CacheEntry::with_refresh_applied);
         let entry = match entry {
             Some(entry) if self.is_fresh(&entry, now) => self.refreshed_if_due(entry, digest, now),
-            entry => CacheEntry {
-                started: now,
-                read: self.start_read(digest, now),
-                refresh: None,
-                last_found: entry.and_then(|entry| entry.last_found),
-            },
+            entry => {
+                let last_found = entry.and_then(|entry| entry.last_found);
+                CacheEntry {
+                    started: now,
+                    read: self.start_read(digest, last_found.as_ref(), now),
+                    refresh: None,
+                    last_found,
+                }
+            }
         };
         let read = entry.read.clone();
         entries.put(digest, entry);
@@ -188,19 +193,28 @@ impl KeyCache {
         let is_recent =
             |(started, _): &(ClockReading, SharedRead)| now.is_within(*started, READ_TIMEOUT);
         if is_due && !entry.refresh.as_ref().is_some_and(is_recent) {
-            let refresh = self.start_read(digest, now);
+            let refresh = self.start_read(digest, entry.last_found.as_ref(), now);
             tokio::spawn(refresh.clone());
             entry.refresh = Some((now, refresh));
         }
         entry
     }
 
-    fn start_read(&self, digest: KeyDigest, started: ClockReading) -> SharedRead {
+    /// Starts a read of a key, and of the customer whose it was when it was last found.
+    fn start_read(
+        &self,
+        digest: KeyDigest,
+        last_found: Option<&(ClockReading, Arc<CachedKey>)>,
+        started: ClockReading,
+    ) -> SharedRead {
         let (store, breaker) = (self.0.store.clone(), self.0.breaker.clone());
+        let customer = last_found.and_then(|(_, key)| key.customer.as_ref());
+        let customer = customer.map(|customer| customer.id.clone());
         let reading = async move {
             let mut operation = breaker.operation();
             loop {
-                let attempt = operation.attempt(read(&store, digest, started.wall));
+                let reading = read(&store, digest, customer.as_ref(), started.wall);
+                let attempt = operation.attempt(reading);
                 if let Some(found) = attempt.await.map_err(Arc::new)? {
                     return Ok(found);
                 }
@@ -217,12 +231,26 @@ impl KeyCache {
     }
 }
 
-async fn read(store: &Store, digest: KeyDigest, read_at: Timestamp) -> Result<Lookup, StoreError> {
-    let Some(record) = store.key_by_digest(digest).await? else {
+/// Reads a key and its customer; at the same time if the key is of the customer `expected`.
+async fn read(
+    store: &Store,
+    digest: KeyDigest,
+    expected: Option<&CustomerId>,
+    read_at: Timestamp,
+) -> Result<Lookup, StoreError> {
+    let reading = async {
+        match expected {
+            Some(id) => store.customer(id).await,
+            None => Ok(None),
+        }
+    };
+    let (record, customer) = future::try_join(store.key_by_digest(digest), reading).await?;
+    let Some(record) = record else {
         return Ok(None);
     };
     let customer = match &record.owner {
         Owner::Admin => None,
+        Owner::Customer(id) if Some(id) == expected => customer,
         Owner::Customer(id) => store.customer(id).await?,
     };
     Ok(Some(Arc::new(CachedKey {

@@ -14,6 +14,7 @@ use crate::Call;
 /// <https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-use-conditions.html>.
 const LEADING_KEYS: &str = "dynamodb:LeadingKeys";
 const ATTRIBUTES: &str = "dynamodb:Attributes";
+const SELECT: &str = "dynamodb:Select";
 const SOURCE: &str = "events:source";
 const DETAIL_TYPE: &str = "events:detail-type";
 
@@ -73,7 +74,8 @@ impl Condition {
     pub fn new(action: &str, operator: &str, key: &str, values: Vec<String>) -> Option<Self> {
         let of_set = operator.strip_prefix("ForAllValues:");
         let key = match action.split_once(':')? {
-            ("dynamodb", "UpdateItem") if key == ATTRIBUTES => ATTRIBUTES,
+            ("dynamodb", "UpdateItem" | "Scan") if key == ATTRIBUTES => ATTRIBUTES,
+            ("dynamodb", "Scan") if key == SELECT => SELECT,
             ("dynamodb", action) if key == LEADING_KEYS && action != "Scan" => LEADING_KEYS,
             ("events", "PutEvents") if key == SOURCE => SOURCE,
             ("events", "PutEvents") if key == DETAIL_TYPE => DETAIL_TYPE,
@@ -409,6 +411,14 @@ fn on_table(action: &str, request: &Value) -> RequiredPermission {
                 leading_keys(request, partition_key(table, index)),
             ),
             (ATTRIBUTES, attributes(request)),
+            (
+                SELECT,
+                request["Select"]
+                    .as_str()
+                    .map(str::to_owned)
+                    .into_iter()
+                    .collect(),
+            ),
         ]),
     }
 }
@@ -449,13 +459,17 @@ fn leading_keys(request: &Value, name: &str) -> Vec<String> {
     vec![text(&request[key.unwrap_or_default()][name])]
 }
 
-/// Returns the attributes of a write: those of its key or item, and those in its expressions.
+/// Returns the attributes of a request: those of its key or item, and those in its expressions.
 fn attributes(request: &Value) -> Vec<String> {
     let parts = ["Key", "Item"].into_iter();
     let of_item = parts.filter_map(|part| request[part].as_object());
     let mut attributes: BTreeSet<String> = of_item.flat_map(|item| item.keys().cloned()).collect();
     let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '#' | ':');
-    for part in ["UpdateExpression", "ConditionExpression"] {
+    for part in [
+        "UpdateExpression",
+        "ConditionExpression",
+        "ProjectionExpression",
+    ] {
         let expression = request[part].as_str().unwrap_or_default();
         for word in expression.split_inclusive(|c| !is_part(c)) {
             let name = word.trim_end_matches(|c| !is_part(c));
@@ -597,6 +611,24 @@ mod tests {
         assert!(!update("REMOVE customer", exists));
         assert!(!update("SET revoked_at = :now, #c = :c", exists));
         assert!(!update("SET revoked_at = :now", "customer = :c"));
+    }
+
+    #[test]
+    fn a_scan_may_read_only_the_attributes_that_the_condition_lists() {
+        let action = "dynamodb:Scan";
+        let attributes = condition(action, "ForAllValues:StringEquals", ATTRIBUTES, &["pk"]);
+        let select = condition(action, "StringEquals", SELECT, &["SPECIFIC_ATTRIBUTES"]);
+        let role = role(action, "table/x-usage-log", vec![attributes, select]);
+        let scan = |select: Value, attributes: Value| {
+            let body = json!({
+                "TableName": "x-usage-log", "Select": select, "ProjectionExpression": attributes,
+            });
+            is_allowed(&role, "D.Scan", body)
+        };
+        assert!(scan(json!("SPECIFIC_ATTRIBUTES"), json!("pk")));
+        assert!(!scan(json!("SPECIFIC_ATTRIBUTES"), json!("pk, body")));
+        assert!(!scan(json!("ALL_ATTRIBUTES"), json!(null)));
+        assert!(!scan(json!(null), json!(null)));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 use tollgate_domain::customer::Customer;
 use tollgate_local::local_stack::{self, AdminKey, Options, Running};
-use tollgate_local::soak::{self, outage};
+use tollgate_local::soak::{self, lag, outage};
 use tollgate_local::{crash, demo, local_stack::StartError};
 use tollgate_runtime::{Chain, env};
 use tollgate_store::{SeedOutcome, StoreError};
@@ -42,7 +42,8 @@ enum Command {
     /// Runs a demo of all features over HTTP on a free port and an empty store, and checks each step.
     Demo,
     /// Runs mixed traffic while keys are revoked, expire and change plans, and checks that each change
-    /// takes effect in time; or traffic while the store is down.
+    /// takes effect in time; or traffic while the store is down; or calls at steady rates, and the time until they are
+    /// counted.
     Soak(SoakArgs),
     /// Kills the program at random times under load, restarts it on the same data, and checks that every
     /// call with a 200 response is metered exactly once.
@@ -59,6 +60,11 @@ struct SoakArgs {
     #[arg(long, conflicts_with = "minutes")]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=outage::LONGEST_MINUTES))]
     outage_minutes: Option<u64>,
+    /// Instead, makes 1, 100 and 1,000 calls a second, each for this many seconds, and measures the time from each call to
+    /// its count.
+    #[arg(long, conflicts_with_all = ["minutes", "outage_minutes"])]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=600))]
+    lag_seconds: Option<u64>,
     /// File to write the results to, as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -169,6 +175,14 @@ async fn soak(args: SoakArgs) -> Result<ExitCode, soak::SoakError> {
     if let Some(minutes) = args.outage_minutes {
         let down = Duration::from_secs(60 * minutes);
         let report = outage::run(down, outage::AROUND).await?;
+        return Ok(print_results(
+            &report.to_json(),
+            &report.violations,
+            args.json,
+        )?);
+    }
+    if let Some(seconds) = args.lag_seconds {
+        let report = lag::run(Duration::from_secs(seconds)).await?;
         return Ok(print_results(
             &report.to_json(),
             &report.violations,

@@ -19,6 +19,7 @@ use crate::client::{Client, RequestError, Response};
 use crate::local_stack::{self, Options};
 use crate::start_error::StartError;
 
+pub mod lag;
 pub mod outage;
 
 /// Active keys at a time, each of a different customer.

@@ -8,7 +8,8 @@ use tollgate_domain::window::Day;
 /// Most aggregates of a part: DynamoDB's limit on the actions of a transaction, less those that write
 /// the usage event to the log and to the quarantine, up to three each for the largest SQS message.
 const MAX_AGGREGATES: usize = 100 - 2 * 3;
-/// Aggregates of a part besides those of its endpoints: the day's and the month's.
+/// Aggregates of a part besides those of its endpoints: the day's, and the month's, which earlier releases wrote. What they
+/// have counted is split now as it was then.
 const DAY_AND_MONTH: usize = 2;
 
 /// Splits the items of a usage event into parts of one day each, whose aggregates fit into one

@@ -147,7 +147,11 @@ pub async fn run(down: Duration, around: Duration) -> Result<Report, SoakError> 
 }
 
 /// Sends a request that must succeed, to a `/_local` or an admin route.
-async fn expect(client: &Client, path: &str, body: Value) -> Result<Response, SoakError> {
+pub(super) async fn expect(
+    client: &Client,
+    path: &str,
+    body: Value,
+) -> Result<Response, SoakError> {
     let response = client.json(Method::POST, path, body).await?;
     if response.status.is_success() {
         Ok(response)

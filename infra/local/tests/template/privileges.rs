@@ -223,7 +223,7 @@ impl Permissions {
                 "ExpressionAttributeValues": { ":value": { "S": value } },
             })
         };
-        let mut calls = Vec::new();
+        let mut calls = vec![("Scan", json!({ "TableName": table }))];
         for pk in kind.keys {
             let key = key_of(&kind.table, pk);
             let one = json!({ "TableName": table, "Key": key });

@@ -1,5 +1,5 @@
 //! The event bus and the queue behind it: they deliver every accepted event at least once, in any order, and
-//! sometimes again days later.
+//! sometimes again days later. Times and bounds are those of the template.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,11 @@ use tokio::time::{Instant, sleep_until};
 use tollgate_runtime::Entropy;
 
 /// Visibility timeout of a received message.
-const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(360);
+const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(240);
+/// Most messages of a batch.
+const MAX_BATCH: usize = 1_000;
+/// Times that a message is received before it becomes a dead letter.
+const MAX_RECEIVES: u32 = 5;
 /// Greatest delay of a duplicate: well before its records are too old to be counted.
 const MAX_DUPLICATE_DELAY: Duration = Duration::from_secs(20 * 24 * 3_600);
 
@@ -29,6 +33,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     messages: BTreeMap<u64, Message>,
+    dead_letters: Vec<Message>,
     last_id: u64,
     is_reliable: bool,
     /// Accepted records and adjustments with their customers, by request id, or by the event's id and the
@@ -163,7 +168,12 @@ impl Queue {
                     () = sleep_until(at) => {}
                     () = more => {}
                 },
-                Some(_) => return self.receive_visible(),
+                Some(_) => {
+                    let received = self.receive_visible();
+                    if !received.is_empty() {
+                        return received;
+                    }
+                }
             }
         }
     }
@@ -171,8 +181,14 @@ impl Queue {
     fn receive_visible(&self) -> Vec<(String, String)> {
         let now = Instant::now();
         let mut state = self.state();
+        let is_dead = |_: &u64, m: &mut Message| m.visible_at <= now && m.receives >= MAX_RECEIVES;
+        let dead: Vec<_> = state.messages.extract_if(.., is_dead).collect();
+        state.dead_letters.extend(dead.into_iter().map(|(_, m)| m));
         let visible = state.messages.iter().filter(|(_, m)| m.visible_at <= now);
         let mut ids: Vec<u64> = visible.map(|(id, _)| *id).collect();
+        if ids.is_empty() {
+            return Vec::new();
+        }
         let index = |bound: usize| {
             let random = self.0.entropy.below(u64::try_from(bound).unwrap_or(1));
             usize::try_from(random).unwrap_or(0)
@@ -180,7 +196,7 @@ impl Queue {
         for last in (1..ids.len()).rev() {
             ids.swap(last, index(last + 1));
         }
-        let count = 1 + index(ids.len().min(100));
+        let count = 1 + index(ids.len().min(MAX_BATCH));
         let received = ids.into_iter().take(count).filter_map(|id| {
             let message = state.messages.get_mut(&id)?;
             message.visible_at = now + VISIBILITY_TIMEOUT;
@@ -203,6 +219,7 @@ impl Queue {
             let is_duplicated = self.chance(is_reliable, 10);
             match state.messages.get_mut(&id) {
                 Some(message) if is_duplicated => {
+                    message.receives = 0;
                     message.visible_at = Instant::now() + self.within(MAX_DUPLICATE_DELAY);
                 }
                 _ => {
@@ -212,15 +229,29 @@ impl Queue {
         }
     }
 
-    /// Returns how often the message was received that was received most often, of those that are left.
-    pub(crate) fn most_receives(&self) -> u32 {
-        let receives = |message: &Message| message.receives;
-        self.state()
-            .messages
-            .values()
-            .map(receives)
-            .max()
-            .unwrap_or(0)
+    /// Returns the dead letters to the queue, as an operator does when faults have ceased. From now on, a message is
+    /// received a few times at most.
+    pub(crate) fn redrive(&self) {
+        let mut state = self.state();
+        for message in state.messages.values_mut() {
+            message.receives = 0;
+        }
+        for message in std::mem::take(&mut state.dead_letters) {
+            state.last_id += 1;
+            let id = state.last_id;
+            let message = Message {
+                receives: 0,
+                ..message
+            };
+            state.messages.insert(id, message);
+        }
+        drop(state);
+        self.0.more.notify_waiters();
+    }
+
+    /// Returns the number of dead letters.
+    pub(crate) fn dead_letters(&self) -> usize {
+        self.state().dead_letters.len()
     }
 
     /// Returns whether all messages were deleted.

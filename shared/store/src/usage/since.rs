@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::types::Select;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::Store;
@@ -42,6 +43,7 @@ impl Store {
             .client
             .scan()
             .table_name(self.table(USAGE_LOG))
+            .select(Select::SpecificAttributes)
             .projection_expression(attr::PK)
             .consistent_read(true)
             .limit(1)
