@@ -5,8 +5,10 @@
 mod common;
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde_json::Value;
+use tokio::time::Instant;
 use tollgate_domain::usage::UsageRecord;
 use tollgate_domain::window::Day;
 use tollgate_local_aws::fixture::Fixture;
@@ -177,6 +179,38 @@ async fn no_part_of_another_event_is_counted_beside_one() {
     let expected = [WriteUsageOutcome::Counted, WriteUsageOutcome::Duplicate];
     assert_eq!(outcomes_of(&results), expected.map(Some));
     assert_eq!(calls(&at).await, 2);
+}
+
+/// Each customer's part takes most of a transaction. The response of one transaction, and its overage, come too late.
+#[tokio::test(start_paused = true)]
+async fn outcomes_that_are_known_in_time_are_kept() {
+    let at = fixture();
+    let of = |customer: &str, id: &str| {
+        let calls = (0..60).map(|n| call(NOW, "pro", &format!("/{n}"), 200));
+        Event::new(customer, id, &calls.collect::<Vec<_>>())
+    };
+    let events = [of("acme", "e-1"), of("globex", "e-2"), of("initech", "e-3")];
+    at.aws.inject(|call: &Call| {
+        let is_late = match call.operation() {
+            TRANSACTION => call.body.contains("acme"),
+            "Query" => call.body.contains("initech"),
+            _ => false,
+        };
+        match is_late {
+            true => Fault::NoResponse,
+            false => Fault::None,
+        }
+    });
+    let began = Instant::now();
+    let parts: Vec<EventPart> = events.iter().map(Event::part).collect();
+    let (plans, shard_counts, within) = (plans(), ShardCounts::default(), Duration::from_secs(4));
+    let written = at.store.write_usage(&parts, &plans, &shard_counts, within);
+    let expected = [None, Some(WriteUsageOutcome::Counted), None];
+    assert_eq!(outcomes_of(&written.await), expected);
+    assert!(began.elapsed() <= within);
+    at.aws.heal();
+    let results = write(&at, &events, &ShardCounts::default()).await;
+    assert_eq!(outcomes_of(&results), all(WriteUsageOutcome::Duplicate, 3));
 }
 
 #[tokio::test(start_paused = true)]
