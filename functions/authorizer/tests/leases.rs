@@ -519,7 +519,7 @@ async fn an_ended_hour_is_reported_once_whatever_the_faults() {
         write_faults(&stack, [fault; 3]);
         stack.call().await;
         set_hour(&stack, 1, "2026-11-22T10:00:13Z");
-        // The first call may probe the store.
+        // The first call may probe the store, and then nothing is settled for some seconds.
         for _ in 0..2 {
             assert_eq!(stack.call().await, Allowed);
             advance_ms(&stack, 6_000);

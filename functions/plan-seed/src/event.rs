@@ -47,12 +47,12 @@ impl Event {
         self.resource_properties["Plans"].as_str()
     }
 
-    /// Whether the functions are about to change from a release with another layout of stored usage.
-    pub(crate) fn changes_layout(&self) -> bool {
-        let layout = |properties: &Value| properties["Layout"].as_str().map(str::to_owned);
-        let new = layout(&self.resource_properties);
+    /// Whether the functions are about to change from a release that counted usage without claims.
+    pub(crate) fn begins_claims(&self) -> bool {
+        // Such releases had no layout.
+        let has_layout = |properties: &Value| properties["Layout"].is_string();
         matches!(self.request_type, RequestType::Update)
-            && new.is_some()
-            && new != layout(&self.old_resource_properties)
+            && has_layout(&self.resource_properties)
+            && !has_layout(&self.old_resource_properties)
     }
 }

@@ -96,7 +96,7 @@ async fn seed(app: &App, event: &Event) -> Result<SeedOutcome, SeedError> {
     let deadline = Instant::now() + SEED_TIME;
     loop {
         let seeding = async {
-            if event.changes_layout() {
+            if event.begins_claims() {
                 app.store.begin_claims_again().await?;
             }
             app.store.seed_plans(&plans).await

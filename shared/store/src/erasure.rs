@@ -281,6 +281,7 @@ pub const CONTENTS: &[Contents] = &[
         others: &[
             "body",
             "claims",
+            "content",
             "customer",
             "digest",
             "except",

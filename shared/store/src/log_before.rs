@@ -1,7 +1,8 @@
 //! The log as releases wrote it before claims were put: an item for each part of a usage event, which is also its claim.
-//! It is read for as long as its items are kept, and nothing is added to it.
+//! It is read for as long as its items are kept. While such a release is being replaced, guards are added to it, which are
+//! claims without a body.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashMap};
 
 use sha2::{Digest, Sha256};
 use tollgate_domain::id::CustomerId;
@@ -11,70 +12,93 @@ use crate::Store;
 use crate::body::{is_piece, read_body};
 use crate::canonical::digest_of_event;
 use crate::error::StoreError;
-use crate::event_part::part_sk;
-use crate::item::{Item, MAX_PK, MAX_SK, Reader, keys, s};
-use crate::log::{Filling, LISTING, LoggedPart, SEPARATOR};
+use crate::event_part::{EventPart, part_sk};
+use crate::item::{Item, MAX_PK, MAX_SK, Reader, keys, s, ttl};
+use crate::log::{Filling, LISTING, LOG_KEPT, LoggedPart, SEPARATOR};
 use crate::schema::{LOGGED, USAGE_LOG, attr};
 
 /// Parts that are read at a time.
 const PARTS: i32 = 25;
+const LOOKING: &str = "looking for counted usage events";
 /// Attribute with the digest of the event's text.
-pub(crate) const DIGEST: &str = "digest";
+const TEXT: &str = "digest";
+/// Attribute of a guard with the digest of the event's content, because it has no body.
+const CONTENT: &str = "content";
+
+/// Returns the item that those releases take for a part's: they find the part counted.
+pub(crate) fn guard(part: &EventPart<'_>) -> Item {
+    let kept_until = part.received_at.saturating_add(LOG_KEPT);
+    let mut guard = keys(part.pk(), part_sk(part.part));
+    guard.insert(TEXT.into(), s(digest_of_text(part.body)));
+    guard.insert(CONTENT.into(), s(hex::encode(digest_of_event(part.body))));
+    guard.insert(
+        attr::EXPIRES.into(),
+        ttl(kept_until.unwrap_or(part.received_at)),
+    );
+    guard
+}
 
 /// Returns the digest of an event's text, by which those releases compared events at first.
-pub(crate) fn digest_of_text(body: &[u8]) -> String {
+fn digest_of_text(body: &[u8]) -> String {
     hex::encode(Sha256::digest(body))
 }
 
-/// Parts and content of a usage event, as far as the log has them.
+/// Parts of one usage event, or of events with the same source and id, that are in the log.
 pub(crate) struct CountedBefore {
-    /// Sort keys of the parts that were counted.
-    parts: HashSet<String>,
-    /// Digest of the text that was counted.
+    parts: HashMap<String, CountedPart>,
+}
+
+struct CountedPart {
+    /// Digest of the text of its event.
     text: String,
-    /// Digest of its content, unless only guards of later releases are left.
-    content: Option<[u8; 32]>,
+    /// Digest of the content, in hexadecimal, if the item has it.
+    content: Option<String>,
 }
 
 impl CountedBefore {
-    /// Reads the items of an event: `None` if no part of it was counted.
+    /// Reads the items of an event: `None` if there is none.
     fn read(items: &[Item]) -> Result<Option<Self>, StoreError> {
-        let mut parts = HashSet::new();
-        let mut text = None;
+        let body = body_of(items)?;
+        let of_body = body.map(|body| hex::encode(digest_of_event(&body)));
+        let mut parts = HashMap::new();
         for item in items {
             let item = Reader::new("log", item);
             let sk = item.text(attr::SK)?;
-            if !is_piece(sk) {
-                parts.insert(sk.to_owned());
-                text = Some(item.text(DIGEST)?.to_owned());
+            if is_piece(sk) {
+                continue;
             }
+            let content = item.opt_text(CONTENT)?.map(str::to_owned);
+            let of_body = || of_body.clone().filter(|_| sk == part_sk(0));
+            let part = CountedPart {
+                text: item.text(TEXT)?.to_owned(),
+                content: content.or_else(of_body),
+            };
+            parts.insert(sk.to_owned(), part);
         }
-        let Some(text) = text else {
-            return Ok(None);
-        };
-        let body = body_of(items)?;
-        Ok(Some(Self {
-            parts,
-            text,
-            content: body.map(|body| digest_of_event(&body)),
-        }))
+        Ok((!parts.is_empty()).then_some(Self { parts }))
     }
 
-    /// Whether it was an event with this body: `None` if that is unknown.
-    pub(crate) fn is_of(&self, body: &[u8]) -> Option<bool> {
-        if self.text == digest_of_text(body) {
-            return Some(true);
+    /// Whether a part was counted of the event with this body: `Err` has the content of another event, of which it was
+    /// counted, if that is known. `None` if nothing excludes that it is counted.
+    pub(crate) fn has_counted(
+        &self,
+        part: usize,
+        body: &[u8],
+    ) -> Option<Result<(), Option<String>>> {
+        let (own, first) = (self.parts.get(&part_sk(part)), self.parts.get(&part_sk(0)));
+        let counted = own.or(first)?;
+        let content = counted.content.as_ref();
+        // Only the item of the first part has the body of all.
+        let content = content.or_else(|| {
+            let of_same = first.filter(|first| first.text == counted.text);
+            of_same.and_then(|first| first.content.as_ref())
+        });
+        let is_same = counted.text == digest_of_text(body)
+            || content == Some(&hex::encode(digest_of_event(body)));
+        match is_same {
+            true => own.map(|_| Ok(())),
+            false => Some(Err(content.cloned())),
         }
-        self.content.map(|content| content == digest_of_event(body))
-    }
-
-    /// Returns the digest of the event's content, if that is known.
-    pub(crate) fn content(&self) -> Option<[u8; 32]> {
-        self.content
-    }
-
-    pub(crate) fn has_part(&self, part: usize) -> bool {
-        self.parts.contains(&part_sk(part))
     }
 }
 
@@ -141,6 +165,19 @@ impl Store {
         pk: &str,
     ) -> Result<Option<CountedBefore>, StoreError> {
         CountedBefore::read(&self.log_items(pk).await?)
+    }
+
+    /// Returns those of these partition keys of usage events that are in the log with their first parts. No other part of
+    /// an event was counted without it.
+    pub(crate) async fn logged_before(
+        &self,
+        pks: impl Iterator<Item = &str>,
+    ) -> Result<BTreeSet<String>, StoreError> {
+        let wanted = pks.map(|pk| keys(pk, part_sk(0))).collect();
+        let found = self.batch_get(LOOKING, USAGE_LOG, wanted).await?;
+        let pks = found.iter();
+        let pks = pks.map(|item| Ok(Reader::new("log", item).text(attr::PK)?.to_owned()));
+        pks.collect()
     }
 
     async fn log_items(&self, pk: &str) -> Result<Vec<Item>, StoreError> {

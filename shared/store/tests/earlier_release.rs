@@ -199,6 +199,99 @@ async fn what_an_earlier_release_counts_meanwhile_is_not_counted_again() {
     }
 }
 
+/// Only the guard of the first part says what was counted, besides the item of a later part, which has no body.
+#[tokio::test]
+async fn a_part_that_an_earlier_release_counted_after_this_one_is_a_duplicate_in_any_text() {
+    for now in [NOW, "2026-11-25T10:00:00Z"] {
+        let at = at(NOW, DEPLOYING);
+        let mut parts = other("e-1");
+        for part in &mut parts {
+            part.body = br#"{"id":"e-1","time":1}"#.to_vec();
+        }
+        assert_eq!(write(&at, &parts[..1]).await, [Some(Counted)]);
+        count_before(&at, &parts[1..]);
+        at.time.set(p(now));
+        for part in &mut parts {
+            part.body = br#"{"time":1,"id":"e-1"}"#.to_vec();
+            part.received_at = p(now);
+        }
+        assert_eq!(write(&at, &parts).await, [Some(Duplicate); 2]);
+        let mut rival = other("e-1");
+        rival.truncate(2);
+        assert_eq!(write(&at, &rival).await, [Some(Conflict); 2]);
+        assert_eq!(calls(&at).await, 1);
+    }
+}
+
+/// Returns an event whose two parts are in two transactions.
+fn wide(id: &str) -> Vec<Event> {
+    let times = ["2026-11-21T10:00:00Z", NOW];
+    let parts = times.iter().enumerate().map(|(part, time)| {
+        let calls = (0..60).map(|n| call(time, "pro", &format!("/{n}"), 200));
+        Event {
+            part,
+            body: b"wide".to_vec(),
+            ..Event::new("acme", id, &calls.collect::<Vec<_>>())
+        }
+    });
+    parts.collect()
+}
+
+/// Puts an item when the transaction with this number begins.
+fn put_at_transaction(at: &Fixture, number: usize, item: Value) {
+    let (aws, mut transactions) = (at.aws.clone(), 0);
+    at.aws.inject(move |call: &Call| {
+        if call.operation() == "TransactWriteItems" {
+            if transactions == number {
+                let put = json!({ "TableName": "test-usage-log", "Item": item });
+                let (status, response) = aws.call("DynamoDB_20120810.PutItem", &put.to_string());
+                assert_eq!(status, 200, "{response}");
+            }
+            transactions += 1;
+        }
+        Fault::None
+    });
+}
+
+/// The earlier release counts another event under the first part meanwhile.
+#[tokio::test]
+async fn no_transaction_counts_a_part_beside_another_event() {
+    let at = at(NOW, DEPLOYING);
+    put_at_transaction(&at, 0, logged(&ping("e-1")));
+    assert_eq!(write(&at, &wide("e-1")).await, [Some(Conflict); 2]);
+    assert_eq!(calls(&at).await, 0);
+}
+
+#[tokio::test]
+async fn a_part_waits_for_the_first_one_of_its_event() {
+    let at = at(NOW, DEPLOYING);
+    at.aws.inject(|call: &Call| {
+        let is_first = call.operation() == "TransactWriteItems" && call.body.contains("2026-11-21");
+        match is_first {
+            true => Fault::Invalid,
+            false => Fault::None,
+        }
+    });
+    assert_eq!(write(&at, &wide("e-1")).await, [None, None]);
+    assert_eq!(calls(&at).await, 0);
+    at.aws.heal();
+    assert_eq!(write(&at, &wide("e-1")).await, [Some(Counted); 2]);
+    assert_eq!(calls(&at).await, 120);
+}
+
+#[tokio::test]
+async fn an_event_that_cannot_be_looked_for_fails_alone() {
+    for since in [DEPLOYING, DEPLOYED] {
+        let at = at(NOW, since);
+        let mut damaged = logged(&ping("e-1"));
+        damaged["body"] = json!({ "B": "AAAA" });
+        raw(&at, "PutItem", USAGE_LOG, json!({ "Item": damaged }));
+        let events = [ping("e-1"), ping("e-2")];
+        assert_eq!(write(&at, &events).await, [None, Some(Counted)]);
+        assert_eq!(calls(&at).await, 1);
+    }
+}
+
 /// The guard is the item by which those releases recognise an event.
 #[tokio::test]
 async fn an_earlier_release_finds_what_this_one_counts_while_it_is_replaced() {
@@ -244,7 +337,12 @@ async fn an_event_that_was_created_later_is_not_looked_for() {
         let hex = format!("{ms:012x}");
         format!("{}-{}-7000-8000-000000000000", &hex[..8], &hex[8..])
     };
-    for (time, is_looked_for) in [(now, false), ("2026-11-22T09:05:00Z", true)] {
+    for (time, is_looked_for) in [
+        (now, false),
+        ("2026-11-22T09:05:00Z", true),
+        // A producer whose clock is wrong may have drawn it before.
+        ("2126-11-22T09:05:00Z", true),
+    ] {
         let id = created(time);
         let event = Event {
             received_at: p(now),
@@ -254,7 +352,7 @@ async fn an_event_that_was_created_later_is_not_looked_for() {
         let is_found = Arc::new(AtomicBool::new(false));
         let found = Arc::clone(&is_found);
         at.aws.inject(move |call: &Call| {
-            let is_read = call.operation() == "Query" && call.body.contains(&key);
+            let is_read = call.operation() == "BatchGetItem" && call.body.contains(&key);
             found.fetch_or(is_read, Ordering::Relaxed);
             Fault::None
         });
@@ -268,13 +366,15 @@ async fn an_event_that_was_created_later_is_not_looked_for() {
 async fn a_rejected_event_that_comes_again_after_weeks_is_quarantined_once() {
     let now = "2027-01-10T10:00:00Z";
     let at = at(now, DEPLOYED);
-    let mut rejected = Event::new("acme", "e-1", &[]);
-    rejected.rejected.push(RejectedRecord {
-        index: 0,
-        reason: "too late".into(),
-    });
-    count_before(&at, std::slice::from_ref(&rejected));
-    rejected.received_at = p(now);
-    assert_eq!(write(&at, &[rejected]).await, [Some(Duplicate)]);
-    assert!(items(&at, QUARANTINE).is_empty());
+    for id in ["e-1", "019b0000-0000-7000-8000-000000000000"] {
+        let mut rejected = Event::new("acme", id, &[]);
+        rejected.rejected.push(RejectedRecord {
+            index: 0,
+            reason: "too late".into(),
+        });
+        count_before(&at, std::slice::from_ref(&rejected));
+        rejected.received_at = p(now);
+        assert_eq!(write(&at, &[rejected]).await, [Some(Duplicate)]);
+        assert!(items(&at, QUARANTINE).is_empty());
+    }
 }

@@ -30,6 +30,8 @@ pub struct Lag {
     pub calls: usize,
     /// Calls that were not counted in time.
     pub missing: usize,
+    /// Counted calls beyond those that were made.
+    pub excess: usize,
     /// Responses a second.
     pub rate: u128,
     /// Median.
@@ -73,10 +75,11 @@ pub async fn run(duration: Duration) -> Result<Report, SoakError> {
     let mut report = Report::default();
     for rate in RATES {
         let lag = measure(rate, duration).await?;
-        if lag.missing > 0 {
-            let missing = lag.missing;
-            let missing = format!("{missing} of the calls at {rate} a second were not counted");
-            report.violations.push(missing);
+        for (calls, what) in [(lag.missing, "not counted"), (lag.excess, "counted twice")] {
+            if calls > 0 {
+                let violation = format!("{calls} of the calls at {rate} a second were {what}");
+                report.violations.push(violation);
+            }
         }
         report.lags.insert(rate, lag);
     }
@@ -106,7 +109,7 @@ async fn measure(rate: u32, duration: Duration) -> Result<Lag, SoakError> {
         while counted.len() < total && Instant::now() < until {
             tokio::time::sleep(READ_PAUSE).await;
             let calls = store.month_usage(&customer, month).await?.calls;
-            let calls = usize::try_from(calls).unwrap_or(usize::MAX).min(total);
+            let calls = usize::try_from(calls).unwrap_or(usize::MAX);
             counted.resize(calls.max(counted.len()), Instant::now());
         }
         Ok::<_, SoakError>(counted)
@@ -152,7 +155,8 @@ async fn measure(rate: u32, duration: Duration) -> Result<Lag, SoakError> {
     };
     Ok(Lag {
         calls: counted.len(),
-        missing: total - counted.len(),
+        missing: total.saturating_sub(counted.len()),
+        excess: counted.len().saturating_sub(total),
         rate: u128::from(calls_made) * 1_000 / took.as_millis().max(1),
         p50: percentile(50),
         p99: percentile(99),

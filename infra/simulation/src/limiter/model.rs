@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use tokio::time::Instant;
 use tollgate_domain::decision::Window;
 use tollgate_domain::plan::Overrides;
 
@@ -348,16 +347,23 @@ fn of_counter(writes: &[Write], counter: &str) -> Vec<Write> {
 /// Counts the writes that took effect after the instance's last write with the same share, without a response that reached
 /// it: the request had timed out, but arrived later. The instance could not detect them.
 fn late_effects(writes: &[Write]) -> u64 {
-    let is_late = |effect: &Instant| {
-        let (before, after) = writes.split_at(writes.partition_point(|write| write.at <= *effect));
+    let is_late = |write: &&Write| {
+        let Some(effect) = write.unseen_effect else {
+            return false;
+        };
+        let (before, after) = writes.split_at(writes.partition_point(|write| write.at <= effect));
         match (before.last(), after.first()) {
-            // After so long a time, an instance writes with another share.
-            (Some(before), Some(after)) => after.at.duration_since(before.at) >= SHARE_RETENTION,
+            // After so long a time, an instance writes with another share, if the share was of one unit at most. Without
+            // a response, the gap is an unresolved one.
+            (Some(before), Some(after)) => {
+                write.units.is_none_or(|units| units <= 1)
+                    && before.has_response
+                    && after.at.duration_since(before.at) >= SHARE_RETENTION
+            }
             _ => true,
         }
     };
-    let unseen = writes.iter().filter_map(|write| write.unseen_effect);
-    count(unseen.filter(is_late))
+    count(writes.iter().filter(is_late))
 }
 
 /// A time between two writes that was so long that the instance's share may have been removed.

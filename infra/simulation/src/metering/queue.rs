@@ -214,6 +214,10 @@ impl Queue {
         for id in ids {
             let Ok(id) = id.parse::<u64>() else { continue };
             if self.chance(is_reliable, 10) {
+                // Receives in which nothing failed make no dead letter.
+                if let Some(message) = state.messages.get_mut(&id) {
+                    message.receives = 0;
+                }
                 continue;
             }
             let is_duplicated = self.chance(is_reliable, 10);

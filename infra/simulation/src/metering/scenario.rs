@@ -66,6 +66,19 @@ const STARTS: [&str; 5] = [
 const MAX_SKEW_MS: i64 = 120_000;
 
 impl Scenario {
+    /// Whether nothing prevents the writers from counting, apart from one another.
+    pub(crate) fn has_reliable_writers(&self) -> bool {
+        let is_fault = |step: &Step<Event>| {
+            matches!(
+                step.event,
+                Event::SetWriterClock { .. } | Event::Disconnect { .. }
+            )
+        };
+        self.table_faults == FaultRates::NONE
+            && self.writer_crash_percent == 0
+            && !self.steps.iter().any(is_fault)
+    }
+
     pub(crate) fn generate(seed: u64) -> Self {
         let entropy = Entropy::seeded(seed ^ 0x5eed);
         let index = |bound| index(&entropy, bound);

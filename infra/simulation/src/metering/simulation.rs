@@ -287,17 +287,17 @@ impl<'a> Simulation<'a> {
             writer.network.set_faults(FaultRates::NONE);
             writer.crash_percent.store(0, Ordering::Relaxed);
         }
+        let dead_letters = self.queue.dead_letters();
+        if dead_letters > 0 && self.scenario.has_reliable_writers() {
+            return Ok(stuck(dead_letters, "there were no faults"));
+        }
         self.queue.redrive();
         while !self.queue.is_empty() {
             sleep(ALL_HAS_ARRIVED).await;
         }
-        let stuck = self.queue.dead_letters();
-        if stuck > 0 {
-            let stuck = format!("{stuck} messages are not handled though faults have ceased");
-            return Ok(Deviation {
-                mismatches: vec![stuck],
-                ..Deviation::default()
-            });
+        let dead_letters = self.queue.dead_letters();
+        if dead_letters > 0 {
+            return Ok(stuck(dead_letters, "faults have ceased"));
         }
         // Delayed requests to the tables arrive now.
         sleep(ALL_HAS_ARRIVED).await;
@@ -510,4 +510,13 @@ impl<'a> Simulation<'a> {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Returns the deviation that messages are not handled.
+fn stuck(messages: usize, though: &str) -> Deviation {
+    let stuck = format!("{messages} messages are not handled though {though}");
+    Deviation {
+        mismatches: vec![stuck],
+        ..Deviation::default()
+    }
 }

@@ -12,11 +12,10 @@ use crate::body::{Body, Compressor};
 use crate::canonical::digest_of_event;
 use crate::error::StoreError;
 use crate::event_part::{EventPart, event_pk, part_sk};
-use crate::item::{keys, s, ttl};
 use crate::log::LOG_KEPT;
-use crate::log_before::{DIGEST, digest_of_text};
+use crate::log_before::guard;
 use crate::quarantine::quarantine_item;
-use crate::schema::{QUARANTINE, USAGE, USAGE_LOG, attr};
+use crate::schema::{QUARANTINE, USAGE, USAGE_LOG};
 use crate::transaction::Action;
 
 /// A part of a usage event that is about to be written.
@@ -46,18 +45,23 @@ impl Before {
     /// Returns the possible effects if all releases have put claims since `since`.
     ///
     /// Earlier ones rejected records that were more than [`MAX_AHEAD`] in the future, and the records of a day make a part.
-    /// They may have counted another event of the same identity, unless that was created later.
+    /// They may also have counted another event of the same identity, unless the id was drawn since. The time in an id
+    /// need not be right, but for that the producer would have drawn the same one twice at times that differ.
     fn of(part: &EventPart<'_>, since: Option<Timestamp>) -> Self {
         let Some(since) = since.filter(|since| *since < part.received_at) else {
             return Self::MayCount;
         };
-        let latest = since.saturating_add(MAX_AHEAD).unwrap_or(since);
-        let mut days = part.aggregates.days.keys();
-        let is_later = days.all(|day| *day > Day::containing(latest));
-        let created = uuid_v7_ms(part.id).and_then(|ms| i64::try_from(ms).ok());
-        let is_created_later = created.is_some_and(|ms| ms > latest.as_millisecond());
+        let latest_of = |time: Timestamp| time.saturating_add(MAX_AHEAD).unwrap_or(time);
+        let latest = latest_of(since);
+        // A part without a day is rejected, whatever its records' times are.
+        let day = part.aggregates.days.keys().next();
+        let is_later = day.is_some_and(|day| *day > Day::containing(latest));
+        let drawn = uuid_v7_ms(part.id).and_then(|ms| i64::try_from(ms).ok());
+        let drawn = drawn.and_then(|ms| Timestamp::from_millisecond(ms).ok());
+        let is_drawn_later =
+            drawn.is_some_and(|drawn| drawn > latest && drawn <= latest_of(part.received_at));
         let is_expired = part.received_at.duration_since(since) > LOG_KEPT;
-        match is_expired || (is_later && is_created_later) {
+        match is_expired || (is_later && is_drawn_later) {
             true => Self::Nothing,
             false => Self::HaveCounted,
         }
@@ -108,16 +112,16 @@ impl<'a> PendingPart<'a> {
 
     /// Returns the put that fails then, and after which no instance of such a release counts the part.
     pub(super) fn guard(&self) -> Option<Action> {
-        let part = self.part;
-        let kept_until = part.received_at.saturating_add(LOG_KEPT);
         self.is_guarded().then(|| {
-            let mut guard = keys(part.pk(), part_sk(part.part));
-            guard.insert(DIGEST.into(), s(digest_of_text(part.body)));
-            let kept_until = kept_until.unwrap_or(part.received_at);
-            guard.insert(attr::EXPIRES.into(), ttl(kept_until));
             // Absent: the part was not counted, and no instance of that release can count it from now on.
-            Action::put(USAGE_LOG, guard).when("attribute_not_exists(pk)")
+            Action::put(USAGE_LOG, guard(self.part)).when("attribute_not_exists(pk)")
         })
+    }
+
+    /// Returns the index of the event's first part among the parts of this write, if it is another one.
+    pub(super) fn first(&self) -> Option<usize> {
+        let first = self.index.checked_sub(self.part.part);
+        first.filter(|_| self.part.part > 0)
     }
 
     /// Returns the puts of the part's transaction, besides aggregates. They are unconditional: they take effect together

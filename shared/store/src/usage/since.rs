@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::Store;
 use crate::error::StoreError;
 use crate::item::{Item, Reader, keys, s, t};
-use crate::schema::{USAGE_LOG, attr};
+use crate::schema::USAGE_LOG;
 
 /// Partition key of the item with the time. It is in a table of which earlier releases read no item that they did not write.
 const SINCE_PK: &str = "#CLAIMS_SINCE";
@@ -19,7 +19,7 @@ const BEGINNING: &str = "beginning claims";
 const SINCE: &str = "since";
 /// Time after a deployment in which instances of the release before it may still count usage.
 const DEPLOYING: SignedDuration = SignedDuration::from_hours(24);
-/// Absent: a second deployment of this release does not change the time.
+/// Absent: concurrent deployments write one time.
 const IS_FIRST: &str = "attribute_not_exists(pk)";
 
 /// The time, once this instance has read it. Clones share it.
@@ -44,7 +44,7 @@ impl Store {
             .scan()
             .table_name(self.table(USAGE_LOG))
             .select(Select::SpecificAttributes)
-            .projection_expression(attr::PK)
+            .projection_expression("pk, sk")
             .consistent_read(true)
             .limit(1)
             .send()

@@ -100,6 +100,11 @@ impl Outcomes {
         outcomes[index] = Some(outcome);
     }
 
+    fn get(&self, index: usize) -> Option<Outcome> {
+        let outcomes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        outcomes.get(index).cloned().flatten()
+    }
+
     /// Returns the outcomes after the time for counting.
     fn into_known(self) -> Vec<Outcome> {
         let outcomes = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -119,6 +124,8 @@ enum Decision {
     Conflict([u8; 8]),
     /// Left to another attempt, which may count it.
     Leave,
+    /// Not counted, because it is not known whether it may be. The outcome says why.
+    Fail,
 }
 
 impl Decision {
@@ -152,14 +159,13 @@ impl Decision {
 
     /// Decides on a part by what a release before claims were put has counted: `None` if it leaves the part to count.
     fn by(before: &CountedBefore, part: &EventPart<'_>) -> Option<Self> {
-        match before.is_of(part.body)? {
-            true => before.has_part(part.part).then_some(Decision::Duplicate),
-            false => {
-                let counted = before.content();
-                let counted = counted.map(|content| first_eight(&content));
-                Some(Decision::Conflict(counted.unwrap_or_default()))
+        Some(match before.has_counted(part.part, part.body)? {
+            Ok(()) => Decision::Duplicate,
+            Err(other) => {
+                let other = other.and_then(|content| hex::decode(content).ok());
+                Decision::Conflict(first_eight(&other.unwrap_or_default()))
             }
-        }
+        })
     }
 }
 
@@ -252,7 +258,8 @@ impl Store {
             return Ok(Some(counted.digest == claim.digest));
         }
         let before = self.counted_before(&event_pk(source, id)).await?;
-        Ok(before.and_then(|before| before.is_of(body)))
+        let counted = before.and_then(|before| before.has_counted(0, body));
+        Ok(counted.map(|counted| counted.is_ok()))
     }
 }
 
@@ -396,8 +403,16 @@ impl Counter<'_> {
                 decisions,
             }
         });
-        let writes = batches.map(|batch| self.write_batch(batch));
-        concurrently(writes.collect()).await;
+        if parts.iter().any(|part| part.is_guarded()) {
+            // One after the other: the first parts of events come first.
+            for mut batch in batches.collect::<Vec<_>>() {
+                self.decide_by_first(&mut batch);
+                self.write_batch(batch).await;
+            }
+        } else {
+            let writes = batches.map(|batch| self.write_batch(batch));
+            concurrently(writes.collect()).await;
+        }
         self.await_others(&parts, &attempt, left).await;
     }
 
@@ -443,22 +458,54 @@ impl Counter<'_> {
         parts: impl Iterator<Item = &'b PendingPart<'a>> + Clone,
     ) -> Result<Vec<Option<Decision>>, StoreError> {
         let looked_for = parts.clone().filter(|part| part.may_be_counted_before());
-        let looked_for: BTreeMap<Identity, String> = looked_for
-            .map(|part| (part.claim.identity, part.part.pk()))
+        let looked_for: BTreeMap<String, Identity> = looked_for
+            .map(|part| (part.part.pk(), part.claim.identity))
             .collect();
-        let reads = looked_for.values().map(|pk| self.store.counted_before(pk));
-        let found = concurrently(reads.collect()).await;
-        let found: Vec<Option<CountedBefore>> = found.into_iter().collect::<Result<_, _>>()?;
-        let found: BTreeMap<&Identity, CountedBefore> = looked_for
-            .keys()
-            .zip(found)
-            .filter_map(|(identity, before)| Some((identity, before?)))
-            .collect();
-        let decide = |part: &PendingPart<'_>| {
-            let before = found.get(&part.claim.identity)?;
-            Decision::by(before, part.part)
+        if looked_for.is_empty() {
+            return Ok(parts.map(|_| None).collect());
+        }
+        let logged = self
+            .store
+            .logged_before(looked_for.keys().map(String::as_str));
+        let logged = logged.await?;
+        let reads = logged.iter().map(|pk| self.store.counted_before(pk));
+        let read = concurrently(reads.collect()).await;
+        // One event that cannot be read does not prevent that the others are counted.
+        let read = logged.iter().zip(read);
+        let read =
+            read.filter_map(|(pk, read)| Some((looked_for.get(pk)?, read.map_err(Arc::new))));
+        let before: HashMap<&Identity, Result<_, Arc<StoreError>>> = read.collect();
+        let decide = |part: &PendingPart<'_>| match before.get(&part.claim.identity)? {
+            Ok(before) => Decision::by(before.as_ref()?, part.part),
+            Err(error) => {
+                let failed = Outcome::Failed(Arc::clone(error));
+                self.outcomes.set(part.index, failed);
+                Some(Decision::Fail)
+            }
         };
         Ok(parts.map(decide).collect())
+    }
+
+    /// Decides on those parts of a batch that follow the first part of an event in another batch, while instances of a
+    /// release before claims were put may count usage. Those count a part only if they have counted the first one, of the
+    /// same event. So what is counted here must be of the event whose first part was counted.
+    fn decide_by_first(&self, batch: &mut Batch<'_, '_>) {
+        let here: BTreeSet<usize> = batch.parts.iter().map(|part| part.index).collect();
+        for (part, decision) in batch.parts.iter().zip(&mut batch.decisions) {
+            let is_counted = part.is_guarded() && *decision == Decision::Count;
+            let first = part.first().filter(|first| !here.contains(first));
+            let Some(first) = first.filter(|_| is_counted) else {
+                continue;
+            };
+            *decision = match self.outcomes.get(first) {
+                Some(Outcome::Counted | Outcome::Duplicate) => continue,
+                Some(Outcome::Conflict(other)) => Decision::Conflict(other),
+                Some(Outcome::Failed(_)) | None => {
+                    self.outcomes.set(part.index, Outcome::contended());
+                    Decision::Fail
+                }
+            };
+        }
     }
 
     /// Aborts the transactions that these parts wait for and that were abandoned.
@@ -509,7 +556,7 @@ impl Counter<'_> {
                     Some(Decision::Duplicate) => Outcome::Duplicate,
                     Some(Decision::Conflict(digest)) => Outcome::Conflict(digest),
                     Some(Decision::Count) => return false,
-                    Some(Decision::Leave) | None => return true,
+                    Some(Decision::Leave | Decision::Fail) | None => return true,
                 };
                 self.outcomes.set(parts[*at].index, outcome);
                 false
@@ -571,7 +618,7 @@ impl Counter<'_> {
                 }
                 Decision::Duplicate => Outcome::Duplicate,
                 Decision::Conflict(digest) => Outcome::Conflict(digest),
-                Decision::Leave => continue,
+                Decision::Leave | Decision::Fail => continue,
             };
             self.outcomes.set(part.index, outcome);
         }
