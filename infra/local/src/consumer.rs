@@ -95,9 +95,14 @@ impl Consumer {
         self.stop.notify_one();
     }
 
-    /// Delivers all queued messages now. Failed ones are redelivered until they are processed or become
+    /// Delivers now as many messages as are queued. Failed ones are redelivered until they are processed or become
     /// dead letters.
     pub(crate) async fn drain(&self) -> Result<DrainOutcome, QueueError> {
+        let counts = self.queue.counts()?;
+        // More may arrive all the time. Those that failed before are not visible to others.
+        let left = usize::try_from(counts.queued).unwrap_or(usize::MAX);
+        let left =
+            left.saturating_add(self.failed.lock().await.iter().map(|it| it.ids.len()).sum());
         let mut total = DrainOutcome::default();
         loop {
             let outcome = self.deliver(None).await?;
@@ -107,6 +112,9 @@ impl Consumer {
             total.delivered += outcome.delivered;
             total.failed += outcome.failed;
             total.dead_lettered += outcome.dead_lettered;
+            if total.delivered + total.dead_lettered >= left {
+                return Ok(total);
+            }
         }
     }
 

@@ -92,7 +92,8 @@ fn read_offset(file: &Path) -> Result<SignedDuration, ClockError> {
     Ok(offset)
 }
 
-/// Checks that times up to 62 days before and after the clock's are valid, as windows require.
+/// Checks that times up to 62 days before and after the clock's are valid, as windows require, and that the clock's is a
+/// Unix time.
 fn check(offset: SignedDuration) -> Result<(), ClockError> {
     let margin = SignedDuration::from_hours(24 * 62);
     let now = Clock::system().now();
@@ -100,7 +101,10 @@ fn check(offset: SignedDuration) -> Result<(), ClockError> {
         let edge = edge.ok_or(ClockError::Range)?;
         now.checked_add(edge).map_err(|_| ClockError::Range)?;
     }
-    Ok(())
+    let time = now.checked_add(offset).map_err(|_| ClockError::Range)?;
+    (time >= Timestamp::UNIX_EPOCH)
+        .then_some(())
+        .ok_or(ClockError::Range)
 }
 
 /// Replaces a file's content atomically: after a crash of the process or the machine, the file has either

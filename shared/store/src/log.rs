@@ -9,7 +9,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::{SignedDuration, Timestamp};
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::page::Page;
-use tollgate_domain::usage::MAX_AHEAD;
+use tollgate_domain::usage::{MAX_AGE, MAX_AHEAD};
 use tollgate_domain::window::Day;
 
 use crate::Store;
@@ -187,12 +187,27 @@ impl Store {
             return Err(StoreError::invalid_cursor(LISTING));
         }
         let mut filling = Filling::default();
-        let mut day = after.as_ref().map_or(from, |after| after.day);
+        // No usage event is kept whose records were so old when it arrived.
+        let now = self.clock.now();
+        let oldest = now.saturating_sub(LOG_KEPT + MAX_AGE).unwrap_or(now);
+        let from = from.max(Day::containing(oldest));
+        let mut day = after.as_ref().map_or(from, |after| after.day.max(from));
+        // Releases before claims were put have counted nothing of later days.
+        let last_mixed = since.map_or(to, |since| to.min(since));
         while day <= to {
-            // What releases before claims were put have counted of a day arrived before what was counted since.
-            let is_mixed = since.is_none_or(|since| day <= since);
-            let last = if is_mixed { day } else { to };
-            let position = after.take();
+            let position = after.take().filter(|after| after.day == day);
+            // What such releases have counted of a day arrived before what was counted since.
+            let mixed = match position {
+                Some(_) => Some(day).filter(|day| *day <= last_mixed),
+                None => self.next_day_before(customer, (day, last_mixed)).await?,
+            };
+            let is_mixed = mixed == Some(day);
+            let last = match mixed {
+                Some(mixed) if is_mixed => mixed,
+                Some(mixed) => mixed.previous(),
+                None if position.is_some() => day,
+                None => to,
+            };
             let is_in_segments = position
                 .as_ref()
                 .is_some_and(|position| position.is_segment);

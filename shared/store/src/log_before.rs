@@ -159,6 +159,37 @@ impl Store {
         }
     }
 
+    /// Returns the first of these days, of which both ends are included, with a part of a customer.
+    pub(crate) async fn next_day_before(
+        &self,
+        customer: &CustomerId,
+        (from, to): (Day, Day),
+    ) -> Result<Option<Day>, StoreError> {
+        if from > to {
+            return Ok(None);
+        }
+        let found = self
+            .client
+            .query()
+            .table_name(self.table(USAGE_LOG))
+            .index_name(LOGGED.name)
+            .key_condition_expression("customer = :customer AND log_order BETWEEN :from AND :to")
+            .expression_attribute_values(":customer", s(customer.as_str()))
+            .expression_attribute_values(":from", s(format!("{from}#")))
+            .expression_attribute_values(":to", s(format!("{to}#~")))
+            .limit(1)
+            .send()
+            .await
+            .map_err(|error| StoreError::service(LISTING, error))?;
+        let Some(item) = found.items().first() else {
+            return Ok(None);
+        };
+        let item = Reader::new("log", item);
+        let order = item.text(attr::LOG_ORDER)?;
+        let day = order.split_once('#').and_then(|(day, _)| day.parse().ok());
+        day.map(Some).ok_or_else(|| item.corrupt(attr::LOG_ORDER))
+    }
+
     /// Reads what was counted of the usage event with this partition key.
     pub(crate) async fn counted_before(
         &self,

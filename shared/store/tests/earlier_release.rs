@@ -7,7 +7,7 @@
 
 use std::io::Write;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -290,6 +290,44 @@ async fn an_event_that_cannot_be_looked_for_fails_alone() {
         assert_eq!(write(&at, &events).await, [None, Some(Counted)]);
         assert_eq!(calls(&at).await, 1);
     }
+}
+
+/// Days without usage of an earlier release take no reads of their own.
+#[tokio::test]
+async fn the_log_of_all_days_is_read_with_few_requests() {
+    let at = at(NOW, DEPLOYING);
+    let mut early = Event::new(
+        "acme",
+        "e-0",
+        &[call("2026-10-20T10:00:00Z", "pro", "/a", 200)],
+    );
+    early.received_at = p("2026-10-20T10:00:00Z");
+    count_before(&at, &[early, ping("e-1")]);
+    assert_eq!(write(&at, &[ping("e-2")]).await, [Some(Counted)]);
+    let requests = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&requests);
+    at.aws.inject(move |_| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        Fault::None
+    });
+    let days = (p("0001-01-01"), p("2026-12-31"));
+    let mut listed = Vec::new();
+    let mut after: Option<String> = None;
+    loop {
+        let customer = p("acme");
+        let page = at.store.list_logged(&customer, days, after.as_deref());
+        let page = page.await.unwrap();
+        listed.extend(page.items.into_iter().map(|part| part.body));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    let expected = ["e-0", "e-1", "e-2"];
+    let bodies = expected.map(|id| ping(id).body);
+    assert_eq!(listed, bodies);
+    let requests = requests.load(Ordering::Relaxed);
+    assert!(requests < 20, "{requests}");
 }
 
 /// The guard is the item by which those releases recognise an event.
