@@ -256,4 +256,25 @@ mod tests {
         assert_eq!((drained.failed, drained.dead_lettered), (failed, 1));
         assert!(began.elapsed() < VISIBILITY_TIMEOUT);
     }
+
+    #[tokio::test]
+    async fn a_drain_ends_though_messages_keep_coming() {
+        let at = Fixture::at("2026-11-22T10:00:00Z");
+        let queue = Arc::clone(at.aws.queue());
+        let source = EventSource {
+            queue: "UsageQueue".to_owned(),
+            batch_size: 1,
+            window: WINDOW,
+            visibility_timeout: VISIBILITY_TIMEOUT,
+        };
+        let sending = Arc::clone(&queue);
+        let handler: Handler = Box::new(move |_| {
+            sending.send(&["{}".to_owned()]).unwrap();
+            Box::pin(async { SqsBatchResponse::default() })
+        });
+        let consumer = Consumer::new(Arc::clone(&queue), handler, source);
+        queue.send(&["{}".to_owned(), "{}".to_owned()]).unwrap();
+        assert_eq!(consumer.drain().await.unwrap().delivered, 2);
+        assert_eq!(queue.counts().unwrap().queued, 2);
+    }
 }

@@ -379,9 +379,13 @@ async fn requests_without_a_route_are_404_or_405() {
 }
 
 #[tokio::test]
-async fn the_clock_is_either_set_or_advanced() {
+async fn the_clock_is_either_set_or_advanced_and_is_a_unix_time() {
     let target = Target::at(NOW).await;
-    for body in [json!({}), json!({ "now": NOW, "advance_s": 1 })] {
+    for body in [
+        json!({}),
+        json!({ "now": NOW, "advance_s": 1 }),
+        json!({ "now": "1969-12-31T23:59:59Z" }),
+    ] {
         let response = target.anyone.post("/_local/clock", body).await.unwrap();
         assert_eq!(response.status, StatusCode::UNPROCESSABLE_ENTITY);
     }
