@@ -88,6 +88,19 @@ fn count_before(at: &Fixture, events: &[Event]) {
     }
 }
 
+/// Counts an event, as those releases did, when the first transaction begins.
+fn count_at_first_transaction(at: &Fixture, event: &Event) {
+    let put = json!({ "TableName": "test-usage-log", "Item": logged(event) });
+    let (aws, mut is_first) = (at.aws.clone(), true);
+    at.aws.inject(move |call: &Call| {
+        if call.operation() == "TransactWriteItems" && std::mem::take(&mut is_first) {
+            let (status, response) = aws.call("DynamoDB_20120810.PutItem", &put.to_string());
+            assert_eq!(status, 200, "{response}");
+        }
+        Fault::None
+    });
+}
+
 /// Counts parts in one write. Returns the outcomes, `None` for an error.
 async fn write(at: &Fixture, events: &[Event]) -> Vec<Option<WriteUsageOutcome>> {
     let parts: Vec<EventPart<'_>> = events.iter().map(Event::part).collect();
@@ -181,15 +194,7 @@ async fn what_an_earlier_release_counts_meanwhile_is_not_counted_again() {
         (other("e-1"), vec![Some(Conflict); 2]),
     ] {
         let at = at(NOW, DEPLOYING);
-        let (aws, mut is_first) = (at.aws.clone(), true);
-        at.aws.inject(move |call: &Call| {
-            if call.operation() == "TransactWriteItems" && std::mem::take(&mut is_first) {
-                let put = json!({ "TableName": "test-usage-log", "Item": logged(&ping("e-1")) });
-                let (status, response) = aws.call("DynamoDB_20120810.PutItem", &put.to_string());
-                assert_eq!(status, 200, "{response}");
-            }
-            Fault::None
-        });
+        count_at_first_transaction(&at, &ping("e-1"));
         let mut events = written;
         events.push(ping("e-2"));
         let mut expected = expected;
@@ -237,27 +242,11 @@ fn wide(id: &str) -> Vec<Event> {
     parts.collect()
 }
 
-/// Puts an item when the transaction with this number begins.
-fn put_at_transaction(at: &Fixture, number: usize, item: Value) {
-    let (aws, mut transactions) = (at.aws.clone(), 0);
-    at.aws.inject(move |call: &Call| {
-        if call.operation() == "TransactWriteItems" {
-            if transactions == number {
-                let put = json!({ "TableName": "test-usage-log", "Item": item });
-                let (status, response) = aws.call("DynamoDB_20120810.PutItem", &put.to_string());
-                assert_eq!(status, 200, "{response}");
-            }
-            transactions += 1;
-        }
-        Fault::None
-    });
-}
-
 /// The earlier release counts another event under the first part meanwhile.
 #[tokio::test]
 async fn no_transaction_counts_a_part_beside_another_event() {
     let at = at(NOW, DEPLOYING);
-    put_at_transaction(&at, 0, logged(&ping("e-1")));
+    count_at_first_transaction(&at, &ping("e-1"));
     assert_eq!(write(&at, &wide("e-1")).await, [Some(Conflict); 2]);
     assert_eq!(calls(&at).await, 0);
 }

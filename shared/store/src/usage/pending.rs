@@ -45,8 +45,8 @@ impl Before {
     /// Returns the possible effects if all releases have put claims since `since`.
     ///
     /// Earlier ones rejected records that were more than [`MAX_AHEAD`] in the future, and the records of a day make a part.
-    /// They may also have counted another event of the same identity, unless the id was drawn since. The time in an id
-    /// need not be right, but for that the producer would have drawn the same one twice at times that differ.
+    /// They may also have counted another event of the same identity, unless the id was drawn since by the time in it. A
+    /// time ahead of the present is wrong, and says nothing about that.
     fn of(part: &EventPart<'_>, since: Option<Timestamp>) -> Self {
         let Some(since) = since.filter(|since| *since < part.received_at) else {
             return Self::MayCount;
