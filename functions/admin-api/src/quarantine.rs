@@ -13,7 +13,7 @@ use tollgate_api::quarantine::{
 use tollgate_api::schema;
 use tollgate_api::usage::{Defect, IngestedOutcome};
 use tollgate_api::{Cursor, List};
-use tollgate_ingest::{IncomingEvent, IngestOutcome};
+use tollgate_ingest::{IncomingEvent, IngestOutcome, REPLAYS};
 use tollgate_store::{
     QuarantineId, QuarantineKind, QuarantinedItem, RejectedRecord, Resolution, ResolveOutcome,
 };
@@ -22,8 +22,6 @@ use tollgate_web::{AdminCaller, JsonBody, ListRequest, NoQuery, PathParam, Probl
 use crate::App;
 use crate::defects::not_countable;
 
-/// Source of replayed usage events.
-const SOURCE: &str = "tollgate:quarantine";
 /// List name in the cursors that serve as item ids.
 const ITEMS: &str = "quarantined";
 
@@ -177,13 +175,13 @@ async fn replay(
         return Err(Problem::unprocessable(detail).with(Member::Field, "event"));
     };
     let identity = hex::encode(Sha256::digest(item.id.to_string()));
-    event.insert("source".to_owned(), SOURCE.into());
+    event.insert("source".to_owned(), REPLAYS.into());
     event.insert("id".to_owned(), identity.clone().into());
     let event = Value::Object(event);
     if item.resolution == Some(Resolution::Replayed) {
         return app.replayed_before(identity, &event).await;
     }
-    let incoming = IncomingEvent::parse(&event.to_string()).map_err(|defect| {
+    let incoming = IncomingEvent::parse_replay(&event.to_string()).map_err(|defect| {
         let pointer = "/event".to_owned();
         let reason = defect.to_string();
         not_countable(&[Defect { pointer, reason }])
@@ -223,7 +221,7 @@ async fn replay(
     }
     app.store.finish_replay(&item.id).await?;
     Ok(Json(Replayed {
-        source: SOURCE,
+        source: REPLAYS,
         id: identity,
         outcome,
     }))
@@ -279,16 +277,18 @@ impl App {
         event: &Value,
     ) -> Result<Json<Replayed>, Problem> {
         let event = event.to_string();
-        let is_counted = self.store.is_counted(SOURCE, &identity, event.as_bytes());
-        match is_counted.await? {
-            Some(true) => Ok(Json(Replayed {
-                source: SOURCE,
+        let counted = self
+            .store
+            .counted_parts(REPLAYS, &identity, event.as_bytes());
+        match counted.await? {
+            Some(parts) if !parts.is_empty() => Ok(Json(Replayed {
+                source: REPLAYS,
                 id: identity,
                 outcome: IngestedOutcome::Duplicate,
             })),
-            Some(false) => Err(replayed_as_another()),
             // Its claim has expired, so it cannot be compared.
-            None => Err(replayed()),
+            Some(_) => Err(replayed()),
+            None => Err(replayed_as_another()),
         }
     }
 

@@ -657,7 +657,7 @@ async fn seed_included(target: &Target, customer: &str) {
             &[part],
             &plans(),
             &ShardCounts::default(),
-            Duration::from_secs(15),
+            usage::COUNTING_TIME,
         )
         .await;
     assert_eq!(*outcomes[0].as_ref().unwrap(), WriteUsageOutcome::Counted);

@@ -10,6 +10,7 @@ mod part;
 mod quarantine;
 mod split;
 mod tasks;
+mod validate;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,12 +24,10 @@ use tollgate_domain::plan_book::PlanBook;
 use tollgate_domain::usage::{Aggregates, CountableItem, Defect, EventItem, ReceivedEvent};
 use tollgate_runtime::config::InvalidConfig;
 use tollgate_runtime::{Clock, Init, Metrics, metrics};
-use tollgate_store::{
-    EventPart, PlanCache, RejectedRecord, ShardCounts, Store, StoreError, WriteUsageOutcome,
-};
+use tollgate_store::{EventPart, PlanCache, ShardCounts, Store, StoreError, WriteUsageOutcome};
 
 pub use counted::{CountedError, CountedPart};
-pub use event::IncomingEvent;
+pub use event::{IncomingEvent, REPLAYS};
 use owners::ForeignKeys;
 pub use owners::Owners;
 use part::Part;
@@ -103,38 +102,6 @@ impl Ingest {
         // Boxed: the nested futures of all the store's operations are more than the compiler lays out.
         let counting: BoxFuture<'_, _> = Box::pin(self.count(events));
         counting.await
-    }
-
-    /// Validates usage events as of now. Returns, for each, the records and adjustments that cannot be
-    /// counted.
-    ///
-    /// # Errors
-    /// When the plans or the owners of keys cannot be read.
-    pub async fn validate(
-        &self,
-        events: &[IncomingEvent],
-    ) -> Result<Vec<Vec<RejectedRecord>>, StoreError> {
-        let now = self.clock.now();
-        let plans = self
-            .plans_of(events.iter().map(|event| &event.received))
-            .await?;
-        let received = events.iter().map(|event| &event.received);
-        let foreign = self.owners.foreign(&self.store, received).await?;
-        let mut rejected = Vec::with_capacity(events.len());
-        for event in events {
-            let ReceivedEvent {
-                customer, items, ..
-            } = &event.received;
-            let defects = items.iter().enumerate().filter_map(|(index, item)| {
-                let reason = self
-                    .check_item(customer, item, &plans, &foreign, now)
-                    .err()?
-                    .to_string();
-                Some(RejectedRecord { index, reason })
-            });
-            rejected.push(defects.collect());
-        }
-        Ok(rejected)
     }
 
     /// Returns the plans, among which are those of the events if they exist.

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use sha2::{Digest, Sha256};
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::window::Day;
@@ -100,6 +101,21 @@ impl CountedBefore {
             false => Some(Err(content.cloned())),
         }
     }
+
+    /// Returns the numbers of the parts that were counted of the event with this body: `None` if another event's were.
+    pub(crate) fn counted_parts(&self, body: &[u8]) -> Result<Option<BTreeSet<usize>>, StoreError> {
+        let mut counted = BTreeSet::new();
+        for sk in self.parts.keys() {
+            let part = sk.parse();
+            let part = part.map_err(|_| StoreError::corrupt("log", attr::SK))?;
+            match self.has_counted(part, body) {
+                Some(Ok(())) => _ = counted.insert(part),
+                Some(Err(_)) => return Ok(None),
+                None => {}
+            }
+        }
+        Ok(Some(counted))
+    }
 }
 
 fn body_of(items: &[Item]) -> Result<Option<Vec<u8>>, StoreError> {
@@ -128,19 +144,9 @@ impl Store {
             .transpose()?;
         let mut last = after.map(str::to_owned);
         loop {
-            let found = self
-                .client
-                .query()
-                .table_name(self.table(USAGE_LOG))
-                .index_name(LOGGED.name)
-                .key_condition_expression("customer = :customer AND begins_with(log_order, :day)")
-                .expression_attribute_values(":customer", s(customer.as_str()))
-                .expression_attribute_values(":day", s(&order))
-                .limit(PARTS)
-                .set_exclusive_start_key(start)
-                .send()
-                .await
-                .map_err(|error| StoreError::service(LISTING, error))?;
+            let query = self.query_before(customer, (day, day)).limit(PARTS);
+            let found = query.set_exclusive_start_key(start).send().await;
+            let found = found.map_err(|error| StoreError::service(LISTING, error))?;
             for item in found.items() {
                 let key = Reader::new("log", item);
                 let (pk, sk) = (key.text(attr::PK)?, key.text(attr::SK)?);
@@ -168,19 +174,9 @@ impl Store {
         if from > to {
             return Ok(None);
         }
-        let found = self
-            .client
-            .query()
-            .table_name(self.table(USAGE_LOG))
-            .index_name(LOGGED.name)
-            .key_condition_expression("customer = :customer AND log_order BETWEEN :from AND :to")
-            .expression_attribute_values(":customer", s(customer.as_str()))
-            .expression_attribute_values(":from", s(format!("{from}#")))
-            .expression_attribute_values(":to", s(format!("{to}#~")))
-            .limit(1)
-            .send()
-            .await
-            .map_err(|error| StoreError::service(LISTING, error))?;
+        let query = self.query_before(customer, (from, to)).limit(1);
+        let found = query.send().await;
+        let found = found.map_err(|error| StoreError::service(LISTING, error))?;
         let Some(item) = found.items().first() else {
             return Ok(None);
         };
@@ -188,6 +184,18 @@ impl Store {
         let order = item.text(attr::LOG_ORDER)?;
         let day = order.split_once('#').and_then(|(day, _)| day.parse().ok());
         day.map(Some).ok_or_else(|| item.corrupt(attr::LOG_ORDER))
+    }
+
+    /// Creates the query for the parts of a customer's days, of which both ends are included.
+    fn query_before(&self, customer: &CustomerId, (from, to): (Day, Day)) -> QueryFluentBuilder {
+        self.client
+            .query()
+            .table_name(self.table(USAGE_LOG))
+            .index_name(LOGGED.name)
+            .key_condition_expression("customer = :customer AND log_order BETWEEN :from AND :to")
+            .expression_attribute_values(":customer", s(customer.as_str()))
+            .expression_attribute_values(":from", s(format!("{from}#")))
+            .expression_attribute_values(":to", s(format!("{to}#~")))
     }
 
     /// Reads what was counted of the usage event with this partition key.

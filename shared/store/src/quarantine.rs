@@ -1,6 +1,6 @@
 //! The quarantine: usage events and messages that failed validation, complete, with the reasons.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::str::FromStr;
 
@@ -341,6 +341,24 @@ impl Store {
                 return Ok((found, false));
             }
         }
+    }
+
+    /// Returns those of these parts of a usage event of which records are quarantined, or were.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn quarantined_parts(
+        &self,
+        source: &str,
+        id: &str,
+        parts: &BTreeSet<usize>,
+    ) -> Result<BTreeSet<usize>, StoreError> {
+        let pk = event_pk(source, id);
+        let wanted = parts.iter().map(|part| keys(pk.as_str(), part_sk(*part)));
+        let found = self.batch_get("reading the quarantine", QUARANTINE, wanted.collect());
+        let found = found.await?;
+        let parts = found.iter().map(|item| Reader::new("quarantine", item));
+        parts.map(|item| item.parsed(attr::SK)).collect()
     }
 
     /// Reads the quarantined content of this message.

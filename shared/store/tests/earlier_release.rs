@@ -21,11 +21,12 @@ use tollgate_local_aws::{Call, Fault};
 use tollgate_store::schema::{QUARANTINE, USAGE_LOG};
 use tollgate_store::{EventPart, RejectedRecord, ShardCounts, WriteUsageOutcome};
 use tollgate_testing::stored::{items, raw, text};
+use tollgate_testing::usage::COUNTING_TIME;
 use tollgate_testing::{p, plans};
 
 mod common;
 
-use common::{Event, NOW, WITHIN, call};
+use common::{Event, NOW, call};
 
 /// Times since which claims are put: the release is still being replaced, or was replaced before.
 const DEPLOYING: &str = "2026-11-23T10:00:00Z";
@@ -108,7 +109,7 @@ async fn write(at: &Fixture, events: &[Event]) -> Vec<Option<WriteUsageOutcome>>
     let shard_counts = ShardCounts::default();
     let written = at
         .store
-        .write_usage(&parts, &plans, &shard_counts, WITHIN)
+        .write_usage(&parts, &plans, &shard_counts, COUNTING_TIME)
         .await;
     let written = written.iter();
     written.map(|one| one.as_ref().ok().copied()).collect()
@@ -140,6 +141,29 @@ async fn what_an_earlier_release_counted_is_a_duplicate() {
 }
 
 /// The first part's item has the body, by which another text of the event is recognised.
+#[tokio::test]
+async fn the_counted_parts_of_an_event_are_those_of_all_releases() {
+    let at = at(NOW, DEPLOYED);
+    let counted = async |event: &Event| {
+        let EventPart {
+            source, id, body, ..
+        } = event.part();
+        let counted = at.store.counted_parts(source, id, body).await.unwrap();
+        counted.map(Vec::from_iter)
+    };
+    let parts = other("e-1");
+    assert_eq!(counted(&parts[0]).await, Some(vec![]));
+    count_before(&at, &parts[..1]);
+    assert_eq!(counted(&parts[0]).await, Some(vec![0]));
+    assert_eq!(write(&at, &parts).await, [Some(Duplicate), Some(Counted)]);
+    assert_eq!(counted(&parts[0]).await, Some(vec![0, 1]));
+    assert_eq!(counted(&ping("e-1")).await, None);
+    // Of claims alone.
+    assert_eq!(write(&at, &[ping("e-2")]).await, [Some(Counted)]);
+    assert_eq!(counted(&ping("e-2")).await, Some(vec![0]));
+    assert_eq!(counted(&other("e-2")[0]).await, None);
+}
+
 #[tokio::test]
 async fn the_parts_that_an_earlier_release_left_are_counted() {
     for since in [DEPLOYING, DEPLOYED] {

@@ -18,9 +18,10 @@ use tollgate_store::{
     EventPart, LoggedPart, RejectedRecord, ShardCounts, WriteUsageOutcome, WriteUsageResult,
 };
 use tollgate_testing::stored::items;
+use tollgate_testing::usage::COUNTING_TIME;
 use tollgate_testing::{p, plans};
 
-use common::{Event, NOW, WITHIN, adjustment, call, fixture, write_usage};
+use common::{Event, NOW, adjustment, call, fixture, write_usage};
 
 const TRANSACTION: &str = "TransactWriteItems";
 
@@ -32,7 +33,9 @@ async fn write(
 ) -> Vec<WriteUsageResult> {
     let parts: Vec<EventPart> = events.iter().map(Event::part).collect();
     let plans = plans();
-    let written = at.store.write_usage(&parts, &plans, shard_counts, WITHIN);
+    let written = at
+        .store
+        .write_usage(&parts, &plans, shard_counts, COUNTING_TIME);
     written.await
 }
 

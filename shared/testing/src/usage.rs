@@ -11,6 +11,9 @@ use tollgate_store::{EventPart, ShardCounts, WriteUsageOutcome};
 
 use crate::{p, plans};
 
+/// Time for counting in tests, which nothing but a hanging store uses up.
+pub const COUNTING_TIME: Duration = Duration::from_secs(15);
+
 /// Returns an aggregate of billable calls on a plan.
 pub fn calls(plan: &str, calls: u64) -> Aggregate {
     Aggregate {
@@ -75,8 +78,8 @@ async fn count(
         ..event_part(&id, &customer, aggregates, at.clock().now())
     };
     let (store, plans, shard_counts) = (&at.store, plans(), ShardCounts::default());
-    let (parts, within) = ([part], Duration::from_secs(15));
-    let written = store.write_usage(&parts, &plans, &shard_counts, within);
+    let parts = [part];
+    let written = store.write_usage(&parts, &plans, &shard_counts, COUNTING_TIME);
     let outcomes = written.await;
     assert_eq!(*outcomes[0].as_ref().unwrap(), WriteUsageOutcome::Counted);
 }

@@ -301,6 +301,17 @@ async fn a_replay_that_failed_after_counting_is_finished_by_a_retry() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_replay_that_failed_after_counting_is_finished_however_late() {
+    let stack = Stack::new();
+    let (item, body) = interrupted_replay(&stack, 2).await;
+    stack.at.time.set(p("2027-02-01T10:00:00Z"));
+    let response = replay(&stack, &item, body).await.json(200);
+    assert_eq!(response["outcome"], "duplicate");
+    assert_eq!(status(&stack, &item).await, "replayed");
+    assert_eq!(calls(&stack).await, 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_replay_that_failed_after_counting_is_finished_by_a_different_replay() {
     let stack = Stack::new();
     let (item, mut body) = interrupted_replay(&stack, 2).await;
@@ -368,6 +379,47 @@ async fn a_repeated_message_is_quarantined_once() {
         deliver(&stack, &[format!(r#"{{{outside},"detail":{text}}}"#)]).await;
     }
     assert_eq!(list_open(&stack).await.len(), 2);
+}
+
+#[tokio::test]
+async fn an_old_event_of_which_records_are_quarantined_is_no_duplicate() {
+    let stack = Stack::new();
+    let of_yesterday = |mut record: Value| {
+        record["time"] = "2026-11-21T09:59:00Z".into();
+        record
+    };
+    // The second day was counted whole.
+    let records = [
+        of_yesterday(record()),
+        of_yesterday(of_plan("gold")),
+        record(),
+    ];
+    let event = usage_event("e-1", &records);
+    quarantine_one(&stack, message(&event)).await;
+    assert_eq!(calls(&stack).await, 2);
+    stack.at.time.set(p("2027-01-10T10:00:00Z"));
+    let response = stack.count(&[event]).await;
+    response.unprocessable(None);
+    let defects = response.body["defects"].as_array().unwrap();
+    let pointers: Vec<&str> = defects.iter().map(|one| text(one, "pointer")).collect();
+    assert_eq!(
+        pointers,
+        ["/events/0/data/records/0", "/events/0/data/records/1"]
+    );
+    assert_eq!(calls(&stack).await, 2);
+}
+
+#[tokio::test]
+async fn an_event_with_the_source_of_replays_is_quarantined_and_can_be_replayed() {
+    let stack = Stack::new();
+    let mut event = usage_event("e-1", &[record()]);
+    event["source"] = "tollgate:quarantine".into();
+    let item = quarantine_one(&stack, message(&event)).await;
+    assert_eq!(item["kind"], "message");
+    assert!(text(&item["rejected"][0], "reason").contains("is reserved"));
+    assert_eq!(calls(&stack).await, 0);
+    replay(&stack, &item, json!({})).await.json(200);
+    assert_eq!(calls(&stack).await, 1);
 }
 
 #[tokio::test]

@@ -184,6 +184,85 @@ async fn an_event_with_other_extension_attributes_is_a_duplicate() {
     assert_eq!(calls(&stack).await, 1);
 }
 
+fn on_days(days: &[u32]) -> Vec<Value> {
+    let records = days.iter().map(|day| {
+        let mut record = record();
+        record["time"] = format!("2026-11-{day:02}T09:59:00Z").into();
+        record
+    });
+    records.collect()
+}
+
+#[tokio::test]
+async fn an_event_that_was_counted_in_time_is_a_duplicate_however_old() {
+    let stack = Stack::new();
+    let whole = [usage_event("e-1", &on_days(&[20, 21, 21]))];
+    stack.count(&whole).await.json(200);
+    assert_eq!(calls(&stack).await, 3);
+    let other = usage_event("e-1", &on_days(&[20, 21]));
+    let new = usage_event("e-2", &on_days(&[21]));
+    for now in ["2026-12-26T09:59:01Z", "2027-11-01T10:00:00Z"] {
+        stack.at.time.set(p(now));
+        let repeated = stack.count(&whole).await.json(200);
+        assert_eq!(outcomes(&repeated), [("e-1", "duplicate")]);
+        // Neither another event with the same id nor one that was not counted is taken for it.
+        for never_counted in [&other, &new] {
+            let response = stack
+                .count(&[whole[0].clone(), never_counted.clone()])
+                .await;
+            response.unprocessable(None);
+            let defect = &response.body["defects"][0];
+            assert_eq!(defect["pointer"], "/events/1/data/records/0");
+            assert_eq!(defect["reason"], "older than 35 days");
+        }
+        assert_eq!(calls(&stack).await, 3);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_an_old_event_the_records_that_were_not_counted_are_named() {
+    let stack = Stack::new();
+    // So many endpoints that the two days are counted in two transactions.
+    let mut records = on_days(&[[20; 50], [21; 50]].concat());
+    for (number, record) in records.iter_mut().enumerate() {
+        record["endpoint"] = format!("/{number}").into();
+    }
+    let event = [usage_event("e-1", &records)];
+    let is_of_day_21 = |body: &str| body.contains("2026-11-21");
+    stack.at.aws.inject(move |call| {
+        let is_commit = call.operation() == "TransactWriteItems";
+        match is_commit && is_of_day_21(&call.body) {
+            true => Fault::RequestLost,
+            false => Fault::None,
+        }
+    });
+    let response = stack.count(&event).await;
+    response.problem(503, "temporarily-unavailable", None);
+    stack.at.aws.heal();
+    assert_eq!(calls(&stack).await, 50);
+    stack.at.time.set(p("2026-12-27T10:00:00Z"));
+    let response = stack.count(&event).await;
+    response.unprocessable(None);
+    let defects = response.body["defects"].as_array().unwrap();
+    let pointers = defects.iter().map(|one| text(one, "pointer").to_owned());
+    let uncounted = (50..100).map(|index| format!("/events/0/data/records/{index}"));
+    assert!(pointers.eq(uncounted), "{defects:?}");
+}
+
+#[tokio::test]
+async fn no_producer_takes_the_source_of_replays() {
+    let stack = Stack::new();
+    let before = stored(&stack.at);
+    let mut event = usage_event("e-1", &[record()]);
+    event["source"] = "tollgate:quarantine".into();
+    let response = stack.count(&[event]).await;
+    response.unprocessable(None);
+    let expected =
+        json!([{ "pointer": "/events/0", "reason": "source \"tollgate:quarantine\" is reserved" }]);
+    assert_eq!(response.body["defects"], expected);
+    assert_eq!(stored(&stack.at), before);
+}
+
 #[tokio::test]
 async fn a_customer_id_that_cannot_be_in_a_url_is_rejected() {
     let stack = Stack::new();

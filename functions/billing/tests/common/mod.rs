@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use billing::{App, BillingRunError, handle};
 use serde_json::Value;
@@ -84,12 +83,7 @@ impl Stack {
         let event = event_part(id, &customer, &aggregates, self.app.billing.clock.now());
         let (store, shard_counts) = (&self.at.store, ShardCounts::default());
         let mut outcomes = store
-            .write_usage(
-                &[event],
-                &self.plans,
-                &shard_counts,
-                Duration::from_secs(15),
-            )
+            .write_usage(&[event], &self.plans, &shard_counts, usage::COUNTING_TIME)
             .await;
         outcomes.pop().unwrap().map(drop)
     }

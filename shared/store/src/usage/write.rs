@@ -235,31 +235,40 @@ impl Store {
         results
     }
 
-    /// Whether a usage event with this source and id was counted, and if so, whether it is the one with this body.
+    /// Returns the numbers of the parts of the usage event with this source, id and body that were counted: `None` if
+    /// another event with the same source and id was.
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn is_counted(
+    pub async fn counted_parts(
         &self,
         source: &str,
         id: &str,
         body: &[u8],
-    ) -> Result<Option<bool>, StoreError> {
+    ) -> Result<Option<BTreeSet<usize>>, StoreError> {
         let claim = claim_of(source, id, body);
         let mut rivals = self.look(None, std::iter::once(&claim)).await?;
         let rivals = rivals.pop().unwrap_or_default();
         let of_rivals = rivals.iter().map(|rival| rival.transaction.clone());
         let markers = self.markers(of_rivals).await?;
-        let counted = rivals.iter().find(|rival| {
+        let counted = rivals.iter().filter(|rival| {
             let marker = markers.get(&rival.transaction);
             marker.is_some_and(|marker| marker.has_counted(rival.index))
         });
-        if let Some(counted) = counted {
-            return Ok(Some(counted.digest == claim.digest));
+        let mut parts = BTreeSet::new();
+        for rival in counted {
+            if rival.digest != claim.digest {
+                return Ok(None);
+            }
+            parts.insert(usize::from(rival.part));
         }
-        let before = self.counted_before(&event_pk(source, id)).await?;
-        let counted = before.and_then(|before| before.has_counted(0, body));
-        Ok(counted.map(|counted| counted.is_ok()))
+        if let Some(before) = self.counted_before(&event_pk(source, id)).await? {
+            let Some(before) = before.counted_parts(body)? else {
+                return Ok(None);
+            };
+            parts.extend(before);
+        }
+        Ok(Some(parts))
     }
 }
 

@@ -4,7 +4,6 @@
 #![allow(dead_code, reason = "each test binary uses a part of this")]
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -31,6 +30,7 @@ use tollgate_store::{
 use tollgate_testing::customers::key_record;
 use tollgate_testing::seed::no_older_claims;
 use tollgate_testing::stored::{items, raw, text};
+use tollgate_testing::usage::COUNTING_TIME;
 use tollgate_testing::{p, plans};
 
 /// Time of all fixtures' clocks.
@@ -168,9 +168,6 @@ pub(crate) async fn release(at: &Fixture, share: &mut LeaseShare, units: u64, ca
     at.store.settle(share, spent(calls)).await.unwrap();
 }
 
-/// Time for counting usage.
-pub(crate) const WITHIN: Duration = Duration::from_secs(15);
-
 /// Returns the outcome of a reservation at the root of a counter.
 pub(crate) fn reserved(units: u64, used: u64) -> ReserveOutcome {
     ReserveOutcome::Reserved { units, used }
@@ -195,7 +192,7 @@ pub(crate) async fn try_to_write(
 ) -> Result<WriteUsageOutcome, StoreError> {
     let part = std::slice::from_ref(part);
     let mut outcomes = store
-        .write_usage(part, &plans(), &ShardCounts::default(), WITHIN)
+        .write_usage(part, &plans(), &ShardCounts::default(), COUNTING_TIME)
         .await;
     let outcome = outcomes.pop().unwrap();
     outcome.map_err(|error| Arc::into_inner(error).unwrap())
