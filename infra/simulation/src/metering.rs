@@ -1,6 +1,7 @@
 //! Simulation of metering, from a call to the stored aggregates: the product's emitters and usage-writers over
 //! the embedded engine, with a bus and a queue that fail, duplicate, reorder and delay as AWS's may.
 
+mod earlier;
 mod model;
 mod queue;
 mod scenario;

@@ -276,7 +276,7 @@ impl Network {
 
     /// Sends a request. The receiver gets the response once it arrives, or an error once the connection
     /// breaks.
-    fn send(&self, call: Call) -> oneshot::Receiver<(u16, String)> {
+    pub(crate) fn send(&self, call: Call) -> oneshot::Receiver<(u16, String)> {
         let (sender, receiver) = oneshot::channel();
         let value: Value = serde_json::from_str(&call.body).unwrap_or_default();
         let delivery = self.delivery(&call.target, &value);

@@ -28,6 +28,31 @@ pub(crate) struct Scenario {
     /// Claims at which a bucket is closed.
     pub(crate) max_claims: usize,
     pub(crate) steps: Vec<Step<Event>>,
+    /// Replacement of the release before claims were put.
+    pub(crate) upgrade: Option<Upgrade>,
+}
+
+/// A replacement of instances of an earlier release during the run.
+#[derive(Debug, Clone)]
+pub(crate) struct Upgrade {
+    /// Clock skew of each of its writers in milliseconds, positive if the clock is ahead.
+    pub(crate) skews_ms: Vec<i64>,
+    /// Number of steps after which they end.
+    pub(crate) steps: usize,
+}
+
+impl Upgrade {
+    fn generate(seed: u64) -> Option<Self> {
+        let entropy = Entropy::seeded(seed ^ 0xea71);
+        let writers = 1 + index(&entropy, 2);
+        let is_upgraded = entropy.below(3) == 0;
+        is_upgraded.then(|| Self {
+            skews_ms: (0..writers)
+                .map(|_| skew_ms(&entropy, MAX_SKEW_MS))
+                .collect(),
+            steps: index(&entropy, 40),
+        })
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -132,6 +157,7 @@ impl Scenario {
             writer_crash_percent: [0, 10, 30][index(3)],
             max_claims: [2, 10, 20_000][index(3)],
             steps: (0..10 + index(30)).map(step).collect(),
+            upgrade: Upgrade::generate(seed),
         }
     }
 }

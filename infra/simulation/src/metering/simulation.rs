@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aws_types::region::Region;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep, sleep_until, timeout};
 use tollgate_domain::id::{CustomerId, uuid_v7};
 use tollgate_domain::money::MicroUsd;
 use tollgate_domain::plan::Catalog;
@@ -23,6 +23,7 @@ use tollgate_runtime::{Clock, Entropy, Metrics, aws};
 use tollgate_store::Store;
 use usage_writer::App;
 
+use super::earlier::EarlierWriter;
 use super::queue::Queue;
 use super::scenario::{Event, Scenario};
 use super::{Deviation, model};
@@ -34,6 +35,11 @@ use crate::{PREFIX, SimulationError, Trace, setup};
 
 /// Longer than the greatest delay of a request on the network.
 const ALL_HAS_ARRIVED: Duration = Duration::from_secs(600);
+/// Time after the start of a run at which instances of the earlier release have ended, and so have their requests. It is
+/// longer than the steps take.
+const DEPLOYMENT: Duration = Duration::from_secs(2 * 3_600);
+/// Time after the start of a run since which all releases put claims.
+const CLAIMS_BEGIN_AFTER: SignedDuration = SignedDuration::from_mins(110);
 /// The usage-writer's function timeout.
 const WRITER_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -72,6 +78,39 @@ struct Function {
     running: JoinHandle<()>,
     /// Request ids of all records that it has recorded.
     recorded: Arc<Mutex<Vec<String>>>,
+}
+
+/// An instance of a usage-writer.
+enum Instance {
+    Current(App),
+    Earlier(EarlierWriter),
+}
+
+impl Instance {
+    /// Handles a batch of messages with their ids. Returns the ids of those that are to be delivered again.
+    async fn handle(&self, messages: &[(String, String)]) -> BTreeSet<String> {
+        let mut failed: BTreeSet<String> = messages.iter().map(|(id, _)| id.clone()).collect();
+        match self {
+            Instance::Current(app) => {
+                let records = messages.iter();
+                let records = records.map(|(id, body)| json!({ "messageId": id, "body": body }));
+                let event = json!({ "Records": Value::from_iter(records) });
+                if let Ok(event) = serde_json::from_value(event) {
+                    let response = usage_writer::handle(app, event).await;
+                    let failures = response.batch_item_failures.into_iter();
+                    failed = failures.map(|failure| failure.item_identifier).collect();
+                }
+            }
+            Instance::Earlier(writer) => {
+                for (id, body) in messages {
+                    if writer.handle(id, body).await {
+                        failed.remove(id);
+                    }
+                }
+            }
+        }
+        failed
+    }
 }
 
 struct Writer {
@@ -183,8 +222,8 @@ impl<'a> Simulation<'a> {
         }
     }
 
-    /// Starts a writer, which runs until it is aborted.
-    fn writer(&mut self, skew_ms: i64, running: &mut JoinSet<()>) -> Writer {
+    /// Starts a writer of this release, or an earlier one, which runs until it is aborted.
+    fn writer(&mut self, is_earlier: bool, skew_ms: i64, running: &mut JoinSet<()>) -> Writer {
         let tables = self.tables.clone();
         let (network, seed, sdk) = self.connect(tables, self.scenario.table_faults);
         let timeouts = aws::timeouts(aws::BACKGROUND_TIMEOUT);
@@ -195,7 +234,14 @@ impl<'a> Simulation<'a> {
         let store = Store::new(&sdk, PREFIX, clock.clone(), entropy.clone());
         let store = store.with_buckets_of(self.scenario.max_claims);
         let ingest = Ingest::new(store, clock, Metrics::none());
-        let app = App { ingest };
+        let instance = match is_earlier {
+            false => Instance::Current(App { ingest }),
+            true => Instance::Earlier(EarlierWriter {
+                network: network.clone(),
+                ingest,
+                entropy: entropy.clone(),
+            }),
+        };
         let crash_percent = Arc::new(AtomicU64::new(self.scenario.writer_crash_percent));
         let (queue, crashes, trace) = (
             self.queue.clone(),
@@ -206,21 +252,14 @@ impl<'a> Simulation<'a> {
         running.spawn(async move {
             loop {
                 let messages = queue.receive().await;
-                let records: Vec<_> = messages
-                    .iter()
-                    .map(|(id, body)| json!({ "messageId": id, "body": body }))
-                    .collect();
-                let Ok(event) = serde_json::from_value(json!({ "Records": records })) else {
-                    return;
-                };
                 let limit = if entropy.below(100) < crashes.load(Ordering::Relaxed) {
                     Duration::from_millis(entropy.below(500))
                 } else {
                     WRITER_TIMEOUT
                 };
-                let response = timeout(limit, usage_writer::handle(&app, event)).await;
+                let failed = timeout(limit, instance.handle(&messages)).await;
                 let at = began.elapsed();
-                let Ok(response) = response else {
+                let Ok(failed) = failed else {
                     trace.log(|| {
                         format!(
                             "{at:?} writer {seed} crashed with {} messages",
@@ -229,11 +268,6 @@ impl<'a> Simulation<'a> {
                     });
                     continue;
                 };
-                let failed: BTreeSet<String> = response
-                    .batch_item_failures
-                    .into_iter()
-                    .map(|failure| failure.item_identifier)
-                    .collect();
                 trace.log(|| {
                     format!(
                         "{at:?} writer {seed} received {} messages, failed {failed:?}",
@@ -256,17 +290,27 @@ impl<'a> Simulation<'a> {
         let (clock, entropy) = (self.time.clock(Arc::default()), Entropy::seeded(self.seed));
         let store = Store::new(&self.aws.sdk_config(), PREFIX, clock, entropy);
         store.seed_plans(&setup(Catalog::shipped())?).await?;
-        let mut running = JoinSet::new();
+        self.begin_claims()?;
+        let (mut running, mut earlier) = (JoinSet::new(), JoinSet::new());
         for &skew_ms in &self.scenario.writer_skews_ms {
-            let writer = self.writer(skew_ms, &mut running);
+            let writer = self.writer(false, skew_ms, &mut running);
             self.writers.push(writer);
         }
-        for step in &self.scenario.steps {
+        let upgrade = self.scenario.upgrade.as_ref();
+        for &skew_ms in upgrade.into_iter().flat_map(|upgrade| &upgrade.skews_ms) {
+            self.writer(true, skew_ms, &mut earlier);
+        }
+        for (number, step) in self.scenario.steps.iter().enumerate() {
+            if upgrade.is_some_and(|upgrade| upgrade.steps == number) {
+                earlier.abort_all();
+                sleep_until(self.time.began + DEPLOYMENT).await;
+            }
             sleep(step.after).await;
             let at = self.time.began.elapsed();
             self.trace.log(|| format!("{at:?} {:?}", step.event));
             self.apply(step.event).await?;
         }
+        earlier.abort_all();
         let mut recorded = std::mem::take(&mut self.recorded);
         for function in self.functions.drain(..) {
             drop(function.invocations);
@@ -303,6 +347,24 @@ impl<'a> Simulation<'a> {
         sleep(ALL_HAS_ARRIVED).await;
         running.abort_all();
         self.compare(&recorded).await
+    }
+
+    /// Stores since when all releases put claims. Runs that share tables each have a time of their own.
+    fn begin_claims(&self) -> Result<(), SimulationError> {
+        let since = match self.scenario.upgrade {
+            None => Timestamp::UNIX_EPOCH,
+            Some(_) => self.time.start + CLAIMS_BEGIN_AFTER,
+        };
+        let item = json!({ "TableName": format!("{PREFIX}-usage-log"), "Item": {
+            "pk": { "S": "#CLAIMS_SINCE" }, "sk": { "S": "#" }, "since": { "S": since },
+        } });
+        match self
+            .aws
+            .call("DynamoDB_20120810.PutItem", &item.to_string())
+        {
+            (200, _) => Ok(()),
+            (_, response) => Err(SimulationError::Setup(response.into())),
+        }
     }
 
     async fn apply(&mut self, event: Event) -> Result<(), SimulationError> {
