@@ -429,7 +429,7 @@ impl<'a> Simulation<'a> {
         std::mem::replace(&mut self.functions[function], next)
     }
 
-    /// Generates a usage event with adjustments of today and yesterday.
+    /// Generates a usage event with adjustments of the last two days.
     fn adjustments(&mut self, customer: usize) -> Value {
         self.calls += 1;
         let now = self.time.clock(Arc::default()).now();
@@ -446,7 +446,7 @@ impl<'a> Simulation<'a> {
             .map(|_| {
                 let plan = if random(2) == 0 { "free" } else { "pro" };
                 json!({
-                    "time": now - SignedDuration::from_hours(random(24)),
+                    "time": now - SignedDuration::from_hours(random(48)),
                     "plan": plan,
                     "billable_calls": random(2_000) - 1_000,
                     "micro_usd": 1 + random(1_000),
@@ -505,7 +505,7 @@ impl<'a> Simulation<'a> {
         let customers: Vec<String> = (0..3).map(|n| self.customer(n)).collect();
         let start = self.time.start;
         let day = SignedDuration::from_hours(24);
-        let (before, after) = (start - day, start + day);
+        let (before, after) = (start - day * 2, start + day);
         let months = [
             Month::containing(before),
             Month::containing(start),
