@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
+use jiff::{SignedDuration, Timestamp};
 use lambda_http::http::StatusCode;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -24,6 +25,8 @@ use crate::defects::not_countable;
 
 /// List name in the cursors that serve as item ids.
 const ITEMS: &str = "quarantined";
+/// Time after the beginning of a replay at which it has certainly ended: longer than a function runs.
+const REPLAY_TIME: SignedDuration = SignedDuration::from_hours(1);
 
 tollgate_web::operations!(pub(crate) (app: App) list, show, discard, replay);
 
@@ -129,14 +132,21 @@ async fn discard(
     PathParam(id): PathParam<Cursor>,
 ) -> Result<StatusCode, Problem> {
     let id = parse_id(&id)?;
-    match app.store.discard(&id).await? {
+    let mut outcome = app.store.discard(&id, None).await?;
+    if outcome == ResolveOutcome::Replaying
+        && let Some(since) = app.failed_replay(&id).await?
+    {
+        outcome = app.store.discard(&id, Some(since)).await?;
+    }
+    match outcome {
         ResolveOutcome::Made | ResolveOutcome::Closed(Resolution::Discarded) => {
             Ok(StatusCode::NO_CONTENT)
         }
         ResolveOutcome::Closed(Resolution::Replayed) => Err(replayed()),
         ResolveOutcome::Replaying => {
             let detail = "A replay of the item has begun and may have counted it. Replay the item again \
-                          to finish it.";
+                          to finish it. If the replay has counted nothing, the item can be discarded an \
+                          hour after it began.";
             Err(Problem::conflict(detail))
         }
         ResolveOutcome::Missing => Err(no_such_item()),
@@ -174,21 +184,31 @@ async fn replay(
         let detail = "The item contains no usage event. Send a corrected one as event.";
         return Err(Problem::unprocessable(detail).with(Member::Field, "event"));
     };
-    let identity = hex::encode(Sha256::digest(item.id.to_string()));
+    let identity = replay_id(&item.id);
     event.insert("source".to_owned(), REPLAYS.into());
     event.insert("id".to_owned(), identity.clone().into());
     let event = Value::Object(event);
     if item.resolution == Some(Resolution::Replayed) {
         return app.replayed_before(identity, &event).await;
     }
-    let incoming = IncomingEvent::parse_replay(&event.to_string()).map_err(|defect| {
+    let text = event.to_string();
+    if item.replaying_since.is_some() {
+        let counted = app.store.counted_parts(REPLAYS, &identity, text.as_bytes());
+        // An earlier replay counted another event, and failed before it marked the item as replayed.
+        if counted.await?.is_none() {
+            app.store.finish_replay(&item.id).await?;
+            return Err(replayed_as_another());
+        }
+    }
+    let incoming = IncomingEvent::parse_replay(&text).map_err(|defect| {
         let pointer = "/event".to_owned();
         let reason = defect.to_string();
         not_countable(&[Defect { pointer, reason }])
     })?;
     let pointer = incoming.received().pointer();
     let events = [incoming];
-    let rejected = app.ingest.validate(&events).await?;
+    let received_at = app.clock.now();
+    let rejected = app.ingest.validate(&events, received_at).await?;
     let defects = rejected.into_iter().flatten().map(|rejected| Defect {
         pointer: format!("/event{pointer}/{}", rejected.index),
         reason: rejected.reason,
@@ -205,14 +225,14 @@ async fn replay(
         }
         ResolveOutcome::Missing => return Err(no_such_item()),
     }
-    let results = app.ingest.ingest(&events).await;
+    let results = app.ingest.ingest(&events, received_at).await;
     app.metrics.write();
     let mut outcome = IngestedOutcome::Duplicate;
     for result in results {
         match result? {
             IngestOutcome::Counted => outcome = IngestedOutcome::Counted,
             IngestOutcome::Duplicate => {}
-            // An earlier replay counted another event, and failed before it marked the item as replayed.
+            // Another replay counted another event meanwhile.
             IngestOutcome::Conflict => {
                 app.store.finish_replay(&item.id).await?;
                 return Err(replayed_as_another());
@@ -260,6 +280,11 @@ fn replayed_as_another() -> Problem {
     Problem::conflict("The item was replayed with another usage event.")
 }
 
+/// Returns the id of the usage event that a replay of this item counts.
+fn replay_id(id: &QuarantineId) -> String {
+    hex::encode(Sha256::digest(id.to_string()))
+}
+
 fn parse_id(id: &Cursor) -> Result<QuarantineId, Problem> {
     let id = id.position_in(ITEMS).map_err(|_| no_such_item())?;
     id.parse().map_err(|_| no_such_item())
@@ -270,6 +295,22 @@ fn no_such_item() -> Problem {
 }
 
 impl App {
+    /// Returns the time at which the last replay of an item began, if that has counted nothing and never will.
+    async fn failed_replay(&self, id: &QuarantineId) -> Result<Option<Timestamp>, Problem> {
+        let found = self.store.quarantined_item(id).await?;
+        let Some(since) = found.and_then(|(item, _)| item.replaying_since) else {
+            return Ok(None);
+        };
+        if self.clock.now().duration_since(since) < REPLAY_TIME {
+            return Ok(None);
+        }
+        // No replay counts an empty event.
+        let identity = replay_id(id);
+        let counted = self.store.counted_parts(REPLAYS, &identity, b"");
+        let is_any = counted.await?.is_none_or(|parts| !parts.is_empty());
+        Ok((!is_any).then_some(since))
+    }
+
     /// Responds to a replay of an item that was replayed before. Counts nothing.
     async fn replayed_before(
         &self,

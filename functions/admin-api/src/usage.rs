@@ -17,8 +17,10 @@ use tollgate_api::usage::{
     IngestedOutcome, LoggedEvent,
 };
 use tollgate_domain::id::CustomerId;
+use tollgate_domain::usage::ReceivedEvent;
 use tollgate_domain::window::Day;
 use tollgate_ingest::{IncomingEvent, IngestOutcome};
+use tollgate_store::StoreError;
 use tollgate_web::{AdminCaller, JsonBody, ListRequest, NoQuery, PathParam, Problem, QueryParams};
 
 use crate::defects::not_countable;
@@ -26,7 +28,7 @@ use crate::{App, quarantine};
 
 /// Most usage events in one request.
 const MAX_EVENTS: usize = 100;
-/// Most quarantined items that a conflict response lists for one usage event.
+/// Most quarantined items that a response lists for one usage event.
 const MAX_QUARANTINED: usize = 10;
 
 tollgate_web::operations!(pub(crate) (app: App) ingest, log, adjustments);
@@ -76,7 +78,8 @@ async fn ingest(
             }
         }
     }
-    let validated = app.ingest.validate(&events).await?;
+    let received_at = app.clock.now();
+    let validated = app.ingest.validate(&events, received_at).await?;
     for ((index, event), rejected) in indexes.into_iter().zip(&events).zip(validated) {
         let items = format!("/events/{index}{}", event.received().pointer());
         defects.extend(rejected.into_iter().map(|rejected| {
@@ -91,34 +94,23 @@ async fn ingest(
         return Err(not_countable(&defects));
     }
     let events: Arc<[IncomingEvent]> = events.into();
-    let results = app.ingest.ingest(&events).await;
+    let results = app.ingest.ingest(&events, received_at).await;
     app.metrics.write();
     let mut data = Vec::with_capacity(results.len());
     let mut conflicts = Vec::new();
-    let mut quarantined = QuarantinedOfConflicts::default();
+    let mut quarantined = QuarantinedOfEvents::default();
     for (index, (event, result)) in events.iter().zip(results).enumerate() {
         let received = event.received();
         // An event whose write failed may have been counted. Sent again, it is then a duplicate.
         let outcome = match result? {
             IngestOutcome::Counted => IngestedOutcome::Counted,
-            IngestOutcome::Duplicate => IngestedOutcome::Duplicate,
+            IngestOutcome::Duplicate => {
+                quarantined.add(&app, index, received).await?;
+                IngestedOutcome::Duplicate
+            }
             IngestOutcome::Conflict => {
-                let pointer = format!("/events/{index}");
-                let (source, id) = (&received.source, &received.id);
-                let store = &app.store;
-                let found = store
-                    .quarantined_refs_of_event(source, id, MAX_QUARANTINED)
-                    .await?;
-                let (items, has_more) = found;
-                quarantined
-                    .items
-                    .extend(items.iter().map(|item| QuarantinedRef {
-                        pointer: pointer.clone(),
-                        id: quarantine::id(&item.id),
-                        status: quarantine::status(item.resolution),
-                    }));
-                quarantined.more.extend(has_more.then(|| pointer.clone()));
-                conflicts.push(pointer);
+                quarantined.add(&app, index, received).await?;
+                conflicts.push(pointer_to(index));
                 continue;
             }
         };
@@ -131,20 +123,49 @@ async fn ingest(
     if !conflicts.is_empty() {
         return Err(conflict(conflicts, &quarantined));
     }
-    Ok(Json(IngestedEvents { data }))
+    Ok(Json(IngestedEvents {
+        data,
+        quarantined: quarantined.items,
+        quarantined_more: quarantined.more,
+    }))
 }
 
-/// Quarantined items of the events that conflict with those of the request.
+fn pointer_to(index: usize) -> String {
+    format!("/events/{index}")
+}
+
+/// Quarantined items with the sources and ids of events in the request.
 #[derive(Default)]
-struct QuarantinedOfConflicts {
+struct QuarantinedOfEvents {
     items: Vec<QuarantinedRef>,
     /// Pointers to the events for which there are more items than listed.
     more: Vec<String>,
 }
 
+impl QuarantinedOfEvents {
+    /// Adds the items with the source and id of this event.
+    async fn add(
+        &mut self,
+        app: &App,
+        index: usize,
+        event: &ReceivedEvent,
+    ) -> Result<(), StoreError> {
+        let (source, id, store) = (&event.source, &event.id, &app.store);
+        let found = store.quarantined_refs_of_event(source, id, MAX_QUARANTINED);
+        let (items, has_more) = found.await?;
+        self.items.extend(items.iter().map(|item| QuarantinedRef {
+            pointer: pointer_to(index),
+            id: quarantine::id(&item.id),
+            status: quarantine::status(item.resolution),
+        }));
+        self.more.extend(has_more.then(|| pointer_to(index)));
+        Ok(())
+    }
+}
+
 /// Creates the 409 for events whose source and id other events have.
-fn conflict(conflicts: Vec<String>, quarantined: &QuarantinedOfConflicts) -> Problem {
-    let QuarantinedOfConflicts { items, more } = quarantined;
+fn conflict(conflicts: Vec<String>, quarantined: &QuarantinedOfEvents) -> Problem {
+    let QuarantinedOfEvents { items, more } = quarantined;
     let detail = "The events listed in conflicts were not counted, because other events with the same \
                   source and id came before these or with them. All other events were counted.";
     if items.is_empty() {

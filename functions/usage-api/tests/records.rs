@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step of a test fails the test")]
 
-use std::sync::Arc;
-
 use axum::Router;
 use serde_json::{Value, json};
 use tollgate_domain::key::Owner;
@@ -42,7 +40,7 @@ impl Stack {
 
     async fn count(&self, event: &Value) {
         let event = IncomingEvent::parse(&event.to_string()).unwrap();
-        let outcomes = self.ingest.ingest(&Arc::from([event])).await;
+        let outcomes = self.ingest.ingest(&[event], self.ingest.clock.now()).await;
         assert_eq!(*outcomes[0].as_ref().unwrap(), IngestOutcome::Counted);
     }
 

@@ -64,7 +64,8 @@ pub async fn handle(app: &App, batch: SqsEvent) -> SqsBatchResponse {
     let events: Arc<[IncomingEvent]> = events.into();
     // Invalid messages do not wait for valid ones, whose writes may be slow.
     let quarantined = ingest.quarantine_all(&events, invalid);
-    let (results, mut failed) = tokio::join!(ingest.ingest(&events), quarantined);
+    let (results, mut failed) =
+        tokio::join!(ingest.ingest(&events, ingest.clock.now()), quarantined);
     let mut conflicts = Vec::new();
     for (index, (message_id, result)) in ids.into_iter().zip(results).enumerate() {
         match result {

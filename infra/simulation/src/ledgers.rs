@@ -319,6 +319,7 @@ impl Simulation {
                 part: 0,
                 customer: &customer,
                 aggregates: &aggregates,
+                too_old: None,
                 records: records.len(),
                 adjustments: &[],
                 rejected: &[],

@@ -111,7 +111,7 @@ pub struct Replayed {
 /// A quarantined item of an earlier usage event with the same source and id.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct QuarantinedRef {
-    /// JSON pointer to the conflicting usage event in the request.
+    /// JSON pointer to the usage event in the request that has the same source and id.
     #[schema(examples("/events/0"))]
     pub pointer: String,
     /// Id of the quarantined item.

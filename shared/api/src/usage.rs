@@ -11,6 +11,7 @@ use tollgate_domain::window::{Day, Month};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::plans::MonthPolicy;
+use crate::quarantine::QuarantinedRef;
 use crate::{Amount, Cursor, SignedAmount, schema};
 
 /// Request to count usage events.
@@ -27,6 +28,11 @@ pub struct IngestEvents {
 pub struct IngestedEvents {
     /// Outcome of each usage event.
     pub data: Vec<IngestedEvent>,
+    /// Quarantined items with the sources and ids of duplicates: their records were not counted when the rest of the event
+    /// was.
+    pub quarantined: Vec<QuarantinedRef>,
+    /// Pointers to the duplicates that have more quarantined items than listed.
+    pub quarantined_more: Vec<String>,
 }
 
 /// Outcome of one usage event.

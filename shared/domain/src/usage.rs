@@ -252,9 +252,9 @@ pub enum Defect {
     /// The subject cannot be a path segment of a URL.
     #[error("subject \"{0}\" cannot be a customer id: it has a meaning of its own in a URL")]
     Subject(CustomerId),
-    /// The source is reserved.
-    #[error("source \"{0}\" is reserved")]
-    Source(&'static str),
+    /// Its source and id are of the form that replays of quarantined usage have.
+    #[error("the source and id are those of a replay")]
+    Replay,
     /// There is no record or adjustment, or too many.
     #[error("{0} {1}; an event has 1 to {2}")]
     Count(usize, &'static str, usize),

@@ -2,8 +2,7 @@
 
 use tollgate_domain::usage::{Defect, ReceivedEvent, parse_event};
 
-/// Source of replayed usage events, whose ids are made of the items' ids. No producer's event has it: it could take the
-/// identity of a replay.
+/// Source of replayed usage events. Their ids are SHA-256 digests, in hexadecimal, of the quarantined items' ids.
 pub const REPLAYS: &str = "tollgate:quarantine";
 
 /// A usage event with a valid envelope.
@@ -18,11 +17,14 @@ impl IncomingEvent {
     /// Parses a usage event of a producer.
     ///
     /// # Errors
-    /// When its envelope is not of the documented shape, or its source is that of replays.
+    /// When its envelope is not of the documented shape, or it has the identity of a replay.
     pub fn parse(detail: &str) -> Result<Self, Defect> {
         let event = Self::parse_replay(detail)?;
-        match event.received.source == REPLAYS {
-            true => Err(Defect::Source(REPLAYS)),
+        let ReceivedEvent { source, id, .. } = &event.received;
+        // A function may be named `quarantine`; the ids of its metering layer are UUIDs.
+        let is_digest = id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+        match source == REPLAYS && is_digest {
+            true => Err(Defect::Replay),
             false => Ok(event),
         }
     }

@@ -1,7 +1,7 @@
 //! Checking and counting of usage events: used by the usage-writer and by `POST /admin/usage/events`.
 //!
-//! Usage events are written together, but each succeeds or fails on its own. Usage that can never be counted is quarantined. A usage event that could not be counted now may be ingested again:
-//! its deduplication claim counts it once.
+//! Usage events are written together, but each succeeds or fails on its own. Usage that can never be counted is
+//! quarantined. A usage event that could not be counted now may be ingested again: its claim counts it once.
 
 mod counted;
 mod event;
@@ -97,10 +97,15 @@ impl Ingest {
         }
     }
 
-    /// Counts usage events, each at most once ever. Returns a result for each, in their order.
-    pub async fn ingest(&self, events: &[IncomingEvent]) -> Vec<IngestResult> {
+    /// Counts usage events that were received at this time, each at most once ever. Returns a result for each, in their
+    /// order.
+    pub async fn ingest(
+        &self,
+        events: &[IncomingEvent],
+        received_at: Timestamp,
+    ) -> Vec<IngestResult> {
         // Boxed: the nested futures of all the store's operations are more than the compiler lays out.
-        let counting: BoxFuture<'_, _> = Box::pin(self.count(events));
+        let counting: BoxFuture<'_, _> = Box::pin(self.count(events, received_at));
         counting.await
     }
 
@@ -119,9 +124,8 @@ impl Ingest {
         Ok(self.plans.read_after(started).await?.plans)
     }
 
-    async fn count(&self, events: &[IncomingEvent]) -> Vec<IngestResult> {
+    async fn count(&self, events: &[IncomingEvent], received_at: Timestamp) -> Vec<IngestResult> {
         let deadline = Instant::now() + COUNTING_TIME;
-        let received_at = self.clock.now();
         let received = events.iter().map(|event| &event.received);
         let read = async {
             let plans = self.plans_of(received.clone()).await?;
@@ -144,6 +148,7 @@ impl Ingest {
                     event,
                     number,
                     aggregates: Aggregates::default(),
+                    too_old: Aggregates::default(),
                     records: 0,
                     adjustments: Vec::new(),
                     rejected: Vec::new(),

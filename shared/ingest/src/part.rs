@@ -1,7 +1,7 @@
 //! Parts of usage events, each written in one transaction.
 
 use jiff::Timestamp;
-use tollgate_domain::usage::{Adjustment, Aggregates, CountableItem, Defect};
+use tollgate_domain::usage::{Adjustment, Aggregates, CountableItem, Defect, EventItem};
 use tollgate_store::{EventPart, RejectedRecord};
 
 use crate::IncomingEvent;
@@ -12,6 +12,8 @@ pub(crate) struct Part<'a> {
     /// Number of the part within the event, from 0.
     pub(crate) number: usize,
     pub(crate) aggregates: Aggregates,
+    /// Sums of the items that are rejected for their age alone.
+    pub(crate) too_old: Aggregates,
     /// Number of valid records.
     pub(crate) records: usize,
     /// Valid adjustments, by their index in the event.
@@ -22,8 +24,9 @@ pub(crate) struct Part<'a> {
 }
 
 impl Part<'_> {
-    pub(crate) fn add(&mut self, index: usize, item: Result<CountableItem<'_>, Defect>) {
-        match item {
+    /// Adds an item of the event, as checked.
+    pub(crate) fn add(&mut self, index: usize, checked: Result<CountableItem<'_>, Defect>) {
+        match checked {
             Ok(CountableItem::Record(record)) => {
                 self.aggregates.add(record);
                 self.records += 1;
@@ -33,10 +36,17 @@ impl Part<'_> {
                 self.aggregates.adjust(adjustment);
                 self.adjustments.push((index, adjustment.clone()));
             }
-            Err(defect) => self.rejected.push(RejectedRecord {
-                index,
-                reason: defect.to_string(),
-            }),
+            Err(defect) => {
+                if defect == Defect::Ancient {
+                    match &self.event.received.items[index] {
+                        EventItem::Record(record) => self.too_old.add(record),
+                        EventItem::Adjustment(adjustment) => self.too_old.adjust(adjustment),
+                        EventItem::Unreadable(_) => {}
+                    }
+                }
+                let reason = defect.to_string();
+                self.rejected.push(RejectedRecord { index, reason });
+            }
         }
     }
 
@@ -48,6 +58,7 @@ impl Part<'_> {
             part: self.number,
             customer: &received.customer,
             aggregates: &self.aggregates,
+            too_old: (!self.too_old.days.is_empty()).then_some(&self.too_old),
             records: self.records,
             adjustments: &self.adjustments,
             rejected: &self.rejected,

@@ -82,6 +82,7 @@ impl Ingest {
                     part: 0,
                     customer: &received.customer,
                     aggregates: &Aggregates::default(),
+                    too_old: None,
                     records: 0,
                     adjustments: &[],
                     rejected: &[rejected],

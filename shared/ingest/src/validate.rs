@@ -2,26 +2,24 @@
 
 use std::collections::BTreeSet;
 
+use jiff::Timestamp;
 use tollgate_domain::usage::{Defect, ReceivedEvent};
 use tollgate_store::{RejectedRecord, StoreError};
 
 use crate::split::split;
 use crate::{IncomingEvent, Ingest};
 
-/// Defects of an event, by the indexes of its records or adjustments.
-type Defects = Vec<(usize, Defect)>;
-
 impl Ingest {
-    /// Validates usage events as of now. Returns, for each, the records and adjustments that cannot be
-    /// counted. Those that are too old, but were counted in time, are not among them.
+    /// Validates usage events that were received at this time. Returns, for each, the records and adjustments that cannot
+    /// be counted. Those that are too old, but were counted in time, are not among them.
     ///
     /// # Errors
-    /// When the plans, the owners of keys, or what was counted cannot be read.
+    /// When the plans, the owners of keys, or what was counted cannot be read, or a too old event is being counted.
     pub async fn validate(
         &self,
         events: &[IncomingEvent],
+        received_at: Timestamp,
     ) -> Result<Vec<Vec<RejectedRecord>>, StoreError> {
-        let now = self.clock.now();
         let plans = self
             .plans_of(events.iter().map(|event| &event.received))
             .await?;
@@ -33,12 +31,15 @@ impl Ingest {
                 customer, items, ..
             } = &event.received;
             let defects = items.iter().enumerate().filter_map(|(index, item)| {
-                let checked = self.check_item(customer, item, &plans, &foreign, now);
+                let checked = self.check_item(customer, item, &plans, &foreign, received_at);
                 Some((index, checked.err()?))
             });
-            let mut defects: Defects = defects.collect();
+            let mut defects: Vec<(usize, Defect)> = defects.collect();
             if defects.iter().any(|(_, defect)| *defect == Defect::Ancient) {
-                self.retain_uncounted(event, &mut defects).await?;
+                let counted = self.counted_before(event).await?;
+                defects.retain(|(index, defect)| {
+                    *defect != Defect::Ancient || !counted.contains(index)
+                });
             }
             let defects = defects.into_iter().map(|(index, defect)| RejectedRecord {
                 index,
@@ -49,28 +50,22 @@ impl Ingest {
         Ok(rejected)
     }
 
-    /// Removes the defects of age from parts that were counted whole before.
-    async fn retain_uncounted(
-        &self,
-        event: &IncomingEvent,
-        defects: &mut Defects,
-    ) -> Result<(), StoreError> {
+    /// Returns the indexes of the records and adjustments of an event that were counted before.
+    async fn counted_before(&self, event: &IncomingEvent) -> Result<BTreeSet<usize>, StoreError> {
         let IncomingEvent { received, detail } = event;
         let ReceivedEvent {
             source, id, items, ..
         } = received;
         let store = &self.store;
-        let counted = store.counted_parts(source, id, detail.as_bytes()).await?;
-        let Some(mut counted) = counted.filter(|counted| !counted.is_empty()) else {
-            return Ok(());
-        };
-        for part in store.quarantined_parts(source, id, &counted).await? {
-            counted.remove(&part);
+        let parts = store.counted_parts(source, id, detail.as_bytes()).await?;
+        let parts = parts.unwrap_or_default();
+        if parts.is_empty() {
+            return Ok(BTreeSet::new());
         }
-        let parts = split(items).into_iter().enumerate();
-        let counted = parts.filter(|(number, _)| counted.contains(number));
-        let indexes: BTreeSet<usize> = counted.flat_map(|(_, indexes)| indexes).collect();
-        defects.retain(|(index, defect)| *defect != Defect::Ancient || !indexes.contains(index));
-        Ok(())
+        let rejected = store.rejected_of_parts(source, id, &parts).await?;
+        let all = split(items).into_iter().enumerate();
+        let counted = all.filter(|(number, _)| parts.contains(number));
+        let indexes = counted.flat_map(|(_, indexes)| indexes);
+        Ok(indexes.filter(|index| !rejected.contains(index)).collect())
     }
 }

@@ -17,6 +17,9 @@ pub struct EventPart<'a> {
     pub customer: &'a CustomerId,
     /// Sums of the part's valid records and adjustments, which are all of one day.
     pub aggregates: &'a Aggregates,
+    /// Sums of the records and adjustments that are rejected for their age alone: if the part was counted before, they may
+    /// be among what was counted.
+    pub too_old: Option<&'a Aggregates>,
     /// Number of valid records.
     pub records: usize,
     /// Valid adjustments, with their indexes in the event.

@@ -166,7 +166,8 @@ impl Store {
 
     /// Lists the counted usage events with records of a customer from `from` to `to`, both included, by day
     /// and within a day in the order of their arrival, after the cursor `after`. An event with records of
-    /// several days is listed once for each. The read is consistent.
+    /// several days is listed once for each. The read is consistent, except for what releases before claims were put have
+    /// counted in the last seconds.
     ///
     /// # Errors
     /// When the store fails, or the cursor is invalid.
@@ -243,6 +244,9 @@ impl Store {
         let (from, to) = (format!("{from}#"), format!("{to}#~"));
         // The segment of the cursor is read again: it may have more rows.
         let first = after.as_ref().map_or(&*from, |after| after.segment);
+        if !(&*from..&*to).contains(&first) {
+            return Err(StoreError::invalid_cursor(LISTING));
+        }
         let mut start = None;
         loop {
             let found = self

@@ -24,6 +24,8 @@ use crate::schema::{OPEN_QUARANTINE, QUARANTINE, attr};
 const PAGE: i32 = 25;
 const YES: &str = "yes";
 const CONFLICT: &str = "CONFLICT#";
+/// Attribute with the time at which the last replay began.
+const REPLAYING_SINCE: &str = "replaying_since";
 const RESOLVE: &str = "SET resolution = :resolution, resolved_at = :now REMOVE #open";
 
 /// Id of a quarantined item.
@@ -130,6 +132,8 @@ pub struct QuarantinedItem {
     pub received_at: Timestamp,
     /// Resolution; `None` while the item is open.
     pub resolution: Option<Resolution>,
+    /// Time at which the last replay began, if there was one.
+    pub replaying_since: Option<Timestamp>,
 }
 
 /// Reference to a quarantined item.
@@ -231,6 +235,7 @@ fn read_item(item: &Item) -> Result<QuarantinedItem, StoreError> {
         rejected,
         received_at: item.parsed(attr::RECEIVED_AT)?,
         resolution: Resolution::read(&item)?,
+        replaying_since: item.opt_parsed(REPLAYING_SINCE)?,
     })
 }
 
@@ -343,11 +348,11 @@ impl Store {
         }
     }
 
-    /// Returns those of these parts of a usage event of which records are quarantined, or were.
+    /// Returns the indexes of the records and adjustments that were rejected when these parts of a usage event were counted.
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn quarantined_parts(
+    pub async fn rejected_of_parts(
         &self,
         source: &str,
         id: &str,
@@ -357,8 +362,11 @@ impl Store {
         let wanted = parts.iter().map(|part| keys(pk.as_str(), part_sk(*part)));
         let found = self.batch_get("reading the quarantine", QUARANTINE, wanted.collect());
         let found = found.await?;
-        let parts = found.iter().map(|item| Reader::new("quarantine", item));
-        parts.map(|item| item.parsed(attr::SK)).collect()
+        let mut indexes = BTreeSet::new();
+        for item in &found {
+            indexes.extend(read_rejections(item)?.iter().map(|rejected| rejected.index));
+        }
+        Ok(indexes)
     }
 
     /// Reads the quarantined content of this message.
@@ -450,7 +458,8 @@ impl Store {
         // replayed or discarded is not counted again.
         let condition = "attribute_exists(pk) AND attribute_not_exists(resolution)";
         let update = "SET replaying_since = :now";
-        self.update_quarantined(id, update, condition, None).await
+        self.update_quarantined(id, update, condition, None, None)
+            .await
     }
 
     /// Resolves an item as replayed. It stays in the table, but is no longer listed.
@@ -461,21 +470,35 @@ impl Store {
         // Exists: as above. Not resolved: the first instant is the one on record. A replay that has
         // begun rules out discarding, so that an item found resolved was replayed.
         let condition = "attribute_exists(pk) AND attribute_not_exists(resolution)";
-        self.update_quarantined(id, RESOLVE, condition, Some(Resolution::Replayed))
+        let resolution = Some(Resolution::Replayed);
+        self.update_quarantined(id, RESOLVE, condition, resolution, None)
             .await
     }
 
     /// Resolves an item as discarded: it will not be counted. It stays in the table, but is no longer
-    /// listed.
+    /// listed. `failed_replay` is the time at which its last replay began, if that has counted nothing and never will.
     ///
     /// # Errors
     /// When the store fails; the item may then be resolved, and a repetition finds out whether it is.
-    pub async fn discard(&self, id: &QuarantineId) -> Result<ResolveOutcome, StoreError> {
-        // Exists and not resolved: as above. No replay has begun: the item may have been counted, or be
-        // about to be.
-        let condition = "attribute_exists(pk) AND attribute_not_exists(resolution) \
-                         AND attribute_not_exists(replaying_since)";
-        self.update_quarantined(id, RESOLVE, condition, Some(Resolution::Discarded))
+    pub async fn discard(
+        &self,
+        id: &QuarantineId,
+        failed_replay: Option<Timestamp>,
+    ) -> Result<ResolveOutcome, StoreError> {
+        // Exists and not resolved: as above. No replay has begun, or none after the one that failed: the item may have
+        // been counted, or be about to be.
+        let condition = match failed_replay {
+            None => {
+                "attribute_exists(pk) AND attribute_not_exists(resolution) \
+                 AND attribute_not_exists(replaying_since)"
+            }
+            Some(_) => {
+                "attribute_exists(pk) AND attribute_not_exists(resolution) \
+                 AND replaying_since = :since"
+            }
+        };
+        let resolution = Some(Resolution::Discarded);
+        self.update_quarantined(id, RESOLVE, condition, resolution, failed_replay)
             .await
     }
 
@@ -485,13 +508,16 @@ impl Store {
         update: &str,
         condition: &str,
         resolution: Option<Resolution>,
+        failed_replay: Option<Timestamp>,
     ) -> Result<ResolveOutcome, StoreError> {
         // `open` is a reserved word. The placeholders are in updates that resolve an item, and only there:
         // DynamoDB rejects unused ones.
         let name = resolution.map(|_| ("#open".to_owned(), attr::OPEN.to_owned()));
         let names = name.map(|name| HashMap::from([name]));
         let value = resolution.map(|it| (":resolution".to_owned(), s(it.as_str())));
+        let since = failed_replay.map(|since| (":since".to_owned(), t(since)));
         let now = (":now".to_owned(), t(self.clock.now()));
+        let values = value.into_iter().chain(since).chain([now]);
         let outcome = self
             .client
             .update_item()
@@ -500,7 +526,7 @@ impl Store {
             .update_expression(update)
             .condition_expression(condition)
             .set_expression_attribute_names(names)
-            .set_expression_attribute_values(Some(value.into_iter().chain([now]).collect()))
+            .set_expression_attribute_values(Some(values.collect()))
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .send()
             .await;

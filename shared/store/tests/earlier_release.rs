@@ -13,7 +13,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tollgate_local_aws::fixture::Fixture;
@@ -140,7 +140,6 @@ async fn what_an_earlier_release_counted_is_a_duplicate() {
     }
 }
 
-/// The first part's item has the body, by which another text of the event is recognised.
 #[tokio::test]
 async fn the_counted_parts_of_an_event_are_those_of_all_releases() {
     let at = at(NOW, DEPLOYED);
@@ -164,6 +163,7 @@ async fn the_counted_parts_of_an_event_are_those_of_all_releases() {
     assert_eq!(counted(&other("e-2")[0]).await, None);
 }
 
+/// The first part's item has the body, by which another text of the event is recognised.
 #[tokio::test]
 async fn the_parts_that_an_earlier_release_left_are_counted() {
     for since in [DEPLOYING, DEPLOYED] {
@@ -252,6 +252,29 @@ async fn a_part_that_an_earlier_release_counted_after_this_one_is_a_duplicate_in
     }
 }
 
+/// The earlier release recognised another text of the event by the body in the first part's item.
+#[tokio::test]
+async fn parts_that_an_earlier_release_counted_from_two_texts_are_duplicates() {
+    let in_text = |text: &str| {
+        let mut parts = other("e-1");
+        for part in &mut parts {
+            part.body = text.as_bytes().to_vec();
+        }
+        parts
+    };
+    let texts = [r#"{"id":"e-1","time":1}"#, r#"{"time":1,"id":"e-1"}"#];
+    for since in [DEPLOYING, DEPLOYED] {
+        let at = at(NOW, since);
+        count_before(&at, &in_text(texts[0])[..1]);
+        count_before(&at, &in_text(texts[1])[1..]);
+        for text in texts {
+            assert_eq!(write(&at, &in_text(text)).await, [Some(Duplicate); 2]);
+        }
+        assert_eq!(write(&at, &other("e-1")).await, [Some(Conflict); 2]);
+        assert_eq!(calls(&at).await, 0);
+    }
+}
+
 /// Returns an event whose two parts are in two transactions.
 fn wide(id: &str) -> Vec<Event> {
     let times = ["2026-11-21T10:00:00Z", NOW];
@@ -290,6 +313,55 @@ async fn a_part_waits_for_the_first_one_of_its_event() {
     at.aws.heal();
     assert_eq!(write(&at, &wide("e-1")).await, [Some(Counted); 2]);
     assert_eq!(calls(&at).await, 120);
+}
+
+/// Another attempt may still count the first part.
+#[tokio::test(start_paused = true)]
+async fn a_part_waits_for_the_first_one_in_the_same_transaction() {
+    let at = at(NOW, DEPLOYING);
+    at.aws.inject(|call: &Call| {
+        let is_abort_of_first = call.operation() == "PutItem"
+            && call.body.contains("#ATTEMPT#")
+            && call.body.contains("#0\"");
+        match call.operation() == "TransactWriteItems" || is_abort_of_first {
+            true => Fault::RequestLost,
+            false => Fault::None,
+        }
+    });
+    assert_eq!(write(&at, &wide("e-1")).await, [None, None]);
+    at.aws.heal();
+    // The same event, whose parts fit into one transaction.
+    let mut narrow = other("e-1");
+    for part in &mut narrow {
+        part.body = b"wide".to_vec();
+    }
+    assert_eq!(write(&at, &narrow).await, [None, None]);
+    assert_eq!(calls(&at).await, 0);
+    at.time.advance(SignedDuration::from_secs(21));
+    assert_eq!(write(&at, &narrow).await, [Some(Counted); 2]);
+    assert_eq!(calls(&at).await, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn customers_whose_writes_hang_do_not_hold_up_others() {
+    let at = at(NOW, DEPLOYING);
+    let mut events = Vec::new();
+    for customer in ["a", "b", "c", "z"] {
+        let calls = (0..60).map(|n| call(NOW, "pro", &format!("/{n}"), 200));
+        events.push(Event::new(
+            customer,
+            &format!("e-{customer}"),
+            &calls.collect::<Vec<_>>(),
+        ));
+    }
+    at.aws.inject(|call: &Call| {
+        let is_transaction = call.operation() == "TransactWriteItems";
+        match is_transaction && !call.body.contains(r#""S":"z""#) {
+            true => Fault::NoResponse,
+            false => Fault::None,
+        }
+    });
+    assert_eq!(write(&at, &events).await, [Some(Counted); 4]);
 }
 
 #[tokio::test]
@@ -428,4 +500,45 @@ async fn a_rejected_event_that_comes_again_after_weeks_is_quarantined_once() {
         assert_eq!(write(&at, &[rejected]).await, [Some(Duplicate)]);
         assert!(items(&at, QUARANTINE).is_empty());
     }
+}
+
+/// Each page has one part: two have more bytes than a page.
+#[tokio::test]
+async fn the_log_is_paged_from_one_release_to_the_other() {
+    let at = at(NOW, DEPLOYING);
+    let large = |id: &str, time: &str| Event {
+        body: [id.as_bytes(), &[b' '; 1_500_000]].concat(),
+        ..Event::new("acme", id, &[call(time, "pro", "/ping", 200)])
+    };
+    let days = ["2026-11-20T10:00:00Z", "2026-11-21T10:00:00Z", NOW];
+    let [first, second, third] = days;
+    let before = [
+        large("e-1", first),
+        large("e-3", second),
+        large("e-4", second),
+        large("e-6", third),
+    ];
+    count_before(&at, &before);
+    let since = [
+        large("e-2", first),
+        large("e-5", second),
+        large("e-7", third),
+    ];
+    assert_eq!(write(&at, &since).await, [Some(Counted); 3]);
+    let mut pages = Vec::new();
+    let mut after: Option<String> = None;
+    loop {
+        let customer = p("acme");
+        let days = (p("2026-11-20"), p("2026-11-22"));
+        let page = at.store.list_logged(&customer, days, after.as_deref());
+        let page = page.await.unwrap();
+        let ids = page.items.iter().map(|part| part.body[..3].to_vec());
+        pages.push(ids.collect::<Vec<_>>());
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    let expected = ["e-1", "e-2", "e-3", "e-4", "e-5", "e-6", "e-7"];
+    assert_eq!(pages, expected.map(|id| vec![id.as_bytes().to_vec()]));
 }

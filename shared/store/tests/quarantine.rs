@@ -111,7 +111,7 @@ async fn the_quarantined_items_of_an_event_are_found_by_source_and_id() {
         .await
         .unwrap();
     assert_eq!(first, (vec![found[0].clone()], true));
-    let discarded = at.store.discard(&found[0].id).await.unwrap();
+    let discarded = at.store.discard(&found[0].id, None).await.unwrap();
     assert_eq!(discarded, ResolveOutcome::Made);
     assert_eq!(of_event().await[0].resolution, Some(Resolution::Discarded));
 }
@@ -172,7 +172,7 @@ async fn a_resolved_item_is_no_longer_listed_and_keeps_its_resolution() {
         ResolveOutcome::Made
     );
     assert_eq!(
-        store.discard(discarded).await.unwrap(),
+        store.discard(discarded, None).await.unwrap(),
         ResolveOutcome::Made
     );
     // From now on, the condition that the item is not resolved fails.
@@ -183,7 +183,7 @@ async fn a_resolved_item_is_no_longer_listed_and_keeps_its_resolution() {
         let closed = ResolveOutcome::Closed(resolution);
         assert_eq!(store.begin_replay(id).await.unwrap(), closed);
         assert_eq!(store.finish_replay(id).await.unwrap(), closed);
-        assert_eq!(store.discard(id).await.unwrap(), closed);
+        assert_eq!(store.discard(id, None).await.unwrap(), closed);
         let (item, _) = store.quarantined_item(id).await.unwrap().unwrap();
         assert_eq!(item.resolution, Some(resolution));
     }
@@ -200,7 +200,16 @@ async fn an_item_whose_replay_has_begun_is_not_discarded() {
     let store = &at.store;
     for _ in 0..2 {
         assert_eq!(store.begin_replay(id).await.unwrap(), ResolveOutcome::Made);
-        assert_eq!(store.discard(id).await.unwrap(), ResolveOutcome::Replaying);
+        assert_eq!(
+            store.discard(id, None).await.unwrap(),
+            ResolveOutcome::Replaying
+        );
+        // Another replay began after the one that failed.
+        let failed_replay = Some(p("2026-11-22T09:00:00Z"));
+        assert_eq!(
+            store.discard(id, failed_replay).await.unwrap(),
+            ResolveOutcome::Replaying
+        );
         assert_eq!(all_open(&at).await.len(), 1);
     }
     assert_eq!(store.finish_replay(id).await.unwrap(), ResolveOutcome::Made);
@@ -220,7 +229,7 @@ async fn an_unknown_id_creates_no_item() {
         ResolveOutcome::Missing
     );
     assert_eq!(
-        at.store.discard(&id).await.unwrap(),
+        at.store.discard(&id, None).await.unwrap(),
         ResolveOutcome::Missing
     );
     assert_eq!(at.store.quarantined_item(&id).await.unwrap(), None);
@@ -257,7 +266,7 @@ async fn a_change_whose_response_was_lost_is_found_made() {
         ResolveOutcome::Closed(Resolution::Replayed)
     );
     lose_one();
-    let closed = at.store.discard(&found[1].id).await;
+    let closed = at.store.discard(&found[1].id, None).await;
     assert_eq!(
         closed.unwrap(),
         ResolveOutcome::Closed(Resolution::Discarded)

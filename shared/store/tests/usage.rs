@@ -479,3 +479,28 @@ async fn the_log_is_read_by_customer_and_day() {
     assert!(found[1..].contains(&events[32].body));
     assert_eq!(bodies("2026-11-01", "2026-11-18").await.0, [""; 0]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn whether_an_event_was_counted_is_unknown_while_it_is_being_counted() {
+    let at = fixture();
+    at.aws
+        .inject(|call: &Call| match call.body.contains("#ATTEMPT#") {
+            true => Fault::RequestLost,
+            false => Fault::None,
+        });
+    let event = Event::new("acme", "e-1", &[call(NOW, "pro", "/ping", 200)]);
+    let shard_counts = ShardCounts::default();
+    let written = write(&at, &[event], &shard_counts).await;
+    assert!(written[0].is_err());
+    at.aws.heal();
+    let event = Event::new("acme", "e-1", &[call(NOW, "pro", "/ping", 200)]);
+    let counted = async || {
+        let part = event.part();
+        at.store
+            .counted_parts(part.source, part.id, part.body)
+            .await
+    };
+    assert!(counted().await.is_err());
+    at.time.advance(jiff::SignedDuration::from_secs(21));
+    assert_eq!(counted().await.unwrap(), Some([].into()));
+}

@@ -46,6 +46,7 @@ pub fn event_part<'a>(
         part: 0,
         customer,
         aggregates,
+        too_old: None,
         records: 1,
         adjustments: &[],
         rejected: &[],

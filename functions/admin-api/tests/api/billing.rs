@@ -4,6 +4,7 @@
 
 use serde_json::{Value, json};
 use tollgate_api::Cursor;
+use tollgate_local_aws::Fault;
 use tollgate_testing::event::Event;
 use tollgate_testing::p;
 use tollgate_testing::response::{call, data};
@@ -196,6 +197,34 @@ async fn an_adjustment_of_a_closed_month_removes_unbilled_calls_and_changes_no_c
     let late = adjust("too late", last_day, -50).await;
     late.unprocessable(None);
     assert_eq!(charges().await, charged);
+}
+
+/// The run that credits it goes by a mark, which is written after the adjustment was counted.
+#[tokio::test(start_paused = true)]
+async fn an_adjustment_whose_mark_failed_is_credited_though_it_is_repeated_late() {
+    let stack = Stack::new();
+    add_usage(&stack.at, "acme", "2026-10-20", calls("pro", 100_100)).await;
+    assert_eq!(stack.run(false).await["charge_count"], 1);
+    let mut usage_event = usage_event("fewer", &[]);
+    usage_event["type"] = "tollgate.adjustment.v1".into();
+    usage_event["data"] = json!({ "adjustments": [{
+        "time": "2026-10-31T12:00:00Z", "plan": "pro", "billable_calls": -50, "reason": "outage",
+    }] });
+    let event = [usage_event];
+    stack
+        .at
+        .aws
+        .inject(|call| match call.body.contains("LATE#") {
+            true => Fault::RequestLost,
+            false => Fault::None,
+        });
+    let response = stack.count(&event).await;
+    response.problem(503, "temporarily-unavailable", None);
+    stack.at.aws.heal();
+    stack.at.time.set(p("2026-12-05T12:00:01Z"));
+    let response = stack.count(&event).await.json(200);
+    assert_eq!(data(&response)[0]["outcome"], "duplicate");
+    assert_eq!(stack.run(false).await["charge_count"], 1);
 }
 
 #[tokio::test]

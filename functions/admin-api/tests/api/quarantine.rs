@@ -323,6 +323,51 @@ async fn a_replay_that_failed_after_counting_is_finished_by_a_different_replay()
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_replay_that_failed_after_counting_is_finished_by_a_different_replay_however_late() {
+    let stack = Stack::new();
+    let (item, mut body) = interrupted_replay(&stack, 2).await;
+    stack.at.time.set(p("2027-02-01T10:00:00Z"));
+    body["event"]["data"]["records"][0]["status"] = 404.into();
+    replay(&stack, &item, body).await.conflict();
+    assert_eq!(status(&stack, &item).await, "replayed");
+    assert_eq!(calls(&stack).await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_item_whose_replay_counted_nothing_can_be_discarded_an_hour_later() {
+    let stack = Stack::new();
+    let item = quarantine_one(&stack, message(&usage_event("e-1", &[of_plan("gold")]))).await;
+    stack.at.aws.inject(|call| match call.operation() {
+        "TransactWriteItems" => Fault::RequestLost,
+        _ => Fault::None,
+    });
+    let body = json!({ "event": usage_event("e-1", &[record()]) });
+    let response = replay(&stack, &item, body).await;
+    response.problem(503, "temporarily-unavailable", None);
+    stack.at.aws.heal();
+    let discard = async |now: &str| {
+        stack.at.time.set(p(now));
+        on(&stack, "discard-quarantined", &item, None).await
+    };
+    discard("2026-11-22T10:59:59Z").await.conflict();
+    assert_eq!(discard("2026-11-22T11:00:00Z").await.status, 204);
+    assert_eq!(status(&stack, &item).await, "discarded");
+    replay(&stack, &item, json!({})).await.conflict();
+    assert_eq!(calls(&stack).await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_item_whose_replay_counted_an_event_is_never_discarded() {
+    let stack = Stack::new();
+    let (item, _) = interrupted_replay(&stack, 2).await;
+    stack.at.time.set(p("2026-11-22T11:00:00Z"));
+    let response = on(&stack, "discard-quarantined", &item, None).await;
+    response.conflict();
+    assert_eq!(status(&stack, &item).await, "open");
+    assert_eq!(calls(&stack).await, 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_replay_that_failed_before_counting_counts_nothing() {
     let stack = Stack::new();
     let (item, _) = interrupted_replay(&stack, 1).await;
@@ -381,42 +426,57 @@ async fn a_repeated_message_is_quarantined_once() {
     assert_eq!(list_open(&stack).await.len(), 2);
 }
 
+/// Creates a plan like `free`.
+async fn create_plan(stack: &Stack, plan: &str) {
+    let created = stack.call("create-plan", |event| {
+        let mut body: Value = serde_json::from_str(text(&event.0, "body")).unwrap();
+        body["id"] = plan.into();
+        event.body(&body)
+    });
+    created.await.json(201);
+}
+
 #[tokio::test]
-async fn an_old_event_of_which_records_are_quarantined_is_no_duplicate() {
+async fn a_duplicate_of_which_records_are_quarantined_has_their_items() {
     let stack = Stack::new();
-    let of_yesterday = |mut record: Value| {
-        record["time"] = "2026-11-21T09:59:00Z".into();
-        record
-    };
-    // The second day was counted whole.
-    let records = [
-        of_yesterday(record()),
-        of_yesterday(of_plan("gold")),
-        record(),
-    ];
-    let event = usage_event("e-1", &records);
-    quarantine_one(&stack, message(&event)).await;
+    let event = [usage_event("e-1", &[record(), of_plan("gold"), record()])];
+    let item = quarantine_one(&stack, message(&event[0])).await;
     assert_eq!(calls(&stack).await, 2);
+    create_plan(&stack, "gold").await;
+    for status in ["open", "replayed"] {
+        let response = stack.count(&event).await.json(200);
+        assert_eq!(data(&response)[0]["outcome"], "duplicate");
+        let named = json!([{ "pointer": "/events/0", "id": item["id"], "status": status }]);
+        assert_eq!(response["quarantined"], named);
+        assert_eq!(response["quarantined_more"], json!([]));
+        let _ = replay(&stack, &item, json!({})).await;
+    }
+    assert_eq!(calls(&stack).await, 3);
+}
+
+#[tokio::test]
+async fn of_an_old_event_the_records_that_were_quarantined_are_named() {
+    let stack = Stack::new();
+    let event = [usage_event("e-1", &[record(), of_plan("gold"), record()])];
+    quarantine_one(&stack, message(&event[0])).await;
+    create_plan(&stack, "gold").await;
     stack.at.time.set(p("2027-01-10T10:00:00Z"));
-    let response = stack.count(&[event]).await;
+    let response = stack.count(&event).await;
     response.unprocessable(None);
-    let defects = response.body["defects"].as_array().unwrap();
-    let pointers: Vec<&str> = defects.iter().map(|one| text(one, "pointer")).collect();
-    assert_eq!(
-        pointers,
-        ["/events/0/data/records/0", "/events/0/data/records/1"]
-    );
+    let reason = "older than 35 days";
+    let expected = json!([{ "pointer": "/events/0/data/records/1", "reason": reason }]);
+    assert_eq!(response.body["defects"], expected);
     assert_eq!(calls(&stack).await, 2);
 }
 
 #[tokio::test]
-async fn an_event_with_the_source_of_replays_is_quarantined_and_can_be_replayed() {
+async fn an_event_with_the_identity_of_a_replay_is_quarantined_and_can_be_replayed() {
     let stack = Stack::new();
-    let mut event = usage_event("e-1", &[record()]);
+    let mut event = usage_event(&"0a".repeat(32), &[record()]);
     event["source"] = "tollgate:quarantine".into();
     let item = quarantine_one(&stack, message(&event)).await;
     assert_eq!(item["kind"], "message");
-    assert!(text(&item["rejected"][0], "reason").contains("is reserved"));
+    assert!(text(&item["rejected"][0], "reason").contains("those of a replay"));
     assert_eq!(calls(&stack).await, 0);
     replay(&stack, &item, json!({})).await.json(200);
     assert_eq!(calls(&stack).await, 1);

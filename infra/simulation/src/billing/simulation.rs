@@ -452,7 +452,7 @@ impl<'a> Simulation<'a> {
             let process = Process::new(Crash::Never);
             let store = self.store(3, &process, self.scenario.table_faults);
             let ingest = Ingest::new(store, self.clock(3), Metrics::none());
-            let results = ingest.ingest(&events).await;
+            let results = ingest.ingest(&events, ingest.clock.now()).await;
             match results.first() {
                 Some(Ok(IngestOutcome::Conflict)) => return Ok(()),
                 Some(Ok(IngestOutcome::Counted | IngestOutcome::Duplicate)) => break,

@@ -1,14 +1,16 @@
 //! The usage-writer of the release before claims were put, which counts on while it is replaced. It puts an item into the
-//! log for each part of a usage event, on the condition that there is none, in the transaction that counts the part.
+//! log for each part of a usage event, on the condition that there is none, in the transaction that counts the part. In
+//! contrast to the release, each part has a transaction of its own, and items of adjustments are left out.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use flate2::Compression;
+use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -19,6 +21,7 @@ use tollgate_ingest::{IncomingEvent, Ingest, QuarantineInput};
 use tollgate_local_aws::Call;
 use tollgate_runtime::Entropy;
 
+use super::queue::EXTENSION;
 use crate::PREFIX;
 use crate::network::Network;
 
@@ -132,16 +135,44 @@ impl EarlierWriter {
                 let response: Value = serde_json::from_str(&response).unwrap_or_default();
                 let reason = &response["CancellationReasons"][0];
                 if reason["Code"] == "ConditionalCheckFailed" {
-                    let is_same = reason["Item"]["digest"]["S"] == digest(part.text);
-                    return match is_same {
-                        true => Outcome::Counted,
-                        false => Outcome::Conflict,
-                    };
+                    if reason["Item"]["digest"]["S"] == digest(part.text) {
+                        return Outcome::Counted;
+                    }
+                    return self.compare_contents(part).await;
                 }
             }
             sleep(Duration::from_millis(self.entropy.below(50 << number))).await;
         }
         Outcome::Failed
+    }
+
+    /// Compares an event with the one that was counted with another text.
+    async fn compare_contents(&self, part: &Part<'_>) -> Outcome {
+        let ReceivedEvent { source, id, .. } = part.event;
+        let get = json!({
+            "TableName": format!("{PREFIX}-usage-log"),
+            "Key": { "pk": { "S": format!("{source}#{id}") }, "sk": { "S": "00" } },
+            "ConsistentRead": true,
+        });
+        let call = Call {
+            target: "DynamoDB_20120810.GetItem".to_owned(),
+            body: get.to_string(),
+        };
+        let response = timeout(RESPONSE_TIMEOUT, self.network.send(call)).await;
+        let Ok(Ok((200, response))) = response else {
+            return Outcome::Failed;
+        };
+        let response: Value = serde_json::from_str(&response).unwrap_or_default();
+        let body = response["Item"]["body"]["B"].as_str();
+        let body = body.and_then(|body| BASE64_STANDARD.decode(body).ok());
+        // A guard has no body, without which that release cannot compare.
+        let Some(body) = body.and_then(|body| gunzip(&body)) else {
+            return Outcome::Failed;
+        };
+        match without_extension(&body) == without_extension(part.text) {
+            true => Outcome::Counted,
+            false => Outcome::Conflict,
+        }
     }
 
     /// Returns the actions that count a part: its item in the log, then the aggregates.
@@ -191,6 +222,21 @@ impl EarlierWriter {
 
 fn digest(text: &str) -> String {
     hex::encode(Sha256::digest(text))
+}
+
+/// Returns an event without the extension attribute that the bus adds to some deliveries.
+pub(super) fn without_extension(text: &str) -> Value {
+    let mut event: Value = serde_json::from_str(text).unwrap_or_default();
+    if let Some(event) = event.as_object_mut() {
+        event.remove(EXTENSION);
+    }
+    event
+}
+
+fn gunzip(bytes: &[u8]) -> Option<String> {
+    let mut text = String::new();
+    GzDecoder::new(bytes).read_to_string(&mut text).ok()?;
+    Some(text)
 }
 
 fn gzip(text: &str) -> Vec<u8> {

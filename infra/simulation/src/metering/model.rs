@@ -9,6 +9,7 @@ use tollgate_domain::window::{Day, Month};
 use tollgate_store::{Store, StoreError};
 
 use super::Deviation;
+use super::earlier::without_extension;
 
 /// Aggregates by their names, which begin with `month`, `week`, `day`, `endpoint`, `customer` or `total`.
 type NamedAggregates = BTreeMap<String, Aggregate>;
@@ -143,6 +144,8 @@ pub(crate) struct Log {
     pub(crate) records: u64,
     /// Usage events by their ids.
     pub(crate) events: BTreeMap<String, Value>,
+    /// Ids of the events with adjustments, and the days of their parts.
+    pub(crate) adjusted: Vec<(String, String)>,
 }
 
 pub(crate) async fn read_log(
@@ -161,8 +164,11 @@ pub(crate) async fn read_log(
             .await?;
         for part in page.items {
             log.records += part.records;
-            let event: Value = serde_json::from_slice(&part.body).unwrap_or_default();
+            let event = without_extension(&String::from_utf8_lossy(&part.body));
             let id = event["id"].as_str().unwrap_or_default().to_owned();
+            if event["data"]["adjustments"].is_array() {
+                log.adjusted.push((id.clone(), part.day.to_string()));
+            }
             log.events.insert(id, event);
         }
         after = page.next;

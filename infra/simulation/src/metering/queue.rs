@@ -16,6 +16,8 @@ const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(240);
 const MAX_BATCH: usize = 1_000;
 /// Times that a message is received before it becomes a dead letter.
 const MAX_RECEIVES: u32 = 5;
+/// Extension attribute that some copies of a usage event have: another text, but the same event.
+pub(super) const EXTENSION: &str = "traceparent";
 /// Greatest delay of a duplicate: well before its records are too old to be counted.
 const MAX_DUPLICATE_DELAY: Duration = Duration::from_secs(20 * 24 * 3_600);
 
@@ -132,11 +134,14 @@ impl Queue {
                     .accepted
                     .insert(id, (customer.to_owned(), item.clone()));
             }
-            let event = json!({
+            let mut event = json!({
                 "detail-type": entry["DetailType"], "source": entry["Source"], "detail": detail,
             });
             let copies = if self.chance(is_reliable, 10) { 2 } else { 1 };
-            for _ in 0..copies {
+            for copy in 0..copies {
+                if copy > 0 && self.chance(is_reliable, 50) {
+                    event["detail"][EXTENSION] = format!("copy-{copy}").into();
+                }
                 state.last_id += 1;
                 let message = Message {
                     body: event.to_string(),

@@ -35,10 +35,8 @@ use crate::{PREFIX, SimulationError, Trace, setup};
 
 /// Longer than the greatest delay of a request on the network.
 const ALL_HAS_ARRIVED: Duration = Duration::from_secs(600);
-/// Time after the start of a run at which instances of the earlier release have ended, and so have their requests. It is
-/// longer than the steps take.
-const DEPLOYMENT: Duration = Duration::from_secs(2 * 3_600);
-/// Time after the start of a run since which all releases put claims.
+/// Time after the start of a run since which all releases put claims. The steps take less, and so do the requests of the
+/// instances of the earlier release that have ended.
 const CLAIMS_BEGIN_AFTER: SignedDuration = SignedDuration::from_mins(110);
 /// The usage-writer's function timeout.
 const WRITER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -301,9 +299,9 @@ impl<'a> Simulation<'a> {
             self.writer(true, skew_ms, &mut earlier);
         }
         for (number, step) in self.scenario.steps.iter().enumerate() {
-            if upgrade.is_some_and(|upgrade| upgrade.steps == number) {
+            if let Some(upgrade) = upgrade.filter(|upgrade| upgrade.steps == number) {
                 earlier.abort_all();
-                sleep_until(self.time.began + DEPLOYMENT).await;
+                sleep_until(self.time.began + upgrade.goes_on_after).await;
             }
             sleep(step.after).await;
             let at = self.time.began.elapsed();
@@ -505,7 +503,7 @@ impl<'a> Simulation<'a> {
         let customers: Vec<String> = (0..3).map(|n| self.customer(n)).collect();
         let start = self.time.start;
         let day = SignedDuration::from_hours(24);
-        let (before, after) = (start - day * 2, start + day);
+        let (before, after) = (start - day * 2, start + day * 3);
         let months = [
             Month::containing(before),
             Month::containing(start),
@@ -552,7 +550,14 @@ impl<'a> Simulation<'a> {
             let is_record = item["request_id"].is_string();
             *by_customer.entry(customer).or_default() += u64::from(is_record);
         }
-        for (customer, log) in &logs {
+        for (customer, log) in &mut logs {
+            let expected = adjusted_days(&accepted, customer);
+            log.adjusted.sort_unstable();
+            if log.adjusted != expected {
+                let found = &log.adjusted;
+                let message = format!("log {customer}: {found:?}, expected {expected:?}");
+                deviation.mismatches.push(message);
+            }
             let expected = by_customer.get(customer).copied().unwrap_or(0);
             if log.records != expected {
                 let message = format!(
@@ -572,6 +577,22 @@ impl<'a> Simulation<'a> {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Returns the ids of a customer's events with adjustments, and the days of their parts.
+fn adjusted_days(
+    accepted: &BTreeMap<String, (String, Value)>,
+    customer: &str,
+) -> Vec<(String, String)> {
+    let of_customer = accepted.iter().filter(|(_, (of, _))| of == customer);
+    let adjustments = of_customer.filter(|(_, (_, item))| item["reason"].is_string());
+    let days = adjustments.filter_map(|(key, (_, item))| {
+        let (id, _) = key.rsplit_once('/')?;
+        let day = item["time"].as_str()?.get(..10)?;
+        Some((id.trim_matches('"').to_owned(), day.to_owned()))
+    });
+    let days: BTreeSet<(String, String)> = days.collect();
+    days.into_iter().collect()
 }
 
 /// Returns the deviation that messages are not handled.

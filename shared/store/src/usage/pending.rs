@@ -26,22 +26,21 @@ pub(super) struct PendingPart<'a> {
     pub(super) claim: Claim,
     /// Body for the quarantine, if records are rejected.
     rejected: Option<Arc<Body>>,
-    /// Possible effects of releases before claims were put.
-    before: Before,
+    earlier: EarlierReleases,
 }
 
-/// Possible effects on a part of instances of a release before claims were put.
+/// Possible effects on a part of releases before claims were put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Before {
+enum EarlierReleases {
     /// They cannot have counted it.
-    Nothing,
+    HaveNotCounted,
     /// They may have counted it.
-    HaveCounted,
+    MayHaveCounted,
     /// They may still count it.
     MayCount,
 }
 
-impl Before {
+impl EarlierReleases {
     /// Returns the possible effects if all releases have put claims since `since`.
     ///
     /// Earlier ones rejected records that were more than [`MAX_AHEAD`] in the future, and the records of a day make a part.
@@ -62,8 +61,8 @@ impl Before {
             drawn.is_some_and(|drawn| drawn > latest && drawn <= latest_of(part.received_at));
         let is_expired = part.received_at.duration_since(since) > LOG_KEPT;
         match is_expired || (is_later && is_drawn_later) {
-            true => Self::Nothing,
-            false => Self::HaveCounted,
+            true => Self::HaveNotCounted,
+            false => Self::MayHaveCounted,
         }
     }
 }
@@ -88,7 +87,7 @@ impl<'a> PendingPart<'a> {
                 digest: event.digest,
             },
             rejected: rejected.transpose()?,
-            before: Before::of(part, since),
+            earlier: EarlierReleases::of(part, since),
         })
     }
 
@@ -102,12 +101,12 @@ impl<'a> PendingPart<'a> {
 
     /// Whether the event is to be looked for in the log of releases before claims were put.
     pub(super) fn may_be_counted_before(&self) -> bool {
-        self.before >= Before::HaveCounted
+        self.earlier >= EarlierReleases::MayHaveCounted
     }
 
     /// Whether the part's transaction fails if a release before claims were put has counted it.
     pub(super) fn is_guarded(&self) -> bool {
-        self.before == Before::MayCount
+        self.earlier == EarlierReleases::MayCount
     }
 
     /// Returns the put that fails then, and after which no instance of such a release counts the part.

@@ -221,12 +221,17 @@ impl Store {
                 .as_ref()
                 .is_ok_and(|outcome| counted.contains(outcome))
         };
-        let counted = parts
-            .iter()
-            .zip(&results)
-            .filter(|(_, result)| is_counted(result));
-        let counted = counted.map(|(part, _)| (part.customer, part.aggregates));
-        let unmarked = self.mark_overage(counted, plans, deadline).await;
+        let mut counted = Vec::new();
+        for (part, result) in parts.iter().zip(&results) {
+            if is_counted(result) {
+                counted.push((part.customer, part.aggregates));
+                // Whoever counted it in time may have failed before the marks were written.
+                counted.extend(part.too_old.map(|too_old| (part.customer, too_old)));
+            }
+        }
+        let unmarked = self
+            .mark_overage(counted.into_iter(), plans, deadline)
+            .await;
         for (part, result) in parts.iter().zip(&mut results) {
             if let Some(error) = unmarked.get(part.customer).filter(|_| is_counted(result)) {
                 *result = Err(Arc::clone(error));
@@ -239,7 +244,7 @@ impl Store {
     /// another event with the same source and id was.
     ///
     /// # Errors
-    /// When the store fails.
+    /// When the store fails, or the event is being counted.
     pub async fn counted_parts(
         &self,
         source: &str,
@@ -251,16 +256,21 @@ impl Store {
         let rivals = rivals.pop().unwrap_or_default();
         let of_rivals = rivals.iter().map(|rival| rival.transaction.clone());
         let markers = self.markers(of_rivals).await?;
-        let counted = rivals.iter().filter(|rival| {
-            let marker = markers.get(&rival.transaction);
-            marker.is_some_and(|marker| marker.has_counted(rival.index))
-        });
+        let (now, alone_since) = (self.clock.now(), self.alone_since);
         let mut parts = BTreeSet::new();
-        for rival in counted {
-            if rival.digest != claim.digest {
-                return Ok(None);
+        let mut under_way = BTreeSet::new();
+        for rival in rivals {
+            match markers.get(&rival.transaction) {
+                None if rival.is_abandoned(now, alone_since) => {}
+                None => _ = under_way.insert(usize::from(rival.part)),
+                Some(marker) if !marker.has_counted(rival.index) => {}
+                Some(_) if rival.digest != claim.digest => return Ok(None),
+                Some(_) => _ = parts.insert(usize::from(rival.part)),
             }
-            parts.insert(usize::from(rival.part));
+        }
+        // An attempt that found a duplicate has no marker.
+        if !under_way.is_subset(&parts) {
+            return Err(StoreError::contended(COUNTING));
         }
         if let Some(before) = self.counted_before(&event_pk(source, id)).await? {
             let Some(before) = before.counted_parts(body)? else {
@@ -342,6 +352,14 @@ impl<'a, 'b> Batch<'a, 'b> {
             .map(|((part, index), _)| (*part, *index))
     }
 
+    /// Whether a part is to be counted only after the first one of its event, which is in another batch.
+    fn waits_for_another(&self) -> bool {
+        let here: BTreeSet<usize> = self.parts.iter().map(|part| part.index).collect();
+        let guarded = self.parts.iter().filter(|part| part.is_guarded());
+        let mut firsts = guarded.filter_map(|part| part.first());
+        firsts.any(|first| !here.contains(&first))
+    }
+
     fn marker(&self) -> Marker {
         let indexes = self.indexes.iter().zip(&self.decisions);
         let except = indexes.filter(|(_, decision)| **decision != Decision::Count);
@@ -412,15 +430,15 @@ impl Counter<'_> {
                 decisions,
             }
         });
-        if parts.iter().any(|part| part.is_guarded()) {
-            // One after the other: the first parts of events come first.
-            for mut batch in batches.collect::<Vec<_>>() {
-                self.decide_by_first(&mut batch);
-                self.write_batch(batch).await;
-            }
-        } else {
-            let writes = batches.map(|batch| self.write_batch(batch));
-            concurrently(writes.collect()).await;
+        let (waiting, independent): (Vec<_>, Vec<_>) = batches.partition(Batch::waits_for_another);
+        let write = |mut batch| async move {
+            self.decide_by_first(&mut batch);
+            self.write_batch(batch).await;
+        };
+        concurrently(independent.into_iter().map(write).collect()).await;
+        // One after the other: the first parts of events come first.
+        for batch in waiting {
+            write(batch).await;
         }
         self.await_others(&parts, &attempt, left).await;
     }
@@ -495,21 +513,31 @@ impl Counter<'_> {
         Ok(parts.map(decide).collect())
     }
 
-    /// Decides on those parts of a batch that follow the first part of an event in another batch, while instances of a
-    /// release before claims were put may count usage. Those count a part only if they have counted the first one, of the
-    /// same event. So what is counted here must be of the event whose first part was counted.
+    /// Decides on those parts of a batch that follow the first part of their event, while instances of a release before
+    /// claims were put may count usage. Those count a part only if they have counted the first one, of the same event. So
+    /// no part is counted here before the first one is.
     fn decide_by_first(&self, batch: &mut Batch<'_, '_>) {
-        let here: BTreeSet<usize> = batch.parts.iter().map(|part| part.index).collect();
+        let here = batch.parts.iter().zip(&batch.decisions);
+        let here: BTreeMap<usize, Decision> = here
+            .map(|(part, decision)| (part.index, *decision))
+            .collect();
         for (part, decision) in batch.parts.iter().zip(&mut batch.decisions) {
             let is_counted = part.is_guarded() && *decision == Decision::Count;
-            let first = part.first().filter(|first| !here.contains(first));
-            let Some(first) = first.filter(|_| is_counted) else {
+            let Some(first) = part.first().filter(|_| is_counted) else {
                 continue;
             };
-            *decision = match self.outcomes.get(first) {
-                Some(Outcome::Counted | Outcome::Duplicate) => continue,
-                Some(Outcome::Conflict(other)) => Decision::Conflict(other),
-                Some(Outcome::Failed(_)) | None => {
+            let of_first = match here.get(&first) {
+                Some(decision) => *decision,
+                None => match self.outcomes.get(first) {
+                    Some(Outcome::Counted | Outcome::Duplicate) => Decision::Duplicate,
+                    Some(Outcome::Conflict(other)) => Decision::Conflict(other),
+                    Some(Outcome::Failed(_)) | None => Decision::Fail,
+                },
+            };
+            *decision = match of_first {
+                Decision::Count | Decision::Duplicate => continue,
+                Decision::Conflict(_) => of_first,
+                Decision::Leave | Decision::Fail => {
                     self.outcomes.set(part.index, Outcome::contended());
                     Decision::Fail
                 }

@@ -288,6 +288,7 @@ impl Event {
             part: self.part,
             customer: &self.customer,
             aggregates: &self.aggregates,
+            too_old: None,
             records: self.records,
             adjustments: &self.adjustments,
             rejected: &self.rejected,
