@@ -140,7 +140,7 @@ impl Scenario {
                 },
                 6 => Event::ShutDown { function },
                 7 => Event::Adjust { customer: index(3) },
-                8 => Event::Conflict { customer: index(3) },
+                8 | 9 => Event::Conflict { customer: index(3) },
                 _ => Event::Calls {
                     function,
                     count: 1 + index(4),
