@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use tollgate_analytics::list_adjustments;
 use tollgate_api::List;
 use tollgate_api::problem::{Conflict, Member, NotFound, Unprocessable};
-use tollgate_api::quarantine::QuarantinedRef;
+use tollgate_api::quarantine::{QuarantinedRef, QuarantinedStatus};
 use tollgate_api::schema;
 use tollgate_api::usage::{
     Adjustment, AdjustmentsQuery, Defect, EventsQuery, IngestEvents, IngestedEvent, IngestedEvents,
@@ -20,7 +20,7 @@ use tollgate_domain::id::CustomerId;
 use tollgate_domain::usage::ReceivedEvent;
 use tollgate_domain::window::Day;
 use tollgate_ingest::{IncomingEvent, IngestOutcome};
-use tollgate_store::StoreError;
+use tollgate_store::{QuarantineKind, QuarantinedItemRef, StoreError};
 use tollgate_web::{AdminCaller, JsonBody, ListRequest, NoQuery, PathParam, Problem, QueryParams};
 
 use crate::defects::not_countable;
@@ -105,11 +105,11 @@ async fn ingest(
         let outcome = match result? {
             IngestOutcome::Counted => IngestedOutcome::Counted,
             IngestOutcome::Duplicate => {
-                quarantined.add(&app, index, received).await?;
+                quarantined.add(&app, index, received, true).await?;
                 IngestedOutcome::Duplicate
             }
             IngestOutcome::Conflict => {
-                quarantined.add(&app, index, received).await?;
+                quarantined.add(&app, index, received, false).await?;
                 conflicts.push(pointer_to(index));
                 continue;
             }
@@ -143,16 +143,23 @@ struct QuarantinedOfEvents {
 }
 
 impl QuarantinedOfEvents {
-    /// Adds the items with the source and id of this event.
+    /// Adds the items with the source and id of this event; if it is a duplicate, those with records of its own.
     async fn add(
         &mut self,
         app: &App,
         index: usize,
         event: &ReceivedEvent,
+        is_duplicate: bool,
     ) -> Result<(), StoreError> {
         let (source, id, store) = (&event.source, &event.id, &app.store);
         let found = store.quarantined_refs_of_event(source, id, MAX_QUARANTINED);
-        let (items, has_more) = found.await?;
+        let (mut items, mut has_more) = found.await?;
+        if is_duplicate {
+            // Items of other events come after those of the one that was counted.
+            let is_of_other = |item: &QuarantinedItemRef| item.kind == QuarantineKind::Conflict;
+            has_more &= !items.iter().any(is_of_other);
+            items.retain(|item| !is_of_other(item));
+        }
         self.items.extend(items.iter().map(|item| QuarantinedRef {
             pointer: pointer_to(index),
             id: quarantine::id(&item.id),
@@ -171,10 +178,17 @@ fn conflict(conflicts: Vec<String>, quarantined: &QuarantinedOfEvents) -> Proble
     if items.is_empty() {
         return Problem::conflict(detail).with(Member::Conflicts, conflicts);
     }
-    let detail = format!(
-        "{detail} Usage of the earlier events that could not be counted is quarantined. To count it, \
-         send a correction to POST /admin/usage/quarantine/{{id}}/replay."
-    );
+    let is_open = |item: &QuarantinedRef| item.status == QuarantinedStatus::Open;
+    let detail = match items.iter().any(is_open) {
+        true => format!(
+            "{detail} Usage of the same source and id is quarantined. To count it, send a correction to \
+             POST /admin/usage/quarantine/{{id}}/replay."
+        ),
+        false => format!(
+            "{detail} Usage of the same source and id was quarantined, and is replayed or discarded. To \
+             count more, send an event with an id of its own."
+        ),
+    };
     Problem::conflict(detail)
         .with(Member::Conflicts, conflicts)
         .with(Member::Quarantined, json!(items))

@@ -141,6 +141,8 @@ pub struct QuarantinedItem {
 pub struct QuarantinedItemRef {
     /// Id.
     pub id: QuarantineId,
+    /// Kind.
+    pub kind: QuarantineKind,
     /// Resolution; `None` while the item is open.
     pub resolution: Option<Resolution>,
 }
@@ -216,21 +218,24 @@ fn open(item: &mut Item, received_at: Timestamp) {
     item.insert(attr::OPEN.into(), s(YES));
 }
 
+fn kind_of(pk: &str, sk: &str) -> QuarantineKind {
+    match (pk.starts_with('#'), sk.starts_with(CONFLICT)) {
+        (true, _) => QuarantineKind::Message,
+        (false, true) => QuarantineKind::Conflict,
+        (false, false) => QuarantineKind::Items,
+    }
+}
+
 fn read_item(item: &Item) -> Result<QuarantinedItem, StoreError> {
     let rejected = read_rejections(item)?;
     let item = Reader::new("quarantine", item);
     let (pk, sk) = (item.text(attr::PK)?, item.text(attr::SK)?);
-    let kind = match (pk.starts_with('#'), sk.starts_with(CONFLICT)) {
-        (true, _) => QuarantineKind::Message,
-        (false, true) => QuarantineKind::Conflict,
-        (false, false) => QuarantineKind::Items,
-    };
     Ok(QuarantinedItem {
         id: QuarantineId {
             pk: pk.to_owned(),
             sk: sk.to_owned(),
         },
-        kind,
+        kind: kind_of(pk, sk),
         customer: item.opt_parsed("customer")?,
         rejected,
         received_at: item.parsed(attr::RECEIVED_AT)?,
@@ -337,6 +342,7 @@ impl Store {
                     return Ok((found, true));
                 }
                 found.push(QuarantinedItemRef {
+                    kind: kind_of(&pk, &sk),
                     id: QuarantineId { pk, sk },
                     resolution: Resolution::read(&item)?,
                 });

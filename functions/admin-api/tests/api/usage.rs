@@ -184,6 +184,32 @@ async fn an_event_with_other_extension_attributes_is_a_duplicate() {
     assert_eq!(calls(&stack).await, 1);
 }
 
+#[tokio::test]
+async fn a_duplicate_behind_another_event_of_its_identity_is_a_duplicate() {
+    let stack = Stack::new();
+    let mut other = record();
+    other["status"] = json!(404);
+    let (other, first) = (
+        usage_event("e-1", &[other]),
+        usage_event("e-1", &[record()]),
+    );
+    stack.count(std::slice::from_ref(&first)).await.json(200);
+    let events = [
+        other.clone(),
+        first.clone(),
+        usage_event("e-2", &[record()]),
+        other,
+        first,
+    ];
+    for _ in 0..2 {
+        let response = stack.count(&events).await;
+        response.conflict();
+        let conflicts = json!(["/events/0", "/events/3"]);
+        assert_eq!(response.body["conflicts"], conflicts);
+        assert_eq!(calls(&stack).await, 2);
+    }
+}
+
 fn on_days(days: &[u32]) -> Vec<Value> {
     let records = days.iter().map(|day| {
         let mut record = record();

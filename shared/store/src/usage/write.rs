@@ -196,7 +196,7 @@ impl Store {
         for (index, error) in failed {
             outcomes.set(index, Outcome::Failed(Arc::new(error)));
         }
-        let (own, repeated) = distinct(&pending);
+        let (mut own, mut repeated) = distinct(pending.iter());
         let counter = Counter {
             store: self,
             plans,
@@ -204,7 +204,18 @@ impl Store {
             outcomes: &outcomes,
         };
         // Outcomes that are set when the time is over were decided for ever.
-        let _ = timeout_at(counting_until, counter.count(own.clone())).await;
+        let counting = async {
+            counter.count(own.clone()).await;
+            let (behind, others) = repeated
+                .iter()
+                .copied()
+                .partition::<Vec<_>, _>(|part| is_counted_event(part, &own, &outcomes));
+            let (behind, again) = distinct(behind);
+            repeated = [others, again].concat();
+            own.extend(&behind);
+            counter.count(behind).await;
+        };
+        let _ = timeout_at(counting_until, counting).await;
         let mut outcomes = outcomes.into_known();
         for part in repeated {
             let of_same = own
@@ -288,16 +299,25 @@ fn all_failed(parts: &[EventPart<'_>], error: StoreError) -> Vec<WriteUsageResul
 }
 
 /// Divides parts into those of which none excludes another, and the others.
-fn distinct<'a, 'b>(
-    pending: &'b [PendingPart<'a>],
+fn distinct<'a: 'b, 'b>(
+    pending: impl IntoIterator<Item = &'b PendingPart<'a>>,
 ) -> (Vec<&'b PendingPart<'a>>, Vec<&'b PendingPart<'a>>) {
     let mut digests = HashMap::new();
     let mut claimed = BTreeSet::new();
-    pending.iter().partition(|part| {
+    pending.into_iter().partition(|part| {
         let claim = &part.claim;
         let digest = digests.entry(claim.identity).or_insert(claim.digest);
         *digest == claim.digest && claimed.insert((claim.identity, claim.part))
     })
+}
+
+/// Whether a part is of the event because of which others of the same identity have conflicted. That says that a part of it
+/// was counted, but perhaps not this one.
+fn is_counted_event(part: &PendingPart<'_>, own: &[&PendingPart<'_>], outcomes: &Outcomes) -> bool {
+    let claim = &part.claim;
+    let of_same = own.iter().filter(|it| it.claim.identity == claim.identity);
+    let mut of_same = of_same.filter_map(|it| outcomes.get(it.index));
+    of_same.any(|outcome| matches!(outcome, Outcome::Conflict(counted) if counted == claim.digest))
 }
 
 /// Returns the outcome of a claim that another part of the same write excludes, by those on the claims of the same
@@ -314,7 +334,7 @@ fn outcome_of_repetition<'a>(
                 return Outcome::Conflict(part.claim.digest);
             }
             // It is this event that was counted, though perhaps not this part of it.
-            Outcome::Conflict(counted) if *counted == claim.digest => return Outcome::contended(),
+            Outcome::Conflict(counted) if *counted == claim.digest => {}
             Outcome::Conflict(_) => outcome = of_part.clone(),
             Outcome::Counted | Outcome::Duplicate if part.claim.part == claim.part => {
                 return Outcome::Duplicate;
