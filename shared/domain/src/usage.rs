@@ -5,7 +5,9 @@
 //! validated here, because any producer with permission to put events on the bus may have written it.
 
 mod aggregate;
+mod dimension;
 mod extensions;
+mod latency;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -17,8 +19,10 @@ use crate::money::MicroUsd;
 use crate::plan_book::PlanBook;
 use crate::time::rfc3339;
 
-pub use aggregate::{AdjustmentTotals, Aggregate, Aggregates, Endpoint};
+pub use aggregate::{AdjustmentTotals, Aggregate, Aggregates};
+pub use dimension::{Dimension, DimensionValue, Endpoint, Model};
 pub use extensions::Extensions;
+pub use latency::{LATENCY_BUCKETS, Latencies};
 
 /// CloudEvents `type` of a usage event with records, and detail type of its EventBridge event. A change
 /// that old readers would misread needs a new version number.
@@ -864,7 +868,7 @@ mod tests {
             (1, -12)
         );
         assert_eq!(month.adjusted.micro_usd, -36_000);
-        assert_eq!((sums.days.len(), sums.endpoints.len()), (2, 1));
+        assert_eq!((sums.days.len(), sums.dimensions.len()), (2, 4));
         let back = Adjustment {
             billable_calls: 12,
             ..adjustment
@@ -991,7 +995,7 @@ mod tests {
         let records = [read(&record()).unwrap(), read(&record()).unwrap(), failed];
         let sums: Aggregates = records.iter().collect();
         assert_eq!(sums.days.len(), 2);
-        assert_eq!(sums.endpoints.len(), 2);
+        assert_eq!(sums.dimensions.len(), 8);
         assert_eq!(sums.months.len(), 2);
         let november = &sums.months[&"2026-11".parse().unwrap()];
         assert_eq!((november.calls, november.billable_calls()), (2, 2));
@@ -1003,9 +1007,60 @@ mod tests {
         let mut merged = november.clone();
         merged.merge(october);
         assert_eq!(merged.calls, 3);
-        let one: Aggregates = records[..1].iter().collect();
-        assert_eq!((sums.len(), one.len()), (6, 3));
-        assert!(!one.is_empty() && Aggregates::default().is_empty());
+        assert!(!sums.is_empty() && Aggregates::default().is_empty());
+    }
+
+    #[test]
+    fn a_call_counts_once_for_each_of_its_values() {
+        let cost = |provider: Option<&str>, model: Option<&str>, tokens: u64| json!({ "provider": provider, "model": model, "tokens": tokens, "micro_usd": tokens * 2 });
+        let costs = [
+            cost(Some("anthropic"), Some("large"), 1),
+            cost(Some("anthropic"), Some("large"), 10),
+            cost(Some("anthropic"), Some("small"), 100),
+            cost(Some("anthropic"), None, 1_000),
+            cost(Some("openai"), Some("large"), 10_000),
+            cost(None, Some("large"), 100_000),
+            cost(None, None, 1_000_000),
+        ];
+        let record = read(&with("costs", json!(costs))).unwrap();
+        let sums: Aggregates = [record].iter().collect();
+        let model = |provider: Option<&str>, name: Option<&str>| {
+            let (provider, name) = (provider.map(str::to_owned), name.map(str::to_owned));
+            DimensionValue::Model(Model { provider, name })
+        };
+        let endpoint = Endpoint {
+            method: "POST".to_owned(),
+            route: "/api/analyze".to_owned(),
+        };
+        let expected = [
+            (DimensionValue::Endpoint(endpoint), 1_111_111),
+            (DimensionValue::Key("key_1".parse().unwrap()), 1_111_111),
+            (model(None, Some("large")), 100_000),
+            (model(Some("anthropic"), None), 1_000),
+            (model(Some("anthropic"), Some("large")), 11),
+            (model(Some("anthropic"), Some("small")), 100),
+            (model(Some("openai"), Some("large")), 10_000),
+            (DimensionValue::Repeated("anthropic".to_owned()), 0),
+        ];
+        let found = sums.dimensions.iter();
+        let found: Vec<(DimensionValue, u64)> = found
+            .map(|((_, value), sum)| (value.clone(), sum.tokens))
+            .collect();
+        assert_eq!(found, expected);
+        for ((_, value), sum) in &sums.dimensions {
+            // Three models of one provider: two calls more than there were.
+            let calls = match value {
+                DimensionValue::Repeated(_) => 2,
+                _ => 1,
+            };
+            assert_eq!(
+                (sum.calls, sum.billable_calls()),
+                (calls, calls),
+                "{value:?}"
+            );
+            assert_eq!(sum.latency_ms, calls * 12, "{value:?}");
+            assert_eq!(sum.cost, MicroUsd(sum.tokens * 2), "{value:?}");
+        }
     }
 
     #[test]

@@ -182,6 +182,12 @@ impl Month {
         midnight(self.shift(1.month()))
     }
 
+    /// Returns the first day of the month.
+    #[must_use]
+    pub fn first_day(self) -> Day {
+        Day(self.0)
+    }
+
     /// Returns the next month.
     #[must_use]
     pub fn next(self) -> Self {

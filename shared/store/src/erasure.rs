@@ -247,6 +247,17 @@ pub const CONTENTS: &[Contents] = &[
         pk: "",
         personal: &[],
         others: &[
+            // Numbers by value of a dimension, and the values.
+            "B*",
+            "C*",
+            "E*",
+            "F*",
+            "H*",
+            "L*",
+            "M*",
+            "N*",
+            "T*",
+            "U*",
             "adjusted#*",
             "adjusted_cost_micro_usd",
             "adjustments",

@@ -58,7 +58,7 @@ pub use quarantine::{
 pub use reconciliation::ReconciliationSummary;
 pub use shard_counts::ShardCounts;
 pub use subscriptions::{CustomerToFollow, FollowOutcome, FollowUp};
-pub use usage::{OverageMark, WriteUsageOutcome, WriteUsageResult};
+pub use usage::{OverageMark, UsageScope, WriteUsageOutcome, WriteUsageResult};
 pub use webhooks::CreateWebhookOutcome;
 
 use aws_sdk_dynamodb::Client;
@@ -67,7 +67,7 @@ use jiff::Timestamp;
 use tollgate_runtime::env::MissingVar;
 use tollgate_runtime::{Clock, Entropy, Init, env};
 
-use usage::{ClaimsSince, ClosedBuckets, MAX_CLAIMS, WrittenMarks};
+use usage::{ClaimsSince, ClosedBuckets, Layouts, MAX_CLAIMS, WrittenMarks};
 
 /// The tables of one stack.
 #[derive(Debug, Clone)]
@@ -81,6 +81,7 @@ pub struct Store {
     /// Claims of a bucket at which it is closed.
     max_claims: usize,
     claims_since: ClaimsSince,
+    layouts: Layouts,
     /// Time since which no other process counts usage.
     alone_since: Timestamp,
 }
@@ -102,6 +103,7 @@ impl Store {
             closed_buckets: ClosedBuckets::default(),
             max_claims: MAX_CLAIMS,
             claims_since: ClaimsSince::default(),
+            layouts: Layouts::default(),
             alone_since: Timestamp::MIN,
         }
     }

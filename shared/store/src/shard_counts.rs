@@ -1,23 +1,25 @@
-//! Shard counts of customers' aggregates, by write conflicts.
+//! Shard counts of aggregates, by write conflicts.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
-use tollgate_domain::id::CustomerId;
+
+use crate::usage::UsageScope;
 
 /// The most shards of an aggregate.
 const MAX_SHARDS: u32 = 16;
-/// Time after a customer's last conflict for which its aggregates stay sharded.
+/// Time after a scope's last conflict for which its aggregates stay sharded.
 const SHARDED_FOR: SignedDuration = SignedDuration::from_mins(10);
 
-/// Number of shards over which this instance's writes to a customer's aggregates are distributed.
+/// Number of shards over which this instance's writes to the aggregates of a scope are distributed: of a customer, or of
+/// all customers.
 ///
 /// One, until a transaction is cancelled because another one holds the same item: each such conflict
 /// doubles the number, up to 16, until ten minutes have passed without one. Readers add up all
 /// shards that exist. Cheap to clone; clones share the counts.
 #[derive(Debug, Clone, Default)]
-pub struct ShardCounts(Arc<Mutex<HashMap<CustomerId, Sharded>>>);
+pub struct ShardCounts(Arc<Mutex<HashMap<UsageScope, Sharded>>>);
 
 #[derive(Debug, Clone, Copy)]
 struct Sharded {
@@ -26,23 +28,23 @@ struct Sharded {
 }
 
 impl ShardCounts {
-    /// Returns the number of shards of the customer's aggregates.
-    pub(crate) fn shards(&self, customer: &CustomerId, now: Timestamp) -> u32 {
+    /// Returns the number of shards of the scope's aggregates.
+    pub(crate) fn shards(&self, scope: &UsageScope, now: Timestamp) -> u32 {
         let sharded = self.lock();
-        let sharded = sharded.get(customer).filter(|sharded| now < sharded.until);
+        let sharded = sharded.get(scope).filter(|sharded| now < sharded.until);
         sharded.map_or(1, |sharded| sharded.shards)
     }
 
-    /// Records that a write to the customer's aggregates met a conflict.
-    pub(crate) fn record_conflict(&self, customer: &CustomerId, now: Timestamp) {
-        let shards = (self.shards(customer, now) * 2).min(MAX_SHARDS);
+    /// Records that a write to the scope's aggregates met a conflict.
+    pub(crate) fn record_conflict(&self, scope: &UsageScope, now: Timestamp) {
+        let shards = (self.shards(scope, now) * 2).min(MAX_SHARDS);
         let until = now.saturating_add(SHARDED_FOR).unwrap_or(Timestamp::MAX);
         let mut sharded = self.lock();
         sharded.retain(|_, sharded| now < sharded.until);
-        sharded.insert(customer.clone(), Sharded { shards, until });
+        sharded.insert(scope.clone(), Sharded { shards, until });
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<CustomerId, Sharded>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<UsageScope, Sharded>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -54,7 +56,8 @@ mod tests {
     #[test]
     fn each_conflict_doubles_the_shard_count_until_ten_minutes_pass_without_one() {
         let counts = ShardCounts::default();
-        let (acme, globex) = ("acme".parse().unwrap(), "globex".parse().unwrap());
+        let acme = UsageScope::Customer("acme".parse().unwrap());
+        let globex = UsageScope::Customer("globex".parse().unwrap());
         let at = |minute: i64| {
             let start: Timestamp = "2026-11-22T10:00:00Z".parse().unwrap();
             start + SignedDuration::from_mins(minute)

@@ -95,15 +95,6 @@ impl Action {
         self
     }
 
-    /// Adds a `SET` of one attribute to an update.
-    pub(crate) fn also_set(mut self, attribute: &str, value: AttributeValue) -> Self {
-        if let Kind::Update { expression, .. } = &mut self.kind {
-            expression.push_str(&format!(" SET #{attribute} = :{attribute}"));
-        }
-        self.name(format!("#{attribute}"), attribute)
-            .value(format!(":{attribute}"), value)
-    }
-
     pub(crate) fn name(mut self, placeholder: impl Into<String>, name: impl Into<String>) -> Self {
         self.names.push((placeholder.into(), name.into()));
         self

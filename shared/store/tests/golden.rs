@@ -26,7 +26,9 @@ use tollgate_domain::role::{CustomerRole, Role};
 use tollgate_domain::submission::{
     Attempts, ChargeState, ChargeStatus, LedgerCharge, SubmissionFailure,
 };
-use tollgate_domain::usage::{AdjustmentTotals, Aggregate, Cost, UsageRecord};
+use tollgate_domain::usage::{
+    AdjustmentTotals, Aggregate, Cost, Dimension, Latencies, UsageRecord,
+};
 use tollgate_domain::webhook::{DeliveryFailure, TargetUrl, Webhook, WebhookSecret};
 use tollgate_domain::window::Month;
 use tollgate_local_aws::fixture::Fixture;
@@ -36,7 +38,7 @@ use tollgate_store::{
     CustomerChange, Erasure, FailOutcome, FollowOutcome, KeyChange, LoggedAdjustment, PinChange,
     PlanOutcome, QuarantinedContent, ReconciliationSummary, RecordChargeOutcome,
     RecordCheckoutOutcome, RejectedRecord, ReserveOutcome, RotateOutcome, SeedOutcome,
-    SettleOutcome, UpdateCustomerOutcome, WriteUsageOutcome,
+    SettleOutcome, UpdateCustomerOutcome, UsageScope, WriteUsageOutcome,
 };
 use tollgate_testing::p;
 use tollgate_testing::seed::no_older_claims;
@@ -659,6 +661,7 @@ async fn the_aggregates_of_an_event_and_its_claim() {
                 client_errors: 1,
                 server_errors: 1,
                 latency_ms: 1_215,
+                latencies: calls().iter().map(|call| call.latency_ms).collect(),
                 tokens: 1_040,
                 unpriced_tokens: 40,
                 cost: MicroUsd(3_000),
@@ -676,9 +679,17 @@ async fn the_aggregates_of_an_event_and_its_claim() {
             ];
             let stored = store.billable_days(&acme, november).await.unwrap();
             assert_eq!(stored, billable.into());
-            for ((day, endpoint), aggregate) in &event.aggregates.endpoints {
-                let stored = store.endpoint_usage(&acme, *day).await.unwrap();
-                assert_eq!(stored, [(endpoint.clone(), aggregate.clone())].into());
+            for scope in [UsageScope::All, UsageScope::Customer(acme.clone())] {
+                let is_all = scope == UsageScope::All;
+                for day in event.aggregates.days.keys() {
+                    let dimensions = event.aggregates.dimensions.iter();
+                    let dimensions = dimensions.filter(|((of, value), _)| {
+                        of == day && !(is_all && value.dimension() == Dimension::Key)
+                    });
+                    let expected = dimensions.map(|((_, value), sum)| (value.clone(), sum.clone()));
+                    let stored = store.dimension_usage(&scope, *day).await.unwrap();
+                    assert_eq!(stored, expected.collect(), "{scope:?}");
+                }
             }
             assert_eq!(all_billable(store, november).await, [acme]);
             // The golden file was written by another instance, with other random numbers.
@@ -687,6 +698,33 @@ async fn the_aggregates_of_an_event_and_its_claim() {
         },
     )
     .await;
+}
+
+/// Earlier releases had an item for each endpoint, and neither other dimensions nor the usage of all customers.
+#[tokio::test]
+async fn the_aggregates_of_a_release_before_dimensions() {
+    let event = Event::new("acme", "e-1", &calls());
+    let at = fixture();
+    put_golden(&at, "usage_of_endpoints");
+    // The golden file was written by another instance, with other random numbers.
+    let _ = at.entropy.below(2);
+    for _ in 0..2 {
+        let (acme, november): (CustomerId, Month) = (p("acme"), p("2026-11"));
+        let month = at.store.month_usage(&acme, november).await.unwrap();
+        assert_eq!((month.calls, month.latency_ms), (4, 1_215));
+        assert_eq!(month.latencies, Latencies::default());
+        for day in event.aggregates.days.keys() {
+            let scope = UsageScope::Customer(acme.clone());
+            let values = at.store.dimension_usage(&scope, *day).await.unwrap();
+            let expected = event.aggregates.dimensions.iter();
+            let expected = expected
+                .filter(|((of, value), _)| of == day && value.dimension() == Dimension::Endpoint);
+            let expected = expected.map(|((_, value), sum)| (value, sum.calls));
+            let found = values.iter().map(|(value, sum)| (value, sum.calls));
+            assert_eq!(found.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+        }
+        assert_eq!(write_usage(&at, &event).await, WriteUsageOutcome::Duplicate);
+    }
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ use tollgate_local_aws::fixture::Fixture;
 use tollgate_store::schema::{BILLABLE_SHARDS, REGISTRY, USAGE};
 use tollgate_testing::p;
 use tollgate_testing::stored::{items, table_name, text};
+use tollgate_testing::usage::endpoint_usage;
 
 mod common;
 
@@ -436,7 +437,7 @@ async fn more_endpoints_than_fit_in_a_response_are_each_read() {
     of_other_day["sk"] = json!({ "S": "ENDPOINT#2026-11-23#GET /" });
     put_all(&at, [of_neighbour, of_other_day].into_iter());
 
-    let stored = at.store.endpoint_usage(&p("acme"), p("2026-11-22")).await;
+    let stored = endpoint_usage(&at.store, "acme", "2026-11-22").await;
     let expected = (0..4_000).map(|n| {
         let endpoint = Endpoint {
             method: "GET".into(),
@@ -448,7 +449,7 @@ async fn more_endpoints_than_fit_in_a_response_are_each_read() {
         };
         (endpoint, aggregate)
     });
-    assert!(stored.unwrap() == expected.collect::<BTreeMap<_, _>>());
+    assert!(stored == expected.collect::<BTreeMap<_, _>>());
 }
 
 #[tokio::test]

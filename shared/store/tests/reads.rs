@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::{Value, json};
 use tollgate_domain::usage::Aggregate;
 use tollgate_local_aws::{Fault, wire};
-use tollgate_store::Store;
+use tollgate_store::{Store, UsageScope};
 use tollgate_testing::p;
 
 mod common;
@@ -41,7 +41,8 @@ async fn reads_for_decisions_and_charges_are_consistent() {
     store.billable_days(&acme, november).await.unwrap();
     store.adjustments(&acme, november, None).await.unwrap();
     let today = p("2026-11-22");
-    store.endpoint_usage(&acme, today).await.unwrap();
+    let scope = UsageScope::Customer(acme.clone());
+    store.dimension_usage(&scope, today).await.unwrap();
     store.period_ledger(&acme, november).await.unwrap();
     store.charges(&acme, november, 1).await.unwrap();
     store.closed_at(november).await.unwrap();
@@ -69,6 +70,7 @@ async fn the_days_of_a_month_exclude_other_months_and_customers() {
         calls: 1,
         billable: [(p("pro"), 1)].into(),
         latency_ms: 5,
+        latencies: [5].into_iter().collect(),
         ..Aggregate::default()
     };
     let expected = [(p("2026-11-01"), one.clone()), (p("2026-11-30"), one)];

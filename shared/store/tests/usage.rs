@@ -18,7 +18,7 @@ use tollgate_store::{
     EventPart, LoggedPart, RejectedRecord, ShardCounts, WriteUsageOutcome, WriteUsageResult,
 };
 use tollgate_testing::stored::items;
-use tollgate_testing::usage::COUNTING_TIME;
+use tollgate_testing::usage::{COUNTING_TIME, endpoint_usage};
 use tollgate_testing::{p, plans};
 
 use common::{Event, NOW, adjustment, call, fixture, write_usage};
@@ -104,8 +104,9 @@ async fn events_that_do_not_fit_in_a_transaction_share_the_next() {
     events.extend((0..99).map(|n| event("acme", n)));
     let results = write(&at, &events, &ShardCounts::default()).await;
     assert_eq!(outcomes_of(&results), all(WriteUsageOutcome::Counted, 100));
-    // The marker, the day and ninety-eight endpoints; then those of the rest, and of another customer.
-    assert_eq!(*sizes.lock().unwrap(), [100, 5]);
+    // The marker, the day of the customer and of all customers, and for both of them the endpoints beyond those that their
+    // items have slots for: 49 of the customer, whose key takes a slot. Then the rest, and the day of another customer.
+    assert_eq!(*sizes.lock().unwrap(), [100, 74]);
     assert_eq!(calls(&at).await, 99);
 }
 
@@ -232,9 +233,13 @@ async fn after_conflicts_writers_use_different_shards() {
         let results = write(&at, &[ping(&format!("e-{n}"))], &shard_counts).await;
         assert_eq!(outcomes_of(&results), all(WriteUsageOutcome::Counted, 1));
     }
-    // By now sixteen shards each of the day and the endpoint are in use.
+    // By now sixteen shards are in use.
     let items = items(&at, USAGE);
-    let shards = items.len() / 2;
+    let items: Vec<&Value> = items
+        .iter()
+        .filter(|item| item["pk"]["S"] == "acme")
+        .collect();
+    let shards = items.len();
     assert!((9..=16).contains(&shards), "{shards}");
     // A partition takes 1,000 writes per second, so no item may take most of the writes.
     let most = items
@@ -250,7 +255,7 @@ async fn after_conflicts_writers_use_different_shards() {
     let days = days.map(|(day, aggregate)| (day, aggregate.calls));
     let today: Day = p("2026-11-22");
     assert_eq!(days.collect::<Vec<_>>(), [(today, 40)]);
-    let endpoints = at.store.endpoint_usage(&acme, today).await.unwrap();
+    let endpoints = endpoint_usage(&at.store, "acme", "2026-11-22").await;
     let endpoints = endpoints.into_iter();
     let endpoints = endpoints.map(|(endpoint, aggregate)| (endpoint.route, aggregate.calls));
     assert_eq!(endpoints.collect::<Vec<_>>(), [("/ping".to_owned(), 40)]);

@@ -1,13 +1,14 @@
 //! Counted usage, written as the usage-writer does.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tollgate_domain::id::CustomerId;
-use tollgate_domain::usage::{Adjustment, Aggregate, Aggregates};
+use tollgate_domain::usage::{Adjustment, Aggregate, Aggregates, DimensionValue, Endpoint};
 use tollgate_domain::window::Day;
 use tollgate_local_aws::fixture::Fixture;
-use tollgate_store::{EventPart, ShardCounts, WriteUsageOutcome};
+use tollgate_store::{EventPart, ShardCounts, Store, UsageScope, WriteUsageOutcome};
 
 use crate::{p, plans};
 
@@ -23,7 +24,7 @@ pub fn calls(plan: &str, calls: u64) -> Aggregate {
     }
 }
 
-/// Returns the aggregates of usage on one day, without endpoints.
+/// Returns the aggregates of usage on one day, without dimensions.
 pub fn on_day(day: &str, aggregate: Aggregate) -> Aggregates {
     let day: Day = p(day);
     Aggregates {
@@ -53,6 +54,22 @@ pub fn event_part<'a>(
         body: b"{}",
         received_at,
     }
+}
+
+/// Reads the aggregates of the endpoints of a customer's day.
+pub async fn endpoint_usage(
+    store: &Store,
+    customer: &str,
+    day: &str,
+) -> BTreeMap<Endpoint, Aggregate> {
+    let scope = UsageScope::Customer(p(customer));
+    let values = store.dimension_usage(&scope, p(day)).await.unwrap();
+    let endpoints = values.into_iter();
+    let endpoints = endpoints.filter_map(|(value, aggregate)| match value {
+        DimensionValue::Endpoint(endpoint) => Some((endpoint, aggregate)),
+        _ => None,
+    });
+    endpoints.collect()
 }
 
 /// Counts usage of a customer on a day.

@@ -7,16 +7,17 @@ use std::collections::BTreeMap;
 use aws_lambda_events::sqs::SqsEvent;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
-use tollgate_domain::usage::Aggregate;
+use tollgate_domain::usage::{Aggregate, DimensionValue};
 use tollgate_local_aws::fixture::Fixture;
 use tollgate_local_aws::{CloudWatch, Fault};
 use tollgate_runtime::Init;
-use tollgate_store::QuarantinedContent;
 use tollgate_store::schema::Table;
+use tollgate_store::{QuarantinedContent, UsageScope};
 use tollgate_testing::faults::fail_containing;
 use tollgate_testing::init::init;
 pub(crate) use tollgate_testing::p;
 use tollgate_testing::stored::items;
+use tollgate_testing::usage::endpoint_usage;
 use tollgate_testing::{event_file, usage};
 use usage_writer::{App, handle};
 
@@ -52,6 +53,7 @@ pub(crate) fn with(mut record: Value, field: &str, value: impl Into<Value>) -> V
 pub(crate) fn aggregate(calls: u64) -> Aggregate {
     Aggregate {
         latency_ms: 5 * calls,
+        latencies: (0..calls).map(|_| 5).collect(),
         ..usage::calls("pro", calls)
     }
 }
@@ -198,9 +200,43 @@ impl Stack {
                 }
                 for (day, aggregate) in store.day_usage(&customer, p(month)).await.unwrap() {
                     all.insert(format!("{name} {day}"), aggregate);
-                    for (at, aggregate) in store.endpoint_usage(&customer, day).await.unwrap() {
+                    for (at, aggregate) in endpoint_usage(store, name, &day.to_string()).await {
                         let key = format!("{name} {day} {} {}", at.method, at.route);
                         all.insert(key, aggregate);
+                    }
+                }
+            }
+        }
+        all
+    }
+
+    /// Reads the aggregates of these customers and months, and of all customers, by everything that they are summed up by.
+    pub(crate) async fn all_aggregates(
+        &self,
+        customers: &[&str],
+        months: &[&str],
+    ) -> BTreeMap<String, Aggregate> {
+        let store = &self.at.store;
+        let mut all = BTreeMap::new();
+        let scopes = customers
+            .iter()
+            .map(|name| (*name, UsageScope::Customer(p(name))));
+        for (name, scope) in scopes.chain([("*", UsageScope::All)]) {
+            for month in months {
+                for (day, aggregate) in store.days_of_month(&scope, p(month)).await.unwrap() {
+                    all.insert(format!("{name} {day}"), aggregate);
+                    let values = store.dimension_usage(&scope, day).await.unwrap();
+                    for (value, aggregate) in values {
+                        let text = |text: Option<String>| text.unwrap_or_default();
+                        let value = match value {
+                            DimensionValue::Endpoint(it) => format!("{} {}", it.method, it.route),
+                            DimensionValue::Key(id) => id.to_string(),
+                            DimensionValue::Model(it) => {
+                                format!("{}/{}", text(it.provider), text(it.name))
+                            }
+                            DimensionValue::Repeated(provider) => format!("{provider} again"),
+                        };
+                        all.insert(format!("{name} {day} {value}"), aggregate);
                     }
                 }
             }

@@ -394,8 +394,16 @@ fn roles_that_allow_too_much_are_found() {
         "dynamodb:LeadingKeys: \"*\"\n              ForAllValues:StringEquals:",
         "keys-update may write customers",
     );
-    let no_sharp = "Condition: { ForAllValues:StringNotLike: { dynamodb:LeadingKeys: \"*#*\" } }\n";
-    check(no_sharp, "\n", "admin-api may write reconciliations");
+    check(
+        "[LATE#*, OVERAGE#*, RECONCILIATION#*]",
+        "[LATE#*, OVERAGE#*]",
+        "admin-api may write reconciliations",
+    );
+    check(
+        "dynamodb:LeadingKeys: \"*#*\"",
+        "dynamodb:LeadingKeys: RECONCILIATION#*",
+        "usage-api may read aggregates of all customers",
+    );
     check(
         "dynamodb:LeadingKeys: RECONCILIATION#*",
         "dynamodb:LeadingKeys: \"*\"",

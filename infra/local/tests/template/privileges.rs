@@ -26,7 +26,7 @@ struct Kind {
     index_key: Option<&'static str>,
 }
 
-const KINDS: [Kind; 22] = [
+const KINDS: [Kind; 23] = [
     Kind {
         name: "customers",
         table: REGISTRY,
@@ -95,6 +95,12 @@ const KINDS: [Kind; 22] = [
         table: USAGE,
         keys: &["acme"],
         index_key: Some("2026-11#3"),
+    },
+    Kind {
+        name: "aggregates of all customers",
+        table: USAGE,
+        keys: &["ALL#2026-11"],
+        index_key: None,
     },
     Kind {
         name: "reconciliations",

@@ -15,7 +15,9 @@ use flate2::write::GzEncoder;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use tokio::time::{sleep, timeout};
-use tollgate_domain::usage::{Aggregate, Aggregates, CountableItem, ReceivedEvent};
+use tollgate_domain::usage::{
+    Aggregate, Aggregates, CountableItem, DimensionValue, Endpoint, ReceivedEvent,
+};
 use tollgate_domain::window::Day;
 use tollgate_ingest::{IncomingEvent, Ingest, QuarantineInput};
 use tollgate_local_aws::Call;
@@ -186,10 +188,13 @@ impl EarlierWriter {
         let customer = part.event.customer.as_str();
         let days = part.aggregates.days.iter();
         let days = days.map(|(day, sum)| add(customer, &format!("DAY#{day}"), sum));
-        let endpoints = part.aggregates.endpoints.iter();
-        let endpoints = endpoints.map(|((day, endpoint), sum)| {
-            let sk = format!("ENDPOINT#{day}#{} {}", endpoint.method, endpoint.route);
-            add(customer, &sk, sum)
+        let values = part.aggregates.dimensions.iter();
+        let endpoints = values.filter_map(|((day, value), sum)| match value {
+            DimensionValue::Endpoint(Endpoint { method, route }) => {
+                let sk = format!("ENDPOINT#{day}#{method} {route}");
+                Some(add(customer, &sk, sum))
+            }
+            _ => None,
         });
         std::iter::once(put).chain(days).chain(endpoints).collect()
     }

@@ -4,15 +4,20 @@ use std::collections::BTreeMap;
 
 use jiff::civil::Date;
 use serde_json::Value;
-use tollgate_domain::usage::{AdjustmentTotals, Aggregate};
+use tollgate_domain::usage::{
+    AdjustmentTotals, Aggregate, DimensionValue, Endpoint, Latencies, Model,
+};
 use tollgate_domain::window::{Day, Month};
-use tollgate_store::{Store, StoreError};
+use tollgate_store::{Store, StoreError, UsageScope};
 
 use super::Deviation;
 use super::earlier::without_extension;
 
-/// Aggregates by their names, which begin with `month`, `week`, `day`, `endpoint`, `customer` or `total`.
+/// Aggregates by their names, which begin with `month`, `week`, `day`, `customer`, `total` or a dimension.
 type NamedAggregates = BTreeMap<String, Aggregate>;
+
+/// Name of the usage of all customers.
+const ALL: &str = "*";
 
 fn number(value: &Value) -> u64 {
     value.as_u64().unwrap_or(0)
@@ -35,8 +40,8 @@ fn aggregate_of_adjustment(adjustment: &Value) -> Aggregate {
     }
 }
 
-/// Returns the aggregate of one record, computed from its JSON without the domain types.
-fn aggregate_of_record(record: &Value) -> Aggregate {
+/// Returns the aggregate of one record with these of its costs, computed from its JSON without the domain types.
+fn aggregate_of_record(record: &Value, costs: &[&Value]) -> Aggregate {
     let status = number(&record["status"]);
     let is_billable = record["billable"].as_bool().unwrap_or(status < 500);
     let plan = record["plan"].as_str().and_then(|plan| plan.parse().ok());
@@ -45,12 +50,13 @@ fn aggregate_of_record(record: &Value) -> Aggregate {
         client_errors: u64::from((400..500).contains(&status)),
         server_errors: u64::from(status >= 500),
         latency_ms: number(&record["latency_ms"]),
+        latencies: [number(&record["latency_ms"])].into_iter().collect(),
         ..Aggregate::default()
     };
     if let Some(plan) = plan.filter(|_| is_billable) {
         aggregate.billable.insert(plan, 1);
     }
-    for cost in record["costs"].as_array().into_iter().flatten() {
+    for cost in costs {
         let tokens: u64 = ["tokens", "input_tokens", "output_tokens"]
             .iter()
             .map(|name| number(&cost[*name]))
@@ -73,6 +79,54 @@ fn week(day: &str) -> String {
     monday.map(|date| date.to_string()).unwrap_or_default()
 }
 
+/// Returns the costs of a record that `matches`.
+fn costs(record: &Value, matches: impl Fn(&Value) -> bool) -> Vec<&Value> {
+    let costs = record["costs"].as_array().into_iter().flatten();
+    costs.filter(|cost| matches(cost)).collect()
+}
+
+/// Returns the name of a model by its provider and its own name.
+fn model_name(provider: Option<&str>, name: Option<&str>) -> String {
+    format!(
+        "{}/{}",
+        provider.unwrap_or_default(),
+        name.unwrap_or_default()
+    )
+}
+
+/// Returns the aggregates of one record by dimensions, with the names of their values.
+fn by_dimension(record: &Value) -> Vec<(String, Aggregate)> {
+    let text = |name: &str| record[name].as_str().unwrap_or_default();
+    let whole = aggregate_of_record(record, &costs(record, |_| true));
+    let endpoint = format!("endpoint {} {}", text("method"), text("endpoint"));
+    let mut all = vec![
+        (endpoint, whole.clone()),
+        (format!("key {}", text("key_id")), whole),
+    ];
+    let name = |cost: &Value| model_name(cost["provider"].as_str(), cost["model"].as_str());
+    let names = costs(record, |cost| name(cost) != "/")
+        .into_iter()
+        .map(name);
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    names.dedup();
+    for (index, of) in names.iter().enumerate() {
+        let of_model = costs(record, |cost| name(cost) == *of);
+        all.push((
+            format!("model {of}"),
+            aggregate_of_record(record, &of_model),
+        ));
+        let provider = |name: &String| name.split('/').next().unwrap_or_default().to_owned();
+        let before = names[..index].iter().map(provider);
+        let provider = provider(of);
+        if !provider.is_empty() && before.into_iter().any(|other| other == provider) {
+            let again = aggregate_of_record(record, &[]);
+            all.push((format!("repeated {provider}"), again));
+        }
+    }
+    all
+}
+
 /// Returns the aggregates that the accepted records and adjustments must have, given with their customers.
 pub(crate) fn expected<'a>(
     accepted: impl IntoIterator<Item = &'a (String, Value)>,
@@ -85,24 +139,53 @@ pub(crate) fn expected<'a>(
         let is_adjustment = record["reason"].is_string();
         let one = match is_adjustment {
             true => aggregate_of_adjustment(record),
-            false => aggregate_of_record(record),
+            false => aggregate_of_record(record, &costs(record, |_| true)),
         };
-        let mut all = vec![
+        for name in [
             format!("month {customer} {}", &day[..7]),
             format!("week {customer} {}", week(day)),
             format!("day {customer} {day}"),
+            format!("day {ALL} {day}"),
             format!("customer {customer}"),
             "total".to_owned(),
-        ];
-        if !is_adjustment {
-            let (method, endpoint) = (text("method"), text("endpoint"));
-            all.push(format!("endpoint {customer} {day} {method} {endpoint}"));
-        }
-        for name in all {
+        ] {
             aggregates.entry(name).or_default().merge(&one);
+        }
+        let values = (!is_adjustment).then(|| by_dimension(record));
+        for (value, one) in values.into_iter().flatten() {
+            let name = format!("{value} {customer} {day}");
+            aggregates.entry(name).or_default().merge(&one);
+            if !value.starts_with("key ") {
+                let name = format!("{value} {ALL} {day}");
+                aggregates.entry(name).or_default().merge(&one);
+            }
         }
     }
     aggregates
+}
+
+/// Removes what releases before the last one did not sum up.
+pub(crate) fn as_earlier(aggregates: &mut NamedAggregates) {
+    aggregates.retain(|name, _| {
+        let kinds = ["key ", "model ", "repeated "];
+        !kinds.iter().any(|kind| name.starts_with(kind)) && !name.contains(&format!(" {ALL} "))
+    });
+    for aggregate in aggregates.values_mut() {
+        aggregate.latencies = Latencies::default();
+    }
+}
+
+fn value_name(value: &DimensionValue) -> String {
+    match value {
+        DimensionValue::Endpoint(Endpoint { method, route }) => {
+            format!("endpoint {method} {route}")
+        }
+        DimensionValue::Key(id) => format!("key {id}"),
+        DimensionValue::Model(Model { provider, name }) => {
+            format!("model {}", model_name(provider.as_deref(), name.as_deref()))
+        }
+        DimensionValue::Repeated(provider) => format!("repeated {provider}"),
+    }
 }
 
 /// Reads the stored aggregates of these customers in these months, and adds them up for each name.
@@ -117,19 +200,23 @@ pub(crate) async fn stored(
             aggregates.entry(name).or_default().merge(aggregate);
         }
     };
-    for name in customers {
-        let Ok(customer) = name.parse() else { continue };
+    let customers = customers.iter().filter_map(|name| {
+        let customer = name.parse().ok()?;
+        Some((name.as_str(), UsageScope::Customer(customer)))
+    });
+    for (name, scope) in customers.chain([(ALL, UsageScope::All)]) {
         for month in months {
-            let sum = store.month_usage(&customer, *month).await?;
-            add(format!("month {name} {month}"), &sum);
-            add(format!("customer {name}"), &sum);
-            add("total".to_owned(), &sum);
-            for (day, sum) in store.day_usage(&customer, *month).await? {
+            let days = store.days_of_month(&scope, *month).await?;
+            for (day, sum) in days {
                 add(format!("day {name} {day}"), &sum);
-                add(format!("week {name} {}", week(&day.to_string())), &sum);
-                for (endpoint, sum) in store.endpoint_usage(&customer, day).await? {
-                    let (method, route) = (endpoint.method, endpoint.route);
-                    add(format!("endpoint {name} {day} {method} {route}"), &sum);
+                for (value, sum) in store.dimension_usage(&scope, day).await? {
+                    add(format!("{} {name} {day}", value_name(&value)), &sum);
+                }
+                if name != ALL {
+                    add(format!("month {name} {month}"), &sum);
+                    add(format!("customer {name}"), &sum);
+                    add("total".to_owned(), &sum);
+                    add(format!("week {name} {}", week(&day.to_string())), &sum);
                 }
             }
         }

@@ -289,6 +289,7 @@ impl<'a> Simulation<'a> {
         let store = Store::new(&self.aws.sdk_config(), PREFIX, clock, entropy);
         store.seed_plans(&setup(Catalog::shipped())?).await?;
         self.begin_claims()?;
+        self.forget_usage_of_all()?;
         let (mut running, mut earlier) = (JoinSet::new(), JoinSet::new());
         for &skew_ms in &self.scenario.writer_skews_ms {
             let writer = self.writer(false, skew_ms, &mut running);
@@ -363,6 +364,37 @@ impl<'a> Simulation<'a> {
             (200, _) => Ok(()),
             (_, response) => Err(SimulationError::Setup(response.into())),
         }
+    }
+
+    /// Deletes the aggregates of all customers, which runs that share tables would share.
+    fn forget_usage_of_all(&self) -> Result<(), SimulationError> {
+        let table = format!("{PREFIX}-usage");
+        let call = |operation: &str, request: &Value| {
+            let target = format!("DynamoDB_20120810.{operation}");
+            match self.aws.call(&target, &request.to_string()) {
+                (200, response) => setup(serde_json::from_str::<Value>(&response)),
+                (_, response) => Err(SimulationError::Setup(response.into())),
+            }
+        };
+        for month in self.months() {
+            let query = json!({
+                "TableName": table, "KeyConditionExpression": "pk = :pk",
+                "ProjectionExpression": "pk, sk",
+                "ExpressionAttributeValues": { ":pk": { "S": format!("ALL#{month}") } },
+            });
+            let found = call("Query", &query)?;
+            for key in found["Items"].as_array().into_iter().flatten() {
+                call("DeleteItem", &json!({ "TableName": table, "Key": key }))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the months of all usage.
+    fn months(&self) -> BTreeSet<Month> {
+        let (start, day) = (self.time.start, SignedDuration::from_hours(24));
+        let times = [start - day * 2, start, start + day * 3];
+        times.map(Month::containing).into()
     }
 
     async fn apply(&mut self, event: Event) -> Result<(), SimulationError> {
@@ -472,8 +504,11 @@ impl<'a> Simulation<'a> {
         let plan = ["free", "pro", "enterprise"][usize::try_from(random(3)).unwrap_or(0)];
         let method = ["GET", "POST"][usize::try_from(random(2)).unwrap_or(0)];
         let status = [200, 204, 404, 429, 500][usize::try_from(random(5)).unwrap_or(0)];
-        let costs = (0..random(3)).map(|part| Cost {
-            provider: Some(format!("p{part}")),
+        // In half of the runs more than an item has slots for.
+        let breadth = [1, 8][usize::try_from(self.seed % 2).unwrap_or(0)];
+        let costs = (0..random(4)).map(|_| Cost {
+            provider: (random(4) > 0).then(|| format!("p{}", random(2))),
+            model: (random(4) > 0).then(|| format!("m{}", random(2 * breadth))),
             input_tokens: random(1_000),
             tokens: random(1_000),
             micro_usd: MicroUsd(random(10_000)),
@@ -483,10 +518,10 @@ impl<'a> Simulation<'a> {
         let record = UsageRecord {
             time: self.functions[function].clock.now(),
             request_id: format!("r{}-{}", self.seed, self.calls),
-            key_id: setup("key_1".parse())?,
+            key_id: setup(format!("key_{customer}{}", random(breadth)).parse())?,
             plan: setup(plan.parse())?,
             method: method.to_owned(),
-            endpoint: format!("/things/{}", random(3)),
+            endpoint: format!("/things/{}", random(3 * breadth)),
             status,
             latency_ms: random(2_000),
             request_bytes: None,
@@ -504,15 +539,9 @@ impl<'a> Simulation<'a> {
         let start = self.time.start;
         let day = SignedDuration::from_hours(24);
         let (before, after) = (start - day * 2, start + day * 3);
-        let months = [
-            Month::containing(before),
-            Month::containing(start),
-            Month::containing(after),
-        ];
-        let months = BTreeSet::from(months);
         let clock = self.time.clock(Arc::default());
         let store = Store::new(&self.aws.sdk_config(), PREFIX, clock, self.entropy.clone());
-        let months: Vec<Month> = months.into_iter().collect();
+        let months: Vec<Month> = self.months().into_iter().collect();
         let days = (Day::containing(before - day), Day::containing(after));
         let mut logs = BTreeMap::new();
         for customer in &customers {
@@ -541,8 +570,12 @@ impl<'a> Simulation<'a> {
                 ));
             }
         }
-        let expected = model::expected(accepted.values());
-        let stored = model::stored(&store, &customers, &months).await?;
+        let mut expected = model::expected(accepted.values());
+        let mut stored = model::stored(&store, &customers, &months).await?;
+        if self.scenario.upgrade.is_some() {
+            model::as_earlier(&mut expected);
+            model::as_earlier(&mut stored);
+        }
         let mut deviation = model::compare(&expected, &stored);
         deviation.mismatches.extend(mismatches);
         let mut by_customer: BTreeMap<&str, u64> = BTreeMap::new();

@@ -1,8 +1,8 @@
-//! Sums of usage by day, endpoint and month.
+//! Sums of usage by day, by day and value of a dimension, and by month.
 
 use std::collections::BTreeMap;
 
-use super::{Adjustment, UsageRecord};
+use super::{Adjustment, Cost, DimensionValue, Latencies, UsageRecord};
 use crate::id::PlanId;
 use crate::money::MicroUsd;
 use crate::window::{Day, Month};
@@ -20,6 +20,8 @@ pub struct Aggregate {
     pub server_errors: u64,
     /// Sum of the latencies, in milliseconds.
     pub latency_ms: u64,
+    /// Distribution of the latencies. Earlier releases did not keep it: it may have fewer calls.
+    pub latencies: Latencies,
     /// Language-model tokens.
     pub tokens: u64,
     /// Language-model tokens without a known price.
@@ -77,6 +79,11 @@ impl From<&Adjustment> for AdjustmentTotals {
 impl Aggregate {
     /// Adds one record.
     pub fn add(&mut self, record: &UsageRecord) {
+        self.add_with(record, &record.costs);
+    }
+
+    /// Adds one record, with these of its costs.
+    fn add_with<'a>(&mut self, record: &UsageRecord, costs: impl IntoIterator<Item = &'a Cost>) {
         self.calls += 1;
         if record.is_billable() {
             *self.billable.entry(record.plan.clone()).or_default() += 1;
@@ -84,7 +91,8 @@ impl Aggregate {
         self.client_errors += u64::from((400..500).contains(&record.status));
         self.server_errors += u64::from(record.status >= 500);
         self.latency_ms = self.latency_ms.saturating_add(record.latency_ms);
-        for cost in &record.costs {
+        self.latencies.add(record.latency_ms);
+        for cost in costs {
             let tokens = cost.all_tokens();
             self.tokens = self.tokens.saturating_add(tokens);
             if cost.unpriced {
@@ -103,6 +111,7 @@ impl Aggregate {
         self.client_errors += other.client_errors;
         self.server_errors += other.server_errors;
         self.latency_ms = self.latency_ms.saturating_add(other.latency_ms);
+        self.latencies.merge(&other.latencies);
         self.tokens = self.tokens.saturating_add(other.tokens);
         self.unpriced_tokens = self.unpriced_tokens.saturating_add(other.unpriced_tokens);
         self.cost = self.cost + other.cost;
@@ -116,22 +125,13 @@ impl Aggregate {
     }
 }
 
-/// Method and route template, the key of endpoint statistics.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Endpoint {
-    /// HTTP method.
-    pub method: String,
-    /// Route template.
-    pub route: String,
-}
-
 /// Aggregates of a set of usage of one customer, by each of their keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Aggregates {
     /// By UTC day.
     pub days: BTreeMap<Day, Aggregate>,
-    /// By UTC day and endpoint.
-    pub endpoints: BTreeMap<(Day, Endpoint), Aggregate>,
+    /// By UTC day and value of a dimension, without adjustments.
+    pub dimensions: BTreeMap<(Day, DimensionValue), Aggregate>,
     /// By UTC month.
     pub months: BTreeMap<Month, Aggregate>,
 }
@@ -140,19 +140,15 @@ impl Aggregates {
     /// Adds one record to the aggregate of each of its keys.
     pub fn add(&mut self, record: &UsageRecord) {
         let day = Day::containing(record.time);
-        let endpoint = Endpoint {
-            method: record.method.clone(),
-            route: record.endpoint.clone(),
-        };
         self.days.entry(day).or_default().add(record);
-        self.endpoints
-            .entry((day, endpoint))
-            .or_default()
-            .add(record);
+        for (value, costs) in record.dimension_values() {
+            let sum = self.dimensions.entry((day, value)).or_default();
+            sum.add_with(record, costs);
+        }
         self.months.entry(day.month()).or_default().add(record);
     }
 
-    /// Adds an adjustment to its day and month. Adjustments have no endpoint.
+    /// Adds an adjustment to its day and month. Adjustments have no dimensions.
     pub fn adjust(&mut self, adjustment: &Adjustment) {
         let day = Day::containing(adjustment.time);
         let adjusted = AdjustmentTotals::from(adjustment);
@@ -166,19 +162,13 @@ impl Aggregates {
         for (day, aggregate) in &other.days {
             self.days.entry(*day).or_default().merge(aggregate);
         }
-        for (endpoint, aggregate) in &other.endpoints {
-            let sum = self.endpoints.entry(endpoint.clone()).or_default();
+        for (value, aggregate) in &other.dimensions {
+            let sum = self.dimensions.entry(value.clone()).or_default();
             sum.merge(aggregate);
         }
         for (month, aggregate) in &other.months {
             self.months.entry(*month).or_default().merge(aggregate);
         }
-    }
-
-    /// Returns the number of stored items.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.days.len() + self.endpoints.len() + self.months.len()
     }
 
     /// Whether nothing was added.

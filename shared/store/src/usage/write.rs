@@ -4,25 +4,25 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use aws_sdk_dynamodb::types::AttributeValue;
 use futures_util::future::BoxFuture;
 use tokio::time::{Instant, timeout_at};
 use tollgate_domain::id::CustomerId;
 use tollgate_domain::plan_book::PlanBook;
-use tollgate_domain::usage::{Aggregate, Aggregates, Endpoint};
+use tollgate_domain::usage::Aggregate;
 use tollgate_domain::window::Day;
 
-use super::aggregate::add;
 use super::batch::batches;
 use super::claims::{
     Attempt, AttemptId, CLAIM_BYTES, Claim, Identity, Marker, Rival, TransactionId, first_eight,
 };
+use super::layout::{DayKey, Layout};
 use super::pending::{PendingPart, claim_of, prepare};
-use super::sort_keys::{billable_month, day_sk, endpoints_sk, in_shard};
+use super::scope::UsageScope;
+use super::sort_keys::billable_month;
+use super::sums::Sums;
 use crate::Store;
 use crate::error::StoreError;
 use crate::event_part::{EventPart, event_pk};
-use crate::item::{keys, s};
 use crate::log::NewRow;
 use crate::log_before::CountedBefore;
 use crate::query::concurrently;
@@ -31,6 +31,8 @@ use crate::shard_counts::ShardCounts;
 use crate::transaction::{Action, Backoff, ConditionResult, Effect, FailedTry, Transacted};
 
 const COUNTING: &str = "counting usage";
+/// DynamoDB's bound on the actions of a transaction.
+const MAX_ACTIONS: usize = 100;
 /// Most transactions of an attempt: claims have one byte for their number.
 const MAX_TRANSACTIONS: usize = 256;
 /// Most claims of an attempt: as many as one item has room for, in case they all share a bucket.
@@ -396,7 +398,14 @@ impl Counter<'_> {
     fn count<'f>(&'f self, parts: Vec<&'f PendingPart<'f>>) -> BoxFuture<'f, ()> {
         Box::pin(async move {
             let (mut attempt, mut claims) = (Vec::new(), 0);
-            for batch in batches(parts) {
+            let sums = Sums::of(parts.iter().map(|part| part.part));
+            let days = sums.day_keys(|_| 0);
+            let mut layouts = self.store.layouts_of(days.into_iter()).await;
+            let batches = batches(parts, &mut layouts);
+            for (key, layout) in layouts {
+                self.store.layouts.learn(key, layout);
+            }
+            for batch in batches {
                 if attempt.len() == MAX_TRANSACTIONS || claims + batch.len() > MAX_CLAIMS {
                     self.attempt(std::mem::take(&mut attempt)).await;
                     claims = 0;
@@ -720,8 +729,13 @@ impl Counter<'_> {
         self.store.put_log(&batch.id, rows).await?;
         let mut backoff = Backoff::new();
         loop {
-            // Built anew for each try, so that after a conflict it may go to other shards.
-            let (customers, actions): (Vec<_>, Vec<_>) = self.actions(batch).into_iter().unzip();
+            // Built anew for each try, so that after a conflict it may go to other shards, or other slots.
+            let Actions {
+                guards,
+                scopes,
+                checks,
+                actions,
+            } = self.actions(batch).await;
             let actions = self.store.build_actions(COUNTING, actions)?;
             let token = self.store.transaction_token();
             let FailedTry {
@@ -734,17 +748,23 @@ impl Counter<'_> {
                     if let Some(marker) = results.first().and_then(ConditionResult::item) {
                         return outcome_of_rejection(&Marker::read(marker)?);
                     }
-                    self.leave_out_guarded(batch, &results[1..]).await?;
+                    let guarded = self.leave_out_guarded(batch, &results[1..=guards]).await?;
+                    let learnt = self.learn_slots(checks, &results)?;
+                    if !guarded && !learnt {
+                        return Err(StoreError::corrupt("claim", attr::PK));
+                    }
+                    // Other writers take the last slots of an item at most.
+                    if !backoff.next_try(&self.store.entropy).await {
+                        return Err(StoreError::contended(COUNTING));
+                    }
                     continue;
                 }
                 Err(failed) => failed,
             };
-            let hot = conflicts
-                .iter()
-                .filter_map(|index| customers.get(*index).copied().flatten());
-            for customer in hot.collect::<BTreeSet<_>>() {
+            let hot = conflicts.iter().filter_map(|index| scopes.get(index));
+            for scope in hot.collect::<BTreeSet<_>>() {
                 self.shard_counts
-                    .record_conflict(customer, self.store.clock.now());
+                    .record_conflict(scope, self.store.clock.now());
             }
             if effect == Effect::Permanent || !backoff.next_try(&self.store.entropy).await {
                 return Err(error);
@@ -752,13 +772,29 @@ impl Counter<'_> {
         }
     }
 
+    /// Learns the layouts of the items whose slots other writers have given to other values. Returns whether there are any.
+    fn learn_slots(
+        &self,
+        checks: Vec<(usize, DayKey)>,
+        results: &[ConditionResult],
+    ) -> Result<bool, StoreError> {
+        let mut is_any = false;
+        for (index, key) in checks {
+            if let Some(item) = results.get(index).and_then(ConditionResult::item) {
+                self.store.layouts.learn(key, Layout::read(item)?);
+                is_any = true;
+            }
+        }
+        Ok(is_any)
+    }
+
     /// Leaves out of a batch what a release before claims were put has counted since it was looked for, by the results of
-    /// the guards.
+    /// the guards. Returns whether there is any.
     async fn leave_out_guarded(
         &self,
         batch: &mut Batch<'_, '_>,
         results: &[ConditionResult],
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let guarded = batch.counted().map(|(part, _)| part);
         let guarded = guarded.filter(|part| part.is_guarded()).zip(results);
         let failed = guarded.filter(|(_, result)| result.item().is_some());
@@ -776,65 +812,67 @@ impl Counter<'_> {
                 is_any = true;
             }
         }
-        match is_any {
-            true => Ok(()),
-            false => Err(StoreError::corrupt("claim", attr::PK)),
-        }
+        Ok(is_any)
     }
 
-    /// Returns the actions that count a batch: the marker, the guards, and then the others. Those on aggregates have the
-    /// customer whose they are.
-    fn actions<'a>(&self, batch: &Batch<'a, '_>) -> Vec<(Option<&'a CustomerId>, Action)> {
+    /// Returns the actions that count a batch.
+    async fn actions(&self, batch: &Batch<'_, '_>) -> Actions {
         let now = self.store.clock.now();
-        let mut actions = vec![(None, batch.marker().put(&batch.id, now))];
-        let guards = batch.counted().filter_map(|(pending, _)| pending.guard());
-        actions.extend(guards.map(|guard| (None, guard)));
-        let mut sums: BTreeMap<&CustomerId, Aggregates> = BTreeMap::new();
-        for (pending, _) in batch.counted() {
-            actions.extend(pending.actions().into_iter().map(|action| (None, action)));
-            let sum = sums.entry(pending.part.customer).or_default();
-            sum.merge(pending.part.aggregates);
+        let mut actions = vec![batch.marker().put(&batch.id, now)];
+        actions.extend(batch.counted().filter_map(|(part, _)| part.guard()));
+        let guards = actions.len() - 1;
+        for (part, _) in batch.counted() {
+            actions.extend(part.actions());
         }
-        for (customer, sums) in sums {
-            let shards = self.shard_counts.shards(customer, now);
+        let sums = Sums::of(batch.counted().map(|(part, _)| part.part));
+        let days = sums.day_keys(|scope| {
+            let shards = self.shard_counts.shards(scope, now);
             let shard = self.store.entropy.below(shards.into());
-            let shard = u32::try_from(shard).unwrap_or_default();
-            let key = |sk| keys(customer.as_str(), in_shard(sk, shard));
-            for (day, aggregate) in &sums.days {
-                let action = add(key(day_sk(*day)), aggregate);
-                let action = self.index_if_billable(action, customer, *day, aggregate);
-                actions.push((Some(customer), action));
-            }
-            for ((day, endpoint), aggregate) in &sums.endpoints {
-                let Endpoint { method, route } = endpoint;
-                let mut key = key(endpoints_sk(*day));
-                if let Some(AttributeValue::S(sk)) = key.get_mut(attr::SK) {
-                    sk.push_str(&format!("#{method} {route}"));
-                }
-                actions.push((Some(customer), add(key, aggregate)));
-            }
+            u32::try_from(shard).unwrap_or_default()
+        });
+        let read = self.store.layouts_of(days.iter().cloned()).await;
+        let layouts = (&self.store.layouts, read);
+        let most = MAX_ACTIONS.saturating_sub(actions.len());
+        let writes = sums.writes(days, layouts, most, &batch.id, |scope, day, total| {
+            self.billable_month(scope, day, total)
+        });
+        let mut all = Actions {
+            guards,
+            scopes: HashMap::new(),
+            checks: Vec::new(),
+            actions,
+        };
+        for write in writes {
+            let index = all.actions.len();
+            all.scopes.insert(index, write.scope);
+            all.checks.extend(write.checks.map(|key| (index, key)));
+            all.actions.push(write.action);
         }
-        actions
+        all
     }
 
-    /// Adds a day to the index of billable months if any of its calls was made on a plan that charges overage in some
-    /// month.
-    fn index_if_billable(
-        &self,
-        action: Action,
-        customer: &CustomerId,
-        day: Day,
-        aggregate: &Aggregate,
-    ) -> Action {
-        let adjusted = aggregate.adjusted.billable.keys();
-        let mut used = aggregate.billable.keys().chain(adjusted);
-        if used.any(|plan| self.plans.may_charge_overage(plan)) {
-            let partition = billable_month(day.month(), customer);
-            action.also_set(attr::BILLABLE_MONTH, s(partition))
-        } else {
-            action
-        }
+    /// Returns the partition of a customer's day in the index of billable months, if any of its calls was made on a plan
+    /// that charges overage in some month.
+    fn billable_month(&self, scope: &UsageScope, day: Day, total: &Aggregate) -> Option<String> {
+        let UsageScope::Customer(customer) = scope else {
+            return None;
+        };
+        let adjusted = total.adjusted.billable.keys();
+        let mut used = total.billable.keys().chain(adjusted);
+        let is_billable = used.any(|plan| self.plans.may_charge_overage(plan));
+        is_billable.then(|| billable_month(day.month(), customer))
     }
+}
+
+/// Actions of a transaction: the marker, the guards, and then the others.
+struct Actions {
+    /// Number of guards.
+    guards: usize,
+    /// Scopes of the aggregates that actions write, by the index of the action.
+    scopes: HashMap<usize, UsageScope>,
+    /// Items whose slots actions check, with the indexes of the actions.
+    checks: Vec<(usize, DayKey)>,
+    actions: Vec<Action>,
 }
 
 /// Returns the outcome of a transaction that had this marker before. Nobody else commits it.
