@@ -1,14 +1,17 @@
 """Checks the policies of an expanded template beyond Checkov's rules: least_privilege.py OUT.JSON.
 
 Every function must have its own role, every policy but the one for traces must belong to one role, no role may
-have an AWS managed policy, and no policy may allow by wildcard.
+have an AWS managed policy, and no policy may allow by wildcard, except objects below a prefix of one bucket.
 """
 
 import json
+import re
 import sys
 
 # AWS's Service Authorization Reference lists no resource type for these, so that they require "*".
 WITHOUT_RESOURCE_TYPE = {"xray:PutTelemetryRecords", "xray:PutTraceSegments"}
+# Objects of a bucket below a prefix: their names depend on when they are written.
+OBJECTS = re.compile(r"\$\{\w+Bucket\.Arn\}/[\w-]+/\*")
 
 
 def as_list(value):
@@ -59,7 +62,7 @@ def findings(resources):
                     yield f"{where}: allows an action with a wildcard"
                 if "*" in texts(statement.get("Principal", [])):
                     yield f"{where}: allows any principal"
-                arns = texts(statement.get("Resource", []))
+                arns = [arn for arn in texts(statement.get("Resource", [])) if not OBJECTS.fullmatch(arn)]
                 if any("*" in arn for arn in arns) and not actions <= WITHOUT_RESOURCE_TYPE:
                     yield f"{where}: allows {', '.join(sorted(actions))} on a wildcard"
 
