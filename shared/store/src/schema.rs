@@ -102,8 +102,8 @@ pub const COUNTERS: Table = Table {
 /// |---|---|---|
 /// | `<customer>` | `DAY#<day>` | aggregate of a UTC day, and by dimensions for the first sixteen values; a month is the sum of its days |
 /// | `<customer>` | `BY#<month>#<dimension>#<value>#<day>` | aggregate of another value of a dimension in a UTC day |
-/// | `<customer>` | `SPILLED#<day>#<attempt>#<transaction>#<number>` | aggregates of the values of a transaction that has too many |
-/// | `ALL#<month>` | `DAY#…`, `BY#…`, `SPILLED#…` | as above, of all customers; not by key |
+/// | `<customer>` | `BUNDLED#<day>#<attempt>#<transaction>#<number>` | aggregates of the values of a transaction that has too many |
+/// | `ALL#<month>` | `DAY#…`, `BY#…`, `BUNDLED#…` | as above, of all customers; not by key |
 /// | `<customer>` | `ENDPOINT#<day>#<method> <route>` | aggregate of an endpoint in a UTC day, as earlier releases kept it; no longer written |
 /// | `<customer>` | `MONTH#<month>` | aggregate of a UTC month, as earlier releases kept it; no longer read or written |
 /// | `RECONCILIATION#<day>` | `<customer>` | discrepancy between the two ledgers of a customer's day |

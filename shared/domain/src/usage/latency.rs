@@ -14,7 +14,7 @@ pub const LATENCY_BUCKETS: u8 = 100;
 
 /// Number of calls by latency, in buckets each of which is at most a quarter of its least latency wide.
 ///
-/// A percentile is off by at most an eighth, and exact below 8 ms. Latencies of 18 hours and more count as 18 hours.
+/// A percentile differs by at most an eighth, and exact below 8 ms. Latencies of 18 hours and more count as 18 hours.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Latencies(BTreeMap<u8, u64>);
 
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_percentile_is_off_by_an_eighth_at_most() {
+    fn a_percentile_differs_by_an_eighth_at_most() {
         for latency_ms in (0..10_000).chain([65_535, 65_536, 12_345_678, (1 << 26) - 1]) {
             let latencies: Latencies = [latency_ms].into_iter().collect();
             let found = latencies.percentile_ms(50).unwrap();

@@ -55,9 +55,9 @@ impl Layout {
     /// Reads the values in the slots of an item.
     pub(super) fn read(item: &Item) -> Result<Self, StoreError> {
         let mut layout = Self::default();
-        for (number, place) in layout.0.iter_mut().enumerate() {
-            if let Some(value) = item.get(&slot_value(&slot(number))) {
-                *place = Some(Arc::new(read_value(value)?));
+        for (number, value) in layout.0.iter_mut().enumerate() {
+            if let Some(found) = item.get(&slot_value(&slot(number))) {
+                *value = Some(Arc::new(read_value(found)?));
             }
         }
         Ok(layout)
@@ -65,13 +65,13 @@ impl Layout {
 
     /// Returns the slot of a value.
     pub(super) fn slot_of(&self, value: &DimensionValue) -> Option<usize> {
-        let is_value = |place: &Option<Arc<_>>| place.as_deref() == Some(value);
+        let is_value = |slot: &Option<Arc<_>>| slot.as_deref() == Some(value);
         self.0.iter().position(is_value)
     }
 
     /// Returns the number of slots without a value.
     pub(super) fn room(&self) -> usize {
-        self.0.iter().filter(|place| place.is_none()).count()
+        self.0.iter().filter(|value| value.is_none()).count()
     }
 
     /// Returns the slot of a value, or gives it the first one that is free: `None` if there is none.
@@ -199,7 +199,7 @@ impl<'a> Placed<'a> {
 
 impl Layouts {
     /// Places the aggregates of a day. Its layout is `read` unless another one is remembered.
-    pub(super) fn place<'a>(
+    pub(super) fn assign<'a>(
         &self,
         key: DayKey,
         read: Layout,

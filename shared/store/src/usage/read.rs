@@ -10,7 +10,7 @@ use tollgate_domain::window::{Day, Month};
 use super::fields::{read_own, read_slots};
 use super::layout::{read_value, slot_value};
 use super::scope::UsageScope;
-use super::sort_keys::{DAY, day_sk, dimension_sk, endpoints_sk, parse_value_sk, spilled_sk};
+use super::sort_keys::{DAY, bundled_sk, day_sk, dimension_sk, endpoints_sk, parse_value_sk};
 use crate::Store;
 use crate::error::StoreError;
 use crate::item::{Item, Reader, s};
@@ -130,7 +130,7 @@ impl Store {
     ) -> Result<BTreeMap<DimensionValue, Aggregate>, StoreError> {
         let mut values = BTreeMap::new();
         let partition = scope.partition(day);
-        for prefix in [day_sk(day), spilled_sk(day)] {
+        for prefix in [day_sk(day), bundled_sk(day)] {
             for (_, item) in self.usage_items(&partition, prefix).await? {
                 add_slots(&mut values, &item)?;
             }

@@ -40,15 +40,15 @@ pub(super) fn parse_value_sk(sk: &str) -> Option<(DimensionValue, Day)> {
     Some((parse_value(value)?, day.parse().ok()?))
 }
 
-/// Returns the beginning of the sort keys of a day's spilled aggregates.
-pub(super) fn spilled_sk(day: Day) -> String {
-    format!("SPILLED#{day}")
+/// Returns the beginning of the sort keys of a day's bundled aggregates.
+pub(super) fn bundled_sk(day: Day) -> String {
+    format!("BUNDLED#{day}")
 }
 
-/// Returns the sort key of the aggregates of a day that a transaction spills.
-pub(super) fn spill_sk(day: Day, transaction: &TransactionId) -> String {
+/// Returns the sort key of the aggregates of a day that a transaction bundles.
+pub(super) fn bundle_sk(day: Day, transaction: &TransactionId) -> String {
     let TransactionId { attempt, number } = transaction;
-    format!("{}#{}#{number}", spilled_sk(day), attempt.as_str())
+    format!("{}#{}#{number}", bundled_sk(day), attempt.as_str())
 }
 
 fn dimension_name(dimension: Dimension) -> &'static str {

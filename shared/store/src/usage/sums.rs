@@ -8,14 +8,14 @@ use tollgate_domain::window::Day;
 use super::claims::TransactionId;
 use super::layout::{DayKey, Layout, Layouts, Placed, add, slots_of};
 use super::scope::UsageScope;
-use super::sort_keys::{in_shard, spill_sk, value_sk};
+use super::sort_keys::{bundle_sk, in_shard, value_sk};
 use crate::event_part::EventPart;
 use crate::item::keys;
 use crate::schema::USAGE;
 use crate::transaction::Action;
 
-/// Values in an item with spilled aggregates, of which all fit into DynamoDB's 400 KB.
-const MAX_SPILLED: usize = 500;
+/// Values in an item with bundled aggregates, of which all fit into DynamoDB's 400 KB.
+const MAX_BUNDLED: usize = 500;
 
 /// Sums of what a transaction counts, by the scopes that it is part of.
 pub(super) struct Sums(BTreeMap<UsageScope, Aggregates>);
@@ -83,9 +83,9 @@ impl Sums {
             let values = values.map(|((_, value), sum)| (value, sum));
             let billable = billable_month(&key.scope, key.day, total);
             let read = read.remove(&key).unwrap_or_default();
-            placed.push((layouts.place(key, read, total, values), billable));
+            placed.push((layouts.assign(key, read, total, values), billable));
         }
-        let spilled = spilled(&placed, most);
+        let bundled = bundled(&placed, most);
         let mut writes = Vec::new();
         for (index, (day, billable)) in placed.into_iter().enumerate() {
             let DayKey {
@@ -94,8 +94,8 @@ impl Sums {
                 shard,
             } = day.key.clone();
             let partition = scope.partition(of);
-            let own: Vec<Action> = match spilled.contains(&index) {
-                true => spill(&partition, of, transaction, &day.own),
+            let own: Vec<Action> = match bundled.contains(&index) {
+                true => bundle(&partition, of, transaction, &day.own),
                 false => {
                     let own = day.own.iter();
                     let key = |value| keys(&*partition, in_shard(value_sk(of, value), shard));
@@ -117,38 +117,38 @@ impl Sums {
     }
 }
 
-/// Returns the indexes of the days whose values are spilled, so that there are at most so many writes: those with the most
+/// Returns the indexes of the days whose values are bundled, so that there are at most so many writes: those with the most
 /// values, as few as possible.
-fn spilled(placed: &[(Placed<'_>, Option<String>)], most: usize) -> Vec<usize> {
+fn bundled(placed: &[(Placed<'_>, Option<String>)], most: usize) -> Vec<usize> {
     let own = placed.iter().map(|(day, _)| day.own.len());
     let mut own: Vec<(usize, usize)> = own.enumerate().collect();
     let mut writes = placed.len() + own.iter().map(|(_, own)| own).sum::<usize>();
     own.sort_by_key(|(_, own)| std::cmp::Reverse(*own));
-    let mut spilled = Vec::new();
+    let mut bundled = Vec::new();
     for (index, own) in own {
         if writes <= most || own < 2 {
             break;
         }
-        writes -= own - own.div_ceil(MAX_SPILLED);
-        spilled.push(index);
+        writes -= own - own.div_ceil(MAX_BUNDLED);
+        bundled.push(index);
     }
-    spilled
+    bundled
 }
 
 /// Returns the puts of aggregates that have too many values for an item each.
-fn spill(
+fn bundle(
     partition: &str,
     day: Day,
     transaction: &TransactionId,
     values: &[(&DimensionValue, &Aggregate)],
 ) -> Vec<Action> {
-    let chunks = values.chunks(MAX_SPILLED).enumerate();
+    let chunks = values.chunks(MAX_BUNDLED).enumerate();
     chunks
         .map(|(number, values)| {
             let mut item = slots_of(values);
             item.extend(keys(
                 partition,
-                format!("{}#{number}", spill_sk(day, transaction)),
+                format!("{}#{number}", bundle_sk(day, transaction)),
             ));
             // The id of the transaction makes it the only one with this key.
             Action::put(USAGE, item)

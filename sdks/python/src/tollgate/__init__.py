@@ -1,0 +1,97 @@
+"""Client of the Tollgate API: API keys, quotas, usage metering and overage billing."""
+
+from . import models
+from ._client import Client
+from ._errors import (
+    BadRequestError,
+    BodyTooLargeError,
+    ConflictError,
+    CustomerSuspendedError,
+    Defect,
+    ForbiddenError,
+    InsufficientRoleError,
+    InvalidResponseError,
+    LimitError,
+    NoResponseError,
+    NotFoundError,
+    PaymentsNotConfiguredError,
+    ProblemError,
+    QuotaExceededError,
+    RateLimitedError,
+    ThrottledError,
+    TollgateError,
+    UnauthorizedError,
+    UnavailableError,
+    UnprocessableError,
+)
+from ._generated.types import UNSET, Unset
+from ._pages import Pages
+from ._proof import ChargeCheck, verify_charge
+from ._retry import Retries
+from ._usage import (
+    BufferFullError,
+    Cost,
+    InvalidRecordError,
+    UndeliveredEvent,
+    UndeliveredUsageError,
+    UsageReporter,
+)
+from ._version import VERSION as __version__
+from ._webhooks import (
+    BillingRunCompletedEvent,
+    ChargeFailedEvent,
+    ChargeSettledEvent,
+    PaymentFailedEvent,
+    QuotaThresholdEvent,
+    SubscriptionChangedEvent,
+    WebhookEvent,
+    WebhookVerificationError,
+    verify_webhook,
+)
+
+__all__ = [
+    "UNSET",
+    "BadRequestError",
+    "BillingRunCompletedEvent",
+    "BodyTooLargeError",
+    "BufferFullError",
+    "ChargeCheck",
+    "ChargeFailedEvent",
+    "ChargeSettledEvent",
+    "Client",
+    "ConflictError",
+    "Cost",
+    "CustomerSuspendedError",
+    "Defect",
+    "ForbiddenError",
+    "InsufficientRoleError",
+    "InvalidRecordError",
+    "InvalidResponseError",
+    "LimitError",
+    "NoResponseError",
+    "NotFoundError",
+    "Pages",
+    "PaymentFailedEvent",
+    "PaymentsNotConfiguredError",
+    "ProblemError",
+    "QuotaExceededError",
+    "QuotaThresholdEvent",
+    "RateLimitedError",
+    "Retries",
+    "SubscriptionChangedEvent",
+    "ThrottledError",
+    "TollgateError",
+    "UnauthorizedError",
+    "UnavailableError",
+    "UndeliveredEvent",
+    "UndeliveredUsageError",
+    "UnprocessableError",
+    "Unset",
+    "UsageReporter",
+    "WebhookEvent",
+    "WebhookVerificationError",
+    "__version__",
+    "models",
+    "verify_charge",
+    "verify_webhook",
+]
