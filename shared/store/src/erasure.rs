@@ -295,6 +295,7 @@ pub const CONTENTS: &[Contents] = &[
             "content",
             "customer",
             "digest",
+            "dimensions",
             "except",
             "expires",
             "first",

@@ -10,7 +10,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
-use aws_sdk_dynamodb::types::ReturnValuesOnConditionCheckFailure;
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure};
 use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest, Sha256};
 use tollgate_domain::id::random_base62;
@@ -228,6 +228,8 @@ impl Marker {
                     let indexes = except.iter().flat_map(|index| index.to_be_bytes());
                     item.insert("except".into(), b(indexes.collect()));
                 }
+                // Releases before this one did not sum up by dimensions.
+                item.insert("dimensions".into(), AttributeValue::Bool(true));
                 "committed"
             }
         };

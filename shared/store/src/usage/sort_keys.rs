@@ -60,6 +60,15 @@ fn dimension_name(dimension: Dimension) -> &'static str {
     }
 }
 
+/// Returns a text without `#`, which separates the parts of sort keys: so the items of a value follow one another.
+fn encoded(text: &str) -> String {
+    text.replace('%', "%25").replace('#', "%23")
+}
+
+fn decoded(text: &str) -> String {
+    text.replace("%23", "#").replace("%25", "%")
+}
+
 /// Returns a value as text, which is unique among all dimensions.
 pub(super) fn value_text(value: &DimensionValue) -> String {
     let text = match value {
@@ -71,12 +80,13 @@ pub(super) fn value_text(value: &DimensionValue) -> String {
         }
         DimensionValue::Repeated(provider) => provider.clone(),
     };
-    format!("{}#{text}", dimension_name(value.dimension()))
+    format!("{}#{}", dimension_name(value.dimension()), encoded(&text))
 }
 
 /// Parses the text of a value.
 pub(super) fn parse_value(text: &str) -> Option<DimensionValue> {
     let (dimension, text) = text.split_once('#')?;
+    let text = decoded(text);
     Some(match dimension {
         "ENDPOINT" => {
             // No method contains a space.
@@ -95,7 +105,7 @@ pub(super) fn parse_value(text: &str) -> Option<DimensionValue> {
                 name: known(name),
             })
         }
-        "REPEATED" => DimensionValue::Repeated(text.to_owned()),
+        "REPEATED" => DimensionValue::Repeated(text),
         _ => return None,
     })
 }
@@ -135,6 +145,7 @@ mod tests {
         };
         let values = [
             endpoint("/a b/{id}#2026-11-21/3"),
+            endpoint("/%23%25#%"),
             endpoint(""),
             DimensionValue::Key("key_1".parse().unwrap()),
             model(Some("anthropic"), Some("a#b c")),
