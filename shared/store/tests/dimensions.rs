@@ -230,7 +230,7 @@ async fn the_values_of_an_event_that_has_too_many_are_bundled() {
     let event = Event::new("acme", "wide", &records);
     count(&instance(&at), std::slice::from_ref(&event)).await;
     at.aws.heal();
-    let sizes = sizes.lock().unwrap();
+    let sizes = sizes.lock().unwrap().clone();
     let [(actions, expression)] = sizes[..] else {
         panic!("{sizes:?}");
     };
@@ -284,7 +284,7 @@ async fn an_update_is_never_longer_than_dynamodb_allows() {
     let events: Vec<Event> = (0..15)
         .map(|n| {
             let calls = (0..100).map(|bucket| UsageRecord {
-                latency_ms: (5_u64 << (bucket / 4)) + (bucket % 4 << (bucket / 4)),
+                latency_ms: (5_u64 << (bucket / 4)) + ((bucket % 4) << (bucket / 4)),
                 ..call(NOW, "pro", &format!("/{n}"), 200)
             });
             Event::new("acme", &format!("e-{n}"), &calls.collect::<Vec<_>>())

@@ -1,5 +1,5 @@
 //! Check of what a deployment replaces and in which order: the authorizer's canary, policies before their
-//! functions, plans before the functions that read them, and the functions that are optional.
+//! functions, plans before the functions that read them, and the functions and the lake, which are optional.
 
 use tollgate_local_aws::template::{Node, Stack};
 use yaml_serde::Value;
@@ -16,6 +16,7 @@ pub(crate) fn defects(stack: &Stack) -> Vec<String> {
     defects.extend(policies_first(stack));
     defects.extend(plans_first(stack));
     defects.extend(optional(stack));
+    defects.extend(lake(stack));
     defects
 }
 
@@ -153,6 +154,25 @@ fn optional(stack: &Stack) -> Vec<String> {
         let wrong =
             wrong.map(|(id, _)| format!("the parameter {parameter} has the wrong effect on {id}"));
         defects.extend(wrong);
+    }
+    defects
+}
+
+/// Checks that there is no lake by default, and that with one only its own resources are new.
+fn lake(stack: &Stack) -> Vec<String> {
+    let with = stack.clone().with_parameter("Lake", "true");
+    let resources = with.resources().members();
+    let wrong = resources.filter(|(id, resource)| {
+        let is_new = with.is_created(*resource) && !stack.is_created(*resource);
+        is_new != id.starts_with("Lake")
+    });
+    let wrong = wrong.map(|(id, _)| format!("the parameter Lake has the wrong effect on {id}"));
+    let mut defects: Vec<String> = wrong.collect();
+    let pattern = |rule: &str| with.resources().get(rule).at("Properties.EventPattern");
+    for other in ["LakeRule", "LakeArchive"] {
+        if pattern(other).0 != pattern("UsageRule").0 {
+            defects.push(format!("{other} does not have the pattern of UsageRule"));
+        }
     }
     defects
 }

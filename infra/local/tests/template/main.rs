@@ -355,6 +355,16 @@ fn deployments_that_do_not_protect_callers_are_found() {
         "the parameter Examples has the wrong effect on UsageApiFunction",
     );
     check(
+        "  LakeBucket:\n    Type: AWS::S3::Bucket\n    Condition: WithLake\n",
+        "  LakeBucket:\n    Type: AWS::S3::Bucket\n",
+        "the parameter Lake has the wrong effect on LakeBucket",
+    );
+    check(
+        "  LakeArchive:\n    Type: AWS::Events::Archive\n    Condition: WithLake\n",
+        "  LakeArchive:\n    Type: AWS::Events::Archive\n",
+        "the parameter Lake has the wrong effect on LakeArchive",
+    );
+    check(
         "  ApiDocsLogGroup:\n    Type: AWS::Logs::LogGroup\n    Condition: WithApiDocs\n",
         "  ApiDocsLogGroup:\n    Type: AWS::Logs::LogGroup\n",
         "the parameter ApiDocs has the wrong effect on ApiDocsLogGroup",
