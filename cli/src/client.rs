@@ -205,6 +205,10 @@ impl Client {
         })
     }
 
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
     /// Sends a request, a repeatable one several times if the API is unavailable.
     pub(crate) async fn send(&self, call: &Call) -> Result<Response, ApiError> {
         let mut attempt = 1;

@@ -8,11 +8,13 @@
 mod client;
 mod command;
 mod context;
+mod export;
 mod failure;
 mod logged;
 mod output;
 mod problem;
 mod profile;
+mod progress;
 mod proof;
 mod report;
 mod secret;
@@ -87,6 +89,8 @@ enum OverApi {
     /// Runs billing, and shows charges and their proofs.
     #[command(subcommand)]
     Billing(billing::Billing),
+    /// Exports usage records as CSV or Parquet, resumably.
+    Export(export::Export),
     /// Lists events, oldest first.
     Events(events::Events),
     /// Manages webhooks.
@@ -141,6 +145,7 @@ impl OverApi {
             OverApi::Replay(command) => command.run(context).await,
             OverApi::Quarantine(command) => command.run(context).await,
             OverApi::Billing(command) => command.run(context).await,
+            OverApi::Export(command) => command.run(context).await,
             OverApi::Events(command) => command.run(context).await,
             OverApi::Webhooks(command) => command.run(context).await,
         }
