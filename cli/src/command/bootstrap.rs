@@ -1,16 +1,37 @@
-//! `tollgate admin-key`: creates admin keys, with AWS credentials. There is no other way to create one. Keys
-//! of customers are created through the API, with an admin key.
+//! `tollgate bootstrap` and `tollgate admin-key`: create admin keys, with AWS credentials. There is no other way to
+//! create one. Keys of customers are created through the API, with an admin key.
 
 use aws_config::BehaviorVersion;
 use aws_smithy_http_client::HttpClientError;
-use clap::Args;
+use clap::{Args, Subcommand};
 use jiff::{SignedDuration, Timestamp};
 use rand::rngs::SysError;
 use tollgate_domain::id::KeyId;
 use tollgate_domain::key::{ApiKey, InvalidKeyFormat, KeyFormat, KeyKind, KeyRecord, Owner};
 use tollgate_domain::name::is_name;
-use tollgate_runtime::{Clock, Entropy, aws, env};
+use tollgate_runtime::{Chain, Clock, Entropy, aws, env};
 use tollgate_store::{CreateOutcome, NewKey, Store, StoreError};
+
+use crate::command::login;
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::profile::{self, Profile, URL_VARIABLE};
+
+/// Credentials and region are those of the AWS SDKs: environment variables, or files in ~/.aws.
+#[derive(Args)]
+pub(crate) struct Bootstrap {
+    /// URL of the API: the output `ApiUrl` of the stack.
+    #[arg(value_name = "URL", env = URL_VARIABLE)]
+    url: String,
+    #[command(flatten)]
+    create: Create,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum AdminKey {
+    /// Creates an admin key, and prints it on standard output, once.
+    Create(Create),
+}
 
 #[derive(Args)]
 pub(crate) struct Create {
@@ -18,7 +39,7 @@ pub(crate) struct Create {
     #[arg(long, value_name = "STACK")]
     stack_name: String,
     /// Name of the key: what it is for.
-    #[arg(long, default_value = "created by tollgate admin-key create", value_parser = name)]
+    #[arg(long, default_value = "created by tollgate", value_parser = name)]
     name: String,
     /// Days until the key expires. By default, it works until it is revoked.
     #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..))]
@@ -29,7 +50,7 @@ pub(crate) struct Create {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum CreateError {
+enum CreateError {
     #[error("the brand is not a valid first segment of a key")]
     Brand(#[from] InvalidKeyFormat),
     #[error("the operating system provides no randomness")]
@@ -50,7 +71,33 @@ pub(crate) enum CreateError {
     Taken,
 }
 
-pub(crate) async fn create(args: Create) -> Result<ApiKey, CreateError> {
+impl From<CreateError> for Failure {
+    fn from(error: CreateError) -> Self {
+        Failure::of(Chain(&error).to_string())
+    }
+}
+
+impl Bootstrap {
+    pub(crate) async fn run(self, name: Option<&str>) -> Result<(), Failure> {
+        let url = profile::check_url(&self.url)?;
+        let key = create(self.create).await?.into();
+        let profile = Profile { url, key };
+        // Stored first: nothing else has the key.
+        login::store(name, &profile)?;
+        login::verify(&profile).await
+    }
+}
+
+impl AdminKey {
+    pub(crate) async fn run(self, output: &mut Output) -> Result<(), Failure> {
+        let AdminKey::Create(args) = self;
+        let key = create(args).await?;
+        crate::note(format!("admin key {}, shown only once:", key.prefix()));
+        output.line(key.expose())
+    }
+}
+
+async fn create(args: Create) -> Result<ApiKey, CreateError> {
     // The second segment of an admin key is its role, so the stack's environment name is not needed.
     let format = KeyFormat::new(&args.brand, "live")?;
     let (clock, entropy) = (Clock::system(), Entropy::system()?);
