@@ -3,6 +3,7 @@
 pub(crate) mod billing;
 pub(crate) mod bootstrap;
 pub(crate) mod customers;
+pub(crate) mod documentation;
 pub(crate) mod events;
 pub(crate) mod keys;
 pub(crate) mod login;

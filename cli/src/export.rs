@@ -32,10 +32,6 @@ const CHECKPOINT_BYTES: u64 = 4 << 20;
 /// Time after which the state is written.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(2);
 
-/// The output appears when it is complete. An export that was interrupted continues when the same command is run again:
-/// until then, its files are beside the output, with `.part` and `.state` after the name. In CSV, a text that begins
-/// with = + - or @ gets an apostrophe before it, so that no spreadsheet takes it for a formula. Adjustments are no
-/// records: see tollgate usage adjustments. Usage of customers that do not exist is exported only by their id.
 #[derive(Args)]
 pub(crate) struct Export {
     /// Output: a file for CSV, a directory of files for Parquet.

@@ -24,7 +24,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use command::{billing, customers, events, keys, plans, quarantine, usage, webhooks};
-use command::{bootstrap, login, replay};
+use command::{bootstrap, documentation, login, replay};
 
 use crate::client::Client;
 use crate::context::Context;
@@ -44,7 +44,13 @@ struct Cli {
 #[derive(Args)]
 struct Global {
     /// Profile of the deployment. By default, TOLLGATE_URL and TOLLGATE_KEY if they are set, or the profile `default`.
-    #[arg(long, global = true, value_name = "NAME", env = "TOLLGATE_PROFILE")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAME",
+        env = "TOLLGATE_PROFILE",
+        hide_env_values = true
+    )]
     profile: Option<String>,
     /// Prints the JSON of the API: a document, or for lists a line for each item.
     #[arg(long, global = true)]
@@ -54,14 +60,25 @@ struct Global {
 #[derive(Subcommand)]
 enum Command {
     /// Stores URL and key of a deployment in a profile, after checking them.
+    ///
+    /// The key is read from the terminal, without echo; from TOLLGATE_KEY, if that is set; or from standard input. It is
+    /// stored in `$XDG_CONFIG_HOME/tollgate`, by default `~/.config/tollgate`, in a file that only you can read.
     Login(login::Login),
     /// Deletes a profile.
     Logout,
     /// Creates a first admin key with AWS credentials, and logs in with it.
+    ///
+    /// Credentials and region are those of the AWS SDKs: environment variables, or files in ~/.aws.
     Bootstrap(bootstrap::Bootstrap),
     /// Creates admin keys, which give access to the admin API, with AWS credentials.
     #[command(subcommand)]
     AdminKey(bootstrap::AdminKey),
+    /// Prints the completions of a shell.
+    #[command(hide = true)]
+    Completions(documentation::Completions),
+    /// Prints the manual page of the program, or of a command.
+    #[command(hide = true)]
+    Man(documentation::Man),
     #[command(flatten)]
     OverApi(OverApi),
 }
@@ -82,6 +99,10 @@ enum OverApi {
     #[command(subcommand)]
     Usage(usage::Usage),
     /// Counts the usage events in the logs of metered functions that could not be put on the bus.
+    ///
+    /// Usage that the event bus did not accept while an instance lived is in the log of the metered function, as
+    /// `unsent_usage`. Each usage event counts once, however often it is replayed, so that after a failure the command can
+    /// be repeated. This command does not read CloudWatch Logs itself: pipe into it what the AWS CLI prints.
     Replay(replay::Replay),
     /// Manages usage that failed validation.
     #[command(subcommand)]
@@ -90,6 +111,11 @@ enum OverApi {
     #[command(subcommand)]
     Billing(billing::Billing),
     /// Exports usage records as CSV or Parquet, resumably.
+    ///
+    /// The output appears when it is complete. An export that was interrupted continues when the same command is run again:
+    /// until then, its files are beside the output, with `.part` and `.state` after the name. In CSV, a text that begins
+    /// with = + - or @ gets an apostrophe before it, so that no spreadsheet takes it for a formula. Adjustments are no
+    /// records: see tollgate usage adjustments. Usage of customers that do not exist is exported only by their id.
     Export(export::Export),
     /// Lists events, oldest first.
     Events(events::Events),
@@ -123,6 +149,8 @@ impl Command {
                 command.run(&mut output).await?;
                 output.flush()
             }
+            Command::Completions(completions) => completions.run(),
+            Command::Man(man) => man.run(),
             Command::OverApi(command) => {
                 let client = Client::new(&profile::find(profile)?)?;
                 let mut context = Context { client, output };

@@ -193,4 +193,4 @@ macro_rules! transcripts {
     };
 }
 
-transcripts! { billing customers events keys plans profiles quarantine replay usage webhooks }
+transcripts! { billing customers documentation events keys plans profiles quarantine replay usage webhooks }

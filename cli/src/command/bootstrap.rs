@@ -17,11 +17,10 @@ use crate::failure::Failure;
 use crate::output::Output;
 use crate::profile::{self, Profile, URL_VARIABLE};
 
-/// Credentials and region are those of the AWS SDKs: environment variables, or files in ~/.aws.
 #[derive(Args)]
 pub(crate) struct Bootstrap {
     /// URL of the API: the output `ApiUrl` of the stack.
-    #[arg(value_name = "URL", env = URL_VARIABLE)]
+    #[arg(value_name = "URL", env = URL_VARIABLE, hide_env_values = true)]
     url: String,
     #[command(flatten)]
     create: Create,
@@ -45,7 +44,7 @@ pub(crate) struct Create {
     #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..))]
     expires_in_days: Option<u16>,
     /// First segment of the key: the value of the stack's parameter KeyBrand.
-    #[arg(long, env = env::KEY_BRAND.name, default_value = "tg")]
+    #[arg(long, env = env::KEY_BRAND.name, hide_env_values = true, default_value = "tg")]
     brand: String,
 }
 

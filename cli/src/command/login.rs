@@ -12,12 +12,10 @@ use crate::failure::Failure;
 use crate::profile::{self, KEY_VARIABLE, Profile, URL_VARIABLE};
 use crate::secret::Secret;
 
-/// The key is read from the terminal, without echo; from TOLLGATE_KEY, if that is set; or from standard input. It is
-/// stored in `$XDG_CONFIG_HOME/tollgate`, by default `~/.config/tollgate`, in a file that only you can read.
 #[derive(Args)]
 pub(crate) struct Login {
     /// URL of the API: the output `ApiUrl` of the stack.
-    #[arg(value_name = "URL", env = URL_VARIABLE)]
+    #[arg(value_name = "URL", env = URL_VARIABLE, hide_env_values = true)]
     url: String,
     /// Reads the key from standard input.
     #[arg(long)]

@@ -14,9 +14,6 @@ use crate::report::{Reported, report};
 /// Message of the log lines with usage events that the bus did not accept.
 const UNSENT: &str = "unsent_usage";
 
-/// Usage that the event bus did not accept while an instance lived is in the log of the metered function, as
-/// `unsent_usage`. Each usage event counts once, however often it is replayed, so that after a failure the command can
-/// be repeated. This command does not read CloudWatch Logs itself: pipe into it what the AWS CLI prints.
 #[derive(Args)]
 #[command(after_help = "Example:
   aws logs filter-log-events --log-group-name /aws/lambda/tollgate-Ping --output json \\
