@@ -24,7 +24,7 @@ use crate::context::{Context, Page, with_cursor};
 use crate::export::csv::CsvFile;
 use crate::export::row::Row;
 use crate::failure::{Exit, Failure};
-use crate::logged::{LoggedEvent, Records};
+use crate::logged::{LoggedEvent, Records, name};
 use crate::progress::Progress;
 
 /// Bytes of CSV after which the state is written.
@@ -383,10 +383,11 @@ impl Exporter<'_> {
     }
 
     fn event(&mut self, logged: &LoggedEvent) -> Result<(), Failure> {
-        let records = match logged.counted_records()? {
+        let (event, records) = logged.counted()?;
+        let records = match records {
             Records::Certain(records) => records,
             Records::Uncertain => {
-                let (day, name, counted) = (logged.day, logged.name(), logged.records);
+                let (day, name, counted) = (logged.day, name(&event), logged.records);
                 self.progress.note(&format!(
                     "{day}: {counted} records of usage event {name} are left out"
                 ));
@@ -394,7 +395,6 @@ impl Exporter<'_> {
                 return Ok(());
             }
         };
-        let event = logged.parse()?;
         for (index, record) in records {
             let row = Row::new(&event, index, record)?;
             self.records += 1;

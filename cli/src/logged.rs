@@ -25,20 +25,15 @@ pub(crate) enum Records {
 }
 
 impl LoggedEvent {
-    /// Parses the event.
-    pub(crate) fn parse(&self) -> Result<ReceivedEvent, Failure> {
-        parse_event(self.event.get()).map_err(|defect| {
+    /// Returns the event without its items, and the records of the day that were counted: none of an adjustment.
+    pub(crate) fn counted(&self) -> Result<(ReceivedEvent, Records), Failure> {
+        let mut event = parse_event(self.event.get()).map_err(|defect| {
             Failure::because(
                 "a counted usage event cannot be read by this release",
                 &defect,
             )
-        })
-    }
-
-    /// Returns the records of the day that were counted: none of an adjustment.
-    pub(crate) fn counted_records(&self) -> Result<Records, Failure> {
-        let event = self.parse()?;
-        let items = event.items.into_iter().enumerate();
+        })?;
+        let items = std::mem::take(&mut event.items).into_iter().enumerate();
         let of_day = items.filter_map(|(index, item)| match item {
             EventItem::Record(record) if Day::containing(record.time) == self.day => {
                 Some((index, record))
@@ -46,18 +41,15 @@ impl LoggedEvent {
             _ => None,
         });
         let records: Vec<(usize, UsageRecord)> = of_day.collect();
-        Ok(if records.len() == self.records {
-            Records::Certain(records)
-        } else {
-            Records::Uncertain
-        })
+        let records = match records.len() == self.records {
+            true => Records::Certain(records),
+            false => Records::Uncertain,
+        };
+        Ok((event, records))
     }
+}
 
-    /// Returns source and id, for people.
-    pub(crate) fn name(&self) -> String {
-        match self.parse() {
-            Ok(event) => printable(&format!("{} of {}", event.id, event.source)),
-            Err(_) => "of an unknown form".to_owned(),
-        }
-    }
+/// Returns source and id of an event, for people.
+pub(crate) fn name(event: &ReceivedEvent) -> String {
+    printable(&format!("{} of {}", event.id, event.source))
 }

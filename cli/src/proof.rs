@@ -1,15 +1,18 @@
-//! Recomputation of a charge, in millionths of a dollar, as `docs/proof.py` does it for customers.
+//! Recomputation of a charge, as `docs/proof.py` does it for customers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
+use tollgate_domain::billing::{BillableCalls, BillableDays, overage_on_plan, usage_digest};
+use tollgate_domain::id::PlanId;
+use tollgate_domain::money::MicroUsd;
+use tollgate_domain::plan::{MonthPolicy, OveragePrice};
 use tollgate_domain::window::Day;
 
 use crate::client::{Call, path};
 use crate::context::{Context, Page, with_cursor};
 use crate::failure::Failure;
-use crate::logged::{LoggedEvent, Records};
+use crate::logged::{LoggedEvent, Records, name};
 
 /// Calculation of a charge, as the API returns it.
 #[derive(Deserialize)]
@@ -37,14 +40,15 @@ struct Amount {
 
 #[derive(Deserialize)]
 struct RatedPlan {
-    plan: String,
-    month: MonthPolicy,
+    plan: PlanId,
+    month: RatedMonth,
 }
 
+/// Policy of a month, as the API returns it: a later release may add members.
 #[derive(Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
-enum MonthPolicy {
-    Overage { included: i64, prices: Vec<Price> },
+enum RatedMonth {
+    Overage { included: u64, prices: Vec<Price> },
     Blocked,
     Unlimited,
 }
@@ -52,21 +56,38 @@ enum MonthPolicy {
 #[derive(Deserialize)]
 struct Price {
     from: Day,
-    micro_usd_per_call: i64,
+    micro_usd_per_call: MicroUsd,
+}
+
+impl RatedMonth {
+    /// Returns the policy, if overage is charged.
+    fn policy(&self) -> Option<MonthPolicy> {
+        let RatedMonth::Overage { included, prices } = self else {
+            return None;
+        };
+        let prices = prices.iter().map(|price| OveragePrice {
+            from: price.from,
+            micro_usd_per_call: price.micro_usd_per_call,
+        });
+        Some(MonthPolicy::Overage {
+            included: *included,
+            prices: prices.collect(),
+        })
+    }
 }
 
 #[derive(Deserialize)]
 struct RatedCalls {
     day: Day,
-    plan: String,
-    calls: i64,
+    plan: PlanId,
+    calls: u64,
     adjusted_calls: i64,
 }
 
 #[derive(Deserialize)]
 struct Adjustment {
     time: jiff::Timestamp,
-    plan: String,
+    plan: PlanId,
     billable_calls: i64,
 }
 
@@ -90,32 +111,31 @@ pub(crate) async fn run(
         ));
     }
     let now = counted(context, customer, &proof).await?;
-    let billed = proof
-        .usage
-        .iter()
-        .map(|row| ((row.day, row.plan.clone()), (row.calls, row.adjusted_calls)));
-    let billed: BTreeMap<_, _> = billed.collect();
-    let keys: BTreeSet<_> = billed.keys().chain(now.keys()).collect();
-    for key in keys {
-        let (day, plan) = key;
-        if *day < proof.kept_from {
+    let billed = billed_days(&proof.usage);
+    let plans = |days: &BillableDays| {
+        let plans = days
+            .iter()
+            .flat_map(|(day, by_plan)| by_plan.keys().map(|plan| (*day, plan.clone())));
+        plans.collect::<BTreeSet<_>>()
+    };
+    for (day, plan) in &plans(&billed) | &plans(&now) {
+        let calls = |days: &BillableDays| days.get(&day)?.get(&plan).copied();
+        if day < proof.kept_from {
             crate::note(format!(
                 "{day}, {plan}: the records of this day are not kept any more"
             ));
-        } else if billed.get(key).copied().unwrap_or_default()
-            != now.get(key).copied().unwrap_or_default()
-        {
+        } else if calls(&billed).unwrap_or_default() != calls(&now).unwrap_or_default() {
             crate::note(format!(
                 "{day}, {plan}: the records have other calls now than the charge was computed from"
             ));
         }
     }
-    if digest(&proof.usage) != proof.usage_digest {
+    if usage_digest(&billed) != proof.usage_digest {
         return Err(Failure::of(
             "the calls of the charge do not have the digest that the ledger has",
         ));
     }
-    let due = due(&proof);
+    let due = due(&proof, &billed);
     if due != i128::from(proof.charge.amount.micro_usd) {
         return Err(Failure::of(format!(
             "the charge is {}, and its calls cost {due} millionths of a dollar",
@@ -129,15 +149,16 @@ pub(crate) async fn run(
     Ok(())
 }
 
-/// Billable calls, and those of adjustments, by day and plan.
-type Calls = BTreeMap<(Day, String), (i64, i64)>;
-
 /// Counts the calls of the month in the customer's usage events and adjustments, as they are now.
-async fn counted(context: &Context, customer: &str, proof: &Proof) -> Result<Calls, Failure> {
-    let mut calls = Calls::new();
+async fn counted(
+    context: &Context,
+    customer: &str,
+    proof: &Proof,
+) -> Result<BillableDays, Failure> {
+    let mut counted = BillableDays::new();
     let days = proof.usage.iter().map(|row| row.day);
     let Some((first, last)) = days.clone().min().zip(days.max()) else {
-        return Ok(calls);
+        return Ok(counted);
     };
     let (from, to) = (first.to_string(), last.to_string());
     let query = [
@@ -153,23 +174,22 @@ async fn counted(context: &Context, customer: &str, proof: &Proof) -> Result<Cal
             .get(with_cursor(&path_of_events, cursor.as_deref()))
             .await?;
         for logged in &page.data {
-            let records = match logged.counted_records()? {
+            let (event, records) = logged.counted()?;
+            let records = match records {
                 Records::Certain(records) => records,
                 Records::Uncertain => {
                     crate::note(format!(
                         "{}: some records of usage event {} were not counted, and the API does not say \
                         which",
                         logged.day,
-                        logged.name()
+                        name(&event)
                     ));
                     continue;
                 }
             };
             for (_, record) in records.iter().filter(|(_, record)| record.is_billable()) {
-                calls
-                    .entry((logged.day, record.plan.to_string()))
-                    .or_default()
-                    .0 += 1;
+                let by_plan = counted.entry(logged.day).or_default();
+                by_plan.entry(record.plan.clone()).or_default().calls += 1;
             }
         }
         cursor = page.next_cursor;
@@ -191,83 +211,39 @@ async fn counted(context: &Context, customer: &str, proof: &Proof) -> Result<Cal
             billable_calls,
         } in page.data
         {
-            calls.entry((Day::containing(time), plan)).or_default().1 += billable_calls;
+            let by_plan = counted.entry(Day::containing(time)).or_default();
+            by_plan.entry(plan).or_default().adjusted += billable_calls;
         }
         cursor = page.next_cursor;
         if cursor.is_none() {
-            return Ok(calls);
+            return Ok(counted);
         }
     }
 }
 
-/// Returns the SHA-256 of the calls, in hexadecimal digits.
-fn digest(usage: &[RatedCalls]) -> String {
-    let mut lines = String::new();
+/// Returns the calls of a charge by day and plan.
+fn billed_days(usage: &[RatedCalls]) -> BillableDays {
+    let mut days = BillableDays::new();
     for row in usage {
-        let RatedCalls {
-            day,
-            plan,
-            calls,
-            adjusted_calls,
-        } = row;
-        let adjusted = match adjusted_calls {
-            0 => String::new(),
-            adjusted => format!(" {adjusted:+}"),
+        let calls = BillableCalls {
+            calls: row.calls,
+            adjusted: row.adjusted_calls,
         };
-        lines.push_str(&format!("{day} {plan} {calls}{adjusted}\n"));
+        let by_plan = days.entry(row.day).or_default();
+        by_plan.insert(row.plan.clone(), calls);
     }
-    hex::encode(Sha256::digest(lines.as_bytes()))
+    days
 }
 
-/// Returns what is due: the cost of the overage calls, rounded half up to a cent, less what was charged before.
-fn due(proof: &Proof) -> i128 {
-    const CENT: i128 = 10_000;
-    let mut cost = 0;
-    for plan in &proof.plans {
-        let MonthPolicy::Overage { included, prices } = &plan.month else {
-            continue;
-        };
-        let of_plan = proof.usage.iter().filter(|row| row.plan == plan.plan);
-        let mut usage: Vec<(Day, i64)> = of_plan
-            .map(|row| (row.day, row.calls + row.adjusted_calls))
-            .collect();
-        usage.sort_unstable();
-        cost += overage(*included, prices, &usage);
-    }
-    (cost + CENT / 2).div_euclid(CENT) * CENT - i128::from(proof.charged_before.micro_usd)
-}
-
-/// Returns the cost of the calls beyond the included ones. Calls that are taken back are the latest ones, at their own
-/// prices.
-fn overage(included: i64, prices: &[Price], usage: &[(Day, i64)]) -> i128 {
-    let mut total = 0;
-    // Overage calls in the order of their days, those of a day at one price.
-    let mut beyond: Vec<(i64, i64)> = Vec::new();
-    for (day, calls) in usage {
-        let before = (total - included).max(0);
-        total += calls;
-        let mut more = (total - included).max(0) - before;
-        let price = prices
-            .iter()
-            .rfind(|price| price.from <= *day)
-            .or(prices.first());
-        let price = price.map_or(0, |price| price.micro_usd_per_call);
-        if more > 0 {
-            beyond.push((more, price));
-        }
-        while let Some((calls, _)) = beyond.last_mut().filter(|_| more < 0) {
-            let taken = (-more).min(*calls);
-            *calls -= taken;
-            more += taken;
-            if *calls == 0 {
-                beyond.pop();
-            }
-        }
-    }
-    let costs = beyond
-        .iter()
-        .map(|(calls, price)| i128::from(*calls) * i128::from(*price));
-    costs.sum()
+/// Returns what is due in micro-dollars: the overage, rounded to cents, less what was charged before.
+fn due(proof: &Proof, days: &BillableDays) -> i128 {
+    let lines = proof.plans.iter().filter_map(|rated| {
+        let month = rated.month.policy()?;
+        overage_on_plan(&rated.plan, &month, days)
+    });
+    let overage: MicroUsd = lines.map(|line| line.micro_usd).sum();
+    let rounded = MicroUsd::from(overage.to_cents());
+    i128::from(rounded.0) - i128::from(proof.charged_before.micro_usd)
 }
 
 #[cfg(test)]
@@ -280,17 +256,25 @@ mod tests {
 
     #[test]
     fn calls_that_are_taken_back_are_the_latest_ones() {
-        let prices =
-            [("2026-01-01", 1000), ("2026-11-10", 3000)].map(|(from, micro_usd_per_call)| Price {
-                from: day(from),
-                micro_usd_per_call,
+        let prices = [("2026-01-01", 1000), ("2026-11-10", 3000)].map(|(from, price)| Price {
+            from: day(from),
+            micro_usd_per_call: MicroUsd(price),
+        });
+        let month = RatedMonth::Overage {
+            included: 10,
+            prices: prices.into(),
+        };
+        let month = month.policy().unwrap();
+        let check = |usage: &[(&str, i64)], expected: u64| {
+            let rows = usage.iter().map(|(text, calls)| RatedCalls {
+                day: day(text),
+                plan: "pro".parse().unwrap(),
+                calls: u64::try_from(*calls).unwrap_or(0),
+                adjusted_calls: (*calls).min(0),
             });
-        let check = |usage: &[(&str, i64)], expected: i128| {
-            let usage: Vec<(Day, i64)> = usage
-                .iter()
-                .map(|(text, calls)| (day(text), *calls))
-                .collect();
-            assert_eq!(overage(10, &prices, &usage), expected, "{usage:?}");
+            let days = billed_days(&rows.collect::<Vec<_>>());
+            let line = overage_on_plan(&"pro".parse().unwrap(), &month, &days).unwrap();
+            assert_eq!(line.micro_usd, MicroUsd(expected), "{usage:?}");
         };
         check(&[("2026-11-01", 10)], 0);
         check(&[("2026-11-01", 12), ("2026-11-10", 1)], 5000);

@@ -98,39 +98,49 @@ pub fn overage(plans: &Catalog, days: &BillableDays) -> Result<Vec<OverageLine>,
     if let Some(unknown) = used.find(|plan| plans.get(plan).is_none()) {
         return Err(UnknownPlan(unknown.clone()));
     }
-    let mut lines = Vec::new();
-    for plan in plans {
-        let MonthPolicy::Overage { included, prices } = &plan.month else {
-            continue;
-        };
-        let mut calls = 0_i128;
-        let mut adjusted = 0_i64;
-        // Price and number of overage calls, by day, without those that adjustments removed.
-        let mut charged: Vec<(MicroUsd, u64)> = Vec::new();
-        let beyond = |calls: i128| non_negative(calls).saturating_sub(*included);
-        for (day, by_plan) in days {
-            let of_day = by_plan.get(&plan.id).copied().unwrap_or_default();
-            let before = beyond(calls);
-            calls += i128::from(of_day.calls) + i128::from(of_day.adjusted);
-            adjusted = adjusted.saturating_add(of_day.adjusted);
-            match beyond(calls).checked_sub(before) {
-                Some(more) => charged.push((price_on(prices, *day), more)),
-                None => remove_latest(&mut charged, before - beyond(calls)),
-            }
-        }
-        if calls > 0 || adjusted != 0 {
-            let amounts = charged.iter().map(|(price, calls)| price.times(*calls));
-            lines.push(OverageLine {
-                plan: plan.id.clone(),
-                calls: non_negative(calls),
-                adjusted,
-                included: *included,
-                overage_calls: beyond(calls),
-                micro_usd: amounts.sum(),
-            });
+    let lines = plans.iter().map(|plan| (&plan.id, &plan.month));
+    let lines = lines.filter_map(|(plan, month)| overage_on_plan(plan, month, days));
+    Ok(lines.collect())
+}
+
+/// Computes the overage of a month on one plan, as [`overage`] does: `None` if the plan does not charge for overage, or
+/// has no calls.
+#[must_use]
+pub fn overage_on_plan(
+    plan: &PlanId,
+    month: &MonthPolicy,
+    days: &BillableDays,
+) -> Option<OverageLine> {
+    let MonthPolicy::Overage { included, prices } = month else {
+        return None;
+    };
+    let mut calls = 0_i128;
+    let mut adjusted = 0_i64;
+    // Price and number of overage calls, by day, without those that adjustments removed.
+    let mut charged: Vec<(MicroUsd, u64)> = Vec::new();
+    let beyond = |calls: i128| non_negative(calls).saturating_sub(*included);
+    for (day, by_plan) in days {
+        let of_day = by_plan.get(plan).copied().unwrap_or_default();
+        let before = beyond(calls);
+        calls += i128::from(of_day.calls) + i128::from(of_day.adjusted);
+        adjusted = adjusted.saturating_add(of_day.adjusted);
+        match beyond(calls).checked_sub(before) {
+            Some(more) => charged.push((price_on(prices, *day), more)),
+            None => remove_latest(&mut charged, before - beyond(calls)),
         }
     }
-    Ok(lines)
+    if calls <= 0 && adjusted == 0 {
+        return None;
+    }
+    let amounts = charged.iter().map(|(price, calls)| price.times(*calls));
+    Some(OverageLine {
+        plan: plan.clone(),
+        calls: non_negative(calls),
+        adjusted,
+        included: *included,
+        overage_calls: beyond(calls),
+        micro_usd: amounts.sum(),
+    })
 }
 
 /// Converts a sum of calls, which is negative if adjustments removed more than were made; that

@@ -107,26 +107,6 @@ impl Day {
     pub fn start(self) -> Timestamp {
         midnight(self.0)
     }
-
-    /// Returns the day so many days later.
-    #[must_use]
-    pub fn plus(self, days: i32) -> Self {
-        Self(self.0.saturating_add(days.days()))
-    }
-
-    /// Returns the number of days from `earlier` to this one: negative if that is later.
-    #[must_use]
-    pub fn days_since(self, earlier: Self) -> i32 {
-        let since = self.0.since((jiff::Unit::Day, earlier.0));
-        since.map_or(0, |span| span.get_days())
-    }
-
-    /// Returns the Monday of the day's week.
-    #[must_use]
-    pub fn monday(self) -> Self {
-        let since = self.0.weekday().to_monday_zero_offset();
-        self.plus(-i32::from(since))
-    }
 }
 
 /// Formats days of one month for people, such as "1–15 November 2026".
@@ -206,12 +186,6 @@ impl Month {
     #[must_use]
     pub fn first_day(self) -> Day {
         Day(self.0)
-    }
-
-    /// Returns the last day of the month.
-    #[must_use]
-    pub fn last_day(self) -> Day {
-        Day(self.0.last_of_month())
     }
 
     /// Returns the next month.

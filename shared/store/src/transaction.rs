@@ -16,6 +16,8 @@ use crate::error::StoreError;
 use crate::item::Item;
 use crate::schema::Table;
 
+/// DynamoDB's bound on the actions of a transaction.
+pub(crate) const MAX_ACTIONS: usize = 100;
 /// Tries of one transaction, the first included.
 const MAX_TRIES: u32 = 8;
 /// Upper bound of the random wait before the second try. It doubles before each further one.

@@ -118,20 +118,6 @@ impl Aggregate {
         self.adjusted.merge(&other.adjusted);
     }
 
-    /// Subtracts the calls of an aggregate that this one includes, which has no costs.
-    pub fn subtract_calls(&mut self, part: &Self) {
-        self.calls = self.calls.saturating_sub(part.calls);
-        for (plan, calls) in &part.billable {
-            let sum = self.billable.entry(plan.clone()).or_default();
-            *sum = sum.saturating_sub(*calls);
-        }
-        self.billable.retain(|_, calls| *calls > 0);
-        self.client_errors = self.client_errors.saturating_sub(part.client_errors);
-        self.server_errors = self.server_errors.saturating_sub(part.server_errors);
-        self.latency_ms = self.latency_ms.saturating_sub(part.latency_ms);
-        self.latencies.subtract(&part.latencies);
-    }
-
     /// Returns the billable calls on all plans, without adjustments.
     #[must_use]
     pub fn billable_calls(&self) -> u64 {

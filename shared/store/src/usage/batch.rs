@@ -1,6 +1,6 @@
 //! Batches of parts that are counted in one transaction.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use tollgate_domain::usage::DimensionValue;
 
@@ -8,9 +8,8 @@ use super::layout::{DayKey, Layout, SLOTS};
 use super::pending::PendingPart;
 use super::scope::UsageScope;
 use crate::event_part::EventPart;
+use crate::transaction::MAX_ACTIONS;
 
-/// DynamoDB's bound on the actions of a transaction, less the marker.
-const MAX_ACTIONS: usize = 100 - 1;
 /// Bound on the bytes of bodies in a transaction: DynamoDB's 4 MB, less room for the other attributes of
 /// a hundred items.
 const MAX_BODY_BYTES: usize = 3_500_000;
@@ -33,7 +32,8 @@ pub(super) fn batches<'a, 'b>(
     for pending in parts {
         let (more_puts, more_bytes) = pending.puts();
         let days = days_of(pending.part);
-        let fits = puts + more_puts + writes.with(&days, layouts) <= MAX_ACTIONS
+        // Fewer, because one action is the marker.
+        let fits = puts + more_puts + writes.with(&days, layouts) < MAX_ACTIONS
             && bytes + more_bytes <= MAX_BODY_BYTES
             && batch.len() < MAX_PARTS;
         if !fits && !batch.is_empty() {
@@ -50,6 +50,12 @@ pub(super) fn batches<'a, 'b>(
         batches.push(batch);
     }
     batches
+}
+
+/// Returns the items of the days to which these parts add, of the aggregates that are not sharded.
+pub(super) fn day_keys(parts: &[&PendingPart<'_>]) -> BTreeSet<DayKey> {
+    let days = parts.iter().flat_map(|pending| days_of(pending.part));
+    days.map(|(key, _)| key).collect()
 }
 
 /// Returns the items of the days to which a part adds, with the values of its dimensions.

@@ -228,7 +228,7 @@ impl Marker {
                     let indexes = except.iter().flat_map(|index| index.to_be_bytes());
                     item.insert("except".into(), b(indexes.collect()));
                 }
-                // Releases before this one did not sum up by dimensions.
+                // Absent where a release counted that did not sum up by dimensions.
                 item.insert("dimensions".into(), AttributeValue::Bool(true));
                 "committed"
             }

@@ -16,7 +16,7 @@ use tollgate_domain::window::Day;
 
 use super::fields::fields;
 use super::scope::UsageScope;
-use super::sort_keys::{day_sk, in_shard, parse_value, value_text};
+use super::sort_keys::{day_sk, in_shard, parse_value, value_sk, value_text};
 use crate::Store;
 use crate::error::StoreError;
 use crate::item::{Item, Reader, keys, s};
@@ -29,6 +29,8 @@ pub(super) const SLOTS: usize = 16;
 const MAX_CLAUSES: usize = 380;
 /// Days of scopes whose slots an instance remembers.
 const MAX_REMEMBERED: usize = 20_000;
+/// Time limit for reading layouts.
+const READING_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Key of the item of a day's total, or of one of its shards.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,11 +41,15 @@ pub(super) struct DayKey {
 }
 
 impl DayKey {
-    pub(super) fn key(&self) -> Item {
-        keys(
-            self.scope.partition(self.day),
-            in_shard(day_sk(self.day), self.shard),
-        )
+    /// Returns the partition key and the sort key.
+    fn texts(&self) -> (String, String) {
+        let sk = in_shard(day_sk(self.day), self.shard);
+        (self.scope.partition(self.day), sk)
+    }
+
+    fn key(&self) -> Item {
+        let (pk, sk) = self.texts();
+        keys(pk, sk)
     }
 }
 
@@ -113,6 +119,19 @@ impl Layouts {
         }
         change(layouts.entry(key).or_insert(otherwise))
     }
+
+    /// Places the aggregates of a day. Its layout is `read` unless another one is remembered.
+    pub(super) fn assign<'a>(
+        &self,
+        key: DayKey,
+        read: Layout,
+        total: &'a Aggregate,
+        values: impl Iterator<Item = (&'a DimensionValue, &'a Aggregate)>,
+    ) -> Placed<'a> {
+        self.change(key.clone(), read, |layout| {
+            Placed::new(key, layout, total, values)
+        })
+    }
 }
 
 impl fmt::Debug for Layouts {
@@ -181,13 +200,12 @@ impl<'a> Placed<'a> {
 
     /// Returns the update that adds the total and the aggregates in slots.
     pub(super) fn update(&self, billable_month: Option<String>) -> Action {
-        let mut update = Update::default();
-        for (field, value) in fields(self.total) {
-            update.add(field.attribute(), value);
-        }
+        let mut update = Update::adding(self.total);
         for (number, value, aggregate) in &self.in_slots {
             let slot = slot(*number);
-            update.add_in_slot(&slot, aggregate);
+            for (name, number) in in_slot(&slot, aggregate) {
+                update.add(name, number);
+            }
             update.set_once(slot_value(&slot), s(value_text(value)));
         }
         if let Some(partition) = billable_month {
@@ -195,30 +213,22 @@ impl<'a> Placed<'a> {
         }
         update.build(self.key.key())
     }
-}
 
-impl Layouts {
-    /// Places the aggregates of a day. Its layout is `read` unless another one is remembered.
-    pub(super) fn assign<'a>(
-        &self,
-        key: DayKey,
-        read: Layout,
-        total: &'a Aggregate,
-        values: impl Iterator<Item = (&'a DimensionValue, &'a Aggregate)>,
-    ) -> Placed<'a> {
-        self.change(key.clone(), read, |layout| {
-            Placed::new(key, layout, total, values)
-        })
+    /// Returns the updates of the items of single values, which need not exist yet.
+    pub(super) fn own_updates(&self) -> Vec<Action> {
+        let DayKey { scope, day, shard } = &self.key;
+        let partition = scope.partition(*day);
+        let key = |value| keys(&*partition, in_shard(value_sk(*day, value), *shard));
+        let own = self.own.iter();
+        own.map(|(value, aggregate)| Update::adding(aggregate).build(key(value)))
+            .collect()
     }
 }
 
-/// Returns the update that adds an aggregate to the item with this key, which need not exist yet.
-pub(super) fn add(key: Item, aggregate: &Aggregate) -> Action {
-    let mut update = Update::default();
-    for (field, value) in fields(aggregate) {
-        update.add(field.attribute(), value);
-    }
-    update.build(key)
+/// Returns the attributes of an aggregate in a slot.
+fn in_slot(slot: &str, aggregate: &Aggregate) -> impl Iterator<Item = (String, AttributeValue)> {
+    let fields = fields(aggregate).into_iter();
+    fields.filter_map(|(field, number)| Some((field.attribute_in(slot)?, number)))
 }
 
 /// Returns the attributes of aggregates that one item has in slots, with these values.
@@ -226,10 +236,7 @@ pub(super) fn slots_of(values: &[(&DimensionValue, &Aggregate)]) -> Item {
     let mut item = Item::new();
     for (number, (value, aggregate)) in values.iter().enumerate() {
         let slot = slot(number);
-        let numbers = fields(aggregate).into_iter();
-        item.extend(
-            numbers.filter_map(|(field, number)| Some((field.attribute_in(&slot)?, number))),
-        );
+        item.extend(in_slot(&slot, aggregate));
         item.insert(slot_value(&slot), s(value_text(value)));
     }
     item
@@ -255,12 +262,13 @@ impl Update {
         self.added.push(format!("#{at} :{at}"));
     }
 
-    fn add_in_slot(&mut self, slot: &str, aggregate: &Aggregate) {
+    /// Creates the update that adds an aggregate to the one that the item itself is.
+    fn adding(aggregate: &Aggregate) -> Self {
+        let mut update = Self::default();
         for (field, number) in fields(aggregate) {
-            if let Some(name) = field.attribute_in(slot) {
-                self.add(name, number);
-            }
+            update.add(field.attribute(), number);
         }
+        update
     }
 
     fn set(&mut self, name: String, value: AttributeValue) {
@@ -296,9 +304,6 @@ impl Update {
     }
 }
 
-/// Time limit for reading layouts.
-const READING_TIMEOUT: Duration = Duration::from_secs(1);
-
 impl Store {
     /// Returns the layouts of these items, and reads those that this instance does not remember. One that cannot be read is
     /// empty: a write that relies on it changes nothing, and returns the item.
@@ -311,10 +316,7 @@ impl Store {
         for key in wanted {
             match self.layouts.get(&key) {
                 Some(layout) => _ = layouts.insert(key, layout),
-                None => {
-                    let partition = key.scope.partition(key.day);
-                    unknown.insert((partition, in_shard(day_sk(key.day), key.shard)), key);
-                }
+                None => _ = unknown.insert(key.texts(), key),
             }
         }
         if unknown.is_empty() {

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use tollgate_domain::usage::{Aggregate, Aggregates, DimensionValue};
+use tollgate_domain::usage::{Aggregate, Aggregates};
 use tollgate_domain::window::Day;
 
 use super::claims::TransactionId;
-use super::layout::{DayKey, Layout, Layouts, Placed, add, slots_of};
+use super::layout::{DayKey, Layout, Layouts, Placed, slots_of};
 use super::scope::UsageScope;
-use super::sort_keys::{bundle_sk, in_shard, value_sk};
+use super::sort_keys::bundle_sk;
 use crate::event_part::EventPart;
 use crate::item::keys;
 use crate::schema::USAGE;
@@ -19,14 +19,6 @@ const MAX_BUNDLED: usize = 500;
 
 /// Sums of what a transaction counts, by the scopes that it is part of.
 pub(super) struct Sums(BTreeMap<UsageScope, Aggregates>);
-
-/// A write of aggregates.
-pub(super) struct AggregateWrite {
-    pub(super) scope: UsageScope,
-    /// Item whose slots the write checks.
-    pub(super) checks: Option<DayKey>,
-    pub(super) action: Action,
-}
 
 impl Sums {
     /// Sums up parts of usage events.
@@ -58,7 +50,7 @@ impl Sums {
         scopes.collect()
     }
 
-    /// Returns the writes that add the sums to these items and to those of single values: at most `most`, if that suffices
+    /// Returns the writes that add the sums to these items and to those of single values, with their days: at most `most`, if that suffices
     /// for two writes a day. `layouts` are those that the instance remembers, and those that were read.
     /// `billable_month` gives the partition of a day in the index of billable months.
     pub(super) fn writes(
@@ -68,7 +60,7 @@ impl Sums {
         most: usize,
         transaction: &TransactionId,
         billable_month: impl Fn(&UsageScope, Day, &Aggregate) -> Option<String>,
-    ) -> Vec<AggregateWrite> {
+    ) -> Vec<(DayKey, Action)> {
         let (layouts, mut read) = layouts;
         let mut placed: Vec<(Placed<'_>, Option<String>)> = Vec::with_capacity(days.len());
         for key in days {
@@ -88,30 +80,12 @@ impl Sums {
         let bundled = bundled(&placed, most);
         let mut writes = Vec::new();
         for (index, (day, billable)) in placed.into_iter().enumerate() {
-            let DayKey {
-                scope,
-                day: of,
-                shard,
-            } = day.key.clone();
-            let partition = scope.partition(of);
-            let own: Vec<Action> = match bundled.contains(&index) {
-                true => bundle(&partition, of, transaction, &day.own),
-                false => {
-                    let own = day.own.iter();
-                    let key = |value| keys(&*partition, in_shard(value_sk(of, value), shard));
-                    own.map(|(value, sum)| add(key(value), sum)).collect()
-                }
+            let own = match bundled.contains(&index) {
+                true => bundle(&day, transaction),
+                false => day.own_updates(),
             };
-            writes.push(AggregateWrite {
-                action: day.update(billable),
-                checks: Some(day.key),
-                scope: scope.clone(),
-            });
-            writes.extend(own.into_iter().map(|action| AggregateWrite {
-                scope: scope.clone(),
-                checks: None,
-                action,
-            }));
+            writes.push((day.key.clone(), day.update(billable)));
+            writes.extend(own.into_iter().map(|action| (day.key.clone(), action)));
         }
         writes
     }
@@ -135,21 +109,16 @@ fn bundled(placed: &[(Placed<'_>, Option<String>)], most: usize) -> Vec<usize> {
     bundled
 }
 
-/// Returns the puts of aggregates that have too many values for an item each.
-fn bundle(
-    partition: &str,
-    day: Day,
-    transaction: &TransactionId,
-    values: &[(&DimensionValue, &Aggregate)],
-) -> Vec<Action> {
-    let chunks = values.chunks(MAX_BUNDLED).enumerate();
+/// Returns the puts of the values of a day that are too many for an item each.
+fn bundle(day: &Placed<'_>, transaction: &TransactionId) -> Vec<Action> {
+    let DayKey { scope, day: of, .. } = &day.key;
+    let partition = scope.partition(*of);
+    let chunks = day.own.chunks(MAX_BUNDLED).enumerate();
     chunks
         .map(|(number, values)| {
             let mut item = slots_of(values);
-            item.extend(keys(
-                partition,
-                format!("{}#{number}", bundle_sk(day, transaction)),
-            ));
+            let sk = format!("{}#{number}", bundle_sk(*of, transaction));
+            item.extend(keys(&*partition, sk));
             // The id of the transaction makes it the only one with this key.
             Action::put(USAGE, item)
         })

@@ -11,7 +11,7 @@ use tollgate_domain::plan_book::PlanBook;
 use tollgate_domain::usage::Aggregate;
 use tollgate_domain::window::Day;
 
-use super::batch::batches;
+use super::batch::{batches, day_keys};
 use super::claims::{
     Attempt, AttemptId, CLAIM_BYTES, Claim, Identity, Marker, Rival, TransactionId, first_eight,
 };
@@ -28,11 +28,11 @@ use crate::log_before::CountedBefore;
 use crate::query::concurrently;
 use crate::schema::attr;
 use crate::shard_counts::ShardCounts;
-use crate::transaction::{Action, Backoff, ConditionResult, Effect, FailedTry, Transacted};
+use crate::transaction::{
+    Action, Backoff, ConditionResult, Effect, FailedTry, MAX_ACTIONS, Transacted,
+};
 
 const COUNTING: &str = "counting usage";
-/// DynamoDB's bound on the actions of a transaction.
-const MAX_ACTIONS: usize = 100;
 /// Most transactions of an attempt: claims have one byte for their number.
 const MAX_TRANSACTIONS: usize = 256;
 /// Most claims of an attempt: as many as one item has room for, in case they all share a bucket.
@@ -398,9 +398,8 @@ impl Counter<'_> {
     fn count<'f>(&'f self, parts: Vec<&'f PendingPart<'f>>) -> BoxFuture<'f, ()> {
         Box::pin(async move {
             let (mut attempt, mut claims) = (Vec::new(), 0);
-            let sums = Sums::of(parts.iter().map(|part| part.part));
-            let days = sums.day_keys(|_| 0);
-            let mut layouts = self.store.layouts_of(days.into_iter()).await;
+            let days = day_keys(&parts).into_iter();
+            let mut layouts = self.store.layouts_of(days).await;
             let batches = batches(parts, &mut layouts);
             for (key, layout) in layouts {
                 self.store.layouts.learn(key, layout);
@@ -732,10 +731,10 @@ impl Counter<'_> {
             // Built anew for each try, so that after a conflict it may go to other shards, or other slots.
             let Actions {
                 guards,
-                scopes,
-                checks,
+                aggregates,
                 actions,
             } = self.actions(batch).await;
+            let first_aggregate = actions.len() - aggregates.len();
             let actions = self.store.build_actions(COUNTING, actions)?;
             let token = self.store.transaction_token();
             let FailedTry {
@@ -749,7 +748,7 @@ impl Counter<'_> {
                         return outcome_of_rejection(&Marker::read(marker)?);
                     }
                     let guarded = self.leave_out_guarded(batch, &results[1..=guards]).await?;
-                    let learnt = self.learn_slots(checks, &results)?;
+                    let learnt = self.learn_slots(aggregates, &results[first_aggregate..])?;
                     if !guarded && !learnt {
                         return Err(StoreError::corrupt("claim", attr::PK));
                     }
@@ -761,8 +760,11 @@ impl Counter<'_> {
                 }
                 Err(failed) => failed,
             };
-            let hot = conflicts.iter().filter_map(|index| scopes.get(index));
-            for scope in hot.collect::<BTreeSet<_>>() {
+            let of_aggregates = conflicts
+                .iter()
+                .filter_map(|index| index.checked_sub(first_aggregate));
+            let hot = of_aggregates.filter_map(|index| aggregates.get(index));
+            for scope in hot.map(|day| &day.scope).collect::<BTreeSet<_>>() {
                 self.shard_counts
                     .record_conflict(scope, self.store.clock.now());
             }
@@ -772,16 +774,17 @@ impl Counter<'_> {
         }
     }
 
-    /// Learns the layouts of the items whose slots other writers have given to other values. Returns whether there are any.
+    /// Learns the layouts of the days whose slots other writers have given to other values, by the results of the actions
+    /// that add to aggregates. Returns whether there are any.
     fn learn_slots(
         &self,
-        checks: Vec<(usize, DayKey)>,
+        days: Vec<DayKey>,
         results: &[ConditionResult],
     ) -> Result<bool, StoreError> {
         let mut is_any = false;
-        for (index, key) in checks {
-            if let Some(item) = results.get(index).and_then(ConditionResult::item) {
-                self.store.layouts.learn(key, Layout::read(item)?);
+        for (day, result) in days.into_iter().zip(results) {
+            if let Some(item) = result.item() {
+                self.store.layouts.learn(day, Layout::read(item)?);
                 is_any = true;
             }
         }
@@ -836,19 +839,13 @@ impl Counter<'_> {
         let writes = sums.writes(days, layouts, most, &batch.id, |scope, day, total| {
             self.billable_month(scope, day, total)
         });
-        let mut all = Actions {
+        let (aggregates, adding): (Vec<DayKey>, Vec<Action>) = writes.into_iter().unzip();
+        actions.extend(adding);
+        Actions {
             guards,
-            scopes: HashMap::new(),
-            checks: Vec::new(),
+            aggregates,
             actions,
-        };
-        for write in writes {
-            let index = all.actions.len();
-            all.scopes.insert(index, write.scope);
-            all.checks.extend(write.checks.map(|key| (index, key)));
-            all.actions.push(write.action);
         }
-        all
     }
 
     /// Returns the partition of a customer's day in the index of billable months, if any of its calls was made on a plan
@@ -864,14 +861,12 @@ impl Counter<'_> {
     }
 }
 
-/// Actions of a transaction: the marker, the guards, and then the others.
+/// Actions of a transaction: the marker, the guards, those of the parts, and then those that add to aggregates.
 struct Actions {
     /// Number of guards.
     guards: usize,
-    /// Scopes of the aggregates that actions write, by the index of the action.
-    scopes: HashMap<usize, UsageScope>,
-    /// Items whose slots actions check, with the indexes of the actions.
-    checks: Vec<(usize, DayKey)>,
+    /// Days of the actions that add to aggregates.
+    aggregates: Vec<DayKey>,
     actions: Vec<Action>,
 }
 
